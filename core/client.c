@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: MIT */
+/* A client: where the service is, whom to trust, and the secrets. */
+#include "internal.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A header value: no control characters (RFC 9110, section 5.5). */
+static bool value_is_clean(const char *text)
+{
+    for (; *text != '\0'; text++) {
+        if (((unsigned char)*text < ' ' && *text != '\t') || *text == 0x7f)
+            return false;
+    }
+    return true;
+}
+
+/* The option that cannot be used as it is, or NULL. */
+static const char *options_problem(const nymbl_client_options *options)
+{
+    if (options->base_url == NULL ||
+        nymbl_url_problem(options->base_url, options->allow_http) != NULL)
+        return "base_url";
+    if (options->token_url != NULL &&
+        nymbl_url_problem(options->token_url, options->allow_http) != NULL)
+        return "token_url";
+    if (options->api_key == NULL || *options->api_key == '\0' ||
+        !value_is_clean(options->api_key))
+        return "api_key";
+    if (options->user_agent != NULL && !value_is_clean(options->user_agent))
+        return "user_agent";
+    if (options->token_url != NULL && options->client_id == NULL)
+        return "client_id";
+    if (options->token_url != NULL && options->client_secret == NULL)
+        return "client_secret";
+    if (!(options->connect_timeout >= 0))
+        return "connect_timeout";
+    if (!(options->stall_timeout >= 0))
+        return "stall_timeout";
+    if (options->max_upload_bytes < 0)
+        return "max_upload_bytes";
+    if (options->max_connections < 0)
+        return "max_connections";
+    return NULL;
+}
+
+static nymbl_kind client_copy(nymbl_client *client,
+                              const nymbl_client_options *options)
+{
+    static const char product[] = "nymbl/" NYMBL_VERSION;
+    struct {
+        char **to;
+        const char *from;
+    } texts[] = {
+        {&client->base_url, options->base_url},
+        {&client->api_key, options->api_key},
+        {&client->token_url, options->token_url},
+        {&client->client_id, options->client_id},
+        {&client->client_secret, options->client_secret},
+        {&client->scope, options->scope},
+        {&client->ca_file, options->ca_file},
+        {&client->ca_path, options->ca_path},
+        {&client->proxy, options->proxy},
+    };
+    size_t length, extra;
+
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+        nymbl_kind kind = nymbl__text_copy(texts[i].to, texts[i].from);
+
+        if (kind < 0)
+            return kind;
+    }
+    length = strlen(client->base_url);
+    while (length > 0 && client->base_url[length - 1] == '/')
+        client->base_url[--length] = '\0';
+    extra = options->user_agent == NULL ? 0 : strlen(options->user_agent);
+    client->user_agent = malloc(sizeof(product) + 1 + extra);
+    if (client->user_agent == NULL)
+        return NYMBL_NO_MEMORY;
+    memcpy(client->user_agent, product, sizeof(product));
+    if (extra > 0) {
+        client->user_agent[sizeof(product) - 1] = ' ';
+        memcpy(client->user_agent + sizeof(product), options->user_agent,
+               extra + 1);
+    }
+    client->allow_http = options->allow_http;
+    client->connect_timeout = options->connect_timeout > 0
+                                  ? options->connect_timeout
+                                  : NYMBL__CONNECT_SECONDS;
+    client->stall_timeout = options->stall_timeout > 0 ? options->stall_timeout
+                                                       : NYMBL__STALL_SECONDS;
+    client->max_upload_bytes = options->max_upload_bytes > 0
+                                   ? options->max_upload_bytes
+                                   : NYMBL_MAX_UPLOAD_BYTES;
+    client->max_connections =
+        options->max_connections > 0 ? options->max_connections : 16;
+    return NYMBL_OK;
+}
+
+nymbl_kind nymbl_client_new(nymbl_client **out,
+                            const nymbl_client_options *options,
+                            nymbl_error *err)
+{
+    const char *problem = options_problem(options);
+    nymbl_client *client;
+
+    *out = NULL;
+    if (problem != NULL)
+        return nymbl__fail(err, NYMBL_MISUSE, problem);
+    client = calloc(1, sizeof(*client));
+    if (client == NULL)
+        return nymbl__fail(err, NYMBL_NO_MEMORY, NULL);
+    client->references = 1;
+    nymbl__live(1);
+    if (client_copy(client, options) < 0) {
+        nymbl_client_free(client);
+        return nymbl__fail(err, NYMBL_NO_MEMORY, NULL);
+    }
+    *out = client;
+    return NYMBL_OK;
+}
+
+void nymbl__client_retain(nymbl_client *client)
+{
+    client->references++;
+}
+
+static void client_forget(nymbl_client *client)
+{
+    nymbl__secret_free(client->api_key);
+    nymbl__secret_free(client->client_id);
+    nymbl__secret_free(client->client_secret);
+    client->api_key = client->client_id = client->client_secret = NULL;
+}
+
+static void client_leave(nymbl_client *client)
+{
+    if (client->engine == NULL)
+        return;
+    client->engine->clients--;
+    nymbl__engine_release(client->engine);
+    client->engine = NULL;
+}
+
+void nymbl__client_join(nymbl_client *client, nymbl_engine *engine)
+{
+    if (client->engine == engine)
+        return;
+    client_leave(client);
+    nymbl__engine_retain(engine);
+    engine->clients++;
+    client->engine = engine;
+}
+
+void nymbl_client_close(nymbl_client *client)
+{
+    if (client == NULL || client->closed)
+        return;
+    client->closed = true;
+    client_forget(client);
+    if (client->engine != NULL)
+        nymbl__engine_drop(client->engine, client);
+    client_leave(client);
+}
+
+void nymbl_client_free(nymbl_client *client)
+{
+    if (client == NULL || --client->references > 0)
+        return;
+    client_forget(client);
+    client_leave(client);
+    nymbl__secret_free(client->proxy);
+    free(client->base_url);
+    free(client->token_url);
+    free(client->scope);
+    free(client->ca_file);
+    free(client->ca_path);
+    free(client->user_agent);
+    free(client);
+    nymbl__live(-1);
+}
+
+int64_t nymbl_client_max_upload_bytes(const nymbl_client *client)
+{
+    return client->max_upload_bytes;
+}
+
+/* libcurl 7.88 opens its sockets without SOCK_CLOEXEC: a program started by
+ * the host must not inherit a connection with patient data on it. */
+static int socket_made(void *payload, curl_socket_t fd, curlsocktype purpose)
+{
+    (void)payload;
+    (void)purpose;
+    fcntl(fd, F_SETFD, FD_CLOEXEC);
+    return CURL_SOCKOPT_OK;
+}
+
+CURLcode nymbl__client_apply(const nymbl_client *client, CURL *easy,
+                             const char *url)
+{
+    bool https = nymbl__url_is_https(url);
+    const char *ca_file = client->ca_file;
+    CURLcode code = CURLE_OK;
+
+#define SET(option, value)                                                     \
+    do {                                                                       \
+        if (code == CURLE_OK)                                                  \
+            code = curl_easy_setopt(easy, option, value);                      \
+    } while (0)
+    SET(CURLOPT_NOSIGNAL, 1L);
+    SET(CURLOPT_QUICK_EXIT, 1L);
+    SET(CURLOPT_PROTOCOLS_STR, https ? "https" : "http");
+    SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+    SET(CURLOPT_FOLLOWLOCATION, 0L);
+    SET(CURLOPT_PATH_AS_IS, 1L);
+    SET(CURLOPT_NETRC, (long)CURL_NETRC_IGNORED);
+    SET(CURLOPT_DISALLOW_USERNAME_IN_URL, 1L);
+    SET(CURLOPT_USERAGENT, client->user_agent);
+    SET(CURLOPT_SOCKOPTFUNCTION, socket_made);
+    SET(CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
+    SET(CURLOPT_SSL_VERIFYPEER, 1L);
+    SET(CURLOPT_SSL_VERIFYHOST, 2L);
+    /* A folder of certificates, libcurl's default one too, switches off the
+     * cache of the parsed store (docs of CURLOPT_CA_CACHE_TIMEOUT): so none
+     * unless it was asked for. */
+    if (ca_file != NULL || client->ca_path != NULL)
+        SET(CURLOPT_CAINFO, ca_file);
+    SET(CURLOPT_CAPATH, client->ca_path);
+    SET(CURLOPT_PROXY_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
+    if (ca_file != NULL)
+        SET(CURLOPT_PROXY_CAINFO, ca_file);
+    SET(CURLOPT_PROXY_CAPATH, client->ca_path);
+    /* The headers of a request are not a proxy's business. */
+    SET(CURLOPT_HEADEROPT, (long)CURLHEADER_SEPARATE);
+    SET(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
+    if (!https)
+        SET(CURLOPT_PROXY, ""); /* loopback in the clear goes nowhere else */
+    else if (client->proxy != NULL)
+        SET(CURLOPT_PROXY, client->proxy);
+    /* libcurl's own time limits run while the host does other things. */
+    SET(CURLOPT_CONNECTTIMEOUT_MS, 86400000L);
+#undef SET
+    return code;
+}

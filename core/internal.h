@@ -1,0 +1,388 @@
+/* SPDX-License-Identifier: MIT */
+/* What the files of the core share, and the limits of all that grows. */
+#ifndef NYMBL_INTERNAL_H
+#define NYMBL_INTERNAL_H
+
+#include "nymbl.h"
+
+#include <curl/curl.h>
+#include <sys/types.h>
+
+#if defined(__GNUC__)
+#pragma GCC visibility push(hidden)
+#endif
+
+/* ---- limits ---------------------------------------------------------------
+ */
+
+#define NYMBL__REPLY_MAX (8u << 20) /* JSON of a call: 100 documents */
+#define NYMBL__TOKEN_REPLY_MAX (64u << 10)
+#define NYMBL__ERROR_REPLY_MAX (64u << 10)
+#define NYMBL__HEAD_MAX (64u << 10) /* 1xx heads and trailers included */
+#define NYMBL__RECEIVE_WINDOW (128u << 10)
+#define NYMBL__SEND_WINDOW (128u << 10)
+#define NYMBL__LEARN_MAX (1u << 20) /* held back to learn a body's size */
+#define NYMBL__REDIRECTS_MAX 5
+#define NYMBL__URL_MAX (64u << 10)
+#define NYMBL__TYPE_MAX 256      /* a Content-Type; longer is ignored */
+#define NYMBL__VALIDATOR_MAX 256 /* an ETag or a date */
+#define NYMBL__SNIFF 32          /* first bytes that are looked at */
+#define NYMBL__IDLE_HANDLES 16
+
+#define NYMBL__CONNECT_SECONDS 10.0
+#define NYMBL__STALL_SECONDS 30.0
+#define NYMBL__REPLY_SECONDS 60.0         /* for a reply held in memory */
+#define NYMBL__UPLOAD_REPLY_SECONDS 120.0 /* for the reply to begin */
+#define NYMBL__FRESH_SECONDS 5L           /* idle at most, for POST, DELETE */
+
+/* ---- error.c ---------------------------------------------------------------
+ */
+
+/* Write *err, unless it holds a failure already. Returns kind. */
+nymbl_kind nymbl__fail(nymbl_error *err, nymbl_kind kind, const char *reason);
+
+/* The kind of a status that is not a success. */
+nymbl_kind nymbl__status_kind(int status);
+
+/* The fixed word of an errno. */
+const char *nymbl__errno_reason(int code);
+
+/* Count objects for nymbl_live_objects(). */
+void nymbl__live(int change);
+
+/* ---- buffer.c ---------------------------------------------------------------
+ */
+
+/* Bytes in memory that are wiped when freed, and never grow past `max`. */
+typedef struct nymbl__buffer {
+    char *data; /* NUL-terminated where not NULL */
+    size_t size;
+    size_t capacity;
+    size_t max;
+} nymbl__buffer;
+
+void nymbl__buffer_init(nymbl__buffer *buffer, size_t max);
+/* NYMBL_OK, NYMBL_TOO_LARGE past the maximum, NYMBL_NO_MEMORY. */
+nymbl_kind nymbl__buffer_append(nymbl__buffer *buffer, const void *data,
+                                size_t size);
+nymbl_kind nymbl__buffer_puts(nymbl__buffer *buffer, const char *text);
+void nymbl__buffer_free(nymbl__buffer *buffer);
+/* Move the text out: yours to release with nymbl__secret_free(). */
+char *nymbl__buffer_take(nymbl__buffer *buffer);
+
+/* A queue of bytes with a maximum: the window between two speeds. */
+typedef struct nymbl__ring {
+    char *data;
+    size_t start;
+    size_t size;
+    size_t capacity;
+    size_t max;
+} nymbl__ring;
+
+void nymbl__ring_init(nymbl__ring *ring, size_t max);
+size_t nymbl__ring_room(const nymbl__ring *ring);
+/* Put all of it in: the caller has looked at the room. */
+nymbl_kind nymbl__ring_put(nymbl__ring *ring, const void *data, size_t size);
+size_t nymbl__ring_peek(const nymbl__ring *ring, void *out, size_t cap);
+size_t nymbl__ring_take(nymbl__ring *ring, void *out, size_t cap);
+void nymbl__ring_free(nymbl__ring *ring);
+
+void nymbl__wipe(void *data, size_t size);
+/* Duplicate text, NULL for NULL. */
+nymbl_kind nymbl__text_copy(char **out, const char *text);
+/* Wipe text and free it. NULL does nothing. */
+void nymbl__secret_free(char *text);
+
+/* ---- url.c ------------------------------------------------------------------
+ */
+
+bool nymbl__url_is_https(const char *url);
+/* Whether scheme, host and port agree (RFC 6454, section 5). */
+bool nymbl__url_same_origin(const char *a, const char *b);
+/* Resolve a reference (RFC 3986, section 5) without fragment. */
+nymbl_kind nymbl__url_resolve(char **out, const char *base,
+                              const char *reference);
+/* Append text, percent-encoded but for RFC 3986's unreserved characters. */
+nymbl_kind nymbl__url_escape(nymbl__buffer *buffer, const char *text);
+
+/* ---- save.c -----------------------------------------------------------------
+ */
+
+/* A file that appears as a whole or not at all. */
+typedef struct nymbl__save nymbl__save;
+
+nymbl_kind nymbl__save_open(nymbl__save **out, const char *path, unsigned mode,
+                            bool overwrite, nymbl_error *err);
+nymbl_kind nymbl__save_write(nymbl__save *save, const void *data, size_t size,
+                             const char **reason);
+/* Flush, name, release. */
+nymbl_kind nymbl__save_commit(nymbl__save *save, const char **reason);
+/* Remove what was written, release. NULL does nothing. */
+void nymbl__save_abandon(nymbl__save *save);
+
+/* ---- upload.c ---------------------------------------------------------------
+ */
+
+/* What stands around the file in a multipart body; strings are owned. */
+typedef struct nymbl__form {
+    char *file_name;
+    char *content_type;
+    char *document_type;
+    char *description;
+} nymbl__form;
+
+void nymbl__body_retain(nymbl_body *body);
+/* Bind the body to the transfer that sends it, from its first byte. */
+nymbl_kind nymbl__body_attach(nymbl_body *body, nymbl_transfer *transfer,
+                              int64_t max, nymbl_error *err);
+/* Let it go; `refuse`: pushes are told that no more is taken. */
+void nymbl__body_detach(nymbl_body *body);
+bool nymbl__body_all_released(const nymbl_body *body);
+bool nymbl__body_is_pushed(const nymbl_body *body);
+/* Whether a paused send has something to go on with. */
+bool nymbl__body_can_go_on(const nymbl_body *body);
+int64_t nymbl__body_released(const nymbl_body *body);
+/* Set the multipart body on an easy handle; *mime is freed by the caller. */
+nymbl_kind nymbl__body_apply(nymbl_body *body, const nymbl__form *form,
+                             CURL *easy, curl_mime **mime);
+
+/* ---- client.c ---------------------------------------------------------------
+ */
+
+struct nymbl_client {
+    int references;
+    nymbl_engine *engine; /* where it last started a transfer */
+    bool closed;
+    bool allow_http;
+    char *base_url; /* without a slash at the end */
+    char *api_key;
+    char *token_url;
+    char *client_id;
+    char *client_secret;
+    char *scope;
+    char *ca_file;
+    char *ca_path;
+    char *proxy;
+    char *user_agent;
+    double connect_timeout;
+    double stall_timeout;
+    int64_t max_upload_bytes;
+    int max_connections;
+};
+
+void nymbl__client_retain(nymbl_client *client);
+/* Be counted as a user of an engine's connections. */
+void nymbl__client_join(nymbl_client *client, nymbl_engine *engine);
+/* TLS, proxy and user agent of a client, for a request to url. */
+CURLcode nymbl__client_apply(const nymbl_client *client, CURL *easy,
+                             const char *url);
+
+/* ---- engine.c ---------------------------------------------------------------
+ */
+
+/* What the owner of a transfer asks of the engine. */
+enum {
+    NYMBL__ADD = 1,
+    NYMBL__REMOVE = 2,
+    NYMBL__UNPAUSE = 4,
+};
+
+struct nymbl_engine {
+    int references; /* its owner, its transfers and its clients */
+    int clients;    /* open ones that have started a transfer */
+    pid_t pid;
+    double (*clock)(void *payload);
+    void *payload;
+    CURLM *multi; /* NULL once closed */
+    CURLSH *share;
+    CURL *idle[NYMBL__IDLE_HANDLES];
+    int idle_count;
+    bool pumping;
+    bool news;  /* somebody was signaled in this pump */
+    bool admit; /* a place on the wire may have become free */
+    nymbl_transfer *commands, *commands_last;
+    nymbl_transfer *waiting, *waiting_last; /* for a place on the wire */
+    nymbl_transfer *running;
+};
+
+/* The lock stands between the owner of a transfer and whoever pumps. They are
+ * one thread while callers pump, so it does nothing; nothing that can call
+ * back or wait for long is done while it is held. */
+void nymbl__engine_lock(nymbl_engine *engine);
+void nymbl__engine_unlock(nymbl_engine *engine);
+void nymbl__engine_retain(nymbl_engine *engine);
+void nymbl__engine_release(nymbl_engine *engine);
+/* Queue a command and see that it is taken. */
+void nymbl__engine_command(nymbl_engine *engine, nymbl_transfer *transfer,
+                           unsigned command);
+/* A transfer has ended: out of the lists. */
+void nymbl__engine_forget(nymbl_engine *engine, nymbl_transfer *transfer);
+/* Signal the owner of a transfer. */
+void nymbl__engine_news(nymbl_engine *engine, nymbl_transfer *transfer);
+CURL *nymbl__engine_handle(nymbl_engine *engine);
+void nymbl__engine_handle_return(nymbl_engine *engine, CURL *easy);
+/* Cancel the transfers of a client that closes, and its connections. */
+void nymbl__engine_drop(nymbl_engine *engine, const nymbl_client *client);
+
+/* ---- transfer.c -------------------------------------------------------------
+ */
+
+typedef enum nymbl__operation {
+    NYMBL__TOKEN,
+    NYMBL__UPLOAD,
+    NYMBL__LIST,
+    NYMBL__GET,
+    NYMBL__DOWNLOAD,
+    NYMBL__DELETE,
+} nymbl__operation;
+
+/* A request as data: made where a call starts, read where it is pumped. */
+typedef struct nymbl__request {
+    nymbl__operation operation;
+    char *url;
+    char *form;                 /* body of a token request */
+    struct curl_slist *secrets; /* ends in `headers` */
+    struct curl_slist *headers;
+    nymbl__form fields;
+    bool expect_continue;
+} nymbl__request;
+
+/* Head of the reply at hand. */
+typedef struct nymbl__reply_head {
+    size_t bytes; /* of all heads of the transfer */
+    int status;
+    bool done;
+    bool chunked;
+    bool has_type;
+    bool encoded;
+    bool limit_exceeded;     /* x-amzn-ErrorType says so */
+    int64_t length;          /* Content-Length, or -1 */
+    int64_t remapped_length; /* x-amzn-Remapped-Content-Length, or -1 */
+    double retry_after;
+    char content_type[NYMBL__TYPE_MAX];
+    char *location;
+} nymbl__reply_head;
+
+struct nymbl_transfer {
+    int references; /* its owner and the engine */
+    nymbl_engine *engine;
+    nymbl_client *client;
+
+    /* engine's lists */
+    unsigned commands;
+    nymbl_transfer *next_command;
+    nymbl_transfer *previous, *next;
+    bool is_running;
+    bool is_waiting;
+
+    nymbl__request request;
+    nymbl_body *body;
+    nymbl__save *save;
+    bool progress; /* bytes that move are news */
+    bool has_size;
+    int64_t size;                     /* of the document */
+    char known_type[NYMBL__TYPE_MAX]; /* of the document, or "" */
+
+    /* the exchange on the wire */
+    CURL *easy;
+    curl_mime *mime;
+    bool sent;          /* a request went out, or part of one */
+    bool sent_this_hop; /* the same, for this hop of a redirect */
+    bool foreign;       /* the origin has changed: no credentials */
+    int hops;
+    nymbl__reply_head head;
+    nymbl__buffer reply;
+    nymbl__ring window;
+    char sniff[NYMBL__SNIFF];
+    size_t sniffed;
+    bool released;     /* the first bytes were found good */
+    int64_t body_sent; /* of a body that was let go */
+    int64_t received;  /* on hops before */
+    int64_t hop_received;
+
+    bool receive_paused;
+    bool send_paused;
+    bool dirty;
+    bool signaled;
+
+    /* time limits: seconds polled */
+    bool moved;
+    int64_t moved_up;
+    double connect_time, idle_time, reply_time;
+
+    /* how it ends */
+    nymbl_kind failing; /* why a callback ended it */
+    const char *failing_reason;
+    bool cut; /* by a callback that has seen enough of the body */
+    bool ended;
+    nymbl_error error;
+    char errors[CURL_ERROR_SIZE];
+};
+
+nymbl_kind nymbl__transfer_new(nymbl_transfer **out, nymbl_engine *engine,
+                               nymbl_client *client, nymbl_error *err);
+/* Drop a reference. */
+void nymbl__transfer_release(nymbl_transfer *transfer);
+/* Put it on the wire. Ends it on failure. */
+void nymbl__transfer_begin(nymbl_transfer *transfer);
+/* libcurl is through with it. May begin a redirect's next hop. */
+void nymbl__transfer_complete(nymbl_transfer *transfer, CURLcode code);
+/* End it now with a failure of ours, wherever it is. */
+void nymbl__transfer_abort(nymbl_transfer *transfer, nymbl_kind kind,
+                           const char *reason);
+void nymbl__transfer_unpause(nymbl_transfer *transfer);
+/* Charge polled time; give the seconds until a limit runs out. */
+void nymbl__transfer_charge(nymbl_transfer *transfer, double seconds);
+double nymbl__transfer_left(const nymbl_transfer *transfer);
+/* End it where a limit has run out. */
+void nymbl__transfer_enforce(nymbl_transfer *transfer);
+/* For callbacks: remember why, so that the exchange ends with it. */
+void nymbl__transfer_failing(nymbl_transfer *transfer, nymbl_kind kind,
+                             const char *reason);
+/* Count what moves: the owner is told after this pass. */
+void nymbl__transfer_moved(nymbl_transfer *transfer);
+
+/* ---- verdict.c --------------------------------------------------------------
+ */
+
+/* The final head is complete: see whether its body is wanted. */
+void nymbl__verdict_head(nymbl_transfer *transfer);
+bool nymbl__verdict_is_success(const nymbl_transfer *transfer);
+bool nymbl__verdict_is_redirect(int status);
+/* Bytes of the body that the head promises, or -1. */
+int64_t nymbl__verdict_length(const nymbl__reply_head *head);
+/* Look at the first bytes before anybody gets them; `all`: there are no more.
+ */
+void nymbl__verdict_first_bytes(nymbl_transfer *transfer, bool all);
+/* How an exchange that libcurl is through with has ended. */
+nymbl_kind nymbl__verdict(nymbl_transfer *transfer, CURLcode code,
+                          const char **reason);
+/* Whether the upload or delete may have been carried out although it failed. */
+bool nymbl__verdict_is_unknown(const nymbl_transfer *transfer, nymbl_kind kind);
+
+/* ---- sniff.c ----------------------------------------------------------------
+ */
+
+/* Why what came cannot be the document, or NULL. `known` is the document's
+ * media type or "", `given` the reply's or "". */
+const char *nymbl__sniff_type(const char *known, const char *given);
+const char *nymbl__sniff_bytes(const char *known, const char *given,
+                               const char *bytes, size_t size);
+
+/* ---- head.c -----------------------------------------------------------------
+ */
+
+/* libcurl's header callback. */
+size_t nymbl__head_line(char *data, size_t size, size_t count, void *payload);
+void nymbl__head_reset(nymbl__reply_head *head);
+
+/* ---- request.c --------------------------------------------------------------
+ */
+
+void nymbl__request_free(nymbl__request *request);
+
+#if defined(__GNUC__)
+#pragma GCC visibility pop
+#endif
+
+#endif

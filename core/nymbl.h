@@ -1,0 +1,653 @@
+/* SPDX-License-Identifier: MIT */
+/**
+ * @file nymbl.h
+ * @brief Documents of the Nymbl Customer API: upload, list, get, download,
+ * delete.
+ *
+ * Ownership, in three sentences. What comes through `out` is yours to release.
+ * What a getter returns is borrowed: it belongs to its object and lives as
+ * long. Every object retains what it needs, so objects may be released in any
+ * order.
+ *
+ * Strings that go in are copied before a function returns. Times are seconds.
+ * Nothing here waits but nymbl_transfer_wait(), and nothing calls back into the
+ * caller but the engine's clock. One engine and all that was started on it
+ * belong to one thread at a time.
+ *
+ * A call is made in four steps: a `nymbl_*_start` function makes a transfer,
+ * nymbl_engine_pump() moves it, nymbl_transfer_result() tells how it ended, and
+ * nymbl_transfer_free() releases it (and cancels it where it still runs).
+ */
+#ifndef NYMBL_H
+#define NYMBL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(NYMBL_STATIC)
+#define NYMBL_API
+#else
+#define NYMBL_API __attribute__((visibility("default")))
+#endif
+
+#define NYMBL_VERSION "0.1.0"
+
+/** Largest document the service takes (the guide, "File Size Limit"). */
+#define NYMBL_MAX_UPLOAD_BYTES 26214400
+
+/**
+ * How a call ended. Zero is success, negative is failure, positive is "nothing
+ * failed, but": so `kind < 0` is the one test for failure.
+ *
+ * "Any failure of an exchange" in the comments below means any of the negative
+ * kinds but NYMBL_MISUSE.
+ */
+typedef enum nymbl_kind {
+    NYMBL_OK = 0,
+    NYMBL_DONE = 1, /**< no more will come */
+    NYMBL_WAIT = 2, /**< not yet: pump, then ask again */
+
+    NYMBL_BAD_REQUEST = -1,  /**< 400 */
+    NYMBL_UNAUTHORIZED = -2, /**< 401 */
+    NYMBL_FORBIDDEN = -3,    /**< 403 */
+    NYMBL_NOT_FOUND = -4,    /**< 404 */
+    NYMBL_TOO_LARGE = -5,    /**< 413, or over the limit before it is sent */
+    NYMBL_UNSUPPORTED_TYPE = -6, /**< 415, or not an accepted type */
+    NYMBL_THROTTLED = -7,        /**< 429 */
+    NYMBL_QUOTA = -8,            /**< 429 "Limit Exceeded" */
+    NYMBL_SERVER = -9,           /**< 5xx */
+    NYMBL_HTTP = -10,            /**< any other status */
+    NYMBL_TIMEOUT = -11,         /**< a time limit ran out */
+    NYMBL_NETWORK = -12,         /**< resolve, connect, reset */
+    NYMBL_TLS = -13,             /**< no verified TLS connection */
+    NYMBL_TRUNCATED = -14,       /**< fewer bytes than promised */
+    NYMBL_CORRUPT =
+        -15, /**< the bytes or their number are not the document's */
+    NYMBL_PROTOCOL = -16, /**< a reply that makes no sense */
+    NYMBL_REDIRECT = -17, /**< a redirect that is not followed */
+    NYMBL_IO = -18,       /**< a local file */
+    NYMBL_CONTEXT = -19,  /**< nothing may wait here */
+    NYMBL_CANCELED = -20, /**< by the caller */
+
+    NYMBL_NO_MEMORY = -21,
+    NYMBL_MISUSE = -22 /**< a wrong argument; `reason` names it */
+} nymbl_kind;
+
+/**
+ * What is known of a failure. Flat and of fixed size: nothing to release.
+ *
+ * Every function that takes one takes NULL too, and writes it on failure only.
+ * No field holds anything of the request or the reply but the status.
+ */
+typedef struct nymbl_error {
+    nymbl_kind kind;
+    int status;           /**< HTTP status of the reply; 0: none came */
+    const char *reason;   /**< a fixed word for the cause, or NULL; static */
+    double retry_after;   /**< seconds, from Retry-After; negative: not given */
+    bool outcome_unknown; /**< the upload or delete may have happened */
+} nymbl_error;
+
+typedef struct nymbl_engine nymbl_engine;
+typedef struct nymbl_client nymbl_client;
+typedef struct nymbl_body nymbl_body;
+typedef struct nymbl_transfer nymbl_transfer;
+
+/* ---- kinds ---- */
+
+/**
+ * The word of a kind, as in "not_found".
+ *
+ * @param kind any kind
+ * @return static text, never NULL
+ */
+NYMBL_API const char *nymbl_kind_name(nymbl_kind kind);
+
+/**
+ * What a kind means and what to do next, as half a sentence of fixed words.
+ *
+ * @param kind any kind
+ * @return static text, never NULL; "" where there is nothing to say
+ */
+NYMBL_API const char *nymbl_kind_text(nymbl_kind kind);
+
+/**
+ * Objects that are alive in this process: clients, bodies and transfers.
+ *
+ * For leak checks: 0 once everything was released and pumped out.
+ *
+ * @return the count
+ */
+NYMBL_API long nymbl_live_objects(void);
+
+/* ---- engine ---- */
+
+/** Settings of an engine. Zero means default. */
+typedef struct nymbl_engine_options {
+    /** Seconds on a clock that never goes back; default CLOCK_MONOTONIC. */
+    double (*clock)(void *payload);
+    void *payload; /**< borrowed, handed to @p clock */
+} nymbl_engine_options;
+
+/**
+ * Make an engine: connections, and the loop that moves transfers.
+ *
+ * One for a process and thread is right: clients share its connections.
+ *
+ * @param[out] out     yours to release with nymbl_engine_free()
+ * @param      options copied; NULL for defaults
+ * @param[out] err     NYMBL_NO_MEMORY
+ * @return NYMBL_OK or the failure
+ */
+NYMBL_API nymbl_kind nymbl_engine_new(nymbl_engine **out,
+                                      const nymbl_engine_options *options,
+                                      nymbl_error *err);
+
+/**
+ * Cancel all that runs on an engine and close its connections.
+ *
+ * Transfers outlive it, as canceled. In a process forked from the one that made
+ * the engine this frees nothing: the sockets are the parent's.
+ *
+ * @param engine may be NULL
+ */
+NYMBL_API void nymbl_engine_free(nymbl_engine *engine);
+
+/**
+ * Make progress: send, receive, finish, then wait for the network once.
+ *
+ * Returns as soon as any transfer has news, else after @p timeout.
+ *
+ * @param engine  of this process
+ * @param timeout seconds to wait at most; 0 only looks
+ * @return NYMBL_OK, or NYMBL_MISUSE in a forked process
+ */
+NYMBL_API nymbl_kind nymbl_engine_pump(nymbl_engine *engine, double timeout);
+
+/**
+ * Whether this engine was made by the running process (and not by its parent).
+ *
+ * @param engine may be NULL, which gives false
+ * @return true where it may be used
+ */
+NYMBL_API bool nymbl_engine_is_own(const nymbl_engine *engine);
+
+/**
+ * The engine's clock.
+ *
+ * @param engine any
+ * @return seconds
+ */
+NYMBL_API double nymbl_engine_now(const nymbl_engine *engine);
+
+/* ---- client ---- */
+
+/** Settings of a client. Zero means default. All strings are copied. */
+typedef struct nymbl_client_options {
+    const char *base_url; /**< required: https://host[:port][/prefix] */
+    const char *api_key;  /**< required: the x-api-key header */
+    /** OAuth 2.0 client credentials (RFC 6749, section 4.4); all or none. */
+    const char *token_url;
+    const char *client_id;
+    const char *client_secret;
+    const char *scope;        /**< optional */
+    const char *ca_file;      /**< PEM file of trusted certificates; system's */
+    const char *ca_path;      /**< folder of the same; none */
+    const char *proxy;        /**< as libcurl takes it; the environment's */
+    const char *user_agent;   /**< appended to the library's own */
+    double connect_timeout;   /**< seconds until a connection stands; 10 */
+    double stall_timeout;     /**< seconds without a byte moving; 30 */
+    int64_t max_upload_bytes; /**< NYMBL_MAX_UPLOAD_BYTES */
+    int max_connections;      /**< transfers on the wire at once; 16 */
+    bool allow_http;          /**< let URLs be http:// on a loopback address */
+} nymbl_client_options;
+
+/**
+ * Whether a URL may be a base or token URL: https, or http on a loopback
+ * address where that is allowed, with a host, and without user, query and
+ * fragment.
+ *
+ * @param url        any text
+ * @param allow_http whether http is allowed on a loopback address
+ * @return NULL where it may, else static words such as "must begin with
+ *         https://"
+ */
+NYMBL_API const char *nymbl_url_problem(const char *url, bool allow_http);
+
+/**
+ * Make a client: where the service is, and with which secrets. Sends nothing.
+ *
+ * @param[out] out     yours to release with nymbl_client_free()
+ * @param      options copied; secrets are wiped when the client is closed
+ * @param[out] err     NYMBL_MISUSE with the option's name as reason, or
+ *                     NYMBL_NO_MEMORY
+ * @return NYMBL_OK or the failure
+ */
+NYMBL_API nymbl_kind nymbl_client_new(nymbl_client **out,
+                                      const nymbl_client_options *options,
+                                      nymbl_error *err);
+
+/**
+ * Cancel what runs for a client, forget its secrets and, where no other client
+ * of the engine is open, close the connections. Later starts are NYMBL_MISUSE.
+ *
+ * @param client may be NULL, or closed
+ */
+NYMBL_API void nymbl_client_close(nymbl_client *client);
+
+/**
+ * Release a client. Transfers that run keep what they need of it.
+ *
+ * @param client may be NULL
+ */
+NYMBL_API void nymbl_client_free(nymbl_client *client);
+
+/**
+ * The limit on uploads of this client.
+ *
+ * @param client any
+ * @return bytes
+ */
+NYMBL_API int64_t nymbl_client_max_upload_bytes(const nymbl_client *client);
+
+/* ---- bodies: what an upload sends ---- */
+
+/**
+ * A body read from a file, in the core, each time it is sent.
+ *
+ * The path must name a regular file (links are followed). It is opened here and
+ * must keep its size and time until its last block is released.
+ *
+ * @param[out] out  yours to release with nymbl_body_free()
+ * @param      path of the file
+ * @param[out] err  NYMBL_IO
+ * @return NYMBL_OK or the failure
+ */
+NYMBL_API nymbl_kind nymbl_body_from_path(nymbl_body **out, const char *path,
+                                          nymbl_error *err);
+
+/**
+ * A body of bytes in memory.
+ *
+ * @param[out] out  yours to release with nymbl_body_free()
+ * @param      data copied
+ * @param      size bytes
+ * @param[out] err  NYMBL_NO_MEMORY
+ * @return NYMBL_OK or the failure
+ */
+NYMBL_API nymbl_kind nymbl_body_from_bytes(nymbl_body **out, const void *data,
+                                           size_t size, nymbl_error *err);
+
+/**
+ * A body that the caller pushes piece by piece with nymbl_body_write().
+ *
+ * Where @p size is negative, up to 1 MB is held back to learn it; a longer body
+ * goes out in chunks (RFC 9112, section 7.1).
+ *
+ * @param[out] out  yours to release with nymbl_body_free()
+ * @param      size bytes that will be pushed; negative: unknown
+ * @param[out] err  NYMBL_NO_MEMORY
+ * @return NYMBL_OK or the failure
+ */
+NYMBL_API nymbl_kind nymbl_body_pushed(nymbl_body **out, int64_t size,
+                                       nymbl_error *err);
+
+/**
+ * Push bytes into the send window of a pushed body. Never waits.
+ *
+ * @param      body  a pushed body that is not finished
+ * @param      data  copied
+ * @param      size  bytes
+ * @param[out] taken how many of them were taken
+ * @return NYMBL_OK where all were taken, NYMBL_WAIT where the window is full,
+ *         NYMBL_DONE where the transfer takes no more (its result says why),
+ *         NYMBL_MISUSE on a finished body
+ */
+NYMBL_API nymbl_kind nymbl_body_write(nymbl_body *body, const void *data,
+                                      size_t size, size_t *taken);
+
+/**
+ * Room in the send window of a pushed body.
+ *
+ * @param body any
+ * @return bytes that nymbl_body_write() would take now
+ */
+NYMBL_API size_t nymbl_body_room(const nymbl_body *body);
+
+/**
+ * Say that a pushed body is complete. Fewer bytes than its stated size cut the
+ * upload: NYMBL_IO, "size_mismatch".
+ *
+ * @param body a pushed body
+ */
+NYMBL_API void nymbl_body_finish(nymbl_body *body);
+
+/**
+ * Whether a transfer can be started now: a pushed body of unknown size must
+ * first be finished or have filled its 1 MB.
+ *
+ * @param body any
+ * @return true when it can
+ */
+NYMBL_API bool nymbl_body_is_ready(const nymbl_body *body);
+
+/**
+ * Whether the body can be sent (again) from its first byte by the core alone.
+ *
+ * @param body any
+ * @return true for paths and bytes, and for pushed bodies of which nothing was
+ *         taken for the wire
+ */
+NYMBL_API bool nymbl_body_can_rewind(const nymbl_body *body);
+
+/**
+ * The first bytes of the body, without taking them.
+ *
+ * @param      body any
+ * @param[out] buf  at least @p cap bytes
+ * @param      cap  how many at most
+ * @return how many were written
+ */
+NYMBL_API size_t nymbl_body_peek(nymbl_body *body, void *buf, size_t cap);
+
+/**
+ * Size of the body.
+ *
+ * @param body any
+ * @return bytes, or -1 where it is not known
+ */
+NYMBL_API int64_t nymbl_body_size(const nymbl_body *body);
+
+/**
+ * Release a body. A transfer that sends it keeps it.
+ *
+ * @param body may be NULL
+ */
+NYMBL_API void nymbl_body_free(nymbl_body *body);
+
+/* ---- the six calls --------------------------------------------------------
+ */
+
+/**
+ * Start asking for an access token (RFC 6749, section 4.4.2). The reply's body
+ * is the token endpoint's JSON.
+ *
+ * @param[out] out    yours to release with nymbl_transfer_free()
+ * @param      engine that will move it
+ * @param      client with credentials
+ * @param[out] err    NYMBL_MISUSE, NYMBL_NO_MEMORY
+ * @return NYMBL_OK or the failure
+ */
+NYMBL_API nymbl_kind nymbl_token_start(nymbl_transfer **out,
+                                       nymbl_engine *engine,
+                                       nymbl_client *client, nymbl_error *err);
+
+/** What goes with an uploaded file (the guide, "Uploading a Document"). */
+typedef struct nymbl_upload_options {
+    const char *file_name;     /**< required */
+    const char *content_type;  /**< required */
+    const char *document_type; /**< optional */
+    const char *description;   /**< optional */
+    bool replays;  /**< the caller can push a pushed body again, if need be */
+    bool progress; /**< bytes that move are news */
+} nymbl_upload_options;
+
+/**
+ * Start `POST /Patients({id})/Documents`. The reply's body is the document's
+ * JSON.
+ *
+ * The request goes out once. Whether it may be repeated is the caller's
+ * decision, by `outcome_unknown` and nymbl_body_can_rewind().
+ *
+ * @param[out] out     yours to release with nymbl_transfer_free()
+ * @param      engine  that will move it
+ * @param      client  any open one
+ * @param      token   bearer token, copied and wiped
+ * @param      patient id, percent-encoded here
+ * @param      body    retained; must be ready and not in use by a live transfer
+ * @param      options copied
+ * @param[out] err     NYMBL_TOO_LARGE before anything is sent, NYMBL_IO where
+ *                     the body cannot be rewound, NYMBL_MISUSE, NYMBL_NO_MEMORY
+ * @return NYMBL_OK or the failure
+ */
+NYMBL_API nymbl_kind nymbl_upload_start(nymbl_transfer **out,
+                                        nymbl_engine *engine,
+                                        nymbl_client *client, const char *token,
+                                        const char *patient, nymbl_body *body,
+                                        const nymbl_upload_options *options,
+                                        nymbl_error *err);
+
+/** OData query of a listing. NULL and 0 are left out. */
+typedef struct nymbl_list_options {
+    const char *filter;
+    const char *select;
+    const char *orderby;
+    int64_t top;
+    int64_t skip;
+    bool count; /**< `$count=true` */
+    /** `@odata.nextLink` of the page before, in place of all the above. */
+    const char *next_link;
+} nymbl_list_options;
+
+/**
+ * Start `GET /Patients({id})/Documents`. The reply's body is the page's JSON.
+ *
+ * @param[out] out     yours to release with nymbl_transfer_free()
+ * @param      engine  that will move it
+ * @param      client  any open one
+ * @param      token   bearer token, copied and wiped
+ * @param      patient id, percent-encoded here
+ * @param      options copied; values are percent-encoded here
+ * @param[out] err     NYMBL_REDIRECT where `next_link` leaves the service's
+ *                     origin, NYMBL_MISUSE, NYMBL_NO_MEMORY
+ * @return NYMBL_OK or the failure
+ */
+NYMBL_API nymbl_kind nymbl_list_start(nymbl_transfer **out,
+                                      nymbl_engine *engine,
+                                      nymbl_client *client, const char *token,
+                                      const char *patient,
+                                      const nymbl_list_options *options,
+                                      nymbl_error *err);
+
+/**
+ * Start `GET /Patients({id})/Documents({document})`. The reply's body is the
+ * document's JSON.
+ *
+ * @param[out] out      yours to release with nymbl_transfer_free()
+ * @param      engine   that will move it
+ * @param      client   any open one
+ * @param      token    bearer token, copied and wiped
+ * @param      patient  id, percent-encoded here
+ * @param      document id, percent-encoded here
+ * @param[out] err      NYMBL_MISUSE, NYMBL_NO_MEMORY
+ * @return NYMBL_OK or the failure
+ */
+NYMBL_API nymbl_kind nymbl_get_start(nymbl_transfer **out, nymbl_engine *engine,
+                                     nymbl_client *client, const char *token,
+                                     const char *patient, const char *document,
+                                     nymbl_error *err);
+
+/** Where a download goes, and what is known of the document. */
+typedef struct nymbl_download_options {
+    /** A file to replace as a whole; NULL: read with nymbl_transfer_read(). */
+    const char *path;
+    unsigned mode;     /**< of the new file; 0600 */
+    bool no_overwrite; /**< fail where @p path exists, also at the end */
+    /**
+     * Keep an interrupted part beside the path, and go on from it next time
+     * under the validator that was saved with it (RFC 9110, section 13.1.5).
+     */
+    bool resume;
+    const char *content_type; /**< of the document, where known */
+    bool has_size;            /**< whether @p size is known */
+    int64_t size;             /**< bytes of the document */
+    bool progress;            /**< bytes that move are news */
+} nymbl_download_options;
+
+/**
+ * Start `GET /Patients({id})/Documents({document})/$value`.
+ *
+ * Redirects are followed here: a few, to https only, and without credentials
+ * once the origin has changed. The bytes are held against the reply's length,
+ * the document's size and its type before the end is told.
+ *
+ * @param[out] out      yours to release with nymbl_transfer_free()
+ * @param      engine   that will move it
+ * @param      client   any open one
+ * @param      token    bearer token, copied and wiped
+ * @param      patient  id, percent-encoded here
+ * @param      document id, percent-encoded here
+ * @param      options  copied; NULL for none
+ * @param[out] err      NYMBL_IO where the target cannot be written,
+ *                      NYMBL_MISUSE, NYMBL_NO_MEMORY
+ * @return NYMBL_OK or the failure
+ */
+NYMBL_API nymbl_kind nymbl_download_start(
+    nymbl_transfer **out, nymbl_engine *engine, nymbl_client *client,
+    const char *token, const char *patient, const char *document,
+    const nymbl_download_options *options, nymbl_error *err);
+
+/**
+ * Start `DELETE /Patients({id})/Documents({document})`.
+ *
+ * @param[out] out      yours to release with nymbl_transfer_free()
+ * @param      engine   that will move it
+ * @param      client   any open one
+ * @param      token    bearer token, copied and wiped
+ * @param      patient  id, percent-encoded here
+ * @param      document id, percent-encoded here
+ * @param[out] err      NYMBL_MISUSE, NYMBL_NO_MEMORY
+ * @return NYMBL_OK or the failure
+ */
+NYMBL_API nymbl_kind nymbl_delete_start(nymbl_transfer **out,
+                                        nymbl_engine *engine,
+                                        nymbl_client *client, const char *token,
+                                        const char *patient,
+                                        const char *document, nymbl_error *err);
+
+/* ---- transfers ------------------------------------------------------------
+ */
+
+/**
+ * Whether something happened since a call last returned NYMBL_WAIT: bytes to
+ * read, room to write, a head, the end, or progress of a file.
+ *
+ * @param transfer any
+ * @return true when it is worth asking again
+ */
+NYMBL_API bool nymbl_transfer_has_news(nymbl_transfer *transfer);
+
+/**
+ * Pump until a transfer has news. For C programs; this is the one that waits.
+ *
+ * @param transfer any
+ * @param timeout  seconds at most
+ * @return NYMBL_OK, NYMBL_WAIT when the time is up, NYMBL_MISUSE in a forked
+ *         process
+ */
+NYMBL_API nymbl_kind nymbl_transfer_wait(nymbl_transfer *transfer,
+                                         double timeout);
+
+/** Head of the reply, as far as it matters. Borrowed strings. */
+typedef struct nymbl_head {
+    int status;
+    int64_t content_length;   /**< bytes of the body; -1: not told */
+    const char *content_type; /**< or NULL */
+} nymbl_head;
+
+/**
+ * The final reply's head, once it is complete and was found good.
+ *
+ * @param      transfer any
+ * @param[out] out      filled on NYMBL_OK
+ * @param[out] err      the failure
+ * @return NYMBL_OK, NYMBL_WAIT, or any failure of an exchange
+ */
+NYMBL_API nymbl_kind nymbl_transfer_head(nymbl_transfer *transfer,
+                                         nymbl_head *out, nymbl_error *err);
+
+/**
+ * Take bytes of the reply's body that have arrived.
+ *
+ * Never waits. Makes room in the receive window, so that the transfer goes on.
+ *
+ * @param      transfer a download without a path
+ * @param[out] buf      at least @p cap bytes
+ * @param      cap      how many at most
+ * @param[out] got      bytes taken; 0 unless NYMBL_OK is returned
+ * @param[out] err      the failure
+ * @return NYMBL_OK, NYMBL_WAIT when nothing is there yet, NYMBL_DONE at the
+ *         verified end, or any failure of an exchange
+ */
+NYMBL_API nymbl_kind nymbl_transfer_read(nymbl_transfer *transfer, void *buf,
+                                         size_t cap, size_t *got,
+                                         nymbl_error *err);
+
+/**
+ * How the transfer ended. Never waits.
+ *
+ * A download without a path has not ended before its last byte was read.
+ *
+ * @param      transfer any
+ * @param[out] err      the failure
+ * @return NYMBL_OK, NYMBL_WAIT, or any failure of an exchange
+ */
+NYMBL_API nymbl_kind nymbl_transfer_result(nymbl_transfer *transfer,
+                                           nymbl_error *err);
+
+/**
+ * The reply's body where it was held in memory: JSON of a call, or what came
+ * with an error status (cut at 64 KB).
+ *
+ * @param      transfer one that has ended
+ * @param[out] size     bytes
+ * @return borrowed bytes, NULL when there are none
+ */
+NYMBL_API const char *nymbl_transfer_body(const nymbl_transfer *transfer,
+                                          size_t *size);
+
+/** What went over the wire so far. */
+typedef struct nymbl_counts {
+    bool sent;             /**< whether the request began to go out */
+    int64_t body_sent;     /**< bytes of the document given to the wire */
+    int64_t body_received; /**< bytes of the reply's body */
+    int64_t resumed_from;  /**< bytes of a part file the reply went on from */
+} nymbl_counts;
+
+/**
+ * Count what was moved.
+ *
+ * @param      transfer any
+ * @param[out] out      filled
+ */
+NYMBL_API void nymbl_transfer_counts(nymbl_transfer *transfer,
+                                     nymbl_counts *out);
+
+/**
+ * End a transfer before its time. Its result becomes @p kind, with
+ * `outcome_unknown` where the request may be carried out all the same. Does
+ * nothing to one that has ended.
+ *
+ * @param transfer any
+ * @param kind     NYMBL_CANCELED, NYMBL_TIMEOUT or NYMBL_IO
+ * @param reason   static word for the error, or NULL
+ */
+NYMBL_API void nymbl_transfer_cancel(nymbl_transfer *transfer, nymbl_kind kind,
+                                     const char *reason);
+
+/**
+ * Release a transfer, and cancel it where it runs.
+ *
+ * @param transfer may be NULL
+ */
+NYMBL_API void nymbl_transfer_free(nymbl_transfer *transfer);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

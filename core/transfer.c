@@ -1,0 +1,599 @@
+/* SPDX-License-Identifier: MIT */
+/* One exchange: from a request that waits to bytes that were found good. */
+#include "internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- lifetime ---- */
+
+nymbl_kind nymbl__transfer_new(nymbl_transfer **out, nymbl_engine *engine,
+                               nymbl_client *client, nymbl_error *err)
+{
+    nymbl_transfer *transfer = calloc(1, sizeof(*transfer));
+
+    *out = NULL;
+    if (transfer == NULL)
+        return nymbl__fail(err, NYMBL_NO_MEMORY, NULL);
+    transfer->references = 1;
+    transfer->engine = engine;
+    transfer->client = client;
+    nymbl__engine_retain(engine);
+    nymbl__client_retain(client);
+    nymbl__head_reset(&transfer->head);
+    nymbl__buffer_init(&transfer->reply, NYMBL__REPLY_MAX);
+    nymbl__ring_init(&transfer->window, NYMBL__RECEIVE_WINDOW);
+    nymbl__live(1);
+    *out = transfer;
+    return NYMBL_OK;
+}
+
+/* What only an exchange on the wire needs. */
+static void exchange_release(nymbl_transfer *transfer)
+{
+    nymbl__save_abandon(transfer->save);
+    transfer->save = NULL;
+    if (transfer->body != NULL)
+        nymbl__body_detach(transfer->body);
+    transfer->body = NULL;
+    nymbl__request_free(&transfer->request);
+}
+
+void nymbl__transfer_release(nymbl_transfer *transfer)
+{
+    if (--transfer->references > 0)
+        return;
+    exchange_release(transfer);
+    free(transfer->head.location);
+    nymbl__buffer_free(&transfer->reply);
+    nymbl__ring_free(&transfer->window);
+    nymbl_client_free(transfer->client);
+    nymbl__engine_release(transfer->engine);
+    nymbl__wipe(transfer, sizeof(*transfer));
+    free(transfer);
+    nymbl__live(-1);
+}
+
+void nymbl_transfer_free(nymbl_transfer *transfer)
+{
+    /* In a forked child its sockets and files are the parent's. */
+    if (transfer == NULL || !nymbl_engine_is_own(transfer->engine))
+        return;
+    if (!transfer->ended)
+        nymbl__engine_command(transfer->engine, transfer, NYMBL__REMOVE);
+    nymbl__transfer_release(transfer);
+}
+
+void nymbl__transfer_failing(nymbl_transfer *transfer, nymbl_kind kind,
+                             const char *reason)
+{
+    if (transfer->failing != NYMBL_OK)
+        return;
+    transfer->failing = kind;
+    transfer->failing_reason = reason;
+}
+
+void nymbl__transfer_moved(nymbl_transfer *transfer)
+{
+    transfer->moved = true;
+    if (transfer->progress)
+        transfer->dirty = true;
+}
+
+/* ---- libcurl's callbacks ---- */
+
+/* libcurl repeats a request by itself where a reused connection turns out to be
+ * dead, a POST too. Here the second one is stopped before it goes out. */
+static int request_goes_out(void *payload, char *to, char *from, int to_port,
+                            int from_port)
+{
+    nymbl_transfer *transfer = payload;
+    bool stop;
+
+    (void)to;
+    (void)from;
+    (void)to_port;
+    (void)from_port;
+    nymbl__engine_lock(transfer->engine);
+    stop = transfer->sent_this_hop || (transfer->commands & NYMBL__REMOVE);
+    if (transfer->sent_this_hop)
+        nymbl__transfer_failing(transfer, NYMBL_NETWORK, "reset");
+    if (!stop)
+        transfer->sent = transfer->sent_this_hop = true;
+    nymbl__engine_unlock(transfer->engine);
+    transfer->moved = true;
+    return stop ? CURL_PREREQFUNC_ABORT : CURL_PREREQFUNC_OK;
+}
+
+static void reply_append(nymbl_transfer *transfer, const char *data,
+                         size_t size)
+{
+    nymbl_kind kind = nymbl__buffer_append(&transfer->reply, data, size);
+
+    if (kind == NYMBL_OK)
+        return;
+    if (kind == NYMBL_NO_MEMORY)
+        nymbl__transfer_failing(transfer, kind, NULL);
+    else if (nymbl__verdict_is_success(transfer))
+        nymbl__transfer_failing(transfer, NYMBL_PROTOCOL, "too_long");
+    else
+        transfer->cut = true; /* the status says enough */
+}
+
+static void document_append(nymbl_transfer *transfer, const char *data,
+                            size_t size)
+{
+    const char *reason = NULL;
+    nymbl_kind kind;
+
+    if (transfer->has_size &&
+        transfer->hop_received + (int64_t)size > transfer->size) {
+        nymbl__transfer_failing(transfer, NYMBL_CORRUPT, "size");
+        return;
+    }
+    if (transfer->sniffed < NYMBL__SNIFF) {
+        size_t more = NYMBL__SNIFF - transfer->sniffed;
+
+        if (more > size)
+            more = size;
+        memcpy(transfer->sniff + transfer->sniffed, data, more);
+        transfer->sniffed += more;
+        nymbl__verdict_first_bytes(transfer, false);
+        if (transfer->failing != NYMBL_OK)
+            return;
+    }
+    if (transfer->save != NULL) {
+        kind = nymbl__save_write(transfer->save, data, size, &reason);
+    } else {
+        nymbl__engine_lock(transfer->engine);
+        kind = nymbl__ring_put(&transfer->window, data, size);
+        transfer->dirty = true;
+        nymbl__engine_unlock(transfer->engine);
+    }
+    if (kind < 0)
+        nymbl__transfer_failing(transfer, kind, reason);
+}
+
+static size_t body_arrived(char *data, size_t size, size_t count, void *payload)
+{
+    nymbl_transfer *transfer = payload;
+    bool document = transfer->request.operation == NYMBL__DOWNLOAD &&
+                    nymbl__verdict_is_success(transfer);
+
+    size *= count;
+    if (document && transfer->save == NULL) {
+        bool full;
+
+        nymbl__engine_lock(transfer->engine);
+        full = nymbl__ring_room(&transfer->window) < size;
+        transfer->receive_paused = full;
+        nymbl__engine_unlock(transfer->engine);
+        if (full) {
+            transfer->engine->admit = true; /* it gives its place away */
+            return CURL_WRITEFUNC_PAUSE;
+        }
+    }
+    if (document)
+        document_append(transfer, data, size);
+    else
+        reply_append(transfer, data, size);
+    transfer->hop_received += (int64_t)size;
+    nymbl__transfer_moved(transfer);
+    return transfer->failing == NYMBL_OK && !transfer->cut ? size : 0;
+}
+
+/* ---- on the wire ---- */
+
+static nymbl_kind exchange_configure(nymbl_transfer *transfer)
+{
+    const nymbl__request *request = &transfer->request;
+    CURL *easy = transfer->easy;
+    struct curl_slist *headers = transfer->foreign || request->secrets == NULL
+                                     ? request->headers
+                                     : request->secrets;
+    CURLcode code = nymbl__client_apply(transfer->client, easy, request->url);
+
+#define SET(option, value)                                                     \
+    do {                                                                       \
+        if (code == CURLE_OK)                                                  \
+            code = curl_easy_setopt(easy, option, value);                      \
+    } while (0)
+    SET(CURLOPT_URL, request->url);
+    SET(CURLOPT_PRIVATE, transfer);
+    SET(CURLOPT_ERRORBUFFER, transfer->errors);
+    SET(CURLOPT_HTTPHEADER, headers);
+    SET(CURLOPT_PREREQFUNCTION, request_goes_out);
+    SET(CURLOPT_PREREQDATA, transfer);
+    SET(CURLOPT_HEADERFUNCTION, nymbl__head_line);
+    SET(CURLOPT_HEADERDATA, transfer);
+    SET(CURLOPT_WRITEFUNCTION, body_arrived);
+    SET(CURLOPT_WRITEDATA, transfer);
+    switch (request->operation) {
+    case NYMBL__TOKEN:
+        transfer->reply.max = NYMBL__TOKEN_REPLY_MAX;
+        SET(CURLOPT_POSTFIELDS, request->form);
+        SET(CURLOPT_MAXAGE_CONN, NYMBL__FRESH_SECONDS);
+        break;
+    case NYMBL__UPLOAD:
+        if (code == CURLE_OK &&
+            nymbl__body_apply(transfer->body, &request->fields, easy,
+                              &transfer->mime) < 0)
+            code = CURLE_OUT_OF_MEMORY;
+        SET(CURLOPT_EXPECT_100_TIMEOUT_MS, 200L);
+        SET(CURLOPT_MAXAGE_CONN, NYMBL__FRESH_SECONDS);
+        break;
+    case NYMBL__DELETE:
+        SET(CURLOPT_CUSTOMREQUEST, "DELETE");
+        SET(CURLOPT_MAXAGE_CONN, NYMBL__FRESH_SECONDS);
+        break;
+    default:
+        break;
+    }
+#undef SET
+    return code == CURLE_OK ? NYMBL_OK : NYMBL_NO_MEMORY;
+}
+
+/* Take the easy handle off the wire: an exchange under way is cut. */
+static void exchange_end(nymbl_transfer *transfer)
+{
+    if (transfer->easy != NULL) {
+        curl_multi_remove_handle(transfer->engine->multi, transfer->easy);
+        nymbl__engine_handle_return(transfer->engine, transfer->easy);
+        transfer->easy = NULL;
+    }
+    curl_mime_free(transfer->mime);
+    transfer->mime = NULL;
+}
+
+static void transfer_end(nymbl_transfer *transfer, nymbl_kind kind,
+                         const char *reason);
+
+void nymbl__transfer_begin(nymbl_transfer *transfer)
+{
+    nymbl_kind kind = NYMBL_NO_MEMORY;
+
+    transfer->easy = nymbl__engine_handle(transfer->engine);
+    if (transfer->easy != NULL)
+        kind = exchange_configure(transfer);
+    if (kind == NYMBL_OK && curl_multi_add_handle(transfer->engine->multi,
+                                                  transfer->easy) != CURLM_OK)
+        kind = NYMBL_NO_MEMORY;
+    if (kind < 0)
+        transfer_end(transfer, kind, NULL);
+}
+
+void nymbl__transfer_unpause(nymbl_transfer *transfer)
+{
+    int mask = CURLPAUSE_CONT;
+
+    if (transfer->easy == NULL)
+        return;
+    nymbl__engine_lock(transfer->engine);
+    if (transfer->window.size <= transfer->window.max / 2)
+        transfer->receive_paused = false;
+    if (transfer->body == NULL || nymbl__body_can_go_on(transfer->body))
+        transfer->send_paused = false;
+    if (transfer->receive_paused)
+        mask |= CURLPAUSE_RECV;
+    if (transfer->send_paused)
+        mask |= CURLPAUSE_SEND;
+    nymbl__engine_unlock(transfer->engine);
+    curl_easy_pause(transfer->easy, mask);
+}
+
+/* ---- time limits ---- */
+
+static bool reply_is_held(const nymbl_transfer *transfer)
+{
+    const nymbl__reply_head *head = &transfer->head;
+
+    switch (transfer->request.operation) {
+    case NYMBL__UPLOAD:
+        return head->bytes > 0;
+    case NYMBL__DOWNLOAD:
+        return !head->done || !nymbl__verdict_is_success(transfer);
+    default:
+        return true;
+    }
+}
+
+static double idle_limit(const nymbl_transfer *transfer)
+{
+    double seconds = transfer->client->stall_timeout;
+
+    if (transfer->body != NULL && transfer->head.bytes == 0 &&
+        nymbl__body_all_released(transfer->body) &&
+        seconds < NYMBL__UPLOAD_REPLY_SECONDS)
+        return NYMBL__UPLOAD_REPLY_SECONDS;
+    return seconds;
+}
+
+void nymbl__transfer_charge(nymbl_transfer *transfer, double seconds)
+{
+    if (transfer->receive_paused || transfer->send_paused)
+        return;
+    if (!transfer->sent_this_hop) {
+        transfer->connect_time += seconds;
+        return;
+    }
+    transfer->idle_time += seconds;
+    if (reply_is_held(transfer))
+        transfer->reply_time += seconds;
+}
+
+double nymbl__transfer_left(const nymbl_transfer *transfer)
+{
+    double left, reply;
+
+    if (transfer->receive_paused || transfer->send_paused)
+        return 3600;
+    if (!transfer->sent_this_hop)
+        return transfer->client->connect_timeout - transfer->connect_time;
+    left = idle_limit(transfer) - transfer->idle_time;
+    reply = NYMBL__REPLY_SECONDS - transfer->reply_time;
+    return reply_is_held(transfer) && reply < left ? reply : left;
+}
+
+void nymbl__transfer_enforce(nymbl_transfer *transfer)
+{
+    curl_off_t up = 0;
+
+    if (transfer->ended)
+        return;
+    /* What libcurl has taken may lie in its buffer for long: bytes that left
+     * count as movement too. */
+    if (!transfer->moved && transfer->body != NULL && transfer->easy != NULL) {
+        curl_easy_getinfo(transfer->easy, CURLINFO_SIZE_UPLOAD_T, &up);
+        transfer->moved = up != transfer->moved_up;
+        transfer->moved_up = up;
+    }
+    if (transfer->moved)
+        transfer->idle_time = 0;
+    transfer->moved = false;
+    if (nymbl__transfer_left(transfer) > 0)
+        return;
+    if (!transfer->sent_this_hop)
+        nymbl__transfer_abort(transfer, NYMBL_TIMEOUT, "connect");
+    else if (transfer->idle_time >= idle_limit(transfer))
+        nymbl__transfer_abort(transfer, NYMBL_TIMEOUT, "stall");
+    else
+        nymbl__transfer_abort(transfer, NYMBL_TIMEOUT, "reply");
+}
+
+/* ---- the end ---- */
+
+static void transfer_end(nymbl_transfer *transfer, nymbl_kind kind,
+                         const char *reason)
+{
+    bool held = transfer->is_waiting || transfer->is_running;
+
+    if (transfer->ended)
+        return;
+    nymbl__engine_lock(transfer->engine);
+    transfer->ended = true;
+    transfer->error = (nymbl_error){
+        .kind = kind,
+        .status = transfer->head.done ? transfer->head.status : 0,
+        .reason = reason,
+        .retry_after = transfer->head.retry_after,
+        .outcome_unknown =
+            kind < 0 && nymbl__verdict_is_unknown(transfer, kind),
+    };
+    nymbl__engine_unlock(transfer->engine);
+    if (transfer->body != NULL)
+        transfer->body_sent = nymbl__body_released(transfer->body);
+    exchange_end(transfer);
+    exchange_release(transfer);
+    nymbl__engine_forget(transfer->engine, transfer);
+    nymbl__engine_news(transfer->engine, transfer);
+    if (held)
+        nymbl__transfer_release(transfer); /* the engine's reference */
+}
+
+void nymbl__transfer_abort(nymbl_transfer *transfer, nymbl_kind kind,
+                           const char *reason)
+{
+    if (transfer->ended)
+        return;
+    nymbl__transfer_failing(transfer, kind, reason);
+    transfer_end(transfer, transfer->failing, transfer->failing_reason);
+}
+
+/* The next hop's URL, or why there is none. */
+static nymbl_kind redirect_target(nymbl_transfer *transfer, char **out,
+                                  const char **reason)
+{
+    const char *from = transfer->request.url;
+    nymbl_kind kind;
+
+    *reason = "location";
+    if (transfer->head.location == NULL)
+        return NYMBL_REDIRECT;
+    if (transfer->hops == NYMBL__REDIRECTS_MAX) {
+        *reason = "too_many";
+        return NYMBL_REDIRECT;
+    }
+    kind = nymbl__url_resolve(out, from, transfer->head.location);
+    if (kind < 0)
+        return kind;
+    /* never down from https; http only where it was allowed from the start */
+    if (!nymbl__url_is_https(*out) &&
+        (nymbl__url_is_https(from) || !nymbl__url_same_origin(from, *out))) {
+        nymbl__secret_free(*out);
+        *out = NULL;
+        *reason = "insecure";
+        return NYMBL_REDIRECT;
+    }
+    return NYMBL_OK;
+}
+
+/* Go to where a download was sent. Once the origin has changed the credentials
+ * stay behind, also when it changes back. */
+static void redirect_follow(nymbl_transfer *transfer)
+{
+    const char *reason = NULL;
+    char *url = NULL;
+    nymbl_kind kind = redirect_target(transfer, &url, &reason);
+
+    if (kind < 0) {
+        transfer_end(transfer, kind, reason);
+        return;
+    }
+    if (!nymbl__url_same_origin(transfer->request.url, url))
+        transfer->foreign = true;
+    nymbl__secret_free(transfer->request.url);
+    transfer->request.url = url;
+    transfer->hops++;
+    exchange_end(transfer);
+    nymbl__head_reset(&transfer->head);
+    nymbl__buffer_free(&transfer->reply);
+    transfer->reply.max = NYMBL__REPLY_MAX;
+    transfer->received += transfer->hop_received;
+    transfer->hop_received = 0;
+    transfer->sent_this_hop = false;
+    transfer->cut = false;
+    transfer->connect_time = transfer->idle_time = 0;
+    nymbl__transfer_begin(transfer);
+}
+
+void nymbl__transfer_complete(nymbl_transfer *transfer, CURLcode code)
+{
+    const char *reason = NULL;
+    nymbl_kind kind;
+
+    if (transfer->request.operation == NYMBL__DOWNLOAD &&
+        transfer->failing == NYMBL_OK && transfer->head.done &&
+        nymbl__verdict_is_redirect(transfer->head.status)) {
+        redirect_follow(transfer);
+        return;
+    }
+    kind = nymbl__verdict(transfer, code, &reason);
+    transfer_end(transfer, kind, reason);
+}
+
+/* ---- for the owner ---- */
+
+bool nymbl_transfer_has_news(nymbl_transfer *transfer)
+{
+    bool news;
+
+    nymbl__engine_lock(transfer->engine);
+    news = transfer->signaled || transfer->ended;
+    nymbl__engine_unlock(transfer->engine);
+    return news;
+}
+
+nymbl_kind nymbl_transfer_wait(nymbl_transfer *transfer, double timeout)
+{
+    nymbl_engine *engine = transfer->engine;
+    double end = nymbl_engine_now(engine) + timeout;
+
+    while (!nymbl_transfer_has_news(transfer)) {
+        double left = end - nymbl_engine_now(engine);
+        nymbl_kind kind;
+
+        if (left <= 0)
+            return NYMBL_WAIT;
+        kind = nymbl_engine_pump(engine, left);
+        if (kind < 0)
+            return kind;
+    }
+    return NYMBL_OK;
+}
+
+/* The end as the owner is told it: NYMBL_WAIT takes the signal back. */
+static nymbl_kind ending(nymbl_transfer *transfer, nymbl_error *err)
+{
+    if (!transfer->ended) {
+        transfer->signaled = false;
+        return NYMBL_WAIT;
+    }
+    if (transfer->error.kind < 0 && err != NULL)
+        *err = transfer->error;
+    return transfer->error.kind;
+}
+
+nymbl_kind nymbl_transfer_head(nymbl_transfer *transfer, nymbl_head *out,
+                               nymbl_error *err)
+{
+    nymbl__reply_head *head = &transfer->head;
+    nymbl_kind kind;
+
+    nymbl__engine_lock(transfer->engine);
+    kind = ending(transfer, err);
+    if (kind == NYMBL_WAIT && head->done && transfer->failing == NYMBL_OK &&
+        nymbl__verdict_is_success(transfer))
+        kind = NYMBL_OK;
+    if (kind == NYMBL_OK)
+        *out = (nymbl_head){
+            .status = head->status,
+            .content_length = nymbl__verdict_length(head),
+            .content_type = head->has_type ? head->content_type : NULL,
+        };
+    nymbl__engine_unlock(transfer->engine);
+    return kind;
+}
+
+nymbl_kind nymbl_transfer_read(nymbl_transfer *transfer, void *buf, size_t cap,
+                               size_t *got, nymbl_error *err)
+{
+    nymbl_kind kind = NYMBL_OK;
+    bool resume = false;
+
+    nymbl__engine_lock(transfer->engine);
+    *got = transfer->released && cap > 0
+               ? nymbl__ring_take(&transfer->window, buf, cap)
+               : 0;
+    if (*got == 0)
+        kind = ending(transfer, err);
+    else
+        resume = transfer->receive_paused &&
+                 transfer->window.size <= transfer->window.max / 2;
+    nymbl__engine_unlock(transfer->engine);
+    if (resume && !transfer->ended)
+        nymbl__engine_command(transfer->engine, transfer, NYMBL__UNPAUSE);
+    return kind == NYMBL_OK && *got == 0 ? NYMBL_DONE : kind;
+}
+
+nymbl_kind nymbl_transfer_result(nymbl_transfer *transfer, nymbl_error *err)
+{
+    nymbl_kind kind;
+
+    nymbl__engine_lock(transfer->engine);
+    kind = ending(transfer, err);
+    if (kind == NYMBL_OK && transfer->window.size > 0)
+        kind = NYMBL_WAIT;
+    nymbl__engine_unlock(transfer->engine);
+    return kind;
+}
+
+const char *nymbl_transfer_body(const nymbl_transfer *transfer, size_t *size)
+{
+    *size = transfer->ended ? transfer->reply.size : 0;
+    return *size > 0 ? transfer->reply.data : NULL;
+}
+
+void nymbl_transfer_counts(nymbl_transfer *transfer, nymbl_counts *out)
+{
+    nymbl__engine_lock(transfer->engine);
+    *out = (nymbl_counts){
+        .sent = transfer->sent,
+        .body_sent = transfer->body != NULL
+                         ? nymbl__body_released(transfer->body)
+                         : transfer->body_sent,
+        .body_received = transfer->hop_received,
+    };
+    nymbl__engine_unlock(transfer->engine);
+}
+
+void nymbl_transfer_cancel(nymbl_transfer *transfer, nymbl_kind kind,
+                           const char *reason)
+{
+    if (transfer->ended || !nymbl_engine_is_own(transfer->engine))
+        return;
+    nymbl__engine_lock(transfer->engine);
+    nymbl__transfer_failing(transfer, kind, reason);
+    nymbl__engine_unlock(transfer->engine);
+    nymbl__engine_command(transfer->engine, transfer, NYMBL__REMOVE);
+}

@@ -1,0 +1,467 @@
+/* SPDX-License-Identifier: MIT */
+/* Bodies of uploads: a file, bytes or pushed pieces, as multipart/form-data. */
+#include "internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum body_source { BODY_PATH, BODY_BYTES, BODY_PUSHED };
+
+struct nymbl_body {
+    int references;
+    enum body_source source;
+    int64_t size; /* -1: not known (yet) */
+    int fd;
+    struct timespec changed; /* the file's time when it was opened */
+    char *data;
+    nymbl__ring window;
+    int64_t pushed;
+    bool finished;
+    int64_t released;         /* bytes that libcurl has taken */
+    int64_t max;              /* bytes that may be pushed */
+    nymbl_transfer *transfer; /* the one that sends it; not retained */
+    bool was_sent;            /* a transfer has ended with it */
+    nymbl_kind problem;       /* why it cannot be sent */
+    const char *problem_reason;
+};
+
+/* ---- making ---- */
+
+static nymbl_body *body_new(enum body_source source, int64_t size,
+                            nymbl_error *err)
+{
+    nymbl_body *body = calloc(1, sizeof(*body));
+
+    if (body == NULL) {
+        nymbl__fail(err, NYMBL_NO_MEMORY, NULL);
+        return NULL;
+    }
+    body->references = 1;
+    body->source = source;
+    body->size = size;
+    body->fd = -1;
+    body->max = INT64_MAX;
+    nymbl__live(1);
+    return body;
+}
+
+nymbl_kind nymbl_body_from_path(nymbl_body **out, const char *path,
+                                nymbl_error *err)
+{
+    struct stat status;
+    nymbl_body *body;
+    int fd;
+
+    *out = NULL;
+    /* O_NONBLOCK: opening a FIFO must not wait for its writer */
+    fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0)
+        return nymbl__fail(err, NYMBL_IO, nymbl__errno_reason(errno));
+    if (fstat(fd, &status) < 0) {
+        nymbl__fail(err, NYMBL_IO, nymbl__errno_reason(errno));
+        close(fd);
+        return NYMBL_IO;
+    }
+    if (!S_ISREG(status.st_mode)) {
+        close(fd);
+        return nymbl__fail(err, NYMBL_IO,
+                           S_ISDIR(status.st_mode) ? "directory"
+                                                   : "not_a_file");
+    }
+    body = body_new(BODY_PATH, (int64_t)status.st_size, err);
+    if (body == NULL) {
+        close(fd);
+        return NYMBL_NO_MEMORY;
+    }
+    body->fd = fd;
+    body->changed = status.st_mtim;
+    *out = body;
+    return NYMBL_OK;
+}
+
+nymbl_kind nymbl_body_from_bytes(nymbl_body **out, const void *data,
+                                 size_t size, nymbl_error *err)
+{
+    nymbl_body *body = body_new(BODY_BYTES, (int64_t)size, err);
+
+    *out = NULL;
+    if (body == NULL)
+        return NYMBL_NO_MEMORY;
+    body->data = malloc(size > 0 ? size : 1);
+    if (body->data == NULL) {
+        nymbl_body_free(body);
+        return nymbl__fail(err, NYMBL_NO_MEMORY, NULL);
+    }
+    if (size > 0)
+        memcpy(body->data, data, size);
+    *out = body;
+    return NYMBL_OK;
+}
+
+nymbl_kind nymbl_body_pushed(nymbl_body **out, int64_t size, nymbl_error *err)
+{
+    nymbl_body *body = body_new(BODY_PUSHED, size < 0 ? -1 : size, err);
+
+    *out = NULL;
+    if (body == NULL)
+        return NYMBL_NO_MEMORY;
+    nymbl__ring_init(&body->window,
+                     size < 0 ? NYMBL__LEARN_MAX : NYMBL__SEND_WINDOW);
+    *out = body;
+    return NYMBL_OK;
+}
+
+void nymbl__body_retain(nymbl_body *body)
+{
+    body->references++;
+}
+
+void nymbl_body_free(nymbl_body *body)
+{
+    if (body == NULL || --body->references > 0)
+        return;
+    if (body->fd >= 0)
+        close(body->fd);
+    if (body->data != NULL)
+        nymbl__wipe(body->data, (size_t)body->size);
+    free(body->data);
+    nymbl__ring_free(&body->window);
+    free(body);
+    nymbl__live(-1);
+}
+
+/* ---- pushing ----------------------------------------------------------------
+ */
+
+static void body_lock(nymbl_body *body)
+{
+    if (body->transfer != NULL)
+        nymbl__engine_lock(body->transfer->engine);
+}
+
+static void body_unlock(nymbl_body *body)
+{
+    if (body->transfer != NULL)
+        nymbl__engine_unlock(body->transfer->engine);
+}
+
+/* It cannot be sent: the transfer ends before the last block is released, so
+ * that no server takes what it has for a document. */
+static void body_spoil(nymbl_body *body, nymbl_kind kind, const char *reason)
+{
+    if (body->problem != NYMBL_OK)
+        return;
+    body->problem = kind;
+    body->problem_reason = reason;
+    if (body->transfer != NULL)
+        nymbl_transfer_cancel(body->transfer, kind, reason);
+}
+
+static void body_resume(nymbl_body *body)
+{
+    if (body->transfer != NULL && body->transfer->send_paused)
+        nymbl__engine_command(body->transfer->engine, body->transfer,
+                              NYMBL__UNPAUSE);
+}
+
+nymbl_kind nymbl_body_write(nymbl_body *body, const void *data, size_t size,
+                            size_t *taken)
+{
+    nymbl_kind kind = NYMBL_OK;
+    size_t room;
+
+    *taken = 0;
+    if (body->source != BODY_PUSHED || body->finished)
+        return NYMBL_MISUSE;
+    if (body->problem != NYMBL_OK || body->was_sent)
+        return NYMBL_DONE;
+    if (body->size >= 0 && (int64_t)size > body->size - body->pushed) {
+        body_spoil(body, NYMBL_IO, "size_mismatch");
+        return NYMBL_DONE;
+    }
+    if ((int64_t)size > body->max - body->pushed) {
+        body_spoil(body, NYMBL_TOO_LARGE, NULL);
+        return NYMBL_DONE;
+    }
+    body_lock(body);
+    room = nymbl__ring_room(&body->window);
+    if (size > room) {
+        size = room;
+        kind = NYMBL_WAIT;
+        if (body->transfer != NULL)
+            body->transfer->signaled = false;
+    }
+    if (nymbl__ring_put(&body->window, data, size) < 0)
+        kind = NYMBL_NO_MEMORY;
+    else
+        *taken = size;
+    body_unlock(body);
+    if (kind < 0) {
+        body_spoil(body, kind, NULL);
+        return NYMBL_DONE;
+    }
+    body->pushed += (int64_t)size;
+    body_resume(body);
+    return kind;
+}
+
+size_t nymbl_body_room(const nymbl_body *body)
+{
+    return nymbl__ring_room(&body->window);
+}
+
+void nymbl_body_finish(nymbl_body *body)
+{
+    if (body->source != BODY_PUSHED || body->finished)
+        return;
+    if (body->size >= 0 && body->pushed != body->size) {
+        body_spoil(body, NYMBL_IO, "size_mismatch");
+        return;
+    }
+    body_lock(body);
+    body->finished = true;
+    if (body->transfer == NULL)
+        body->size = body->pushed;
+    body_unlock(body);
+    body_resume(body);
+}
+
+bool nymbl_body_is_ready(const nymbl_body *body)
+{
+    return body->source != BODY_PUSHED || body->size >= 0 ||
+           body->problem != NYMBL_OK || nymbl__ring_room(&body->window) == 0;
+}
+
+bool nymbl_body_can_rewind(const nymbl_body *body)
+{
+    return body->problem == NYMBL_OK &&
+           (body->source != BODY_PUSHED || body->released == 0);
+}
+
+size_t nymbl_body_peek(nymbl_body *body, void *buf, size_t cap)
+{
+    size_t size;
+    ssize_t got;
+
+    switch (body->source) {
+    case BODY_PATH:
+        got = pread(body->fd, buf, cap, 0);
+        return got > 0 ? (size_t)got : 0;
+    case BODY_BYTES:
+        size = cap < (size_t)body->size ? cap : (size_t)body->size;
+        memcpy(buf, body->data, size);
+        return size;
+    default:
+        return nymbl__ring_peek(&body->window, buf, cap);
+    }
+}
+
+int64_t nymbl_body_size(const nymbl_body *body)
+{
+    return body->size;
+}
+
+/* ---- sending ----------------------------------------------------------------
+ */
+
+nymbl_kind nymbl__body_attach(nymbl_body *body, nymbl_transfer *transfer,
+                              int64_t max, nymbl_error *err)
+{
+    if (body->problem != NYMBL_OK)
+        return nymbl__fail(err, body->problem, body->problem_reason);
+    if (body->transfer != NULL || !nymbl_body_is_ready(body))
+        return nymbl__fail(err, NYMBL_MISUSE, "body");
+    if (!nymbl_body_can_rewind(body))
+        return nymbl__fail(err, NYMBL_IO, "cannot_rewind");
+    if (body->size > max || body->pushed > max)
+        return nymbl__fail(err, NYMBL_TOO_LARGE, NULL);
+    nymbl__body_retain(body);
+    body->max = max;
+    body->was_sent = false;
+    body->released = 0;
+    body->transfer = transfer;
+    return NYMBL_OK;
+}
+
+void nymbl__body_detach(nymbl_body *body)
+{
+    body->transfer = NULL;
+    body->was_sent = true;
+    nymbl_body_free(body);
+}
+
+bool nymbl__body_is_pushed(const nymbl_body *body)
+{
+    return body->source == BODY_PUSHED;
+}
+
+int64_t nymbl__body_released(const nymbl_body *body)
+{
+    return body->released;
+}
+
+bool nymbl__body_all_released(const nymbl_body *body)
+{
+    if (body->source == BODY_PUSHED)
+        return body->finished && body->window.size == 0;
+    return body->released == body->size;
+}
+
+/* Bytes that may go out now. Of a stated size the last one is kept back until
+ * the source has said that nothing follows it. */
+static size_t pushed_available(const nymbl_body *body)
+{
+    size_t available = body->window.size;
+
+    if (!body->finished && body->size >= 0 && available > 0 &&
+        body->released + (int64_t)available == body->size)
+        available--;
+    return available;
+}
+
+bool nymbl__body_can_go_on(const nymbl_body *body)
+{
+    return body->source != BODY_PUSHED || body->finished ||
+           pushed_available(body) > 0;
+}
+
+static size_t path_read(nymbl_body *body, char *buffer, size_t size)
+{
+    struct stat status;
+    ssize_t got;
+
+    if ((int64_t)size >= body->size - body->released) {
+        size = (size_t)(body->size - body->released);
+        if (size == 0)
+            return 0;
+        if (fstat(body->fd, &status) < 0 ||
+            (int64_t)status.st_size != body->size ||
+            status.st_mtim.tv_sec != body->changed.tv_sec ||
+            status.st_mtim.tv_nsec != body->changed.tv_nsec) {
+            nymbl__transfer_failing(body->transfer, NYMBL_IO, "changed");
+            return CURL_READFUNC_ABORT;
+        }
+    }
+    got = pread(body->fd, buffer, size, (off_t)body->released);
+    if (got <= 0) {
+        nymbl__transfer_failing(body->transfer, NYMBL_IO,
+                                got < 0 ? nymbl__errno_reason(errno)
+                                        : "changed");
+        return CURL_READFUNC_ABORT;
+    }
+    return (size_t)got;
+}
+
+static size_t pushed_read(nymbl_body *body, char *buffer, size_t size)
+{
+    nymbl_transfer *transfer = body->transfer;
+    size_t got;
+
+    nymbl__engine_lock(transfer->engine);
+    if (size > pushed_available(body))
+        size = pushed_available(body);
+    got = nymbl__ring_take(&body->window, buffer, size);
+    if (got == 0 && !body->finished) {
+        transfer->send_paused = true;
+        got = CURL_READFUNC_PAUSE;
+    }
+    if (body->window.size <= body->window.max / 2)
+        transfer->dirty = true;
+    nymbl__engine_unlock(transfer->engine);
+    return got;
+}
+
+/* libcurl's read callback for the file part. */
+static size_t body_read(char *buffer, size_t size, size_t count, void *payload)
+{
+    nymbl_body *body = payload;
+    size_t got;
+
+    size *= count;
+    switch (body->source) {
+    case BODY_PATH:
+        got = path_read(body, buffer, size);
+        break;
+    case BODY_BYTES:
+        if ((int64_t)size > body->size - body->released)
+            size = (size_t)(body->size - body->released);
+        memcpy(buffer, body->data + body->released, size);
+        got = size;
+        break;
+    default:
+        got = pushed_read(body, buffer, size);
+        break;
+    }
+    if (got == CURL_READFUNC_ABORT || got == CURL_READFUNC_PAUSE)
+        return got;
+    body->released += (int64_t)got;
+    nymbl__transfer_moved(body->transfer);
+    return got;
+}
+
+/* libcurl rewinds before it would repeat a request; our guard then refuses. */
+static int body_seek(void *payload, curl_off_t offset, int origin)
+{
+    nymbl_body *body = payload;
+
+    if (origin != SEEK_SET || offset != 0 || !nymbl_body_can_rewind(body))
+        return CURL_SEEKFUNC_CANTSEEK;
+    body->released = 0;
+    return CURL_SEEKFUNC_OK;
+}
+
+static CURLcode text_part(curl_mime *mime, const char *name, const char *value)
+{
+    curl_mimepart *part;
+    CURLcode code;
+
+    if (value == NULL)
+        return CURLE_OK;
+    part = curl_mime_addpart(mime);
+    if (part == NULL)
+        return CURLE_OUT_OF_MEMORY;
+    code = curl_mime_name(part, name);
+    if (code == CURLE_OK)
+        code = curl_mime_data(part, value, CURL_ZERO_TERMINATED);
+    return code;
+}
+
+nymbl_kind nymbl__body_apply(nymbl_body *body, const nymbl__form *form,
+                             CURL *easy, curl_mime **mime)
+{
+    CURLcode code = CURLE_OUT_OF_MEMORY;
+    curl_mimepart *part;
+
+    *mime = curl_mime_init(easy);
+    if (*mime == NULL)
+        return NYMBL_NO_MEMORY;
+    part = curl_mime_addpart(*mime);
+    if (part == NULL)
+        return NYMBL_NO_MEMORY;
+    code = curl_mime_name(part, "file");
+    if (code == CURLE_OK)
+        code = curl_mime_filename(part, form->file_name);
+    if (code == CURLE_OK)
+        code = curl_mime_type(part, form->content_type);
+    if (code == CURLE_OK)
+        code = curl_mime_data_cb(part, (curl_off_t)body->size, body_read,
+                                 body_seek, NULL, body);
+    if (code == CURLE_OK)
+        code = text_part(*mime, "document_type", form->document_type);
+    if (code == CURLE_OK)
+        code = text_part(*mime, "description", form->description);
+    /* Quotes in a file name as RFC 2045's quoted-string has them. Its other
+     * form, %22, cannot be told from a name with a per cent sign. */
+    if (code == CURLE_OK)
+        code = curl_easy_setopt(easy, CURLOPT_MIME_OPTIONS,
+                                (long)CURLMIMEOPT_FORMESCAPE);
+    if (code == CURLE_OK)
+        code = curl_easy_setopt(easy, CURLOPT_MIMEPOST, *mime);
+    if (code == CURLE_OK && (body->size < 0 || body->size > 65536))
+        code = curl_easy_setopt(easy, CURLOPT_UPLOAD_BUFFERSIZE, 524288L);
+    return code == CURLE_OK ? NYMBL_OK : NYMBL_NO_MEMORY;
+}

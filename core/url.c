@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: MIT */
+/* URLs: which may be used, which belong together, how ids go into them. */
+#include "internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+bool nymbl__url_is_https(const char *url)
+{
+    return strncasecmp(url, "https://", 8) == 0;
+}
+
+/* A part of a URL, or NULL; yours to release with curl_free(). */
+static char *url_part(CURLU *parsed, CURLUPart part, unsigned flags)
+{
+    char *text = NULL;
+
+    if (curl_url_get(parsed, part, &text, flags) != CURLUE_OK)
+        return NULL;
+    return text;
+}
+
+static CURLU *url_parse(const char *url)
+{
+    CURLU *parsed = curl_url();
+
+    if (parsed == NULL)
+        return NULL;
+    if (curl_url_set(parsed, CURLUPART_URL, url, CURLU_PATH_AS_IS) !=
+        CURLUE_OK) {
+        curl_url_cleanup(parsed);
+        return NULL;
+    }
+    return parsed;
+}
+
+/* 127.0.0.0/8 and ::1 (RFC 6890), and the name that libcurl resolves to them
+ * without asking anybody. */
+static bool host_is_loopback(const char *host)
+{
+    unsigned octets[4];
+    int used = 0;
+
+    if (strcasecmp(host, "localhost") == 0 || strcmp(host, "[::1]") == 0)
+        return true;
+    for (int i = 0; i < 4; i++) {
+        const char *at = host + used;
+        unsigned value = 0;
+        int digits = 0;
+
+        while (at[digits] >= '0' && at[digits] <= '9' && digits < 4)
+            value = value * 10 + (unsigned)(at[digits++] - '0');
+        if (digits == 0 || value > 255 || at[digits] != (i < 3 ? '.' : '\0'))
+            return false;
+        octets[i] = value;
+        used += digits + 1;
+    }
+    return octets[0] == 127;
+}
+
+const char *nymbl_url_problem(const char *url, bool allow_http)
+{
+    const char *problem = NULL;
+    CURLU *parsed;
+    char *host, *path;
+
+    if (strlen(url) > 2048)
+        return "is too long";
+    for (const char *at = url; *at != '\0'; at++) {
+        if ((unsigned char)*at <= ' ' || *at == 0x7f || *at == '\\')
+            return "must not hold white space, control characters or \\";
+    }
+    if (!nymbl__url_is_https(url) && strncasecmp(url, "http://", 7) != 0)
+        return "must begin with https://";
+    if (strpbrk(url, "?#") != NULL)
+        return "must have no query or fragment";
+    if (strchr(url, '@') != NULL)
+        return "must hold no user name or password";
+    parsed = url_parse(url);
+    if (parsed == NULL)
+        return "is not a valid URL";
+    host = url_part(parsed, CURLUPART_HOST, 0);
+    path = url_part(parsed, CURLUPART_PATH, 0);
+    if (host == NULL || path == NULL)
+        problem = "is not a valid URL";
+    else if (strstr(path, "/../") != NULL || strstr(path, "/./") != NULL)
+        problem = "must have no . or .. in its path";
+    else if (!nymbl__url_is_https(url) &&
+             !(allow_http && host_is_loopback(host)))
+        problem = allow_http ? "may be http:// on a loopback address only"
+                             : "must begin with https://";
+    curl_free(host);
+    curl_free(path);
+    curl_url_cleanup(parsed);
+    return problem;
+}
+
+static bool part_is_same(CURLU *a, CURLU *b, CURLUPart part, unsigned flags)
+{
+    char *one = url_part(a, part, flags);
+    char *other = url_part(b, part, flags);
+    bool same = one != NULL && other != NULL && strcasecmp(one, other) == 0;
+
+    curl_free(one);
+    curl_free(other);
+    return same;
+}
+
+bool nymbl__url_same_origin(const char *a, const char *b)
+{
+    CURLU *one = url_parse(a);
+    CURLU *other = url_parse(b);
+    bool same = one != NULL && other != NULL &&
+                part_is_same(one, other, CURLUPART_SCHEME, 0) &&
+                part_is_same(one, other, CURLUPART_HOST, 0) &&
+                part_is_same(one, other, CURLUPART_PORT, CURLU_DEFAULT_PORT);
+
+    curl_url_cleanup(one);
+    curl_url_cleanup(other);
+    return same;
+}
+
+nymbl_kind nymbl__url_resolve(char **out, const char *base,
+                              const char *reference)
+{
+    nymbl_kind kind = NYMBL_REDIRECT;
+    CURLU *parsed = url_parse(base);
+    char *url = NULL, *user = NULL, *password = NULL;
+
+    *out = NULL;
+    if (parsed == NULL)
+        goto done;
+    if (strlen(reference) > NYMBL__URL_MAX)
+        goto done;
+    if (curl_url_set(parsed, CURLUPART_URL, reference, CURLU_URLENCODE) !=
+        CURLUE_OK)
+        goto done;
+    /* user information would become credentials nobody gave */
+    user = url_part(parsed, CURLUPART_USER, 0);
+    password = url_part(parsed, CURLUPART_PASSWORD, 0);
+    if (user != NULL || password != NULL)
+        goto done;
+    curl_url_set(parsed, CURLUPART_FRAGMENT, NULL, 0);
+    url = url_part(parsed, CURLUPART_URL, 0);
+    if (url == NULL)
+        goto done;
+    kind = nymbl__text_copy(out, url);
+done:
+    curl_free(user);
+    curl_free(password);
+    curl_free(url);
+    curl_url_cleanup(parsed);
+    return kind;
+}
+
+nymbl_kind nymbl__url_escape(nymbl__buffer *buffer, const char *text)
+{
+    static const char digits[] = "0123456789ABCDEF";
+    static const char unreserved[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                                     "abcdefghijklmnopqrstuvwxyz"
+                                     "0123456789-._~";
+
+    while (*text != '\0') {
+        size_t plain = strspn(text, unreserved);
+        nymbl_kind kind = nymbl__buffer_append(buffer, text, plain);
+
+        if (kind < 0)
+            return kind;
+        text += plain;
+        if (*text != '\0') {
+            unsigned char byte = (unsigned char)*text++;
+            char escaped[3] = {'%', digits[byte >> 4], digits[byte & 15]};
+
+            kind = nymbl__buffer_append(buffer, escaped, sizeof(escaped));
+            if (kind < 0)
+                return kind;
+        }
+    }
+    return NYMBL_OK;
+}

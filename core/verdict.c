@@ -1,0 +1,270 @@
+/* SPDX-License-Identifier: MIT */
+/* What a reply, or the lack of one, means for the call. */
+#include "internal.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* ---- what a status means ---- */
+
+bool nymbl__verdict_is_success(const nymbl_transfer *transfer)
+{
+    int status = transfer->head.status;
+
+    switch (transfer->request.operation) {
+    case NYMBL__UPLOAD: /* 200 or 201: the guide does not say which */
+    case NYMBL__DELETE:
+        return status >= 200 && status <= 299;
+    default:
+        return status == 200;
+    }
+}
+
+bool nymbl__verdict_is_redirect(int status)
+{
+    return status == 301 || status == 302 || status == 303 || status == 307 ||
+           status == 308;
+}
+
+/* ---- the head and the first bytes ---- */
+
+/* Bytes of the body that the head promises, or -1. */
+int64_t nymbl__verdict_length(const nymbl__reply_head *head)
+{
+    if (head->chunked)
+        return head->remapped_length;
+    return head->length >= 0 ? head->length : head->remapped_length;
+}
+
+void nymbl__verdict_head(nymbl_transfer *transfer)
+{
+    nymbl__reply_head *head = &transfer->head;
+    bool download = transfer->request.operation == NYMBL__DOWNLOAD;
+    int64_t length = nymbl__verdict_length(head);
+
+    head->done = true;
+    transfer->dirty = true;
+    if (!nymbl__verdict_is_success(transfer)) {
+        transfer->reply.max = NYMBL__ERROR_REPLY_MAX;
+        return;
+    }
+    if (head->encoded) /* nobody asked for it (RFC 9110, section 12.5.3) */
+        nymbl__transfer_failing(
+            transfer, download ? NYMBL_CORRUPT : NYMBL_PROTOCOL, "encoding");
+    if (!download)
+        return;
+    if (nymbl__sniff_type(transfer->known_type, head->content_type) != NULL)
+        nymbl__transfer_failing(transfer, NYMBL_CORRUPT, "type");
+    if (transfer->has_size && length >= 0 && length != transfer->size)
+        nymbl__transfer_failing(transfer, NYMBL_CORRUPT, "size");
+}
+
+/* Look at the first bytes before anybody gets them. */
+void nymbl__verdict_first_bytes(nymbl_transfer *transfer, bool all)
+{
+    const char *reason;
+
+    if (transfer->released || (!all && transfer->sniffed < NYMBL__SNIFF))
+        return;
+    reason =
+        nymbl__sniff_bytes(transfer->known_type, transfer->head.content_type,
+                           transfer->sniff, transfer->sniffed);
+    if (reason != NULL)
+        nymbl__transfer_failing(transfer, NYMBL_CORRUPT, reason);
+    else
+        transfer->released = true;
+}
+
+/* ---- the end ----------------------------------------------------------------
+ */
+
+/* X509_V_ERR_... as OpenSSL numbers them (x509_vfy.h);
+ * CURLINFO_SSL_VERIFYRESULT hands them on. */
+static const char *certificate_reason(long result)
+{
+    switch (result) {
+    case 0: /* the chain is good: libcurl's own check of the name failed */
+    case 62:
+        return "host_name";
+    case 9:
+        return "certificate_not_yet_valid";
+    case 10:
+        return "certificate_expired";
+    case 18:
+        return "certificate_self_signed";
+    case 23:
+        return "certificate_revoked";
+    default:
+        return "certificate_untrusted";
+    }
+}
+
+static nymbl_kind tls_failure(nymbl_transfer *transfer, CURLcode code,
+                              const char **reason)
+{
+    long result = 0;
+
+    if (code == CURLE_SSL_CACERT_BADFILE) {
+        *reason = "ca_file";
+    } else if (code == CURLE_PEER_FAILED_VERIFICATION) {
+        curl_easy_getinfo(transfer->easy, CURLINFO_SSL_VERIFYRESULT, &result);
+        *reason = certificate_reason(result);
+    } else if (strstr(transfer->errors, "protocol version") != NULL ||
+               strstr(transfer->errors, "unsupported protocol") != NULL) {
+        *reason = "protocol_version";
+    } else {
+        *reason = "handshake";
+    }
+    return NYMBL_TLS;
+}
+
+/* A connection that broke. In a body it makes the difference whether the peer
+ * was cut off (network) or ended without having sent all (truncated). */
+static nymbl_kind broken_connection(nymbl_transfer *transfer, CURLcode code,
+                                    const char **reason)
+{
+    long number = 0;
+
+    curl_easy_getinfo(transfer->easy, CURLINFO_OS_ERRNO, &number);
+    if (!transfer->sent_this_hop && code != CURLE_GOT_NOTHING) {
+        *reason = "connect";
+        return NYMBL_NETWORK;
+    }
+    if (transfer->head.done && number != ECONNRESET && number != EPIPE &&
+        code != CURLE_SEND_ERROR) {
+        *reason = NULL;
+        return NYMBL_TRUNCATED;
+    }
+    *reason = "reset";
+    return NYMBL_NETWORK;
+}
+
+static nymbl_kind code_failure(nymbl_transfer *transfer, CURLcode code,
+                               const char **reason)
+{
+    switch (code) {
+    case CURLE_COULDNT_RESOLVE_PROXY:
+    case CURLE_COULDNT_RESOLVE_HOST:
+        *reason = "resolve";
+        return NYMBL_NETWORK;
+    case CURLE_COULDNT_CONNECT:
+        *reason = "connect";
+        return NYMBL_NETWORK;
+    case CURLE_PROXY:
+        *reason = "proxy";
+        return NYMBL_NETWORK;
+    case CURLE_PARTIAL_FILE:
+        *reason = NULL;
+        return NYMBL_TRUNCATED;
+    case CURLE_SEND_ERROR:
+    case CURLE_RECV_ERROR:
+    case CURLE_GOT_NOTHING:
+    case CURLE_SEND_FAIL_REWIND:
+    case CURLE_AGAIN:
+        return broken_connection(transfer, code, reason);
+    case CURLE_OPERATION_TIMEDOUT:
+        *reason = "connect";
+        return NYMBL_TIMEOUT;
+    case CURLE_SSL_CONNECT_ERROR:
+    case CURLE_SSL_CERTPROBLEM:
+    case CURLE_SSL_CIPHER:
+    case CURLE_SSL_ENGINE_NOTFOUND:
+    case CURLE_SSL_ENGINE_SETFAILED:
+    case CURLE_SSL_ENGINE_INITFAILED:
+    case CURLE_SSL_CACERT_BADFILE:
+    case CURLE_SSL_SHUTDOWN_FAILED:
+    case CURLE_SSL_CRL_BADFILE:
+    case CURLE_SSL_ISSUER_ERROR:
+    case CURLE_SSL_INVALIDCERTSTATUS:
+    case CURLE_SSL_PINNEDPUBKEYNOTMATCH:
+    case CURLE_PEER_FAILED_VERIFICATION:
+        return tls_failure(transfer, code, reason);
+    case CURLE_OUT_OF_MEMORY:
+        return NYMBL_NO_MEMORY;
+    default:
+        *reason = "reply";
+        return NYMBL_PROTOCOL;
+    }
+}
+
+/* Hold a document against what was promised, then give it its name. */
+static nymbl_kind document_verify(nymbl_transfer *transfer, const char **reason)
+{
+    nymbl__reply_head *head = &transfer->head;
+    int64_t length = nymbl__verdict_length(head);
+    int64_t got = transfer->hop_received;
+
+    nymbl__verdict_first_bytes(transfer, true);
+    if (transfer->failing != NYMBL_OK) {
+        *reason = transfer->failing_reason;
+        return transfer->failing;
+    }
+    if (length >= 0 && got < length)
+        return NYMBL_TRUNCATED;
+    /* An end that neither length nor chunks nor TLS tell is no end. */
+    if (head->length < 0 && !head->chunked &&
+        !nymbl__url_is_https(transfer->request.url)) {
+        *reason = "no_length";
+        return NYMBL_TRUNCATED;
+    }
+    if ((length >= 0 && got != length) ||
+        (transfer->has_size && got != transfer->size)) {
+        *reason = "size";
+        return NYMBL_CORRUPT;
+    }
+    if (transfer->save != NULL) {
+        nymbl__save *save = transfer->save;
+
+        transfer->save = NULL;
+        return nymbl__save_commit(save, reason);
+    }
+    return NYMBL_OK;
+}
+
+nymbl_kind nymbl__verdict(nymbl_transfer *transfer, CURLcode code,
+                          const char **reason)
+{
+    nymbl__reply_head *head = &transfer->head;
+
+    *reason = NULL;
+    if (transfer->failing != NYMBL_OK) {
+        *reason = transfer->failing_reason;
+        return transfer->failing;
+    }
+    if (head->done && !nymbl__verdict_is_success(transfer)) {
+        if (nymbl__verdict_is_redirect(head->status)) {
+            *reason = "not_followed";
+            return NYMBL_REDIRECT;
+        }
+        return head->status == 429 && head->limit_exceeded
+                   ? NYMBL_QUOTA
+                   : nymbl__status_kind(head->status);
+    }
+    if (code != CURLE_OK)
+        return code_failure(transfer, code, reason);
+    if (!head->done) {
+        *reason = "reply";
+        return NYMBL_PROTOCOL;
+    }
+    if (transfer->request.operation == NYMBL__DOWNLOAD)
+        return document_verify(transfer, reason);
+    return NYMBL_OK;
+}
+
+/* Whether the upload or delete may have been carried out although it failed. */
+bool nymbl__verdict_is_unknown(const nymbl_transfer *transfer, nymbl_kind kind)
+{
+    int status = transfer->head.done ? transfer->head.status : 0;
+
+    if (transfer->request.operation != NYMBL__UPLOAD &&
+        transfer->request.operation != NYMBL__DELETE)
+        return false;
+    if (!transfer->sent || (status >= 300 && status <= 499))
+        return false;
+    /* cut by ourselves before the last block: nobody has a whole request */
+    if (transfer->body != NULL && status == 0 &&
+        (kind == NYMBL_IO || kind == NYMBL_TOO_LARGE ||
+         kind == NYMBL_CANCELED || kind == NYMBL_NO_MEMORY))
+        return nymbl__body_all_released(transfer->body);
+    return true;
+}
