@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: MIT */
+/* What the files of the binding share. */
+#ifndef NYMBL_BINDING_H
+#define NYMBL_BINDING_H
+
+#include "compat.h"
+#include "nymbl.h"
+
+#if defined(__GNUC__)
+#pragma GCC visibility push(hidden)
+#endif
+
+#define TRANSFER_T "nymbl.transfer"
+#define BODY_T "nymbl.body"
+#define CLIENT_T "nymbl.client"
+
+typedef struct transfer_ud {
+    nymbl_transfer *transfer; /* NULL once closed */
+} transfer_ud;
+
+typedef struct body_ud {
+    nymbl_body *body; /* NULL once closed */
+} body_ud;
+
+typedef struct client_ud {
+    nymbl_client *client;
+} client_ud;
+
+/* module.c: this process' engine; made when it is first needed. */
+nymbl_engine *engine_get(lua_State *L);
+/* Push nil and a table of what is known of a failure. Raises what is none:
+ * lack of memory. */
+int failure_push(lua_State *L, const nymbl_error *err);
+/* A string argument without NUL: C would see another one. */
+const char *text_check(lua_State *L, int index);
+/* The same, or nil. */
+const char *text_optional(lua_State *L, int index);
+
+/* object.c */
+void object_classes(lua_State *L);
+int object_new(lua_State *L);
+int object_state(lua_State *L);
+int object_class(lua_State *L);
+/* For userdata of the binding's own. */
+void class_make(lua_State *L, const char *name, const luaL_Reg *methods,
+                lua_CFunction collect);
+
+/* client.c */
+nymbl_client *client_check(lua_State *L, int index);
+int client_new(lua_State *L);
+int client_close(lua_State *L);
+int client_collect(lua_State *L);
+int client_max_upload_bytes(lua_State *L);
+int url_problem(lua_State *L);
+
+/* body.c */
+nymbl_body *body_check(lua_State *L, int index);
+void body_class(lua_State *L);
+int body_from_path(lua_State *L);
+int body_from_bytes(lua_State *L);
+int body_pushed(lua_State *L);
+
+/* transfer.c */
+nymbl_transfer *transfer_check(lua_State *L, int index);
+void transfer_class(lua_State *L);
+int token_start(lua_State *L);
+int upload_start(lua_State *L);
+int list_start(lua_State *L);
+int get_start(lua_State *L);
+int download_start(lua_State *L);
+int delete_start(lua_State *L);
+
+#if defined(__GNUC__)
+#pragma GCC visibility pop
+#endif
+
+#endif

@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: MIT */
+/* What an upload sends, as seen from Lua. */
+#include "binding.h"
+
+#include <errno.h>
+#include <string.h>
+
+nymbl_body *body_check(lua_State *L, int index)
+{
+    body_ud *self = luaL_checkudata(L, index, BODY_T);
+
+    if (self->body == NULL)
+        luaL_argerror(L, index, "closed body");
+    return self->body;
+}
+
+static body_ud *body_new(lua_State *L)
+{
+    body_ud *self = lua_newuserdata(L, sizeof(*self));
+
+    self->body = NULL;
+    luaL_setmetatable(L, BODY_T);
+    return self;
+}
+
+/* core.body_from_path(path) */
+int body_from_path(lua_State *L)
+{
+    const char *path = text_check(L, 1);
+    body_ud *self = body_new(L);
+    nymbl_error err;
+
+    return nymbl_body_from_path(&self->body, path, &err) < 0
+               ? failure_push(L, &err)
+               : 1;
+}
+
+/* core.body_from_bytes(bytes) */
+int body_from_bytes(lua_State *L)
+{
+    size_t size;
+    const char *bytes = luaL_checklstring(L, 1, &size);
+    body_ud *self = body_new(L);
+    nymbl_error err;
+
+    return nymbl_body_from_bytes(&self->body, bytes, size, &err) < 0
+               ? failure_push(L, &err)
+               : 1;
+}
+
+/* core.body_pushed(size or -1) */
+int body_pushed(lua_State *L)
+{
+    int64_t size = (int64_t)luaL_checknumber(L, 1);
+    body_ud *self = body_new(L);
+    nymbl_error err;
+
+    return nymbl_body_pushed(&self->body, size, &err) < 0
+               ? failure_push(L, &err)
+               : 1;
+}
+
+/* body:write(bytes, from): the position behind what was taken; true where the
+ * window is full, false where no more is wanted. */
+static int body_write(lua_State *L)
+{
+    nymbl_body *body = body_check(L, 1);
+    size_t size, taken;
+    const char *bytes = luaL_checklstring(L, 2, &size);
+    size_t from = (size_t)luaL_checknumber(L, 3);
+    nymbl_kind kind;
+
+    if (from < 1 || from > size + 1)
+        return luaL_argerror(L, 3, "out of range");
+    kind = nymbl_body_write(body, bytes + from - 1, size + 1 - from, &taken);
+    push_size(L, from + taken);
+    if (kind == NYMBL_OK)
+        return 1;
+    lua_pushboolean(L, kind == NYMBL_WAIT);
+    return 2;
+}
+
+/* body:write_from(handle): bytes that were copied out of a file handle, 0 at
+ * its end, false where the window is full or no more is wanted, or nil and why.
+ */
+static int body_write_from(lua_State *L)
+{
+    nymbl_body *body = body_check(L, 1);
+    FILE *file = handle_check(L, 2);
+    char buffer[16384];
+    size_t room = nymbl_body_room(body);
+    size_t got, taken;
+
+    if (file == NULL)
+        return failure_push(
+            L, &(nymbl_error){.kind = NYMBL_IO, .reason = "closed"});
+    if (room == 0) { /* ask to be told when there is some */
+        nymbl_body_write(body, "", 0, &taken);
+        lua_pushboolean(L, 0);
+        return 1;
+    }
+    errno = 0;
+    got = fread(buffer, 1, room < sizeof(buffer) ? room : sizeof(buffer), file);
+    if (got == 0 && ferror(file)) {
+        const char *reason = errno == EBADF    ? "wrong_mode"
+                             : errno == EISDIR ? "directory"
+                                               : "input_output";
+        clearerr(file);
+        return failure_push(L,
+                            &(nymbl_error){.kind = NYMBL_IO, .reason = reason});
+    }
+    if (got > 0 && nymbl_body_write(body, buffer, got, &taken) != NYMBL_OK)
+        lua_pushboolean(L, 0);
+    else
+        push_size(L, got);
+    return 1;
+}
+
+static int body_finish(lua_State *L)
+{
+    nymbl_body_finish(body_check(L, 1));
+    return 0;
+}
+
+static int body_is_ready(lua_State *L)
+{
+    lua_pushboolean(L, nymbl_body_is_ready(body_check(L, 1)));
+    return 1;
+}
+
+static int body_can_rewind(lua_State *L)
+{
+    lua_pushboolean(L, nymbl_body_can_rewind(body_check(L, 1)));
+    return 1;
+}
+
+/* body:peek(): the first bytes, enough for a signature */
+static int body_peek(lua_State *L)
+{
+    char bytes[16];
+
+    lua_pushlstring(L, bytes,
+                    nymbl_body_peek(body_check(L, 1), bytes, sizeof(bytes)));
+    return 1;
+}
+
+static int body_size(lua_State *L)
+{
+    int64_t size = nymbl_body_size(body_check(L, 1));
+
+    if (size < 0)
+        return 0;
+    push_size(L, size);
+    return 1;
+}
+
+static int body_close(lua_State *L)
+{
+    body_ud *self = luaL_checkudata(L, 1, BODY_T);
+    nymbl_body *body = self->body;
+
+    self->body = NULL;
+    nymbl_body_free(body);
+    return 0;
+}
+
+void body_class(lua_State *L)
+{
+    static const luaL_Reg methods[] = {
+        {"write", body_write},
+        {"write_from", body_write_from},
+        {"finish", body_finish},
+        {"is_ready", body_is_ready},
+        {"can_rewind", body_can_rewind},
+        {"peek", body_peek},
+        {"size", body_size},
+        {"close", body_close},
+        {NULL, NULL},
+    };
+
+    class_make(L, BODY_T, methods, body_close);
+}

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: MIT */
+/* What differs between Lua 5.1 (LuaJIT) and 5.4, for this binding. */
+#ifndef NYMBL_COMPAT_H
+#define NYMBL_COMPAT_H
+
+#include <lauxlib.h>
+#include <lua.h>
+#include <lualib.h>
+#include <stdio.h>
+
+#if LUA_VERSION_NUM == 501
+#undef luaL_newlib
+#define luaL_setfuncs(L, reg, nup) luaL_register(L, NULL, reg)
+#define luaL_newlib(L, reg) (lua_newtable(L), luaL_register(L, NULL, reg))
+#define luaL_setmetatable(L, name)                                             \
+    (luaL_getmetatable(L, name), lua_setmetatable(L, -2))
+#define lua_getuservalue(L, i) lua_getfenv(L, i)
+#define lua_setuservalue(L, i) lua_setfenv(L, i)
+#endif
+
+#if LUA_VERSION_NUM >= 503
+#define push_size(L, n) lua_pushinteger(L, (lua_Integer)(n))
+#else
+#define push_size(L, n) lua_pushnumber(L, (lua_Number)(n))
+#endif
+
+/* The FILE of a handle from io.open, or NULL where it was closed. */
+static inline FILE *handle_check(lua_State *L, int index)
+{
+#if LUA_VERSION_NUM == 501
+    return *(FILE **)luaL_checkudata(L, index, LUA_FILEHANDLE);
+#else
+    luaL_Stream *stream = luaL_checkudata(L, index, LUA_FILEHANDLE);
+
+    return stream->closef == NULL ? NULL : stream->f;
+#endif
+}
+
+#endif

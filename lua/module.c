@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: MIT */
+/* nymbl.core: the core library as a Lua module; nymbl.lua makes the API of it.
+ */
+#include "binding.h"
+
+#include <string.h>
+
+#define ENGINE_T "nymbl.engine"
+
+typedef struct engine_ud {
+    nymbl_engine *engine;
+} engine_ud;
+
+static int engine_collect(lua_State *L)
+{
+    engine_ud *self = lua_touserdata(L, 1);
+
+    nymbl_engine_free(self->engine);
+    self->engine = NULL;
+    return 0;
+}
+
+/* One engine a Lua state, in the registry. A forked child gets a new one: the
+ * sockets of the old are its parent's. */
+nymbl_engine *engine_get(lua_State *L)
+{
+    engine_ud *self;
+
+    lua_getfield(L, LUA_REGISTRYINDEX, ENGINE_T);
+    self = lua_touserdata(L, -1);
+    lua_pop(L, 1);
+    if (self != NULL && nymbl_engine_is_own(self->engine))
+        return self->engine;
+    self = lua_newuserdata(L, sizeof(*self));
+    self->engine = NULL;
+    lua_newtable(L);
+    lua_pushcfunction(L, engine_collect);
+    lua_setfield(L, -2, "__gc");
+    lua_setmetatable(L, -2);
+    if (nymbl_engine_new(&self->engine, NULL, NULL) < 0)
+        luaL_error(L, "not enough memory");
+    lua_setfield(L, LUA_REGISTRYINDEX, ENGINE_T);
+    return self->engine;
+}
+
+int failure_push(lua_State *L, const nymbl_error *err)
+{
+    if (err->kind == NYMBL_NO_MEMORY)
+        return luaL_error(L, "not enough memory");
+    lua_pushnil(L);
+    lua_newtable(L);
+    lua_pushstring(L, nymbl_kind_name(err->kind));
+    lua_setfield(L, -2, "kind");
+    if (err->status != 0) {
+        lua_pushinteger(L, err->status);
+        lua_setfield(L, -2, "status");
+    }
+    if (err->reason != NULL) {
+        lua_pushstring(L, err->reason);
+        lua_setfield(L, -2, "reason");
+    }
+    if (err->status != 0 && err->retry_after >= 0) {
+        lua_pushnumber(L, err->retry_after);
+        lua_setfield(L, -2, "retry_after");
+    }
+    if (err->outcome_unknown) {
+        lua_pushboolean(L, 1);
+        lua_setfield(L, -2, "outcome_unknown");
+    }
+    return 2;
+}
+
+const char *text_check(lua_State *L, int index)
+{
+    size_t size;
+    const char *text = luaL_checklstring(L, index, &size);
+
+    if (strlen(text) != size)
+        luaL_argerror(L, index, "string contains NUL");
+    return text;
+}
+
+const char *text_optional(lua_State *L, int index)
+{
+    return lua_isnoneornil(L, index) ? NULL : text_check(L, index);
+}
+
+/* core.pump(seconds, transfer or nil): whether the transfer has news */
+static int module_pump(lua_State *L)
+{
+    double timeout = luaL_checknumber(L, 1);
+    nymbl_transfer *transfer =
+        lua_isnoneornil(L, 2) ? NULL : transfer_check(L, 2);
+
+    nymbl_engine_pump(engine_get(L), timeout);
+    lua_pushboolean(L, transfer != NULL && nymbl_transfer_has_news(transfer));
+    return 1;
+}
+
+/* core.now(): seconds on a clock that never goes back */
+static int module_now(lua_State *L)
+{
+    lua_pushnumber(L, nymbl_engine_now(engine_get(L)));
+    return 1;
+}
+
+/* core.kinds: what nymbl_kind_text says, by the kind's word */
+static void kind_texts(lua_State *L)
+{
+    lua_newtable(L);
+    for (int kind = NYMBL_BAD_REQUEST; kind >= NYMBL_CANCELED; kind--) {
+        lua_pushstring(L, nymbl_kind_text((nymbl_kind)kind));
+        lua_setfield(L, -2, nymbl_kind_name((nymbl_kind)kind));
+    }
+    lua_setfield(L, -2, "kinds");
+}
+
+/* core.live_objects(): for leak checks */
+static int module_live_objects(lua_State *L)
+{
+    lua_pushinteger(L, (lua_Integer)nymbl_live_objects());
+    return 1;
+}
+
+__attribute__((visibility("default"))) int luaopen_nymbl_core(lua_State *L);
+
+int luaopen_nymbl_core(lua_State *L)
+{
+    static const luaL_Reg functions[] = {
+        {"object", object_new},
+        {"state", object_state},
+        {"class", object_class},
+        {"client", client_new},
+        {"client_close", client_close},
+        {"max_upload_bytes", client_max_upload_bytes},
+        {"url_problem", url_problem},
+        {"body_from_path", body_from_path},
+        {"body_from_bytes", body_from_bytes},
+        {"body_pushed", body_pushed},
+        {"token", token_start},
+        {"upload", upload_start},
+        {"list", list_start},
+        {"get", get_start},
+        {"download", download_start},
+        {"delete", delete_start},
+        {"pump", module_pump},
+        {"now", module_now},
+        {"live_objects", module_live_objects},
+        {NULL, NULL},
+    };
+
+    object_classes(L);
+    transfer_class(L);
+    body_class(L);
+    luaL_newlib(L, functions);
+    kind_texts(L);
+    lua_pushlightuserdata(L, NULL); /* as cjson.null, without loading cjson */
+    lua_setfield(L, -2, "null");
+    lua_pushstring(L, NYMBL_VERSION);
+    lua_setfield(L, -2, "version");
+    return 1;
+}

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: MIT */
+/* The objects a script sees: a userdata with a table of state behind it. */
+#include "binding.h"
+
+#include <string.h>
+
+/* In a state table string keys are what a script may read as fields; integer
+ * keys are private: 0 is true once the object is closed, 1 is the environment
+ * that all objects of a client share, the rest is the class' own. */
+
+static const char *const classes[] = {CLIENT_T, "nymbl.patient",
+                                      "nymbl.document", "nymbl.stream"};
+
+/* A method, else a field. JSON null, a light userdata, reads as nil. */
+static int object_index(lua_State *L)
+{
+    luaL_checkany(L, 2);
+    if (!lua_getmetatable(L, 1))
+        return 0;
+    lua_getfield(L, -1, "methods");
+    lua_pushvalue(L, 2);
+    lua_rawget(L, -2);
+    if (!lua_isnil(L, -1) || lua_type(L, 2) != LUA_TSTRING)
+        return 1;
+    lua_getuservalue(L, 1);
+    lua_pushvalue(L, 2);
+    lua_rawget(L, -2);
+    if (lua_islightuserdata(L, -1))
+        lua_pushnil(L);
+    return 1;
+}
+
+/* Class and state, never data: it may go to a log. */
+static int object_tostring(lua_State *L)
+{
+    lua_settop(L, 1);
+    if (!lua_getmetatable(L, 1))
+        return 0;
+    lua_getfield(L, -1, "__name");
+    lua_getuservalue(L, 1);
+    lua_rawgeti(L, -1, 0);
+    lua_pushvalue(L, 3);
+    lua_pushstring(L, lua_toboolean(L, -2) ? " (closed)" : "");
+    lua_concat(L, 2);
+    return 1;
+}
+
+static void class_new(lua_State *L, const char *name)
+{
+    luaL_newmetatable(L, name);
+    lua_pushstring(L, name);
+    lua_setfield(L, -2, "__name");
+    lua_pushstring(L, name); /* getmetatable() must not open the object */
+    lua_setfield(L, -2, "__metatable");
+    lua_newtable(L);
+    lua_setfield(L, -2, "methods");
+    lua_pushcfunction(L, object_index);
+    lua_setfield(L, -2, "__index");
+    lua_pushcfunction(L, object_tostring);
+    lua_setfield(L, -2, "__tostring");
+}
+
+void object_classes(lua_State *L)
+{
+    for (size_t i = 0; i < sizeof(classes) / sizeof(classes[0]); i++) {
+        class_new(L, classes[i]);
+        if (strcmp(classes[i], CLIENT_T) == 0) {
+            lua_pushcfunction(L, client_collect);
+            lua_setfield(L, -2, "__gc");
+        }
+        lua_pop(L, 1);
+    }
+}
+
+/* core.object(class, state): an object of a class with its state table. */
+int object_new(lua_State *L)
+{
+    const char *name = luaL_checkstring(L, 1);
+
+    luaL_checktype(L, 2, LUA_TTABLE);
+    lua_newuserdata(L, 1);
+    luaL_setmetatable(L, name);
+    lua_pushvalue(L, 2);
+    lua_setuservalue(L, -2);
+    return 1;
+}
+
+/* core.state(value, class): the state of an object, nil where the value is no
+ * object of that class. */
+int object_state(lua_State *L)
+{
+    const char *name = luaL_checkstring(L, 2);
+
+    if (lua_type(L, 1) != LUA_TUSERDATA || !lua_getmetatable(L, 1))
+        return 0;
+    luaL_getmetatable(L, name);
+    if (!lua_rawequal(L, -1, -2))
+        return 0;
+    lua_getuservalue(L, 1);
+    return 1;
+}
+
+/* core.class(class): its table of methods, and its metatable. */
+int object_class(lua_State *L)
+{
+    luaL_getmetatable(L, luaL_checkstring(L, 1));
+    luaL_checktype(L, -1, LUA_TTABLE);
+    lua_getfield(L, -1, "methods");
+    lua_pushvalue(L, -2);
+    return 2;
+}
+
+void class_make(lua_State *L, const char *name, const luaL_Reg *methods,
+                lua_CFunction collect)
+{
+    luaL_newmetatable(L, name);
+    lua_pushstring(L, name);
+    lua_setfield(L, -2, "__name");
+    lua_pushstring(L, name);
+    lua_setfield(L, -2, "__metatable");
+    lua_newtable(L);
+    luaL_setfuncs(L, methods, 0);
+    lua_setfield(L, -2, "__index");
+    lua_pushcfunction(L, collect);
+    lua_setfield(L, -2, "__gc");
+    lua_pop(L, 1);
+}
