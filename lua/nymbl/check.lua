@@ -1,0 +1,142 @@
+-- SPDX-License-Identifier: MIT
+-- Arguments: misuse raises at the caller's line, in the words of Lua's own.
+
+local core = require "nymbl.core"
+
+local check = {}
+
+-- Where our own functions come from: "@…/nymbl/check.lua" without the file.
+local own = debug.getinfo(1, "S").source:match("^(.*)check%.lua$")
+
+-- The caller is the first function up the stack that is none of ours, however
+-- many of ours stand in between.
+local function caller_level()
+  local level = 3
+  while true do
+    local info = debug.getinfo(level, "S")
+    if not info then return 0 end
+    local source = info.source
+    if not own or not (source:sub(1, #own) == own or source == own:sub(1, -2) .. ".lua") then
+      return level - 1 -- as seen from the function that calls error()
+    end
+    level = level + 1
+  end
+end
+
+--- Raise at the caller's line.
+function check.raise(message)
+  error(message, caller_level())
+end
+
+--- Raise as `luaL_argerror` does; the object of a method is not counted.
+function check.argument(position, name, problem)
+  check.raise(("bad argument #%d to '%s' (%s)"):format(position, name, problem))
+end
+
+local function type_name(value)
+  if value == nil then return "no value" end
+  local meta = type(value) == "userdata" and getmetatable(value)
+  return type(meta) == "string" and meta or type(value)
+end
+
+--- "string expected, got nil"
+function check.expected(what, value)
+  return what .. " expected, got " .. type_name(value)
+end
+
+--- The state of an object, which must be of a class and open.
+function check.object(object, class, name)
+  local state = core.state(object, class)
+  if not state then
+    check.raise(("calling '%s' on bad self (%s)"):format(name, check.expected(class, object)))
+  end
+  if state[0] then
+    check.raise(("attempt to use a closed %s"):format(class:match("[^.]+$")))
+  end
+  if state[1].closed then
+    check.raise("attempt to use a closed client")
+  end
+  return state
+end
+
+-- Checkers: a function of a value that gives nil, or what is wrong with it.
+
+function check.string(value)
+  if type(value) ~= "string" then return check.expected("string", value) end
+  if value:find("\0", 1, true) then return "string contains NUL" end
+end
+
+function check.nonempty(value)
+  local problem = check.string(value)
+  if problem then return problem end
+  if value == "" then return "empty string" end
+end
+
+--- A header value: no CR, LF or other control character (RFC 9110, 5.5).
+function check.header(value)
+  local problem = check.nonempty(value)
+  if problem then return problem end
+  if value:find("[%z\1-\8\10-\31\127]") then return "control character" end
+end
+
+function check.boolean(value)
+  if type(value) ~= "boolean" then return check.expected("boolean", value) end
+end
+
+check["function"] = function(value)
+  if type(value) ~= "function" then return check.expected("function", value) end
+end
+
+function check.table(value)
+  if type(value) ~= "table" then return check.expected("table", value) end
+end
+
+--- Seconds above zero.
+function check.seconds(value)
+  if type(value) ~= "number" then return check.expected("number", value) end
+  if not (value > 0) then return "must be positive" end
+end
+
+--- A checker for whole numbers in a range.
+function check.integer(least, most)
+  return function(value)
+    if type(value) ~= "number" then return check.expected("number", value) end
+    if value ~= value or value % 1 ~= 0 then return "number has no integer representation" end
+    if value < least or value > most then return "out of range" end
+  end
+end
+
+--- An id as a string: strings and whole numbers up to 2^53 are ids.
+function check.id(value, position, name)
+  if type(value) == "number" then
+    if value ~= value or value % 1 ~= 0 or value > 2^53 or value < -2^53 then
+      check.argument(position, name, "number has no integer representation")
+    end
+    return ("%.0f"):format(value)
+  end
+  local problem = type(value) ~= "string" and check.expected("string", value) or check.nonempty(value)
+  if problem then check.argument(position, name, problem) end
+  return value
+end
+
+--- Check a table of options against a list of checkers; nil stands for none.
+-- @treturn table the options, or an empty table
+function check.options(options, known, position, name)
+  if options == nil then return {} end
+  if type(options) ~= "table" then
+    check.argument(position, name, check.expected("table", options))
+  end
+  for key, value in pairs(options) do
+    local checker = known[key]
+    if not checker then
+      check.argument(position, name, ("unknown option '%s'"):format(tostring(key)))
+    end
+    local problem = checker(value)
+    if problem then
+      check.argument(position, name, ("option '%s': %s"):format(key, problem))
+    end
+  end
+  return options
+end
+
+return check

@@ -1,0 +1,167 @@
+-- SPDX-License-Identifier: MIT
+-- A client: its options, and the environment that all its objects share.
+
+local core = require "nymbl.core"
+local check = require "nymbl.check"
+local errors = require "nymbl.errors"
+local patient = require "nymbl.patient"
+local token = require "nymbl.token"
+
+local CLASS = "nymbl.client"
+local methods = core.class(CLASS)
+
+-- State: 1 the environment, a table with
+--   client   the client userdata
+--   token    a token source (token.lua)
+--   timeout  seconds for a call, or nil
+--   on_event a function, or nil
+--   closed   true once closed
+
+local client = {}
+
+local function rate(value)
+  if value == false then return nil end
+  if type(value) ~= "table" then return check.expected("table or false", value) end
+  for key, pair in pairs(value) do
+    if key ~= "read" and key ~= "download" then return ("unknown bucket '%s'"):format(tostring(key)) end
+    if type(pair) ~= "table" or check.seconds(pair[1]) or check.seconds(pair[2]) then
+      return ("bucket '%s': { rate, burst } expected"):format(key)
+    end
+  end
+end
+
+local function quota(value)
+  if value == false then return nil end
+  return check.integer(1, 2^53)(value)
+end
+
+local function token_option(value)
+  if type(value) == "function" then return nil end
+  if type(value) ~= "string" then return check.expected("string or function", value) end
+  if not token.is_valid(value) then return "not a bearer token" end
+end
+
+local CREDENTIALS = {
+  token_url = check.nonempty,
+  client_id = check.nonempty,
+  client_secret = check.nonempty,
+  scope = check.nonempty,
+}
+
+local function credentials(value)
+  if type(value) ~= "table" then return check.expected("table", value) end
+  for key, item in pairs(value) do
+    local checker = CREDENTIALS[key]
+    if not checker then return ("unknown option '%s'"):format(tostring(key)) end
+    local problem = checker(item)
+    if problem then return ("'%s': %s"):format(key, problem) end
+  end
+  for _, key in ipairs { "token_url", "client_id", "client_secret" } do
+    if value[key] == nil then return ("'%s' is required"):format(key) end
+  end
+end
+
+local CLIENT_OPTIONS = {
+  base_url = check.nonempty,
+  api_key = check.header,
+  credentials = credentials,
+  token = token_option,
+  ca_file = check.nonempty,
+  ca_path = check.nonempty,
+  proxy = check.string,
+  connect_timeout = check.seconds,
+  stall_timeout = check.seconds,
+  timeout = check.seconds,
+  allow_http = check.boolean,
+  max_attempts = check.integer(1, 1000),
+  rate = rate,
+  monthly_quota = quota,
+  store = check.table,
+  max_upload_bytes = check.integer(1, 2^53),
+  max_connections = check.integer(1, 1000000),
+  user_agent = check.header,
+  on_event = check["function"],
+}
+
+local function url_check(options, url, name)
+  local problem = core.url_problem(url, options.allow_http)
+  if problem then check.argument(1, "client", ("option '%s' %s"):format(name, problem)) end
+end
+
+local function options_check(options)
+  if type(options) ~= "table" then
+    check.argument(1, "client", check.expected("table", options))
+  end
+  check.options(options, CLIENT_OPTIONS, 1, "client")
+  for _, name in ipairs { "base_url", "api_key" } do
+    if options[name] == nil then check.argument(1, "client", ("option '%s' is required"):format(name)) end
+  end
+  if (options.credentials == nil) == (options.token == nil) then
+    check.argument(1, "client", "one of the options 'credentials' and 'token' is required")
+  end
+  url_check(options, options.base_url, "base_url")
+  if options.credentials then url_check(options, options.credentials.token_url, "credentials.token_url") end
+end
+
+-- The options as the core takes them.
+local function core_options(options)
+  local plain = {}
+  for _, name in ipairs { "base_url", "api_key", "ca_file", "ca_path", "proxy", "connect_timeout",
+                          "stall_timeout", "allow_http", "max_upload_bytes", "max_connections",
+                          "user_agent" } do
+    plain[name] = options[name]
+  end
+  for name in pairs(CREDENTIALS) do
+    plain[name] = options.credentials and options.credentials[name]
+  end
+  return plain
+end
+
+--- Make a client. Sends nothing.
+-- @tab options see the README's table
+-- @treturn[1] client
+-- @treturn[2] nil
+-- @treturn[2] table the error
+-- @raise on a wrong or unknown option; never with a secret's value
+function client.new(options)
+  options_check(options)
+  local env = { timeout = options.timeout, on_event = options.on_event }
+  local self, err = core.client(core_options(options), { env })
+  if not self then
+    if err.kind == "misuse" then check.argument(1, "client", ("option '%s'"):format(err.reason)) end
+    return nil, errors.new(err)
+  end
+  env.client = self
+  if options.credentials then
+    env.token = token.from_credentials(env)
+  elseif type(options.token) == "function" then
+    env.token = token.from_function(options.token)
+  else
+    env.token = token.given(options.token)
+  end
+  return self
+end
+
+--- A patient of the service. No request.
+-- @tparam string|integer id
+-- @treturn patient
+-- @raise on a wrong argument or a closed client
+function methods.patient(self, id)
+  local state = check.object(self, CLASS, "patient")
+  return patient.new(state[1], check.id(id, 1, "patient"))
+end
+
+--- Cancel what runs, forget the secrets, close connections that no other client
+-- uses. Later calls raise; a second close is harmless.
+-- @treturn boolean true
+function methods.close(self)
+  local state = core.state(self, CLASS)
+  if not state then check.object(self, CLASS, "close") end
+  local env = state[1]
+  if env.closed then return true end
+  state[0], env.closed, env.token = true, true, nil
+  core.client_close(self)
+  return true
+end
+
+return client

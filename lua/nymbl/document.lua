@@ -1,0 +1,238 @@
+-- SPDX-License-Identifier: MIT
+-- A document: its metadata as fields, and what can be done with it.
+
+local core = require "nymbl.core"
+local call = require "nymbl.call"
+local check = require "nymbl.check"
+local errors = require "nymbl.errors"
+local stream = require "nymbl.stream"
+local target = require "nymbl.target"
+
+local CLASS = "nymbl.document"
+local methods = core.class(CLASS)
+
+-- State: 1 the client's environment, 2 the patient's id, 3 the document's; the
+-- string keys are what the server sent.
+
+local document = {}
+
+-- An id as a string; nil where the JSON decoder may have rounded it.
+local function id_text(value)
+  if type(value) == "string" and value ~= "" and not value:find("%z") then return value end
+  if type(value) == "number" and value % 1 == 0 and math.abs(value) < 2^53 then
+    return ("%.0f"):format(value)
+  end
+end
+
+local function is_null(value)
+  return value == nil or value == core.null
+end
+
+-- Make what the server sent ours. Gives nil and a word for what is wrong.
+local function normalise(fields, patient_id)
+  local id = id_text(fields.id)
+  if not id then return nil, "id" end
+  fields.id = id
+  if is_null(fields.patient_id) then
+    fields.patient_id = patient_id
+  else
+    local of = id_text(fields.patient_id)
+    if not of then return nil, "id" end
+    if of ~= patient_id then return nil, "other_patient" end
+    fields.patient_id = of
+  end
+  if not is_null(fields.uploaded_by_id) then
+    local by = id_text(fields.uploaded_by_id)
+    if not by then return nil, "id" end
+    fields.uploaded_by_id = by
+  end
+  local size = fields.file_size_bytes
+  if math.tointeger and type(size) == "number" then
+    fields.file_size_bytes = math.tointeger(size) or size
+  end
+  return id
+end
+
+--- A document of fields that were decoded from a reply; they become its own.
+-- @treturn[1] document
+-- @treturn[2] nil they are none of a document of this patient
+-- @treturn[2] string a word for what is wrong
+function document.adopt(env, patient_id, fields)
+  if type(fields) ~= "table" then return nil, "shape" end
+  local id, problem = normalise(fields, patient_id)
+  if not id then return nil, problem end
+  fields[1], fields[2], fields[3] = env, patient_id, id
+  return core.object(CLASS, fields)
+end
+
+--- A document of which only the ids are known.
+function document.named(env, patient_id, id)
+  return core.object(CLASS, { env, patient_id, id, id = id, patient_id = patient_id })
+end
+
+local CALL_OPTIONS = { timeout = check.seconds }
+
+local function fetch(state, options)
+  local env, patient_id, id = state[1], state[2], state[3]
+  return call.perform(env, "get", options, {
+    start = function(bearer)
+      return core.get(env.client, bearer, patient_id, id)
+    end,
+    drive = call.read_json(function(reply)
+      local found, problem = normalise(reply, patient_id)
+      if not found then return nil, problem end
+      if found ~= id then return nil, "other_document" end
+      return reply
+    end),
+  })
+end
+
+--- Fetch a document by its ids (for `patient:get`).
+function document.get(env, patient_id, id, options)
+  local ok, fields = fetch({ env, patient_id, id }, options)
+  if not ok then return nil, fields end
+  return (document.adopt(env, patient_id, fields))
+end
+
+--- Fetch the metadata again.
+-- @tab[opt] options `timeout`
+-- @treturn[1] document itself
+-- @treturn[2] nil
+-- @treturn[2] table the error; the fields are as they were
+-- @raise on a wrong argument or a closed client
+function methods.refresh(self, options)
+  local state = check.object(self, CLASS, "refresh")
+  options = check.options(options, CALL_OPTIONS, 1, "refresh")
+  local ok, fields = fetch(state, options)
+  if not ok then return nil, fields end
+  for key in pairs(state) do
+    if type(key) == "string" then state[key] = nil end
+  end
+  for key, value in pairs(fields) do
+    if type(key) == "string" then state[key] = value end
+  end
+  return self
+end
+
+--- Delete the document.
+-- @tab[opt] options `timeout`
+-- @treturn[1] boolean true
+-- @treturn[2] nil
+-- @treturn[2] table the error; with `outcome_unknown` it may be gone all the same
+-- @raise on a wrong argument or a closed client
+function methods.delete(self, options)
+  local state = check.object(self, CLASS, "delete")
+  options = check.options(options, CALL_OPTIONS, 1, "delete")
+  local env = state[1]
+  local ok, err = call.perform(env, "delete", options, {
+    start = function(bearer)
+      return core.delete(env.client, bearer, state[2], state[3])
+    end,
+    drive = call.finish,
+  })
+  if not ok then return nil, err end
+  return true
+end
+
+local function copy(value)
+  if type(value) ~= "table" then return value end
+  local result = {}
+  for key, item in pairs(value) do result[key] = copy(item) end
+  return result
+end
+
+--- What the server sent, as a plain table of its own; JSON null is `nymbl.null`.
+-- @treturn table
+-- @raise on a closed client
+function methods.metadata(self)
+  local state = check.object(self, CLASS, "metadata")
+  local fields = {}
+  for key, value in pairs(state) do
+    if type(key) == "string" then fields[key] = copy(value) end
+  end
+  return fields
+end
+
+-- What is known of the document, to hold the bytes against.
+local function known_type(state)
+  local value = state.content_type
+  return type(value) == "string" and not value:find("%z") and value or nil
+end
+
+local function known_size(state, options)
+  local size = state.file_size_bytes
+  if options.check_size == false or type(size) ~= "number" then return nil end
+  return size >= 0 and size % 1 == 0 and size < 2^53 and size or nil
+end
+
+local DOWNLOAD_OPTIONS = {
+  timeout = check.seconds,
+  progress = check["function"],
+  mode = check.integer(1, 511), -- 0777
+  overwrite = check.boolean,
+  resume = check.boolean,
+  check_size = check.boolean,
+}
+
+--- Download the bytes.
+-- @param destination a path, a file handle opened for writing, or an LTN12 sink
+-- @tab[opt] options `progress(done, total)`, `mode`, `overwrite`, `check_size`, `timeout`
+-- @treturn[1] integer bytes written
+-- @treturn[1] string content type, or nil
+-- @treturn[2] nil; a path is as it was
+-- @treturn[2] table the error
+-- @raise on a wrong argument, an unknown option or a closed client, and what a
+--   sink or `progress` raises
+function methods.download(self, destination, options)
+  local state = check.object(self, CLASS, "download")
+  local to, problem = target.open(destination)
+  if problem then check.argument(1, "download", problem) end
+  options = check.options(options, DOWNLOAD_OPTIONS, 2, "download")
+  if to.err then return nil, errors.new(to.err) end
+  local env = state[1]
+  local ok, bytes, content_type = call.perform(env, "download", options, {
+    start = function(bearer)
+      return core.download(env.client, bearer, state[2], state[3], to.path, options.mode,
+        options.overwrite == false, known_type(state), known_size(state, options),
+        options.progress ~= nil)
+    end,
+    drive = to.drive(options.progress),
+  })
+  if not ok then
+    if to.failed then to.failed(bytes) end
+    return nil, bytes
+  end
+  return bytes, content_type
+end
+
+local OPEN_OPTIONS = {
+  timeout = check.seconds,
+  progress = check["function"],
+  check_size = check.boolean,
+}
+
+--- Open the content for reading. Returns when the reply has begun; the bytes
+-- arrive as they are read.
+-- @tab[opt] options `timeout` until the reply begins, `progress(done, total)`,
+--   `check_size`
+-- @treturn[1] stream close it, or let a to-be-closed variable do so
+-- @treturn[2] nil
+-- @treturn[2] table the error
+-- @raise on a wrong argument, an unknown option or a closed client
+function methods.open(self, options)
+  local state = check.object(self, CLASS, "open")
+  options = check.options(options, OPEN_OPTIONS, 1, "open")
+  local env = state[1]
+  local ok, transfer = call.perform(env, "download", options, {
+    start = function(bearer)
+      return core.download(env.client, bearer, state[2], state[3], nil, nil, false,
+        known_type(state), known_size(state, options))
+    end,
+    drive = stream.begin,
+    keep = true,
+  })
+  if not ok then return nil, transfer end
+  return stream.new(env, transfer, known_size(state, options), options.progress)
+end
+
+return document

@@ -1,0 +1,43 @@
+-- SPDX-License-Identifier: MIT
+-- The error table: what is known of a failure, and one line that may be logged.
+
+local core = require "nymbl.core"
+
+local errors = {}
+
+local metatable = { __name = "nymbl.error" }
+
+-- Fixed words only: no URL, id, name, secret or text of the server's.
+function metatable.__tostring(err)
+  local words = { "nymbl: ", err.kind }
+  if err.status then
+    words[#words + 1] = " " .. string.format("%d", err.status)
+  end
+  if err.reason then
+    words[#words + 1] = " (" .. err.reason .. ")"
+  end
+  words[#words + 1] = ": " .. (core.kinds[err.kind] or "")
+  if err.outcome_unknown then
+    words[#words + 1] = "; it may have been carried out all the same: look before you repeat it"
+  end
+  return table.concat(words)
+end
+
+function metatable.__concat(a, b)
+  return tostring(a) .. tostring(b)
+end
+
+--- Make a table of fields (see the contract) an error.
+-- @tparam table fields `kind` at least; becomes the error itself
+-- @treturn table the error
+function errors.new(fields)
+  fields.attempts = fields.attempts or 0
+  return setmetatable(fields, metatable)
+end
+
+--- Whether a value is an error of ours.
+function errors.is(value)
+  return getmetatable(value) == metatable
+end
+
+return errors

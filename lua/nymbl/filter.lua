@@ -1,0 +1,143 @@
+-- SPDX-License-Identifier: MIT
+-- Values in OData filters: literals that no value can break out of.
+
+local core = require "nymbl.core"
+local check = require "nymbl.check"
+
+local filter = {}
+
+local datetime = { __name = "nymbl.datetime" }
+
+function datetime.__tostring(value)
+  return value[1]
+end
+
+-- Days since 1970-01-01 in the proleptic Gregorian calendar: years that begin in
+-- March make the leap day the last of the year.
+local function days_since_epoch(year, month, day)
+  year = year + math.floor((month - 1) / 12)
+  month = (month - 1) % 12 + 1
+  if month <= 2 then year = year - 1 end
+  local era = math.floor(year / 400)
+  local of_era = year - era * 400
+  local of_year = math.floor((153 * ((month + 9) % 12) + 2) / 5) + day - 1
+  return era * 146097 + of_era * 365 + math.floor(of_era / 4) - math.floor(of_era / 100) + of_year - 719468
+end
+
+local function seconds_of(fields)
+  for _, name in ipairs { "year", "month", "day", "hour", "min", "sec" } do
+    local value = fields[name]
+    local required = name == "year" or name == "month" or name == "day"
+    if value == nil and required then
+      check.argument(1, "datetime", ("field '%s' missing in date table"):format(name))
+    elseif value ~= nil and (type(value) ~= "number" or value ~= value or math.abs(value) > 1e9) then
+      check.argument(1, "datetime", ("field '%s' is not a number"):format(name))
+    end
+  end
+  return days_since_epoch(fields.year, fields.month, fields.day) * 86400
+    + (fields.hour or 0) * 3600 + (fields.min or 0) * 60 + (fields.sec or 0)
+end
+
+--- A date and time for a filter, as a bare OData literal in UTC.
+--
+-- @tparam number|table t seconds since 1970-01-01T00:00:00Z, or UTC fields as
+--   `os.date "!*t"` gives (out-of-range fields are normalised)
+-- @return a value for `filter`; `tostring` gives the literal, with milliseconds
+--   where the time has a fraction
+-- @raise on a wrong argument
+function filter.datetime(t)
+  local seconds = t
+  if type(t) == "table" then
+    seconds = seconds_of(t)
+  elseif type(t) ~= "number" then
+    check.argument(1, "datetime", check.expected("number or table", t))
+  end
+  -- 0000 to 9999: what RFC 3339, section 5.6, can write
+  if not (seconds >= -62167219200 and seconds < 253402300800) then
+    check.argument(1, "datetime", "out of range")
+  end
+  local thousandths = math.floor(seconds * 1000 + 0.5)
+  local whole, rest = math.floor(thousandths / 1000), thousandths % 1000
+  local days, clock = math.floor(whole / 86400), whole % 86400
+  -- back from days to a date: the inverse of the above
+  local shifted = days + 719468
+  local era = math.floor(shifted / 146097)
+  local of_era = shifted - era * 146097
+  local year = math.floor((of_era - math.floor(of_era / 1460) + math.floor(of_era / 36524)
+    - math.floor(of_era / 146096)) / 365)
+  local of_year = of_era - (365 * year + math.floor(year / 4) - math.floor(year / 100))
+  local march = math.floor((5 * of_year + 2) / 153)
+  local day = of_year - math.floor((153 * march + 2) / 5) + 1
+  local month = march < 10 and march + 3 or march - 9
+  year = year + era * 400 + (month <= 2 and 1 or 0)
+  local text = ("%04.0f-%02.0f-%02.0fT%02.0f:%02.0f:%02.0f"):format(year, month, day,
+    math.floor(clock / 3600), math.floor(clock / 60) % 60, clock % 60)
+  if rest > 0 then text = text .. (".%03.0f"):format(rest) end
+  return setmetatable({ text .. "Z" }, datetime)
+end
+
+local function number_literal(value)
+  if value ~= value or value == math.huge or value == -math.huge then return nil end
+  if value % 1 == 0 and math.abs(value) < 2^63 then
+    return math.type and math.type(value) == "integer" and ("%d"):format(value) or ("%.0f"):format(value)
+  end
+  local short = ("%.15g"):format(value)
+  return tonumber(short) == value and short or ("%.17g"):format(value)
+end
+
+-- The literal of a value (OData 4.01, URL conventions, 5.1.1.6), or nil.
+local function literal(value)
+  local kind = type(value)
+  if kind == "string" then
+    return "'" .. value:gsub("'", "''") .. "'"
+  elseif kind == "number" then
+    return number_literal(value)
+  elseif kind == "boolean" then
+    return tostring(value)
+  elseif value == core.null then
+    return "null"
+  elseif getmetatable(value) == datetime then
+    return tostring(value)
+  end
+end
+
+--- Fill a filter template: each `?` outside quotes becomes a literal.
+--
+-- @tparam string template such as `"document_type eq ? and uploaded_at ge ?"`
+-- @param ... strings, numbers, booleans, `nymbl.null`, `nymbl.datetime` values
+-- @treturn string for the `filter` of a query
+-- @raise on too few or too many values, or values of other types
+function filter.filter(template, ...)
+  local problem = check.string(template)
+  if problem then check.argument(1, "filter", problem) end
+  local count, values = select("#", ...), { ... }
+  local used, quoted = 0, false
+  local filled = template:gsub("['?]", function(mark)
+    if mark == "'" then
+      quoted = not quoted -- a doubled quote opens again at once
+      return nil
+    elseif quoted then
+      return nil
+    end
+    used = used + 1
+    if used > count then return nil end
+    local value = values[used]
+    local text = literal(value)
+    if not text then
+      check.argument(used + 1, "filter", type(value) == "number" and "not a finite number"
+        or check.expected("string, number, boolean, null or datetime", value))
+    end
+    if text:find("\0", 1, true) then
+      check.argument(used + 1, "filter", "string contains NUL")
+    end
+    return text
+  end)
+  if quoted then check.argument(1, "filter", "unfinished string in template") end
+  if used ~= count then
+    check.argument(math.min(used, count) + 2, "filter",
+      ("template has %d place(s), got %d value(s)"):format(used, count))
+  end
+  return filled
+end
+
+return filter

@@ -1,0 +1,245 @@
+-- SPDX-License-Identifier: MIT
+-- Listings: OData queries, and walking their pages without losing a document.
+
+local core = require "nymbl.core"
+local call = require "nymbl.call"
+local check = require "nymbl.check"
+local document = require "nymbl.document"
+local errors = require "nymbl.errors"
+
+local listing = {}
+
+-- The service caps a page at 100 without a word (facts, section 6).
+local LARGEST_PAGE = 100
+
+-- Pages in a row that bring nothing new, beyond those that a fallen count
+-- explains, before a listing is given up as endless.
+local MOST_FRUITLESS = 3
+
+local function text_or_list(value)
+  if type(value) == "string" then return check.nonempty(value) end
+  if type(value) ~= "table" then return check.expected("string or array", value) end
+  if #value == 0 then return "empty array" end
+  for _, item in ipairs(value) do
+    local problem = check.nonempty(item)
+    if problem then return problem end
+  end
+end
+
+local whole = check.integer(0, 2^53)
+
+local QUERY_OPTIONS = {
+  filter = check.nonempty,
+  select = text_or_list,
+  orderby = text_or_list,
+  top = whole,
+  skip = whole,
+  page_size = check.integer(1, LARGEST_PAGE),
+  count = check.boolean,
+  timeout = check.seconds,
+}
+
+-- Join an array, and add `id` unless one of its items is about it.
+local function with_id(value, default)
+  if value == nil then return default end
+  local text = type(value) == "table" and table.concat(value, ",") or value
+  for item in text:gmatch("[^,]+") do
+    if item:match("^%s*(%S+)") == "id" then return text end
+  end
+  return text .. ",id"
+end
+
+--- Check a query and make it a plan of requests.
+function listing.query(options, name)
+  options = check.options(options, QUERY_OPTIONS, 1, name)
+  return {
+    options = options,
+    filter = options.filter,
+    select = with_id(options.select, nil),
+    orderby = with_id(options.orderby, "id"),
+    top = options.top,
+    skip = options.skip or 0,
+    size = options.page_size or LARGEST_PAGE,
+    count = options.count ~= false,
+  }
+end
+
+local function whole_number(value)
+  if type(value) ~= "number" or value < 0 or value % 1 ~= 0 or value >= 2^53 then return nil end
+  return math.tointeger and math.tointeger(value) or value
+end
+
+-- What a page's reply holds. Gives nil and a word for what is wrong.
+local function page_read(reply)
+  local rows = reply.value
+  if type(rows) ~= "table" then return nil, "shape" end
+  local rows_count = 0
+  for key in pairs(rows) do
+    if type(key) ~= "number" then return nil, "shape" end
+    rows_count = rows_count + 1
+  end
+  if rows_count ~= #rows then return nil, "shape" end
+  local link = reply["@odata.nextLink"]
+  return {
+    rows = rows,
+    count = whole_number(reply["@odata.count"]),
+    next_link = type(link) == "string" and link ~= "" and link or nil,
+  }
+end
+
+--- One request for a page.
+-- @treturn[1] table `rows` (plain tables), `count` and `next_link` or nil
+-- @treturn[2] nil
+-- @treturn[2] table the error
+function listing.fetch(env, patient_id, query, top, skip, next_link)
+  local ok, page = call.perform(env, "list", query.options, {
+    start = function(bearer)
+      return core.list(env.client, bearer, patient_id, query.filter, query.select, query.orderby,
+        top, skip, query.count, next_link)
+    end,
+    drive = call.read_json(page_read),
+  })
+  if not ok then return nil, page end
+  return page
+end
+
+local function wrong_row(problem)
+  return errors.new { kind = "protocol", status = 200, reason = problem, attempts = 1 }
+end
+
+--- One request: an array of documents with `count` and `has_more`.
+function listing.page(env, patient_id, query)
+  local size = query.size
+  if query.top and query.top < size then size = query.top end
+  if size == 0 then return { has_more = false } end
+  local page, err = listing.fetch(env, patient_id, query, size, query.skip)
+  if not page then return nil, err end
+  local documents = {}
+  for i, row in ipairs(page.rows) do
+    local problem
+    documents[i], problem = document.adopt(env, patient_id, row)
+    if not documents[i] then return nil, wrong_row(problem) end
+  end
+  documents.count = page.count
+  if page.next_link then
+    documents.has_more = true
+  elseif page.count then
+    documents.has_more = #documents > 0 and query.skip + #documents < page.count
+  else
+    documents.has_more = #documents >= size
+  end
+  return documents
+end
+
+-- Where a walk stands: rows of the page at hand, the place of the next one, the
+-- ids that were given out. The walk raises errors: it is stepped by a `for`.
+local walk = {}
+walk.__index = walk
+
+-- What the reply says about where to go on. Rows that others (or the loop's own
+-- body) deleted since the page before have moved all behind them up: the count
+-- tells, and the next request starts that many rows before this one did.
+function walk:place(page)
+  local fallen = 0
+  if page.count and self.count and page.count < self.count then
+    fallen = self.count - page.count
+  end
+  self.count = page.count or self.count
+  if page.next_link then
+    self.next_link, self.more = page.next_link, true
+    return
+  end
+  self.next_link = nil
+  if fallen > 0 then
+    self.skip = math.max(0, self.skip - fallen)
+    self.allowance = self.allowance + math.ceil(fallen / self.query.size)
+    self.more = true
+    return
+  end
+  self.skip = self.skip + #page.rows
+  if #page.rows == 0 then
+    self.more = false
+  elseif page.count then
+    self.more = self.skip < page.count
+  else
+    self.more = #page.rows >= self.query.size
+  end
+end
+
+function walk:fetch()
+  local page, err = listing.fetch(self.env, self.patient_id, self.query, self.query.size,
+    self.skip, self.next_link)
+  if not page then error(err, 0) end
+  self.rows, self.at, self.fresh = page.rows, 0, false
+  self:place(page)
+end
+
+-- A page without a document that is new brings the walk nearer to giving up.
+function walk:judge()
+  if self.fresh or not self.rows then return end
+  self.fruitless = self.fruitless + 1
+  if self.fruitless > MOST_FRUITLESS + self.allowance then
+    error(wrong_row("endless"), 0)
+  end
+end
+
+function walk:step()
+  if self.closed then return nil end
+  while self.left > 0 do
+    while self.rows and self.at < #self.rows do
+      self.at = self.at + 1
+      local row = self.rows[self.at]
+      self.rows[self.at] = false -- the document owns it now
+      local found, problem = document.adopt(self.env, self.patient_id, row)
+      if not found then error(wrong_row(problem), 0) end
+      local id = found.id
+      if not self.seen[id] then
+        self.seen[id], self.fresh, self.fruitless = true, true, 0
+        self.left = self.left - 1
+        return found
+      end
+    end
+    if self.rows and not self.more then break end
+    self:judge()
+    self:fetch()
+  end
+  self:close()
+  return nil
+end
+
+function walk:close()
+  self.closed, self.rows, self.seen = true, nil, nil
+end
+
+walk.__close = walk.close
+
+--- An iterator over all pages: step, walk, nil, walk (Lua 5.4 closes the last).
+function listing.documents(env, patient_id, query)
+  local self = setmetatable({
+    env = env, patient_id = patient_id, query = query, skip = query.skip,
+    left = query.top or math.huge, seen = {}, fruitless = 0, allowance = 0,
+  }, walk)
+  -- no page larger than what is wanted in all
+  if query.top and query.top > 0 and query.top < query.size then query.size = query.top end
+  return walk.step, self, nil, self
+end
+
+--- How many documents match a filter.
+function listing.count(env, patient_id, query)
+  local page, err = listing.fetch(env, patient_id, query, 1, 0)
+  if not page then return nil, err end
+  if page.count then return page.count end
+  -- the service did not count: so we do
+  local total = 0
+  query.size = LARGEST_PAGE
+  local ok, problem = pcall(function()
+    for _ in listing.documents(env, patient_id, query) do total = total + 1 end
+  end)
+  if not ok then
+    if errors.is(problem) then return nil, problem end
+    error(problem, 0)
+  end
+  return total
+end
+
+return listing

@@ -1,0 +1,201 @@
+-- SPDX-License-Identifier: MIT
+-- A patient: documents go in, are listed and are found.
+
+local core = require "nymbl.core"
+local call = require "nymbl.call"
+local check = require "nymbl.check"
+local document = require "nymbl.document"
+local errors = require "nymbl.errors"
+local listing = require "nymbl.listing"
+local source = require "nymbl.source"
+
+local CLASS = "nymbl.patient"
+local methods = core.class(CLASS)
+
+-- State: 1 the client's environment, 2 the id.
+
+local patient = {}
+
+function patient.new(env, id)
+  return core.object(CLASS, { env, id })
+end
+
+-- A name that can stand in a header of a multipart part.
+local function file_name(value)
+  local problem = check.nonempty(value)
+  if problem then return problem end
+  if value:find("[%z\1-\31\127]") then return "control character" end
+end
+
+local UPLOAD_OPTIONS = {
+  file_name = file_name,
+  content_type = check.header,
+  document_type = check.string,
+  description = check.string,
+  size = check.integer(0, 2^53),
+  progress = check["function"],
+  timeout = check.seconds,
+}
+
+-- Push what the source has and tell how far it is, between waits.
+local function push_and_wait(from, options, limit)
+  return function(transfer, deadline)
+    local filling, told = from.fill ~= nil, -1
+    while true do
+      local done, err = transfer:result()
+      if done == nil then return nil, err end
+      if filling and not done then
+        local state, problem = from.fill()
+        if not state then
+          transfer:cancel("io", "source")
+          return nil, problem
+        end
+        filling = state ~= "end"
+      end
+      local _, sent = transfer:counts()
+      if options.progress and sent ~= told then
+        told = sent
+        if options.progress(sent, from.body:size()) == false then
+          transfer:cancel("canceled", "progress")
+        end
+      end
+      if done then return true end
+      if transfer:news() then
+        -- canceled, or already further: look again
+      else
+        call.wait_for(transfer, deadline)
+      end
+    end
+  end, limit
+end
+
+-- The media type, where it can be known without reading a pushed source.
+local function early_type(from, options, name)
+  local given = options.content_type or source.type_by_name(name)
+  if not given and not from.fill then given = source.type_by_signature(from.body:peek()) or "" end
+  return given
+end
+
+local function refused(kind, reason)
+  return nil, errors.new { kind = kind, reason = reason }
+end
+
+--- Upload a document.
+--
+-- The file goes out once: it is sent again only where the service cannot have
+-- taken it (a 401 for a token that has died).
+--
+-- @param what a path, a file handle, `{ data = bytes }`, an LTN12 source or a stream
+-- @tab[opt] options `file_name` (required unless `what` is a path), `content_type`,
+--   `document_type`, `description`, `size`, `progress(done, total)`, `timeout`
+-- @treturn[1] document
+-- @treturn[2] nil
+-- @treturn[2] table the error; with `outcome_unknown` the document may be there
+--   all the same
+-- @raise on a wrong argument, an unknown option or a closed client, and what a
+--   source or `progress` raises
+function methods.upload(self, what, options)
+  local state = check.object(self, CLASS, "upload")
+  local env = state[1]
+  options = check.options(options, UPLOAD_OPTIONS, 2, "upload")
+  local from, problem = source.open(what, options.size)
+  if problem then check.argument(1, "upload", problem) end
+  local name = options.file_name or from.name or (type(what) == "string" and what:match("[^/]+$"))
+  if not name and type(what) ~= "string" then
+    check.argument(2, "upload", "option 'file_name' is required for this source")
+  end
+  if from.err then return nil, errors.new(from.err) end
+  problem = file_name(name)
+  if problem then check.argument(1, "upload", "file name: " .. problem) end
+  local content_type = early_type(from, options, name)
+  if content_type and not source.is_accepted(content_type) then return refused("unsupported_type") end
+  local size = from.body:size()
+  if size and size > core.max_upload_bytes(env.client) then return refused("too_large") end
+
+  local ok, created = call.perform(env, "upload", options, {
+    start = function(bearer)
+      if from.fill then
+        local filled, err = from.fill()
+        if not filled then return nil, err end
+      end
+      content_type = content_type or source.type_by_signature(from.body:peek()) or ""
+      if not source.is_accepted(content_type) then return nil, { kind = "unsupported_type" } end
+      return core.upload(env.client, bearer, state[2], from.body, name, content_type,
+        options.document_type, options.description, from.replays, options.progress ~= nil)
+    end,
+    drive = function(transfer, deadline)
+      local done, err = push_and_wait(from, options)(transfer, deadline)
+      if not done then return nil, err end
+      return call.read_json(function(reply)
+        return document.adopt(env, state[2], reply)
+      end, true)(transfer, deadline)
+    end,
+    -- a source that cannot be read twice must not meet a token about to die
+    need = not from.replays and 120 or nil,
+    replay = from.replay,
+  })
+  if not ok then return nil, created end
+  return created
+end
+
+--- Iterate over the documents of all pages.
+-- @tab[opt] query `filter`, `select`, `orderby`, `top`, `skip`, `page_size`,
+--   `count`, and `timeout` for each page
+-- @return an iterator for a `for` loop; it raises the error if a page fails
+-- @raise on a wrong argument, an unknown option or a closed client
+function methods.documents(self, query)
+  local state = check.object(self, CLASS, "documents")
+  return listing.documents(state[1], state[2], listing.query(query, "documents"))
+end
+
+--- Fetch one page.
+-- @tab[opt] query as for `documents`; at most `page_size` documents come
+-- @treturn[1] table an array of documents with `count` (or nil) and `has_more`
+-- @treturn[2] nil
+-- @treturn[2] table the error
+-- @raise on a wrong argument, an unknown option or a closed client
+function methods.page(self, query)
+  local state = check.object(self, CLASS, "page")
+  return listing.page(state[1], state[2], listing.query(query, "page"))
+end
+
+--- Count documents.
+-- @tparam[opt] string filter
+-- @tab[opt] options `timeout`
+-- @treturn[1] integer
+-- @treturn[2] nil
+-- @treturn[2] table the error
+-- @raise on a wrong argument, an unknown option or a closed client
+function methods.count(self, filter, options)
+  local state = check.object(self, CLASS, "count")
+  local problem = filter ~= nil and check.nonempty(filter)
+  if problem then check.argument(1, "count", problem) end
+  options = check.options(options, { timeout = check.seconds }, 2, "count")
+  local query = listing.query({ filter = filter, timeout = options.timeout, select = "id" }, "count")
+  return listing.count(state[1], state[2], query)
+end
+
+--- Fetch a document by its id.
+-- @tparam string|integer id
+-- @tab[opt] options `timeout`
+-- @treturn[1] document
+-- @treturn[2] nil
+-- @treturn[2] table the error
+-- @raise on a wrong argument, an unknown option or a closed client
+function methods.get(self, id, options)
+  local state = check.object(self, CLASS, "get")
+  id = check.id(id, 1, "get")
+  options = check.options(options, { timeout = check.seconds }, 2, "get")
+  return document.get(state[1], state[2], id, options)
+end
+
+--- A document by its id, without a request.
+-- @tparam string|integer id
+-- @treturn document of which only `id` and `patient_id` are known
+-- @raise on a wrong argument or a closed client
+function methods.document(self, id)
+  local state = check.object(self, CLASS, "document")
+  return document.named(state[1], state[2], check.id(id, 1, "document"))
+end
+
+return patient

@@ -1,0 +1,171 @@
+-- SPDX-License-Identifier: MIT
+-- What an upload sends: a path, a file handle, bytes, an LTN12 source or stream.
+
+local core = require "nymbl.core"
+local check = require "nymbl.check"
+local errors = require "nymbl.errors"
+
+local source = {}
+
+-- The accepted types (the guide, "Supported File Types").
+local DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
+local BY_EXTENSION = {
+  pdf = "application/pdf",
+  png = "image/png",
+  jpg = "image/jpeg",
+  jpeg = "image/jpeg",
+  tif = "image/tiff",
+  tiff = "image/tiff",
+  docx = DOCX,
+}
+local ACCEPTED = {}
+for _, content_type in pairs(BY_EXTENSION) do ACCEPTED[content_type] = true end
+
+local SIGNATURES = {
+  { "%PDF-", "application/pdf" },
+  { "\137PNG\r\n\26\n", "image/png" },
+  { "\255\216\255", "image/jpeg" },
+  { "II*\0", "image/tiff" },
+  { "MM\0*", "image/tiff" },
+  { "PK\3\4", DOCX },
+}
+
+--- Whether the service takes a media type; parameters do not count.
+function source.is_accepted(content_type)
+  return ACCEPTED[content_type:match("^[^;%s]*"):lower()] == true
+end
+
+--- The media type by a file name's extension, or nil.
+function source.type_by_name(name)
+  local extension = name:match("%.([^./\\]+)$")
+  return extension and BY_EXTENSION[extension:lower()]
+end
+
+--- The media type by the first bytes, or nil.
+function source.type_by_signature(bytes)
+  for _, signature in ipairs(SIGNATURES) do
+    if bytes:sub(1, #signature[1]) == signature[1] then return signature[2] end
+  end
+end
+
+-- Sources that must be pushed have
+--   fill()    moves what is there into the body: "more" where the body is full,
+--             "end", or nil and the error that ends the upload
+--   replay()  whether it can be sent from its start once more, which it then is
+
+local function from_path(path)
+  local body, err = core.body_from_path(path)
+  if not body then return { err = err } end
+  return { body = body, name = path:match("[^/]+$"), replays = true }
+end
+
+local function from_bytes(bytes)
+  local body, err = core.body_from_bytes(bytes)
+  if not body then return { err = err } end
+  return { body = body, replays = true }
+end
+
+-- Bytes from a handle's position to its end, or nil where that is not known.
+local function handle_rest(handle)
+  local position = handle:seek("cur")
+  local last = position and handle:seek("end")
+  if not last then return nil end
+  if not handle:seek("set", position) then return nil end
+  -- a device or a file of /proc has no size that could be believed
+  return last > position and last - position or nil, position
+end
+
+local function from_handle(handle, size)
+  local rest, position = handle_rest(handle)
+  local self = { body = core.body_pushed(size or rest or -1), replays = position ~= nil }
+  function self.fill()
+    while true do
+      if io.type(handle) ~= "file" then
+        return nil, errors.new { kind = "io", reason = "closed" }
+      end
+      local count, err = self.body:write_from(handle)
+      if err then return nil, errors.new(err) end
+      if not count then return "more" end
+      if count == 0 then
+        self.body:finish()
+        return "end"
+      end
+    end
+  end
+  function self.replay()
+    if not position or io.type(handle) ~= "file" or not handle:seek("set", position) then
+      return self.body:can_rewind()
+    end
+    self.body = core.body_pushed(size or rest or -1)
+    return true
+  end
+  return self
+end
+
+local function from_function(pull, size)
+  local self = { body = core.body_pushed(size or -1), replays = false }
+  local chunk, position = "", 1
+  local function next_chunk()
+    local value, why = pull()
+    if value == nil then
+      if why == nil then return nil end
+      return nil, errors.is(why) and why or errors.new { kind = "io", reason = "source" }
+    elseif type(value) ~= "string" then
+      return nil, errors.new { kind = "io", reason = "source" }
+    end
+    return value
+  end
+  function self.fill()
+    while true do
+      if position > #chunk then
+        local value, err = next_chunk()
+        if err then return nil, err end
+        if not value then
+          self.body:finish()
+          return "end"
+        end
+        chunk, position = value, 1
+      end
+      local stopped
+      position, stopped = self.body:write(chunk, position)
+      if stopped ~= nil then return "more" end
+    end
+  end
+  function self.replay()
+    return self.body:can_rewind()
+  end
+  return self
+end
+
+--- Look at a source.
+-- @param value what the script gave
+-- @tparam ?integer size how many bytes it will give, where that is known
+-- @return a table with `body`, `replays` and, by kind, `name`, `fill`, `replay`;
+--   with `err` where it cannot be read; or nil and what is wrong with the argument
+function source.open(value, size)
+  local kind = type(value)
+  if kind == "string" then
+    local problem = check.nonempty(value)
+    if problem then return nil, problem end
+    return from_path(value)
+  elseif kind == "function" then
+    return from_function(value, size)
+  elseif io.type(value) == "file" then
+    return from_handle(value, size)
+  elseif io.type(value) == "closed file" then
+    return nil, "closed file"
+  end
+  local stream = core.state(value, "nymbl.stream")
+  if stream then
+    if stream[0] then return nil, "closed stream" end
+    return from_function(value, size or stream.size)
+  elseif kind == "table" then
+    if type(value.data) == "string" then return from_bytes(value.data) end
+    if value.data ~= nil then return nil, "field 'data': " .. check.expected("string", value.data) end
+    local meta = getmetatable(value)
+    if meta and meta.__call then return from_function(value, size) end
+  end
+  return nil, check.expected("path, file, { data = }, source or stream", value)
+end
+
+return source

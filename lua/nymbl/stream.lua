@@ -1,0 +1,219 @@
+-- SPDX-License-Identifier: MIT
+-- A document's content as it arrives, to be read like a file.
+
+local core = require "nymbl.core"
+local call = require "nymbl.call"
+local check = require "nymbl.check"
+local errors = require "nymbl.errors"
+local wait = require "nymbl.wait"
+
+local CLASS = "nymbl.stream"
+local methods, metamethods = core.class(CLASS)
+
+-- State: 0 closed, 1 the client's environment, 2 the transfer, 3 a chunk that is
+-- being read, 4 the position in it, 5 true at the verified end, 6 the error that
+-- ended it, 7 the progress function, 8 bytes given out.
+
+local stream = {}
+
+--- A `drive` that ends when the reply has begun.
+function stream.begin(transfer, deadline)
+  while true do
+    local status, err = transfer:head()
+    if status then return true, transfer end
+    if status == nil then return nil, err end
+    call.wait_for(transfer, deadline)
+  end
+end
+
+--- A stream over a transfer whose reply has begun.
+function stream.new(env, transfer, size, progress)
+  local _, length, content_type = transfer:head()
+  return core.object(CLASS, {
+    [0] = false, env, transfer, "", 1, false, false, progress or false, 0,
+    size = length or size, content_type = content_type,
+  })
+end
+
+local function close(state)
+  local transfer = state[2]
+  state[0], state[2], state[3] = true, nil, ""
+  if transfer then transfer:close() end
+end
+
+-- Have at least a byte in the chunk at hand. Gives true, or false at the end, or
+-- nil and the error.
+local function fill(state)
+  if state[4] <= #state[3] then return true end
+  if state[6] then return nil, state[6] end
+  local transfer = state[2]
+  while not state[5] do
+    local chunk, err = transfer:read()
+    if chunk then
+      state[3], state[4] = chunk, 1
+      if state[7] then
+        local _, _, received = transfer:counts()
+        if state[7](received, state.size) == false then
+          transfer:cancel("canceled", "progress")
+          state[3] = ""
+          state[6] = errors.new { kind = "canceled", reason = "progress", attempts = 1 }
+          return nil, state[6]
+        end
+      end
+      return true
+    elseif chunk == false then
+      wait.wait(transfer)
+    elseif err then
+      err.attempts = 1
+      state[6] = errors.new(err)
+      return nil, state[6]
+    else
+      state[5] = true
+    end
+  end
+  return false
+end
+
+-- The rest of the chunk at hand, up to a position.
+local function take(state, last)
+  local piece = state[3]:sub(state[4], last)
+  state[4] = state[4] + #piece
+  return piece
+end
+
+local function read_all(state)
+  local pieces = {}
+  while true do
+    local more, err = fill(state)
+    if more == nil then return nil, err end
+    if not more then return table.concat(pieces) end
+    pieces[#pieces + 1] = take(state)
+  end
+end
+
+local function read_line(state, keep)
+  local pieces
+  while true do
+    local more, err = fill(state)
+    if more == nil then return nil, err end
+    if not more then return pieces and table.concat(pieces) or nil end
+    local last = state[3]:find("\n", state[4], true)
+    local piece = take(state, last)
+    if last and not keep then piece = piece:sub(1, -2) end
+    if last and not pieces then return piece end
+    pieces = pieces or {}
+    pieces[#pieces + 1] = piece
+    if last then return table.concat(pieces) end
+  end
+end
+
+local function read_bytes(state, count)
+  local pieces, left = nil, count
+  repeat
+    local more, err = fill(state)
+    if more == nil then return nil, err end
+    if not more then return pieces and table.concat(pieces) or nil end
+    if left == 0 then return "" end
+    local piece = take(state, state[4] + left - 1)
+    left = left - #piece
+    if left == 0 and not pieces then return piece end
+    pieces = pieces or {}
+    pieces[#pieces + 1] = piece
+  until left == 0
+  return table.concat(pieces)
+end
+
+-- A reader for a format, or nil where it is none (`io`'s, with or without `*`).
+local function reader(format)
+  if type(format) == "number" then
+    if format ~= format or format < 0 or format % 1 ~= 0 then return nil end
+    return function(state) return read_bytes(state, format) end
+  elseif type(format) ~= "string" then
+    return nil
+  end
+  local letter = format:match("^%*?(%a)")
+  if letter == "l" then return function(state) return read_line(state, false) end end
+  if letter == "L" then return function(state) return read_line(state, true) end end
+  if letter == "a" then return read_all end
+end
+
+local default = { reader "l" }
+
+local function readers(name, ...)
+  local count = select("#", ...)
+  if count == 0 then return default, 1 end
+  local list = {}
+  for i = 1, count do
+    list[i] = reader((select(i, ...)))
+    if not list[i] then check.argument(i, name, "invalid format") end
+  end
+  return list, count
+end
+
+-- Results of readers in order, up to the first that gives none; behind it, where
+-- the transfer broke, the error.
+local function results(state, list, i, count)
+  local value, err = list[i](state)
+  if value == nil then return nil, err end
+  if i == count then return value end
+  return value, results(state, list, i + 1, count)
+end
+
+--- Read, in the formats of `io`: "l", "L", "a" or a count of bytes.
+-- @param ... formats; a line where there is none
+-- @return a result for each format: nil at the end (`"a"`: an empty string)
+-- @treturn[2] nil the transfer broke: what was read is not the whole document
+-- @treturn[2] table the error
+-- @raise on an invalid format or a closed stream
+function methods.read(self, ...)
+  local state = check.object(self, CLASS, "read")
+  local list, count = readers("read", ...)
+  return results(state, list, 1, count)
+end
+
+--- Iterate over lines, or over whatever the formats say.
+-- @param ... formats as for `read`
+-- @treturn function an iterator; it raises the error if the transfer breaks
+-- @raise on an invalid format or a closed stream
+function methods.lines(self, ...)
+  check.object(self, CLASS, "lines")
+  local list, count = readers("lines", ...)
+  local function step(first, ...)
+    if first == nil and (...) ~= nil then error((...), 0) end
+    for i = 2, count do
+      local value, err = select(i - 1, ...)
+      if value == nil and err ~= nil then error(err, 0) end
+    end
+    return first, ...
+  end
+  return function()
+    return step(results(check.object(self, CLASS, "lines"), list, 1, count))
+  end
+end
+
+--- Close the stream. A transfer under way is ended. A second close is harmless.
+-- @treturn boolean true
+function methods.close(self)
+  local state = core.state(self, CLASS)
+  if not state then check.object(self, CLASS, "close") end
+  close(state)
+  return true
+end
+
+--- The next chunk, as an LTN12 source gives it.
+-- @treturn[1] string
+-- @treturn[2] nil at the verified end
+-- @treturn[3] nil
+-- @treturn[3] table the error
+function metamethods.__call(self)
+  local state = check.object(self, CLASS, "stream")
+  local more, err = fill(state)
+  if more then return take(state) end
+  return nil, err
+end
+
+function metamethods.__close(self)
+  close(core.state(self, CLASS))
+end
+
+return stream

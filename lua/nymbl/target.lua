@@ -1,0 +1,111 @@
+-- SPDX-License-Identifier: MIT
+-- Where a download goes: a path, a file handle or an LTN12 sink.
+
+local call = require "nymbl.call"
+local check = require "nymbl.check"
+local errors = require "nymbl.errors"
+
+local target = {}
+
+-- Tell how far it is; false from the function ends the transfer.
+local function report(progress, transfer)
+  local _, length = transfer:head()
+  local _, _, received = transfer:counts()
+  if progress(received, length or nil) == false then
+    transfer:cancel("canceled", "progress")
+  end
+end
+
+-- What a download that went well gives.
+local function finished(transfer)
+  local _, _, content_type = transfer:head()
+  local _, _, received = transfer:counts()
+  return true, received, content_type
+end
+
+-- Into a path: the core does it all.
+local function to_path(progress)
+  return function(transfer, deadline)
+    local told = -1
+    while true do
+      local done, err = transfer:result()
+      if done == nil then return nil, err end
+      local _, _, received = transfer:counts()
+      if progress and received ~= told and transfer:head() then
+        told = received
+        report(progress, transfer)
+      end
+      if done then return finished(transfer) end
+      call.wait_for(transfer, deadline)
+    end
+  end
+end
+
+-- Into a handle: C copies between window and FILE, between waits.
+local function to_handle(handle)
+  return function(progress)
+    return function(transfer, deadline)
+      while true do
+        local more, err = transfer:read_to(handle)
+        if err then
+          if err.kind == "io" then transfer:cancel("io", "sink") end
+          return nil, err
+        elseif more == nil then
+          return finished(transfer)
+        elseif more == false then
+          call.wait_for(transfer, deadline)
+        elseif progress then
+          report(progress, transfer)
+        end
+      end
+    end
+  end
+end
+
+-- Into an LTN12 sink: called with each chunk, then with nil; with nil and the
+-- error where the download failed.
+local function to_sink(sink)
+  return function(progress)
+    return function(transfer, deadline)
+      while true do
+        local chunk, err = transfer:read()
+        if err then return nil, err end
+        if chunk == false then
+          call.wait_for(transfer, deadline)
+        else
+          local taken, why = sink(chunk)
+          if not taken and (chunk or why) then
+            transfer:cancel("io", "sink")
+            if errors.is(why) then return nil, why end
+            return nil, { kind = "io", reason = "sink" }
+          end
+          if not chunk then return finished(transfer) end
+          if progress then report(progress, transfer) end
+        end
+      end
+    end
+  end
+end
+
+--- Look at a target.
+-- @return a table of `drive` (a function of the progress function) and, by kind,
+--   `path`, `failed` or `err`; or nil and what is wrong with the argument
+function target.open(value)
+  local kind = type(value)
+  if kind == "string" then
+    local problem = check.nonempty(value)
+    if problem then return nil, problem end
+    return { path = value, drive = to_path }
+  elseif kind == "function" then
+    return { drive = to_sink(value), failed = function(err) value(nil, err) end }
+  elseif io.type(value) == "file" then
+    return { drive = to_handle(value) }
+  elseif io.type(value) == "closed file" then
+    return nil, "closed file"
+  elseif kind == "table" and getmetatable(value) and getmetatable(value).__call then
+    return { drive = to_sink(value), failed = function(err) value(nil, err) end }
+  end
+  return nil, check.expected("path, file or sink", value)
+end
+
+return target
