@@ -1,0 +1,266 @@
+-- SPDX-License-Identifier: MIT
+-- The documented API: its paths, who may pass, and what each operation does.
+
+local body = require "body"
+local documents = require "documents"
+local json = require "json"
+local odata = require "odata"
+local replies = require "replies"
+local url = require "url"
+
+local api = {}
+api.__index = api
+
+--- `state` has settings, documents, credentials and limits.
+function api.new(state)
+  return setmetatable({ state = state }, api)
+end
+
+local function segments_of(path)
+  local segments = {}
+  for segment in path:gmatch "/([^/]*)" do
+    segments[#segments + 1] = segment
+  end
+  return segments
+end
+
+-- The operation that a path and method name, with the ids in the path.
+local function route(method, path)
+  local segments = segments_of(path)
+  local first, second, third = segments[1], segments[2], segments[3]
+  if first == "_sandbox" then
+    return "admin"
+  elseif path == "/oauth2/token" and method == "POST" then
+    return "token"
+  elseif first == "blob" and #segments == 2 and method == "GET" then
+    return "blob", nil, url.key("blob(" .. second .. ")", "blob")
+  end
+  local patient = first and url.key(first, "Patients")
+  if not patient or not second or #segments > 3 then
+    return "other"
+  elseif second == "Documents" and #segments == 2 then
+    return method == "POST" and "upload" or method == "GET" and "list" or "other", patient
+  end
+  local id = url.key(second, "Documents")
+  if id and #segments == 2 then
+    return method == "GET" and "get" or method == "DELETE" and "delete" or "other", patient, id
+  elseif id and (third == "$value" or third == "%24value") and method == "GET" then
+    return "download", patient, id
+  end
+  return "other"
+end
+
+--- Say what a request is for, in its own fields.
+function api.classify(_, request)
+  local path, parameters = url.target(request.target)
+  if not path then
+    request.operation = "other"
+    request.malformed = request.malformed or "unusable request target"
+    return
+  end
+  request.path, request.parameters = path, parameters
+  request.operation, request.patient, request.id = route(request.method, path)
+end
+
+--- Why the gateway or the service turns a request away before its body is looked at, or nil.
+function api:refusal(request)
+  local operation = request.operation
+  if operation == "other" then
+    return replies.gateway(403, "Missing Authentication Token")
+  elseif operation == "token" or operation == "blob" then
+    return nil
+  end
+  local refusal = self.state.credentials:refusal(request)
+  if refusal then
+    return refusal
+  end
+  local spent = self.state.limits:take(operation)
+  if spent == "rate" then
+    return replies.gateway(429, "Too Many Requests")
+  elseif spent == "quota" then
+    local reply = replies.gateway(429, "Limit Exceeded")
+    table.insert(reply.headers, { "x-amzn-ErrorType", "LimitExceededException" })
+    return reply
+  elseif not documents.patient_known(request.patient) then
+    return replies.service(404, "NotFound", "The patient was not found", "No such patient")
+  end
+end
+
+local operations = {}
+
+function operations.token(state, request, received)
+  local kind = (request:header "content-type" or ""):match "^[^;]*":lower()
+  return state.credentials:grant(kind == "application/x-www-form-urlencoded" and received.form or nil)
+end
+
+local function context(request, suffix)
+  return request.connection.listener.url .. "/$metadata#Documents" .. (suffix or "")
+end
+
+local function find(state, request)
+  local document = state.documents:find(request.patient, request.id)
+  if document then
+    return document
+  end
+  return nil, replies.service(404, "NotFound", "The document was not found", "No such document")
+end
+
+function operations.upload(state, _, received)
+  local upload = received.upload
+  local refusal = upload:refusal()
+  if refusal then
+    return refusal
+  end
+  local fields = {
+    file_name = upload.file_name, content_type = upload.content_type,
+    document_type = upload.values.document_type, description = upload.values.description,
+  }
+  local document = state.documents:add(received.patient, upload:take(), fields)
+  document.visible_at = state.now() + state.settings.list_delay
+  return replies.json(state.settings.created_status, state.documents:object(document, {})), document.id
+end
+
+-- Where the next page begins, if the server pages by links.
+local function next_link(state, request, skip, returned, total)
+  if not state.settings.next_link or skip + returned >= total or returned == 0 then
+    return nil
+  end
+  local query = {}
+  for pair in (request.target:match "%?(.*)" or ""):gmatch "[^&]+" do
+    if not pair:find "^%$skip=" and not pair:find "^%%24skip=" then
+      query[#query + 1] = pair
+    end
+  end
+  query[#query + 1] = "$skip=" .. skip + returned
+  return request.connection.listener.url .. request.path .. "?" .. table.concat(query, "&")
+end
+
+local function visible(state, list)
+  local now, rows = state.now(), {}
+  for _, document in ipairs(list) do
+    if not document.visible_at or document.visible_at <= now then
+      rows[#rows + 1] = document
+    end
+  end
+  return rows
+end
+
+function operations.list(state, request)
+  local settings = state.settings
+  local query, details = odata.query(request.parameters, settings.numeric_ids)
+  if not query then
+    return replies.service(400, "InvalidFilter", "The query is not valid", details)
+  end
+  local rows = odata.apply(query, visible(state, state.documents:list(request.patient)))
+  local page = json.array {}
+  for i = query.skip + 1, math.min(#rows, query.skip + math.min(query.top or settings.page_max, settings.page_max)) do
+    page[#page + 1] = state.documents:object(rows[i], { list = true, select = query.select })
+  end
+  local members = json.object { { "@odata.context", context(request) } }
+  if query.count and settings.count then
+    members[#members + 1] = { "@odata.count", #rows }
+  end
+  members[#members + 1] = { "value", page }
+  local link = next_link(state, request, query.skip, #page, #rows)
+  if link then
+    members[#members + 1] = { "@odata.nextLink", link }
+  end
+  return replies.json(200, members)
+end
+
+function operations.get(state, request)
+  local document, missing = find(state, request)
+  return missing or replies.json(200, state.documents:object(document, { context = context(request, "/$entity") }))
+end
+
+-- The stretch that a Range header asks for: from and size; false if it cannot be had; nil if there is none to obey.
+local function range_of(header, total)
+  local first, last = (header or ""):match "^bytes=(%d*)%-(%d*)$"
+  if not first or (first == "" and last == "") then
+    return nil
+  elseif first == "" then
+    local size = math.min(last + 0, total)
+    return size > 0 and total - size, size
+  end
+  first, last = first + 0, math.min(last == "" and total - 1 or last + 0, total - 1)
+  if first >= total then
+    return false
+  elseif last < first then
+    return nil
+  end
+  return first, last - first + 1
+end
+
+local function partial(reply, document, from, size, action)
+  local total = document.content.size
+  if action.bad_range == "wrong_start" then
+    from, size = from + 1, size - 1
+  end
+  reply.status = 206
+  reply.body = body.of(document.content, from, size)
+  local announced = action.bad_range == "wrong_total" and total + 1 or total
+  table.insert(reply.headers, { "Content-Range", ("bytes %d-%d/%d"):format(from, from + size - 1, announced) })
+  return reply
+end
+
+local function bytes_reply(state, request, document)
+  local action = request.action
+  local etag = action.etag or document.etag
+  local modified = os.date("!%a, %d %b %Y %H:%M:%S GMT", document.modified)
+  local media_type = document.fields.content_type
+  local reply = replies.new(200, type(media_type) == "string" and media_type or nil)
+  if not action.no_validators then
+    table.insert(reply.headers, { "ETag", etag })
+    table.insert(reply.headers, { "Last-Modified", modified })
+  end
+  local condition = request:header "if-range"
+  local from, size
+  if state.settings.ranges then
+    table.insert(reply.headers, { "Accept-Ranges", "bytes" })
+    local fresh = not condition or (not action.no_validators and (condition == modified
+      or (condition == etag and etag:sub(1, 1) == '"')))
+    if fresh and not action.ignore_range then
+      from, size = range_of(request:header "range", document.content.size)
+    end
+  end
+  if from then
+    return partial(reply, document, from, size, action)
+  elseif from == false then
+    local refusal = replies.service(416, "InvalidRange", "The range is not satisfiable")
+    table.insert(refusal.headers, { "Content-Range", ("bytes */%d"):format(document.content.size) })
+    return refusal
+  end
+  reply.body = body.of(document.content)
+  return reply
+end
+
+function operations.download(state, request)
+  local document, missing = find(state, request)
+  return missing or bytes_reply(state, request, document)
+end
+
+--- A stand-in for the object storage that a service may redirect to: the same bytes, without any credentials.
+function operations.blob(state, request)
+  local document = state.documents.by_id[request.id]
+  if not document then
+    return replies.html(404, "Not Found")
+  end
+  return bytes_reply(state, request, document)
+end
+
+function operations.delete(state, request)
+  local document, missing = find(state, request)
+  if missing then
+    return missing
+  end
+  state.documents:remove(request.patient, document.id)
+  return replies.empty(state.settings.delete_status), document.id
+end
+
+--- Carry out a request: its reply, and the id of the document that came or went.
+function api:perform(request, received)
+  received.patient = request.patient
+  return operations[request.operation](self.state, request, received)
+end
+
+return api

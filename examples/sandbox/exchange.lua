@@ -1,0 +1,177 @@
+-- SPDX-License-Identifier: MIT
+-- One request from its head to the end of its reply, with the faults that are planned for it.
+
+local cqueues = require "cqueues"
+local faults = require "faults"
+local journal = require "journal"
+local replies = require "replies"
+local upload = require "upload"
+local url = require "url"
+local wire = require "wire"
+
+local exchange = {}
+
+local MAX_FORM_BYTES = 65536
+local BODY_ALLOWANCE = 64 * 1048576 -- read beyond the limit of an upload, so that most clients see the 413
+
+-- End the connection without a reply. `how` is the fault's word: "reset" or "close".
+local function hang_up(connection, how)
+  wire.close(connection, how == "close" and "clean" or how)
+  return false
+end
+
+local function refuse(request, reply)
+  reply.close = true
+  wire.send(request.connection, request, reply, {})
+  wire.close(request.connection, "drain")
+  return false
+end
+
+local function interrupt(request, during)
+  if during.how == "stall" then
+    wire.hold(request.connection)
+  end
+  return hang_up(request.connection, during.how == "reset" and "reset" or "close")
+end
+
+-- Read the body into what the operation makes of it. A fault may end it: `during`.
+local function receive(state, request, during)
+  local received = {}
+  local pieces = {}
+  local bound = request.operation == "upload" and state.settings.max_upload + BODY_ALLOWANCE or MAX_FORM_BYTES
+  if request.operation == "upload" then
+    received.upload = upload.new(state.folder, request:header "content-type", state.settings.max_upload)
+  end
+  while true do
+    local room = during and math.min(65536, during.bytes - request.body_bytes)
+    if room and room <= 0 then
+      received.interrupted = true
+      break
+    end
+    local piece = request:next_piece(room)
+    if not piece then
+      break
+    elseif request.body_bytes > bound then
+      received.too_long = true
+      break
+    elseif received.upload then
+      received.upload:push(piece)
+    elseif request.operation == "token" then
+      pieces[#pieces + 1] = piece
+    end
+  end
+  if request.complete and received.upload then
+    received.upload:finish()
+  elseif request.complete and request.operation == "token" then
+    received.form = url.parameters(table.concat(pieces))
+  end
+  return received
+end
+
+-- With `Expect: 100-continue` a refusal costs the client no bytes. True if the body is to be read.
+local function invite_body(request, refusal)
+  if not request.expects_continue then
+    return true
+  elseif refusal and refusal.status < 500 then
+    return false
+  end
+  wire.write(request.connection, "HTTP/1.1 100 Continue\r\n\r\n")
+  return true
+end
+
+-- The reply to a request that was read whole; its effect goes into the journal.
+local function answer(state, request, received, entry, refusal, substitute)
+  local action = request.action
+  if substitute and not action.effect then
+    return substitute
+  end
+  local reply, stored = refusal, nil
+  if not reply then
+    reply, stored = state.api:perform(request, received)
+  end
+  entry.stored = stored or entry.stored
+  return substitute or reply
+end
+
+local function conclude(state, request, entry, reply)
+  local connection, action = request.connection, request.action
+  if action.delay then
+    cqueues.sleep(action.delay)
+  end
+  if action.raw then
+    wire.write(connection, action.raw)
+    return hang_up(connection, action.unclean and "cut" or "close")
+  end
+  state.faults:bend(reply, action)
+  entry.status = reply.status
+  connection.reset_next = action.reset_idle
+  connection.idle_seconds = action.close_idle
+  return wire.send(connection, request, reply, action)
+end
+
+local function complete(state, request, received, entry, refusal, substitute)
+  local connection, action = request.connection, request.action
+  if received.interrupted then
+    return interrupt(request, action.during)
+  elseif received.too_long then
+    entry.status = 413
+    return refuse(request, replies.gateway(413, "Request Too Long"))
+  elseif not request.complete then
+    return hang_up(connection, "close")
+  elseif action.after then
+    return hang_up(connection, action.after)
+  end
+  if action.delay_effect then
+    cqueues.sleep(action.delay_effect)
+  end
+  local reply = answer(state, request, received, entry, refusal, substitute)
+  if action.lost_reply then
+    return hang_up(connection, action.lost_reply)
+  end
+  return conclude(state, request, entry, reply)
+end
+
+--- Serve one request of the documented API: true if the connection may serve another.
+function exchange.serve(state, request)
+  local connection = request.connection
+  local entry = state.journal:add(request)
+  if request.broken or request.malformed then
+    entry.status = 400
+    return refuse(request, replies.gateway(400, "Bad Request"))
+  elseif connection.reset_next then
+    entry.fault = "reset_idle"
+    return hang_up(connection, "reset")
+  end
+  local plan = state.faults:take(request)
+  local action = plan and plan.action or {}
+  request.action = action
+  entry.fault = plan and plan.name or entry.fault
+  if action.before then
+    return hang_up(connection, action.before)
+  end
+  local substitute = faults.substitute(action)
+  if action.early_status then
+    local reply = faults.substitute { status = action.early_status, body = action.body,
+      body_kind = action.body_kind, message = action.message }
+    reply.close = true
+    entry.status = reply.status
+    wire.send(connection, request, reply, { headers = action.headers, remove_headers = action.remove_headers })
+    wire.close(connection, action.drain and "drain" or "clean")
+    return false
+  end
+  local refusal = (not substitute or action.effect) and state.api:refusal(request) or nil
+  if not invite_body(request, refusal or not action.effect and substitute) then
+    local reply = refusal or substitute
+    entry.status = reply.status
+    return refuse(request, reply)
+  end
+  local received = receive(state, request, action.during)
+  journal.note_body(entry, request, received)
+  local keep = complete(state, request, received, entry, refusal, substitute)
+  if received.upload then
+    received.upload:discard()
+  end
+  return keep
+end
+
+return exchange

@@ -1,0 +1,219 @@
+-- SPDX-License-Identifier: MIT
+-- Fault plans: which request they hit, and what they make of the reply's status, headers and content.
+-- What happens on the wire is in wire.lua and exchange.lua.
+
+local body = require "body"
+local content = require "content"
+local json = require "json"
+local replies = require "replies"
+
+local faults = {}
+faults.__index = faults
+
+local function words(text)
+  local set = {}
+  for word in text:gmatch "%S+" do
+    set[word] = true
+  end
+  return set
+end
+
+local plan_keys = words "name operation method path_contains listener skip times action"
+
+local action_keys = words [[
+  delay delay_effect status effect body body_kind content_type message headers remove_headers
+  before during after lost_reply early_status drain accept reset_idle close_idle
+  cut close_notify reset stall chunk_cut unclean head_cut head_drip drip header_flood
+  informational informational_every length length_delta hold remapped_length endless
+  truncate append gzip base64 json_instead raw body_patch redirect
+  etag no_validators ignore_range bad_range
+]]
+
+local body_kinds = words "service gateway html empty token"
+
+function faults.new(folder)
+  return setmetatable({ plans = {}, folder = folder }, faults)
+end
+
+local function action_name(action)
+  local names = {}
+  for name in pairs(action) do
+    names[#names + 1] = name
+  end
+  table.sort(names)
+  return table.concat(names, "+")
+end
+
+local function given(value)
+  return value ~= nil and value ~= json.null
+end
+
+-- A test whose fault never strikes proves nothing, so misspelt plans are refused.
+local function plan_problem(plan)
+  if type(plan) ~= "table" or type(plan.action) ~= "table" or not next(plan.action) then
+    return "there is no action"
+  end
+  for key in pairs(plan) do
+    if not plan_keys[key] then
+      return "unknown key " .. tostring(key)
+    end
+  end
+  for key in pairs(plan.action) do
+    if not action_keys[key] then
+      return "unknown action " .. tostring(key)
+    end
+  end
+  local kind = plan.action.body_kind
+  return kind ~= nil and not body_kinds[kind] and "unknown body_kind" or nil
+end
+
+--- Replace the plans: true, or nil and what is wrong with the new ones.
+function faults:set(plans)
+  if type(plans) ~= "table" then
+    return nil, "an array of plans is expected"
+  end
+  for i, plan in ipairs(plans) do
+    local problem = plan_problem(plan)
+    if problem then
+      return nil, ("plan %d: %s"):format(i, problem)
+    end
+    plan.name = given(plan.name) and plan.name or action_name(plan.action)
+    plan.times = given(plan.times) and plan.times or 1
+    plan.skip = given(plan.skip) and plan.skip or 0
+  end
+  self.plans = plans
+  return true
+end
+
+function faults:clear()
+  self.plans = {}
+end
+
+local function matches(plan, facts)
+  return (not given(plan.operation) or plan.operation == facts.operation)
+    and (not given(plan.method) or plan.method == facts.method)
+    and (not given(plan.path_contains) or facts.path:find(plan.path_contains, 1, true) ~= nil)
+    and (not given(plan.listener) or plan.listener == facts.listener)
+end
+
+-- The first plan that matches and has times left; `accepting` tells plans for connections from those for requests.
+local function take(self, facts, accepting)
+  for _, plan in ipairs(self.plans) do
+    if plan.times ~= 0 and (plan.action.accept ~= nil) == accepting and matches(plan, facts) then
+      if plan.skip > 0 then
+        plan.skip = plan.skip - 1
+      else
+        plan.times = plan.times - (plan.times > 0 and 1 or 0)
+        return plan
+      end
+    end
+  end
+end
+
+--- The plan for a request, or nil.
+function faults:take(request)
+  return take(self, {
+    operation = request.operation, method = request.method, path = request.target,
+    listener = request.connection.listener.name,
+  }, false)
+end
+
+--- The plan for a new connection, or nil. Only its listener is known.
+function faults:take_connection(listener)
+  return take(self, { path = "", listener = listener.name }, true)
+end
+
+--- What is left, as JSON shows it.
+function faults:list()
+  local left = json.array {}
+  for _, plan in ipairs(self.plans) do
+    if plan.times ~= 0 then
+      left[#left + 1] = plan
+    end
+  end
+  return left
+end
+
+local bodies = {
+  service = function(status, message)
+    return replies.service(status, "InternalError", message)
+  end,
+  gateway = replies.gateway,
+  html = replies.html,
+  empty = replies.empty,
+  token = replies.token,
+}
+
+--- The reply that an action puts in the place of the real one, or nil.
+function faults.substitute(action)
+  if action.redirect then
+    local reply = replies.empty(action.redirect.status or 302)
+    reply.headers[1] = { "Location", action.redirect.location }
+    return reply
+  elseif action.json_instead then
+    return replies.gateway(200, action.message or "Internal server error")
+  elseif action.status and action.body then
+    return replies.new(action.status, action.content_type or "application/json", action.body)
+  elseif action.status then
+    local kind = action.body_kind or "gateway"
+    return bodies[kind](action.status, action.message or (kind == "token" and "invalid_client")
+      or "Internal server error")
+  end
+end
+
+local function patched(object, patch)
+  local members = json.object {}
+  local done = {}
+  local function add(name, value)
+    done[name] = true
+    if type(value) == "table" and value["$raw"] then
+      value = json.raw(value["$raw"])
+    end
+    if type(value) ~= "table" or not value["$remove"] then
+      members[#members + 1] = { name, value }
+    end
+  end
+  for _, member in ipairs(object) do
+    local new = patch[member[1]]
+    if new == nil then
+      new = member[2]
+    end
+    add(member[1], new)
+  end
+  for name, value in pairs(patch) do
+    if not done[name] then
+      add(name, value)
+    end
+  end
+  return members
+end
+
+local function filtered(self, source, command)
+  local made = content.filter(self.folder, command, source)
+  local result = body.of(made)
+  os.remove(made.path) -- it stays readable while it is open
+  return result
+end
+
+--- Change the content of a reply as the action says.
+function faults:bend(reply, action)
+  if action.body_patch and reply.object then
+    reply.object = patched(reply.object, action.body_patch)
+    reply.body = body.new(json.encode(reply.object))
+  end
+  if action.base64 then
+    reply.body = filtered(self, reply.body, "base64 -w 0")
+  end
+  if action.gzip then
+    reply.body = filtered(self, reply.body, "gzip -c -n")
+    table.insert(reply.headers, { "Content-Encoding", "gzip" })
+  end
+  if action.truncate then
+    reply.body:truncate(action.truncate)
+  end
+  if action.append then
+    reply.body:append(action.append)
+  end
+end
+
+return faults
