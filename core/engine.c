@@ -38,8 +38,7 @@ void nymbl__engine_release(nymbl_engine *engine)
         free(engine);
 }
 
-/* ---- connections ----------------------------------------------------------
- */
+/* ---- connections ---- */
 
 static nymbl_kind connections_open(nymbl_engine *engine)
 {
@@ -85,8 +84,7 @@ void nymbl__engine_handle_return(nymbl_engine *engine, CURL *easy)
     engine->idle[engine->idle_count++] = easy;
 }
 
-/* ---- lists ----------------------------------------------------------------
- */
+/* ---- lists ---- */
 
 static void waiting_append(nymbl_engine *engine, nymbl_transfer *transfer)
 {
@@ -143,8 +141,7 @@ void nymbl__engine_forget(nymbl_engine *engine, nymbl_transfer *transfer)
     engine->admit = true;
 }
 
-/* ---- the pump ---------------------------------------------------------------
- */
+/* ---- the pump ---- */
 
 static void commands_take(nymbl_engine *engine)
 {
@@ -333,8 +330,7 @@ void nymbl__engine_command(nymbl_engine *engine, nymbl_transfer *transfer,
         commands_take(engine);
 }
 
-/* ---- lifetime ---------------------------------------------------------------
- */
+/* ---- lifetime ---- */
 
 static pthread_once_t global_once = PTHREAD_ONCE_INIT;
 

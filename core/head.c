@@ -73,7 +73,9 @@ static void field_take(nymbl_transfer *transfer, const char *name,
     } else if (strcasecmp(name, "x-amzn-remapped-content-length") == 0) {
         head->remapped_length = number_parse(value);
     } else if (strcasecmp(name, "transfer-encoding") == 0) {
-        head->chunked = true;
+        head->chunked = strcasecmp(value, "chunked") == 0;
+        head->encoded =
+            head->encoded || !(head->chunked || coding_is_identity(value));
     } else if (strcasecmp(name, "content-type") == 0) {
         type_parse(head, value);
     } else if (strcasecmp(name, "content-encoding") == 0) {

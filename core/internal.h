@@ -12,8 +12,7 @@
 #pragma GCC visibility push(hidden)
 #endif
 
-/* ---- limits ---------------------------------------------------------------
- */
+/* ---- limits ---- */
 
 #define NYMBL__REPLY_MAX (8u << 20) /* JSON of a call: 100 documents */
 #define NYMBL__TOKEN_REPLY_MAX (64u << 10)
@@ -35,8 +34,7 @@
 #define NYMBL__UPLOAD_REPLY_SECONDS 120.0 /* for the reply to begin */
 #define NYMBL__FRESH_SECONDS 5L           /* idle at most, for POST, DELETE */
 
-/* ---- error.c ---------------------------------------------------------------
- */
+/* ---- error.c ---- */
 
 /* Write *err, unless it holds a failure already. Returns kind. */
 nymbl_kind nymbl__fail(nymbl_error *err, nymbl_kind kind, const char *reason);
@@ -50,8 +48,7 @@ const char *nymbl__errno_reason(int code);
 /* Count objects for nymbl_live_objects(). */
 void nymbl__live(int change);
 
-/* ---- buffer.c ---------------------------------------------------------------
- */
+/* ---- buffer.c ---- */
 
 /* Bytes in memory that are wiped when freed, and never grow past `max`. */
 typedef struct nymbl__buffer {
@@ -93,8 +90,7 @@ nymbl_kind nymbl__text_copy(char **out, const char *text);
 /* Wipe text and free it. NULL does nothing. */
 void nymbl__secret_free(char *text);
 
-/* ---- url.c ------------------------------------------------------------------
- */
+/* ---- url.c ---- */
 
 bool nymbl__url_is_https(const char *url);
 /* Whether scheme, host and port agree (RFC 6454, section 5). */
@@ -105,8 +101,7 @@ nymbl_kind nymbl__url_resolve(char **out, const char *base,
 /* Append text, percent-encoded but for RFC 3986's unreserved characters. */
 nymbl_kind nymbl__url_escape(nymbl__buffer *buffer, const char *text);
 
-/* ---- save.c -----------------------------------------------------------------
- */
+/* ---- save.c ---- */
 
 /* A file that appears as a whole or not at all. */
 typedef struct nymbl__save nymbl__save;
@@ -120,8 +115,7 @@ nymbl_kind nymbl__save_commit(nymbl__save *save, const char **reason);
 /* Remove what was written, release. NULL does nothing. */
 void nymbl__save_abandon(nymbl__save *save);
 
-/* ---- upload.c ---------------------------------------------------------------
- */
+/* ---- upload.c ---- */
 
 /* What stands around the file in a multipart body; strings are owned. */
 typedef struct nymbl__form {
@@ -146,8 +140,15 @@ int64_t nymbl__body_released(const nymbl_body *body);
 nymbl_kind nymbl__body_apply(nymbl_body *body, const nymbl__form *form,
                              CURL *easy, curl_mime **mime);
 
-/* ---- client.c ---------------------------------------------------------------
- */
+/* ---- tls.c ---- */
+
+/* Whether the peer of a transfer's TLS connection has said that nothing more
+ * comes (close_notify; RFC 8446, section 6.1). Within a callback only. */
+bool nymbl__tls_has_ended(CURL *easy);
+/* Whether bytes have come that were not read. Within a callback only. */
+bool nymbl__tls_has_pending(CURL *easy);
+
+/* ---- client.c ---- */
 
 struct nymbl_client {
     int references;
@@ -177,8 +178,7 @@ void nymbl__client_join(nymbl_client *client, nymbl_engine *engine);
 CURLcode nymbl__client_apply(const nymbl_client *client, CURL *easy,
                              const char *url);
 
-/* ---- engine.c ---------------------------------------------------------------
- */
+/* ---- engine.c ---- */
 
 /* What the owner of a transfer asks of the engine. */
 enum {
@@ -224,8 +224,7 @@ void nymbl__engine_handle_return(nymbl_engine *engine, CURL *easy);
 /* Cancel the transfers of a client that closes, and its connections. */
 void nymbl__engine_drop(nymbl_engine *engine, const nymbl_client *client);
 
-/* ---- transfer.c -------------------------------------------------------------
- */
+/* ---- transfer.c ---- */
 
 typedef enum nymbl__operation {
     NYMBL__TOKEN,
@@ -289,6 +288,7 @@ struct nymbl_transfer {
     bool sent;          /* a request went out, or part of one */
     bool sent_this_hop; /* the same, for this hop of a redirect */
     bool foreign;       /* the origin has changed: no credentials */
+    bool fresh;         /* only a new connection will do */
     int hops;
     nymbl__reply_head head;
     nymbl__buffer reply;
@@ -313,7 +313,9 @@ struct nymbl_transfer {
     /* how it ends */
     nymbl_kind failing; /* why a callback ended it */
     const char *failing_reason;
-    bool cut; /* by a callback that has seen enough of the body */
+    bool cut;      /* by a callback that has seen enough of the body */
+    bool end_told; /* TLS has told the end of a body without length */
+    bool spoilt;   /* nothing sent: the connection had bytes on it already */
     bool ended;
     nymbl_error error;
     char errors[CURL_ERROR_SIZE];
@@ -342,8 +344,7 @@ void nymbl__transfer_failing(nymbl_transfer *transfer, nymbl_kind kind,
 /* Count what moves: the owner is told after this pass. */
 void nymbl__transfer_moved(nymbl_transfer *transfer);
 
-/* ---- verdict.c --------------------------------------------------------------
- */
+/* ---- verdict.c ---- */
 
 /* The final head is complete: see whether its body is wanted. */
 void nymbl__verdict_head(nymbl_transfer *transfer);
@@ -360,8 +361,7 @@ nymbl_kind nymbl__verdict(nymbl_transfer *transfer, CURLcode code,
 /* Whether the upload or delete may have been carried out although it failed. */
 bool nymbl__verdict_is_unknown(const nymbl_transfer *transfer, nymbl_kind kind);
 
-/* ---- sniff.c ----------------------------------------------------------------
- */
+/* ---- sniff.c ---- */
 
 /* Why what came cannot be the document, or NULL. `known` is the document's
  * media type or "", `given` the reply's or "". */
@@ -369,15 +369,13 @@ const char *nymbl__sniff_type(const char *known, const char *given);
 const char *nymbl__sniff_bytes(const char *known, const char *given,
                                const char *bytes, size_t size);
 
-/* ---- head.c -----------------------------------------------------------------
- */
+/* ---- head.c ---- */
 
 /* libcurl's header callback. */
 size_t nymbl__head_line(char *data, size_t size, size_t count, void *payload);
 void nymbl__head_reset(nymbl__reply_head *head);
 
-/* ---- request.c --------------------------------------------------------------
- */
+/* ---- request.c ---- */
 
 void nymbl__request_free(nymbl__request *request);
 

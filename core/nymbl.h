@@ -369,8 +369,7 @@ NYMBL_API int64_t nymbl_body_size(const nymbl_body *body);
  */
 NYMBL_API void nymbl_body_free(nymbl_body *body);
 
-/* ---- the six calls --------------------------------------------------------
- */
+/* ---- the six calls ---- */
 
 /**
  * Start asking for an access token (RFC 6749, section 4.4.2). The reply's body
@@ -529,8 +528,7 @@ NYMBL_API nymbl_kind nymbl_delete_start(nymbl_transfer **out,
                                         const char *patient,
                                         const char *document, nymbl_error *err);
 
-/* ---- transfers ------------------------------------------------------------
- */
+/* ---- transfers ---- */
 
 /**
  * Whether something happened since a call last returned NYMBL_WAIT: bytes to

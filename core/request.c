@@ -6,8 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- parts ------------------------------------------------------------------
- */
+/* ---- parts ---- */
 
 static nymbl_kind header_add(struct curl_slist **list, const char *line)
 {
@@ -165,8 +164,7 @@ static const char *arguments_problem(const nymbl_engine *engine,
     return NULL;
 }
 
-/* ---- starting ---------------------------------------------------------------
- */
+/* ---- starting ---- */
 
 /* A transfer with all but its URL's end; *url is to be finished. */
 static nymbl_kind call_new(nymbl_transfer **out, nymbl__buffer *url,

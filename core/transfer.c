@@ -90,7 +90,13 @@ static int request_goes_out(void *payload, char *to, char *from, int to_port,
 {
     nymbl_transfer *transfer = payload;
     bool stop;
-
+    /* Bytes on a used connection that nobody has asked for: they would be taken
+     * for the reply to what goes out now, and be another document's at worst.
+     */
+    if (!transfer->sent_this_hop && nymbl__tls_has_pending(transfer->easy)) {
+        transfer->spoilt = true;
+        return CURL_PREREQFUNC_ABORT;
+    }
     (void)to;
     (void)from;
     (void)to_port;
@@ -183,6 +189,23 @@ static size_t body_arrived(char *data, size_t size, size_t count, void *payload)
     return transfer->failing == NYMBL_OK && !transfer->cut ? size : 0;
 }
 
+/* libcurl's progress callback, the last one before a connection that ended is
+ * let go. */
+static int progress_made(void *payload, curl_off_t down_total, curl_off_t down,
+                         curl_off_t up_total, curl_off_t up)
+{
+    nymbl_transfer *transfer = payload;
+    const nymbl__reply_head *head = &transfer->head;
+
+    (void)down_total;
+    (void)down;
+    (void)up_total;
+    (void)up;
+    if (head->done && head->length < 0 && !head->chunked && !transfer->end_told)
+        transfer->end_told = nymbl__tls_has_ended(transfer->easy);
+    return 0;
+}
+
 /* ---- on the wire ---- */
 
 static nymbl_kind exchange_configure(nymbl_transfer *transfer)
@@ -205,6 +228,7 @@ static nymbl_kind exchange_configure(nymbl_transfer *transfer)
     SET(CURLOPT_HTTPHEADER, headers);
     SET(CURLOPT_PREREQFUNCTION, request_goes_out);
     SET(CURLOPT_PREREQDATA, transfer);
+    SET(CURLOPT_FRESH_CONNECT, transfer->fresh ? 1L : 0L);
     SET(CURLOPT_HEADERFUNCTION, nymbl__head_line);
     SET(CURLOPT_HEADERDATA, transfer);
     SET(CURLOPT_WRITEFUNCTION, body_arrived);
@@ -226,6 +250,11 @@ static nymbl_kind exchange_configure(nymbl_transfer *transfer)
     case NYMBL__DELETE:
         SET(CURLOPT_CUSTOMREQUEST, "DELETE");
         SET(CURLOPT_MAXAGE_CONN, NYMBL__FRESH_SECONDS);
+        break;
+    case NYMBL__DOWNLOAD:
+        SET(CURLOPT_NOPROGRESS, 0L);
+        SET(CURLOPT_XFERINFOFUNCTION, progress_made);
+        SET(CURLOPT_XFERINFODATA, transfer);
         break;
     default:
         break;
@@ -265,11 +294,14 @@ void nymbl__transfer_begin(nymbl_transfer *transfer)
 
 void nymbl__transfer_unpause(nymbl_transfer *transfer)
 {
+    CURLcode code = CURLE_OK;
     int mask = CURLPAUSE_CONT;
+    bool resume;
 
     if (transfer->easy == NULL)
         return;
     nymbl__engine_lock(transfer->engine);
+    resume = transfer->send_paused;
     if (transfer->window.size <= transfer->window.max / 2)
         transfer->receive_paused = false;
     if (transfer->body == NULL || nymbl__body_can_go_on(transfer->body))
@@ -278,11 +310,26 @@ void nymbl__transfer_unpause(nymbl_transfer *transfer)
         mask |= CURLPAUSE_RECV;
     if (transfer->send_paused)
         mask |= CURLPAUSE_SEND;
+    resume = resume && !transfer->send_paused;
     nymbl__engine_unlock(transfer->engine);
-    curl_easy_pause(transfer->easy, mask);
+    /* libcurl notices the pause of a mime part only after it has sent what
+     * stood before it, and ignores an end of the pause that comes sooner: the
+     * upload would stand still. So it is paused for certain first. */
+    if (resume)
+        code = curl_easy_pause(transfer->easy, mask | CURLPAUSE_SEND);
+    if (code == CURLE_OK)
+        code = curl_easy_pause(transfer->easy, mask);
+    if (code != CURLE_OK) /* bytes that it held back are lost */
+        nymbl__transfer_abort(transfer, NYMBL_NO_MEMORY, NULL);
 }
 
 /* ---- time limits ---- */
+
+/* "100 Continue" and its like are no reply yet. */
+static bool reply_has_begun(const nymbl_transfer *transfer)
+{
+    return transfer->head.status >= 200;
+}
 
 static bool reply_is_held(const nymbl_transfer *transfer)
 {
@@ -290,7 +337,7 @@ static bool reply_is_held(const nymbl_transfer *transfer)
 
     switch (transfer->request.operation) {
     case NYMBL__UPLOAD:
-        return head->bytes > 0;
+        return reply_has_begun(transfer);
     case NYMBL__DOWNLOAD:
         return !head->done || !nymbl__verdict_is_success(transfer);
     default:
@@ -302,7 +349,7 @@ static double idle_limit(const nymbl_transfer *transfer)
 {
     double seconds = transfer->client->stall_timeout;
 
-    if (transfer->body != NULL && transfer->head.bytes == 0 &&
+    if (transfer->body != NULL && !reply_has_begun(transfer) &&
         nymbl__body_all_released(transfer->body) &&
         seconds < NYMBL__UPLOAD_REPLY_SECONDS)
         return NYMBL__UPLOAD_REPLY_SECONDS;
@@ -462,6 +509,13 @@ void nymbl__transfer_complete(nymbl_transfer *transfer, CURLcode code)
     const char *reason = NULL;
     nymbl_kind kind;
 
+    if (transfer->spoilt && !transfer->fresh &&
+        transfer->failing == NYMBL_OK) { /* nothing went out: so once more */
+        transfer->fresh = true;
+        exchange_end(transfer);
+        nymbl__transfer_begin(transfer);
+        return;
+    }
     if (transfer->request.operation == NYMBL__DOWNLOAD &&
         transfer->failing == NYMBL_OK && transfer->head.done &&
         nymbl__verdict_is_redirect(transfer->head.status)) {
@@ -502,13 +556,18 @@ nymbl_kind nymbl_transfer_wait(nymbl_transfer *transfer, double timeout)
     return NYMBL_OK;
 }
 
-/* The end as the owner is told it: NYMBL_WAIT takes the signal back. */
+/* NYMBL_WAIT, and nothing else, takes the signal back. */
+static void wait_told(nymbl_transfer *transfer, nymbl_kind kind)
+{
+    if (kind == NYMBL_WAIT)
+        transfer->signaled = false;
+}
+
+/* The end as the owner is told it. */
 static nymbl_kind ending(nymbl_transfer *transfer, nymbl_error *err)
 {
-    if (!transfer->ended) {
-        transfer->signaled = false;
+    if (!transfer->ended)
         return NYMBL_WAIT;
-    }
     if (transfer->error.kind < 0 && err != NULL)
         *err = transfer->error;
     return transfer->error.kind;
@@ -531,6 +590,7 @@ nymbl_kind nymbl_transfer_head(nymbl_transfer *transfer, nymbl_head *out,
             .content_length = nymbl__verdict_length(head),
             .content_type = head->has_type ? head->content_type : NULL,
         };
+    wait_told(transfer, kind);
     nymbl__engine_unlock(transfer->engine);
     return kind;
 }
@@ -550,10 +610,13 @@ nymbl_kind nymbl_transfer_read(nymbl_transfer *transfer, void *buf, size_t cap,
     else
         resume = transfer->receive_paused &&
                  transfer->window.size <= transfer->window.max / 2;
+    if (kind == NYMBL_OK && *got == 0 && transfer->window.size == 0)
+        kind = NYMBL_DONE;
+    wait_told(transfer, kind);
     nymbl__engine_unlock(transfer->engine);
     if (resume && !transfer->ended)
         nymbl__engine_command(transfer->engine, transfer, NYMBL__UNPAUSE);
-    return kind == NYMBL_OK && *got == 0 ? NYMBL_DONE : kind;
+    return kind;
 }
 
 nymbl_kind nymbl_transfer_result(nymbl_transfer *transfer, nymbl_error *err)
@@ -564,6 +627,7 @@ nymbl_kind nymbl_transfer_result(nymbl_transfer *transfer, nymbl_error *err)
     kind = ending(transfer, err);
     if (kind == NYMBL_OK && transfer->window.size > 0)
         kind = NYMBL_WAIT;
+    wait_told(transfer, kind);
     nymbl__engine_unlock(transfer->engine);
     return kind;
 }

@@ -25,6 +25,7 @@ struct nymbl_body {
     int64_t max;              /* bytes that may be pushed */
     nymbl_transfer *transfer; /* the one that sends it; not retained */
     bool was_sent;            /* a transfer has ended with it */
+    bool was_whole;           /* all went out, then libcurl rewound it */
     nymbl_kind problem;       /* why it cannot be sent */
     const char *problem_reason;
 };
@@ -134,8 +135,7 @@ void nymbl_body_free(nymbl_body *body)
     nymbl__live(-1);
 }
 
-/* ---- pushing ----------------------------------------------------------------
- */
+/* ---- pushing ---- */
 
 static void body_lock(nymbl_body *body)
 {
@@ -265,8 +265,7 @@ int64_t nymbl_body_size(const nymbl_body *body)
     return body->size;
 }
 
-/* ---- sending ----------------------------------------------------------------
- */
+/* ---- sending ---- */
 
 nymbl_kind nymbl__body_attach(nymbl_body *body, nymbl_transfer *transfer,
                               int64_t max, nymbl_error *err)
@@ -281,7 +280,7 @@ nymbl_kind nymbl__body_attach(nymbl_body *body, nymbl_transfer *transfer,
         return nymbl__fail(err, NYMBL_TOO_LARGE, NULL);
     nymbl__body_retain(body);
     body->max = max;
-    body->was_sent = false;
+    body->was_sent = body->was_whole = false;
     body->released = 0;
     body->transfer = transfer;
     return NYMBL_OK;
@@ -308,7 +307,7 @@ bool nymbl__body_all_released(const nymbl_body *body)
 {
     if (body->source == BODY_PUSHED)
         return body->finished && body->window.size == 0;
-    return body->released == body->size;
+    return body->was_whole || body->released == body->size;
 }
 
 /* Bytes that may go out now. Of a stated size the last one is kept back until
@@ -410,6 +409,7 @@ static int body_seek(void *payload, curl_off_t offset, int origin)
 
     if (origin != SEEK_SET || offset != 0 || !nymbl_body_can_rewind(body))
         return CURL_SEEKFUNC_CANTSEEK;
+    body->was_whole = nymbl__body_all_released(body);
     body->released = 0;
     return CURL_SEEKFUNC_OK;
 }

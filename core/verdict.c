@@ -75,8 +75,7 @@ void nymbl__verdict_first_bytes(nymbl_transfer *transfer, bool all)
         transfer->released = true;
 }
 
-/* ---- the end ----------------------------------------------------------------
- */
+/* ---- the end ---- */
 
 /* X509_V_ERR_... as OpenSSL numbers them (x509_vfy.h);
  * CURLINFO_SSL_VERIFYRESULT hands them on. */
@@ -180,6 +179,11 @@ static nymbl_kind code_failure(nymbl_transfer *transfer, CURLcode code,
     case CURLE_PEER_FAILED_VERIFICATION:
         return tls_failure(transfer, code, reason);
     case CURLE_OUT_OF_MEMORY:
+        /* what libcurl makes of a header line over its own limit */
+        if (transfer->sent_this_hop && !transfer->head.done) {
+            *reason = "head_too_long";
+            return NYMBL_PROTOCOL;
+        }
         return NYMBL_NO_MEMORY;
     default:
         *reason = "reply";
@@ -202,8 +206,7 @@ static nymbl_kind document_verify(nymbl_transfer *transfer, const char **reason)
     if (length >= 0 && got < length)
         return NYMBL_TRUNCATED;
     /* An end that neither length nor chunks nor TLS tell is no end. */
-    if (head->length < 0 && !head->chunked &&
-        !nymbl__url_is_https(transfer->request.url)) {
+    if (head->length < 0 && !head->chunked && !transfer->end_told) {
         *reason = "no_length";
         return NYMBL_TRUNCATED;
     }
@@ -242,9 +245,9 @@ nymbl_kind nymbl__verdict(nymbl_transfer *transfer, CURLcode code,
     }
     if (code != CURLE_OK)
         return code_failure(transfer, code, reason);
-    if (!head->done) {
-        *reason = "reply";
-        return NYMBL_PROTOCOL;
+    if (!head->done) { /* libcurl takes a head that was cut for a whole one */
+        *reason = "reset";
+        return NYMBL_NETWORK;
     }
     if (transfer->request.operation == NYMBL__DOWNLOAD)
         return document_verify(transfer, reason);
