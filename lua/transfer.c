@@ -151,8 +151,7 @@ int delete_start(lua_State *L)
                : 1;
 }
 
-/* ---- methods: false means "not yet, wait for news" ------------------------
- */
+/* ---- methods: false means "not yet, wait for news" ---- */
 
 /* transfer:head(): status, length or nil, content type or nil; false; or nil
  * and the failure. */

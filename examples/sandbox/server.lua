@@ -90,8 +90,9 @@ end
 
 local function accept(self, listener)
   while listener.open do
-    local accepted, why = listener.socket:accept({ nodelay = true }, nil)
-    if accepted then
+    -- raises where unlisten() closes the socket while it waits
+    local ran, accepted, why = pcall(listener.socket.accept, listener.socket, { nodelay = true }, nil)
+    if ran and accepted then
       self.accepted = self.accepted + 1
       local connection = { number = self.accepted, listener = listener, socket = accepted }
       self.loop:wrap(guard_connection, self, connection)

@@ -32,6 +32,8 @@ local function seconds_of(fields)
       check.argument(1, "datetime", ("field '%s' missing in date table"):format(name))
     elseif value ~= nil and (type(value) ~= "number" or value ~= value or math.abs(value) > 1e9) then
       check.argument(1, "datetime", ("field '%s' is not a number"):format(name))
+    elseif value ~= nil and name ~= "sec" and value % 1 ~= 0 then
+      check.argument(1, "datetime", ("field '%s' is not an integer"):format(name))
     end
   end
   return days_since_epoch(fields.year, fields.month, fields.day) * 86400
@@ -53,7 +55,7 @@ function filter.datetime(t)
     check.argument(1, "datetime", check.expected("number or table", t))
   end
   -- 0000 to 9999: what RFC 3339, section 5.6, can write
-  if not (seconds >= -62167219200 and seconds < 253402300800) then
+  if not (seconds >= -62167219200 and seconds < 253402300799.9995) then
     check.argument(1, "datetime", "out of range")
   end
   local thousandths = math.floor(seconds * 1000 + 0.5)
@@ -76,13 +78,18 @@ function filter.datetime(t)
   return setmetatable({ text .. "Z" }, datetime)
 end
 
+-- With a point, whatever the host's locale has in its place.
+local function decimal(format, value)
+  return (format:format(value):gsub("[^%w+-]", "."))
+end
+
 local function number_literal(value)
   if value ~= value or value == math.huge or value == -math.huge then return nil end
   if value % 1 == 0 and math.abs(value) < 2^63 then
     return math.type and math.type(value) == "integer" and ("%d"):format(value) or ("%.0f"):format(value)
   end
-  local short = ("%.15g"):format(value)
-  return tonumber(short) == value and short or ("%.17g"):format(value)
+  local short = decimal("%.15g", value)
+  return tonumber(short) == value and short or decimal("%.17g", value)
 end
 
 -- The literal of a value (OData 4.01, URL conventions, 5.1.1.6), or nil.

@@ -1,0 +1,217 @@
+-- SPDX-License-Identifier: MIT
+local helper = require "helper"
+
+describe("document:download()", function()
+  local client, patient, target
+
+  before_each(function()
+    helper.reset()
+    client = helper.client()
+    patient = client:patient("p 1")
+    target = helper.temporary()
+    os.execute("mkdir " .. target)
+  end)
+
+  after_each(function()
+    client:close()
+    client, patient = nil, nil
+    assert.equal(0, helper.live_objects())
+  end)
+
+  local function document_of(size, fields)
+    local wish = { patient = "p 1", size = size, content_type = "application/pdf" }
+    for name, value in pairs(fields or {}) do wish[name] = value end
+    local made = helper.admin("POST", "documents", wish)
+    return assert(patient:get(made.id)), made.sha256
+  end
+
+  -- Names in the target folder, so that nothing temporary stays.
+  local function names()
+    return helper.output("ls -A " .. helper.quote(target))
+  end
+
+  for _, size in ipairs { 0, 1, 16384, 131073, 26214400 } do
+    it(("brings %d bytes as they are, to every kind of target"):format(size), function()
+      local document, sum = document_of(size)
+      local path = target .. "/a.pdf"
+      local bytes, content_type = assert(document:download(path))
+      assert.equal(size, bytes)
+      assert.equal("application/pdf", content_type)
+      assert.equal(sum, helper.sha256(path))
+      assert.equal("a.pdf", names())
+
+      local handle = assert(io.open(path, "wb"))
+      assert.equal(size, (assert(document:download(handle))))
+      handle:close()
+      assert.equal(sum, helper.sha256(path))
+
+      handle = assert(io.open(path, "wb"))
+      local ended = 0
+      assert.equal(size, (assert(document:download(function(chunk, err)
+        assert.is_nil(err)
+        if not chunk then
+          ended = ended + 1
+          return nil
+        end
+        handle:write(chunk)
+        return 1
+      end))))
+      handle:close()
+      assert.equal(1, ended)
+      assert.equal(sum, helper.sha256(path))
+    end)
+  end
+
+  it("makes a file that others cannot read, unless told so", function()
+    local document = document_of(10)
+    assert(document:download(target .. "/a"))
+    assert.equal("600", helper.output("stat -c %a " .. target .. "/a"))
+    assert(document:download(target .. "/a", { mode = 420 })) -- 0644
+    assert.equal("644", helper.output("stat -c %a " .. target .. "/a"))
+  end)
+
+  it("keeps an existing file where overwrite is false", function()
+    local document = document_of(10)
+    helper.write_file(target .. "/a", "mine")
+    helper.admin("DELETE", "journal")
+    local bytes, err = document:download(target .. "/a", { overwrite = false })
+    assert.is_nil(bytes)
+    assert.equal("io", err.kind)
+    assert.equal("exists", err.reason)
+    assert.equal(0, err.attempts)
+    assert.equal(0, #helper.journal())
+    assert.equal("mine", helper.read_file(target .. "/a"))
+  end)
+
+  it("keeps a file that appears meanwhile where overwrite is false", function()
+    local document = document_of(3000000)
+    local bytes, err = document:download(target .. "/a", { overwrite = false, progress = function()
+      helper.write_file(target .. "/a", "mine")
+    end })
+    assert.is_nil(bytes)
+    assert.equal("io", err.kind)
+    assert.equal("exists", err.reason)
+    assert.equal("mine", helper.read_file(target .. "/a"))
+    assert.equal("a", names())
+  end)
+
+  it("follows symbolic links", function()
+    local document, sum = document_of(10)
+    os.execute(("ln -s real %s/link && mkdir %s/sub && ln -s ../link %s/sub/far"):format(target, target, target))
+    assert(document:download(target .. "/sub/far"))
+    assert.equal(sum, helper.sha256(target .. "/real"))
+    assert.equal("real", helper.output("readlink " .. target .. "/link"))
+  end)
+
+  it("leaves the target as it was where the transfer breaks", function()
+    for _, action in ipairs { { cut = 70000 }, { reset = 70000 }, { close_notify = 70000 }, { chunk_cut = 70000 },
+                              { truncate = 70000 }, { length_delta = 10 } } do
+      local document = document_of(200000)
+      helper.write_file(target .. "/a", "mine")
+      helper.faults { operation = "download", action = action }
+      local bytes, err = document:download(target .. "/a")
+      assert.is_nil(bytes)
+      assert.is_true(err.kind == "truncated" or err.kind == "network" or err.kind == "corrupt", err.kind)
+      assert.equal("mine", helper.read_file(target .. "/a"))
+      assert.equal("a", names())
+    end
+  end)
+
+  it("tells how far it is, and ends when told so", function()
+    local document = document_of(1000000)
+    local last = 0
+    assert(document:download(target .. "/a", { progress = function(done, total)
+      assert.is_true(done >= last)
+      assert.equal(1000000, total)
+      last = done
+    end }))
+    assert.equal(1000000, last)
+    os.remove(target .. "/a")
+    for _, to in ipairs { target .. "/a", function() return 1 end } do
+      local bytes, err = document:download(to, { progress = function(done) return done < 100000 end })
+      assert.is_nil(bytes)
+      assert.equal("canceled", err.kind)
+    end
+    assert.equal("", names())
+  end)
+
+  it("hands on what a sink raises, and tells a sink that it failed", function()
+    local document = document_of(100000)
+    local thrown = { "mine" }
+    local ok, err = pcall(document.download, document, function() error(thrown) end)
+    assert.is_false(ok)
+    assert.equal(thrown, err)
+    local bytes
+    bytes, err = document:download(function() return nil, "full" end)
+    assert.is_nil(bytes)
+    assert.equal("io", err.kind)
+    assert.equal("sink", err.reason)
+    helper.faults { operation = "download", action = { cut = 70000 } }
+    local told
+    bytes, err = document:download(function(chunk, why)
+      if not chunk then told = why end
+      return 1
+    end)
+    assert.is_nil(bytes)
+    assert.equal(err, told)
+  end)
+
+  it("gets a new token where the old one has died", function()
+    local document, sum = document_of(1000)
+    helper.admin("POST", "settings", { expire_tokens = true })
+    assert(document:download(target .. "/a"))
+    assert.equal(sum, helper.sha256(target .. "/a"))
+    assert.equal(2, #helper.journal("download"))
+  end)
+
+  it("finds documents with any id", function()
+    for _, id in ipairs { "two words", "it's", 'quo"te', "a/b/../c", "(1)", "100%25", "..", "é患者", "a?b#c&d=e", "+" } do
+      local made = helper.admin("POST", "documents", { patient = "p 1", id = id, content = "%PDF " .. id })
+      assert.equal(id, made.id)
+      local document = assert(patient:get(id))
+      assert.equal(id, document.id)
+      local parts = {}
+      assert(document:download(function(chunk) parts[#parts + 1] = chunk return 1 end))
+      assert.equal("%PDF " .. id, table.concat(parts))
+      assert.is_true(document:delete())
+      local _, err = patient:get(id)
+      assert.equal("not_found", err.kind)
+    end
+  end)
+
+  it("takes a connection that is there", function()
+    local document = document_of(1000)
+    helper.admin("DELETE", "journal")
+    for _ = 1, 5 do
+      assert(document:refresh())
+      assert(document:download(target .. "/a"))
+    end
+    local connections, count = {}, 0
+    for _, entry in ipairs(helper.journal()) do
+      if not connections[entry.connection] then
+        connections[entry.connection] = true
+        count = count + 1
+      end
+    end
+    assert.equal(1, count)
+  end)
+
+  it("follows a redirect without credentials to another origin", function()
+    local document, sum = document_of(1000)
+    local foreign = helper.admin("POST", "listen", { tls = "good", name = "foreign" })
+    helper.faults { operation = "download",
+                    action = { redirect = { status = 302, location = foreign.url .. "/blob/" .. document.id } } }
+    assert(document:download(target .. "/a"))
+    assert.equal(sum, helper.sha256(target .. "/a"))
+    local seen = 0
+    for _, entry in ipairs(helper.admin("GET", "journal").requests) do
+      if entry.listener == "foreign" then
+        seen = seen + 1
+        assert.is_nil(helper.header(entry, "authorization"))
+        assert.is_nil(helper.header(entry, "x-api-key"))
+      end
+    end
+    assert.equal(1, seen)
+    helper.admin("DELETE", "listen?name=foreign")
+  end)
+end)

@@ -1,0 +1,227 @@
+-- SPDX-License-Identifier: MIT
+-- What the specs share: a sandbox in its own process, and a client for it.
+
+local json = require("cjson").new()
+
+local helper = {}
+
+local root = debug.getinfo(1, "S").source:match("^@(.*)spec/helper%.lua$") or ""
+
+-- A word for the shell.
+local function quote(text)
+  return "'" .. tostring(text):gsub("'", "'\\''") .. "'"
+end
+helper.quote = quote
+
+--- Run a command; what it printed, without the last line's end.
+function helper.output(command)
+  local pipe = assert(io.popen(command, "r"))
+  local text = pipe:read("*a")
+  pipe:close()
+  return (text:gsub("\n$", ""))
+end
+
+function helper.path(name)
+  return root .. name
+end
+
+function helper.read_file(path)
+  local file = assert(io.open(path, "rb"))
+  local bytes = file:read("*a")
+  file:close()
+  return bytes
+end
+
+function helper.write_file(path, bytes)
+  local file = assert(io.open(path, "wb"))
+  assert(file:write(bytes))
+  assert(file:close())
+  return path
+end
+
+function helper.sha256(path)
+  return helper.output("sha256sum < " .. quote(path)):match("^%x+")
+end
+
+-- A folder of the run's own, taken away at its end.
+helper.folder = helper.output("mktemp -d")
+
+--- A name in that folder that was not used before.
+local names = 0
+function helper.temporary(suffix)
+  names = names + 1
+  return ("%s/%d%s"):format(helper.folder, names, suffix or "")
+end
+
+--- A file of `size` bytes that begins as a PDF does; the same ones each time.
+function helper.big_file(size)
+  local path = ("%s/big-%d.pdf"):format(helper.folder, size)
+  local there = io.open(path, "rb")
+  if there then
+    there:close()
+    return path
+  end
+  local block, state = {}, 12345
+  for i = 1, 8192 do
+    state = (state * 1103515245 + 12345) % 2147483648
+    block[i] = string.char(math.floor(state / 65536) % 256)
+  end
+  block = table.concat(block)
+  local file = assert(io.open(path, "wb"))
+  local left, number = size, 0
+  local function put(bytes)
+    bytes = bytes:sub(1, left)
+    file:write(bytes)
+    left = left - #bytes
+  end
+  put("%PDF-1.4\n")
+  while left > 0 do
+    number = number + 1
+    put(("block %d\n"):format(number)) -- so that no two blocks are the same
+    put(block)
+  end
+  file:close()
+  return path
+end
+
+-- The sandbox is started with the first spec that needs it. It ends at the end of
+-- its standard input, which is a pipe of ours: so it cannot outlive this process.
+local settings
+
+local function settings_read(path)
+  local read = {}
+  for _ = 1, 200 do
+    for line in io.lines(path) do
+      if line == "ready" then return read end
+      local name, value = line:match("^NYMBL_([%u_]+)=(.*)$")
+      if name then read[name:lower()] = value end
+    end
+    os.execute("sleep 0.05")
+  end
+  error("the sandbox did not start")
+end
+
+function helper.sandbox()
+  if not settings then
+    local path = helper.temporary(".env")
+    local pipe = assert(io.popen(("exec %s --limits off --stdin > %s"):format(
+      quote(helper.path("examples/sandbox/run")), quote(path)), "w"))
+    os.execute("while [ ! -e " .. quote(path) .. " ]; do sleep 0.01; done")
+    settings = settings_read(path)
+    settings.pipe = pipe
+  end
+  return settings
+end
+
+-- The folder goes when the process does, however busted ends.
+local guard = newproxy and newproxy(true) or setmetatable({}, {}) -- luacheck: ignore
+getmetatable(guard).__gc = function() os.execute("rm -rf " .. quote(helper.folder)) end
+if not newproxy then setmetatable(guard, getmetatable(guard)) end -- luacheck: ignore
+helper.guard = guard
+
+--- Ask the sandbox something over its admin path.
+function helper.admin(method, path, value)
+  local sandbox = helper.sandbox()
+  local body = ""
+  if value ~= nil then
+    local file = helper.write_file(helper.folder .. "/admin.json",
+      type(value) == "string" and value or json.encode(value))
+    body = " --data-binary @" .. quote(file)
+  end
+  local text = helper.output(("curl -sS --cacert %s -H %s -X %s%s %s"):format(
+    quote(sandbox.ca_file), quote("x-sandbox-key: " .. sandbox.sandbox_admin_key), method, body,
+    quote(sandbox.sandbox_admin .. "/" .. path)))
+  local reply = json.decode(text)
+  assert(type(reply) == "table" and not reply.message, text)
+  return reply
+end
+
+function helper.reset()
+  helper.admin("POST", "reset")
+  helper.admin("POST", "settings", { limits = false })
+end
+
+--- Requests the sandbox has seen since the last reset, of one operation or all
+-- but those for tokens.
+function helper.journal(operation)
+  local found = {}
+  for _, entry in ipairs(helper.admin("GET", "journal").requests) do
+    if entry.operation == operation or (not operation and entry.operation ~= "token") then
+      found[#found + 1] = entry
+    end
+  end
+  return found
+end
+
+--- Fault plans: each { operation =, action = {…}, times =, skip = }.
+function helper.faults(...)
+  helper.admin("POST", "faults", { ... })
+end
+
+function helper.stored(patient)
+  return helper.admin("GET", "documents?patient=" .. patient)
+end
+
+--- Options for a client of the sandbox; given ones replace them.
+function helper.options(given)
+  local sandbox = helper.sandbox()
+  local options = {
+    base_url = sandbox.base_url,
+    api_key = sandbox.api_key,
+    ca_file = sandbox.ca_file,
+    credentials = {
+      token_url = sandbox.token_url,
+      client_id = sandbox.client_id,
+      client_secret = sandbox.client_secret,
+      scope = sandbox.scope,
+    },
+    timeout = 60, -- no spec may hang
+  }
+  for name, value in pairs(given or {}) do options[name] = value end
+  if given and given.token then options.credentials = nil end
+  return options
+end
+
+function helper.client(given)
+  return assert(require("nymbl").client(helper.options(given)))
+end
+
+--- A bearer token that the sandbox takes.
+function helper.token()
+  local sandbox = helper.sandbox()
+  local text = helper.output(("curl -sS --cacert %s -d grant_type=client_credentials -d client_id=%s "
+    .. "-d client_secret=%s --data-urlencode scope=%s %s"):format(quote(sandbox.ca_file),
+    sandbox.client_id, sandbox.client_secret, quote(sandbox.scope), quote(sandbox.token_url)))
+  return json.decode(text).access_token
+end
+
+--- The value of a header in a journal entry, and how often it is there.
+function helper.header(entry, name)
+  local found, count = nil, 0
+  for _, pair in ipairs(entry.headers) do
+    if pair[1]:lower() == name:lower() then found, count = pair[2], count + 1 end
+  end
+  return found, count
+end
+
+--- Whether the garbage is gone and no object of the core with it.
+function helper.live_objects()
+  if jit then jit.flush() end -- luacheck: ignore (compiled traces hold objects as constants)
+  collectgarbage()
+  collectgarbage()
+  collectgarbage()
+  return require("nymbl.core").live_objects()
+end
+
+--- Descriptors of this process that are open (Linux).
+function helper.descriptors()
+  return tonumber(helper.output("ls /proc/" .. helper.pid() .. "/fd | wc -l"))
+end
+
+function helper.pid()
+  return helper.output("echo $PPID")
+end
+
+helper.json = json
+
+return helper
