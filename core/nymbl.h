@@ -66,13 +66,12 @@ typedef enum nymbl_kind {
     NYMBL_NETWORK = -12,         /**< resolve, connect, reset */
     NYMBL_TLS = -13,             /**< no verified TLS connection */
     NYMBL_TRUNCATED = -14,       /**< fewer bytes than promised */
-    NYMBL_CORRUPT =
-        -15, /**< the bytes or their number are not the document's */
-    NYMBL_PROTOCOL = -16, /**< a reply that makes no sense */
-    NYMBL_REDIRECT = -17, /**< a redirect that is not followed */
-    NYMBL_IO = -18,       /**< a local file */
-    NYMBL_CONTEXT = -19,  /**< nothing may wait here */
-    NYMBL_CANCELED = -20, /**< by the caller */
+    NYMBL_CORRUPT = -15,         /**< not the document: bytes, size, type */
+    NYMBL_PROTOCOL = -16,        /**< a reply that makes no sense */
+    NYMBL_REDIRECT = -17,        /**< a redirect that is not followed */
+    NYMBL_IO = -18,              /**< a local file */
+    NYMBL_CONTEXT = -19,         /**< nothing may wait here */
+    NYMBL_CANCELED = -20,        /**< by the caller */
 
     NYMBL_NO_MEMORY = -21,
     NYMBL_MISUSE = -22 /**< a wrong argument; `reason` names it */

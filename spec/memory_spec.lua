@@ -1,0 +1,104 @@
+-- SPDX-License-Identifier: MIT
+local helper = require "helper"
+
+local MEGABYTE = 1048576
+
+-- The interpreter that runs the specs, and its paths, for a process of its own.
+local interpreter = jit and "luajit" or "lua" .. _VERSION:match("%d.%d") -- luacheck: ignore
+
+-- Run a script in a fresh process; what it printed.
+local function run(script, ...)
+  local path = helper.write_file(helper.temporary(".lua"), script)
+  local words = { ("LUA_PATH=%s LUA_CPATH=%s %s %s"):format(helper.quote(package.path), helper.quote(package.cpath),
+    interpreter, path) }
+  for i = 1, select("#", ...) do words[#words + 1] = helper.quote((select(i, ...))) end
+  return helper.output(table.concat(words, " "))
+end
+
+local PREAMBLE = [[
+local nymbl = require "nymbl"
+local base_url, api_key, ca_file, token, what, id, path = ...
+local client = assert(nymbl.client { base_url = base_url, api_key = api_key, ca_file = ca_file, token = token,
+                                     max_upload_bytes = 300 * 1048576, timeout = 300 })
+local patient = client:patient("big")
+]]
+
+local PEAK = PREAMBLE .. [[
+local function drain(stream)
+  for chunk in stream do assert(#chunk > 0) end
+end
+if what == "download to a path" then
+  assert(patient:document(id):download(path))
+elseif what == "download to a handle" then
+  local handle = assert(io.open(path, "wb"))
+  assert(patient:document(id):download(handle))
+  handle:close()
+elseif what == "read a stream" then
+  drain(assert(patient:document(id):open()))
+elseif what == "upload a path" then
+  assert(patient:upload(path, { file_name = "big.pdf" }))
+elseif what == "upload a handle" then
+  assert(patient:upload(assert(io.open(path, "rb")), { file_name = "big.pdf" }))
+elseif what == "upload a source" then
+  local handle = assert(io.open(path, "rb"))
+  assert(patient:upload(function() return handle:read(16384) end, { file_name = "big.pdf" }))
+end
+for line in io.lines("/proc/self/status") do
+  local peak = line:match("^VmHWM:%s*(%d+)")
+  if peak then print(peak) end
+end
+]]
+
+describe("memory #memory", function()
+  local sandbox, token
+
+  setup(function()
+    helper.reset()
+    helper.admin("POST", "settings", { max_upload = 300 * MEGABYTE })
+    sandbox, token = helper.sandbox(), helper.token()
+  end)
+
+  local function peak(what, id, path)
+    return assert(tonumber(run(PEAK, sandbox.base_url, sandbox.api_key, sandbox.ca_file, token, what, id, path)))
+  end
+
+  for _, what in ipairs { "download to a path", "download to a handle", "read a stream" } do
+    it("to " .. what .. " is the same for 200 MB as for 1 MB", function()
+      local path = helper.temporary()
+      local peaks = {}
+      for i, size in ipairs { MEGABYTE, 200 * MEGABYTE } do
+        local made = helper.admin("POST", "documents", { patient = "big", size = size, content_type = "application/pdf" })
+        peaks[i] = peak(what, made.id, path)
+        helper.admin("DELETE", "documents?patient=big&id=" .. made.id)
+      end
+      os.remove(path)
+      assert.is_true(peaks[2] <= peaks[1] + 1024, ("%d kB and %d kB"):format(peaks[1], peaks[2]))
+    end)
+  end
+
+  for _, what in ipairs { "upload a path", "upload a handle", "upload a source" } do
+    it("to " .. what .. " is the same for 200 MB as for 1 MB", function()
+      local peaks = {}
+      for i, size in ipairs { MEGABYTE, 200 * MEGABYTE } do
+        local path = helper.big_file(size)
+        peaks[i] = peak(what, "", path)
+        os.remove(path)
+      end
+      assert.is_true(peaks[2] <= peaks[1] + 1024, ("%d kB and %d kB"):format(peaks[1], peaks[2]))
+    end)
+  end
+
+  it("of Lua sees no byte of a file that goes from path to service and back", function()
+    local out = run(PREAMBLE .. [[
+      collectgarbage()
+      collectgarbage("stop")
+      local before = collectgarbage("count")
+      local document = assert(patient:upload(path, { file_name = "big.pdf" }))
+      assert(document:download(path .. ".copy"))
+      print(math.floor(collectgarbage("count") - before))
+    ]], sandbox.base_url, sandbox.api_key, sandbox.ca_file, token, "", "", helper.big_file(26214400))
+    local kilobytes = assert(tonumber(out), out)
+    assert.is_true(kilobytes < 256, kilobytes .. " kB of strings and tables for 50 MB")
+    os.remove(helper.big_file(26214400) .. ".copy")
+  end)
+end)
