@@ -126,6 +126,8 @@ static nymbl_kind ring_grow(nymbl__ring *ring, size_t needed)
     if (data == NULL)
         return NYMBL_NO_MEMORY;
     nymbl__ring_peek(ring, data, size);
+    if (ring->data != NULL)
+        nymbl__wipe(ring->data, ring->capacity);
     free(ring->data);
     ring->data = data;
     ring->capacity = capacity;

@@ -393,7 +393,9 @@ void nymbl__engine_drop(nymbl_engine *engine, const nymbl_client *client)
     if (!nymbl_engine_is_own(engine) || engine->multi == NULL)
         return;
     transfers_cancel(engine, client);
-    if (engine->clients <= 1) {
+    /* what still runs is of a client that has gone on to another engine */
+    if (engine->clients <= 1 && engine->running == NULL &&
+        engine->waiting == NULL) {
         connections_close(engine);
         connections_open(engine);
     }

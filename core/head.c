@@ -13,7 +13,13 @@ void nymbl__head_reset(nymbl__reply_head *head)
 
     free(head->location);
     *head = (nymbl__reply_head){
-        .bytes = bytes, .length = -1, .remapped_length = -1, .retry_after = -1};
+        .bytes = bytes,
+        .length = -1,
+        .remapped_length = -1,
+        .retry_after = -1,
+        .range_start = -1,
+        .range_total = -1,
+    };
 }
 
 /* A whole non-negative decimal number, or -1. */
@@ -57,6 +63,54 @@ static void type_parse(nymbl__reply_head *head, const char *value)
     head->has_type = true;
 }
 
+/* A validator or date, as it came; one that is too long is none. */
+static void text_keep(char *field, const char *value)
+{
+    size_t length = strlen(value);
+
+    if (length < NYMBL__VALIDATOR_MAX)
+        memcpy(field, value, length + 1);
+}
+
+/* "bytes 5-9/10" (RFC 9110, section 14.4), the one range up to the end. */
+static void range_parse(nymbl__reply_head *head, const char *value)
+{
+    char text[NYMBL__VALIDATOR_MAX] = "";
+    char *dash, *slash;
+    int64_t start, last, total;
+
+    text_keep(text, value);
+    dash = strchr(text, '-');
+    slash = strchr(text, '/');
+    if (strncasecmp(text, "bytes ", 6) != 0 || dash == NULL || slash == NULL)
+        return;
+    *dash = *slash = '\0';
+    start = number_parse(text + 6);
+    last = number_parse(dash + 1);
+    total = number_parse(slash + 1);
+    if (start < 0 || total < 0 || last != total - 1)
+        return;
+    head->range_start = start;
+    head->range_total = total;
+}
+
+const char *nymbl__head_validator(const nymbl__reply_head *head)
+{
+    size_t length = strlen(head->etag);
+    time_t modified, date;
+
+    if (length >= 2 && head->etag[0] == '"' && head->etag[length - 1] == '"')
+        return head->etag;
+    if (length > 0) /* a weak one says that bytes may differ */
+        return NULL;
+    modified = curl_getdate(head->modified, NULL);
+    date = curl_getdate(head->date, NULL);
+    /* strong where it could not have changed again in that second (8.8.2.2) */
+    if (modified != -1 && date != -1 && difftime(date, modified) >= 1)
+        return head->modified;
+    return NULL;
+}
+
 /* A coding other than none, where none was asked for. */
 static bool coding_is_identity(const char *value)
 {
@@ -80,6 +134,14 @@ static void field_take(nymbl_transfer *transfer, const char *name,
         type_parse(head, value);
     } else if (strcasecmp(name, "content-encoding") == 0) {
         head->encoded = head->encoded || !coding_is_identity(value);
+    } else if (strcasecmp(name, "content-range") == 0) {
+        range_parse(head, value);
+    } else if (strcasecmp(name, "etag") == 0) {
+        text_keep(head->etag, value);
+    } else if (strcasecmp(name, "last-modified") == 0) {
+        text_keep(head->modified, value);
+    } else if (strcasecmp(name, "date") == 0) {
+        text_keep(head->date, value);
     } else if (strcasecmp(name, "retry-after") == 0) {
         head->retry_after = retry_after_parse(value);
     } else if (strcasecmp(name, "x-amzn-errortype") == 0) {

@@ -101,17 +101,51 @@ nymbl_kind nymbl__url_resolve(char **out, const char *base,
 /* Append text, percent-encoded but for RFC 3986's unreserved characters. */
 nymbl_kind nymbl__url_escape(nymbl__buffer *buffer, const char *text);
 
+/* ---- part.c ---- */
+
+/* What is kept beside a path of an interrupted download. */
+typedef struct nymbl__part {
+    int fd;
+    char *path;
+    char *note; /* path of the file that says what it is a part of */
+    char *url;
+    int64_t size; /* bytes that may be gone on from */
+    char validator[NYMBL__VALIDATOR_MAX];
+    bool noted; /* it can be gone on from another time */
+} nymbl__part;
+
+/* Open or begin a part. NYMBL_DONE: none can be kept here (a link, somebody
+ * else's file, one that another process writes). */
+nymbl_kind nymbl__part_open(nymbl__part *part, const char *target,
+                            const char *url);
+/* Begin from the first byte, under a validator, or under none: then nothing is
+ * kept. False where the file cannot be emptied. */
+bool nymbl__part_restart(nymbl__part *part, const char *validator);
+/* Close and release; the files stay. */
+void nymbl__part_free(nymbl__part *part);
+
 /* ---- save.c ---- */
 
 /* A file that appears as a whole or not at all. */
 typedef struct nymbl__save nymbl__save;
 
+/* `resume_url`: keep a part of this document; NULL: keep none. */
 nymbl_kind nymbl__save_open(nymbl__save **out, const char *path, unsigned mode,
-                            bool overwrite, nymbl_error *err);
+                            bool overwrite, const char *resume_url,
+                            nymbl_error *err);
+/* Bytes of a part that are there, and the validator to ask for the rest under.
+ */
+int64_t nymbl__save_offset(const nymbl__save *save);
+const char *nymbl__save_validator(const nymbl__save *save);
+/* The document comes from its first byte, under a validator or NULL. */
+nymbl_kind nymbl__save_restart(nymbl__save *save, const char *validator,
+                               const char **reason);
 nymbl_kind nymbl__save_write(nymbl__save *save, const void *data, size_t size,
                              const char **reason);
 /* Flush, name, release. */
 nymbl_kind nymbl__save_commit(nymbl__save *save, const char **reason);
+/* Release; what was written stays where it can be gone on from. */
+void nymbl__save_suspend(nymbl__save *save);
 /* Remove what was written, release. NULL does nothing. */
 void nymbl__save_abandon(nymbl__save *save);
 
@@ -258,7 +292,12 @@ typedef struct nymbl__reply_head {
     int64_t length;          /* Content-Length, or -1 */
     int64_t remapped_length; /* x-amzn-Remapped-Content-Length, or -1 */
     double retry_after;
+    int64_t range_start; /* of Content-Range, or -1 */
+    int64_t range_total;
     char content_type[NYMBL__TYPE_MAX];
+    char etag[NYMBL__VALIDATOR_MAX];
+    char modified[NYMBL__VALIDATOR_MAX]; /* Last-Modified */
+    char date[NYMBL__VALIDATOR_MAX];
     char *location;
 } nymbl__reply_head;
 
@@ -299,6 +338,8 @@ struct nymbl_transfer {
     int64_t body_sent; /* of a body that was let go */
     int64_t received;  /* on hops before */
     int64_t hop_received;
+    bool range_asked;     /* of a part's rest */
+    int64_t resumed_from; /* bytes of a part the reply goes on from */
 
     bool receive_paused;
     bool send_paused;
@@ -374,6 +415,8 @@ const char *nymbl__sniff_bytes(const char *known, const char *given,
 /* libcurl's header callback. */
 size_t nymbl__head_line(char *data, size_t size, size_t count, void *payload);
 void nymbl__head_reset(nymbl__reply_head *head);
+/* A validator strong enough to go on under (RFC 9110, section 8.8), or NULL. */
+const char *nymbl__head_validator(const nymbl__reply_head *head);
 
 /* ---- request.c ---- */
 

@@ -321,7 +321,7 @@ nymbl_kind nymbl_list_start(nymbl_transfer **out, nymbl_engine *engine,
         nymbl__buffer_free(&url);
         if (kind == NYMBL_OK)
             kind = nymbl__buffer_puts(&url, resolved);
-        free(resolved);
+        nymbl__secret_free(resolved);
         return call_start(out, &url, token, kind, err);
     }
     kind = pair_append(&url, &separator, "$filter", options->filter);
@@ -351,6 +351,24 @@ nymbl_kind nymbl_get_start(nymbl_transfer **out, nymbl_engine *engine,
     return kind < 0 ? kind : call_start(out, &url, token, NYMBL_OK, err);
 }
 
+/* Ask for the rest of a part, if what it is a part of is still the same. */
+static nymbl_kind range_add(nymbl_transfer *transfer)
+{
+    int64_t offset = nymbl__save_offset(transfer->save);
+    char range[48];
+    nymbl_kind kind;
+
+    if (offset == 0 || (transfer->has_size && offset >= transfer->size))
+        return NYMBL_OK;
+    snprintf(range, sizeof(range), "Range: bytes=%lld-", (long long)offset);
+    kind = header_add(&transfer->request.headers, range);
+    if (kind == NYMBL_OK)
+        kind = secret_add(&transfer->request.headers,
+                          "If-Range: ", nymbl__save_validator(transfer->save));
+    transfer->range_asked = true;
+    return kind;
+}
+
 nymbl_kind nymbl_download_start(nymbl_transfer **out, nymbl_engine *engine,
                                 nymbl_client *client, const char *token,
                                 const char *patient, const char *document,
@@ -376,13 +394,15 @@ nymbl_kind nymbl_download_start(nymbl_transfer **out, nymbl_engine *engine,
     kind = nymbl__buffer_puts(&url, "/$value");
     if (kind == NYMBL_OK && options->path != NULL) {
         kind = nymbl__save_open(&(*out)->save, options->path, options->mode,
-                                !options->no_overwrite, err);
+                                !options->no_overwrite,
+                                options->resume ? url.data : NULL, err);
         if (kind < 0) {
             nymbl__buffer_free(&url);
             nymbl__transfer_release(*out);
             *out = NULL;
             return kind;
         }
+        kind = range_add(*out);
     }
     return call_start(out, &url, token, kind, err);
 }

@@ -18,6 +18,8 @@ struct nymbl__save {
     int fd;
     unsigned mode;
     bool overwrite;
+    bool resumes; /* `part` is used in place of a temporary file */
+    nymbl__part part;
 };
 
 /* Length of the part of a path before its last name, slash included. */
@@ -102,8 +104,20 @@ static nymbl_kind temporary_open(nymbl__save *save, const char **reason)
     return NYMBL_OK;
 }
 
+/* The struct and what it holds, no file. */
+static void save_free(nymbl__save *save)
+{
+    if (save->fd >= 0 && !save->resumes)
+        close(save->fd);
+    nymbl__part_free(&save->part);
+    free(save->temporary);
+    free(save->target);
+    free(save);
+}
+
 nymbl_kind nymbl__save_open(nymbl__save **out, const char *path, unsigned mode,
-                            bool overwrite, nymbl_error *err)
+                            bool overwrite, const char *resume_url,
+                            nymbl_error *err)
 {
     const char *reason = NULL;
     nymbl__save *save = calloc(1, sizeof(*save));
@@ -112,7 +126,7 @@ nymbl_kind nymbl__save_open(nymbl__save **out, const char *path, unsigned mode,
     *out = NULL;
     if (save == NULL)
         return nymbl__fail(err, NYMBL_NO_MEMORY, NULL);
-    save->fd = -1;
+    save->fd = save->part.fd = -1;
     save->mode = mode != 0 ? mode : 0600;
     save->overwrite = overwrite;
     kind = nymbl__text_copy(&save->target, path);
@@ -122,7 +136,12 @@ nymbl_kind nymbl__save_open(nymbl__save **out, const char *path, unsigned mode,
         kind = NYMBL_IO;
         reason = *path == '\0' ? "not_found" : "directory";
     }
-    if (kind == NYMBL_OK)
+    if (kind == NYMBL_OK && resume_url != NULL) {
+        kind = nymbl__part_open(&save->part, save->target, resume_url);
+        save->resumes = kind == NYMBL_OK;
+        save->fd = save->part.fd;
+    }
+    if (kind >= 0 && !save->resumes)
         kind = temporary_open(save, &reason);
     if (kind < 0) {
         nymbl__save_abandon(save);
@@ -130,6 +149,25 @@ nymbl_kind nymbl__save_open(nymbl__save **out, const char *path, unsigned mode,
     }
     *out = save;
     return NYMBL_OK;
+}
+
+int64_t nymbl__save_offset(const nymbl__save *save)
+{
+    return save->part.size;
+}
+
+const char *nymbl__save_validator(const nymbl__save *save)
+{
+    return save->part.validator;
+}
+
+nymbl_kind nymbl__save_restart(nymbl__save *save, const char *validator,
+                               const char **reason)
+{
+    if (!save->resumes || nymbl__part_restart(&save->part, validator))
+        return NYMBL_OK;
+    *reason = nymbl__errno_reason(errno);
+    return NYMBL_IO;
 }
 
 nymbl_kind nymbl__save_write(nymbl__save *save, const void *data, size_t size,
@@ -176,12 +214,13 @@ static void folder_flush(const char *path)
  * without links get the weaker test. */
 static int name_give(const nymbl__save *save)
 {
+    const char *from = save->resumes ? save->part.path : save->temporary;
     struct stat status;
 
     if (save->overwrite)
-        return rename(save->temporary, save->target);
-    if (link(save->temporary, save->target) == 0) {
-        unlink(save->temporary);
+        return rename(from, save->target);
+    if (link(from, save->target) == 0) {
+        unlink(from);
         return 0;
     }
     if (errno != EPERM && errno != ENOTSUP && errno != ENOSYS &&
@@ -191,7 +230,7 @@ static int name_give(const nymbl__save *save)
         errno = EEXIST;
         return -1;
     }
-    return rename(save->temporary, save->target);
+    return rename(from, save->target);
 }
 
 nymbl_kind nymbl__save_commit(nymbl__save *save, const char **reason)
@@ -200,7 +239,7 @@ nymbl_kind nymbl__save_commit(nymbl__save *save, const char **reason)
 
     if (failed == 0)
         failed = fsync(save->fd);
-    if (failed == 0) {
+    if (failed == 0 && !save->resumes) { /* a part stays locked till the end */
         failed = close(save->fd);
         save->fd = -1;
     }
@@ -212,21 +251,36 @@ nymbl_kind nymbl__save_commit(nymbl__save *save, const char **reason)
         return NYMBL_IO;
     }
     folder_flush(save->target);
+    if (save->resumes)
+        unlink(save->part.note);
     free(save->temporary);
     save->temporary = NULL;
-    nymbl__save_abandon(save);
+    save_free(save);
     return NYMBL_OK;
+}
+
+void nymbl__save_suspend(nymbl__save *save)
+{
+    struct stat status;
+
+    if (save == NULL)
+        return;
+    if (save->resumes && (save->part.noted || save->part.size > 0) &&
+        fstat(save->fd, &status) == 0 && status.st_size > 0)
+        save_free(save);
+    else
+        nymbl__save_abandon(save);
 }
 
 void nymbl__save_abandon(nymbl__save *save)
 {
     if (save == NULL)
         return;
-    if (save->fd >= 0)
-        close(save->fd);
     if (save->temporary != NULL)
         unlink(save->temporary);
-    free(save->temporary);
-    free(save->target);
-    free(save);
+    if (save->resumes) {
+        unlink(save->part.note);
+        unlink(save->part.path);
+    }
+    save_free(save);
 }

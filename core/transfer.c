@@ -29,10 +29,26 @@ nymbl_kind nymbl__transfer_new(nymbl_transfer **out, nymbl_engine *engine,
     return NYMBL_OK;
 }
 
+/* Whether what was saved so far is worth keeping: it was interrupted, not
+ * wrong. */
+static bool part_is_good(const nymbl_transfer *transfer)
+{
+    switch (transfer->error.kind) {
+    case NYMBL_CORRUPT:
+    case NYMBL_PROTOCOL:
+        return false;
+    default:
+        return transfer->error.status != 416;
+    }
+}
+
 /* What only an exchange on the wire needs. */
 static void exchange_release(nymbl_transfer *transfer)
 {
-    nymbl__save_abandon(transfer->save);
+    if (part_is_good(transfer))
+        nymbl__save_suspend(transfer->save);
+    else
+        nymbl__save_abandon(transfer->save);
     transfer->save = NULL;
     if (transfer->body != NULL)
         nymbl__body_detach(transfer->body);
@@ -134,7 +150,8 @@ static void document_append(nymbl_transfer *transfer, const char *data,
     nymbl_kind kind;
 
     if (transfer->has_size &&
-        transfer->hop_received + (int64_t)size > transfer->size) {
+        transfer->resumed_from + transfer->hop_received + (int64_t)size >
+            transfer->size) {
         nymbl__transfer_failing(transfer, NYMBL_CORRUPT, "size");
         return;
     }
@@ -573,6 +590,14 @@ static nymbl_kind ending(nymbl_transfer *transfer, nymbl_error *err)
     return transfer->error.kind;
 }
 
+/* Bytes of the document, a part that was there included; or -1. */
+static int64_t whole_length(const nymbl_transfer *transfer)
+{
+    int64_t length = nymbl__verdict_length(&transfer->head);
+
+    return length < 0 ? length : transfer->resumed_from + length;
+}
+
 nymbl_kind nymbl_transfer_head(nymbl_transfer *transfer, nymbl_head *out,
                                nymbl_error *err)
 {
@@ -587,7 +612,7 @@ nymbl_kind nymbl_transfer_head(nymbl_transfer *transfer, nymbl_head *out,
     if (kind == NYMBL_OK)
         *out = (nymbl_head){
             .status = head->status,
-            .content_length = nymbl__verdict_length(head),
+            .content_length = whole_length(transfer),
             .content_type = head->has_type ? head->content_type : NULL,
         };
     wait_told(transfer, kind);
@@ -647,6 +672,7 @@ void nymbl_transfer_counts(nymbl_transfer *transfer, nymbl_counts *out)
                          ? nymbl__body_released(transfer->body)
                          : transfer->body_sent,
         .body_received = transfer->hop_received,
+        .resumed_from = transfer->resumed_from,
     };
     nymbl__engine_unlock(transfer->engine);
 }

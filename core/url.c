@@ -59,6 +59,18 @@ static bool host_is_loopback(const char *host)
     return octets[0] == 127;
 }
 
+/* Whether a name in a path is "." or "..". */
+static bool path_has_dots(const char *path)
+{
+    for (const char *at = strchr(path, '/'); at != NULL; at = strchr(at, '/')) {
+        size_t length = strcspn(++at, "/");
+
+        if (length > 0 && length <= 2 && strspn(at, ".") >= length)
+            return true;
+    }
+    return false;
+}
+
 const char *nymbl_url_problem(const char *url, bool allow_http)
 {
     const char *problem = NULL;
@@ -77,14 +89,15 @@ const char *nymbl_url_problem(const char *url, bool allow_http)
         return "must have no query or fragment";
     if (strchr(url, '@') != NULL)
         return "must hold no user name or password";
-    parsed = url_parse(url);
+    /* libcurl passes over a third slash */
+    parsed = strstr(url, ":///") != NULL ? NULL : url_parse(url);
     if (parsed == NULL)
         return "is not a valid URL";
     host = url_part(parsed, CURLUPART_HOST, 0);
     path = url_part(parsed, CURLUPART_PATH, 0);
     if (host == NULL || path == NULL)
         problem = "is not a valid URL";
-    else if (strstr(path, "/../") != NULL || strstr(path, "/./") != NULL)
+    else if (path_has_dots(path))
         problem = "must have no . or .. in its path";
     else if (!nymbl__url_is_https(url) &&
              !(allow_http && host_is_loopback(host)))

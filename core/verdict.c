@@ -15,6 +15,8 @@ bool nymbl__verdict_is_success(const nymbl_transfer *transfer)
     case NYMBL__UPLOAD: /* 200 or 201: the guide does not say which */
     case NYMBL__DELETE:
         return status >= 200 && status <= 299;
+    case NYMBL__DOWNLOAD:
+        return status == 200 || (status == 206 && transfer->range_asked);
     default:
         return status == 200;
     }
@@ -36,6 +38,36 @@ int64_t nymbl__verdict_length(const nymbl__reply_head *head)
     return head->length >= 0 ? head->length : head->remapped_length;
 }
 
+/* A part goes on only where the rest is of the same document as its beginning:
+ * the range that was asked for, under the validator it was asked under. */
+static void part_check(nymbl_transfer *transfer)
+{
+    const nymbl__reply_head *head = &transfer->head;
+    const char *reason = NULL;
+    nymbl_kind kind;
+
+    if (head->status == 206) {
+        const char *validator = nymbl__save_validator(transfer->save);
+
+        transfer->resumed_from = nymbl__save_offset(transfer->save);
+        if (head->range_start != transfer->resumed_from ||
+            (head->length >= 0 &&
+             head->length != head->range_total - head->range_start) ||
+            (head->etag[0] != '\0' && *validator == '"' &&
+             strcmp(head->etag, validator) != 0))
+            nymbl__transfer_failing(transfer, NYMBL_PROTOCOL, "range");
+        else if (transfer->has_size && head->range_total != transfer->size)
+            nymbl__transfer_failing(transfer, NYMBL_CORRUPT, "size");
+        transfer->released = true; /* the first bytes were seen last time */
+        transfer->sniffed = NYMBL__SNIFF;
+        return;
+    }
+    kind = nymbl__save_restart(transfer->save, nymbl__head_validator(head),
+                               &reason);
+    if (kind < 0)
+        nymbl__transfer_failing(transfer, kind, reason);
+}
+
 void nymbl__verdict_head(nymbl_transfer *transfer)
 {
     nymbl__reply_head *head = &transfer->head;
@@ -55,7 +87,10 @@ void nymbl__verdict_head(nymbl_transfer *transfer)
         return;
     if (nymbl__sniff_type(transfer->known_type, head->content_type) != NULL)
         nymbl__transfer_failing(transfer, NYMBL_CORRUPT, "type");
-    if (transfer->has_size && length >= 0 && length != transfer->size)
+    if (transfer->save != NULL)
+        part_check(transfer);
+    if (transfer->has_size && length >= 0 &&
+        transfer->resumed_from + length != transfer->size)
         nymbl__transfer_failing(transfer, NYMBL_CORRUPT, "size");
 }
 
@@ -211,7 +246,10 @@ static nymbl_kind document_verify(nymbl_transfer *transfer, const char **reason)
         return NYMBL_TRUNCATED;
     }
     if ((length >= 0 && got != length) ||
-        (transfer->has_size && got != transfer->size)) {
+        (transfer->has_size &&
+         transfer->resumed_from + got != transfer->size) ||
+        (head->status == 206 &&
+         transfer->resumed_from + got != head->range_total)) {
         *reason = "size";
         return NYMBL_CORRUPT;
     }

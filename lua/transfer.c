@@ -108,7 +108,7 @@ int get_start(lua_State *L)
 }
 
 /* core.download(client, token, patient, document, path, mode, no_overwrite,
- * content_type, size, progress) */
+ * content_type, size, progress, resume) */
 int download_start(lua_State *L)
 {
     nymbl_client *client = client_check(L, 1);
@@ -123,6 +123,7 @@ int download_start(lua_State *L)
         .has_size = !lua_isnoneornil(L, 9),
         .size = (int64_t)luaL_optnumber(L, 9, 0),
         .progress = lua_toboolean(L, 10),
+        .resume = lua_toboolean(L, 11),
     };
     nymbl_engine *engine = engine_get(L);
     transfer_ud *self = transfer_new(L);
@@ -280,7 +281,7 @@ static int transfer_body(lua_State *L)
 }
 
 /* transfer:counts(): whether it was sent, bytes of the document sent, bytes of
- * the reply's body received */
+ * the reply's body received, bytes of a part it went on from */
 static int transfer_counts(lua_State *L)
 {
     nymbl_counts counts;
@@ -289,7 +290,8 @@ static int transfer_counts(lua_State *L)
     lua_pushboolean(L, counts.sent);
     push_size(L, counts.body_sent);
     push_size(L, counts.body_received);
-    return 3;
+    push_size(L, counts.resumed_from);
+    return 4;
 }
 
 /* transfer:cancel(kind, reason): kind is "canceled", "timeout" or "io"; reason

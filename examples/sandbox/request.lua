@@ -147,7 +147,11 @@ end
 --- The whole body, or nil if it is longer than `bound` or broke off.
 function request:text(bound)
   local pieces = {}
-  for piece in self.next_piece, self do
+  while true do
+    local piece = self:next_piece()
+    if not piece then
+      break
+    end
     if self.body_bytes > bound then
       return nil
     end

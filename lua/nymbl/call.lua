@@ -92,12 +92,14 @@ end
 -- @tparam table options `timeout` at least
 -- @tparam table steps `start` and `drive`; `keep`: a transfer that went well is
 --   left open; `need`: seconds the token must still live; `replay`: a function
---   that makes a second request possible, or says that none is
+--   that makes a second request possible, or says that none is; `again`: whether
+--   an error is one that a second request, from the start, may mend
 -- @return true and what `drive` gave besides, or nil and an error
 function call.perform(env, operation, options, steps)
   local timeout = options.timeout or env.timeout
   local deadline = timeout and wait.now() + timeout
   local attempts, stale = 0, nil
+  local repeated = false
   local refused -- a 401 for which there may be no better token
   while true do
     local bearer, err = env.token(deadline, stale, steps.need)
@@ -123,10 +125,12 @@ function call.perform(env, operation, options, steps)
       return true, a, b
     end
     transfer:close()
-    if err.status ~= 401 or stale or not (not steps.replay or steps.replay()) then
-      return nil, err
+    if steps.again and not repeated and steps.again(err) then
+      repeated = true
+    else
+      if err.status ~= 401 or stale or (steps.replay and not steps.replay()) then return nil, err end
+      stale, refused = bearer, err
     end
-    stale, refused = bearer, err
   end
 end
 

@@ -8,15 +8,16 @@ local check = {}
 -- Where our own functions come from: "@…/nymbl/check.lua" without the file.
 local own = debug.getinfo(1, "S").source:match("^(.*)check%.lua$")
 
--- The caller is the first function up the stack that is none of ours, however
--- many of ours stand in between.
+-- The caller is the first Lua function up the stack that is none of ours, however
+-- many of ours, and C functions such as pcall, stand in between.
 local function caller_level()
   local level = 3
   while true do
     local info = debug.getinfo(level, "S")
     if not info then return 0 end
     local source = info.source
-    if not own or not (source:sub(1, #own) == own or source == own:sub(1, -2) .. ".lua") then
+    local is_own = own and (source:sub(1, #own) == own or source == own:sub(1, -2) .. ".lua")
+    if info.what ~= "C" and not is_own then
       return level - 1 -- as seen from the function that calls error()
     end
     level = level + 1

@@ -165,6 +165,11 @@ local function known_size(state, options)
   return size >= 0 and size % 1 == 0 and size < 2^53 and size or nil
 end
 
+-- The service would not go on from the part, which is gone now: so from the start.
+local function part_was_refused(err)
+  return err.status == 416 or err.reason == "range"
+end
+
 local DOWNLOAD_OPTIONS = {
   timeout = check.seconds,
   progress = check["function"],
@@ -176,7 +181,8 @@ local DOWNLOAD_OPTIONS = {
 
 --- Download the bytes.
 -- @param destination a path, a file handle opened for writing, or an LTN12 sink
--- @tab[opt] options `progress(done, total)`, `mode`, `overwrite`, `check_size`, `timeout`
+-- @tab[opt] options `progress(done, total)`, `mode`, `overwrite`, `resume` (a path
+--   only), `check_size`, `timeout`
 -- @treturn[1] integer bytes written
 -- @treturn[1] string content type, or nil
 -- @treturn[2] nil; a path is as it was
@@ -194,9 +200,10 @@ function methods.download(self, destination, options)
     start = function(bearer)
       return core.download(env.client, bearer, state[2], state[3], to.path, options.mode,
         options.overwrite == false, known_type(state), known_size(state, options),
-        options.progress ~= nil)
+        options.progress ~= nil, options.resume)
     end,
     drive = to.drive(options.progress),
+    again = part_was_refused,
   })
   if not ok then
     if to.failed then to.failed(bytes) end

@@ -38,35 +38,29 @@ local UPLOAD_OPTIONS = {
 }
 
 -- Push what the source has and tell how far it is, between waits.
-local function push_and_wait(from, options, limit)
-  return function(transfer, deadline)
-    local filling, told = from.fill ~= nil, -1
-    while true do
-      local done, err = transfer:result()
-      if done == nil then return nil, err end
-      if filling and not done then
-        local state, problem = from.fill()
-        if not state then
-          transfer:cancel("io", "source")
-          return nil, problem
-        end
-        filling = state ~= "end"
+local function push_and_wait(from, options, transfer, deadline)
+  local filling, told = from.fill ~= nil, -1
+  while true do
+    local done, err = transfer:result()
+    if done == nil then return nil, err end
+    if filling and not done then
+      local state, problem = from.fill()
+      if not state then
+        transfer:cancel("io", "source")
+        return nil, problem
       end
-      local _, sent = transfer:counts()
-      if options.progress and sent ~= told then
-        told = sent
-        if options.progress(sent, from.body:size()) == false then
-          transfer:cancel("canceled", "progress")
-        end
-      end
-      if done then return true end
-      if transfer:news() then
-        -- canceled, or already further: look again
-      else
-        call.wait_for(transfer, deadline)
+      filling = state ~= "end"
+    end
+    local _, sent = transfer:counts()
+    if options.progress and sent ~= told then
+      told = sent
+      if options.progress(sent, from.body:size()) == false then
+        transfer:cancel("canceled", "progress")
       end
     end
-  end, limit
+    if done then return true end
+    call.wait_for(transfer, deadline)
+  end
 end
 
 -- The media type, where it can be known without reading a pushed source.
@@ -124,7 +118,7 @@ function methods.upload(self, what, options)
         options.document_type, options.description, from.replays, options.progress ~= nil)
     end,
     drive = function(transfer, deadline)
-      local done, err = push_and_wait(from, options)(transfer, deadline)
+      local done, err = push_and_wait(from, options, transfer, deadline)
       if not done then return nil, err end
       return call.read_json(function(reply)
         return document.adopt(env, state[2], reply)

@@ -158,7 +158,8 @@ function source.open(value, size)
   local stream = core.state(value, "nymbl.stream")
   if stream then
     if stream[0] then return nil, "closed stream" end
-    return from_function(value, size or stream.size)
+    -- the bytes that nobody has read yet
+    return from_function(value, size or stream.size and stream.size - stream[8])
   elseif kind == "table" then
     if type(value.data) == "string" then return from_bytes(value.data) end
     if value.data ~= nil then return nil, "field 'data': " .. check.expected("string", value.data) end

@@ -78,6 +78,7 @@ end
 local function take(state, last)
   local piece = state[3]:sub(state[4], last)
   state[4] = state[4] + #piece
+  state[8] = state[8] + #piece
   return piece
 end
 
@@ -114,7 +115,7 @@ local function read_bytes(state, count)
     if more == nil then return nil, err end
     if not more then return pieces and table.concat(pieces) or nil end
     if left == 0 then return "" end
-    local piece = take(state, state[4] + left - 1)
+    local piece = take(state, math.min(state[4] + left - 1, #state[3])) -- LuaJIT's sub() takes 32 bits
     left = left - #piece
     if left == 0 and not pieces then return piece end
     pieces = pieces or {}
@@ -126,7 +127,7 @@ end
 -- A reader for a format, or nil where it is none (`io`'s, with or without `*`).
 local function reader(format)
   if type(format) == "number" then
-    if format ~= format or format < 0 or format % 1 ~= 0 then return nil end
+    if format % 1 ~= 0 or format < 0 or format > 2^53 then return nil end
     return function(state) return read_bytes(state, format) end
   elseif type(format) ~= "string" then
     return nil
@@ -154,7 +155,10 @@ end
 -- the transfer broke, the error.
 local function results(state, list, i, count)
   local value, err = list[i](state)
-  if value == nil then return nil, err end
+  if value == nil then
+    if err then return nil, err end
+    return nil
+  end
   if i == count then return value end
   return value, results(state, list, i + 1, count)
 end

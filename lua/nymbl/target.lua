@@ -10,8 +10,8 @@ local target = {}
 -- Tell how far it is; false from the function ends the transfer.
 local function report(progress, transfer)
   local _, length = transfer:head()
-  local _, _, received = transfer:counts()
-  if progress(received, length or nil) == false then
+  local _, _, received, before = transfer:counts()
+  if progress(before + received, length or nil) == false then
     transfer:cancel("canceled", "progress")
   end
 end
@@ -19,8 +19,8 @@ end
 -- What a download that went well gives.
 local function finished(transfer)
   local _, _, content_type = transfer:head()
-  local _, _, received = transfer:counts()
-  return true, received, content_type
+  local _, _, received, before = transfer:counts()
+  return true, before + received, content_type
 end
 
 -- Into a path: the core does it all.

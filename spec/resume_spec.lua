@@ -1,0 +1,222 @@
+-- SPDX-License-Identifier: MIT
+local helper = require "helper"
+
+local SIZE = 300000
+
+describe("document:download() with resume", function()
+  local client, patient, folder, path
+
+  before_each(function()
+    helper.reset()
+    client = helper.client()
+    patient = client:patient("12345")
+    folder = helper.temporary()
+    os.execute("mkdir " .. folder)
+    path = folder .. "/a.pdf"
+  end)
+
+  after_each(function()
+    client:close()
+    client, patient = nil, nil
+    assert.equal(0, helper.live_objects())
+  end)
+
+  local function document_of(fields)
+    local wish = { patient = "12345", size = SIZE, content_type = "application/pdf" }
+    for name, value in pairs(fields or {}) do wish[name] = value end
+    local made = helper.admin("POST", "documents", wish)
+    return assert(patient:get(made.id)), made.sha256
+  end
+
+  local function names()
+    return helper.output("ls -A " .. helper.quote(folder))
+  end
+
+  -- Break a download in the middle; the headers of the next one, which must go well.
+  local function interrupted(document, action)
+    action = action or {}
+    action.cut = 200000
+    helper.faults { operation = "download", action = action }
+    local bytes, err = document:download(path, { resume = true })
+    assert.is_nil(bytes)
+    assert.equal("truncated", err.kind)
+    assert.is_nil(io.open(path))
+    helper.admin("DELETE", "journal")
+  end
+
+  local function whole(document, sum, options)
+    options = options or {}
+    options.resume = true
+    local bytes, content_type = assert(document:download(path, options))
+    assert.equal(SIZE, bytes)
+    assert.equal("application/pdf", content_type)
+    assert.equal(sum, helper.sha256(path))
+    assert.equal("a.pdf", names())
+    assert.equal("600", helper.output("stat -c %a " .. path))
+  end
+
+  local function range_of(entry)
+    return helper.header(entry, "range"), helper.header(entry, "if-range")
+  end
+
+  it("goes on from what is there, under the validator it came with", function()
+    local document, sum = document_of()
+    interrupted(document)
+    local told = {}
+    whole(document, sum, { progress = function(done, total)
+      assert.equal(SIZE, total)
+      told[#told + 1] = done
+    end })
+    assert.is_true(told[1] >= 100000)
+    assert.equal(SIZE, told[#told])
+    local entries = helper.journal("download")
+    assert.equal(1, #entries)
+    assert.equal(206, entries[1].status)
+    local range, validator = range_of(entries[1])
+    assert.truthy(range:match("^bytes=%d+%-$"))
+    assert.truthy(validator:match('^"'))
+  end)
+
+  it("can be interrupted again and again", function()
+    local document, sum = document_of()
+    interrupted(document)
+    helper.faults { operation = "download", action = { cut = 20000 } }
+    assert.is_nil((document:download(path, { resume = true })))
+    helper.faults { operation = "download", action = { cut = 20000 } }
+    assert.is_nil((document:download(path, { resume = true })))
+    whole(document, sum)
+  end)
+
+  it("leaves no part where it was not asked for", function()
+    local document = document_of()
+    helper.faults { operation = "download", action = { cut = 200000 } }
+    assert.is_nil((document:download(path)))
+    assert.equal("", names())
+  end)
+
+  it("begins anew where the service tells no strong validator", function()
+    for _, action in ipairs { { no_validators = true }, { etag = 'W/"weak"' } } do
+      local document, sum = document_of()
+      interrupted(document, action)
+      whole(document, sum)
+      assert.is_nil((range_of(helper.journal("download")[1])))
+      os.remove(path)
+    end
+  end)
+
+  it("begins anew where the document has changed", function()
+    local document = document_of { id = "same" }
+    interrupted(document)
+    helper.admin("DELETE", "documents?patient=12345&id=same")
+    local changed = helper.admin("POST", "documents",
+      { patient = "12345", id = "same", content_type = "application/pdf", content = "%PDF-1.4 " .. ("other "):rep(40000) })
+    local fresh = assert(patient:get("same"))
+    helper.admin("DELETE", "journal")
+    assert(fresh:download(path, { resume = true }))
+    assert.equal(changed.sha256, helper.sha256(path))
+    assert.equal(200, helper.journal("download")[1].status)
+    assert.equal("a.pdf", names())
+  end)
+
+  it("begins anew for another document, patient or service", function()
+    local document = document_of()
+    interrupted(document)
+    local other, sum = document_of()
+    helper.admin("DELETE", "journal")
+    whole(other, sum)
+    assert.is_nil((range_of(helper.journal("download")[1])))
+  end)
+
+  it("begins anew where the service does not know ranges", function()
+    local document, sum = document_of()
+    interrupted(document)
+    helper.faults { operation = "download", action = { ignore_range = true } }
+    whole(document, sum)
+    assert.equal(1, #helper.journal("download"))
+  end)
+
+  it("splices nothing that a wrong 206 brings", function()
+    for _, how in ipairs { "wrong_start", "wrong_total" } do
+      local document, sum = document_of()
+      interrupted(document)
+      helper.faults { operation = "download", action = { bad_range = how } }
+      local bytes, err = document:download(path, { resume = true })
+      if not bytes then
+        assert.equal("corrupt", err.kind)
+        assert.is_nil(io.open(path))
+      end
+      os.remove(path)
+      whole(document, sum)
+      os.remove(path)
+    end
+  end)
+
+  it("begins anew after a 416", function()
+    local document, sum = document_of()
+    interrupted(document)
+    helper.faults { operation = "download", action = { status = 416, body_kind = "empty" } }
+    whole(document, sum)
+    local entries = helper.journal("download")
+    assert.equal(2, #entries)
+    assert.is_nil((range_of(entries[2])))
+  end)
+
+  it("keeps the part while the service refuses the token", function()
+    local document, sum = document_of()
+    interrupted(document)
+    helper.admin("POST", "settings", { expire_tokens = true })
+    whole(document, sum)
+    local entries = helper.journal("download")
+    assert.equal(401, entries[1].status)
+    assert.equal(206, entries[2].status)
+  end)
+
+  -- What is on disk where a download was interrupted: the part, and a note.
+  local function part_files()
+    local part, note
+    for name in names():gmatch("[^\n]+") do
+      if name:match("part$") then part = folder .. "/" .. name else note = folder .. "/" .. name end
+    end
+    return assert(part), assert(note)
+  end
+
+  it("trusts no part that is a link, readable by others or of other content", function()
+    local spoilers = {
+      function(part) -- a link to the same bytes
+        os.execute(("mv %s %s.moved && ln -s %s.moved %s"):format(part, part, part, part))
+      end,
+      function(part) os.execute(("ln %s %s.second"):format(part, part)) end,
+      function(part) os.execute("chmod 644 " .. part) end,
+      function(_, note) os.execute(("mv %s %s.moved && ln -s %s.moved %s"):format(note, note, note, note)) end,
+      function(_, note) helper.write_file(note, "nymbl part 1\ngarbage") end,
+      function(_, note) helper.write_file(note, ("x"):rep(100000)) end,
+      function(_, note) os.remove(note) end,
+      function(part) os.execute("truncate -s 0 " .. part) end,
+      function(part) os.execute("truncate -s 300000 " .. part) end,
+      function(part) os.execute("truncate -s 999999 " .. part) end,
+    }
+    for i, spoil in ipairs(spoilers) do
+      local document, sum = document_of()
+      interrupted(document)
+      spoil(part_files())
+      assert(document:download(path, { resume = true }))
+      assert.equal(sum, helper.sha256(path), i)
+      assert.is_nil((range_of(helper.journal("download")[1])), i)
+      os.execute("rm -rf " .. folder .. "/* " .. folder .. "/.n*")
+    end
+  end)
+
+  it("lets two processes at the same path not mix their bytes", function()
+    local document, sum = document_of()
+    interrupted(document)
+    local other = helper.client()
+    local nested
+    whole(document, sum, { progress = function()
+      if nested == nil then
+        nested = other:patient("12345"):document(document.id):download(folder .. "/a.pdf", { resume = true })
+      end
+    end })
+    assert.equal(SIZE, nested)
+    other:close()
+  end)
+end)
