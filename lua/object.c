@@ -4,9 +4,14 @@
 
 #include <string.h>
 
-/* In a state table string keys are what a script may read as fields; integer
- * keys are private: 0 is true once the object is closed, 1 is the environment
- * that all objects of a client share, the rest is the class' own. */
+/* Slots of a state table: 0 is true once the object is closed, 1 the environment
+ * that all objects of a client share, 2 a table of what a script may read as
+ * fields, the rest is the class' own. */
+#define STATE_CLOSED 0
+#define STATE_FIELDS 2
+
+/* Where a metatable has its methods: an integer is found faster than a name. */
+#define METHODS 1
 
 static const char *const classes[] = {CLIENT_T, "nymbl.patient",
                                       "nymbl.document", "nymbl.stream"};
@@ -17,12 +22,15 @@ static int object_index(lua_State *L)
     luaL_checkany(L, 2);
     if (!lua_getmetatable(L, 1))
         return 0;
-    lua_getfield(L, -1, "methods");
+    lua_rawgeti(L, -1, METHODS);
     lua_pushvalue(L, 2);
     lua_rawget(L, -2);
     if (!lua_isnil(L, -1) || lua_type(L, 2) != LUA_TSTRING)
         return 1;
     lua_getuservalue(L, 1);
+    lua_rawgeti(L, -1, STATE_FIELDS);
+    if (!lua_istable(L, -1))
+        return 0;
     lua_pushvalue(L, 2);
     lua_rawget(L, -2);
     if (lua_islightuserdata(L, -1))
@@ -38,7 +46,7 @@ static int object_tostring(lua_State *L)
         return 0;
     lua_getfield(L, -1, "__name");
     lua_getuservalue(L, 1);
-    lua_rawgeti(L, -1, 0);
+    lua_rawgeti(L, -1, STATE_CLOSED);
     lua_pushvalue(L, 3);
     lua_pushstring(L, lua_toboolean(L, -2) ? " (closed)" : "");
     lua_concat(L, 2);
@@ -53,7 +61,7 @@ static void class_new(lua_State *L, const char *name)
     lua_pushstring(L, name); /* getmetatable() must not open the object */
     lua_setfield(L, -2, "__metatable");
     lua_newtable(L);
-    lua_setfield(L, -2, "methods");
+    lua_rawseti(L, -2, METHODS);
     lua_pushcfunction(L, object_index);
     lua_setfield(L, -2, "__index");
     lua_pushcfunction(L, object_tostring);
@@ -72,14 +80,14 @@ void object_classes(lua_State *L)
     }
 }
 
-/* core.object(class, state): an object of a class with its state table. */
+/* core.object(metatable, state): an object of a class with its state table. */
 int object_new(lua_State *L)
 {
-    const char *name = luaL_checkstring(L, 1);
-
+    luaL_checktype(L, 1, LUA_TTABLE);
     luaL_checktype(L, 2, LUA_TTABLE);
     lua_newuserdata(L, 1);
-    luaL_setmetatable(L, name);
+    lua_pushvalue(L, 1);
+    lua_setmetatable(L, -2);
     lua_pushvalue(L, 2);
     lua_setuservalue(L, -2);
     return 1;
@@ -105,7 +113,7 @@ int object_class(lua_State *L)
 {
     luaL_getmetatable(L, luaL_checkstring(L, 1));
     luaL_checktype(L, -1, LUA_TTABLE);
-    lua_getfield(L, -1, "methods");
+    lua_rawgeti(L, -1, METHODS);
     lua_pushvalue(L, -2);
     return 2;
 }

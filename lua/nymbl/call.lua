@@ -94,7 +94,8 @@ end
 --   left open; `need`: seconds the token must still live; `replay`: a function
 --   that makes a second request possible, or says that none is; `again`: whether
 --   an error is one that a second request, from the start, may mend
--- @return true and what `drive` gave besides, or nil and an error
+-- @return true, the two results of `drive` and how many requests went out; or nil
+--   and an error
 function call.perform(env, operation, options, steps)
   local timeout = options.timeout or env.timeout
   local deadline = timeout and wait.now() + timeout
@@ -122,7 +123,7 @@ function call.perform(env, operation, options, steps)
     end
     if ok then
       if not steps.keep then transfer:close() end
-      return true, a, b
+      return true, a, b, attempts
     end
     transfer:close()
     if steps.again and not repeated and steps.again(err) then

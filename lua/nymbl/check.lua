@@ -113,7 +113,7 @@ function check.id(value, position, name)
     if value ~= value or value % 1 ~= 0 or value > 2^53 or value < -2^53 then
       check.argument(position, name, "number has no integer representation")
     end
-    return ("%.0f"):format(value)
+    return ("%.0f"):format(value + 0) -- no "-0"
   end
   local problem = type(value) ~= "string" and check.expected("string", value) or check.nonempty(value)
   if problem then check.argument(position, name, problem) end

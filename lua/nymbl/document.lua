@@ -9,16 +9,16 @@ local stream = require "nymbl.stream"
 local target = require "nymbl.target"
 
 local CLASS = "nymbl.document"
-local methods = core.class(CLASS)
+local methods, metatable = core.class(CLASS)
 
--- State: 1 the client's environment, 2 the patient's id, 3 the document's; the
--- string keys are what the server sent.
+-- State: 1 the client's environment, 2 what the server sent, 3 the patient's id,
+-- 4 the document's.
 
 local document = {}
 
 -- An id as a string; nil where the JSON decoder may have rounded it.
 local function id_text(value)
-  if type(value) == "string" and value ~= "" and not value:find("%z") then return value end
+  if type(value) == "string" and value ~= "" and not value:find("\0", 1, true) then return value end
   if type(value) == "number" and value % 1 == 0 and math.abs(value) < 2^53 then
     return ("%.0f"):format(value)
   end
@@ -61,19 +61,17 @@ function document.adopt(env, patient_id, fields)
   if type(fields) ~= "table" then return nil, "shape" end
   local id, problem = normalise(fields, patient_id)
   if not id then return nil, problem end
-  fields[1], fields[2], fields[3] = env, patient_id, id
-  return core.object(CLASS, fields)
+  return core.object(metatable, { env, fields, patient_id, id })
 end
 
 --- A document of which only the ids are known.
 function document.named(env, patient_id, id)
-  return core.object(CLASS, { env, patient_id, id, id = id, patient_id = patient_id })
+  return core.object(metatable, { env, { id = id, patient_id = patient_id }, patient_id, id })
 end
 
 local CALL_OPTIONS = { timeout = check.seconds }
 
-local function fetch(state, options)
-  local env, patient_id, id = state[1], state[2], state[3]
+local function fetch(env, patient_id, id, options)
   return call.perform(env, "get", options, {
     start = function(bearer)
       return core.get(env.client, bearer, patient_id, id)
@@ -89,7 +87,7 @@ end
 
 --- Fetch a document by its ids (for `patient:get`).
 function document.get(env, patient_id, id, options)
-  local ok, fields = fetch({ env, patient_id, id }, options)
+  local ok, fields = fetch(env, patient_id, id, options)
   if not ok then return nil, fields end
   return (document.adopt(env, patient_id, fields))
 end
@@ -103,14 +101,9 @@ end
 function methods.refresh(self, options)
   local state = check.object(self, CLASS, "refresh")
   options = check.options(options, CALL_OPTIONS, 1, "refresh")
-  local ok, fields = fetch(state, options)
+  local ok, fields = fetch(state[1], state[3], state[4], options)
   if not ok then return nil, fields end
-  for key in pairs(state) do
-    if type(key) == "string" then state[key] = nil end
-  end
-  for key, value in pairs(fields) do
-    if type(key) == "string" then state[key] = value end
-  end
+  state[2] = fields
   return self
 end
 
@@ -126,7 +119,7 @@ function methods.delete(self, options)
   local env = state[1]
   local ok, err = call.perform(env, "delete", options, {
     start = function(bearer)
-      return core.delete(env.client, bearer, state[2], state[3])
+      return core.delete(env.client, bearer, state[3], state[4])
     end,
     drive = call.finish,
   })
@@ -145,22 +138,17 @@ end
 -- @treturn table
 -- @raise on a closed client
 function methods.metadata(self)
-  local state = check.object(self, CLASS, "metadata")
-  local fields = {}
-  for key, value in pairs(state) do
-    if type(key) == "string" then fields[key] = copy(value) end
-  end
-  return fields
+  return copy(check.object(self, CLASS, "metadata")[2])
 end
 
 -- What is known of the document, to hold the bytes against.
 local function known_type(state)
-  local value = state.content_type
-  return type(value) == "string" and not value:find("%z") and value or nil
+  local value = state[2].content_type
+  return type(value) == "string" and not value:find("\0", 1, true) and value or nil
 end
 
 local function known_size(state, options)
-  local size = state.file_size_bytes
+  local size = state[2].file_size_bytes
   if options.check_size == false or type(size) ~= "number" then return nil end
   return size >= 0 and size % 1 == 0 and size < 2^53 and size or nil
 end
@@ -198,7 +186,7 @@ function methods.download(self, destination, options)
   local env = state[1]
   local ok, bytes, content_type = call.perform(env, "download", options, {
     start = function(bearer)
-      return core.download(env.client, bearer, state[2], state[3], to.path, options.mode,
+      return core.download(env.client, bearer, state[3], state[4], to.path, options.mode,
         options.overwrite == false, known_type(state), known_size(state, options),
         options.progress ~= nil, options.resume)
     end,
@@ -230,16 +218,16 @@ function methods.open(self, options)
   local state = check.object(self, CLASS, "open")
   options = check.options(options, OPEN_OPTIONS, 1, "open")
   local env = state[1]
-  local ok, transfer = call.perform(env, "download", options, {
+  local ok, transfer, _, attempts = call.perform(env, "download", options, {
     start = function(bearer)
-      return core.download(env.client, bearer, state[2], state[3], nil, nil, false,
+      return core.download(env.client, bearer, state[3], state[4], nil, nil, false,
         known_type(state), known_size(state, options))
     end,
     drive = stream.begin,
     keep = true,
   })
   if not ok then return nil, transfer end
-  return stream.new(env, transfer, known_size(state, options), options.progress)
+  return stream.new(env, transfer, attempts, known_size(state, options), options.progress)
 end
 
 return document

@@ -92,7 +92,7 @@ end
 -- @treturn[2] nil
 -- @treturn[2] table the error
 function listing.fetch(env, patient_id, query, top, skip, next_link)
-  local ok, page = call.perform(env, "list", query.options, {
+  local ok, page, _, attempts = call.perform(env, "list", query.options, {
     start = function(bearer)
       return core.list(env.client, bearer, patient_id, query.filter, query.select, query.orderby,
         top, skip, query.count, next_link)
@@ -100,11 +100,12 @@ function listing.fetch(env, patient_id, query, top, skip, next_link)
     drive = call.read_json(page_read),
   })
   if not ok then return nil, page end
+  page.attempts = attempts
   return page
 end
 
-local function wrong_row(problem)
-  return errors.new { kind = "protocol", status = 200, reason = problem, attempts = 1 }
+local function wrong_row(problem, attempts)
+  return errors.new { kind = "protocol", status = 200, reason = problem, attempts = attempts }
 end
 
 --- One request: an array of documents with `count` and `has_more`.
@@ -118,7 +119,7 @@ function listing.page(env, patient_id, query)
   for i, row in ipairs(page.rows) do
     local problem
     documents[i], problem = document.adopt(env, patient_id, row)
-    if not documents[i] then return nil, wrong_row(problem) end
+    if not documents[i] then return nil, wrong_row(problem, page.attempts) end
   end
   documents.count = page.count
   if page.next_link then
@@ -170,7 +171,7 @@ function walk:fetch()
   local page, err = listing.fetch(self.env, self.patient_id, self.query, self.query.size,
     self.skip, self.next_link)
   if not page then error(err, 0) end
-  self.rows, self.at, self.fresh = page.rows, 0, false
+  self.rows, self.at, self.fresh, self.attempts = page.rows, 0, false, page.attempts
   self:place(page)
 end
 
@@ -179,7 +180,7 @@ function walk:judge()
   if self.fresh or not self.rows then return end
   self.fruitless = self.fruitless + 1
   if self.fruitless > MOST_FRUITLESS + self.allowance then
-    error(wrong_row("endless"), 0)
+    error(wrong_row("endless", self.attempts), 0)
   end
 end
 
@@ -191,7 +192,7 @@ function walk:step()
       local row = self.rows[self.at]
       self.rows[self.at] = false -- the document owns it now
       local found, problem = document.adopt(self.env, self.patient_id, row)
-      if not found then error(wrong_row(problem), 0) end
+      if not found then error(wrong_row(problem, self.attempts), 0) end
       local id = found.id
       if not self.seen[id] then
         self.seen[id], self.fresh, self.fruitless = true, true, 0

@@ -10,14 +10,14 @@ local listing = require "nymbl.listing"
 local source = require "nymbl.source"
 
 local CLASS = "nymbl.patient"
-local methods = core.class(CLASS)
+local methods, metatable = core.class(CLASS)
 
--- State: 1 the client's environment, 2 the id.
+-- State: 1 the client's environment, 3 the id.
 
 local patient = {}
 
 function patient.new(env, id)
-  return core.object(CLASS, { env, id })
+  return core.object(metatable, { env, false, id })
 end
 
 -- A name that can stand in a header of a multipart part.
@@ -114,14 +114,14 @@ function methods.upload(self, what, options)
       end
       content_type = content_type or source.type_by_signature(from.body:peek()) or ""
       if not source.is_accepted(content_type) then return nil, { kind = "unsupported_type" } end
-      return core.upload(env.client, bearer, state[2], from.body, name, content_type,
+      return core.upload(env.client, bearer, state[3], from.body, name, content_type,
         options.document_type, options.description, from.replays, options.progress ~= nil)
     end,
     drive = function(transfer, deadline)
       local done, err = push_and_wait(from, options, transfer, deadline)
       if not done then return nil, err end
       return call.read_json(function(reply)
-        return document.adopt(env, state[2], reply)
+        return document.adopt(env, state[3], reply)
       end, true)(transfer, deadline)
     end,
     -- a source that cannot be read twice must not meet a token about to die
@@ -139,7 +139,7 @@ end
 -- @raise on a wrong argument, an unknown option or a closed client
 function methods.documents(self, query)
   local state = check.object(self, CLASS, "documents")
-  return listing.documents(state[1], state[2], listing.query(query, "documents"))
+  return listing.documents(state[1], state[3], listing.query(query, "documents"))
 end
 
 --- Fetch one page.
@@ -150,7 +150,7 @@ end
 -- @raise on a wrong argument, an unknown option or a closed client
 function methods.page(self, query)
   local state = check.object(self, CLASS, "page")
-  return listing.page(state[1], state[2], listing.query(query, "page"))
+  return listing.page(state[1], state[3], listing.query(query, "page"))
 end
 
 --- Count documents.
@@ -166,7 +166,7 @@ function methods.count(self, filter, options)
   if problem then check.argument(1, "count", problem) end
   options = check.options(options, { timeout = check.seconds }, 2, "count")
   local query = listing.query({ filter = filter, timeout = options.timeout, select = "id" }, "count")
-  return listing.count(state[1], state[2], query)
+  return listing.count(state[1], state[3], query)
 end
 
 --- Fetch a document by its id.
@@ -180,7 +180,7 @@ function methods.get(self, id, options)
   local state = check.object(self, CLASS, "get")
   id = check.id(id, 1, "get")
   options = check.options(options, { timeout = check.seconds }, 2, "get")
-  return document.get(state[1], state[2], id, options)
+  return document.get(state[1], state[3], id, options)
 end
 
 --- A document by its id, without a request.
@@ -189,7 +189,7 @@ end
 -- @raise on a wrong argument or a closed client
 function methods.document(self, id)
   local state = check.object(self, CLASS, "document")
-  return document.named(state[1], state[2], check.id(id, 1, "document"))
+  return document.named(state[1], state[3], check.id(id, 1, "document"))
 end
 
 return patient

@@ -159,7 +159,7 @@ function source.open(value, size)
   if stream then
     if stream[0] then return nil, "closed stream" end
     -- the bytes that nobody has read yet
-    return from_function(value, size or stream.size and stream.size - stream[8])
+    return from_function(value, size or stream[2].size and stream[2].size - stream[9])
   elseif kind == "table" then
     if type(value.data) == "string" then return from_bytes(value.data) end
     if value.data ~= nil then return nil, "field 'data': " .. check.expected("string", value.data) end

@@ -10,9 +10,10 @@ local wait = require "nymbl.wait"
 local CLASS = "nymbl.stream"
 local methods, metamethods = core.class(CLASS)
 
--- State: 0 closed, 1 the client's environment, 2 the transfer, 3 a chunk that is
--- being read, 4 the position in it, 5 true at the verified end, 6 the error that
--- ended it, 7 the progress function, 8 bytes given out.
+-- State: 0 closed, 1 the client's environment, 2 fields, 3 the transfer, 4 a chunk
+-- that is being read, 5 the position in it, 6 true at the verified end, 7 the error
+-- that ended it, 8 the progress function, 9 bytes given out, 10 requests
+-- that went out for it.
 
 local stream = {}
 
@@ -27,48 +28,48 @@ function stream.begin(transfer, deadline)
 end
 
 --- A stream over a transfer whose reply has begun.
-function stream.new(env, transfer, size, progress)
+function stream.new(env, transfer, attempts, size, progress)
   local _, length, content_type = transfer:head()
-  return core.object(CLASS, {
-    [0] = false, env, transfer, "", 1, false, false, progress or false, 0,
-    size = length or size, content_type = content_type,
+  return core.object(metamethods, {
+    env, { size = length or size, content_type = content_type }, transfer, "", 1, false, false,
+    progress or false, 0, attempts,
   })
 end
 
 local function close(state)
-  local transfer = state[2]
-  state[0], state[2], state[3] = true, nil, ""
+  local transfer = state[3]
+  state[0], state[3], state[4] = true, nil, ""
   if transfer then transfer:close() end
 end
 
 -- Have at least a byte in the chunk at hand. Gives true, or false at the end, or
 -- nil and the error.
 local function fill(state)
-  if state[4] <= #state[3] then return true end
-  if state[6] then return nil, state[6] end
-  local transfer = state[2]
-  while not state[5] do
+  if state[5] <= #state[4] then return true end
+  if state[7] then return nil, state[7] end
+  local transfer = state[3]
+  while not state[6] do
     local chunk, err = transfer:read()
     if chunk then
-      state[3], state[4] = chunk, 1
-      if state[7] then
+      state[4], state[5] = chunk, 1
+      if state[8] then
         local _, _, received = transfer:counts()
-        if state[7](received, state.size) == false then
+        if state[8](received, state[2].size) == false then
           transfer:cancel("canceled", "progress")
-          state[3] = ""
-          state[6] = errors.new { kind = "canceled", reason = "progress", attempts = 1 }
-          return nil, state[6]
+          state[4] = ""
+          state[7] = errors.new { kind = "canceled", reason = "progress", attempts = state[10] }
+          return nil, state[7]
         end
       end
       return true
     elseif chunk == false then
       wait.wait(transfer)
     elseif err then
-      err.attempts = 1
-      state[6] = errors.new(err)
-      return nil, state[6]
+      err.attempts = state[10]
+      state[7] = errors.new(err)
+      return nil, state[7]
     else
-      state[5] = true
+      state[6] = true
     end
   end
   return false
@@ -76,9 +77,9 @@ end
 
 -- The rest of the chunk at hand, up to a position.
 local function take(state, last)
-  local piece = state[3]:sub(state[4], last)
-  state[4] = state[4] + #piece
-  state[8] = state[8] + #piece
+  local piece = state[4]:sub(state[5], last)
+  state[5] = state[5] + #piece
+  state[9] = state[9] + #piece
   return piece
 end
 
@@ -98,7 +99,7 @@ local function read_line(state, keep)
     local more, err = fill(state)
     if more == nil then return nil, err end
     if not more then return pieces and table.concat(pieces) or nil end
-    local last = state[3]:find("\n", state[4], true)
+    local last = state[4]:find("\n", state[5], true)
     local piece = take(state, last)
     if last and not keep then piece = piece:sub(1, -2) end
     if last and not pieces then return piece end
@@ -115,7 +116,7 @@ local function read_bytes(state, count)
     if more == nil then return nil, err end
     if not more then return pieces and table.concat(pieces) or nil end
     if left == 0 then return "" end
-    local piece = take(state, math.min(state[4] + left - 1, #state[3])) -- LuaJIT's sub() takes 32 bits
+    local piece = take(state, math.min(state[5] + left - 1, #state[4])) -- LuaJIT's sub() takes 32 bits
     left = left - #piece
     if left == 0 and not pieces then return piece end
     pieces = pieces or {}
