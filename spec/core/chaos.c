@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: MIT */
+/* Memory that runs out when a test wants it. */
+#define NYMBL_CHAOS_ITSELF
+#include "chaos.h"
+
+#include <malloc.h>
+
+static long countdown;
+static bool struck;
+static long secrets;
+
+void chaos_arm(long nth)
+{
+    countdown = nth;
+    struck = false;
+}
+
+bool chaos_struck(void)
+{
+    return struck;
+}
+
+long chaos_secrets_left(void)
+{
+    return secrets;
+}
+
+static bool strike(void)
+{
+    if (countdown > 0 && --countdown == 0)
+        struck = true;
+    else
+        return false;
+    return true;
+}
+
+/* Filled, so that nothing relies on zeros that are there by chance, and so
+ * that no secret of a former owner is found in it. */
+void *chaos_malloc(size_t size)
+{
+    void *memory = strike() ? NULL : malloc(size);
+
+    if (memory != NULL)
+        memset(memory, 0xa5, size);
+    return memory;
+}
+
+void *chaos_calloc(size_t count, size_t size)
+{
+    return strike() ? NULL : calloc(count, size);
+}
+
+void *chaos_realloc(void *old, size_t size)
+{
+    return strike() ? NULL : realloc(old, size);
+}
+
+char *chaos_strdup(const char *text)
+{
+    return strike() ? NULL : strdup(text);
+}
+
+void chaos_free(void *memory)
+{
+    static const char *const marks[] = {"key-of-test", "token-of-test",
+                                        "secret-of-test", "bytes-of-test",
+                                        "patient-of-test"};
+
+    if (memory == NULL)
+        return;
+    for (size_t i = 0; i < sizeof(marks) / sizeof(marks[0]); i++) {
+        if (memmem(memory, malloc_usable_size(memory), marks[i],
+                   strlen(marks[i])) != NULL)
+            secrets++;
+    }
+    free(memory);
+}

@@ -1,0 +1,320 @@
+/* SPDX-License-Identifier: MIT */
+/* Each scenario runs with its first allocation failing, then its second, and
+ * so on until it comes through: it must fail cleanly, and where it succeeds it
+ * must be true. With the argument "libcurl" the allocations of libcurl fail,
+ * too. */
+#define NYMBL_CHAOS_ITSELF
+#include "chaos.h"
+#include "internal.h"
+#include "peer.h"
+
+#define BODY "bytes-of-test, of which there are a few more than thirty-two"
+#define PATIENT "patient-of-test"
+
+static bool all; /* libcurl's allocations count */
+
+/* Serve one request with `reply` until the transfer has ended. */
+static nymbl_kind serve(nymbl_transfer *transfer, const char *reply,
+                        const char *must_hold, nymbl_error *err)
+{
+    nymbl_kind kind = NYMBL_WAIT;
+    peer peer = {.fd = -1};
+    bool replied = false;
+
+    for (int i = 0; i < 20000 && kind == NYMBL_WAIT; i++) {
+        nymbl_engine_pump(world.engine, 0.001);
+        if (peer.fd < 0 && peer_waits())
+            peer_accept(&peer);
+        if (peer.fd >= 0)
+            peer_take(&peer);
+        if (!replied && peer.in.size > 0 &&
+            strstr(peer.in.data, must_hold) != NULL) {
+            peer_send_some(&peer, reply, strlen(reply));
+            replied = true;
+        }
+        kind = nymbl_transfer_result(transfer, err);
+        if (kind == NYMBL_WAIT && transfer->window.size > 0)
+            break; /* to be read */
+    }
+    peer_close(&peer);
+    return kind;
+}
+
+/* What a failure may be: of memory, or of what libcurl makes of it. */
+static void check_kind(nymbl_kind kind)
+{
+    if (!CHECK(kind == NYMBL_NO_MEMORY || (all && kind < 0)))
+        printf("it was: %s\n", nymbl_kind_name(kind));
+}
+
+static bool client_is_made(void)
+{
+    nymbl_client_options options = {.base_url = "https://a.b/",
+                                    .api_key = "key-of-test",
+                                    .token_url = "https://a.b/t",
+                                    .client_id = "me",
+                                    .client_secret = "secret-of-test",
+                                    .scope = "x",
+                                    .ca_file = "f",
+                                    .ca_path = "p",
+                                    .proxy = "q",
+                                    .user_agent = "me"};
+    nymbl_engine *engine = (nymbl_engine *)&options;
+    nymbl_client *client = (nymbl_client *)&options;
+    nymbl_transfer *transfer = NULL;
+    nymbl_error err = {0};
+    nymbl_kind kind = nymbl_engine_new(&engine, NULL, &err);
+
+    if (kind == NYMBL_OK) {
+        kind = nymbl_client_new(&client, &options, &err);
+        CHECK((kind == NYMBL_OK) == (client != NULL));
+        if (kind == NYMBL_OK)
+            kind = nymbl_token_start(&transfer, engine, client, &err);
+        if (client != NULL)
+            CHECK((kind == NYMBL_OK) == (transfer != NULL));
+        nymbl_transfer_free(transfer);
+        nymbl_client_free(client);
+    } else {
+        CHECK(engine == NULL);
+    }
+    nymbl_engine_free(engine);
+    if (kind < 0) {
+        check_kind(kind);
+        CHECK(all || err.kind == kind);
+    }
+    return kind == NYMBL_OK;
+}
+
+static bool upload_succeeds(void)
+{
+    nymbl_upload_options options = {.file_name = "a.pdf",
+                                    .content_type = "application/pdf",
+                                    .document_type = "Referral",
+                                    .description = "x"};
+    nymbl_body *body;
+    nymbl_transfer *transfer = NULL;
+    nymbl_error err = {0};
+    nymbl_kind kind =
+        nymbl_body_from_bytes(&body, BODY, sizeof(BODY) - 1, &err);
+    size_t size;
+
+    if (kind == NYMBL_OK)
+        kind =
+            nymbl_upload_start(&transfer, world.engine, world.client,
+                               "token-of-test", PATIENT, body, &options, &err);
+    if (kind == NYMBL_OK) {
+        kind = serve(transfer,
+                     "HTTP/1.1 201 x\r\nContent-Length: 8\r\n\r\n{\"id\":1}",
+                     "name=\"description\"", &err);
+        if (kind == NYMBL_OK)
+            CHECK_TEXT(nymbl_transfer_body(transfer, &size), "{\"id\":1}");
+    }
+    if (kind < 0)
+        check_kind(kind);
+    nymbl_transfer_free(transfer);
+    nymbl_body_free(body);
+    return kind == NYMBL_OK;
+}
+
+static bool pushed_upload_succeeds(void)
+{
+    nymbl_upload_options options = {.file_name = "a.pdf",
+                                    .content_type = "application/pdf",
+                                    .replays = true};
+    nymbl_body *body;
+    nymbl_transfer *transfer = NULL;
+    nymbl_error err = {0};
+    size_t taken = 0;
+    nymbl_kind kind = nymbl_body_pushed(&body, -1, &err);
+
+    if (kind == NYMBL_OK) {
+        kind = nymbl_body_write(body, BODY, sizeof(BODY) - 1, &taken);
+        if (kind == NYMBL_OK)
+            nymbl_body_finish(body);
+        kind =
+            nymbl_upload_start(&transfer, world.engine, world.client,
+                               "token-of-test", PATIENT, body, &options, &err);
+    }
+    if (kind == NYMBL_OK)
+        kind = serve(transfer, "HTTP/1.1 201 x\r\nContent-Length: 2\r\n\r\n{}",
+                     "thirty-two", &err);
+    if (kind < 0)
+        check_kind(kind);
+    nymbl_transfer_free(transfer);
+    nymbl_body_free(body);
+    return kind == NYMBL_OK;
+}
+
+#define DOCUMENT                                                               \
+    "HTTP/1.1 200 OK\r\nContent-Type: application/pdf\r\n"                     \
+    "Retry-After: 1\r\nTransfer-Encoding: chunked\r\n\r\n"                     \
+    "3c\r\n" BODY "\r\n0\r\n\r\n"
+
+static bool download_to_a_path_succeeds(void)
+{
+    nymbl_download_options options = {.path = world_path("doc")};
+    nymbl_transfer *transfer = NULL;
+    nymbl_error err = {0};
+    nymbl_kind kind;
+    text got;
+
+    world_write("doc", "old", 3);
+    kind = nymbl_download_start(&transfer, world.engine, world.client,
+                                "token-of-test", PATIENT, "9", &options, &err);
+    if (kind == NYMBL_OK)
+        kind = serve(transfer, DOCUMENT, "\r\n\r\n", &err);
+    if (kind < 0)
+        check_kind(kind);
+    nymbl_transfer_free(transfer);
+    got = world_read("doc");
+    CHECK_TEXT(got.data, kind == NYMBL_OK ? BODY : "old");
+    text_free(&got);
+    CHECK_NUMBER(world_names(), 1);
+    return kind == NYMBL_OK;
+}
+
+static bool download_by_reading_succeeds(void)
+{
+    nymbl_transfer *transfer = NULL;
+    nymbl_error err = {0};
+    text got = {0};
+    nymbl_kind kind =
+        nymbl_download_start(&transfer, world.engine, world.client,
+                             "token-of-test", PATIENT, "9", NULL, &err);
+
+    if (kind == NYMBL_OK) {
+        kind = serve(transfer, DOCUMENT, "\r\n\r\n", &err);
+        if (kind == NYMBL_WAIT || kind == NYMBL_OK)
+            kind = read_all(transfer, &got, &err);
+    }
+    if (kind < 0)
+        check_kind(kind);
+    else
+        CHECK_TEXT(got.data, BODY);
+    text_free(&got);
+    nymbl_transfer_free(transfer);
+    return kind == NYMBL_DONE;
+}
+
+static bool redirected_download_succeeds(void)
+{
+    nymbl_transfer *transfer = NULL;
+    nymbl_error err = {0};
+    nymbl_kind kind =
+        nymbl_download_start(&transfer, world.engine, world.client,
+                             "token-of-test", PATIENT, "9", NULL, &err);
+
+    if (kind == NYMBL_OK)
+        kind = serve(transfer,
+                     "HTTP/1.1 302 x\r\nLocation: https://u@x/\r\n"
+                     "Content-Length: 0\r\n\r\n",
+                     "\r\n\r\n", &err);
+    CHECK(kind < 0);
+    if (kind != NYMBL_REDIRECT)
+        check_kind(kind);
+    nymbl_transfer_free(transfer);
+    return kind == NYMBL_REDIRECT;
+}
+
+static bool listing_succeeds(void)
+{
+    nymbl_list_options options = {.filter = "a eq 1", .top = 5, .count = true};
+    nymbl_transfer *transfer = NULL;
+    nymbl_error err = {0};
+    nymbl_kind kind =
+        nymbl_list_start(&transfer, world.engine, world.client, "token-of-test",
+                         PATIENT, &options, &err);
+    size_t size;
+
+    if (kind == NYMBL_OK) {
+        kind = serve(transfer,
+                     "HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n"
+                     "bytes-of-test",
+                     "\r\n\r\n", &err);
+        if (kind == NYMBL_OK)
+            CHECK_TEXT(nymbl_transfer_body(transfer, &size), "bytes-of-test");
+    }
+    if (kind < 0)
+        check_kind(kind);
+    nymbl_transfer_free(transfer);
+    return kind == NYMBL_OK;
+}
+
+static bool next_page_succeeds(void)
+{
+    nymbl_list_options options = {.next_link = "?page=2"};
+    nymbl_transfer *transfer = NULL;
+    nymbl_error err = {0};
+    nymbl_kind kind =
+        nymbl_list_start(&transfer, world.engine, world.client, "token-of-test",
+                         PATIENT, &options, &err);
+
+    if (kind == NYMBL_OK)
+        kind = serve(transfer, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+                     "\r\n\r\n", &err);
+    if (kind < 0 && kind != NYMBL_REDIRECT)
+        check_kind(kind);
+    CHECK(all || kind != NYMBL_REDIRECT);
+    nymbl_transfer_free(transfer);
+    return kind == NYMBL_OK;
+}
+
+/* Fail the nth allocation of a scenario until it has no nth. */
+static void scenario_repeat(bool (*run)(void))
+{
+    bool struck = true;
+    long nth;
+
+    for (nth = 1; struck && nth < 5000 && !test_failed(); nth++) {
+        bool good;
+
+        world_open(NULL);
+        chaos_arm(nth);
+        good = run();
+        struck = chaos_struck();
+        chaos_arm(0);
+        CHECK(good || struck);
+        world_close();
+    }
+    CHECK(nth > 2 && nth < 5000);
+    if (!all) /* what libcurl gives back is its own affair */
+        CHECK_NUMBER(chaos_secrets_left(), 0);
+}
+
+#define SCENARIO(name)                                                         \
+    static void name##_or_fails(void)                                          \
+    {                                                                          \
+        scenario_repeat(name);                                                 \
+    }
+
+SCENARIO(client_is_made)
+SCENARIO(upload_succeeds)
+SCENARIO(pushed_upload_succeeds)
+SCENARIO(download_to_a_path_succeeds)
+SCENARIO(download_by_reading_succeeds)
+SCENARIO(redirected_download_succeeds)
+SCENARIO(listing_succeeds)
+SCENARIO(next_page_succeeds)
+
+int main(int argc, char **argv)
+{
+    static const test tests[] = {
+        TEST(client_is_made_or_fails),
+        TEST(upload_succeeds_or_fails),
+        TEST(pushed_upload_succeeds_or_fails),
+        TEST(download_to_a_path_succeeds_or_fails),
+        TEST(download_by_reading_succeeds_or_fails),
+        TEST(redirected_download_succeeds_or_fails),
+        TEST(listing_succeeds_or_fails),
+        TEST(next_page_succeeds_or_fails),
+    };
+
+    if (argc > 1 && strcmp(argv[1], "libcurl") == 0) {
+        all = true;
+        curl_global_init_mem(CURL_GLOBAL_DEFAULT, chaos_malloc, chaos_free,
+                             chaos_realloc, chaos_strdup, chaos_calloc);
+        argc--;
+        argv++;
+    }
+    return test_main(tests, TEST_COUNT(tests), argc, argv);
+}

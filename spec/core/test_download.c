@@ -1,0 +1,405 @@
+/* SPDX-License-Identifier: MIT */
+/* Downloads: whole and true, or a failure; bounded while nobody reads. */
+#include "peer.h"
+
+#include <sys/stat.h>
+
+#define MEGABYTE (1024 * 1024)
+
+static nymbl_transfer *asked(nymbl_transfer *transfer, peer *peer)
+{
+    request request;
+
+    peer_accept(peer);
+    peer_read(peer, &request);
+    CHECK(request_begins(&request,
+                         "GET /v1/Patients(7)/Documents(9)/$value HTTP/1.1"));
+    CHECK_TEXT(request_field(&request, "Accept"), "*/*");
+    CHECK(request_field(&request, "Accept-Encoding") == NULL);
+    request_free(&request);
+    return transfer;
+}
+
+static void download_by_reading_gives_all_bytes(void)
+{
+    char *data = pattern(MEGABYTE + 7);
+    nymbl_transfer *transfer;
+    nymbl_head head;
+    text got = {0};
+    peer peer;
+
+    world_open(NULL);
+    transfer = asked(start_download(&(nymbl_download_options){
+                         .has_size = true, .size = MEGABYTE + 7}),
+                     &peer);
+    CHECK(nymbl_transfer_head(transfer, &head, NULL) == NYMBL_WAIT);
+    peer_say(&peer, "HTTP/1.1 200 OK\r\nContent-Type: image/png\r\n"
+                    "Content-Length: 1048583\r\n\r\n");
+    world_settle();
+    CHECK(nymbl_transfer_head(transfer, &head, NULL) == NYMBL_OK);
+    CHECK_NUMBER(head.content_length, MEGABYTE + 7);
+    CHECK_TEXT(head.content_type, "image/png");
+    for (size_t at = 0; at < MEGABYTE + 7; at += 65536) {
+        size_t piece = MEGABYTE + 7 - at < 65536 ? MEGABYTE + 7 - at : 65536;
+        char *read = malloc(piece);
+        size_t size, have = 0;
+
+        peer_send(&peer, data + at, piece);
+        while (have < piece && at + piece < MEGABYTE + 7) {
+            nymbl_kind kind =
+                nymbl_transfer_read(transfer, read, piece - have, &size, NULL);
+
+            REQUIRE(kind >= 0 && kind != NYMBL_DONE);
+            text_add(&got, read, size);
+            have += size;
+            world_step();
+        }
+        free(read);
+    }
+    CHECK(read_all(transfer, &got, NULL) == NYMBL_DONE);
+    CHECK(got.size == MEGABYTE + 7 && memcmp(got.data, data, got.size) == 0);
+    CHECK(nymbl_transfer_result(transfer, NULL) == NYMBL_OK);
+    nymbl_transfer_free(transfer);
+    text_free(&got);
+    free(data);
+    peer_close(&peer);
+    world_close();
+}
+
+static void download_to_a_path_replaces_the_file(void)
+{
+    nymbl_download_options options = {.mode = 0640};
+    char *data = pattern(2 * MEGABYTE);
+    nymbl_transfer *transfer;
+    struct stat status;
+    text got;
+    peer peer;
+
+    world_open(NULL);
+    world_write("doc", "old", 3);
+    options.path = world_path("doc");
+    transfer = asked(start_download(&options), &peer);
+    peer_say(&peer, "HTTP/1.1 200 OK\r\nContent-Length: 2097152\r\n\r\n");
+    peer_send(&peer, data, 2 * MEGABYTE - 1);
+    world_settle();
+    got = world_read("doc");
+    CHECK_TEXT(got.data, "old");
+    text_free(&got);
+    CHECK_NUMBER(world_names(), 2);
+    peer_send(&peer, data + 2 * MEGABYTE - 1, 1);
+    CHECK(ended(transfer, NULL) == NYMBL_OK);
+    got = world_read("doc");
+    CHECK(got.size == 2 * MEGABYTE && memcmp(got.data, data, got.size) == 0);
+    text_free(&got);
+    CHECK_NUMBER(world_names(), 1);
+    CHECK(stat(world_path("doc"), &status) == 0);
+    CHECK_NUMBER(status.st_mode & 0777, 0640);
+    nymbl_transfer_free(transfer);
+    free(data);
+    peer_close(&peer);
+    world_close();
+}
+
+static void window_is_bounded_while_nobody_reads(void)
+{
+    char *data = pattern(5 * MEGABYTE);
+    nymbl_transfer *transfer;
+    nymbl_head head;
+    text got = {0};
+    size_t at = 0, size;
+    peer peer;
+
+    world_open(NULL);
+    transfer = asked(start_download(NULL), &peer);
+    peer_say(&peer, "HTTP/1.1 200 OK\r\nContent-Length: 5242880\r\n\r\n");
+    for (int quiet = 0; quiet < 50; quiet++) {
+        ssize_t sent = peer_send_some(&peer, data + at, 5 * MEGABYTE - at);
+
+        if (sent > 0) {
+            at += (size_t)sent;
+            quiet = 0;
+        }
+        nymbl_engine_pump(world.engine, 0.001);
+    }
+    CHECK(counts_of(transfer).body_received <= 128 * 1024);
+    CHECK(counts_of(transfer).body_received >= 64 * 1024);
+    /* a head that is there is no reason to forget that bytes are, too */
+    CHECK(nymbl_transfer_head(transfer, &head, NULL) == NYMBL_OK);
+    CHECK(nymbl_transfer_has_news(transfer));
+    while (at < 5 * MEGABYTE) {
+        char piece[30000];
+        ssize_t sent = peer_send_some(&peer, data + at, 5 * MEGABYTE - at);
+
+        if (sent > 0)
+            at += (size_t)sent;
+        REQUIRE(nymbl_transfer_read(transfer, piece, sizeof(piece), &size,
+                                    NULL) >= 0);
+        text_add(&got, piece, size);
+        world_step();
+    }
+    CHECK(read_all(transfer, &got, NULL) == NYMBL_DONE);
+    CHECK(got.size == 5 * MEGABYTE && memcmp(got.data, data, got.size) == 0);
+    nymbl_transfer_free(transfer);
+    text_free(&got);
+    free(data);
+    peer_close(&peer);
+    world_close();
+}
+
+/* ---- replies that are not the document ---- */
+
+/* Send a reply and close. Both ways of downloading must fail alike, and the
+ * path be untouched. */
+static void check_bad(const char *reply, const nymbl_download_options *given,
+                      nymbl_kind kind, const char *reason)
+{
+    for (int i = 0; i < 2; i++) {
+        nymbl_download_options options = {0};
+        nymbl_transfer *transfer;
+        nymbl_error err = {0};
+        text got = {0};
+        peer peer;
+
+        world_open(NULL);
+        world_write("doc", "old", 3);
+        if (given != NULL)
+            options = *given;
+        if (i == 1)
+            options.path = world_path("doc");
+        transfer = asked(start_download(&options), &peer);
+        peer_say(&peer, reply);
+        peer_close(&peer);
+        if (i == 0)
+            CHECK_NUMBER(read_all(transfer, &got, &err), kind);
+        CHECK_NUMBER(ended(transfer, &err), kind);
+        if (!CHECK_TEXT(err.reason, reason))
+            printf("for: %s\n", reply);
+        CHECK(!err.outcome_unknown);
+        nymbl_transfer_free(transfer);
+        text_free(&got);
+        got = world_read("doc");
+        CHECK_TEXT(got.data, "old");
+        text_free(&got);
+        CHECK_NUMBER(world_names(), 1);
+        world_close();
+    }
+}
+
+#define OK_HEAD "HTTP/1.1 200 OK\r\n"
+
+static void bytes_that_are_missing_are_told(void)
+{
+    check_bad(OK_HEAD "Content-Length: 10\r\n\r\n123456789", NULL,
+              NYMBL_TRUNCATED, NULL);
+    check_bad(OK_HEAD "Content-Length: 10\r\n\r\n", NULL, NYMBL_TRUNCATED,
+              NULL);
+    check_bad(OK_HEAD "Transfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n", NULL,
+              NYMBL_TRUNCATED, NULL);
+    check_bad(OK_HEAD "Transfer-Encoding: chunked\r\n\r\n5\r\n123", NULL,
+              NYMBL_TRUNCATED, NULL);
+    check_bad(OK_HEAD "\r\n0123456789", NULL, NYMBL_TRUNCATED, "no_length");
+    check_bad(OK_HEAD "Transfer-Encoding: identity\r\n\r\n0123456789", NULL,
+              NYMBL_TRUNCATED, "no_length");
+    check_bad(OK_HEAD "Content-Length: x\r\n\r\n0123456789", NULL,
+              NYMBL_PROTOCOL, "reply");
+    check_bad(OK_HEAD "X-Amzn-Remapped-Content-Length: 11\r\n"
+                      "Transfer-Encoding: chunked\r\n\r\n"
+                      "a\r\n0123456789\r\n0\r\n\r\n",
+              NULL, NYMBL_TRUNCATED, NULL);
+}
+
+static void bytes_that_are_too_many_are_told(void)
+{
+    nymbl_download_options nine = {.has_size = true, .size = 9};
+    nymbl_download_options eleven = {.has_size = true, .size = 11};
+
+    check_bad(OK_HEAD "Content-Length: 10\r\n\r\n0123456789", &nine,
+              NYMBL_CORRUPT, "size");
+    check_bad(OK_HEAD "Content-Length: 10\r\n\r\n0123456789", &eleven,
+              NYMBL_CORRUPT, "size");
+    check_bad(OK_HEAD "Transfer-Encoding: chunked\r\n\r\n"
+                      "a\r\n0123456789\r\n0\r\n\r\n",
+              &nine, NYMBL_CORRUPT, "size");
+    check_bad(OK_HEAD "Transfer-Encoding: chunked\r\n\r\n"
+                      "a\r\n0123456789\r\n0\r\n\r\n",
+              &eleven, NYMBL_CORRUPT, "size");
+    check_bad(OK_HEAD "X-Amzn-Remapped-Content-Length: 9\r\n"
+                      "Transfer-Encoding: chunked\r\n\r\n"
+                      "a\r\n0123456789\r\n0\r\n\r\n",
+              NULL, NYMBL_CORRUPT, "size");
+}
+
+static void bytes_that_are_something_else_are_told(void)
+{
+    nymbl_download_options pdf = {.content_type = "application/pdf"};
+
+    check_bad(OK_HEAD "Content-Length: 8\r\n\r\nJVBERi0x", &pdf, NYMBL_CORRUPT,
+              "base64");
+    check_bad(OK_HEAD "Content-Type: application/json\r\n"
+                      "Content-Length: 2\r\n\r\n{}",
+              &pdf, NYMBL_CORRUPT, "type");
+    check_bad(OK_HEAD "Content-Length: 18\r\n\r\n{\"message\": \"none\"}", &pdf,
+              NYMBL_CORRUPT, "type");
+    check_bad(OK_HEAD "Content-Encoding: gzip\r\n"
+                      "Content-Length: 10\r\n\r\n0123456789",
+              NULL, NYMBL_CORRUPT, "encoding");
+    check_bad(OK_HEAD "Transfer-Encoding: gzip, chunked\r\n\r\n"
+                      "a\r\n0123456789\r\n0\r\n\r\n",
+              NULL, NYMBL_CORRUPT, "encoding");
+    check_bad(OK_HEAD "Transfer-Encoding: gzip\r\n\r\n0123456789", NULL,
+              NYMBL_CORRUPT, "encoding");
+    check_bad("HTTP/1.1 206 Partial\r\nContent-Length: 3\r\n\r\n123", NULL,
+              NYMBL_HTTP, NULL);
+    check_bad("HTTP/1.1 204 None\r\n\r\n", NULL, NYMBL_HTTP, NULL);
+    check_bad("HTTP/1.1 404 None\r\nContent-Length: 3\r\n\r\n123", NULL,
+              NYMBL_NOT_FOUND, NULL);
+}
+
+static void reset_in_the_body_is_no_end(void)
+{
+    nymbl_transfer *transfer;
+    nymbl_error err;
+    peer peer;
+
+    world_open(NULL);
+    transfer = asked(start_download(NULL), &peer);
+    peer_say(&peer, OK_HEAD "Transfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n");
+    peer_reset(&peer);
+    CHECK(ended(transfer, &err) == NYMBL_NETWORK);
+    CHECK_TEXT(err.reason, "reset");
+    nymbl_transfer_free(transfer);
+    world_close();
+}
+
+static void bytes_beyond_the_length_are_not_taken(void)
+{
+    nymbl_transfer *transfer;
+    text got = {0};
+    peer peer;
+
+    world_open(NULL);
+    transfer = asked(start_download(NULL), &peer);
+    peer_say(&peer, OK_HEAD "Content-Length: 10\r\n\r\n0123456789abcdef");
+    CHECK(read_all(transfer, &got, NULL) == NYMBL_DONE);
+    CHECK_TEXT(got.data, "0123456789");
+    world_settle();
+    CHECK_NUMBER(sockets_to(world.port), 0); /* such a one is not kept */
+    nymbl_transfer_free(transfer);
+    text_free(&got);
+    peer_close(&peer);
+    world_close();
+}
+
+static void empty_document_is_one(void)
+{
+    nymbl_transfer *transfer;
+    text got = {0};
+    peer peer;
+
+    world_open(NULL);
+    transfer = asked(start_download(&(nymbl_download_options){
+                         .path = world_path("doc"), .has_size = true}),
+                     &peer);
+    peer_reply(&peer, 200, "", "");
+    CHECK(ended(transfer, NULL) == NYMBL_OK);
+    nymbl_transfer_free(transfer);
+    got = world_read("doc");
+    CHECK_NUMBER((long long)got.size, 0);
+    text_free(&got);
+    peer_close(&peer);
+    world_close();
+}
+
+static void chunked_document_arrives_whole(void)
+{
+    nymbl_transfer *transfer;
+    nymbl_head head;
+    size_t size;
+    char byte;
+    text got = {0};
+    peer peer;
+
+    world_open(NULL);
+    transfer = asked(start_download(NULL), &peer);
+    peer_say(&peer, OK_HEAD "Transfer-Encoding: chunked\r\n\r\n"
+                            "5;x=\"y\"\r\n01234\r\n1\r\n5\r\n0\r\n"
+                            "Content-Length: 99\r\nX: y\r\n\r\n");
+    world_settle(); /* it has come to its end, unread */
+    CHECK(nymbl_transfer_result(transfer, NULL) == NYMBL_WAIT);
+    CHECK(nymbl_transfer_read(transfer, &byte, 0, &size, NULL) != NYMBL_DONE);
+    CHECK(read_all(transfer, &got, NULL) == NYMBL_DONE);
+    CHECK_TEXT(got.data, "012345");
+    CHECK(nymbl_transfer_head(transfer, &head, NULL) == NYMBL_OK);
+    CHECK_NUMBER(head.content_length, -1);
+    nymbl_transfer_free(transfer);
+    text_free(&got);
+    peer_close(&peer);
+    world_close();
+}
+
+static void target_that_cannot_be_is_refused_before_a_request(void)
+{
+    nymbl_download_options options = {0};
+    nymbl_transfer *transfer;
+    nymbl_error err;
+
+    world_open(NULL);
+    options.path = world.folder;
+    CHECK(nymbl_download_start(&transfer, world.engine, world.client, "tok",
+                               "7", "9", &options, &err) == NYMBL_IO);
+    CHECK_TEXT(err.reason, "directory");
+    world_write("doc", "old", 3);
+    options.path = world_path("doc");
+    options.no_overwrite = true;
+    CHECK(nymbl_download_start(&transfer, world.engine, world.client, "tok",
+                               "7", "9", &options, &err) == NYMBL_IO);
+    CHECK_TEXT(err.reason, "exists");
+    CHECK(transfer == NULL);
+    world_settle();
+    CHECK(!peer_waits());
+    world_close();
+}
+
+static void file_that_appears_meanwhile_is_kept(void)
+{
+    nymbl_transfer *transfer;
+    nymbl_error err;
+    text got;
+    peer peer;
+
+    world_open(NULL);
+    transfer = asked(start_download(&(nymbl_download_options){
+                         .path = world_path("doc"), .no_overwrite = true}),
+                     &peer);
+    world_write("doc", "theirs", 6);
+    peer_reply(&peer, 200, "", "ours");
+    CHECK(ended(transfer, &err) == NYMBL_IO);
+    CHECK_TEXT(err.reason, "exists");
+    nymbl_transfer_free(transfer);
+    got = world_read("doc");
+    CHECK_TEXT(got.data, "theirs");
+    text_free(&got);
+    CHECK_NUMBER(world_names(), 1);
+    peer_close(&peer);
+    world_close();
+}
+
+int main(int argc, char **argv)
+{
+    static const test tests[] = {
+        TEST(download_by_reading_gives_all_bytes),
+        TEST(download_to_a_path_replaces_the_file),
+        TEST(window_is_bounded_while_nobody_reads),
+        TEST(bytes_that_are_missing_are_told),
+        TEST(bytes_that_are_too_many_are_told),
+        TEST(bytes_that_are_something_else_are_told),
+        TEST(reset_in_the_body_is_no_end),
+        TEST(bytes_beyond_the_length_are_not_taken),
+        TEST(empty_document_is_one),
+        TEST(chunked_document_arrives_whole),
+        TEST(target_that_cannot_be_is_refused_before_a_request),
+        TEST(file_that_appears_meanwhile_is_kept),
+    };
+
+    return test_main(tests, TEST_COUNT(tests), argc, argv);
+}

@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: MIT */
+/* Kinds: their words, their texts, and where they come from. */
+#include "internal.h"
+#include "test.h"
+
+#include <errno.h>
+
+static const struct {
+    nymbl_kind kind;
+    const char *name;
+} kinds[] = {
+    {NYMBL_OK, "ok"},
+    {NYMBL_DONE, "done"},
+    {NYMBL_WAIT, "wait"},
+    {NYMBL_BAD_REQUEST, "bad_request"},
+    {NYMBL_UNAUTHORIZED, "unauthorized"},
+    {NYMBL_FORBIDDEN, "forbidden"},
+    {NYMBL_NOT_FOUND, "not_found"},
+    {NYMBL_TOO_LARGE, "too_large"},
+    {NYMBL_UNSUPPORTED_TYPE, "unsupported_type"},
+    {NYMBL_THROTTLED, "throttled"},
+    {NYMBL_QUOTA, "quota"},
+    {NYMBL_SERVER, "server"},
+    {NYMBL_HTTP, "http"},
+    {NYMBL_TIMEOUT, "timeout"},
+    {NYMBL_NETWORK, "network"},
+    {NYMBL_TLS, "tls"},
+    {NYMBL_TRUNCATED, "truncated"},
+    {NYMBL_CORRUPT, "corrupt"},
+    {NYMBL_PROTOCOL, "protocol"},
+    {NYMBL_REDIRECT, "redirect"},
+    {NYMBL_IO, "io"},
+    {NYMBL_CONTEXT, "context"},
+    {NYMBL_CANCELED, "canceled"},
+    {NYMBL_NO_MEMORY, "no_memory"},
+    {NYMBL_MISUSE, "misuse"},
+};
+
+#define KINDS (sizeof(kinds) / sizeof(kinds[0]))
+
+static void kinds_have_their_words_one_to_one(void)
+{
+    for (size_t i = 0; i < KINDS; i++) {
+        CHECK_TEXT(nymbl_kind_name(kinds[i].kind), kinds[i].name);
+        for (size_t j = 0; j < i; j++) {
+            CHECK(kinds[i].kind != kinds[j].kind);
+            CHECK(strcmp(kinds[i].name, kinds[j].name) != 0);
+        }
+    }
+    CHECK_TEXT(nymbl_kind_name((nymbl_kind)-1000), "unknown");
+    CHECK_TEXT(nymbl_kind_name((nymbl_kind)1000), "unknown");
+}
+
+static void kinds_that_fail_are_negative_and_dense(void)
+{
+    for (int kind = -1; kind >= NYMBL_MISUSE; kind--)
+        CHECK(strcmp(nymbl_kind_name((nymbl_kind)kind), "unknown") != 0);
+    CHECK_TEXT(nymbl_kind_name((nymbl_kind)(NYMBL_MISUSE - 1)), "unknown");
+}
+
+static void failures_have_texts_of_fixed_words(void)
+{
+    for (size_t i = 0; i < KINDS; i++) {
+        const char *text = nymbl_kind_text(kinds[i].kind);
+
+        CHECK(text != NULL);
+        CHECK((*text != '\0') ==
+              (kinds[i].kind < 0 && kinds[i].kind != NYMBL_MISUSE));
+        CHECK(strchr(text, '%') == NULL && strchr(text, '\n') == NULL);
+        for (size_t j = 0; j < i; j++)
+            CHECK(*text == '\0' ||
+                  strcmp(text, nymbl_kind_text(kinds[j].kind)) != 0);
+    }
+    CHECK_TEXT(nymbl_kind_text((nymbl_kind)-1000), "");
+}
+
+static void statuses_have_their_kinds(void)
+{
+    for (int status = -1; status < 1000; status++) {
+        nymbl_kind kind = nymbl__status_kind(status);
+
+        switch (status) {
+        case 400:
+            CHECK(kind == NYMBL_BAD_REQUEST);
+            break;
+        case 401:
+            CHECK(kind == NYMBL_UNAUTHORIZED);
+            break;
+        case 403:
+            CHECK(kind == NYMBL_FORBIDDEN);
+            break;
+        case 404:
+            CHECK(kind == NYMBL_NOT_FOUND);
+            break;
+        case 413:
+            CHECK(kind == NYMBL_TOO_LARGE);
+            break;
+        case 415:
+            CHECK(kind == NYMBL_UNSUPPORTED_TYPE);
+            break;
+        case 429:
+            CHECK(kind == NYMBL_THROTTLED);
+            break;
+        default:
+            CHECK(kind ==
+                  (status >= 500 && status <= 599 ? NYMBL_SERVER : NYMBL_HTTP));
+        }
+    }
+}
+
+static void failing_writes_the_error_and_gives_the_kind(void)
+{
+    nymbl_error err;
+
+    memset(&err, 0x55, sizeof(err));
+    CHECK(nymbl__fail(&err, NYMBL_IO, "word") == NYMBL_IO);
+    CHECK(err.kind == NYMBL_IO && err.status == 0 && !err.outcome_unknown);
+    CHECK(err.retry_after < 0);
+    CHECK_TEXT(err.reason, "word");
+    CHECK(nymbl__fail(NULL, NYMBL_IO, NULL) == NYMBL_IO);
+}
+
+static void system_errors_are_words(void)
+{
+    static const struct {
+        int code;
+        const char *word;
+    } words[] = {
+        {ENOENT, "not_found"},        {EACCES, "permission"},
+        {EEXIST, "exists"},           {EISDIR, "directory"},
+        {ENOTDIR, "not_a_directory"}, {ENOSPC, "no_space"},
+        {EDQUOT, "no_space"},         {EROFS, "read_only"},
+        {EMFILE, "too_many_files"},   {ELOOP, "too_many_links"},
+        {EIO, "input_output"},        {0, "input_output"},
+    };
+
+    for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
+        CHECK_TEXT(nymbl__errno_reason(words[i].code), words[i].word);
+}
+
+int main(int argc, char **argv)
+{
+    static const test tests[] = {
+        TEST(kinds_have_their_words_one_to_one),
+        TEST(kinds_that_fail_are_negative_and_dense),
+        TEST(failures_have_texts_of_fixed_words),
+        TEST(statuses_have_their_kinds),
+        TEST(failing_writes_the_error_and_gives_the_kind),
+        TEST(system_errors_are_words),
+    };
+
+    return test_main(tests, TEST_COUNT(tests), argc, argv);
+}

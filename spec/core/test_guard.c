@@ -1,0 +1,373 @@
+/* SPDX-License-Identifier: MIT */
+/* Uploads and deletes go out once, and an upload that is cut is known not to
+ * have happened. */
+#include "peer.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+/* Leave a connection behind that may be used again. */
+static void connection_warm(peer *peer)
+{
+    nymbl_transfer *transfer = start_get();
+    request request;
+
+    peer_accept(peer);
+    peer_read(peer, &request);
+    peer_reply(peer, 200, "", "{}");
+    CHECK(ended(transfer, NULL) == NYMBL_OK);
+    nymbl_transfer_free(transfer);
+    request_free(&request);
+}
+
+/* Accept what libcurl opens for its second try; nothing may come over it. */
+static void second_try_is_silent(void)
+{
+    peer peer;
+
+    world_settle();
+    while (peer_waits()) {
+        peer_accept(&peer);
+        for (int i = 0; i < 20 && !peer.eof; i++) {
+            peer_take(&peer);
+            world_settle();
+        }
+        CHECK_NUMBER((long long)peer.in.size, 0);
+        peer_close(&peer);
+    }
+}
+
+static void check_unknown(const nymbl_error *err)
+{
+    CHECK_TEXT(err->reason, "reset");
+    CHECK_NUMBER(err->status, 0);
+    CHECK(err->outcome_unknown);
+}
+
+static void connection_that_dies_gets_no_second_post(void)
+{
+    char *data = pattern(3000);
+    nymbl_body *body;
+    nymbl_transfer *transfer;
+    nymbl_error err;
+    request request;
+    peer peer;
+
+    world_open(NULL);
+    connection_warm(&peer);
+    body = body_of(data, 3000);
+    transfer = start_upload(body);
+    peer_read(&peer, &request); /* it came over the first connection */
+    CHECK(request_begins(&request, "POST "));
+    CHECK(!request.cut);
+    peer_close(&peer);
+    CHECK(ended(transfer, &err) == NYMBL_NETWORK);
+    check_unknown(&err);
+    CHECK(counts_of(transfer).sent);
+    second_try_is_silent();
+    nymbl_transfer_free(transfer);
+    nymbl_body_free(body);
+    request_free(&request);
+    free(data);
+    world_close();
+}
+
+static void connection_that_dies_gets_no_second_post_of_a_path(void)
+{
+    nymbl_body *body;
+    nymbl_transfer *transfer;
+    nymbl_error err;
+    request request;
+    peer peer;
+
+    world_open(NULL);
+    connection_warm(&peer);
+    world_write("up", "some bytes", 10);
+    REQUIRE(nymbl_body_from_path(&body, world_path("up"), NULL) == NYMBL_OK);
+    transfer = start_upload(body);
+    peer_read(&peer, &request);
+    peer_close(&peer);
+    CHECK(ended(transfer, &err) == NYMBL_NETWORK);
+    check_unknown(&err);
+    second_try_is_silent();
+    nymbl_transfer_free(transfer);
+    nymbl_body_free(body);
+    request_free(&request);
+    world_close();
+}
+
+static void connection_that_dies_gets_no_second_post_of_pushed_bytes(void)
+{
+    nymbl_body *body;
+    nymbl_transfer *transfer;
+    nymbl_error err;
+    request request;
+    size_t taken;
+    peer peer;
+
+    world_open(NULL);
+    connection_warm(&peer);
+    REQUIRE(nymbl_body_pushed(&body, 5, NULL) == NYMBL_OK);
+    transfer = start_upload(body);
+    CHECK(nymbl_body_write(body, "12345", 5, &taken) == NYMBL_OK);
+    nymbl_body_finish(body);
+    peer_read_head(&peer, &request);
+    CHECK_TEXT(request_field(&request, "Expect"), "100-continue");
+    peer_say(&peer, "HTTP/1.1 100 Continue\r\n\r\n");
+    CHECK(peer_await(
+        &peer, strtoul(request_field(&request, "Content-Length"), NULL, 10)));
+    peer_close(&peer);
+    CHECK(ended(transfer, &err) == NYMBL_NETWORK);
+    CHECK(err.outcome_unknown);
+    second_try_is_silent();
+    nymbl_transfer_free(transfer);
+    nymbl_body_free(body);
+    request_free(&request);
+    world_close();
+}
+
+static void connection_that_dies_gets_no_second_delete(void)
+{
+    nymbl_transfer *transfer;
+    nymbl_error err;
+    request request;
+    peer peer;
+
+    world_open(NULL);
+    connection_warm(&peer);
+    transfer = start_delete();
+    peer_read(&peer, &request);
+    CHECK(request_begins(&request, "DELETE /v1/Patients(7)/Documents(9) "));
+    peer_close(&peer);
+    CHECK(ended(transfer, &err) == NYMBL_NETWORK);
+    check_unknown(&err);
+    second_try_is_silent();
+    nymbl_transfer_free(transfer);
+    request_free(&request);
+    world_close();
+}
+
+static void connection_that_is_reset_gets_no_second_delete(void)
+{
+    nymbl_transfer *transfer;
+    nymbl_error err;
+    request request;
+    peer peer;
+
+    world_open(NULL);
+    connection_warm(&peer);
+    transfer = start_delete();
+    peer_read(&peer, &request);
+    peer_reset(&peer);
+    CHECK(ended(transfer, &err) == NYMBL_NETWORK);
+    check_unknown(&err);
+    second_try_is_silent();
+    nymbl_transfer_free(transfer);
+    request_free(&request);
+    world_close();
+}
+
+/* The server has closed it before: then nothing went out, or once only. */
+static void connection_found_dead_is_not_taken(void)
+{
+    nymbl_transfer *transfer;
+    request request;
+    peer old, fresh;
+
+    world_open(NULL);
+    connection_warm(&old);
+    peer_close(&old);
+    usleep(1000);
+    transfer = start_delete();
+    peer_accept(&fresh);
+    peer_read(&fresh, &request);
+    peer_reply(&fresh, 204, "", "");
+    CHECK(ended(transfer, NULL) == NYMBL_OK);
+    second_try_is_silent();
+    peer_close(&fresh);
+    nymbl_transfer_free(transfer);
+    request_free(&request);
+    world_close();
+}
+
+/* Let no connection to the listener be made any more. */
+static void listener_fill(int fds[4])
+{
+    struct sockaddr_in address = {.sin_family = AF_INET,
+                                  .sin_port = htons((uint16_t)world.port)};
+
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    REQUIRE(listen(world.listener, 0) == 0);
+    for (int i = 0; i < 4; i++) {
+        fds[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        connect(fds[i], (struct sockaddr *)&address, sizeof(address));
+    }
+}
+
+/* Between libcurl's rewinding the body for a second try and our refusing it
+ * the owner may cancel: the first copy was whole all the same. */
+static void canceling_during_the_second_try_is_unknown(void)
+{
+    char *data = pattern(3000);
+    nymbl_body *body;
+    nymbl_transfer *transfer;
+    nymbl_error err;
+    request request;
+    peer peer;
+    int fds[4];
+
+    world_open(NULL);
+    connection_warm(&peer);
+    body = body_of(data, 3000);
+    transfer = start_upload(body);
+    peer_read(&peer, &request);
+    listener_fill(fds);
+    peer_close(&peer);
+    world_settle();
+    CHECK(nymbl_transfer_result(transfer, NULL) == NYMBL_WAIT);
+    nymbl_transfer_cancel(transfer, NYMBL_CANCELED, NULL);
+    CHECK(nymbl_transfer_result(transfer, &err) == NYMBL_CANCELED);
+    CHECK(err.outcome_unknown);
+    CHECK_NUMBER(counts_of(transfer).body_sent, 3000);
+    for (int i = 0; i < 4; i++)
+        close(fds[i]);
+    nymbl_transfer_free(transfer);
+    nymbl_body_free(body);
+    request_free(&request);
+    free(data);
+    world_close();
+}
+
+/* A new connection's upload whose reply never comes is not sent again. */
+static void lost_reply_is_unknown(void)
+{
+    nymbl_body *body;
+    nymbl_transfer *transfer;
+    nymbl_error err;
+    request request;
+    peer peer;
+
+    world_open(NULL);
+    body = body_of("0123456789", 10);
+    transfer = start_upload(body);
+    peer_accept(&peer);
+    peer_read(&peer, &request);
+    peer_close(&peer);
+    CHECK(ended(transfer, &err) == NYMBL_NETWORK);
+    check_unknown(&err);
+    second_try_is_silent();
+    CHECK(nymbl_body_can_rewind(body)); /* whether to is the caller's */
+    nymbl_transfer_free(transfer);
+    nymbl_body_free(body);
+    request_free(&request);
+    world_close();
+}
+
+static void reply_that_breaks_off_is_unknown(void)
+{
+    nymbl_body *body;
+    nymbl_transfer *transfer;
+    nymbl_error err;
+    request request;
+    peer peer;
+
+    world_open(NULL);
+    body = body_of("0123456789", 10);
+    transfer = start_upload(body);
+    peer_accept(&peer);
+    peer_read(&peer, &request);
+    peer_say(&peer, "HTTP/1.1 201 Created\r\nContent-Length: 50\r\n\r\n{\"i");
+    peer_close(&peer);
+    CHECK(ended(transfer, &err) == NYMBL_TRUNCATED);
+    CHECK_NUMBER(err.status, 201);
+    CHECK(err.outcome_unknown);
+    nymbl_transfer_free(transfer);
+    nymbl_body_free(body);
+    request_free(&request);
+    world_close();
+}
+
+static void refused_connection_is_not_unknown(void)
+{
+    nymbl_body *body;
+    nymbl_transfer *transfer;
+    nymbl_error err;
+
+    world_open(NULL);
+    close(world.listener);
+    world.listener = -1;
+    body = body_of("0123456789", 10);
+    transfer = start_upload(body);
+    CHECK(ended(transfer, &err) == NYMBL_NETWORK);
+    CHECK_TEXT(err.reason, "connect");
+    CHECK(!err.outcome_unknown);
+    CHECK(!counts_of(transfer).sent);
+    nymbl_transfer_free(transfer);
+    nymbl_body_free(body);
+    world_close();
+}
+
+static void statuses_tell_whether_it_may_have_happened(void)
+{
+    static const struct {
+        int status;
+        nymbl_kind kind;
+        bool unknown;
+    } cases[] = {
+        {400, NYMBL_BAD_REQUEST, false}, {401, NYMBL_UNAUTHORIZED, false},
+        {403, NYMBL_FORBIDDEN, false},   {404, NYMBL_NOT_FOUND, false},
+        {413, NYMBL_TOO_LARGE, false},   {415, NYMBL_UNSUPPORTED_TYPE, false},
+        {429, NYMBL_THROTTLED, false},   {418, NYMBL_HTTP, false},
+        {302, NYMBL_REDIRECT, false},    {500, NYMBL_SERVER, true},
+        {503, NYMBL_SERVER, true},
+    };
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        nymbl_body *body;
+        nymbl_transfer *transfer;
+        nymbl_error err;
+        request request;
+        peer peer;
+        size_t size;
+
+        world_open(NULL);
+        body = body_of("0123456789", 10);
+        transfer = start_upload(body);
+        peer_accept(&peer);
+        peer_read(&peer, &request);
+        peer_reply(&peer, cases[i].status,
+                   "Location: /elsewhere\r\nRetry-After: 7\r\n", "{\"e\":1}");
+        CHECK_NUMBER(ended(transfer, &err), cases[i].kind);
+        CHECK_NUMBER(err.kind, cases[i].kind);
+        CHECK_NUMBER(err.status, cases[i].status);
+        CHECK(err.outcome_unknown == cases[i].unknown);
+        CHECK(err.retry_after == 7);
+        CHECK_TEXT(nymbl_transfer_body(transfer, &size), "{\"e\":1}");
+        second_try_is_silent();
+        peer_close(&peer);
+        nymbl_transfer_free(transfer);
+        nymbl_body_free(body);
+        request_free(&request);
+        world_close();
+    }
+}
+
+int main(int argc, char **argv)
+{
+    static const test tests[] = {
+        TEST(connection_that_dies_gets_no_second_post),
+        TEST(connection_that_dies_gets_no_second_post_of_a_path),
+        TEST(connection_that_dies_gets_no_second_post_of_pushed_bytes),
+        TEST(connection_that_dies_gets_no_second_delete),
+        TEST(connection_that_is_reset_gets_no_second_delete),
+        TEST(connection_found_dead_is_not_taken),
+        TEST(canceling_during_the_second_try_is_unknown),
+        TEST(lost_reply_is_unknown),
+        TEST(reply_that_breaks_off_is_unknown),
+        TEST(refused_connection_is_not_unknown),
+        TEST(statuses_tell_whether_it_may_have_happened),
+    };
+
+    return test_main(tests, TEST_COUNT(tests), argc, argv);
+}

@@ -1,0 +1,375 @@
+/* SPDX-License-Identifier: MIT */
+/* A file appears under its name as a whole, or not at all. */
+#include "internal.h"
+#include "peer.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+static const char *reason; /* of the last failure */
+
+static nymbl__save *save_open(const char *path, bool overwrite)
+{
+    nymbl__save *save;
+    nymbl_error err = {0};
+
+    reason = NULL;
+    if (nymbl__save_open(&save, path, 0, overwrite, NULL, &err) < 0) {
+        CHECK(save == NULL);
+        CHECK(err.kind == NYMBL_IO);
+        reason = err.reason;
+    }
+    return save;
+}
+
+static nymbl_kind save_whole(const char *path, bool overwrite,
+                             const char *bytes)
+{
+    nymbl__save *save = save_open(path, overwrite);
+
+    if (save == NULL)
+        return NYMBL_IO;
+    CHECK(nymbl__save_write(save, bytes, strlen(bytes), &reason) == NYMBL_OK);
+    return nymbl__save_commit(save, &reason);
+}
+
+static void check_holds(const char *name, const char *bytes)
+{
+    text got = world_read(name);
+
+    CHECK_TEXT(got.data, bytes);
+    text_free(&got);
+}
+
+static void write_text(const char *name, const char *bytes)
+{
+    world_write(name, bytes, strlen(bytes));
+}
+
+static void abandoning_leaves_the_target_alone(void)
+{
+    nymbl__save *save;
+    int fds;
+
+    world_open(NULL);
+    write_text("doc", "old");
+    fds = fds_open();
+    save = save_open(world_path("doc"), true);
+    CHECK_NUMBER(fds_open(), fds + 1);
+    CHECK(nymbl__save_write(save, "new", 3, &reason) == NYMBL_OK);
+    CHECK_NUMBER(world_names(), 2);
+    check_holds("doc", "old");
+    nymbl__save_abandon(save);
+    check_holds("doc", "old");
+    CHECK_NUMBER(world_names(), 1);
+    CHECK_NUMBER(fds_open(), fds);
+    save = save_open(world_path("none"), true);
+    nymbl__save_abandon(save);
+    nymbl__save_abandon(NULL);
+    CHECK_NUMBER(world_names(), 1);
+    world_close();
+}
+
+static void committing_replaces_the_target(void)
+{
+    struct stat before, after;
+    int fds;
+
+    world_open(NULL);
+    write_text("doc", "old");
+    fds = fds_open();
+    CHECK(stat(world_path("doc"), &before) == 0);
+    CHECK(save_whole(world_path("doc"), true, "new") == NYMBL_OK);
+    check_holds("doc", "new");
+    CHECK(stat(world_path("doc"), &after) == 0);
+    CHECK(before.st_ino != after.st_ino);
+    CHECK_NUMBER(world_names(), 1);
+    CHECK_NUMBER(fds_open(), fds);
+    CHECK(save_whole(world_path("doc"), true, "") == NYMBL_OK);
+    check_holds("doc", "");
+    world_close();
+}
+
+static void mode_is_as_asked_whatever_the_umask(void)
+{
+    static const unsigned modes[] = {0, 0600, 0644, 0666, 0400};
+    mode_t mask = umask(077);
+
+    world_open(NULL);
+    for (size_t i = 0; i < sizeof(modes) / sizeof(modes[0]); i++) {
+        struct stat status;
+        nymbl__save *save;
+
+        REQUIRE(nymbl__save_open(&save, world_path("doc"), modes[i], true, NULL,
+                                 NULL) == NYMBL_OK);
+        CHECK(nymbl__save_commit(save, &reason) == NYMBL_OK);
+        CHECK(stat(world_path("doc"), &status) == 0);
+        CHECK_NUMBER(status.st_mode & 07777, modes[i] == 0 ? 0600 : modes[i]);
+    }
+    umask(mask);
+    world_close();
+}
+
+static void relative_path_is_one_of_this_folder(void)
+{
+    int home = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    world_open(NULL);
+    REQUIRE(chdir(world.folder) == 0);
+    CHECK(save_whole("doc", true, "new") == NYMBL_OK);
+    CHECK(save_whole("./doc2", true, "new2") == NYMBL_OK);
+    REQUIRE(fchdir(home) == 0);
+    check_holds("doc", "new");
+    check_holds("doc2", "new2");
+    world_close();
+    close(home);
+}
+
+static void existing_file_is_kept_where_asked(void)
+{
+    nymbl__save *save;
+
+    world_open(NULL);
+    write_text("doc", "old");
+    CHECK(save_open(world_path("doc"), false) == NULL);
+    CHECK_TEXT(reason, "exists");
+    CHECK(save_whole(world_path("new"), false, "new") == NYMBL_OK);
+    check_holds("new", "new");
+    save = save_open(world_path("late"), false);
+    CHECK(nymbl__save_write(save, "ours", 4, &reason) == NYMBL_OK);
+    write_text("late", "theirs"); /* it appears meanwhile */
+    CHECK(nymbl__save_commit(save, &reason) == NYMBL_IO);
+    CHECK_TEXT(reason, "exists");
+    check_holds("late", "theirs");
+    save = save_open(world_path("link"), false);
+    CHECK(symlink("doc", world_path("link")) == 0);
+    CHECK(nymbl__save_commit(save, &reason) == NYMBL_IO);
+    CHECK_TEXT(reason, "exists");
+    check_holds("doc", "old");
+    CHECK(save_open(world_path("link"), false) == NULL);
+    CHECK_TEXT(reason, "exists");
+    CHECK_NUMBER(world_names(), 4);
+    world_close();
+}
+
+static void links_are_followed(void)
+{
+    struct stat status;
+
+    world_open(NULL);
+    write_text("doc", "old");
+    CHECK(symlink("doc", world_path("relative")) == 0);
+    CHECK(symlink(world_path("doc"), world_path("absolute")) == 0);
+    CHECK(symlink("relative", world_path("second")) == 0);
+    CHECK(symlink("none", world_path("dangling")) == 0);
+    CHECK(save_whole(world_path("relative"), true, "1") == NYMBL_OK);
+    check_holds("doc", "1");
+    CHECK(save_whole(world_path("absolute"), true, "2") == NYMBL_OK);
+    check_holds("doc", "2");
+    CHECK(save_whole(world_path("second"), true, "3") == NYMBL_OK);
+    check_holds("doc", "3");
+    CHECK(save_whole(world_path("dangling"), true, "4") == NYMBL_OK);
+    check_holds("none", "4");
+    CHECK(lstat(world_path("second"), &status) == 0);
+    CHECK(S_ISLNK(status.st_mode));
+    CHECK(lstat(world_path("dangling"), &status) == 0);
+    CHECK(S_ISLNK(status.st_mode));
+    CHECK_NUMBER(world_names(), 6);
+    world_close();
+}
+
+/* The temporary file must stand beside the target, not beside the link. */
+static void link_into_another_folder_is_followed(void)
+{
+    world_open(NULL);
+    CHECK(mkdir(world_path("sub"), 0700) == 0);
+    CHECK(symlink("sub/doc", world_path("link")) == 0);
+    CHECK(symlink("../deep", world_path("sub/up")) == 0);
+    CHECK(symlink("sub/up", world_path("down")) == 0);
+    CHECK(save_whole(world_path("link"), true, "1") == NYMBL_OK);
+    check_holds("sub/doc", "1");
+    CHECK(save_whole(world_path("down"), true, "2") == NYMBL_OK);
+    check_holds("deep", "2");
+    CHECK(unlink(world_path("sub/doc")) == 0);
+    CHECK(unlink(world_path("sub/up")) == 0);
+    CHECK(rmdir(world_path("sub")) == 0);
+    world_close();
+}
+
+static void loops_of_links_are_refused(void)
+{
+    world_open(NULL);
+    CHECK(symlink("b", world_path("a")) == 0);
+    CHECK(symlink("a", world_path("b")) == 0);
+    CHECK(symlink("self", world_path("self")) == 0);
+    CHECK(save_open(world_path("a"), true) == NULL);
+    CHECK_TEXT(reason, "too_many_links");
+    CHECK(save_open(world_path("self"), true) == NULL);
+    CHECK_TEXT(reason, "too_many_links");
+    world_close();
+}
+
+static void check_refused(const char *path, const char *expected)
+{
+    CHECK(save_open(path, true) == NULL);
+    if (!CHECK_TEXT(reason, expected))
+        printf("for: %s\n", path);
+}
+
+static void what_is_no_file_is_refused(void)
+{
+    char endless[5000];
+
+    world_open(NULL);
+    CHECK(mkfifo(world_path("fifo"), 0600) == 0);
+    CHECK(symlink(world.folder, world_path("to_folder")) == 0);
+    write_text("doc", "old");
+    check_refused("", "not_found");
+    check_refused("/", "directory");
+    check_refused(".", "directory");
+    check_refused(world.folder, "directory");
+    check_refused(world_path("to_folder"), "directory");
+    check_refused(world_path("new/"), "directory");
+    check_refused(world_path("doc/"), "not_a_directory");
+    check_refused(world_path("doc/x"), "not_a_directory");
+    check_refused(world_path("none/x"), "not_found");
+    check_refused(world_path("fifo"), "not_a_file");
+    check_refused("/dev/null", "not_a_file");
+    memset(endless, 'a', sizeof(endless));
+    endless[0] = '/';
+    endless[sizeof(endless) - 1] = '\0';
+    check_refused(endless, "name_too_long");
+    CHECK_NUMBER(world_names(), 3);
+    CHECK(rmdir(world_path("to_folder")) != 0);
+    world_close();
+}
+
+static void target_that_becomes_a_folder_is_refused(void)
+{
+    nymbl__save *save;
+
+    world_open(NULL);
+    save = save_open(world_path("doc"), true);
+    CHECK(mkdir(world_path("doc"), 0700) == 0);
+    CHECK(nymbl__save_commit(save, &reason) == NYMBL_IO);
+    CHECK_TEXT(reason, "directory");
+    CHECK_NUMBER(world_names(), 1);
+    CHECK(rmdir(world_path("doc")) == 0);
+    world_close();
+}
+
+static void folder_that_cannot_be_written_is_told(void)
+{
+    bool root = geteuid() == 0;
+
+    world_open(NULL);
+    CHECK(chmod(world.folder, 0500) == 0);
+    if (root) /* who may write everywhere */
+        CHECK(chown(world.folder, 65534, 65534) == 0 && seteuid(65534) == 0);
+    CHECK(save_open(world_path("doc"), true) == NULL);
+    CHECK_TEXT(reason, "permission");
+    if (root)
+        CHECK(seteuid(0) == 0);
+    CHECK(chmod(world.folder, 0700) == 0);
+    world_close();
+}
+
+/* In a child with mounts of its own: 0 good, 1 bad, 2 cannot be tried. */
+static int full_disk_try(void)
+{
+    static char block[65536];
+    nymbl__save *save;
+    nymbl_kind kind = NYMBL_OK;
+
+    if (unshare(CLONE_NEWNS) != 0 ||
+        mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
+        mount("tmpfs", world.folder, "tmpfs", 0, "size=128k") != 0)
+        return 2;
+    write_text("doc", "old");
+    save = save_open(world_path("doc"), true);
+    if (save == NULL)
+        return 1;
+    for (int i = 0; i < 10 && kind == NYMBL_OK; i++)
+        kind = nymbl__save_write(save, block, sizeof(block), &reason);
+    CHECK(kind == NYMBL_IO);
+    CHECK_TEXT(reason, "no_space");
+    nymbl__save_abandon(save);
+    check_holds("doc", "old");
+    CHECK_NUMBER(world_names(), 1);
+    CHECK(mount("tmpfs", world.folder, "tmpfs", MS_REMOUNT | MS_RDONLY, NULL) ==
+          0);
+    CHECK(save_open(world_path("doc"), true) == NULL);
+    CHECK_TEXT(reason, "read_only");
+    return 0;
+}
+
+static void full_disk_is_told(void)
+{
+    int status, before = fds_open();
+    pid_t child;
+
+    world_open(NULL);
+    fflush(stdout);
+    child = fork();
+    REQUIRE(child >= 0);
+    if (child == 0) {
+        int good = full_disk_try();
+
+        fflush(stdout);
+        _exit(good == 0 && test_failed() ? 1 : good);
+    }
+    CHECK(waitpid(child, &status, 0) == child);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) != 1);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 2)
+        test_skip("no tmpfs may be mounted here");
+    world_close();
+    CHECK_NUMBER(fds_open(), before);
+}
+
+static void files_are_closed_on_exec(void)
+{
+    nymbl__save *save;
+    nymbl_body *body;
+
+    world_open(NULL);
+    write_text("up", "x");
+    save = save_open(world_path("doc"), true);
+    REQUIRE(nymbl_body_from_path(&body, world_path("up"), NULL) == NYMBL_OK);
+    for (int fd = 3; fd < 256; fd++) {
+        int flags = fcntl(fd, F_GETFD);
+        char link[64], path[256] = "";
+
+        snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+        if (flags >= 0 && readlink(link, path, sizeof(path) - 1) > 0 &&
+            strncmp(path, world.folder, strlen(world.folder)) == 0)
+            CHECK(flags & FD_CLOEXEC);
+    }
+    nymbl_body_free(body);
+    nymbl__save_abandon(save);
+    world_close();
+}
+
+int main(int argc, char **argv)
+{
+    static const test tests[] = {
+        TEST(abandoning_leaves_the_target_alone),
+        TEST(committing_replaces_the_target),
+        TEST(mode_is_as_asked_whatever_the_umask),
+        TEST(relative_path_is_one_of_this_folder),
+        TEST(existing_file_is_kept_where_asked),
+        TEST(links_are_followed),
+        TEST(link_into_another_folder_is_followed),
+        TEST(loops_of_links_are_refused),
+        TEST(what_is_no_file_is_refused),
+        TEST(target_that_becomes_a_folder_is_refused),
+        TEST(folder_that_cannot_be_written_is_told),
+        TEST(full_disk_is_told),
+        TEST(files_are_closed_on_exec),
+    };
+
+    return test_main(tests, TEST_COUNT(tests), argc, argv);
+}

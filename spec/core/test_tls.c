@@ -1,0 +1,441 @@
+/* SPDX-License-Identifier: MIT */
+/* What needs TLS: whom credentials go to, and where a reply ends. The peer is
+ * OpenSSL with a certificate that is made here. */
+#include "peer.h"
+
+#include <errno.h>
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include <openssl/ssl.h>
+#include <openssl/x509v3.h>
+
+static SSL_CTX *context;
+static char ca_file[64];
+
+static void extension_add(X509 *certificate, int id, const char *value)
+{
+    X509_EXTENSION *extension = X509V3_EXT_conf_nid(NULL, NULL, id, value);
+
+    REQUIRE(extension != NULL);
+    X509_add_ext(certificate, extension, -1);
+    X509_EXTENSION_free(extension);
+}
+
+/* A key, and a certificate that signs itself for 127.0.0.1. */
+static void context_make(const char *name, long from, long to)
+{
+    EVP_PKEY *key = EVP_EC_gen("P-256");
+    X509 *certificate = X509_new();
+    FILE *file;
+    int fd;
+
+    REQUIRE(key != NULL && certificate != NULL);
+    X509_set_version(certificate, 2);
+    ASN1_INTEGER_set(X509_get_serialNumber(certificate), 1);
+    X509_gmtime_adj(X509_getm_notBefore(certificate), from);
+    X509_gmtime_adj(X509_getm_notAfter(certificate), to);
+    X509_set_pubkey(certificate, key);
+    X509_NAME_add_entry_by_txt(X509_get_subject_name(certificate), "CN",
+                               MBSTRING_ASC, (const unsigned char *)"peer", -1,
+                               -1, 0);
+    X509_set_issuer_name(certificate, X509_get_subject_name(certificate));
+    extension_add(certificate, NID_subject_alt_name, name);
+    extension_add(certificate, NID_basic_constraints, "critical,CA:TRUE");
+    REQUIRE(X509_sign(certificate, key, EVP_sha256()) > 0);
+    context = SSL_CTX_new(TLS_server_method());
+    REQUIRE(SSL_CTX_use_certificate(context, certificate) == 1);
+    REQUIRE(SSL_CTX_use_PrivateKey(context, key) == 1);
+    strcpy(ca_file, "/tmp/nymbl-test-ca-XXXXXX");
+    fd = mkstemp(ca_file);
+    REQUIRE(fd >= 0);
+    file = fdopen(fd, "w");
+    REQUIRE(PEM_write_X509(file, certificate) == 1);
+    fclose(file);
+    X509_free(certificate);
+    EVP_PKEY_free(key);
+}
+
+static void context_drop(void)
+{
+    SSL_CTX_free(context);
+    unlink(ca_file);
+}
+
+/* ---- the peer over TLS; `tls` NULL: in the clear ---- */
+
+static ssize_t result_of(SSL *tls, int got)
+{
+    if (got > 0)
+        return got;
+    switch (SSL_get_error(tls, got)) {
+    case SSL_ERROR_WANT_READ:
+    case SSL_ERROR_WANT_WRITE:
+        errno = EAGAIN;
+        return -1;
+    case SSL_ERROR_ZERO_RETURN:
+        return 0;
+    default:
+        ERR_clear_error();
+        errno = EPROTO;
+        return -1;
+    }
+}
+
+static ssize_t (*clear_recv)(peer *, void *, size_t);
+static ssize_t (*clear_send)(peer *, const void *, size_t);
+
+static ssize_t tls_recv(peer *peer, void *data, size_t size)
+{
+    if (peer->tls == NULL)
+        return clear_recv(peer, data, size);
+    return result_of(peer->tls, SSL_read(peer->tls, data, (int)size));
+}
+
+static ssize_t tls_send(peer *peer, const void *data, size_t size)
+{
+    if (peer->tls == NULL)
+        return clear_send(peer, data, size);
+    return result_of(peer->tls, SSL_write(peer->tls, data, (int)size));
+}
+
+static void tls_begin(peer *peer)
+{
+    peer->tls = SSL_new(context);
+    SSL_set_fd(peer->tls, peer->fd);
+    SSL_set_accept_state(peer->tls);
+    SSL_set_mode(peer->tls, SSL_MODE_ENABLE_PARTIAL_WRITE |
+                                SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+}
+
+static void tls_accept(peer *peer)
+{
+    peer_accept(peer);
+    tls_begin(peer);
+}
+
+/* With close_notify, or cut. */
+static void tls_end(peer *peer, bool notify)
+{
+    if (notify)
+        SSL_shutdown(peer->tls);
+    SSL_free(peer->tls);
+    peer->tls = NULL;
+    peer_close(peer);
+}
+
+static void tls_open_named(const char *name, long from, long to)
+{
+    nymbl_client_options options = {0};
+    char url[64];
+
+    context_make(name, from, to);
+    clear_recv = peer_recv;
+    clear_send = peer_send_some;
+    peer_recv = tls_recv;
+    peer_send_some = tls_send;
+    world_open(NULL); /* for its port */
+    nymbl_client_free(world.client);
+    snprintf(url, sizeof(url), "https://127.0.0.1:%d/v1", world.port);
+    options.base_url = url;
+    options.api_key = "key-of-test";
+    options.ca_file = ca_file;
+    REQUIRE(nymbl_client_new(&world.client, &options, NULL) == NYMBL_OK);
+}
+
+static void tls_open(void)
+{
+    tls_open_named("IP:127.0.0.1", -100, 10000);
+}
+
+static void tls_close(void)
+{
+    world_close();
+    peer_recv = clear_recv;
+    peer_send_some = clear_send;
+    context_drop();
+}
+
+/* Serve what has been started up to its request. */
+static void serve(peer *peer, request *request)
+{
+    tls_accept(peer);
+    peer_read(peer, request);
+    CHECK(!request->cut);
+}
+
+/* ---- whom to trust ---- */
+
+static void exchange_succeeds_over_tls(void)
+{
+    nymbl_transfer *transfer;
+    request request;
+    peer peer;
+
+    tls_open();
+    transfer = start_get();
+    serve(&peer, &request);
+    CHECK_TEXT(request_field(&request, "x-api-key"), "key-of-test");
+    peer_reply(&peer, 200, "", "{}");
+    CHECK(ended(transfer, NULL) == NYMBL_OK);
+    nymbl_transfer_free(transfer);
+    request_free(&request);
+    tls_end(&peer, true);
+    tls_close();
+}
+
+static void check_untrusted(const char *name, long from, long to,
+                            bool system_ca, const char *reason)
+{
+    nymbl_transfer *transfer;
+    nymbl_error err = {0};
+    peer peer;
+
+    tls_open_named(name, from, to);
+    if (system_ca) {
+        nymbl_client_options options = {.api_key = "k"};
+        char url[64];
+
+        snprintf(url, sizeof(url), "https://127.0.0.1:%d/v1", world.port);
+        options.base_url = url;
+        nymbl_client_free(world.client);
+        REQUIRE(nymbl_client_new(&world.client, &options, NULL) == NYMBL_OK);
+    }
+    transfer = start_delete();
+    tls_accept(&peer);
+    for (int i = 0; i < 2000 && !peer.eof &&
+                    nymbl_transfer_result(transfer, NULL) == NYMBL_WAIT;
+         i++) {
+        peer_take(&peer);
+        world_step();
+    }
+    CHECK_NUMBER(ended(transfer, &err), NYMBL_TLS);
+    CHECK_TEXT(err.reason, reason);
+    CHECK(!err.outcome_unknown);
+    CHECK(!counts_of(transfer).sent);
+    CHECK_NUMBER((long long)peer.in.size, 0);
+    nymbl_transfer_free(transfer);
+    tls_end(&peer, false);
+    tls_close();
+}
+
+static void peers_that_are_not_trusted_get_nothing(void)
+{
+    check_untrusted("IP:127.0.0.2", -100, 10000, false, "host_name");
+    check_untrusted("DNS:localhost", -100, 10000, false, "host_name");
+    check_untrusted("IP:127.0.0.1", -200, -100, false, "certificate_expired");
+    check_untrusted("IP:127.0.0.1", 1000, 2000, false,
+                    "certificate_not_yet_valid");
+    check_untrusted("IP:127.0.0.1", -100, 10000, true,
+                    "certificate_self_signed");
+}
+
+/* ---- redirects: the second server ---- */
+
+static void redirect_to_another_origin_takes_no_credentials(void)
+{
+    nymbl_transfer *transfer;
+    request request;
+    char header[128];
+    text got = {0};
+    peer first, second, third;
+    int listener, port;
+
+    tls_open();
+    listener = listener_open(&port, 8);
+    transfer = start_download(NULL);
+    serve(&first, &request);
+    CHECK_TEXT(request_field(&request, "Authorization"), "Bearer tok");
+    request_free(&request);
+    snprintf(header, sizeof(header), "Location: https://127.0.0.1:%d/x?y\r\n",
+             port);
+    peer_reply(&first, 302, header, "");
+    peer_accept_at(&second, listener);
+    tls_begin(&second);
+    peer_read(&second, &request);
+    CHECK(request_begins(&request, "GET /x?y HTTP/1.1\r\n"));
+    CHECK(request_field(&request, "Authorization") == NULL);
+    CHECK(request_field(&request, "x-api-key") == NULL);
+    CHECK(request_field(&request, "Cookie") == NULL);
+    CHECK(request_field(&request, "Referer") == NULL);
+    CHECK(strstr(request.head.data, "key-of-test") == NULL);
+    CHECK(strstr(request.head.data, "tok") == NULL);
+    request_free(&request);
+    /* and back again: they stay behind */
+    snprintf(header, sizeof(header), "Location: https://127.0.0.1:%d/back\r\n",
+             world.port);
+    peer_reply(&second, 307, header, "");
+    world_settle();
+    if (peer_waits())
+        tls_accept(&third);
+    else
+        third = first;
+    peer_read(&third, &request);
+    CHECK(request_begins(&request, "GET /back HTTP/1.1\r\n"));
+    CHECK(request_field(&request, "Authorization") == NULL);
+    CHECK(request_field(&request, "x-api-key") == NULL);
+    request_free(&request);
+    peer_reply(&third, 200, "", "bytes");
+    CHECK(read_all(transfer, &got, NULL) == NYMBL_DONE);
+    CHECK_TEXT(got.data, "bytes");
+    text_free(&got);
+    nymbl_transfer_free(transfer);
+    if (third.fd != first.fd)
+        tls_end(&first, true);
+    tls_end(&second, true);
+    tls_end(&third, true);
+    close(listener);
+    tls_close();
+}
+
+static void redirect_from_https_to_http_is_refused(void)
+{
+    nymbl_transfer *transfer;
+    nymbl_error err = {0};
+    request request;
+    char header[128];
+    peer peer;
+
+    tls_open();
+    transfer = start_download(NULL);
+    serve(&peer, &request);
+    snprintf(header, sizeof(header), "Location: http://127.0.0.1:%d/x\r\n",
+             world.port);
+    peer_reply(&peer, 302, header, "");
+    CHECK(ended(transfer, &err) == NYMBL_REDIRECT);
+    CHECK_TEXT(err.reason, "insecure");
+    world_settle();
+    CHECK(!peer_waits());
+    nymbl_transfer_free(transfer);
+    request_free(&request);
+    tls_end(&peer, true);
+    tls_close();
+}
+
+/* ---- where a reply ends ---- */
+
+static void document_without_length(bool notify, nymbl_kind kind)
+{
+    nymbl_transfer *transfer;
+    nymbl_error err = {0};
+    request request;
+    text got = {0};
+    peer peer;
+
+    tls_open();
+    transfer = start_download(NULL);
+    serve(&peer, &request);
+    peer_say(&peer, "HTTP/1.1 200 OK\r\n\r\n0123456789");
+    world_settle();
+    tls_end(&peer, notify);
+    CHECK_NUMBER(read_all(transfer, &got, &err), kind);
+    nymbl_transfer_free(transfer);
+    request_free(&request);
+    text_free(&got);
+    tls_close();
+}
+
+static void close_notify_tells_the_end_and_a_cut_does_not(void)
+{
+    document_without_length(true, NYMBL_DONE);
+    document_without_length(false, NYMBL_TRUNCATED);
+}
+
+/* What comes unasked on a connection is not the next request's reply: in the
+ * record of the reply before, or in one of its own, soon or late. */
+static void stray_reply(int how)
+{
+    static const char stray[] =
+        "HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n{\"x\":1}";
+    nymbl_transfer *transfer;
+    request request;
+    char whole[200];
+    size_t size;
+    peer old, fresh;
+
+    tls_open();
+    transfer = start_get();
+    serve(&old, &request);
+    request_free(&request);
+    snprintf(whole, sizeof(whole),
+             "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}%s",
+             how == 0 ? stray : "");
+    peer_send_some(&old, whole, strlen(whole));
+    if (how == 1)
+        peer_send_some(&old, stray, sizeof(stray) - 1);
+    CHECK(ended(transfer, NULL) == NYMBL_OK);
+    nymbl_transfer_free(transfer);
+    if (how == 2)
+        peer_send_some(&old, stray, sizeof(stray) - 1);
+    usleep(1000);
+    transfer = start_get();
+    for (int i = 0; i < 100 && !peer_waits() &&
+                    nymbl_transfer_result(transfer, NULL) == NYMBL_WAIT;
+         i++)
+        world_step();
+    if (CHECK(peer_waits())) {
+        serve(&fresh, &request);
+        peer_reply(&fresh, 200, "", "{\"y\":1}");
+        CHECK(ended(transfer, NULL) == NYMBL_OK);
+        request_free(&request);
+        tls_end(&fresh, true);
+    }
+    CHECK_TEXT(nymbl_transfer_body(transfer, &size), "{\"y\":1}");
+    nymbl_transfer_free(transfer);
+    tls_end(&old, true);
+    tls_close();
+}
+
+static void bytes_in_the_record_before_are_no_reply(void)
+{
+    stray_reply(0);
+}
+
+static void bytes_in_the_next_record_are_no_reply(void)
+{
+    stray_reply(1);
+}
+
+static void bytes_that_came_later_are_no_reply(void)
+{
+    stray_reply(2);
+}
+
+/* NOSIGNAL leaves SIGPIPE to us: a peer that goes must not end the process. */
+static void peer_that_goes_raises_no_signal(void)
+{
+    char *data = pattern(8 << 20);
+    nymbl_transfer *transfer;
+    nymbl_body *body;
+    nymbl_error err = {0};
+    peer peer;
+
+    tls_open();
+    body = body_of(data, 8 << 20);
+    transfer = start_upload(body);
+    tls_accept(&peer);
+    peer_await(&peer, 100000);
+    SSL_free(peer.tls);
+    peer_reset(&peer);
+    CHECK_NUMBER(ended(transfer, &err), NYMBL_NETWORK);
+    nymbl_transfer_free(transfer);
+    nymbl_body_free(body);
+    free(data);
+    tls_close();
+}
+
+int main(int argc, char **argv)
+{
+    static const test tests[] = {
+        TEST(exchange_succeeds_over_tls),
+        TEST(peers_that_are_not_trusted_get_nothing),
+        TEST(redirect_to_another_origin_takes_no_credentials),
+        TEST(redirect_from_https_to_http_is_refused),
+        TEST(close_notify_tells_the_end_and_a_cut_does_not),
+        TEST(bytes_in_the_record_before_are_no_reply),
+        TEST(bytes_in_the_next_record_are_no_reply),
+        TEST(bytes_that_came_later_are_no_reply),
+        TEST(peer_that_goes_raises_no_signal),
+    };
+
+    return test_main(tests, TEST_COUNT(tests), argc, argv);
+}

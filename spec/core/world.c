@@ -1,0 +1,285 @@
+/* SPDX-License-Identifier: MIT */
+/* The other end: an engine and a client to play with, files, and transfers. */
+#include "peer.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#define PATIENCE 5000
+
+struct world world;
+
+static double world_clock(void *payload)
+{
+    struct timespec now;
+
+    (void)payload;
+    if (world.fake)
+        return world.now += world.tick;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+int fds_open(void)
+{
+    DIR *folder = opendir("/proc/self/fd");
+    int count = 0;
+
+    REQUIRE(folder != NULL);
+    while (readdir(folder) != NULL)
+        count++;
+    closedir(folder);
+    return count;
+}
+
+int sockets_to(int port)
+{
+    int count = 0;
+
+    for (int fd = 0; fd < 256; fd++) {
+        struct sockaddr_in to;
+        socklen_t length = sizeof(to);
+
+        if (getpeername(fd, (struct sockaddr *)&to, &length) == 0 &&
+            to.sin_family == AF_INET && ntohs(to.sin_port) == port)
+            count++;
+    }
+    return count;
+}
+
+void world_open(const nymbl_client_options *options)
+{
+    static bool warm; /* what libraries open once is no leak */
+    nymbl_engine_options engine = {.clock = world_clock};
+    nymbl_client_options filled = {0};
+    nymbl_error err;
+    char url[64];
+
+    if (!warm) {
+        nymbl_engine *first;
+
+        REQUIRE(nymbl_engine_new(&first, NULL, &err) == NYMBL_OK);
+        nymbl_engine_free(first);
+        warm = true;
+    }
+    memset(&world, 0, sizeof(world));
+    world.fds = fds_open();
+    CHECK_NUMBER(nymbl_live_objects(), 0);
+    strcpy(world.folder, "/tmp/nymbl-test-XXXXXX");
+    REQUIRE(mkdtemp(world.folder) != NULL);
+    world.listener = listener_open(&world.port, 64);
+    if (options != NULL)
+        filled = *options;
+    if (filled.base_url == NULL) {
+        snprintf(url, sizeof(url), "http://127.0.0.1:%d/v1", world.port);
+        filled.base_url = url;
+    }
+    filled.api_key = "key-of-test";
+    filled.allow_http = true;
+    REQUIRE(nymbl_engine_new(&world.engine, &engine, &err) == NYMBL_OK);
+    REQUIRE(nymbl_client_new(&world.client, &filled, &err) == NYMBL_OK);
+}
+
+void world_close(void)
+{
+    DIR *folder = opendir(world.folder);
+    struct dirent *entry;
+
+    nymbl_client_free(world.client);
+    nymbl_engine_free(world.engine);
+    if (world.listener >= 0)
+        close(world.listener);
+    REQUIRE(folder != NULL);
+    for (entry = readdir(folder); entry != NULL; entry = readdir(folder))
+        unlinkat(dirfd(folder), entry->d_name, 0);
+    closedir(folder);
+    CHECK(rmdir(world.folder) == 0);
+    CHECK_NUMBER(nymbl_live_objects(), 0);
+    CHECK_NUMBER(fds_open(), world.fds);
+    memset(&world, 0, sizeof(world));
+}
+
+void world_step(void)
+{
+    if (world.engine != NULL)
+        nymbl_engine_pump(world.engine, 0.002);
+    if (world.step != NULL)
+        world.step();
+}
+
+void world_settle(void)
+{
+    for (int i = 0; i < 20; i++) {
+        nymbl_engine_pump(world.engine, 0);
+        usleep(500);
+    }
+}
+
+const char *world_path(const char *name)
+{
+    static char paths[4][128];
+    static int next;
+    char *path = paths[next++ % 4];
+
+    snprintf(path, sizeof(paths[0]), "%s/%s", world.folder, name);
+    return path;
+}
+
+void world_write(const char *name, const void *data, size_t size)
+{
+    FILE *file = fopen(world_path(name), "wb");
+
+    REQUIRE(file != NULL);
+    CHECK(fwrite(data, 1, size, file) == size);
+    CHECK(fclose(file) == 0);
+}
+
+text world_read(const char *name)
+{
+    FILE *file = fopen(world_path(name), "rb");
+    char piece[65536];
+    text all = {0};
+
+    if (!CHECK(file != NULL))
+        return all;
+    text_add(&all, "", 0);
+    for (;;) {
+        size_t got = fread(piece, 1, sizeof(piece), file);
+
+        if (got == 0)
+            break;
+        text_add(&all, piece, got);
+    }
+    fclose(file);
+    return all;
+}
+
+int world_names(void)
+{
+    DIR *folder = opendir(world.folder);
+    int count = -2; /* . and .. */
+
+    REQUIRE(folder != NULL);
+    while (readdir(folder) != NULL)
+        count++;
+    closedir(folder);
+    return count;
+}
+
+/* ---- transfers ---- */
+
+nymbl_kind ended(nymbl_transfer *transfer, nymbl_error *err)
+{
+    for (int i = 0; i < PATIENCE; i++) {
+        nymbl_kind kind = nymbl_transfer_result(transfer, err);
+
+        if (kind != NYMBL_WAIT)
+            return kind;
+        world_step();
+    }
+    REQUIRE(nymbl_transfer_result(transfer, err) != NYMBL_WAIT);
+    return NYMBL_WAIT;
+}
+
+nymbl_kind read_all(nymbl_transfer *transfer, text *to, nymbl_error *err)
+{
+    char piece[10007]; /* no divisor of any window */
+
+    for (int quiet = 0; quiet < PATIENCE; quiet++) {
+        size_t got;
+        nymbl_kind kind =
+            nymbl_transfer_read(transfer, piece, sizeof(piece), &got, err);
+
+        if (kind == NYMBL_WAIT) {
+            world_step();
+            continue;
+        }
+        if (kind != NYMBL_OK)
+            return kind;
+        text_add(to, piece, got);
+        quiet = 0;
+    }
+    REQUIRE(!"read_all() has waited too long");
+    return NYMBL_WAIT;
+}
+
+nymbl_transfer *start_get(void)
+{
+    nymbl_transfer *transfer;
+
+    REQUIRE(nymbl_get_start(&transfer, world.engine, world.client, "tok", "7",
+                            "d 1", NULL) == NYMBL_OK);
+    return transfer;
+}
+
+nymbl_transfer *start_delete(void)
+{
+    nymbl_transfer *transfer;
+
+    REQUIRE(nymbl_delete_start(&transfer, world.engine, world.client, "tok",
+                               "7", "9", NULL) == NYMBL_OK);
+    return transfer;
+}
+
+nymbl_transfer *start_list(const nymbl_list_options *options)
+{
+    nymbl_transfer *transfer;
+
+    REQUIRE(nymbl_list_start(&transfer, world.engine, world.client, "tok", "7",
+                             options, NULL) == NYMBL_OK);
+    return transfer;
+}
+
+nymbl_transfer *start_download(const nymbl_download_options *options)
+{
+    nymbl_transfer *transfer;
+
+    REQUIRE(nymbl_download_start(&transfer, world.engine, world.client, "tok",
+                                 "7", "9", options, NULL) == NYMBL_OK);
+    return transfer;
+}
+
+nymbl_transfer *start_upload(nymbl_body *body)
+{
+    nymbl_upload_options options = {.file_name = "a.pdf",
+                                    .content_type = "application/pdf"};
+    nymbl_transfer *transfer;
+
+    REQUIRE(nymbl_upload_start(&transfer, world.engine, world.client, "tok",
+                               "7", body, &options, NULL) == NYMBL_OK);
+    return transfer;
+}
+
+nymbl_body *body_of(const void *data, size_t size)
+{
+    nymbl_body *body;
+
+    REQUIRE(nymbl_body_from_bytes(&body, data, size, NULL) == NYMBL_OK);
+    return body;
+}
+
+nymbl_counts counts_of(nymbl_transfer *transfer)
+{
+    nymbl_counts counts;
+
+    nymbl_transfer_counts(transfer, &counts);
+    return counts;
+}
+
+char *pattern(size_t size)
+{
+    char *data = malloc(size + 1);
+    uint32_t state = 12345;
+
+    REQUIRE(data != NULL);
+    for (size_t i = 0; i < size; i++) {
+        state = state * 1664525u + 1013904223u;
+        data[i] = (char)(state >> 24);
+    }
+    data[size] = '\0';
+    return data;
+}
