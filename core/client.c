@@ -2,7 +2,6 @@
 /* A client: where the service is, whom to trust, and the secrets. */
 #include "internal.h"
 
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -186,14 +185,25 @@ int64_t nymbl_client_max_upload_bytes(const nymbl_client *client)
     return client->max_upload_bytes;
 }
 
-/* libcurl 7.88 opens its sockets without SOCK_CLOEXEC: a program started by
- * the host must not inherit a connection with patient data on it. */
-static int socket_made(void *payload, curl_socket_t fd, curlsocktype purpose)
+nymbl_kind nymbl_client_account(const nymbl_client *client, nymbl_account which,
+                                char *out)
 {
-    (void)payload;
-    (void)purpose;
-    fcntl(fd, F_SETFD, FD_CLOEXEC);
-    return CURL_SOCKOPT_OK;
+    const char *limits[] = {client->base_url, client->api_key, NULL, NULL};
+    const char *token[] = {client->token_url, client->client_id,
+                           client->client_secret, client->scope};
+    const char *const *parts = which == NYMBL_ACCOUNT_TOKEN ? token : limits;
+    nymbl__sha256 hash;
+
+    if (client->closed || parts[0] == NULL)
+        return NYMBL_MISUSE;
+    nymbl__sha256_init(&hash);
+    for (int i = 0; i < 4; i++) { /* NULs between: "ab", "c" is not "a", "bc" */
+        if (parts[i] != NULL)
+            nymbl__sha256_add(&hash, parts[i], strlen(parts[i]));
+        nymbl__sha256_add(&hash, "", 1);
+    }
+    nymbl__sha256_text(&hash, out);
+    return NYMBL_OK;
 }
 
 CURLcode nymbl__client_apply(const nymbl_client *client, CURL *easy,
@@ -217,7 +227,7 @@ CURLcode nymbl__client_apply(const nymbl_client *client, CURL *easy,
     SET(CURLOPT_NETRC, (long)CURL_NETRC_IGNORED);
     SET(CURLOPT_DISALLOW_USERNAME_IN_URL, 1L);
     SET(CURLOPT_USERAGENT, client->user_agent);
-    SET(CURLOPT_SOCKOPTFUNCTION, socket_made);
+    SET(CURLOPT_SOCKOPTFUNCTION, nymbl__engine_socket);
     SET(CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
     SET(CURLOPT_SSL_VERIFYPEER, 1L);
     SET(CURLOPT_SSL_VERIFYHOST, 2L);

@@ -2,18 +2,26 @@
 /* The engine: one curl multi handle, and the pump that moves its transfers. */
 #include "internal.h"
 
-#include <math.h>
+#include <fcntl.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
-static double clock_monotonic(void *payload)
+#ifdef CLOCK_BOOTTIME /* goes on while the machine sleeps, as tokens do */
+#define CLOCK_STEADY CLOCK_BOOTTIME
+#else
+#define CLOCK_STEADY CLOCK_MONOTONIC
+#endif
+
+static double clock_steady(void *payload)
 {
     struct timespec now;
 
     (void)payload;
-    clock_gettime(CLOCK_MONOTONIC, &now);
+    clock_gettime(CLOCK_STEADY, &now);
     return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
 
@@ -82,6 +90,56 @@ void nymbl__engine_handle_return(nymbl_engine *engine, CURL *easy)
     }
     curl_easy_reset(easy);
     engine->idle[engine->idle_count++] = easy;
+}
+
+static unsigned sockets_known(const nymbl_engine *engine)
+{
+    return engine->sockets_made < NYMBL__SOCKETS ? engine->sockets_made
+                                                 : NYMBL__SOCKETS;
+}
+
+/* libcurl 7.88 opens its sockets without SOCK_CLOEXEC: a program started by
+ * the host must not inherit a connection with patient data on it. */
+int nymbl__engine_socket(void *payload, curl_socket_t fd, curlsocktype purpose)
+{
+    nymbl_engine *engine = payload;
+
+    (void)purpose;
+    fcntl(fd, F_SETFD, FD_CLOEXEC);
+    for (unsigned i = 0; i < sockets_known(engine); i++) {
+        if (engine->sockets[i] == fd)
+            return CURL_SOCKOPT_OK;
+    }
+    engine->sockets[engine->sockets_made++ % NYMBL__SOCKETS] = fd;
+    return CURL_SOCKOPT_OK;
+}
+
+static bool socket_has_port(int fd, int port)
+{
+    struct sockaddr_storage name;
+    socklen_t length = sizeof(name);
+
+    if (getsockname(fd, (struct sockaddr *)&name, &length) != 0)
+        return false;
+    if (name.ss_family == AF_INET)
+        return ntohs(((struct sockaddr_in *)&name)->sin_port) == port;
+    return name.ss_family == AF_INET6 &&
+           ntohs(((struct sockaddr_in6 *)&name)->sin6_port) == port;
+}
+
+bool nymbl__engine_is_silent(const nymbl_engine *engine, int port)
+{
+    bool known = false;
+    char byte;
+
+    for (unsigned i = 0; i < sockets_known(engine); i++) {
+        if (!socket_has_port(engine->sockets[i], port))
+            continue;
+        if (recv(engine->sockets[i], &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0)
+            return false; /* bytes, or the end */
+        known = true;
+    }
+    return known;
 }
 
 /* ---- lists ---- */
@@ -286,10 +344,14 @@ static void engine_wait(nymbl_engine *engine, double timeout)
     double seconds = wait_bound(engine, timeout);
     double before = engine->clock(engine->payload);
     double passed;
+    int milliseconds;
 
     if (seconds > 3600)
         seconds = 3600;
-    curl_multi_poll(engine->multi, NULL, 0, (int)ceil(seconds * 1000), NULL);
+    milliseconds = (int)(seconds * 1000);
+    if (milliseconds < seconds * 1000)
+        milliseconds++; /* not ceil(): it would ask for libm */
+    curl_multi_poll(engine->multi, NULL, 0, milliseconds, NULL);
     passed = engine->clock(engine->payload) - before;
     for (nymbl_transfer *t = engine->running; t != NULL; t = t->next)
         nymbl__transfer_charge(t, passed);
@@ -353,7 +415,7 @@ nymbl_kind nymbl_engine_new(nymbl_engine **out,
         return nymbl__fail(err, NYMBL_NO_MEMORY, NULL);
     engine->references = 1;
     engine->pid = getpid();
-    engine->clock = clock_monotonic;
+    engine->clock = clock_steady;
     if (options != NULL && options->clock != NULL) {
         engine->clock = options->clock;
         engine->payload = options->payload;

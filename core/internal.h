@@ -27,6 +27,7 @@
 #define NYMBL__VALIDATOR_MAX 256 /* an ETag or a date */
 #define NYMBL__SNIFF 32          /* first bytes that are looked at */
 #define NYMBL__IDLE_HANDLES 16
+#define NYMBL__SOCKETS 128 /* that are known for reuse; more are not reused */
 
 #define NYMBL__CONNECT_SECONDS 10.0
 #define NYMBL__STALL_SECONDS 30.0
@@ -89,6 +90,19 @@ void nymbl__wipe(void *data, size_t size);
 nymbl_kind nymbl__text_copy(char **out, const char *text);
 /* Wipe text and free it. NULL does nothing. */
 void nymbl__secret_free(char *text);
+
+/* ---- sha256.c ---- */
+
+typedef struct nymbl__sha256 {
+    uint32_t state[8];
+    uint64_t size; /* bytes so far */
+    unsigned char block[64];
+} nymbl__sha256;
+
+void nymbl__sha256_init(nymbl__sha256 *hash);
+void nymbl__sha256_add(nymbl__sha256 *hash, const void *data, size_t size);
+/* The end: 64 hexadecimal digits. Wipes the hash. */
+void nymbl__sha256_text(nymbl__sha256 *hash, char text[65]);
 
 /* ---- url.c ---- */
 
@@ -231,6 +245,8 @@ struct nymbl_engine {
     CURLSH *share;
     CURL *idle[NYMBL__IDLE_HANDLES];
     int idle_count;
+    int sockets[NYMBL__SOCKETS]; /* that were opened; some may be closed */
+    unsigned sockets_made;
     bool pumping;
     bool news;  /* somebody was signaled in this pump */
     bool admit; /* a place on the wire may have become free */
@@ -254,6 +270,10 @@ void nymbl__engine_forget(nymbl_engine *engine, nymbl_transfer *transfer);
 /* Signal the owner of a transfer. */
 void nymbl__engine_news(nymbl_engine *engine, nymbl_transfer *transfer);
 CURL *nymbl__engine_handle(nymbl_engine *engine);
+/* libcurl's socket callback, with the engine as payload. */
+int nymbl__engine_socket(void *payload, curl_socket_t fd, curlsocktype purpose);
+/* Whether the connection from this port is known, and has no bytes on it. */
+bool nymbl__engine_is_silent(const nymbl_engine *engine, int port);
 void nymbl__engine_handle_return(nymbl_engine *engine, CURL *easy);
 /* Cancel the transfers of a client that closes, and its connections. */
 void nymbl__engine_drop(nymbl_engine *engine, const nymbl_client *client);

@@ -127,7 +127,7 @@ NYMBL_API long nymbl_live_objects(void);
 
 /** Settings of an engine. Zero means default. */
 typedef struct nymbl_engine_options {
-    /** Seconds on a clock that never goes back; default CLOCK_MONOTONIC. */
+    /** Seconds on a clock that never goes back; default CLOCK_BOOTTIME. */
     double (*clock)(void *payload);
     void *payload; /**< borrowed, handed to @p clock */
 } nymbl_engine_options;
@@ -252,6 +252,25 @@ NYMBL_API void nymbl_client_free(nymbl_client *client);
  * @return bytes
  */
 NYMBL_API int64_t nymbl_client_max_upload_bytes(const nymbl_client *client);
+
+/** What clients share who are of one account. */
+typedef enum nymbl_account {
+    NYMBL_ACCOUNT_LIMITS, /**< rates and quota: base URL and API key */
+    NYMBL_ACCOUNT_TOKEN /**< a token: token URL, client id, secret and scope */
+} nymbl_account;
+
+/**
+ * A name for the account of a client that tells nothing of it: a SHA-256 in 64
+ * hexadecimal digits. The same for every client of that account.
+ *
+ * @param      client any open one
+ * @param      which  what is shared
+ * @param[out] out    65 bytes
+ * @return NYMBL_OK, or NYMBL_MISUSE where the client is closed or has no
+ *         credentials
+ */
+NYMBL_API nymbl_kind nymbl_client_account(const nymbl_client *client,
+                                          nymbl_account which, char *out);
 
 /* ---- bodies: what an upload sends ---- */
 

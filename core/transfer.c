@@ -106,17 +106,21 @@ static int request_goes_out(void *payload, char *to, char *from, int to_port,
 {
     nymbl_transfer *transfer = payload;
     bool stop;
+    long made = 1;
+
     /* Bytes on a used connection that nobody has asked for: they would be taken
      * for the reply to what goes out now, and be another document's at worst.
      */
-    if (!transfer->sent_this_hop && nymbl__tls_has_pending(transfer->easy)) {
+    curl_easy_getinfo(transfer->easy, CURLINFO_NUM_CONNECTS, &made);
+    if (!transfer->sent_this_hop && made == 0 &&
+        (nymbl__tls_has_pending(transfer->easy) ||
+         !nymbl__engine_is_silent(transfer->engine, from_port))) {
         transfer->spoilt = true;
         return CURL_PREREQFUNC_ABORT;
     }
     (void)to;
     (void)from;
     (void)to_port;
-    (void)from_port;
     nymbl__engine_lock(transfer->engine);
     stop = transfer->sent_this_hop || (transfer->commands & NYMBL__REMOVE);
     if (transfer->sent_this_hop)
@@ -245,6 +249,7 @@ static nymbl_kind exchange_configure(nymbl_transfer *transfer)
     SET(CURLOPT_HTTPHEADER, headers);
     SET(CURLOPT_PREREQFUNCTION, request_goes_out);
     SET(CURLOPT_PREREQDATA, transfer);
+    SET(CURLOPT_SOCKOPTDATA, transfer->engine);
     SET(CURLOPT_FRESH_CONNECT, transfer->fresh ? 1L : 0L);
     SET(CURLOPT_HEADERFUNCTION, nymbl__head_line);
     SET(CURLOPT_HEADERDATA, transfer);

@@ -51,6 +51,7 @@ int client_new(lua_State *L);
 int client_close(lua_State *L);
 int client_collect(lua_State *L);
 int client_max_upload_bytes(lua_State *L);
+int client_account(lua_State *L);
 int url_problem(lua_State *L);
 
 /* body.c */

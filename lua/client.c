@@ -88,6 +88,20 @@ int client_max_upload_bytes(lua_State *L)
     return 1;
 }
 
+/* core.account(client, for a token): a name for what clients share, or nil. */
+int client_account(lua_State *L)
+{
+    char name[65];
+
+    if (nymbl_client_account(client_check(L, 1),
+                             lua_toboolean(L, 2) ? NYMBL_ACCOUNT_TOKEN
+                                                 : NYMBL_ACCOUNT_LIMITS,
+                             name) < 0)
+        return 0;
+    lua_pushstring(L, name);
+    return 1;
+}
+
 /* core.url_problem(url, allow_http): why a URL cannot be used, or nil. */
 int url_problem(lua_State *L)
 {

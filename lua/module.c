@@ -133,6 +133,7 @@ int luaopen_nymbl_core(lua_State *L)
         {"client", client_new},
         {"client_close", client_close},
         {"max_upload_bytes", client_max_upload_bytes},
+        {"account", client_account},
         {"url_problem", url_problem},
         {"body_from_path", body_from_path},
         {"body_from_bytes", body_from_bytes},

@@ -4,9 +4,9 @@
 
 #include <string.h>
 
-/* Slots of a state table: 0 is true once the object is closed, 1 the environment
- * that all objects of a client share, 2 a table of what a script may read as
- * fields, the rest is the class' own. */
+/* Slots of a state table: 0 is true once the object is closed, 1 the
+ * environment that all objects of a client share, 2 a table of what a script
+ * may read as fields, the rest is the class' own. */
 #define STATE_CLOSED 0
 #define STATE_FIELDS 2
 

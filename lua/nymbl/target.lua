@@ -7,12 +7,14 @@ local errors = require "nymbl.errors"
 
 local target = {}
 
--- Tell how far it is; false from the function ends the transfer.
+-- Tell how far it is; false from the function ends the transfer. Gives what is
+-- then known of the failure.
 local function report(progress, transfer)
   local _, length = transfer:head()
   local _, _, received, before = transfer:counts()
   if progress(before + received, length or nil) == false then
     transfer:cancel("canceled", "progress")
+    return { kind = "canceled", reason = "progress" }
   end
 end
 
@@ -55,7 +57,8 @@ local function to_handle(handle)
         elseif more == false then
           call.wait_for(transfer, deadline)
         elseif progress then
-          report(progress, transfer)
+          err = report(progress, transfer) -- its last bytes may have come already
+          if err then return nil, err end
         end
       end
     end
@@ -80,7 +83,8 @@ local function to_sink(sink)
             return nil, { kind = "io", reason = "sink" }
           end
           if not chunk then return finished(transfer) end
-          if progress then report(progress, transfer) end
+          err = progress and report(progress, transfer)
+          if err then return nil, err end
         end
       end
     end
