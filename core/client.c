@@ -130,6 +130,8 @@ static void client_forget(nymbl_client *client)
     nymbl__secret_free(client->api_key);
     nymbl__secret_free(client->client_id);
     nymbl__secret_free(client->client_secret);
+    nymbl__secret_free(client->proxy); /* may hold a password */
+    client->proxy = NULL;
     client->api_key = client->client_id = client->client_secret = NULL;
 }
 
@@ -169,7 +171,6 @@ void nymbl_client_free(nymbl_client *client)
         return;
     client_forget(client);
     client_leave(client);
-    nymbl__secret_free(client->proxy);
     free(client->base_url);
     free(client->token_url);
     free(client->scope);
@@ -236,11 +237,17 @@ CURLcode nymbl__client_apply(const nymbl_client *client, CURL *easy,
      * unless it was asked for. */
     if (ca_file != NULL || client->ca_path != NULL)
         SET(CURLOPT_CAINFO, ca_file);
-    SET(CURLOPT_CAPATH, client->ca_path);
+    if (client->ca_path != NULL)
+        SET(CURLOPT_CAPATH, client->ca_path);
+    else /* not every TLS library knows folders */
+        curl_easy_setopt(easy, CURLOPT_CAPATH, NULL);
     SET(CURLOPT_PROXY_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
     if (ca_file != NULL)
         SET(CURLOPT_PROXY_CAINFO, ca_file);
-    SET(CURLOPT_PROXY_CAPATH, client->ca_path);
+    if (client->ca_path != NULL)
+        SET(CURLOPT_PROXY_CAPATH, client->ca_path);
+    else
+        curl_easy_setopt(easy, CURLOPT_PROXY_CAPATH, NULL);
     /* The headers of a request are not a proxy's business. */
     SET(CURLOPT_HEADEROPT, (long)CURLHEADER_SEPARATE);
     SET(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
@@ -248,8 +255,10 @@ CURLcode nymbl__client_apply(const nymbl_client *client, CURL *easy,
         SET(CURLOPT_PROXY, ""); /* loopback in the clear goes nowhere else */
     else if (client->proxy != NULL)
         SET(CURLOPT_PROXY, client->proxy);
-    /* libcurl's own time limits run while the host does other things. */
-    SET(CURLOPT_CONNECTTIMEOUT_MS, 86400000L);
+    /* Ours counts; libcurl's own is for it to try a host's next address. */
+    SET(CURLOPT_CONNECTTIMEOUT_MS, client->connect_timeout < 86400
+                                       ? (long)(client->connect_timeout * 1000)
+                                       : 86400000L);
 #undef SET
     return code;
 }

@@ -10,18 +10,13 @@
 #include <time.h>
 #include <unistd.h>
 
-#ifdef CLOCK_BOOTTIME /* goes on while the machine sleeps, as tokens do */
-#define CLOCK_STEADY CLOCK_BOOTTIME
-#else
-#define CLOCK_STEADY CLOCK_MONOTONIC
-#endif
-
-static double clock_steady(void *payload)
+/* Stands still while the machine sleeps: time limits are about polling. */
+static double clock_monotonic(void *payload)
 {
     struct timespec now;
 
     (void)payload;
-    clock_gettime(CLOCK_STEADY, &now);
+    clock_gettime(CLOCK_MONOTONIC, &now);
     return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
 
@@ -225,6 +220,8 @@ static void commands_take(nymbl_engine *engine)
             }
             if (commands & NYMBL__UNPAUSE)
                 nymbl__transfer_unpause(transfer);
+            if (commands & NYMBL__CONFIRM)
+                nymbl__transfer_confirmed(transfer);
         }
         nymbl__transfer_release(transfer); /* the queue's reference */
         transfer = next;
@@ -311,12 +308,10 @@ static void engine_turn(nymbl_engine *engine)
         nymbl_transfer *next = transfer->next;
 
         /* enforcing may end it, and with it its place in the list */
-        nymbl__engine_retain(engine);
         transfer->references++;
         nymbl__transfer_enforce(transfer);
         news_publish(engine, transfer);
         nymbl__transfer_release(transfer);
-        nymbl__engine_release(engine);
         transfer = next;
     }
 }
@@ -415,7 +410,7 @@ nymbl_kind nymbl_engine_new(nymbl_engine **out,
         return nymbl__fail(err, NYMBL_NO_MEMORY, NULL);
     engine->references = 1;
     engine->pid = getpid();
-    engine->clock = clock_steady;
+    engine->clock = clock_monotonic;
     if (options != NULL && options->clock != NULL) {
         engine->clock = options->clock;
         engine->payload = options->payload;

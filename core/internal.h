@@ -37,7 +37,7 @@
 
 /* ---- error.c ---- */
 
-/* Write *err, unless it holds a failure already. Returns kind. */
+/* Write *err, if there is one. Returns kind. */
 nymbl_kind nymbl__fail(nymbl_error *err, nymbl_kind kind, const char *reason);
 
 /* The kind of a status that is not a success. */
@@ -233,6 +233,7 @@ enum {
     NYMBL__ADD = 1,
     NYMBL__REMOVE = 2,
     NYMBL__UNPAUSE = 4,
+    NYMBL__CONFIRM = 8,
 };
 
 struct nymbl_engine {
@@ -356,11 +357,12 @@ struct nymbl_transfer {
     size_t sniffed;
     bool released;     /* the first bytes were found good */
     int64_t body_sent; /* of a body that was let go */
-    int64_t received;  /* on hops before */
     int64_t hop_received;
     bool range_asked;     /* of a part's rest */
     int64_t resumed_from; /* bytes of a part the reply goes on from */
 
+    int64_t confirmed; /* received bytes that the owner knows of, or -1 */
+    bool parked;       /* found good, and waits for that */
     bool receive_paused;
     bool send_paused;
     bool dirty;
@@ -394,6 +396,8 @@ void nymbl__transfer_complete(nymbl_transfer *transfer, CURLcode code);
 void nymbl__transfer_abort(nymbl_transfer *transfer, nymbl_kind kind,
                            const char *reason);
 void nymbl__transfer_unpause(nymbl_transfer *transfer);
+/* Its owner knows of more bytes: a parked one may end. */
+void nymbl__transfer_confirmed(nymbl_transfer *transfer);
 /* Charge polled time; give the seconds until a limit runs out. */
 void nymbl__transfer_charge(nymbl_transfer *transfer, double seconds);
 double nymbl__transfer_left(const nymbl_transfer *transfer);

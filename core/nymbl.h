@@ -127,7 +127,7 @@ NYMBL_API long nymbl_live_objects(void);
 
 /** Settings of an engine. Zero means default. */
 typedef struct nymbl_engine_options {
-    /** Seconds on a clock that never goes back; default CLOCK_BOOTTIME. */
+    /** Seconds on a clock that never goes back; default CLOCK_MONOTONIC. */
     double (*clock)(void *payload);
     void *payload; /**< borrowed, handed to @p clock */
 } nymbl_engine_options;
@@ -502,7 +502,9 @@ typedef struct nymbl_download_options {
     const char *content_type; /**< of the document, where known */
     bool has_size;            /**< whether @p size is known */
     int64_t size;             /**< bytes of the document */
-    bool progress;            /**< bytes that move are news */
+    /** Bytes that move are news, and the file at @p path gets its name only
+     * once nymbl_transfer_confirm() was told of the last of them. */
+    bool progress;
 } nymbl_download_options;
 
 /**
@@ -642,6 +644,17 @@ typedef struct nymbl_counts {
  */
 NYMBL_API void nymbl_transfer_counts(nymbl_transfer *transfer,
                                      nymbl_counts *out);
+
+/**
+ * Say that the bytes received so far are known to the owner, who goes on: the
+ * last chance to cancel a download to a path that reports its progress.
+ *
+ * @param transfer any
+ * @param received `body_received` of nymbl_transfer_counts() as it was looked
+ * at
+ */
+NYMBL_API void nymbl_transfer_confirm(nymbl_transfer *transfer,
+                                      int64_t received);
 
 /**
  * End a transfer before its time. Its result becomes @p kind, with

@@ -87,6 +87,18 @@ static bool note_read(const char *path, const char *url, char *validator)
     return matches;
 }
 
+/* Whether the file that is locked now still has the part's name: another
+ * process may have finished it, and given it its own, before the lock was ours.
+ */
+static bool is_still_named(const nymbl__part *part, struct stat *status)
+{
+    struct stat named;
+
+    return fstat(part->fd, status) == 0 && status->st_nlink == 1 &&
+           lstat(part->path, &named) == 0 && named.st_dev == status->st_dev &&
+           named.st_ino == status->st_ino;
+}
+
 nymbl_kind nymbl__part_open(nymbl__part *part, const char *target,
                             const char *url)
 {
@@ -103,7 +115,7 @@ nymbl_kind nymbl__part_open(nymbl__part *part, const char *target,
     part->fd = private_open(part->path, O_RDWR | O_CREAT);
     /* held to the end: two that write one part would mix their bytes */
     if (part->fd < 0 || flock(part->fd, LOCK_EX | LOCK_NB) < 0 ||
-        fstat(part->fd, &status) < 0 || status.st_nlink != 1) {
+        !is_still_named(part, &status)) {
         nymbl__part_free(part);
         return NYMBL_DONE;
     }

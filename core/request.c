@@ -189,7 +189,7 @@ static nymbl_kind call_new(nymbl_transfer **out, nymbl__buffer *url,
     kind = path_append(url, client, patient, document);
     if (kind < 0) {
         nymbl__buffer_free(url);
-        nymbl_transfer_free(*out);
+        nymbl__transfer_release(*out);
         *out = NULL;
         return nymbl__fail(err, kind == NYMBL_TOO_LARGE ? NYMBL_MISUSE : kind,
                            "id");

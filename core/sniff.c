@@ -47,22 +47,31 @@ static bool begins(const char *bytes, size_t size, const char *with)
 /* The first characters of each accepted type's signature in base64: what an
  * API gateway makes of bytes when it takes them for text (AWS, "payload
  * encodings workflow"). */
+static const struct {
+    const char *type;
+    const char *begins;
+} encoded[] = {
+    {"application/pdf", "JVBERi"}, /* %PDF */
+    {"image/png", "iVBORw0KGgo"},
+    {"image/jpeg", "/9j/"},
+    {"image/tiff", "SUkqA"}, /* II*\0 */
+    {"image/tiff", "TU0AK"}, /* MM\0* */
+    {"application/vnd.openxmlformats-officedocument."
+     "wordprocessingml.document",
+     "UEsDB"}, /* PK\3\4 */
+};
+
+static bool type_is_accepted(const char *type)
+{
+    for (size_t i = 0; i < sizeof(encoded) / sizeof(encoded[0]); i++) {
+        if (type_is(type, encoded[i].type))
+            return true;
+    }
+    return false;
+}
+
 static bool is_base64(const char *type, const char *bytes, size_t size)
 {
-    static const struct {
-        const char *type;
-        const char *begins;
-    } encoded[] = {
-        {"application/pdf", "JVBERi"}, /* %PDF */
-        {"image/png", "iVBORw0KGgo"},
-        {"image/jpeg", "/9j/"},
-        {"image/tiff", "SUkqA"}, /* II*\0 */
-        {"image/tiff", "TU0AK"}, /* MM\0* */
-        {"application/vnd.openxmlformats-officedocument."
-         "wordprocessingml.document",
-         "UEsDB"}, /* PK\3\4 */
-    };
-
     if (*bytes == '"' && size > 0) { /* a JSON string of it */
         bytes++;
         size--;
@@ -70,6 +79,32 @@ static bool is_base64(const char *type, const char *bytes, size_t size)
     for (size_t i = 0; i < sizeof(encoded) / sizeof(encoded[0]); i++) {
         if (type_is(type, encoded[i].type) &&
             begins(bytes, size, encoded[i].begins))
+            return true;
+    }
+    return false;
+}
+
+/* A page of HTML or XML for one of the accepted types, none of which begins so:
+ * a proxy's sign-in page, or the error of an object storage (Amazon S3, "Error
+ * responses"). */
+static bool is_markup(const char *type, const char *bytes, size_t size)
+{
+    static const char *const beginnings[] = {"<!doctype", "<html", "<?xml"};
+
+    if (!type_is_accepted(type))
+        return false;
+    if (begins(bytes, size, "\xef\xbb\xbf")) { /* a byte order mark */
+        bytes += 3;
+        size -= 3;
+    }
+    while (size > 0 && memchr(" \t\r\n", *bytes, 4) != NULL) {
+        bytes++;
+        size--;
+    }
+    for (size_t i = 0; i < sizeof(beginnings) / sizeof(beginnings[0]); i++) {
+        size_t length = strlen(beginnings[i]);
+
+        if (size >= length && strncasecmp(bytes, beginnings[i], length) == 0)
             return true;
     }
     return false;
@@ -101,6 +136,8 @@ const char *nymbl__sniff_bytes(const char *known, const char *given,
         return NULL;
     if (is_base64(type, bytes, size))
         return "base64";
+    if (is_markup(type, bytes, size))
+        return "type";
     if (!type_is_json(known) && is_error_json(bytes, size) &&
         (*known != '\0' || type_is_json(given) || *given == '\0'))
         return "type";

@@ -19,6 +19,7 @@ nymbl_kind nymbl__transfer_new(nymbl_transfer **out, nymbl_engine *engine,
     transfer->references = 1;
     transfer->engine = engine;
     transfer->client = client;
+    transfer->confirmed = -1;
     nymbl__engine_retain(engine);
     nymbl__client_retain(client);
     nymbl__head_reset(&transfer->head);
@@ -123,7 +124,9 @@ static int request_goes_out(void *payload, char *to, char *from, int to_port,
     (void)to_port;
     nymbl__engine_lock(transfer->engine);
     stop = transfer->sent_this_hop || (transfer->commands & NYMBL__REMOVE);
-    if (transfer->sent_this_hop)
+    /* a final status stands: libcurl would try a 417 again without Expect */
+    if (transfer->sent_this_hop &&
+        !(transfer->head.done && transfer->head.status >= 300))
         nymbl__transfer_failing(transfer, NYMBL_NETWORK, "reset");
     if (!stop)
         transfer->sent = transfer->sent_this_hop = true;
@@ -378,9 +381,16 @@ static double idle_limit(const nymbl_transfer *transfer)
     return seconds;
 }
 
+/* The owner's turn, not the peer's. */
+static bool owner_is_awaited(const nymbl_transfer *transfer)
+{
+    return transfer->receive_paused || transfer->send_paused ||
+           transfer->parked;
+}
+
 void nymbl__transfer_charge(nymbl_transfer *transfer, double seconds)
 {
-    if (transfer->receive_paused || transfer->send_paused)
+    if (owner_is_awaited(transfer))
         return;
     if (!transfer->sent_this_hop) {
         transfer->connect_time += seconds;
@@ -395,7 +405,7 @@ double nymbl__transfer_left(const nymbl_transfer *transfer)
 {
     double left, reply;
 
-    if (transfer->receive_paused || transfer->send_paused)
+    if (owner_is_awaited(transfer))
         return 3600;
     if (!transfer->sent_this_hop)
         return transfer->client->connect_timeout - transfer->connect_time;
@@ -477,7 +487,7 @@ static nymbl_kind redirect_target(nymbl_transfer *transfer, char **out,
     nymbl_kind kind;
 
     *reason = "location";
-    if (transfer->head.location == NULL)
+    if (transfer->head.location == NULL || *transfer->head.location == '\0')
         return NYMBL_REDIRECT;
     if (transfer->hops == NYMBL__REDIRECTS_MAX) {
         *reason = "too_many";
@@ -518,12 +528,38 @@ static void redirect_follow(nymbl_transfer *transfer)
     nymbl__head_reset(&transfer->head);
     nymbl__buffer_free(&transfer->reply);
     transfer->reply.max = NYMBL__REPLY_MAX;
-    transfer->received += transfer->hop_received;
     transfer->hop_received = 0;
     transfer->sent_this_hop = false;
-    transfer->cut = false;
-    transfer->connect_time = transfer->idle_time = 0;
+    transfer->cut = transfer->end_told = false;
+    transfer->connect_time = transfer->idle_time = transfer->reply_time = 0;
     nymbl__transfer_begin(transfer);
+}
+
+void nymbl__transfer_confirmed(nymbl_transfer *transfer)
+{
+    nymbl__save *save = transfer->save;
+    const char *reason = NULL;
+    nymbl_kind kind;
+
+    if (!transfer->parked ||
+        (transfer->progress && transfer->confirmed != transfer->hop_received))
+        return;
+    transfer->save = NULL;
+    kind = nymbl__save_commit(save, &reason);
+    transfer_end(transfer, kind, reason);
+}
+
+/* Whether nothing went out, for a reason that a new connection may mend. */
+static bool connection_is_due(nymbl_transfer *transfer, CURLcode code)
+{
+    if (transfer->failing != NYMBL_OK || transfer->sent_this_hop ||
+        transfer->fresh)
+        return false;
+    /* libcurl's own limit runs while the host does other things: only ours
+     * decides */
+    return transfer->spoilt ||
+           (code == CURLE_OPERATION_TIMEDOUT &&
+            transfer->connect_time < transfer->client->connect_timeout / 2);
 }
 
 void nymbl__transfer_complete(nymbl_transfer *transfer, CURLcode code)
@@ -531,8 +567,7 @@ void nymbl__transfer_complete(nymbl_transfer *transfer, CURLcode code)
     const char *reason = NULL;
     nymbl_kind kind;
 
-    if (transfer->spoilt && !transfer->fresh &&
-        transfer->failing == NYMBL_OK) { /* nothing went out: so once more */
+    if (connection_is_due(transfer, code)) { /* nothing went out: once more */
         transfer->fresh = true;
         exchange_end(transfer);
         nymbl__transfer_begin(transfer);
@@ -545,7 +580,15 @@ void nymbl__transfer_complete(nymbl_transfer *transfer, CURLcode code)
         return;
     }
     kind = nymbl__verdict(transfer, code, &reason);
-    transfer_end(transfer, kind, reason);
+    if (kind < 0 || transfer->save == NULL) {
+        transfer_end(transfer, kind, reason);
+        return;
+    }
+    exchange_end(transfer);
+    transfer->parked = true;
+    nymbl__transfer_confirmed(transfer);
+    if (!transfer->ended)
+        nymbl__engine_news(transfer->engine, transfer);
 }
 
 /* ---- for the owner ---- */
@@ -588,8 +631,10 @@ static void wait_told(nymbl_transfer *transfer, nymbl_kind kind)
 /* The end as the owner is told it. */
 static nymbl_kind ending(nymbl_transfer *transfer, nymbl_error *err)
 {
-    if (!transfer->ended)
-        return NYMBL_WAIT;
+    if (!transfer->ended) /* what the parent waits for does not come here */
+        return nymbl_engine_is_own(transfer->engine)
+                   ? NYMBL_WAIT
+                   : nymbl__fail(err, NYMBL_CANCELED, "forked");
     if (transfer->error.kind < 0 && err != NULL)
         *err = transfer->error;
     return transfer->error.kind;
@@ -680,6 +725,16 @@ void nymbl_transfer_counts(nymbl_transfer *transfer, nymbl_counts *out)
         .resumed_from = transfer->resumed_from,
     };
     nymbl__engine_unlock(transfer->engine);
+}
+
+void nymbl_transfer_confirm(nymbl_transfer *transfer, int64_t received)
+{
+    if (transfer->ended || !nymbl_engine_is_own(transfer->engine))
+        return;
+    nymbl__engine_lock(transfer->engine);
+    transfer->confirmed = received;
+    nymbl__engine_unlock(transfer->engine);
+    nymbl__engine_command(transfer->engine, transfer, NYMBL__CONFIRM);
 }
 
 void nymbl_transfer_cancel(nymbl_transfer *transfer, nymbl_kind kind,

@@ -47,14 +47,14 @@ static void part_check(nymbl_transfer *transfer)
     nymbl_kind kind;
 
     if (head->status == 206) {
-        const char *validator = nymbl__save_validator(transfer->save);
+        const char *saved = nymbl__save_validator(transfer->save);
+        const char *given = nymbl__head_validator(head);
 
         transfer->resumed_from = nymbl__save_offset(transfer->save);
         if (head->range_start != transfer->resumed_from ||
             (head->length >= 0 &&
              head->length != head->range_total - head->range_start) ||
-            (head->etag[0] != '\0' && *validator == '"' &&
-             strcmp(head->etag, validator) != 0))
+            given == NULL || strcmp(given, saved) != 0)
             nymbl__transfer_failing(transfer, NYMBL_PROTOCOL, "range");
         else if (transfer->has_size && head->range_total != transfer->size)
             nymbl__transfer_failing(transfer, NYMBL_CORRUPT, "size");
@@ -227,7 +227,7 @@ static nymbl_kind code_failure(nymbl_transfer *transfer, CURLcode code,
     }
 }
 
-/* Hold a document against what was promised, then give it its name. */
+/* Hold a document against what was promised. */
 static nymbl_kind document_verify(nymbl_transfer *transfer, const char **reason)
 {
     nymbl__reply_head *head = &transfer->head;
@@ -253,12 +253,6 @@ static nymbl_kind document_verify(nymbl_transfer *transfer, const char **reason)
          transfer->resumed_from + got != head->range_total)) {
         *reason = "size";
         return NYMBL_CORRUPT;
-    }
-    if (transfer->save != NULL) {
-        nymbl__save *save = transfer->save;
-
-        transfer->save = NULL;
-        return nymbl__save_commit(save, reason);
     }
     return NYMBL_OK;
 }
@@ -290,6 +284,10 @@ nymbl_kind nymbl__verdict(nymbl_transfer *transfer, CURLcode code,
     }
     if (transfer->request.operation == NYMBL__DOWNLOAD)
         return document_verify(transfer, reason);
+    if (transfer->body != NULL && !nymbl__body_all_released(transfer->body)) {
+        *reason = "early"; /* for a document that had not come yet */
+        return NYMBL_PROTOCOL;
+    }
     return NYMBL_OK;
 }
 

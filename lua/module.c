@@ -92,7 +92,8 @@ static int module_pump(lua_State *L)
     nymbl_transfer *transfer =
         lua_isnoneornil(L, 2) ? NULL : transfer_check(L, 2);
 
-    nymbl_engine_pump(engine_get(L), timeout);
+    if (nymbl_engine_pump(engine_get(L), timeout) < 0)
+        return luaL_error(L, "not enough memory");
     lua_pushboolean(L, transfer != NULL && nymbl_transfer_has_news(transfer));
     return 1;
 }

@@ -311,6 +311,14 @@ static int transfer_cancel(lua_State *L)
     return 0;
 }
 
+/* transfer:confirm(received): see nymbl_transfer_confirm */
+static int transfer_confirm(lua_State *L)
+{
+    nymbl_transfer_confirm(transfer_check(L, 1),
+                           (int64_t)luaL_checknumber(L, 2));
+    return 0;
+}
+
 static int transfer_news(lua_State *L)
 {
     lua_pushboolean(L, nymbl_transfer_has_news(transfer_check(L, 1)));
@@ -330,11 +338,17 @@ static int transfer_close(lua_State *L)
 void transfer_class(lua_State *L)
 {
     static const luaL_Reg methods[] = {
-        {"head", transfer_head},       {"read", transfer_read},
-        {"read_to", transfer_read_to}, {"result", transfer_result},
-        {"body", transfer_body},       {"counts", transfer_counts},
-        {"cancel", transfer_cancel},   {"news", transfer_news},
-        {"close", transfer_close},     {NULL, NULL},
+        {"head", transfer_head},
+        {"read", transfer_read},
+        {"read_to", transfer_read_to},
+        {"result", transfer_result},
+        {"body", transfer_body},
+        {"counts", transfer_counts},
+        {"cancel", transfer_cancel},
+        {"confirm", transfer_confirm},
+        {"news", transfer_news},
+        {"close", transfer_close},
+        {NULL, NULL},
     };
 
     class_make(L, TRANSFER_T, methods, transfer_close);
