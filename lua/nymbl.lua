@@ -4,6 +4,7 @@
 
 local core = require "nymbl.core"
 local client = require "nymbl.client"
+local each = require "nymbl.each"
 local filter = require "nymbl.filter"
 
 return {
@@ -12,4 +13,5 @@ return {
   client = client.new,
   filter = filter.filter,
   datetime = filter.datetime,
+  each = each,
 }

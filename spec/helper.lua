@@ -162,7 +162,8 @@ function helper.stored(patient)
   return helper.admin("GET", "documents?patient=" .. patient)
 end
 
---- Options for a client of the sandbox; given ones replace them.
+--- Options for a client of the sandbox; given ones replace them. Unless a spec is
+-- about them there are no limits, and every call is one request.
 function helper.options(given)
   local sandbox = helper.sandbox()
   local options = {
@@ -176,6 +177,10 @@ function helper.options(given)
       scope = sandbox.scope,
     },
     timeout = 60, -- no spec may hang
+    rate = false,
+    monthly_quota = false,
+    max_attempts = 1,
+    store = require("nymbl.store").memory(), -- a token of its own
   }
   for name, value in pairs(given or {}) do options[name] = value end
   if given and given.token then options.credentials = nil end

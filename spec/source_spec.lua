@@ -130,7 +130,7 @@ describe("the module", function()
     local core = require "nymbl.core"
     require "nymbl"
     local names = {
-      ["nymbl.client"] = { "close", "patient" },
+      ["nymbl.client"] = { "close", "patient", "usage" },
       ["nymbl.patient"] = { "count", "document", "documents", "get", "page", "upload" },
       ["nymbl.document"] = { "delete", "download", "metadata", "open", "refresh" },
       ["nymbl.stream"] = { "close", "lines", "read" },

@@ -255,6 +255,9 @@ describe("patient:upload()", function()
   end)
 
   it("sends the file once more where the token has died, and no other time", function()
+    client:close()
+    client = helper.client { max_attempts = 5 }
+    patient = client:patient(12345)
     for name, source in pairs(sources(helper.big_file(1048577), 1048577)) do
       local warm = assert(patient:upload({ data = "%PDF-1.4" }, { file_name = "warm.pdf" }))
       assert(warm:delete())

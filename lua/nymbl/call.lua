@@ -5,6 +5,7 @@
 local check = require "nymbl.check"
 local errors = require "nymbl.errors"
 local json = require "nymbl.json"
+local pace = require "nymbl.pace"
 local wait = require "nymbl.wait"
 
 local call = {}
@@ -55,29 +56,132 @@ function call.finish(transfer, deadline)
   end
 end
 
-local function event_send(env, operation, err, status, attempt, seconds, transfer)
-  local _, sent, received = transfer:counts()
-  env.on_event {
-    operation = operation,
-    status = err and err.status or (not err and status) or nil,
-    kind = err and err.kind or nil,
-    attempt = attempt,
-    waited = 0,
-    seconds = seconds,
-    bytes_sent = sent,
-    bytes_received = received,
-  }
+-- What is known of a failure as the error that the script gets. One that is an
+-- error already came from a function of the script's and is handed on as it is.
+local function failure(err, attempts, transfer)
+  if errors.is(err) then return err end
+  if err.kind == "misuse" then check.raise("wrong " .. tostring(err.reason)) end
+  if transfer and err.status and err.status >= 300 then words_read(err, json.decode(transfer:body())) end
+  err.attempts = attempts
+  return errors.new(err)
 end
 
--- An error as the script gets it.
-local function failure(err, attempts, transfer)
-  if not errors.is(err) then
-    if err.kind == "misuse" then check.raise("wrong " .. tostring(err.reason)) end
-    if transfer and err.status and err.status >= 300 then words_read(err, json.decode(transfer:body())) end
-    errors.new(err)
+-- Failures after which a call that changes nothing, or a delete, may be repeated.
+local PASSING = { network = true, timeout = true, truncated = true }
+local PASSING_STATUS = { [500] = true, [502] = true, [503] = true, [504] = true }
+
+-- Longest Retry-After that is waited for; a longer one is the caller's to obey.
+local LONGEST_RETRY = 120
+
+-- Whether the same request may help, and is harmless.
+local function is_repeatable(operation, err, sent)
+  if err.reason == "deadline" then return false end
+  if err.kind == "throttled" then return true end
+  if operation == "upload" then return err.kind == "network" and not sent end
+  return PASSING[err.kind] or PASSING_STATUS[err.status] or false
+end
+
+-- Seconds before the next attempt: full jitter, or what the service asks for.
+local function backoff(attempt, err)
+  if err.retry_after then return err.retry_after end
+  return math.random() * math.min(30, 0.5 * 2 ^ (attempt - 1))
+end
+
+-- One attempt of a call: a place, a token, a transfer to its end.
+local attempt = {}
+attempt.__index = attempt
+
+-- A bearer token, or nil and what is known of the failure. A function of the
+-- script's may have closed the client meanwhile.
+function attempt:token()
+  local env = self.env
+  if env.closed then return nil, { kind = "canceled", reason = "closed" } end
+  local bearer, err = env.token(self.deadline, self.stale, self.steps.need)
+  if env.closed then return nil, { kind = "canceled", reason = "closed" } end
+  return bearer, err or self.refused
+end
+
+-- Gives a transfer that has begun, or nil and what is known of the failure.
+function attempt:begin()
+  local env, steps = self.env, self.steps
+  -- renewed before the place is waited for, and after, if the wait was long
+  local bearer, err = self:token()
+  if not bearer then return nil, err end
+  self.place, self.waited = pace.reserve(env, self.operation, self.deadline)
+  if not self.place then return nil, self.waited end
+  bearer, err = self:token()
+  local transfer
+  if bearer then transfer, err = steps.start(bearer, self.deadline) end
+  if not transfer then
+    pace.refund(env, self.operation, self.place)
+    return nil, err
   end
-  err.attempts = attempts
-  return err
+  self.bearer = bearer
+  return transfer
+end
+
+-- Drive it to its end. Gives what it gave, or nil and an error.
+function attempt:run(transfer)
+  local began = wait.now()
+  local ran, ok, a, b = pcall(self.steps.drive, transfer, self.deadline)
+  if not ran then
+    transfer:close()
+    error(ok, 0)
+  end
+  local sent, bytes_sent, bytes_received = transfer:counts()
+  local status = transfer:head()
+  self.sent = sent
+  if sent then self.attempts = self.attempts + 1 end
+  local err
+  if not ok then
+    self.foreign = errors.is(a)
+    err = failure(a, self.attempts, transfer)
+  end
+  if err or not self.steps.keep then transfer:close() end
+  if self.env.on_event then
+    local told, problem = pcall(self.env.on_event, {
+      operation = self.operation, status = err and err.status or status, kind = err and err.kind,
+      attempt = self.attempts, waited = self.waited + self.pause, seconds = wait.now() - began,
+      bytes_sent = bytes_sent, bytes_received = bytes_received,
+    })
+    if not told then
+      transfer:close()
+      error(problem, 0)
+    end
+  end
+  if err then return nil, err end
+  return true, a, b
+end
+
+-- After a failure: whether there is to be another attempt. Waits for its time.
+function attempt:goes_on(err)
+  self.unknown = self.unknown or (not self.foreign and err.outcome_unknown)
+  local seconds = backoff(self.attempts, err)
+  if self.sent then
+    if not self.foreign then pace.answered(self.env, err, seconds) end
+  else
+    pace.refund(self.env, self.operation, self.place)
+  end
+  self.tries = self.tries + 1
+  if self.foreign or self.tries >= self.env.max_attempts then return false end
+  local steps = self.steps
+  if err.status == 401 then
+    if self.stale or (steps.replay and not steps.replay()) then return false end
+    self.stale, self.refused, self.pause = self.bearer, err, 0
+    return true
+  end
+  if steps.again and not self.repeated and steps.again(err) then
+    self.repeated, self.pause = true, 0
+    return true
+  end
+  if not is_repeatable(self.operation, err, self.sent) or seconds > LONGEST_RETRY
+    or (self.deadline and wait.now() + seconds >= self.deadline)
+    or (steps.replay and not steps.replay()) then
+    return false
+  end
+  self.pause = seconds
+  wait.wait(nil, wait.now() + seconds)
+  return true
 end
 
 --- Perform a call.
@@ -92,45 +196,34 @@ end
 -- @tparam table options `timeout` at least
 -- @tparam table steps `start` and `drive`; `keep`: a transfer that went well is
 --   left open; `need`: seconds the token must still live; `replay`: a function
---   that makes a second request possible, or says that none is; `again`: whether
+--   that makes a further request possible, or says that none is; `again`: whether
 --   an error is one that a second request, from the start, may mend
 -- @return true, the two results of `drive` and how many requests went out; or nil
 --   and an error
 function call.perform(env, operation, options, steps)
   local timeout = options.timeout or env.timeout
-  local deadline = timeout and wait.now() + timeout
-  local attempts, stale = 0, nil
-  local repeated = false
-  local refused -- a 401 for which there may be no better token
+  local self = setmetatable({
+    env = env, operation = operation, steps = steps, deadline = timeout and wait.now() + timeout,
+    attempts = 0, tries = 0, waited = 0, pause = 0,
+  }, attempt)
   while true do
-    local bearer, err = env.token(deadline, stale, steps.need)
-    if not bearer then
-      return nil, err and failure(err, attempts) or refused
+    local transfer, err = self:begin()
+    if not transfer then
+      err = failure(err, self.attempts)
+      if self.unknown then err.outcome_unknown = true end
+      return nil, err
     end
-    local transfer
-    transfer, err = steps.start(bearer, deadline)
-    if not transfer then return nil, failure(err, attempts) end
-    local began = wait.now()
-    local ran, ok, a, b = pcall(steps.drive, transfer, deadline)
-    if not ran then
-      transfer:close()
-      error(ok, 0)
-    end
-    if transfer:counts() then attempts = attempts + 1 end
-    err = not ok and failure(a, attempts, transfer) or nil
-    if env.on_event then
-      event_send(env, operation, err, ok and transfer:head(), attempts, wait.now() - began, transfer)
-    end
+    local ok, a, b = self:run(transfer)
     if ok then
-      if not steps.keep then transfer:close() end
-      return true, a, b, attempts
+      pace.answered(env)
+      return true, a, b, self.attempts
     end
-    transfer:close()
-    if steps.again and not repeated and steps.again(err) then
-      repeated = true
-    else
-      if err.status ~= 401 or stale or (steps.replay and not steps.replay()) then return nil, err end
-      stale, refused = bearer, err
+    err = a
+    -- gone by an attempt whose reply was lost
+    if operation == "delete" and err.status == 404 and self.unknown then return true, nil, nil, self.attempts end
+    if not self:goes_on(err) then
+      if self.unknown then err.outcome_unknown = true end
+      return nil, err
     end
   end
 end

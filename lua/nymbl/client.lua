@@ -4,7 +4,9 @@
 local core = require "nymbl.core"
 local check = require "nymbl.check"
 local errors = require "nymbl.errors"
+local pace = require "nymbl.pace"
 local patient = require "nymbl.patient"
+local store = require "nymbl.store"
 local token = require "nymbl.token"
 
 local CLASS = "nymbl.client"
@@ -15,6 +17,10 @@ local methods = core.class(CLASS)
 --   token    a token source (token.lua)
 --   timeout  seconds for a call, or nil
 --   on_event a function, or nil
+--   store    where state is shared (store.lua), and there
+--   account  the name of the account
+--   pace     its limits (pace.lua)
+--   max_attempts
 --   closed   true once closed
 
 local client = {}
@@ -125,13 +131,16 @@ end
 -- @raise on a wrong or unknown option; never with a secret's value
 function client.new(options)
   options_check(options)
-  local env = { timeout = options.timeout, on_event = options.on_event }
+  local env = {
+    timeout = options.timeout, on_event = options.on_event, store = options.store or store.default,
+    pace = pace.new(options), max_attempts = options.max_attempts or 5,
+  }
   local self, err = core.client(core_options(options), { env })
   if not self then
     if err.kind == "misuse" then check.argument(1, "client", ("option '%s'"):format(err.reason)) end
     return nil, errors.new(err)
   end
-  env.client = self
+  env.client, env.account = self, core.account(self)
   if options.credentials then
     env.token = token.from_credentials(env)
   elseif type(options.token) == "function" then
@@ -149,6 +158,14 @@ end
 function methods.patient(self, id)
   local state = check.object(self, CLASS, "patient")
   return patient.new(state[1], check.id(id, 1, "patient"))
+end
+
+--- What was used of this month's quota, by all who share the store.
+-- @treturn table `month` ("2026-02", UTC), `requests`, `throttled` and `remaining`
+--   (nil without a quota)
+-- @raise on a closed client
+function methods.usage(self)
+  return pace.usage(check.object(self, CLASS, "usage")[1])
 end
 
 --- Cancel what runs, forget the secrets, close connections that no other client

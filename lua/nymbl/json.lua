@@ -21,7 +21,7 @@ end
 -- @treturn[1] table an object or array
 -- @treturn[2] nil the text is none
 function json.decode(text)
-  if not text then return nil end
+  if not text or text:find("\0", 1, true) then return nil end -- lua-cjson takes a NUL for the end
   local ok, value = pcall(decoder_get().decode, text)
   if ok and type(value) == "table" then return value end
   return nil

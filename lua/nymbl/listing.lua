@@ -80,6 +80,7 @@ local function page_read(reply)
   end
   if rows_count ~= #rows then return nil, "shape" end
   local link = reply["@odata.nextLink"]
+  if type(link) == "string" and link:find("\0", 1, true) then return nil, "next_link" end
   return {
     rows = rows,
     count = whole_number(reply["@odata.count"]),
@@ -146,19 +147,18 @@ function walk:place(page)
     fallen = self.count - page.count
   end
   self.count = page.count or self.count
-  if page.next_link then
-    self.next_link, self.more = page.next_link, true
-    return
-  end
+  local linked = self.next_link ~= nil
   self.next_link = nil
-  if fallen > 0 then
+  if fallen > 0 then -- a link would pass rows over, too
     self.skip = math.max(0, self.skip - fallen)
     self.allowance = self.allowance + math.ceil(fallen / self.query.size)
     self.more = true
     return
   end
   self.skip = self.skip + #page.rows
-  if #page.rows == 0 then
+  if page.next_link then
+    self.next_link, self.more = page.next_link, true
+  elseif linked or #page.rows == 0 then -- the last one has no link (OData JSON 4.01, 4.5.5)
     self.more = false
   elseif page.count then
     self.more = self.skip < page.count
@@ -186,6 +186,7 @@ end
 
 function walk:step()
   if self.closed then return nil end
+  if self.env.closed then check.raise("attempt to use a closed client") end
   while self.left > 0 do
     while self.rows and self.at < #self.rows do
       self.at = self.at + 1
@@ -212,17 +213,19 @@ function walk:close()
   self.closed, self.rows, self.seen = true, nil, nil
 end
 
-walk.__close = walk.close
-
---- An iterator over all pages: step, walk, nil, walk (Lua 5.4 closes the last).
+--- An iterator over all pages: step, nil, nil, closer. The step needs no argument,
+-- so that `nymbl.each(patient:documents(), …)` works; Lua 5.4 closes the last. The
+-- walk itself stays behind functions: it holds an id and a filter.
 function listing.documents(env, patient_id, query)
   local self = setmetatable({
     env = env, patient_id = patient_id, query = query, skip = query.skip,
     left = query.top or math.huge, seen = {}, fruitless = 0, allowance = 0,
   }, walk)
+  query.count = true -- without it nobody can tell that rows have moved
   -- no page larger than what is wanted in all
   if query.top and query.top > 0 and query.top < query.size then query.size = query.top end
-  return walk.step, self, nil, self
+  local closer = setmetatable({}, { __close = function() self:close() end })
+  return function() return self:step() end, nil, nil, closer
 end
 
 --- How many documents match a filter.

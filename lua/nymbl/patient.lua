@@ -8,6 +8,7 @@ local document = require "nymbl.document"
 local errors = require "nymbl.errors"
 local listing = require "nymbl.listing"
 local source = require "nymbl.source"
+local wait = require "nymbl.wait"
 
 local CLASS = "nymbl.patient"
 local methods, metatable = core.class(CLASS)
@@ -34,6 +35,7 @@ local UPLOAD_OPTIONS = {
   description = check.string,
   size = check.integer(0, 2^53),
   progress = check["function"],
+  reconcile = check.boolean,
   timeout = check.seconds,
 }
 
@@ -44,7 +46,7 @@ local function push_and_wait(from, options, transfer, deadline)
     local done, err = transfer:result()
     if done == nil then return nil, err end
     if filling and not done then
-      local state, problem = from.fill()
+      local state, problem = from.fill(deadline)
       if not state then
         transfer:cancel("io", "source")
         return nil, problem
@@ -66,12 +68,94 @@ end
 -- The media type, where it can be known without reading a pushed source.
 local function early_type(from, options, name)
   local given = options.content_type or source.type_by_name(name)
-  if not given and not from.fill then given = source.type_by_signature(from.body:peek()) or "" end
+  if not given and not from.fill then given = source.type_by_signature(from.body:peek(), name) or "" end
   return given
 end
 
 local function refused(kind, reason)
   return nil, errors.new { kind = kind, reason = reason }
+end
+
+-- Times a document is looked for whose upload may have gone well, and seconds
+-- before each: a list may lag behind.
+local RECONCILE_WAITS = { 0, 2, 5 }
+
+-- The patient's documents by id, or nil and an error.
+local function snapshot(env, patient_id, options)
+  local found = {}
+  local ok, err = pcall(function()
+    for item in listing.documents(env, patient_id, listing.query({ timeout = options.timeout }, "upload")) do
+      found[item.id] = item
+    end
+  end)
+  if ok then return found end
+  if errors.is(err) then return nil, err end
+  error(err, 0)
+end
+
+-- The one document that has come since, of that name and size; nil where there is
+-- none, or more than one.
+local function newcomer(before, now, name, size)
+  local found
+  for id, item in pairs(now) do
+    if not before[id] and item.file_name == name and item.file_size_bytes == size then
+      if found then return nil end
+      found = item
+    end
+  end
+  return found
+end
+
+local function reconcile(env, patient_id, options, before, name, size)
+  for _, seconds in ipairs(RECONCILE_WAITS) do
+    if seconds > 0 then wait.wait(nil, wait.now() + seconds) end
+    local now = snapshot(env, patient_id, options)
+    local found = now and newcomer(before, now, name, size)
+    if found then return found end
+  end
+end
+
+-- All that needs the body: gives the document, or nil and an error.
+local function send(env, patient_id, from, name, content_type, options)
+  local before, listed
+  if options.reconcile then
+    before, listed = snapshot(env, patient_id, options)
+    if not before then
+      listed.attempts = 0
+      return nil, listed
+    end
+  end
+
+  local sent
+  local ok, created = call.perform(env, "upload", options, {
+    start = function(bearer, deadline)
+      if from.fill then
+        local filled, err = from.fill(deadline)
+        if not filled then return nil, err end
+      end
+      content_type = content_type or source.type_by_signature(from.body:peek(), name) or ""
+      if not source.is_accepted(content_type) then return nil, { kind = "unsupported_type" } end
+      return core.upload(env.client, bearer, patient_id, from.body, name, content_type,
+        options.document_type, options.description, from.replays, options.progress ~= nil)
+    end,
+    drive = function(transfer, deadline)
+      local done, err = push_and_wait(from, options, transfer, deadline)
+      sent = select(2, transfer:counts())
+      if not done then return nil, err end
+      return call.read_json(function(reply)
+        return document.adopt(env, patient_id, reply)
+      end, true)(transfer, deadline)
+    end,
+    -- a source that cannot be read twice must not meet a token about to die
+    need = not from.replays and 120 or nil,
+    replay = from.replay,
+  })
+  if ok then return created end
+  if before and created.outcome_unknown then
+    local found = reconcile(env, patient_id, options, before, name, from.body:size() or sent)
+    if found then return found end
+  end
+  return nil, created
 end
 
 --- Upload a document.
@@ -81,7 +165,8 @@ end
 --
 -- @param what a path, a file handle, `{ data = bytes }`, an LTN12 source or a stream
 -- @tab[opt] options `file_name` (required unless `what` is a path), `content_type`,
---   `document_type`, `description`, `size`, `progress(done, total)`, `timeout`
+--   `document_type`, `description`, `size`, `progress(done, total)`, `timeout`,
+--   `reconcile`: look for the document where the outcome is unknown
 -- @treturn[1] document
 -- @treturn[2] nil
 -- @treturn[2] table the error; with `outcome_unknown` the document may be there
@@ -102,34 +187,18 @@ function methods.upload(self, what, options)
   problem = file_name(name)
   if problem then check.argument(1, "upload", "file name: " .. problem) end
   local content_type = early_type(from, options, name)
-  if content_type and not source.is_accepted(content_type) then return refused("unsupported_type") end
   local size = from.body:size()
-  if size and size > core.max_upload_bytes(env.client) then return refused("too_large") end
-
-  local ok, created = call.perform(env, "upload", options, {
-    start = function(bearer)
-      if from.fill then
-        local filled, err = from.fill()
-        if not filled then return nil, err end
-      end
-      content_type = content_type or source.type_by_signature(from.body:peek()) or ""
-      if not source.is_accepted(content_type) then return nil, { kind = "unsupported_type" } end
-      return core.upload(env.client, bearer, state[3], from.body, name, content_type,
-        options.document_type, options.description, from.replays, options.progress ~= nil)
-    end,
-    drive = function(transfer, deadline)
-      local done, err = push_and_wait(from, options, transfer, deadline)
-      if not done then return nil, err end
-      return call.read_json(function(reply)
-        return document.adopt(env, state[3], reply)
-      end, true)(transfer, deadline)
-    end,
-    -- a source that cannot be read twice must not meet a token about to die
-    need = not from.replays and 120 or nil,
-    replay = from.replay,
-  })
-  if not ok then return nil, created end
-  return created
+  local ran, created, err
+  if content_type and not source.is_accepted(content_type) then
+    ran, created, err = true, refused("unsupported_type")
+  elseif size and size > core.max_upload_bytes(env.client) then
+    ran, created, err = true, refused("too_large")
+  else
+    ran, created, err = pcall(send, env, state[3], from, name, content_type, options)
+  end
+  from.body:close() -- it may hold a file open, and the collector is in no hurry
+  if not ran then error(created, 0) end
+  return created, err
 end
 
 --- Iterate over the documents of all pages.

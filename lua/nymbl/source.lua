@@ -4,6 +4,7 @@
 local core = require "nymbl.core"
 local check = require "nymbl.check"
 local errors = require "nymbl.errors"
+local stream_next = require "nymbl.stream".next
 
 local source = {}
 
@@ -27,8 +28,8 @@ local SIGNATURES = {
   { "\255\216\255", "image/jpeg" },
   { "II*\0", "image/tiff" },
   { "MM\0*", "image/tiff" },
-  { "PK\3\4", DOCX },
 }
+local ZIP = "PK\3\4"
 
 --- Whether the service takes a media type; parameters do not count.
 function source.is_accepted(content_type)
@@ -41,15 +42,17 @@ function source.type_by_name(name)
   return extension and BY_EXTENSION[extension:lower()]
 end
 
---- The media type by the first bytes, or nil.
-function source.type_by_signature(bytes)
+--- The media type by the first bytes, or nil. A ZIP is taken for a DOCX only where
+-- the name does not say that it is something else.
+function source.type_by_signature(bytes, name)
+  if bytes:sub(1, #ZIP) == ZIP and not name:match("%.[^./\\]+$") then return DOCX end
   for _, signature in ipairs(SIGNATURES) do
     if bytes:sub(1, #signature[1]) == signature[1] then return signature[2] end
   end
 end
 
 -- Sources that must be pushed have
---   fill()    moves what is there into the body: "more" where the body is full,
+--   fill(deadline) moves what is there into the body: "more" where the body is full,
 --             "end", or nil and the error that ends the upload
 --   replay()  whether it can be sent from its start once more, which it then is
 
@@ -78,15 +81,18 @@ end
 local function from_handle(handle, size)
   local rest, position = handle_rest(handle)
   local self = { body = core.body_pushed(size or rest or -1), replays = position ~= nil }
+  local ended = false
   function self.fill()
+    if ended then return "end" end
     while true do
       if io.type(handle) ~= "file" then
-        return nil, errors.new { kind = "io", reason = "closed" }
+        return nil, { kind = "io", reason = "closed" }
       end
       local count, err = self.body:write_from(handle)
-      if err then return nil, errors.new(err) end
+      if err then return nil, err end
       if not count then return "more" end
       if count == 0 then
+        ended = true
         self.body:finish()
         return "end"
       end
@@ -96,31 +102,35 @@ local function from_handle(handle, size)
     if not position or io.type(handle) ~= "file" or not handle:seek("set", position) then
       return self.body:can_rewind()
     end
-    self.body = core.body_pushed(size or rest or -1)
+    self.body, ended = core.body_pushed(size or rest or -1), false
     return true
   end
   return self
 end
 
-local function from_function(pull, size)
+local function from_function(pull, size, takes_deadline)
   local self = { body = core.body_pushed(size or -1), replays = false }
   local chunk, position = "", 1
-  local function next_chunk()
-    local value, why = pull()
+  local ended = false -- a source is not asked again after its end
+  local function next_chunk(deadline)
+    local value, why
+    if takes_deadline then value, why = pull(deadline) else value, why = pull() end
     if value == nil then
       if why == nil then return nil end
-      return nil, errors.is(why) and why or errors.new { kind = "io", reason = "source" }
+      return nil, errors.is(why) and why or { kind = "io", reason = "source" }
     elseif type(value) ~= "string" then
-      return nil, errors.new { kind = "io", reason = "source" }
+      return nil, { kind = "io", reason = "source" }
     end
     return value
   end
-  function self.fill()
+  function self.fill(deadline)
+    if ended then return "end" end
     while true do
       if position > #chunk then
-        local value, err = next_chunk()
+        local value, err = next_chunk(deadline)
         if err then return nil, err end
         if not value then
+          ended = true
           self.body:finish()
           return "end"
         end
@@ -159,7 +169,8 @@ function source.open(value, size)
   if stream then
     if stream[0] then return nil, "closed stream" end
     -- the bytes that nobody has read yet
-    return from_function(value, size or stream[2].size and stream[2].size - stream[9])
+    local left = stream[2].size and stream[2].size - stream[9]
+    return from_function(function(deadline) return stream_next(stream, deadline) end, size or left, true)
   elseif kind == "table" then
     if type(value.data) == "string" then return from_bytes(value.data) end
     if value.data ~= nil then return nil, "field 'data': " .. check.expected("string", value.data) end

@@ -44,7 +44,7 @@ end
 
 -- Have at least a byte in the chunk at hand. Gives true, or false at the end, or
 -- nil and the error.
-local function fill(state)
+local function fill(state, deadline)
   if state[5] <= #state[4] then return true end
   if state[7] then return nil, state[7] end
   local transfer = state[3]
@@ -63,7 +63,7 @@ local function fill(state)
       end
       return true
     elseif chunk == false then
-      wait.wait(transfer)
+      if not wait.wait(transfer, deadline) then return nil, { kind = "timeout", reason = "deadline" } end
     elseif err then
       err.attempts = state[10]
       state[7] = errors.new(err)
@@ -203,6 +203,14 @@ function methods.close(self)
   if not state then check.object(self, CLASS, "close") end
   close(state)
   return true
+end
+
+--- The next chunk, for an upload of the stream with a deadline.
+function stream.next(state, deadline)
+  if state[0] then return nil, { kind = "io", reason = "closed" } end
+  local more, err = fill(state, deadline)
+  if more then return take(state) end
+  return nil, err
 end
 
 --- The next chunk, as an LTN12 source gives it.

@@ -10,9 +10,9 @@ local target = {}
 -- Tell how far it is; false from the function ends the transfer. Gives what is
 -- then known of the failure.
 local function report(progress, transfer)
-  local _, length = transfer:head()
+  local status, length = transfer:head()
   local _, _, received, before = transfer:counts()
-  if progress(before + received, length or nil) == false then
+  if progress(before + received, status and length or nil) == false then
     transfer:cancel("canceled", "progress")
     return { kind = "canceled", reason = "progress" }
   end
@@ -32,19 +32,26 @@ local function to_path(progress)
     while true do
       local done, err = transfer:result()
       if done == nil then return nil, err end
+      if done then return finished(transfer) end
       local _, _, received = transfer:counts()
       if progress and received ~= told and transfer:head() then
         told = received
         report(progress, transfer)
+        transfer:confirm(received) -- the file gets its name after the last
       end
-      if done then return finished(transfer) end
       call.wait_for(transfer, deadline)
     end
   end
 end
 
 -- Into a handle: C copies between window and FILE, between waits.
-local function to_handle(handle)
+local function to_handle(handle, self)
+  local position = handle:seek("cur")
+  local wrote = false
+  -- for another attempt: over what this one has written
+  function self.replay()
+    return not wrote or (position ~= nil and io.type(handle) == "file" and handle:seek("set", position) ~= nil)
+  end
   return function(progress)
     return function(transfer, deadline)
       while true do
@@ -56,8 +63,10 @@ local function to_handle(handle)
           return finished(transfer)
         elseif more == false then
           call.wait_for(transfer, deadline)
-        elseif progress then
-          err = report(progress, transfer) -- its last bytes may have come already
+        else
+          wrote = true
+          -- its last bytes may have come already
+          err = progress and report(progress, transfer)
           if err then return nil, err end
         end
       end
@@ -67,7 +76,10 @@ end
 
 -- Into an LTN12 sink: called with each chunk, then with nil; with nil and the
 -- error where the download failed.
-local function to_sink(sink)
+local function to_sink(sink, self)
+  local given = false
+  function self.replay() return not given end -- a sink cannot take back
+  function self.failed(err) sink(nil, err) end
   return function(progress)
     return function(transfer, deadline)
       while true do
@@ -76,6 +88,7 @@ local function to_sink(sink)
         if chunk == false then
           call.wait_for(transfer, deadline)
         else
+          given = true
           local taken, why = sink(chunk)
           if not taken and (chunk or why) then
             transfer:cancel("io", "sink")
@@ -93,7 +106,7 @@ end
 
 --- Look at a target.
 -- @return a table of `drive` (a function of the progress function) and, by kind,
---   `path`, `failed` or `err`; or nil and what is wrong with the argument
+--   `path`, `failed`, `replay` or `err`; or nil and what is wrong with the argument
 function target.open(value)
   local kind = type(value)
   if kind == "string" then
@@ -101,13 +114,19 @@ function target.open(value)
     if problem then return nil, problem end
     return { path = value, drive = to_path }
   elseif kind == "function" then
-    return { drive = to_sink(value), failed = function(err) value(nil, err) end }
+    local self = {}
+    self.drive = to_sink(value, self)
+    return self
   elseif io.type(value) == "file" then
-    return { drive = to_handle(value) }
+    local self = {}
+    self.drive = to_handle(value, self)
+    return self
   elseif io.type(value) == "closed file" then
     return nil, "closed file"
   elseif kind == "table" and getmetatable(value) and getmetatable(value).__call then
-    return { drive = to_sink(value), failed = function(err) value(nil, err) end }
+    local self = {}
+    self.drive = to_sink(value, self)
+    return self
   end
   return nil, check.expected("path, file or sink", value)
 end

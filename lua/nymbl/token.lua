@@ -8,6 +8,7 @@
 local core = require "nymbl.core"
 local errors = require "nymbl.errors"
 local json = require "nymbl.json"
+local store = require "nymbl.store"
 local wait = require "nymbl.wait"
 
 local token = {}
@@ -35,34 +36,71 @@ local function lead(life)
   return math.min(60, life / 5)
 end
 
--- Keeps what `fetch(deadline)` gives: token, seconds it lives (nil: do not keep).
-local function cached(fetch)
-  local value, dies, renew
-  return function(deadline, stale, need)
-    local now = wait.now()
-    if value and value ~= stale and now < renew and dies - now >= (need or 0) then
-      return value
-    end
-    local fresh, life = fetch(deadline)
-    if not fresh then
-      -- the old one serves while it lives
-      if value and value ~= stale and now < dies then return value end
-      return nil, life
-    end
-    if not life then
-      value = nil
+-- Whoever renews holds a lease; if he dies or hangs it runs out.
+local LEASE = 15
+local POLL = 0.05
+
+-- Functions of the state kept under a token's key; a store runs them alone.
+
+-- A token that may be used; or nil and how long somebody else's renewal may take;
+-- or plain nil: the caller is to renew.
+local function look(state, now, stale, need)
+  local good = state.value and state.value ~= stale and now < state.dies and state.dies <= now + LONGEST_LIFE
+  if good and now < state.renew and state.dies - now >= need then return state.value end
+  if state.lease and state.lease > now and state.lease <= now + LEASE then
+    if good and state.dies - now >= need then return state.value end -- the old one, while it lives
+    return nil, state.lease - now
+  end
+  state.lease = now + LEASE
+  return nil
+end
+
+local function put(state, now, value, life)
+  state.value, state.dies, state.renew, state.lease = value, now + life, now + life - lead(life), nil
+end
+
+-- A renewal that failed: the old one serves while it lives.
+local function give_up(state, now, stale)
+  state.lease = nil
+  if state.value and state.value ~= stale and now < state.dies then return state.value end
+end
+
+-- Keeps what `fetch(deadline)` gives: a token and seconds it lives (nil: not to be
+-- kept).
+local function cached(keeper, key, fetch)
+  local function renew(deadline, stale)
+    local ran, fresh, life = pcall(fetch, deadline)
+    if ran and fresh and life then
+      keeper:update(key, put, keeper:now(), fresh, life)
       if fresh == stale then return nil end
       return fresh
     end
-    if fresh == stale then return nil end
-    value, dies, renew = fresh, now + life, now + life - lead(life)
-    return fresh
+    local old = keeper:update(key, give_up, keeper:now(), stale)
+    if not ran then error(fresh, 0) end
+    if fresh then
+      if fresh == stale then return nil end
+      return fresh
+    end
+    if old then return old end
+    return nil, life
+  end
+  return function(deadline, stale, need)
+    while true do
+      local value, left = keeper:update(key, look, keeper:now(), stale, need or 0)
+      if value then return value end
+      if not left then return renew(deadline, stale) end
+      if deadline and wait.now() >= deadline then
+        return nil, errors.new { kind = "timeout", reason = "token" }
+      end
+      wait.wait(nil, wait.now() + math.min(left, POLL))
+    end
   end
 end
 
 --- Ask a function for `token, expires_in`; without `expires_in` for every request.
+-- What it gives never enters a store that is shared.
 function token.from_function(ask)
-  return cached(function()
+  return cached(store.memory(), "token", function()
     local value, life = ask()
     if value == nil or value == false then
       if errors.is(life) then return nil, life end
@@ -121,7 +159,7 @@ end
 --- OAuth 2.0 client credentials, which the client userdata holds.
 -- @tparam table env the client's environment
 function token.from_credentials(env)
-  return cached(function(deadline)
+  return cached(env.store, core.account(env.client, true), function(deadline)
     return request(env.client, deadline)
   end)
 end

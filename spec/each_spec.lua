@@ -1,0 +1,150 @@
+-- SPDX-License-Identifier: MIT
+local helper = require "helper"
+
+describe("nymbl.each()", function()
+  local nymbl = require "nymbl"
+  local client, patient
+
+  before_each(function()
+    helper.reset()
+    client = helper.client()
+    patient = client:patient("many")
+  end)
+
+  after_each(function()
+    client:close()
+    client, patient = nil, nil
+    assert.equal(0, helper.live_objects())
+  end)
+
+  it("runs a function for every item of an array", function()
+    local seen = {}
+    local count, failed = nymbl.each({ 1, 2, 3 }, nil, function(item)
+      seen[#seen + 1] = item
+      return true
+    end)
+    assert.equal(3, count)
+    assert.same({}, failed)
+    assert.same({ 1, 2, 3 }, seen)
+  end)
+
+  it("takes an iterator, and draws no item ahead", function()
+    local drawn, running, most = 0, 0, 0
+    local count = nymbl.each(function()
+      if drawn == 20 then return nil end
+      drawn = drawn + 1
+      return drawn
+    end, { concurrency = 3 }, function(item)
+      running = running + 1
+      most = math.max(most, running)
+      assert(drawn <= item + 2)
+      patient:count()
+      running = running - 1
+      return item
+    end)
+    assert.equal(20, count)
+    assert.equal(3, most)
+  end)
+
+  it("tells what failed: what was raised, or returned second", function()
+    local count, failed = nymbl.each({ "raises", "returns", "forgets", "works" }, { concurrency = 1 }, function(item)
+      if item == "raises" then error({ "mine" }) end
+      if item == "returns" then return nil, "why" end
+      if item == "works" then return true end
+    end)
+    assert.equal(1, count)
+    assert.same({ { item = "raises", err = { "mine" } }, { item = "returns", err = "why" }, { item = "forgets" } },
+      failed)
+  end)
+
+  it("lets the others go on while one waits", function()
+    helper.admin("POST", "seed", { patient = "many", count = 24 })
+    helper.faults { operation = "download", times = 1, action = { delay = 1 } }
+    local order = {}
+    local count = nymbl.each(patient:documents(), { concurrency = 4 }, function(document)
+      local ok, err = document:download(function() return 1 end)
+      order[#order + 1] = document.id
+      return ok, err
+    end)
+    assert.equal(24, count)
+    assert.equal("doc-seed-00001", order[24]) -- the one that was held up
+  end)
+
+  it("lets the iterator wait too", function()
+    helper.admin("POST", "seed", { patient = "many", count = 60 })
+    local count = nymbl.each(patient:documents { page_size = 10 }, { concurrency = 5 }, function(document)
+      return document:refresh()
+    end)
+    assert.equal(60, count)
+  end)
+
+  it("can be nested", function()
+    helper.admin("POST", "seed", { patient = "many", count = 5 })
+    local total = 0
+    local count = nymbl.each({ 1, 2, 3 }, nil, function()
+      local inner = nymbl.each(patient:documents(), { concurrency = 2 }, function(document)
+        return document:refresh()
+      end)
+      total = total + inner
+      return inner == 5
+    end)
+    assert.equal(3, count)
+    assert.equal(15, total)
+  end)
+
+  it("raises what the iterator raises, once the running items are finished", function()
+    helper.admin("POST", "seed", { patient = "many", count = 30 })
+    helper.faults { operation = "list", skip = 1, action = { status = 404, body_kind = "service" } }
+    local finished = 0
+    local ok, err = pcall(nymbl.each, patient:documents { page_size = 20 }, { concurrency = 4 }, function(document)
+      assert(document:refresh())
+      finished = finished + 1
+      return true
+    end)
+    assert.is_false(ok)
+    assert.equal("not_found", err.kind)
+    assert.equal(20, finished)
+  end)
+
+  it("waits for times side by side", function()
+    local wait = require "nymbl.wait"
+    local begun, ended = 0, 0
+    local count = nymbl.each({ 1, 2, 3, 4, 5, 6, 7, 8 }, nil, function()
+      begun = begun + 1
+      wait.wait(nil, wait.now() + 0.1)
+      ended = ended + 1
+      return begun == 8
+    end)
+    assert.equal(8, count) -- all had begun before the first went on
+    assert.equal(8, ended)
+  end)
+
+  it("does nothing for nothing", function()
+    assert.equal(0, (nymbl.each({}, nil, print)))
+  end)
+
+  it("forgets what still waits when it is interrupted", function()
+    local wait = require "nymbl.wait"
+    local driver = wait.driver
+    local went_on = false
+    wait.driver = setmetatable({ wait = function() error("interrupted!") end }, { __index = driver })
+    local ok = pcall(nymbl.each, { 1, 2 }, nil, function()
+      wait.wait(nil, wait.now() + 0.1)
+      went_on = true
+    end)
+    wait.driver = driver
+    assert.is_false(ok)
+    assert.equal(1, (nymbl.each({ 1 }, nil, function()
+      wait.wait(nil, wait.now() + 0.2)
+      return true
+    end)))
+    assert.is_false(went_on)
+  end)
+
+  it("raises on wrong arguments", function()
+    assert.has_error(function() nymbl.each(nil, nil, print) end)
+    assert.has_error(function() nymbl.each({}, { concurrency = 0 }, print) end)
+    assert.has_error(function() nymbl.each({}, { speed = 1 }, print) end)
+    assert.has_error(function() nymbl.each({}, nil) end)
+  end)
+end)

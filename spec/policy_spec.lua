@@ -1,0 +1,375 @@
+-- SPDX-License-Identifier: MIT
+-- Within the service's limits, and never twice. Time is ours here: sleeping moves
+-- the clock, waiting for the network does not.
+local helper = require "helper"
+local core = require "nymbl.core"
+local store = require "nymbl.store"
+local wait = require "nymbl.wait"
+
+-- A clock that sleeps in no time.
+local function clock_new()
+  local real = wait.driver
+  local clock = { offset = 0, slept = {}, wall_time = 1770000000 } -- in February 2026
+  function clock.now() return core.now() + clock.offset end
+  function clock.wall() return math.floor(clock.wall_time + clock.offset) end
+  function clock.wait(transfer, deadline, once)
+    if transfer or once then return real.wait(transfer, deadline and deadline - clock.offset, once) end
+    local seconds = math.max(0, deadline - clock.now())
+    clock.slept[#clock.slept + 1] = seconds
+    clock.offset = clock.offset + seconds
+    return false
+  end
+  return clock, real
+end
+
+describe("policy", function()
+  local clock, real, client, patient
+
+  before_each(function()
+    helper.reset()
+    clock, real = clock_new()
+    wait.driver = clock
+  end)
+
+  after_each(function()
+    if client then client:close() end
+    client, patient = nil, nil
+    wait.driver = real
+    assert.equal(0, helper.live_objects())
+  end)
+
+  local function begin(options)
+    options.store = options.store or store.memory()
+    client = helper.client(options)
+    patient = client:patient("p")
+  end
+
+  describe("pacing", function()
+    -- Send times of each request, by our clock.
+    local function times_of(count, act)
+      local times = {}
+      local now = clock.now
+      for i = 1, count do
+        act()
+        times[i] = now()
+      end
+      return times
+    end
+
+    -- In no span of time more than burst + rate x time.
+    local function keeps_to(times, rate, burst)
+      for i = 1, #times do
+        for j = i, #times do
+          -- the little that a request takes itself counts for us, not against us
+          assert.is_true(j - i + 1 <= burst + rate * (times[j] - times[i]) + 1e-6, i .. " to " .. j)
+        end
+      end
+    end
+
+    it("keeps reads within burst and rate, by default", function()
+      begin { rate = {} }
+      keeps_to(times_of(30, function() assert(patient:page()) end), 2, 4.2)
+      assert.is_true(clock.offset > 12.5 and clock.offset < 13.1, clock.offset)
+    end)
+
+    it("keeps downloads within theirs", function()
+      helper.admin("POST", "documents", { patient = "p", id = "a", content = "%PDF-1.4" })
+      begin { rate = {} }
+      keeps_to(times_of(10, function() assert(patient:document("a"):download(function() return 1 end)) end), 1, 2.2)
+      assert.is_true(clock.offset > 7.5 and clock.offset < 8.1, clock.offset)
+    end)
+
+    it("keeps to one pace for two clients of one account, and not of two", function()
+      local shared = store.memory()
+      begin { rate = {}, store = shared }
+      local second = helper.client { rate = {}, store = shared }
+      for _ = 1, 10 do
+        assert(patient:page())
+        assert(second:patient("p"):page())
+      end
+      assert.is_true(clock.offset > 7.5, clock.offset)
+      second:close()
+      local before = clock.offset
+      local other = helper.client { rate = {}, store = shared, api_key = "another" }
+      other:patient("p"):page()
+      assert.equal(before, clock.offset)
+      other:close()
+    end)
+
+    it("goes out within the service's own limits without one 429", function()
+      helper.admin("POST", "settings", { limits = true })
+      wait.driver = real -- in real time
+      begin { rate = {} }
+      local nymbl = require "nymbl"
+      local count = nymbl.each({ 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12 }, nil, function() return patient:page() end)
+      assert.equal(12, count)
+      for _, entry in ipairs(helper.journal()) do assert.equal(200, entry.status) end
+    end)
+
+    it("gives up at once where the place comes after the deadline", function()
+      begin { rate = { read = { 0.1, 1 } }, timeout = 5 }
+      assert(patient:page())
+      local page, err = patient:page()
+      assert.is_nil(page)
+      assert.equal("timeout", err.kind)
+      assert.equal("pace", err.reason)
+      assert.equal(0, err.attempts)
+      assert.is_true(err.retry_after > 9)
+    end)
+  end)
+
+  describe("the monthly quota", function()
+    it("is counted, and stops at its end before anything is sent", function()
+      begin { monthly_quota = 3 }
+      assert.same({ month = "2026-02", requests = 0, throttled = 0, remaining = 3 }, client:usage())
+      for _ = 1, 3 do assert(patient:page()) end
+      local page, err = patient:page()
+      assert.is_nil(page)
+      assert.equal("quota", err.kind)
+      assert.equal(0, err.attempts)
+      assert.is_true(err.retry_after > 0)
+      assert.same({ month = "2026-02", requests = 3, throttled = 0, remaining = 0 }, client:usage())
+      assert.equal(3, #helper.journal("list"))
+    end)
+
+    it("begins anew with the month", function()
+      begin { monthly_quota = 1 }
+      assert(patient:page())
+      local _, err = patient:page()
+      clock.offset = clock.offset + err.retry_after + 1
+      assert(patient:page())
+      assert.equal("2026-03", client:usage().month)
+    end)
+
+    it("counts no 429, and no request that never went out", function()
+      begin { monthly_quota = 100, max_attempts = 2 }
+      helper.faults { operation = "list", action = { status = 429, body_kind = "gateway", message = "Too Many Requests" } }
+      assert(patient:page())
+      assert.same({ month = "2026-02", requests = 1, throttled = 1, remaining = 99 }, client:usage())
+      client:close()
+      begin { monthly_quota = 100, base_url = "https://localhost:1" }
+      assert.is_nil((patient:page()))
+      assert.equal(0, client:usage().requests)
+    end)
+
+    it("is believed where the service says it is spent, and asked about after an hour", function()
+      begin { max_attempts = 5 }
+      helper.faults { operation = "list", times = 2,
+                      action = { status = 429, body_kind = "gateway", message = "Limit Exceeded" } }
+      local _, err = patient:page()
+      assert.equal("quota", err.kind)
+      assert.equal(1, err.attempts)
+      _, err = patient:page()
+      assert.equal("quota", err.kind)
+      assert.equal(0, err.attempts)
+      clock.offset = clock.offset + 3601
+      _, err = patient:page() -- one goes and asks
+      assert.equal(1, err.attempts)
+      _, err = patient:page()
+      assert.equal(0, err.attempts)
+      clock.offset = clock.offset + 3601
+      assert(patient:page())
+      assert(patient:page())
+      assert.equal(4, #helper.journal("list"))
+    end)
+  end)
+
+  describe("a 429", function()
+    it("pauses all who share the store", function()
+      local shared = store.memory()
+      begin { store = shared, max_attempts = 2, rate = {} }
+      local second = helper.client { store = shared, rate = {} }
+      helper.faults { operation = "list",
+                      action = { status = 429, body_kind = "gateway", headers = { { "Retry-After", "30" } } } }
+      assert(patient:page())
+      assert.is_true(clock.offset > 29.9)
+      helper.faults { operation = "list",
+                      action = { status = 429, body_kind = "gateway", headers = { { "Retry-After", "30" } } } }
+      assert.is_nil((second:patient("p"):page()))
+      local before = clock.offset
+      assert(patient:page())
+      assert.is_true(clock.offset - before > 29)
+      second:close()
+    end)
+
+    it("hands a long Retry-After to the caller", function()
+      begin { max_attempts = 5 }
+      helper.faults { operation = "list",
+                      action = { status = 429, body_kind = "gateway", headers = { { "Retry-After", "121" } } } }
+      local _, err = patient:page()
+      assert.equal("throttled", err.kind)
+      assert.equal(121, err.retry_after)
+      assert.equal(1, err.attempts)
+    end)
+  end)
+
+  -- Every call by every failure: requests that go out with max_attempts 3 where the
+  -- failure is there once, and what comes back.
+  describe("retries", function()
+    local calls = {
+      upload = function() return patient:upload({ data = "%PDF-1.4 new" }, { file_name = "new.pdf" }) end,
+      list = function() return patient:page() end,
+      get = function() return patient:get("a") end,
+      download = function() return patient:document("a"):download(helper.temporary()) end,
+      delete = function() return patient:document("a"):delete() end,
+    }
+    local NO, ONCE_MORE, UNKNOWN = "no", "once more", "unknown"
+    local safe = { list = ONCE_MORE, get = ONCE_MORE, download = ONCE_MORE, delete = ONCE_MORE }
+    local function with(upload, others)
+      local row = { upload = upload }
+      for name, value in pairs(safe) do row[name] = others or value end
+      return row
+    end
+    local failures = {
+      { "before reset", { before = "reset" }, with(UNKNOWN) },
+      { "before close", { before = "close" }, with(UNKNOWN) },
+      { "after reset", { after = "reset" }, with(UNKNOWN) },
+      { "lost reply", { lost_reply = "reset" }, with(UNKNOWN) },
+      { "head cut", { head_cut = 20 }, with(UNKNOWN) },
+      { "401", { status = 401, body_kind = "gateway" }, with(ONCE_MORE) },
+      { "403", { status = 403, body_kind = "gateway" }, with(NO, NO) },
+      { "404", { status = 404, body_kind = "service" }, with(NO, NO) },
+      { "413", { status = 413, body_kind = "gateway" }, with(NO, NO) },
+      { "429 rate", { status = 429, body_kind = "gateway", message = "Too Many Requests" }, with(ONCE_MORE) },
+      { "429 quota", { status = 429, body_kind = "gateway", message = "Limit Exceeded" }, with(NO, NO) },
+      { "500", { status = 500, body_kind = "empty" }, with(UNKNOWN) },
+      { "501", { status = 501, body_kind = "empty" }, with(UNKNOWN, NO) },
+      { "502", { status = 502, body_kind = "html" }, with(UNKNOWN) },
+      { "503", { status = 503, body_kind = "empty" }, with(UNKNOWN) },
+      { "504", { status = 504, body_kind = "gateway" }, with(UNKNOWN) },
+    }
+    for _, failure in ipairs(failures) do
+      it("answer " .. failure[1] .. " as the table says", function()
+        for operation, expected in pairs(failure[3]) do
+          helper.reset()
+          if client then client:close() end
+          begin { max_attempts = 3 }
+          helper.admin("POST", "documents", { patient = "p", id = "a", content = "%PDF-1.4" })
+          patient:count() -- a token is there
+          helper.admin("DELETE", "journal")
+          helper.faults { operation = operation, action = failure[2] }
+          local result, err = calls[operation]()
+          local label = operation .. " " .. failure[1]
+          local went_out = #helper.journal(operation)
+          if expected == ONCE_MORE then
+            assert(result, label .. tostring(err))
+            assert.equal(2, went_out, label)
+          else
+            assert.is_nil(result, label)
+            assert.equal(1, went_out, label)
+            assert.equal(1, err.attempts, label)
+            local unknown = (operation == "upload" or operation == "delete") and (err.status or 500) >= 500
+            assert.equal(unknown or nil, err.outcome_unknown, label)
+          end
+          local uploads = 0
+          for _, stored in ipairs(helper.stored("p")) do
+            if stored.metadata.file_name == "new.pdf" then uploads = uploads + 1 end
+          end
+          assert.is_true(uploads <= 1, label)
+        end
+      end)
+    end
+
+    it("repeat an upload that never went out", function()
+      begin { max_attempts = 3, base_url = "https://localhost:1" }
+      local _, err = calls.upload()
+      assert.equal("network", err.kind)
+      assert.equal(0, err.attempts)
+      assert.is_nil(err.outcome_unknown)
+      assert.equal(2, #clock.slept)
+    end)
+
+    it("stop at max_attempts", function()
+      begin { max_attempts = 4 }
+      helper.faults { operation = "list", times = -1, action = { status = 503, body_kind = "empty" } }
+      local _, err = patient:page()
+      assert.equal("server", err.kind)
+      assert.equal(4, err.attempts)
+      assert.equal(4, #helper.journal("list"))
+      for i, seconds in ipairs(clock.slept) do assert.is_true(seconds <= 0.5 * 2 ^ (i - 1)) end
+    end)
+
+    it("never go past the deadline", function()
+      begin { max_attempts = 100, timeout = 20 }
+      helper.faults { operation = "list", times = -1,
+                      action = { status = 503, body_kind = "empty", headers = { { "Retry-After", "9" } } } }
+      local _, err = patient:page()
+      assert.equal("server", err.kind)
+      assert.equal(3, err.attempts)
+    end)
+
+    it("take a 404 for success where a delete before may have gone well", function()
+      begin { max_attempts = 3 }
+      helper.admin("POST", "documents", { patient = "p", id = "a", content = "%PDF-1.4" })
+      helper.faults { operation = "delete", action = { lost_reply = "reset" } }
+      assert.is_true(patient:document("a"):delete())
+      assert.equal(2, #helper.journal("delete"))
+      local _, err = patient:document("a"):delete()
+      assert.equal("not_found", err.kind)
+    end)
+
+    it("bring a file handle back to where it was", function()
+      begin { max_attempts = 3 }
+      local made = helper.admin("POST", "documents", { patient = "p", size = 300000 })
+      helper.faults { operation = "download", times = 2, action = { cut = 200000 } }
+      local path = helper.temporary()
+      local handle = assert(io.open(path, "wb"))
+      handle:write("before")
+      assert(patient:document(made.id):download(handle))
+      handle:close()
+      local bytes = helper.read_file(path)
+      assert.equal("before", bytes:sub(1, 6))
+      helper.write_file(path, bytes:sub(7))
+      assert.equal(made.sha256, helper.sha256(path))
+    end)
+
+    it("give a sink nothing twice", function()
+      begin { max_attempts = 3 }
+      local made = helper.admin("POST", "documents", { patient = "p", size = 300000 })
+      helper.faults { operation = "download", action = { cut = 200000 } }
+      local _, err = patient:document(made.id):download(function() return 1 end)
+      assert.equal("truncated", err.kind)
+      assert.equal(1, err.attempts)
+      helper.faults { operation = "download", action = { status = 503, body_kind = "empty" } }
+      assert(patient:document(made.id):download(function() return 1 end))
+    end)
+  end)
+
+  describe("reconcile", function()
+    it("finds the document where the reply was lost, and sends it once", function()
+      begin {}
+      helper.admin("POST", "documents", { patient = "p", file_name = "new.pdf", content = "%PDF-1.4 new" })
+      helper.faults { operation = "upload", action = { lost_reply = "reset" } }
+      local document = assert(patient:upload({ data = "%PDF-1.4 new" }, { file_name = "new.pdf", reconcile = true }))
+      assert.equal("new.pdf", document.file_name)
+      assert.equal(1, #helper.journal("upload"))
+      assert.equal(2, #helper.stored("p"))
+    end)
+
+    it("leaves the outcome unknown where there is none, or more than one", function()
+      begin {}
+      helper.faults { operation = "upload", action = { after = "reset" } }
+      local _, err = patient:upload({ data = "%PDF-1.4 new" }, { file_name = "new.pdf", reconcile = true })
+      assert.is_true(err.outcome_unknown)
+      assert.equal(4, #helper.journal("list"))
+      assert.equal(1, #helper.journal("upload"))
+    end)
+  end)
+
+  describe("tokens", function()
+    it("are renewed ahead, so that no 401 comes", function()
+      helper.admin("POST", "settings", { token_life = 100 })
+      begin {}
+      for _ = 1, 50 do
+        assert(patient:page())
+        clock.offset = clock.offset + 10 -- the sandbox' clock stands still beside ours
+      end
+      local renewals = 0
+      for _, entry in ipairs(helper.admin("GET", "journal").requests) do
+        if entry.operation == "token" then renewals = renewals + 1 end
+        assert.not_equal(401, entry.status)
+      end
+      assert.equal(7, renewals) -- 80 of 100 seconds each: the lead is a fifth
+    end)
+  end)
+end)
