@@ -1,0 +1,28 @@
+-- SPDX-License-Identifier: MIT
+-- Download a document to a file: lua download.lua PATIENT DOCUMENT FILE
+local nymbl = require "nymbl"
+
+local client = assert(nymbl.client {
+  base_url = os.getenv "NYMBL_BASE_URL",
+  api_key = os.getenv "NYMBL_API_KEY",
+  ca_file = os.getenv "NYMBL_CA_FILE", -- only for the sandbox
+  credentials = {
+    token_url = os.getenv "NYMBL_TOKEN_URL",
+    client_id = os.getenv "NYMBL_CLIENT_ID",
+    client_secret = os.getenv "NYMBL_CLIENT_SECRET",
+    scope = os.getenv "NYMBL_SCOPE",
+  },
+})
+
+local doc = client:patient(assert(arg[1], "which patient?")):document(assert(arg[2], "which document?"))
+-- the file appears when it is whole; what was there before is not touched
+local bytes, err = doc:download(assert(arg[3], "which file?"), { overwrite = false, timeout = 300 })
+if not bytes then
+  if err.reason == "exists" then
+    io.stderr:write("there is such a file already\n")
+  else
+    io.stderr:write(tostring(err), "\n")
+  end
+  os.exit(1)
+end
+print(bytes .. " bytes")

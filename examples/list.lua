@@ -1,0 +1,30 @@
+-- SPDX-License-Identifier: MIT
+-- List documents: lua list.lua PATIENT [DOCUMENT_TYPE]
+local nymbl = require "nymbl"
+
+local client = assert(nymbl.client {
+  base_url = os.getenv "NYMBL_BASE_URL",
+  api_key = os.getenv "NYMBL_API_KEY",
+  ca_file = os.getenv "NYMBL_CA_FILE", -- only for the sandbox
+  credentials = {
+    token_url = os.getenv "NYMBL_TOKEN_URL",
+    client_id = os.getenv "NYMBL_CLIENT_ID",
+    client_secret = os.getenv "NYMBL_CLIENT_SECRET",
+    scope = os.getenv "NYMBL_SCOPE",
+  },
+})
+
+local patient = client:patient(assert(arg[1], "which patient?"))
+local query = { orderby = "uploaded_at desc" }
+-- filter puts the value in quotes; ".." would let it say anything
+if arg[2] then query.filter = nymbl.filter("document_type eq ?", arg[2]) end
+-- fetches page after page; a failure is raised, as by io.lines
+local ok, err = pcall(function()
+  for doc in patient:documents(query) do
+    print(doc.id, doc.file_name, doc.file_size_bytes)
+  end
+end)
+if not ok then
+  io.stderr:write(tostring(err), "\n")
+  os.exit(1)
+end

@@ -1,0 +1,25 @@
+-- SPDX-License-Identifier: MIT
+-- Upload a document: lua upload.lua PATIENT FILE [DOCUMENT_TYPE]
+local nymbl = require "nymbl"
+
+local client = assert(nymbl.client {
+  base_url = os.getenv "NYMBL_BASE_URL",
+  api_key = os.getenv "NYMBL_API_KEY",
+  ca_file = os.getenv "NYMBL_CA_FILE", -- only for the sandbox
+  credentials = {
+    token_url = os.getenv "NYMBL_TOKEN_URL",
+    client_id = os.getenv "NYMBL_CLIENT_ID",
+    client_secret = os.getenv "NYMBL_CLIENT_SECRET",
+    scope = os.getenv "NYMBL_SCOPE",
+  },
+})
+
+local patient, path, document_type = assert(arg[1], "which patient?"), assert(arg[2], "which file?"), arg[3]
+local doc, err = client:patient(patient):upload(path, { document_type = document_type, timeout = 300 })
+if not doc then
+  -- one line of fixed words, fit for a log; it also says when the upload may have
+  -- happened all the same (err.outcome_unknown): then look before you repeat it
+  io.stderr:write(tostring(err), "\n")
+  os.exit(1)
+end
+print(doc.id, doc.file_name, doc.file_size_bytes)

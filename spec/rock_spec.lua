@@ -1,0 +1,88 @@
+-- SPDX-License-Identifier: MIT
+-- The rock, made by LuaRocks for the Lua of this run and used from its tree alone.
+
+local helper = require "helper"
+
+local quote = helper.quote
+local JIT = rawget(_G, "jit") ~= nil
+local VERSION = _VERSION:match("%d+%.%d+")
+local LUA = JIT and "luajit" or "lua" .. VERSION
+local PDF = helper.path("spec/fixtures/referral.pdf")
+
+-- No path of this run must help.
+local CLEAN = "env -u LUA_PATH -u LUA_CPATH -u LUA_INIT HOME=" .. quote(helper.folder) .. " "
+
+local function run(command)
+  local log = helper.temporary(".log")
+  local status = helper.output(("{ %s; } </dev/null >%s 2>&1; echo $?"):format(command, quote(log)))
+  assert(status == "0", helper.read_file(log))
+  return helper.read_file(log)
+end
+
+local function lines(text)
+  local found = {}
+  for line in text:gmatch("[^\n]+") do found[#found + 1] = line end
+  table.sort(found)
+  return found
+end
+
+-- What a rock is made of, without anything that was built.
+local function copy_of_checkout()
+  local folder = helper.temporary("-checkout")
+  run(("mkdir %s && cd %s && cp -R CMakeLists.txt LICENSE core lua rockspec %s"):format(quote(folder),
+    quote(helper.path(".")), quote(folder)))
+  return folder
+end
+
+describe("the rock #slow", function()
+  local tree, modules, libraries
+
+  setup(function()
+    tree = helper.temporary("-tree")
+    modules, libraries = tree .. "/share/lua/" .. VERSION, tree .. "/lib/lua/" .. VERSION
+    local made_for = "--lua-version " .. VERSION
+    if JIT then
+      made_for = made_for .. " LUA_INCDIR=" .. quote(helper.output("pkg-config --variable=includedir luajit"))
+    end
+    run(("cd %s && %s luarocks make --deps-mode=none --tree %s %s rockspec/nymbl-scm-1.rockspec"):format(
+      quote(copy_of_checkout()), CLEAN, quote(tree), made_for))
+  end)
+
+  it("holds the Lua modules and the core, nothing else", function()
+    local wanted = lines(run(("cd %s && ls nymbl.lua && find nymbl -type f -name '*.lua'"):format(
+      quote(helper.path("lua")))))
+    assert.same(wanted, lines(run(("cd %s && find * -type f"):format(quote(modules)))))
+    assert.same({ "nymbl/core.so" }, lines(run(("cd %s && find * -type f"):format(quote(libraries)))))
+  end)
+
+  it("exports one symbol", function()
+    local symbols = run("nm -D --defined-only " .. quote(libraries .. "/nymbl/core.so"))
+    local names = {}
+    for _, line in ipairs(lines(symbols)) do names[#names + 1] = line:match("(%S+)$") end
+    assert.same({ "luaopen_nymbl_core" }, names)
+  end)
+
+  it("uploads and downloads from its tree alone", function()
+    local sandbox = helper.sandbox()
+    local script = helper.write_file(helper.temporary(".lua"), [[
+      require "cjson" -- the one dependency
+      package.path, package.cpath = arg[1] .. "/?.lua", arg[2] .. "/?.so"
+      local nymbl = require "nymbl"
+      local client = assert(nymbl.client {
+        base_url = arg[3], ca_file = arg[4], api_key = arg[5], timeout = 60,
+        credentials = { token_url = arg[6], client_id = arg[7], client_secret = arg[8], scope = arg[9] },
+      })
+      local doc = assert(client:patient("rock"):upload(arg[10]))
+      print(assert(doc:download(arg[11])))
+    ]])
+    local copy = helper.temporary(".pdf")
+    local command = { CLEAN .. LUA, quote(script) }
+    for _, argument in ipairs { modules, libraries, sandbox.base_url, sandbox.ca_file, sandbox.api_key,
+                                sandbox.token_url, sandbox.client_id, sandbox.client_secret,
+                                sandbox.scope, PDF, copy } do
+      command[#command + 1] = quote(argument)
+    end
+    assert.equal(#helper.read_file(PDF) .. "\tapplication/pdf\n", run(table.concat(command, " ")))
+    assert.equal(helper.sha256(PDF), helper.sha256(copy))
+  end)
+end)
