@@ -303,7 +303,7 @@ bool nymbl__verdict_is_unknown(const nymbl_transfer *transfer, nymbl_kind kind)
         return false;
     /* cut by ourselves before the last block: nobody has a whole request */
     if (transfer->body != NULL && status == 0 &&
-        (kind == NYMBL_IO || kind == NYMBL_TOO_LARGE ||
+        (kind == NYMBL_IO || kind == NYMBL_TOO_LARGE || kind == NYMBL_TIMEOUT ||
          kind == NYMBL_CANCELED || kind == NYMBL_NO_MEMORY))
         return nymbl__body_all_released(transfer->body);
     return true;

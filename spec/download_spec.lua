@@ -156,6 +156,83 @@ describe("document:download()", function()
     assert.equal(err, told)
   end)
 
+  it("ends a small document too when told so, before it gets its name", function()
+    local document = document_of(100)
+    helper.write_file(target .. "/a", "mine")
+    local told = {}
+    local bytes, err = document:download(target .. "/a", { progress = function(done)
+      told[#told + 1] = done
+      return done < 100
+    end })
+    assert.is_nil(bytes)
+    assert.equal("canceled", err.kind)
+    assert.equal(100, told[#told])
+    assert.equal("mine", helper.read_file(target .. "/a"))
+    assert.equal("a", names())
+  end)
+
+  it("tells progress numbers alone, also of a transfer that breaks", function()
+    for _, action in ipairs { { cut = 150000 }, { reset = 150000 }, { chunk_cut = 150000 } } do
+      local document = document_of(200000)
+      helper.faults { operation = "download", action = action }
+      local bytes = document:download(function() return 1 end, { progress = function(done, total)
+        assert.equal("number", type(done))
+        assert.is_true(total == nil or type(total) == "number")
+      end })
+      assert.is_nil(bytes)
+    end
+  end)
+
+  it("is not repeated for an error that the sink has from elsewhere", function()
+    client:close()
+    client = helper.client { max_attempts = 5 }
+    patient = client:patient("p 1")
+    local document = document_of(200000)
+    local other = helper.client { token = "dead" }
+    local _, denied = other:patient(1):page()
+    other:close()
+    assert.equal(401, denied.status)
+    local calls = 0
+    local bytes, err = document:download(function(chunk)
+      calls = calls + (chunk and 1 or 0)
+      if calls == 3 then return nil, denied end
+      return 1
+    end)
+    assert.is_nil(bytes)
+    assert.equal(denied, err)
+    assert.equal(1, err.attempts)
+    assert.equal(1, #helper.journal("download"))
+  end)
+
+  it("takes no cut body behind a redirect for a whole one", function()
+    local document = document_of(100000)
+    local foreign = helper.admin("POST", "listen", { tls = "good", name = "foreign" })
+    helper.faults({ operation = "download",
+                    action = { redirect = { status = 302, location = foreign.url .. "/blob/" .. document.id },
+                               length = "none" } },
+      { operation = "blob", action = { length = "none", cut = 50000 } })
+    local bytes, err = patient:document(document.id):download(target .. "/a")
+    assert.is_nil(bytes)
+    assert.equal("truncated", err.kind)
+    assert.equal("", names())
+    helper.admin("DELETE", "listen?name=foreign")
+  end)
+
+  it("frees the transfer where on_event raises", function()
+    local thrown = { "mine" }
+    local document = document_of(100000)
+    local other = helper.client { on_event = function() error(thrown) end }
+    local named = other:patient("p 1"):document(document.id)
+    local live = require("nymbl.core").live_objects()
+    for _, act in ipairs { function() named:download(target .. "/a") end, function() named:open() end } do
+      local ok, err = pcall(act)
+      assert.is_false(ok)
+      assert.equal(thrown, err)
+      assert.equal(live, require("nymbl.core").live_objects())
+    end
+    other:close()
+  end)
+
   it("gets a new token where the old one has died", function()
     client:close()
     client = helper.client { max_attempts = 2 }

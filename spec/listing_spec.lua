@@ -163,6 +163,32 @@ describe("patient:documents()", function()
     assert.equal("redirect", err.kind)
   end)
 
+  it("follows next links to the end and no further", function()
+    seed(250)
+    helper.admin("POST", "settings", { next_link = true })
+    assert.equal(250, #ids())
+    assert.equal(3, #helper.journal("list"))
+  end)
+
+  it("passes nothing over without a count in the query either", function()
+    seed(250)
+    local total = 0
+    for document in patient:documents { count = false } do
+      assert(document:delete())
+      total = total + 1
+    end
+    assert.equal(250, total)
+  end)
+
+  it("raises where the loop closes the client", function()
+    seed(5)
+    local ok, message = pcall(function()
+      for _ in patient:documents() do client:close() end
+    end)
+    assert.is_false(ok)
+    assert.truthy(tostring(message):find("attempt to use a closed client", 1, true))
+  end)
+
   it("reads numbers as ids", function()
     seed(3)
     helper.admin("POST", "settings", { numeric_ids = true })

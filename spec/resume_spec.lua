@@ -151,6 +151,18 @@ describe("document:download() with resume", function()
     end
   end)
 
+  it("goes on under a date only while the date is the same", function()
+    local document, sum = document_of()
+    local old = "Wed, 01 Jan 2025 00:00:00 GMT"
+    local function dated(date) return { no_validators = true, headers = { { "Last-Modified", date } } } end
+    interrupted(document, dated(old))
+    helper.faults { operation = "download", action = dated("Thu, 02 Jan 2025 00:00:00 GMT") }
+    whole(document, sum)
+    local entries = helper.journal("download")
+    local _, validator = range_of(entries[1])
+    assert.equal(old, validator)
+  end)
+
   it("begins anew after a 416", function()
     local document, sum = document_of()
     interrupted(document)

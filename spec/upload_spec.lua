@@ -294,6 +294,39 @@ describe("patient:upload()", function()
     end
   end)
 
+  it("takes iterators that may not be called again after their end", function()
+    local path = helper.big_file(100000)
+    local document = assert(patient:upload(coroutine.wrap(function()
+      for _ = 1, 3 do coroutine.yield("%PDF-1.4 part") end
+    end), { file_name = "a.pdf" }))
+    assert.equal(39, document.file_size_bytes)
+    if _VERSION ~= "Lua 5.1" then -- io.lines() with a count is not LuaJIT's default build's
+      document = assert(patient:upload(io.lines(path, 4096), { file_name = "b.pdf" }))
+      assert.equal(100000, document.file_size_bytes)
+    end
+  end)
+
+  it("takes no other ZIP for a DOCX", function()
+    local bytes = helper.read_file(helper.path("spec/fixtures/referral.docx"))
+    for _, name in ipairs { "sheet.xlsx", "all.zip" } do
+      local document, err = patient:upload({ data = bytes }, { file_name = name })
+      assert.is_nil(document)
+      assert.equal("unsupported_type", err.kind)
+    end
+    assert.equal(0, #helper.journal())
+  end)
+
+  it("keeps to its timeout while a stream that is its source stands still", function()
+    local made = helper.admin("POST", "documents", { patient = "other", size = 300000, content_type = "application/pdf" })
+    helper.faults { operation = "download", action = { stall = 150000 } }
+    local stream = assert(client:patient("other"):document(made.id):open())
+    local document, err = patient:upload(stream, { file_name = "a.pdf", timeout = 1 })
+    assert.is_nil(document)
+    assert.equal("timeout", err.kind)
+    stream:close()
+    assert.equal(0, #helper.stored("12345"))
+  end)
+
   it("says that the outcome is unknown where the reply cannot be read", function()
     helper.faults { operation = "upload", action = { status = 201, body = "{" } }
     local document, err = patient:upload(helper.path("spec/fixtures/photo.jpg"))

@@ -108,16 +108,22 @@ local function from_handle(handle, size)
   return self
 end
 
+-- Bytes that pass through Lua before the collector is asked for a step: left to
+-- itself it waits until the heap has doubled.
+local STEP = 262144
+
 local function from_function(pull, size, takes_deadline)
   local self = { body = core.body_pushed(size or -1), replays = false }
   local chunk, position = "", 1
+  local passed = 0
   local ended = false -- a source is not asked again after its end
   local function next_chunk(deadline)
     local value, why
     if takes_deadline then value, why = pull(deadline) else value, why = pull() end
     if value == nil then
       if why == nil then return nil end
-      return nil, errors.is(why) and why or { kind = "io", reason = "source" }
+      if takes_deadline or errors.is(why) then return nil, why end -- ours, or a stream's
+      return nil, { kind = "io", reason = "source" }
     elseif type(value) ~= "string" then
       return nil, { kind = "io", reason = "source" }
     end
@@ -135,6 +141,11 @@ local function from_function(pull, size, takes_deadline)
           return "end"
         end
         chunk, position = value, 1
+        passed = passed + #value
+        if passed >= STEP then -- chunks are garbage at once, and 25 MB of it
+          collectgarbage("step", 200)
+          passed = 0
+        end
       end
       local stopped
       position, stopped = self.body:write(chunk, position)
