@@ -508,6 +508,18 @@ typedef struct nymbl_download_options {
 } nymbl_download_options;
 
 /**
+ * Whether a path can be the target of a download, as far as a look tells: no
+ * directory or device, in a folder that can be written to. Makes nothing.
+ *
+ * @param      path         of the file
+ * @param      no_overwrite whether it must not exist
+ * @param[out] err          NYMBL_IO, NYMBL_NO_MEMORY
+ * @return NYMBL_OK or the failure
+ */
+NYMBL_API nymbl_kind nymbl_path_check(const char *path, bool no_overwrite,
+                                      nymbl_error *err);
+
+/**
  * Start `GET /Patients({id})/Documents({document})/$value`.
  *
  * Redirects are followed here: a few, to https only, and without credentials

@@ -104,6 +104,41 @@ static nymbl_kind temporary_open(nymbl__save *save, const char **reason)
     return NYMBL_OK;
 }
 
+/* The target behind links, which must be one that can be a file. */
+static nymbl_kind target_find(char **target, const char *path, bool overwrite,
+                              const char **reason)
+{
+    nymbl_kind kind = nymbl__text_copy(target, path);
+
+    if (kind == NYMBL_OK)
+        kind = target_resolve(target, overwrite, reason);
+    if (kind == NYMBL_OK && (*target)[folder_length(*target)] == '\0') {
+        kind = NYMBL_IO;
+        *reason = *path == '\0' ? "not_found" : "directory";
+    }
+    return kind;
+}
+
+nymbl_kind nymbl_path_check(const char *path, bool no_overwrite,
+                            nymbl_error *err)
+{
+    const char *reason = NULL;
+    char *target = NULL;
+    nymbl_kind kind = target_find(&target, path, !no_overwrite, &reason);
+
+    if (kind == NYMBL_OK) {
+        size_t length = folder_length(target);
+
+        target[length] = '\0';
+        if (access(length > 0 ? target : ".", W_OK | X_OK) < 0) {
+            kind = NYMBL_IO;
+            reason = nymbl__errno_reason(errno);
+        }
+    }
+    free(target);
+    return kind < 0 ? nymbl__fail(err, kind, reason) : NYMBL_OK;
+}
+
 /* The struct and what it holds, no file. */
 static void save_free(nymbl__save *save)
 {
@@ -129,13 +164,7 @@ nymbl_kind nymbl__save_open(nymbl__save **out, const char *path, unsigned mode,
     save->fd = save->part.fd = -1;
     save->mode = mode != 0 ? mode : 0600;
     save->overwrite = overwrite;
-    kind = nymbl__text_copy(&save->target, path);
-    if (kind == NYMBL_OK)
-        kind = target_resolve(&save->target, overwrite, &reason);
-    if (kind == NYMBL_OK && save->target[folder_length(save->target)] == '\0') {
-        kind = NYMBL_IO;
-        reason = *path == '\0' ? "not_found" : "directory";
-    }
+    kind = target_find(&save->target, path, overwrite, &reason);
     if (kind == NYMBL_OK && resume_url != NULL) {
         kind = nymbl__part_open(&save->part, save->target, resume_url);
         save->resumes = kind == NYMBL_OK;

@@ -69,6 +69,7 @@ int upload_start(lua_State *L);
 int list_start(lua_State *L);
 int get_start(lua_State *L);
 int download_start(lua_State *L);
+int path_check(lua_State *L);
 int delete_start(lua_State *L);
 
 #if defined(__GNUC__)

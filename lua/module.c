@@ -144,6 +144,7 @@ int luaopen_nymbl_core(lua_State *L)
         {"list", list_start},
         {"get", get_start},
         {"download", download_start},
+        {"path_check", path_check},
         {"delete", delete_start},
         {"pump", module_pump},
         {"now", module_now},

@@ -135,6 +135,17 @@ int download_start(lua_State *L)
                : 1;
 }
 
+/* core.path_check(path, no_overwrite): true, or nil and a failure */
+int path_check(lua_State *L)
+{
+    nymbl_error err;
+
+    if (nymbl_path_check(text_check(L, 1), lua_toboolean(L, 2), &err) < 0)
+        return failure_push(L, &err);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
 /* core.delete(client, token, patient, document) */
 int delete_start(lua_State *L)
 {

@@ -187,7 +187,10 @@ function methods.download(self, destination, options)
   local to, problem = target.open(destination)
   if problem then check.argument(1, "download", problem) end
   options = check.options(options, DOWNLOAD_OPTIONS, 2, "download")
-  if to.err then return nil, errors.new(to.err) end
+  if to.path then
+    local found, err = core.path_check(to.path, options.overwrite == false)
+    if not found then return nil, errors.new(err) end
+  end
   local env = state[1]
   local ok, bytes, content_type = call.perform(env, "download", options, {
     start = function(bearer)

@@ -106,7 +106,7 @@ end
 
 --- Look at a target.
 -- @return a table of `drive` (a function of the progress function) and, by kind,
---   `path`, `failed`, `replay` or `err`; or nil and what is wrong with the argument
+--   `path`, `failed` or `replay`; or nil and what is wrong with the argument
 function target.open(value)
   local kind = type(value)
   if kind == "string" then
