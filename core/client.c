@@ -137,9 +137,14 @@ static void client_forget(nymbl_client *client)
 
 static void client_leave(nymbl_client *client)
 {
+    nymbl_client **link;
+
     if (client->engine == NULL)
         return;
-    client->engine->clients--;
+    link = &client->engine->clients;
+    while (*link != client)
+        link = &(*link)->next;
+    *link = client->next;
     nymbl__engine_release(client->engine);
     client->engine = NULL;
 }
@@ -150,7 +155,8 @@ void nymbl__client_join(nymbl_client *client, nymbl_engine *engine)
         return;
     client_leave(client);
     nymbl__engine_retain(engine);
-    engine->clients++;
+    client->next = engine->clients;
+    engine->clients = client;
     client->engine = engine;
 }
 
@@ -228,7 +234,6 @@ CURLcode nymbl__client_apply(const nymbl_client *client, CURL *easy,
     SET(CURLOPT_NETRC, (long)CURL_NETRC_IGNORED);
     SET(CURLOPT_DISALLOW_USERNAME_IN_URL, 1L);
     SET(CURLOPT_USERAGENT, client->user_agent);
-    SET(CURLOPT_SOCKOPTFUNCTION, nymbl__engine_socket);
     SET(CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
     SET(CURLOPT_SSL_VERIFYPEER, 1L);
     SET(CURLOPT_SSL_VERIFYHOST, 2L);

@@ -2,11 +2,8 @@
 /* The engine: one curl multi handle, and the pump that moves its transfers. */
 #include "internal.h"
 
-#include <fcntl.h>
-#include <netinet/in.h>
 #include <pthread.h>
 #include <stdlib.h>
-#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -85,56 +82,6 @@ void nymbl__engine_handle_return(nymbl_engine *engine, CURL *easy)
     }
     curl_easy_reset(easy);
     engine->idle[engine->idle_count++] = easy;
-}
-
-static unsigned sockets_known(const nymbl_engine *engine)
-{
-    return engine->sockets_made < NYMBL__SOCKETS ? engine->sockets_made
-                                                 : NYMBL__SOCKETS;
-}
-
-/* libcurl 7.88 opens its sockets without SOCK_CLOEXEC: a program started by
- * the host must not inherit a connection with patient data on it. */
-int nymbl__engine_socket(void *payload, curl_socket_t fd, curlsocktype purpose)
-{
-    nymbl_engine *engine = payload;
-
-    (void)purpose;
-    fcntl(fd, F_SETFD, FD_CLOEXEC);
-    for (unsigned i = 0; i < sockets_known(engine); i++) {
-        if (engine->sockets[i] == fd)
-            return CURL_SOCKOPT_OK;
-    }
-    engine->sockets[engine->sockets_made++ % NYMBL__SOCKETS] = fd;
-    return CURL_SOCKOPT_OK;
-}
-
-static bool socket_has_port(int fd, int port)
-{
-    struct sockaddr_storage name;
-    socklen_t length = sizeof(name);
-
-    if (getsockname(fd, (struct sockaddr *)&name, &length) != 0)
-        return false;
-    if (name.ss_family == AF_INET)
-        return ntohs(((struct sockaddr_in *)&name)->sin_port) == port;
-    return name.ss_family == AF_INET6 &&
-           ntohs(((struct sockaddr_in6 *)&name)->sin6_port) == port;
-}
-
-bool nymbl__engine_is_silent(const nymbl_engine *engine, int port)
-{
-    bool known = false;
-    char byte;
-
-    for (unsigned i = 0; i < sockets_known(engine); i++) {
-        if (!socket_has_port(engine->sockets[i], port))
-            continue;
-        if (recv(engine->sockets[i], &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0)
-            return false; /* bytes, or the end */
-        known = true;
-    }
-    return known;
 }
 
 /* ---- lists ---- */
@@ -451,10 +398,12 @@ void nymbl__engine_drop(nymbl_engine *engine, const nymbl_client *client)
         return;
     transfers_cancel(engine, client);
     /* what still runs is of a client that has gone on to another engine */
-    if (engine->clients <= 1 && engine->running == NULL &&
-        engine->waiting == NULL) {
+    if (engine->clients == client && client->next == NULL &&
+        engine->running == NULL && engine->waiting == NULL) {
         connections_close(engine);
         connections_open(engine);
+    } else {
+        nymbl__sockets_drop(engine, client);
     }
 }
 

@@ -201,6 +201,7 @@ bool nymbl__tls_has_pending(CURL *easy);
 struct nymbl_client {
     int references;
     nymbl_engine *engine; /* where it last started a transfer */
+    nymbl_client *next;   /* of that engine's */
     bool closed;
     bool allow_http;
     char *base_url; /* without a slash at the end */
@@ -236,9 +237,16 @@ enum {
     NYMBL__CONFIRM = 8,
 };
 
+/* A socket that libcurl has opened, and to where. */
+typedef struct nymbl__socket {
+    int fd;
+    ino_t inode;     /* tells it from a later one of the same number */
+    uint64_t origin; /* hash of scheme, host and port */
+} nymbl__socket;
+
 struct nymbl_engine {
-    int references; /* its owner, its transfers and its clients */
-    int clients;    /* open ones that have started a transfer */
+    int references;        /* its owner, its transfers and its clients */
+    nymbl_client *clients; /* open ones that have started a transfer */
     pid_t pid;
     double (*clock)(void *payload);
     void *payload;
@@ -246,7 +254,7 @@ struct nymbl_engine {
     CURLSH *share;
     CURL *idle[NYMBL__IDLE_HANDLES];
     int idle_count;
-    int sockets[NYMBL__SOCKETS]; /* that were opened; some may be closed */
+    nymbl__socket sockets[NYMBL__SOCKETS]; /* some may be closed */
     unsigned sockets_made;
     bool pumping;
     bool news;  /* somebody was signaled in this pump */
@@ -271,13 +279,18 @@ void nymbl__engine_forget(nymbl_engine *engine, nymbl_transfer *transfer);
 /* Signal the owner of a transfer. */
 void nymbl__engine_news(nymbl_engine *engine, nymbl_transfer *transfer);
 CURL *nymbl__engine_handle(nymbl_engine *engine);
-/* libcurl's socket callback, with the engine as payload. */
-int nymbl__engine_socket(void *payload, curl_socket_t fd, curlsocktype purpose);
-/* Whether the connection from this port is known, and has no bytes on it. */
-bool nymbl__engine_is_silent(const nymbl_engine *engine, int port);
 void nymbl__engine_handle_return(nymbl_engine *engine, CURL *easy);
 /* Cancel the transfers of a client that closes, and its connections. */
 void nymbl__engine_drop(nymbl_engine *engine, const nymbl_client *client);
+
+/* ---- sockets.c ---- */
+
+/* libcurl's callback for a new socket, with the transfer as payload. */
+int nymbl__socket_made(void *payload, curl_socket_t fd, curlsocktype purpose);
+/* Whether the connection from this port is known, and has no bytes on it. */
+bool nymbl__sockets_are_silent(const nymbl_engine *engine, int port);
+/* End the connections to where nobody but a client that closes goes. */
+void nymbl__sockets_drop(nymbl_engine *engine, const nymbl_client *client);
 
 /* ---- transfer.c ---- */
 

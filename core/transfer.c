@@ -115,7 +115,7 @@ static int request_goes_out(void *payload, char *to, char *from, int to_port,
     curl_easy_getinfo(transfer->easy, CURLINFO_NUM_CONNECTS, &made);
     if (!transfer->sent_this_hop && made == 0 &&
         (nymbl__tls_has_pending(transfer->easy) ||
-         !nymbl__engine_is_silent(transfer->engine, from_port))) {
+         !nymbl__sockets_are_silent(transfer->engine, from_port))) {
         transfer->spoilt = true;
         return CURL_PREREQFUNC_ABORT;
     }
@@ -252,7 +252,8 @@ static nymbl_kind exchange_configure(nymbl_transfer *transfer)
     SET(CURLOPT_HTTPHEADER, headers);
     SET(CURLOPT_PREREQFUNCTION, request_goes_out);
     SET(CURLOPT_PREREQDATA, transfer);
-    SET(CURLOPT_SOCKOPTDATA, transfer->engine);
+    SET(CURLOPT_SOCKOPTFUNCTION, nymbl__socket_made);
+    SET(CURLOPT_SOCKOPTDATA, transfer);
     SET(CURLOPT_FRESH_CONNECT, transfer->fresh ? 1L : 0L);
     SET(CURLOPT_HEADERFUNCTION, nymbl__head_line);
     SET(CURLOPT_HEADERDATA, transfer);

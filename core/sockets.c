@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: MIT */
+/* The sockets that libcurl has open for an engine. */
+#include "internal.h"
+
+#include <ctype.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+/* FNV-1a of the part of a URL before its path: equal for equal origins, and
+ * where two happen to meet, a connection is kept that might have been closed.
+ */
+static uint64_t origin_of(const char *url)
+{
+    const char *host = strstr(url, "://");
+    size_t length = host == NULL ? 0 : (size_t)(host - url) + 3;
+    uint64_t hash = 14695981039346656037u;
+
+    length += strcspn(url + length, "/?#");
+    for (size_t i = 0; i < length; i++)
+        hash =
+            (hash ^ (unsigned)tolower((unsigned char)url[i])) * 1099511628211u;
+    return hash;
+}
+
+static unsigned sockets_known(const nymbl_engine *engine)
+{
+    return engine->sockets_made < NYMBL__SOCKETS ? engine->sockets_made
+                                                 : NYMBL__SOCKETS;
+}
+
+static bool socket_is_open(const nymbl__socket *known)
+{
+    struct stat status;
+
+    return fstat(known->fd, &status) == 0 && S_ISSOCK(status.st_mode) &&
+           status.st_ino == known->inode;
+}
+
+int nymbl__socket_made(void *payload, curl_socket_t fd, curlsocktype purpose)
+{
+    nymbl_transfer *transfer = payload;
+    nymbl_engine *engine = transfer->engine;
+    struct stat status;
+    unsigned i = 0;
+
+    (void)purpose;
+    /* libcurl 7.88 opens its sockets without SOCK_CLOEXEC: a program started by
+     * the host must not inherit a connection with patient data on it. */
+    fcntl(fd, F_SETFD, FD_CLOEXEC);
+    if (fstat(fd, &status) < 0)
+        return CURL_SOCKOPT_OK; /* unknown: it is used once */
+    while (i < sockets_known(engine) && socket_is_open(&engine->sockets[i]))
+        i++;
+    if (i == sockets_known(engine))
+        i = engine->sockets_made++ % NYMBL__SOCKETS;
+    engine->sockets[i] = (nymbl__socket){
+        .fd = fd,
+        .inode = status.st_ino,
+        .origin = origin_of(transfer->request.url),
+    };
+    return CURL_SOCKOPT_OK;
+}
+
+static bool socket_has_port(int fd, int port)
+{
+    struct sockaddr_storage name;
+    socklen_t length = sizeof(name);
+
+    if (getsockname(fd, (struct sockaddr *)&name, &length) != 0)
+        return false;
+    if (name.ss_family == AF_INET)
+        return ntohs(((struct sockaddr_in *)&name)->sin_port) == port;
+    return name.ss_family == AF_INET6 &&
+           ntohs(((struct sockaddr_in6 *)&name)->sin6_port) == port;
+}
+
+bool nymbl__sockets_are_silent(const nymbl_engine *engine, int port)
+{
+    bool known = false;
+    char byte;
+
+    for (unsigned i = 0; i < sockets_known(engine); i++) {
+        int fd = engine->sockets[i].fd;
+
+        if (!socket_has_port(fd, port))
+            continue;
+        if (recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0)
+            return false; /* bytes, or the end */
+        known = true;
+    }
+    return known;
+}
+
+static bool origin_is_used(const nymbl_engine *engine, uint64_t origin,
+                           const nymbl_client *but)
+{
+    for (nymbl_client *c = engine->clients; c != NULL; c = c->next) {
+        if (c != but &&
+            (origin_of(c->base_url) == origin ||
+             (c->token_url != NULL && origin_of(c->token_url) == origin)))
+            return true;
+    }
+    for (nymbl_transfer *t = engine->running; t != NULL; t = t->next) {
+        if (origin_of(t->request.url) == origin)
+            return true;
+    }
+    return false;
+}
+
+void nymbl__sockets_drop(nymbl_engine *engine, const nymbl_client *client)
+{
+    /* shut, not closed: libcurl finds it dead before it would use it again */
+    for (unsigned i = 0; i < sockets_known(engine); i++) {
+        if (socket_is_open(&engine->sockets[i]) &&
+            !origin_is_used(engine, engine->sockets[i].origin, client))
+            shutdown(engine->sockets[i].fd, SHUT_RDWR);
+    }
+}
