@@ -24,11 +24,6 @@ local function id_text(value)
   end
 end
 
--- Whether a service that is lax about ids may mean the same by both.
-local function is_same_id(a, b)
-  return a == b or a:lower() == b:lower() or (a:find("^%d+$") and a:gsub("^0+", "") == b:gsub("^0+", ""))
-end
-
 local function is_null(value)
   return value == nil or value == core.null
 end
@@ -43,7 +38,7 @@ local function normalise(fields, patient_id)
   else
     local of = id_text(fields.patient_id)
     if not of then return nil, "id" end
-    if not is_same_id(of, patient_id) then return nil, "other_patient" end
+    if of ~= patient_id then return nil, "other_patient" end
     fields.patient_id = of
   end
   if not is_null(fields.uploaded_by_id) then
@@ -84,7 +79,7 @@ local function fetch(env, patient_id, id, options)
     drive = call.read_json(function(reply)
       local found, problem = normalise(reply, patient_id)
       if not found then return nil, problem end
-      if not is_same_id(found, id) then return nil, "other_document" end
+      if found ~= id then return nil, "other_document" end
       return reply
     end),
   })

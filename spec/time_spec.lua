@@ -1,0 +1,343 @@
+-- SPDX-License-Identifier: MIT
+-- The time limits, each alone, on each call.
+local helper = require "helper"
+
+local PATIENT = "12345"
+
+local client, patient, document
+
+local function use(given)
+  if client then client:close() end
+  local options = { rate = false, monthly_quota = false, max_attempts = 1, timeout = false }
+  for name, value in pairs(given or {}) do options[name] = value end
+  options = helper.options(options)
+  options.timeout = options.timeout or nil
+  client = assert(require("nymbl").client(options))
+  patient = client:patient(PATIENT)
+  document = patient:document("d")
+end
+
+local function renew()
+  helper.admin("POST", "documents", { patient = PATIENT, id = "d", size = 400000, content_type = "application/pdf" })
+end
+
+local function setup()
+  helper.reset()
+  renew()
+  use()
+end
+
+local function teardown()
+  client:close()
+  client, patient, document = nil, nil, nil
+  assert.equal(0, helper.live_objects())
+end
+
+local PDF = "%PDF-1.4 a short one"
+
+-- Name, operation, the call with options; `changes`: it changes something.
+local CALLS = {
+  { "patient:upload()", "upload", function(options)
+    options.file_name = "a.pdf"
+    return patient:upload({ data = PDF }, options)
+  end, changes = true },
+  { "patient:get()", "get", function(options) return patient:get("d", options) end },
+  { "document:refresh()", "get", function(options) return document:refresh(options) end },
+  { "patient:page()", "list", function(options) return patient:page(options) end },
+  { "patient:documents()", "list", function(options)
+    local count = 0
+    local ok, err = pcall(function()
+      for _ in patient:documents(options) do count = count + 1 end
+    end)
+    if ok then return count end
+    return nil, err
+  end },
+  { "patient:count()", "list", function(options) return patient:count(nil, options) end },
+  { "document:download(path)", "download", function(options)
+    local path = helper.temporary()
+    local size, err = document:download(path, options)
+    if size then os.remove(path) end
+    assert.is_nil((io.open(path, "rb")))
+    return size, err
+  end },
+  { "document:download(sink)", "download", function(options) return document:download(function() return 1 end,
+    options) end },
+  { "document:open()", "download", function(options)
+    local stream, err = document:open(options)
+    if not stream then return nil, err end
+    local all
+    all, err = stream:read("a")
+    stream:close()
+    return all, err
+  end },
+  { "document:delete()", "delete", function(options) return document:delete(options) end, changes = true },
+}
+
+local function timed_out(call, options, reason, attempts)
+  local result, err = call[3](options or {})
+  local label = call[1] .. ": " .. tostring(err)
+  assert.is_nil(result, label)
+  assert.equal("timeout", err.kind, label)
+  assert.equal(reason, err.reason, label)
+  assert.equal(attempts, err.attempts, label)
+  assert.equal(attempts > 0 and call.changes or nil, err.outcome_unknown, label)
+end
+
+-- A server that takes no notice: "silent" accepts and says nothing, "full" has no place for another connection.
+-- It ends at the end of its standard input.
+local function deaf_server(kind)
+  local script = helper.write_file(helper.temporary(".lua"), [[
+    local cqueues, socket, ffi = require "cqueues", require "cqueues.socket", require "ffi"
+    ffi.cdef "int listen(int fd, int backlog);"
+    local kind, path = ...
+    local listener = socket.listen { host = "127.0.0.1", port = "0" }
+    listener:listen()
+    local _, _, port = listener:localname()
+    local kept = {}
+    local loop = cqueues.new()
+    if kind == "full" then
+      ffi.C.listen(listener:pollfd(), 0)
+      for i = 1, 4 do
+        loop:wrap(function()
+          kept[i] = socket.connect("127.0.0.1", port)
+          pcall(kept[i].connect, kept[i], 0.2)
+        end)
+      end
+    else
+      loop:wrap(function()
+        while true do kept[#kept + 1] = listener:accept() end
+      end)
+    end
+    loop:wrap(function()
+      cqueues.sleep(kind == "full" and 0.3 or 0)
+      local file = io.open(path .. ".new", "w")
+      file:write(port, "\n")
+      file:close()
+      os.rename(path .. ".new", path)
+    end)
+    loop:wrap(function()
+      cqueues.poll { pollfd = 0, events = "r" }
+      os.exit(0)
+    end)
+    loop:loop()
+  ]])
+  local path = helper.temporary(".port")
+  local pipe = assert(io.popen(("exec luajit %s %s %s"):format(script, kind, path), "w"))
+  os.execute(("for i in $(seq 500); do [ -e %s ] && break; sleep 0.01; done"):format(path))
+  local port = tonumber(helper.read_file(path))
+  return "https://127.0.0.1:" .. port, function() pipe:close() end
+end
+
+describe("the option connect_timeout", function()
+  before_each(setup)
+  after_each(teardown)
+
+  for _, kind in ipairs { "silent", "full" } do
+    it("ends every call whose connection is not made, before an attempt: " .. kind, function()
+      local url, stop = deaf_server(kind)
+      for _, call in ipairs(CALLS) do
+        use { connect_timeout = 0.15, base_url = url, token = "secret" }
+        timed_out(call, nil, "connect", 0)
+      end
+      for _, call in ipairs { CALLS[1], CALLS[2], CALLS[5], CALLS[9], CALLS[10] } do
+        use { connect_timeout = 0.15, credentials = { token_url = url .. "/token", client_id = "a",
+          client_secret = "b" } }
+        timed_out(call, nil, "connect", 0)
+      end
+      stop()
+    end)
+  end
+
+  it("is not about a connection that is there", function()
+    use { connect_timeout = 0.2 }
+    assert(patient:count())
+    helper.faults { operation = "get", action = { delay = 0.5 } }
+    assert(patient:get("d"))
+  end)
+end)
+
+describe("the option stall_timeout", function()
+  before_each(function()
+    setup()
+    use { stall_timeout = 0.25 }
+  end)
+  after_each(teardown)
+
+  for _, call in ipairs(CALLS) do
+    if call[2] ~= "upload" then
+      it("ends " .. call[1] .. " when no byte moves", function()
+        local actions = { { delay = 3 } }
+        if call[2] ~= "delete" then actions[2] = { stall = 5 } end
+        for _, action in ipairs(actions) do
+          helper.faults { operation = call[2], action = action }
+          timed_out(call, nil, "stall", 1)
+          if call[2] == "delete" then renew() end
+          assert(patient:get("d")) -- the next call is none the worse
+        end
+      end)
+    end
+
+    it("ends " .. call[1] .. " when no token comes, before an attempt", function()
+      helper.faults { operation = "token", action = { stall = call[2] == "get" and 0 or 5 } }
+      timed_out(call, nil, "stall", 0)
+    end)
+
+    it("does not end " .. call[1] .. " while bytes move", function()
+      local action = { head_drip = 2000 }
+      helper.faults { operation = call[2], action = action }
+      assert(call[3] {})
+    end)
+  end
+
+  it("ends an upload whose bytes do not move, and knows that it was cut", function()
+    for _, source in ipairs { helper.big_file(20000000), { data = ("x"):rep(20000000) } } do
+      helper.faults { operation = "upload", action = { during = { bytes = 100, how = "stall" } } }
+      local result, err = patient:upload(source, { file_name = "a.pdf" })
+      assert.is_nil(result)
+      assert.equal("timeout", err.kind)
+      assert.equal("stall", err.reason)
+      assert.equal(1, err.attempts)
+      assert.is_nil(err.outcome_unknown) -- its last block never went out
+    end
+    assert.equal(1, #helper.stored(PATIENT))
+  end)
+
+  it("gives the service more time for its reply to an upload", function()
+    helper.faults { operation = "upload", action = { delay = 1 } }
+    assert(patient:upload({ data = PDF }, { file_name = "a.pdf" }))
+    helper.faults { operation = "upload", action = { delay_effect = 1 } }
+    assert(patient:upload(helper.path("spec/fixtures/photo.jpg")))
+  end)
+
+  it("does not count what the script does meanwhile", function()
+    local function sleep() os.execute("sleep 0.35") end
+    local stream = assert(document:open())
+    assert.equal(10, #stream:read(10))
+    sleep()
+    assert.equal(200000, #stream:read(200000))
+    sleep()
+    assert.equal(199990, #stream:read("a"))
+    stream:close()
+    local calls = 0
+    local function twice()
+      calls = calls + 1
+      if calls % 10 == 2 then sleep() end
+      return 1
+    end
+    assert.equal(400000, (assert(document:download(twice))))
+    assert.equal(400000, (assert(document:download(helper.temporary(), { progress = twice }))))
+    local left = 5
+    assert(patient:upload(function()
+      left = left - 1
+      sleep()
+      if left >= 0 then return "%PDF-1.4" .. ("x"):rep(300000) end
+    end, { file_name = "a.pdf" }))
+    assert(patient:upload(helper.big_file(5000000), { progress = twice }))
+    for _ in patient:documents { page_size = 1 } do sleep() end
+  end)
+end)
+
+describe("the option timeout", function()
+  before_each(setup)
+  after_each(teardown)
+
+  for _, call in ipairs(CALLS) do
+    it("of the client ends " .. call[1], function()
+      use { timeout = 0.2 }
+      assert(patient:count(nil, { timeout = 20 }))
+      helper.faults { operation = call[2], action = { delay = 3 } }
+      timed_out(call, nil, "deadline", 1)
+    end)
+
+    it("of the call ends " .. call[1] .. ", and is no other call's", function()
+      use { timeout = 20 }
+      assert(patient:count()) -- a token and a connection are there
+      helper.faults { operation = call[2], action = { delay = 3 } }
+      timed_out(call, { timeout = 0.15 }, "deadline", 1)
+      if call[2] == "delete" then renew() end
+      assert(call[3] {})
+    end)
+
+    it("of the call goes before the client's in " .. call[1], function()
+      use { timeout = 0.1 }
+      helper.faults { operation = call[2], action = { delay = 0.25 } }
+      assert(call[3] { timeout = 20 })
+    end)
+
+    it("ends " .. call[1] .. " when no token comes, before an attempt", function()
+      helper.faults { operation = "token", action = { delay = 3 } }
+      timed_out(call, { timeout = 0.15 }, "deadline", 0)
+    end)
+  end
+
+  it("ends every call when no connection comes, before an attempt", function()
+    local url, stop = deaf_server "silent"
+    use { base_url = url, token = "secret" }
+    for _, call in ipairs(CALLS) do timed_out(call, { timeout = 0.15 }, "deadline", 0) end
+    stop()
+  end)
+
+  it("is for each page of an iterator", function()
+    for _ = 1, 3 do helper.admin("POST", "documents", { patient = PATIENT, content = PDF }) end
+    helper.faults { operation = "list", action = { delay = 0.3 }, times = 4 }
+    local count = 0
+    for _ in patient:documents { page_size = 1, timeout = 0.8 } do count = count + 1 end
+    assert.equal(4, count)
+    helper.faults { operation = "list", action = { delay = 3 }, skip = 2 }
+    count = 0
+    local ok, err = pcall(function()
+      for _ in patient:documents { page_size = 1, timeout = 0.3 } do count = count + 1 end
+    end)
+    assert.is_false(ok)
+    assert.equal("timeout", err.kind)
+    assert.is_true(count >= 1 and count <= 2)
+  end)
+
+  it("of open holds until the reply begins", function()
+    helper.faults { operation = "download", action = { drip = 2000000 } }
+    local stream = assert(document:open { timeout = 0.3 })
+    os.execute("sleep 0.5")
+    assert.equal(400000, #assert(stream:read("a")))
+    stream:close()
+  end)
+
+  it("ends an upload in its body, and knows that it was cut", function()
+    helper.faults { operation = "upload", action = { during = { bytes = 100, how = "stall" } } }
+    local result, err = patient:upload(helper.big_file(20000000), { timeout = 0.3 })
+    assert.is_nil(result)
+    assert.equal("timeout", err.kind)
+    assert.equal("deadline", err.reason)
+    assert.is_nil(err.outcome_unknown)
+  end)
+
+  it("runs while the script does other things", function()
+    local calls = 0
+    local size, err = document:download(function()
+      calls = calls + 1
+      if calls == 1 then os.execute("sleep 0.6") end
+      return 1
+    end, { timeout = 0.4 })
+    assert.is_nil(size)
+    assert.equal("timeout", err.kind)
+    assert.equal("deadline", err.reason)
+  end)
+
+  it("runs while the call waits for its turn", function()
+    use { max_connections = 1 }
+    local busy = 0
+    helper.faults { operation = "download", action = { drip = 100000 } }
+    document:download(function(chunk)
+      if chunk then
+        busy = busy + 1
+        local result, err = patient:get("d", { timeout = 0.3 })
+        assert.is_nil(result)
+        assert.equal("timeout", err.kind)
+        assert.equal(0, err.attempts)
+        return nil, "enough"
+      end
+      return 1
+    end)
+    assert.equal(1, busy)
+    assert(patient:get("d"))
+  end)
+end)

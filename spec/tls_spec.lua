@@ -1,0 +1,294 @@
+-- SPDX-License-Identifier: MIT
+-- Whom the client talks to: nobody whose certificate does not say who he is.
+local helper = require "helper"
+
+local PATIENT = "12345"
+
+local clients
+
+local function client_new(given)
+  local options = { timeout = 20, rate = false, monthly_quota = false, max_attempts = 1 }
+  for name, value in pairs(given or {}) do options[name] = value end
+  clients[#clients + 1] = helper.client(options)
+  return clients[#clients]
+end
+
+local function setup()
+  helper.reset()
+  helper.admin("POST", "documents", { patient = PATIENT, id = "d", size = 20000, content_type = "application/pdf" })
+  clients = {}
+end
+
+local function close_all()
+  for _, client in ipairs(clients) do client:close() end
+  clients = nil
+end
+
+local function teardown()
+  close_all() -- in a function of its own: LuaJIT keeps what a loop's slots hold
+  assert.equal(0, helper.live_objects())
+end
+
+local CALLS = {
+  { "upload", function(client)
+    return client:patient(PATIENT):upload({ data = "%PDF-1.4" }, { file_name = "a.pdf" })
+  end },
+  { "get", function(client) return client:patient(PATIENT):get("d") end },
+  { "page", function(client) return client:patient(PATIENT):page() end },
+  { "documents", function(client)
+    local ok, err = pcall(function()
+      local step, walk = client:patient(PATIENT):documents()
+      step(walk)
+    end)
+    return ok or nil, not ok and err or nil
+  end },
+  { "count", function(client) return client:patient(PATIENT):count() end },
+  { "download", function(client)
+    return client:patient(PATIENT):document("d"):download(function() return 1 end)
+  end },
+  { "open", function(client)
+    local stream, err = client:patient(PATIENT):document("d"):open()
+    if stream then stream:close() end
+    return stream, err
+  end },
+  { "delete", function(client) return client:patient(PATIENT):document("d"):delete() end },
+}
+
+local function refused(client, kind, reasons)
+  for _, call in ipairs(CALLS) do
+    local result, err = call[2](client)
+    assert.is_nil(result, call[1])
+    assert.equal(kind, err.kind, call[1] .. ": " .. tostring(err))
+    local fits = reasons == nil
+    for _, reason in ipairs(reasons or {}) do fits = fits or err.reason == reason end
+    assert.is_true(fits, call[1] .. ": " .. tostring(err))
+    assert.equal(0, err.attempts, call[1])
+    assert.is_nil(err.outcome_unknown, call[1])
+    assert.is_nil(err.status, call[1])
+  end
+end
+
+local function seen_by(name)
+  local count = 0
+  for _, entry in ipairs(helper.admin("GET", "journal").requests) do
+    if entry.listener == name then count = count + 1 end
+  end
+  return count
+end
+
+-- Run a script in another interpreter of the same kind, with an environment.
+local function child(environment, script)
+  local path = helper.write_file(helper.temporary(".lua"), script)
+  local interpreter = jit and "luajit" or "lua" .. _VERSION:match("%d+%.%d+") -- luacheck: ignore
+  return helper.output(("env LUA_PATH=%s LUA_CPATH=%s %s %s %s 2>&1"):format(helper.quote(package.path),
+    helper.quote(package.cpath), environment, interpreter, path))
+end
+
+-- Source text of a client's options, and a call that tells how it went.
+local function script(options)
+  local lines = {}
+  for name, value in pairs(options) do
+    lines[#lines + 1] = ("%s = %s"):format(name, type(value) == "string" and ("%q"):format(value) or tostring(value))
+  end
+  return ([[
+    local client = assert(require("nymbl").client { %s })
+    local count, err = client:patient("%s"):count()
+    io.write(count and "count " .. count or err.kind .. " " .. tostring(err.reason) .. " " .. err.attempts)
+    client:close()
+  ]]):format(table.concat(lines, ", "), PATIENT)
+end
+
+describe("a server's certificate", function()
+  before_each(setup)
+  after_each(teardown)
+
+  for kind, reasons in pairs {
+    expired = { "certificate_expired" },
+    not_yet_valid = { "certificate_not_yet_valid" },
+    wrong_host = { "host_name" },
+    self_signed = { "certificate_self_signed" },
+    other_ca = { "certificate_untrusted" },
+    tls11 = { "protocol_version" },
+    none = { "handshake", "protocol_version" },
+  } do
+    it("that is " .. kind .. " is refused before anything is sent", function()
+      local listener = helper.admin("POST", "listen", { tls = kind, name = "bad" })
+      local url = listener.url:gsub("^http:", "https:") -- no TLS at all on a port that should have it
+      refused(client_new { base_url = url, token = "secret" }, "tls", reasons)
+      refused(client_new { credentials = { token_url = url .. "/oauth2/token", client_id = "a", client_secret = "b",
+        scope = "c" } },
+        "tls", reasons)
+      assert.equal(0, seen_by("bad"))
+      assert.equal(0, #helper.journal())
+      helper.admin("DELETE", "listen?name=bad")
+    end)
+  end
+
+  it("that is good is taken, by any of its names", function()
+    for _, host in ipairs { "localhost", "127.0.0.1", "LOCALHOST" } do
+      local client = client_new { base_url = (helper.sandbox().base_url:gsub("localhost", host)) }
+      assert.equal(1, (assert(client:patient(PATIENT):count())))
+    end
+  end)
+
+  it("is checked by every client for itself", function()
+    local good = client_new()
+    assert.equal(1, (assert(good:patient(PATIENT):count())))
+    -- the same service, and a connection to it is there: but this one trusts nobody it knows
+    local listener = helper.admin("POST", "listen", { tls = "self_signed", name = "other" })
+    local foreign_ca = helper.temporary(".pem")
+    os.execute(("openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout /dev/null -out %s "
+      .. "-subj /CN=nobody -days 1 2>/dev/null"):format(foreign_ca))
+    refused(client_new { ca_file = foreign_ca, token = "secret" }, "tls", { "certificate_untrusted",
+      "certificate_self_signed" })
+    assert.equal(1, (assert(good:patient(PATIENT):count())))
+    helper.admin("DELETE", "listen?name=" .. listener.name)
+  end)
+
+  it("is not trusted by the system's authorities alone", function()
+    local options = helper.options { token = "secret", timeout = 20 }
+    options.ca_file = nil
+    local client = require("nymbl").client(options)
+    clients[#clients + 1] = client
+    refused(client, "tls", { "certificate_untrusted", "certificate_self_signed" })
+  end)
+end)
+
+describe("the options ca_file and ca_path", function()
+  before_each(setup)
+  after_each(teardown)
+
+  it("fail where there is no certificate to be had", function()
+    local garbage = helper.write_file(helper.temporary(".pem"),
+      "-----BEGIN CERTIFICATE-----\nnone\n-----END CERTIFICATE-----\n")
+    for _, path in ipairs { "/nonexistent/ca.pem", garbage, helper.write_file(helper.temporary(".pem"), ""),
+      helper.folder, "/dev/null" } do
+      refused(client_new { ca_file = path, token = "secret" }, "tls")
+    end
+    for _, path in ipairs { "/nonexistent/ca.pem", garbage } do
+      refused(client_new { ca_file = path }, "tls", { "ca_file" }) -- on the way to a token
+    end
+    local options = helper.options { token = "secret" }
+    options.ca_file = nil
+    for _, path in ipairs { "/nonexistent", helper.folder } do
+      options.ca_path = path
+      local client = require("nymbl").client(options)
+      clients[#clients + 1] = client
+      refused(client, "tls")
+    end
+    assert.equal(0, #helper.admin("GET", "journal").requests)
+  end)
+
+  it("trust a folder of certificates", function()
+    local folder = helper.temporary()
+    os.execute(("mkdir %s && cp %s %s/ca.pem && openssl rehash %s"):format(folder, helper.sandbox().ca_file, folder,
+      folder))
+    local options = helper.options()
+    options.ca_file, options.ca_path = nil, folder
+    local client = require("nymbl").client(options)
+    clients[#clients + 1] = client
+    assert.equal(1, (assert(client:patient(PATIENT):count())))
+  end)
+end)
+
+describe("the option allow_http", function()
+  before_each(function()
+    setup()
+    helper.admin("POST", "listen", { tls = "none", name = "plain" })
+  end)
+  after_each(function()
+    helper.admin("DELETE", "listen?name=plain")
+    teardown()
+  end)
+
+  local function plain_url()
+    helper.admin("DELETE", "listen?name=plain")
+    return helper.admin("POST", "listen", { tls = "none", name = "plain" }).url
+  end
+
+  it("lets the service and the token endpoint be on a loopback address", function()
+    local url, sandbox = plain_url(), helper.sandbox()
+    for _, host in ipairs { "localhost", "127.0.0.1" } do
+      local base = url:gsub("localhost", host)
+      local client = client_new { allow_http = true, base_url = base, credentials = {
+        token_url = base .. "/oauth2/token", client_id = sandbox.client_id, client_secret = sandbox.client_secret,
+        scope = sandbox.scope,
+      } }
+      for _, call in ipairs(CALLS) do
+        if call[1] ~= "delete" then assert(call[2](client)) end
+      end
+    end
+    for _, entry in ipairs(helper.admin("GET", "journal").requests) do assert.equal("plain", entry.listener) end
+  end)
+
+  it("is needed for it, and is not enough for other addresses", function()
+    local url = plain_url()
+    for _, base in ipairs { url, "http://192.0.2.1", "http://127.0.0.1.example.org", "http://localhost.example.org",
+                            "http://[::2]", "http://0.0.0.0", "http://128.0.0.1", "http://localhost@example.org" } do
+      for _, allowed in ipairs { true, false } do
+        if not (allowed and base == url) then
+          assert.has_error(function() client_new { allow_http = allowed, base_url = base, token = "secret" } end)
+        end
+      end
+    end
+  end)
+
+  it("never goes over a proxy", function()
+    local url = plain_url()
+    local token, sandbox = helper.token(), helper.sandbox()
+    local options = { base_url = url, allow_http = true, api_key = sandbox.api_key, token = token, timeout = 20 }
+    local proxies = "http_proxy=http://127.0.0.1:1 HTTP_PROXY=http://127.0.0.1:1 https_proxy=http://127.0.0.1:1 "
+      .. "all_proxy=http://127.0.0.1:1 ALL_PROXY=http://127.0.0.1:1"
+    assert.equal("count 1", child(proxies, script(options)))
+    options.proxy = "http://127.0.0.1:1"
+    assert.equal("count 1", child("", script(options)))
+  end)
+
+  it("does not let a TLS connection down", function()
+    local url = plain_url():gsub("^http:", "https:")
+    refused(client_new { allow_http = true, base_url = url, token = "secret" }, "tls")
+    assert.equal(0, seen_by("plain"))
+  end)
+end)
+
+describe("the option proxy", function()
+  before_each(setup)
+  after_each(teardown)
+
+  it("is a failure of the network where there is none", function()
+    refused(client_new { proxy = "http://127.0.0.1:1", token = "secret" }, "network", { "connect" })
+    refused(client_new { proxy = "http://127.0.0.1:1" }, "network", { "connect" })
+    refused(client_new { proxy = "http://" .. ("x"):rep(64) .. ".invalid", token = "secret" }, "network", { "resolve" })
+    assert.equal(0, #helper.journal())
+  end)
+
+  it("is the environment's unless it is given", function()
+    local sandbox = helper.sandbox()
+    local options = { base_url = sandbox.base_url, api_key = sandbox.api_key, ca_file = sandbox.ca_file,
+      token = helper.token(),
+                      timeout = 20, max_attempts = 1 }
+    assert.equal("count 1", child("https_proxy=", script(options)))
+    assert.equal("network connect 0", child("https_proxy=http://127.0.0.1:1", script(options)))
+    assert.equal("network connect 0", child("all_proxy=http://127.0.0.1:1", script(options)))
+    assert.equal("count 1", child("https_proxy=http://127.0.0.1:1 no_proxy=localhost", script(options)))
+    options.proxy = ""
+    assert.equal("count 1", child("https_proxy=http://127.0.0.1:1", script(options)))
+  end)
+
+  it("gets no header of the request", function()
+    local plain = helper.admin("POST", "listen", { tls = "none", name = "proxy" })
+    helper.admin("DELETE", "journal")
+    refused(client_new { proxy = plain.url, token = "secret" }, "network")
+    local seen = 0
+    for _, entry in ipairs(helper.admin("GET", "journal").requests) do
+      if entry.listener == "proxy" then
+        seen = seen + 1
+        assert.equal("CONNECT", entry.method)
+        assert.is_nil(helper.header(entry, "authorization"))
+        assert.is_nil(helper.header(entry, "x-api-key"))
+      end
+    end
+    assert.is_true(seen > 0)
+    helper.admin("DELETE", "listen?name=proxy")
+  end)
+end)
