@@ -92,7 +92,7 @@ describe("patient:documents()", function()
 
   it("passes nothing over when the loop deletes what it sees", function()
     for _, page_size in ipairs { 20, 100 } do
-      for _, count in ipairs { 1, 19, 20, 21, 100, 250 } do
+      for _, count in ipairs { 1, 19, 20, 21, 100, 1000 } do
         begin()
         seed(count)
         local seen, total = {}, 0

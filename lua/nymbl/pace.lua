@@ -1,7 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- Keeping within the service's limits: a place for every request, waited for.
 
-local errors = require "nymbl.errors"
 local limits = require "nymbl.limits"
 local wait = require "nymbl.wait"
 
@@ -39,20 +38,19 @@ end
 -- @treturn[1] number its time, for `refund`
 -- @treturn[1] number seconds that were waited
 -- @treturn[2] nil the quota is spent, or the deadline comes first
--- @treturn[2] table the error
+-- @treturn[2] table what is known of it
 function pace.reserve(env, operation, deadline)
   local bucket, rate, burst = bucket_of(env, operation)
   local at, retry = change(env, "reserve", env.store:now(), wait.month(), bucket, rate, burst, env.pace.quota)
   if not at then
-    return nil, errors.new { kind = "quota", reason = "monthly_quota",
-                             retry_after = retry or wait.month_left() }
+    return nil, { kind = "quota", reason = "monthly_quota", retry_after = retry or wait.month_left() }
   end
   local began = wait.now()
   local left = at - env.store:now()
   while left > 0 do
     if deadline and wait.now() + left > deadline then
       pace.refund(env, operation, at)
-      return nil, errors.new { kind = "timeout", reason = "pace", retry_after = left }
+      return nil, { kind = "timeout", reason = "pace", retry_after = left }
     end
     wait.wait(nil, wait.now() + left)
     -- a 429 of somebody else's may have come meanwhile

@@ -2,11 +2,10 @@
 -- Bearer tokens: given, asked of a function, or by client credentials.
 --
 -- A token source is a function `(deadline, stale, need)`: it gives a token that
--- is not `stale` and has `need` seconds left, or nil and an error, or plain nil
+-- is not `stale` and has `need` seconds left, or nil and what is known of a failure, or plain nil
 -- where there is no other token to be had.
 
 local core = require "nymbl.core"
-local errors = require "nymbl.errors"
 local json = require "nymbl.json"
 local store = require "nymbl.store"
 local wait = require "nymbl.wait"
@@ -90,7 +89,7 @@ local function cached(keeper, key, fetch)
       if value then return value end
       if not left then return renew(deadline, stale) end
       if deadline and wait.now() >= deadline then
-        return nil, errors.new { kind = "timeout", reason = "token" }
+        return nil, { kind = "timeout", reason = "token" }
       end
       wait.wait(nil, wait.now() + math.min(left, POLL))
     end
@@ -103,12 +102,10 @@ function token.from_function(ask)
   return cached(store.memory(), "token", function()
     local value, life = ask()
     if value == nil or value == false then
-      if errors.is(life) then return nil, life end
-      return nil, errors.new { kind = "unauthorized", reason = "token_function",
-                               detail = type(life) == "string" and life or nil }
+      return nil, { kind = "unauthorized", reason = "token_function", detail = type(life) == "string" and life or nil }
     end
     if not token.is_valid(value) then
-      return nil, errors.new { kind = "unauthorized", reason = "token_function" }
+      return nil, { kind = "unauthorized", reason = "token_function" }
     end
     life = tonumber(life)
     if life and not (life > 0) then life = nil end
@@ -132,13 +129,13 @@ local function failure_read(err, reply)
     err.code = reply.error
     err.detail = type(reply.error_description) == "string" and reply.error_description or nil
   end
-  return errors.new(err)
+  return err
 end
 
 -- One token request (RFC 6749, 4.4). It counts as no attempt of the call.
 local function request(client, deadline)
   local transfer, err = core.token(client)
-  if not transfer then return nil, errors.new(err) end
+  if not transfer then return nil, err end
   local done
   repeat
     done, err = transfer:result()
@@ -151,7 +148,7 @@ local function request(client, deadline)
   if not done then return nil, failure_read(err, reply) end
   local value, life = reply_read(reply)
   if not value then
-    return nil, errors.new { kind = "protocol", reason = "token", status = 200 }
+    return nil, { kind = "protocol", reason = "token", status = 200 }
   end
   return value, life
 end
