@@ -204,7 +204,7 @@ local function one_of(wanted, actual)
   return false, ("got %s"):format(tostring(actual))
 end
 
-describe("the sandbox", function()
+describe("the sandbox #sandbox", function()
   setup(function()
     folder = shell("mktemp -d"):match "%S+"
     env = start "--limits off"

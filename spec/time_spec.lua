@@ -128,7 +128,7 @@ local function deaf_server(kind)
   return "https://127.0.0.1:" .. port, function() pipe:close() end
 end
 
-describe("the option connect_timeout", function()
+describe("the option connect_timeout #time", function()
   before_each(setup)
   after_each(teardown)
 
@@ -156,7 +156,7 @@ describe("the option connect_timeout", function()
   end)
 end)
 
-describe("the option stall_timeout", function()
+describe("the option stall_timeout #time", function()
   before_each(function()
     setup()
     use { stall_timeout = 0.25 }
@@ -237,7 +237,7 @@ describe("the option stall_timeout", function()
   end)
 end)
 
-describe("the option timeout", function()
+describe("the option timeout #time", function()
   before_each(setup)
   after_each(teardown)
 
