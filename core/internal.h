@@ -411,16 +411,19 @@ void nymbl__transfer_abort(nymbl_transfer *transfer, nymbl_kind kind,
 void nymbl__transfer_unpause(nymbl_transfer *transfer);
 /* Its owner knows of more bytes: a parked one may end. */
 void nymbl__transfer_confirmed(nymbl_transfer *transfer);
-/* Charge polled time; give the seconds until a limit runs out. */
-void nymbl__transfer_charge(nymbl_transfer *transfer, double seconds);
-double nymbl__transfer_left(const nymbl_transfer *transfer);
-/* End it where a limit has run out. */
-void nymbl__transfer_enforce(nymbl_transfer *transfer);
 /* For callbacks: remember why, so that the exchange ends with it. */
 void nymbl__transfer_failing(nymbl_transfer *transfer, nymbl_kind kind,
                              const char *reason);
 /* Count what moves: the owner is told after this pass. */
 void nymbl__transfer_moved(nymbl_transfer *transfer);
+
+/* ---- limits.c ---- */
+
+/* Charge polled time; give the seconds until a limit runs out. */
+void nymbl__transfer_charge(nymbl_transfer *transfer, double seconds);
+double nymbl__transfer_left(const nymbl_transfer *transfer);
+/* End it where a limit has run out. */
+void nymbl__transfer_enforce(nymbl_transfer *transfer);
 
 /* ---- verdict.c ---- */
 
