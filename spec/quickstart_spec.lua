@@ -19,7 +19,7 @@ local function left_over(folder)
   return files .. processes
 end
 
-describe("examples/quickstart #slow", function()
+describe("examples/quickstart #slow #quickstart", function()
   local checkout, temporary, command
 
   setup(function()
