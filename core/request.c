@@ -166,6 +166,16 @@ static const char *arguments_problem(const nymbl_engine *engine,
 
 /* ---- starting ---- */
 
+/* It cannot be started: nothing of it stays. */
+static nymbl_kind call_abandon(nymbl_transfer **out, nymbl__buffer *url,
+                               nymbl_kind kind)
+{
+    nymbl__buffer_free(url);
+    nymbl__transfer_release(*out);
+    *out = NULL;
+    return kind;
+}
+
 /* A transfer with all but its URL's end; *url is to be finished. */
 static nymbl_kind call_new(nymbl_transfer **out, nymbl__buffer *url,
                            nymbl__operation operation, nymbl_engine *engine,
@@ -188,9 +198,7 @@ static nymbl_kind call_new(nymbl_transfer **out, nymbl__buffer *url,
     (*out)->request.operation = operation;
     kind = path_append(url, client, patient, document);
     if (kind < 0) {
-        nymbl__buffer_free(url);
-        nymbl__transfer_release(*out);
-        *out = NULL;
+        call_abandon(out, url, kind);
         return nymbl__fail(err, kind == NYMBL_TOO_LARGE ? NYMBL_MISUSE : kind,
                            "id");
     }
@@ -276,10 +284,7 @@ nymbl_kind nymbl_upload_start(nymbl_transfer **out, nymbl_engine *engine,
         return kind;
     kind = nymbl__body_attach(body, *out, client->max_upload_bytes, err);
     if (kind < 0) {
-        nymbl__buffer_free(&url);
-        nymbl__transfer_release(*out);
-        *out = NULL;
-        return kind;
+        return call_abandon(out, &url, kind);
     }
     (*out)->body = body;
     (*out)->progress = options->progress;
@@ -397,10 +402,7 @@ nymbl_kind nymbl_download_start(nymbl_transfer **out, nymbl_engine *engine,
                                 !options->no_overwrite,
                                 options->resume ? url.data : NULL, err);
         if (kind < 0) {
-            nymbl__buffer_free(&url);
-            nymbl__transfer_release(*out);
-            *out = NULL;
-            return kind;
+            return call_abandon(out, &url, kind);
         }
         kind = range_add(*out);
     }
