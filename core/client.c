@@ -122,7 +122,7 @@ nymbl_kind nymbl_client_new(nymbl_client **out,
 
 void nymbl__client_retain(nymbl_client *client)
 {
-    client->references++;
+    atomic_fetch_add(&client->references, 1);
 }
 
 static void client_forget(nymbl_client *client)
@@ -130,53 +130,70 @@ static void client_forget(nymbl_client *client)
     nymbl__secret_free(client->api_key);
     nymbl__secret_free(client->client_id);
     nymbl__secret_free(client->client_secret);
-    nymbl__secret_free(client->proxy); /* may hold a password */
-    client->proxy = NULL;
     client->api_key = client->client_id = client->client_secret = NULL;
 }
 
-static void client_leave(nymbl_client *client)
+/* No longer be one of the engine's. Its reference is the caller's then. */
+static nymbl_engine *client_leave(nymbl_client *client)
 {
+    nymbl_engine *engine = client->engine;
     nymbl_client **link;
 
-    if (client->engine == NULL)
-        return;
-    link = &client->engine->clients;
+    if (engine == NULL)
+        return NULL;
+    nymbl__engine_lock(engine);
+    link = &engine->clients;
     while (*link != client)
         link = &(*link)->next;
     *link = client->next;
-    nymbl__engine_release(client->engine);
+    nymbl__engine_unlock(engine);
     client->engine = NULL;
+    return engine;
 }
 
 void nymbl__client_join(nymbl_client *client, nymbl_engine *engine)
 {
+    nymbl_engine *left;
+
     if (client->engine == engine)
         return;
-    client_leave(client);
+    left = client_leave(client);
+    if (left != NULL)
+        nymbl__engine_release(left);
     nymbl__engine_retain(engine);
+    nymbl__engine_lock(engine);
     client->next = engine->clients;
     engine->clients = client;
+    nymbl__engine_unlock(engine);
     client->engine = engine;
 }
 
 void nymbl_client_close(nymbl_client *client)
 {
+    nymbl_engine *engine;
+
     if (client == NULL || client->closed)
         return;
     client->closed = true;
     client_forget(client);
-    if (client->engine != NULL)
-        nymbl__engine_drop(client->engine, client);
-    client_leave(client);
+    engine = client_leave(client);
+    if (engine == NULL)
+        return;
+    nymbl__engine_drop(engine, client);
+    nymbl__engine_release(engine);
 }
 
 void nymbl_client_free(nymbl_client *client)
 {
-    if (client == NULL || --client->references > 0)
+    nymbl_engine *engine;
+
+    if (client == NULL || atomic_fetch_sub(&client->references, 1) > 1)
         return;
     client_forget(client);
-    client_leave(client);
+    engine = client_leave(client);
+    if (engine != NULL)
+        nymbl__engine_release(engine);
+    nymbl__secret_free(client->proxy);
     free(client->base_url);
     free(client->token_url);
     free(client->scope);

@@ -17,50 +17,52 @@ static double clock_monotonic(void *payload)
     return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
 
-void nymbl__engine_lock(nymbl_engine *engine)
-{
-    (void)engine;
-}
-
-void nymbl__engine_unlock(nymbl_engine *engine)
-{
-    (void)engine;
-}
-
 void nymbl__engine_retain(nymbl_engine *engine)
 {
-    engine->references++;
+    atomic_fetch_add(&engine->references, 1);
 }
 
 void nymbl__engine_release(nymbl_engine *engine)
 {
-    if (--engine->references == 0)
-        free(engine);
+    if (atomic_fetch_sub(&engine->references, 1) > 1)
+        return;
+    nymbl__thread_destroy(engine);
+    free(engine->polled);
+    free(engine);
 }
 
 /* ---- connections ---- */
 
 static nymbl_kind connections_open(nymbl_engine *engine)
 {
-    engine->multi = curl_multi_init();
+    CURLM *multi = curl_multi_init();
+
     engine->share = curl_share_init();
-    if (engine->multi == NULL || engine->share == NULL)
+    if (multi == NULL || engine->share == NULL) {
+        curl_multi_cleanup(multi);
         return NYMBL_NO_MEMORY;
+    }
     /* HTTP/1.1 only: a paused HTTP/2 stream holds up its neighbours */
-    curl_multi_setopt(engine->multi, CURLMOPT_PIPELINING,
-                      (long)CURLPIPE_NOTHING);
+    curl_multi_setopt(multi, CURLMOPT_PIPELINING, (long)CURLPIPE_NOTHING);
     curl_share_setopt(engine->share, CURLSHOPT_SHARE,
                       CURL_LOCK_DATA_SSL_SESSION);
+    nymbl__engine_lock(engine);
+    engine->multi = multi;
+    nymbl__engine_unlock(engine);
     return NYMBL_OK;
 }
 
 static void connections_close(nymbl_engine *engine)
 {
+    CURLM *multi = engine->multi;
+
+    nymbl__engine_lock(engine);
+    engine->multi = NULL;
+    nymbl__engine_unlock(engine);
     while (engine->idle_count > 0)
         curl_easy_cleanup(engine->idle[--engine->idle_count]);
-    curl_multi_cleanup(engine->multi);
+    curl_multi_cleanup(multi);
     curl_share_cleanup(engine->share);
-    engine->multi = NULL;
     engine->share = NULL;
 }
 
@@ -143,35 +145,81 @@ void nymbl__engine_forget(nymbl_engine *engine, nymbl_transfer *transfer)
 
 /* ---- the pump ---- */
 
-static void commands_take(nymbl_engine *engine)
+/* The next transfer that something is asked of, with the queue's reference. */
+static nymbl_transfer *command_next(nymbl_engine *engine, unsigned *commands)
 {
     nymbl_transfer *transfer;
 
     nymbl__engine_lock(engine);
     transfer = engine->commands;
-    engine->commands = engine->commands_last = NULL;
-    nymbl__engine_unlock(engine);
-    while (transfer != NULL) {
-        nymbl_transfer *next = transfer->next_command;
-        unsigned commands = transfer->commands;
-
+    if (transfer != NULL) {
+        engine->commands = transfer->next_command;
+        if (engine->commands == NULL)
+            engine->commands_last = NULL;
         transfer->next_command = NULL;
+        *commands = transfer->commands;
         transfer->commands = 0;
-        if (commands & NYMBL__REMOVE) {
-            nymbl__transfer_abort(transfer, NYMBL_CANCELED, NULL);
-        } else if (!transfer->ended) {
-            if (commands & NYMBL__ADD) {
-                transfer->references++; /* the engine's, until it ends */
-                waiting_append(engine, transfer);
-                engine->admit = true;
-            }
-            if (commands & NYMBL__UNPAUSE)
-                nymbl__transfer_unpause(transfer);
-            if (commands & NYMBL__CONFIRM)
-                nymbl__transfer_confirmed(transfer);
-        }
-        nymbl__transfer_release(transfer); /* the queue's reference */
-        transfer = next;
+    }
+    nymbl__engine_unlock(engine);
+    return transfer;
+}
+
+static void command_take(nymbl_engine *engine, nymbl_transfer *transfer,
+                         unsigned commands)
+{
+    if (transfer->over)
+        return;
+    if (commands & NYMBL__REMOVE) {
+        nymbl__transfer_abort(transfer,
+                              transfer->cancel_kind < 0 ? transfer->cancel_kind
+                                                        : NYMBL_CANCELED,
+                              transfer->cancel_reason);
+        return;
+    }
+    if (commands & NYMBL__ADD) {
+        transfer->references++; /* the engine's, until it ends */
+        waiting_append(engine, transfer);
+        engine->admit = true;
+    }
+    if (commands & NYMBL__UNPAUSE)
+        nymbl__transfer_unpause(transfer);
+    if (commands & NYMBL__CONFIRM)
+        nymbl__transfer_confirmed(transfer);
+}
+
+static nymbl_client *closing_next(nymbl_engine *engine)
+{
+    nymbl_client *client;
+
+    nymbl__engine_lock(engine);
+    client = engine->closing;
+    if (client != NULL)
+        engine->closing = client->next_closing;
+    nymbl__engine_unlock(engine);
+    return client;
+}
+
+static void client_drop(nymbl_engine *engine, nymbl_client *client);
+
+static void commands_take(nymbl_engine *engine)
+{
+    nymbl_transfer *transfer;
+    nymbl_client *client;
+    unsigned commands = 0;
+
+    for (;;) {
+        transfer = command_next(engine, &commands);
+        if (transfer == NULL)
+            break;
+        command_take(engine, transfer, commands);
+        nymbl__transfer_release(transfer);
+    }
+    for (;;) {
+        client = closing_next(engine);
+        if (client == NULL)
+            break;
+        client_drop(engine, client);
+        nymbl_client_free(client);
     }
 }
 
@@ -226,24 +274,49 @@ static void finished_collect(nymbl_engine *engine)
  */
 static void news_publish(nymbl_engine *engine, nymbl_transfer *transfer)
 {
+    bool first;
+
     if (!transfer->dirty)
         return;
-    nymbl__engine_lock(engine);
     transfer->dirty = false;
-    if (!transfer->signaled) {
-        transfer->signaled = true;
-        engine->news = true;
+    nymbl__engine_lock(engine);
+    first = !transfer->signaled;
+    transfer->signaled = true;
+    engine->news = engine->news || first;
+    if (first) {
+        pthread_cond_signal(&engine->told);
+        nymbl__lease_wake(transfer);
     }
     nymbl__engine_unlock(engine);
 }
 
-/* A pass: everything that can be done without waiting. */
+void nymbl__engine_news(nymbl_engine *engine, nymbl_transfer *transfer)
+{
+    transfer->dirty = true;
+    news_publish(engine, transfer);
+}
+
+/* Wake the owner at the time he asked for. */
+static void alarm_ring(nymbl_engine *engine, nymbl_transfer *transfer,
+                       double now)
+{
+    nymbl__engine_lock(engine);
+    if (transfer->alarm > 0 && transfer->alarm <= now) {
+        transfer->alarm = 0;
+        transfer->dirty = true;
+    }
+    nymbl__engine_unlock(engine);
+}
+
+/* Everything that can be done without waiting. */
 static void engine_turn(nymbl_engine *engine)
 {
+    double now = nymbl_engine_now(engine);
     nymbl_transfer *transfer;
     int running;
 
     commands_take(engine);
+    nymbl__leases_serve(engine);
     if (engine->admit)
         waiting_admit(engine);
     curl_multi_perform(engine->multi, &running);
@@ -257,26 +330,37 @@ static void engine_turn(nymbl_engine *engine)
         /* enforcing may end it, and with it its place in the list */
         transfer->references++;
         nymbl__transfer_enforce(transfer);
+        alarm_ring(engine, transfer, now);
         news_publish(engine, transfer);
         nymbl__transfer_release(transfer);
         transfer = next;
     }
+    for (transfer = engine->waiting; transfer != NULL;
+         transfer = transfer->next) {
+        alarm_ring(engine, transfer, now);
+        news_publish(engine, transfer);
+    }
 }
 
-void nymbl__engine_news(nymbl_engine *engine, nymbl_transfer *transfer)
+/* The given seconds, or those until a time limit runs out or an alarm rings. */
+static double wait_bound(nymbl_engine *engine, double seconds)
 {
-    transfer->dirty = true;
-    news_publish(engine, transfer);
-}
+    nymbl_transfer *lists[] = {engine->running, engine->waiting};
+    double now = nymbl_engine_now(engine);
 
-/* Seconds until a time limit may run out, or the given ones. */
-static double wait_bound(const nymbl_engine *engine, double seconds)
-{
-    for (nymbl_transfer *t = engine->running; t != NULL; t = t->next) {
-        double left = nymbl__transfer_left(t);
+    if (engine->admit)
+        return 0;
+    for (int i = 0; i < 2; i++) {
+        for (nymbl_transfer *t = lists[i]; t != NULL; t = t->next) {
+            double left = t->is_running ? nymbl__transfer_left(t) : seconds;
 
-        if (left < seconds)
-            seconds = left;
+            nymbl__engine_lock(engine);
+            if (t->alarm > 0 && t->alarm - now < left)
+                left = t->alarm - now;
+            nymbl__engine_unlock(engine);
+            if (left < seconds)
+                seconds = left;
+        }
     }
     return seconds > 0 ? seconds : 0;
 }
@@ -284,7 +368,7 @@ static double wait_bound(const nymbl_engine *engine, double seconds)
 static void engine_wait(nymbl_engine *engine, double timeout)
 {
     double seconds = wait_bound(engine, timeout);
-    double before = engine->clock(engine->payload);
+    double before = nymbl_engine_now(engine);
     double passed;
     int milliseconds;
 
@@ -293,31 +377,43 @@ static void engine_wait(nymbl_engine *engine, double timeout)
     milliseconds = (int)(seconds * 1000);
     if (milliseconds < seconds * 1000)
         milliseconds++; /* not ceil(): it would ask for libm */
-    curl_multi_poll(engine->multi, NULL, 0, milliseconds, NULL);
-    passed = engine->clock(engine->payload) - before;
+    nymbl__leases_poll(engine);
+    curl_multi_poll(engine->multi, engine->polled, engine->polled_count,
+                    milliseconds, NULL);
+    passed = nymbl_engine_now(engine) - before;
     for (nymbl_transfer *t = engine->running; t != NULL; t = t->next)
         nymbl__transfer_charge(t, passed);
+}
+
+void nymbl__engine_pass(nymbl_engine *engine, double timeout)
+{
+    engine->pumping = true;
+    engine_turn(engine);
+    if (timeout > 0 && (engine->threaded || !engine->news)) {
+        engine_wait(engine, timeout);
+        engine_turn(engine);
+    }
+    engine->pumping = false;
 }
 
 nymbl_kind nymbl_engine_pump(nymbl_engine *engine, double timeout)
 {
     if (!nymbl_engine_is_own(engine) || engine->multi == NULL)
         return NYMBL_MISUSE;
-    engine->pumping = true;
-    engine->news = false;
-    engine_turn(engine);
-    if (timeout > 0 && !engine->news) {
-        engine_wait(engine, timeout);
-        engine_turn(engine);
+    if (engine->threaded) {
+        nymbl__thread_wait(engine, timeout);
+        return NYMBL_OK;
     }
-    engine->pumping = false;
+    engine->news = false;
+    nymbl__engine_pass(engine, timeout);
     return NYMBL_OK;
 }
 
-void nymbl__engine_command(nymbl_engine *engine, nymbl_transfer *transfer,
-                           unsigned command)
+/* ---- commands ---- */
+
+void nymbl__engine_queue(nymbl_engine *engine, nymbl_transfer *transfer,
+                         unsigned command)
 {
-    nymbl__engine_lock(engine);
     if (transfer->commands == 0) {
         transfer->references++;
         if (engine->commands_last != NULL)
@@ -327,11 +423,37 @@ void nymbl__engine_command(nymbl_engine *engine, nymbl_transfer *transfer,
         engine->commands_last = transfer;
     }
     transfer->commands |= command;
-    nymbl__engine_unlock(engine);
+}
+
+void nymbl__engine_wake(nymbl_engine *engine)
+{
+    bool removes = false;
+
+    if (!nymbl_engine_is_own(engine))
+        return;
+    if (engine->threaded) {
+        nymbl__engine_lock(engine); /* the multi handle may be replaced */
+        if (engine->multi != NULL)
+            curl_multi_wakeup(engine->multi);
+        nymbl__engine_unlock(engine);
+        return;
+    }
     /* Nobody may pump again for long, and a canceled transfer holds a socket:
      * where the owner is also the one who pumps, it is taken out at once. */
-    if ((command & NYMBL__REMOVE) && !engine->pumping && engine->multi != NULL)
+    for (nymbl_transfer *t = engine->commands; t != NULL; t = t->next_command)
+        removes = removes || (t->commands & NYMBL__REMOVE) != 0;
+    if ((removes || engine->closing != NULL) && !engine->pumping &&
+        engine->multi != NULL)
         commands_take(engine);
+}
+
+void nymbl__engine_command(nymbl_engine *engine, nymbl_transfer *transfer,
+                           unsigned command)
+{
+    nymbl__engine_lock(engine);
+    nymbl__engine_queue(engine, transfer, command);
+    nymbl__engine_unlock(engine);
+    nymbl__engine_wake(engine);
 }
 
 /* ---- lifetime ---- */
@@ -357,14 +479,21 @@ nymbl_kind nymbl_engine_new(nymbl_engine **out,
         return nymbl__fail(err, NYMBL_NO_MEMORY, NULL);
     engine->references = 1;
     engine->pid = getpid();
+    engine->listener = -1;
+    for (int i = 0; i < NYMBL__GUESTS; i++)
+        engine->guests[i].fd = -1;
     engine->clock = clock_monotonic;
     if (options != NULL && options->clock != NULL) {
         engine->clock = options->clock;
         engine->payload = options->payload;
     }
+    if (nymbl__thread_init(engine) < 0) {
+        free(engine);
+        return nymbl__fail(err, NYMBL_NO_MEMORY, NULL);
+    }
     if (connections_open(engine) < 0) {
         connections_close(engine);
-        free(engine);
+        nymbl__engine_release(engine);
         return nymbl__fail(err, NYMBL_NO_MEMORY, NULL);
     }
     *out = engine;
@@ -374,11 +503,8 @@ nymbl_kind nymbl_engine_new(nymbl_engine **out,
 /* End the transfers of one client, or of all where it is NULL. */
 static void transfers_cancel(nymbl_engine *engine, const nymbl_client *client)
 {
-    nymbl_transfer *lists[2];
+    nymbl_transfer *lists[2] = {engine->waiting, engine->running};
 
-    commands_take(engine);
-    lists[0] = engine->waiting;
-    lists[1] = engine->running;
     for (int i = 0; i < 2; i++) {
         nymbl_transfer *transfer = lists[i];
 
@@ -392,28 +518,51 @@ static void transfers_cancel(nymbl_engine *engine, const nymbl_client *client)
     }
 }
 
-void nymbl__engine_drop(nymbl_engine *engine, const nymbl_client *client)
+static void client_drop(nymbl_engine *engine, nymbl_client *client)
 {
-    if (!nymbl_engine_is_own(engine) || engine->multi == NULL)
-        return;
+    bool last;
+
     transfers_cancel(engine, client);
+    nymbl__secret_free(client->proxy);
+    client->proxy = NULL;
+    nymbl__engine_lock(engine);
+    last = engine->clients == NULL;
+    nymbl__engine_unlock(engine);
     /* what still runs is of a client that has gone on to another engine */
-    if (engine->clients == client && client->next == NULL &&
-        engine->running == NULL && engine->waiting == NULL) {
+    if (last && engine->running == NULL && engine->waiting == NULL) {
         connections_close(engine);
         connections_open(engine);
     } else {
-        nymbl__sockets_drop(engine, client);
+        nymbl__sockets_drop(engine);
     }
+}
+
+void nymbl__engine_drop(nymbl_engine *engine, nymbl_client *client)
+{
+    if (!nymbl_engine_is_own(engine))
+        return;
+    nymbl__engine_lock(engine);
+    if (engine->multi != NULL) {
+        nymbl__client_retain(client);
+        client->next_closing = engine->closing;
+        engine->closing = client;
+    }
+    nymbl__engine_unlock(engine);
+    nymbl__engine_wake(engine);
 }
 
 void nymbl_engine_free(nymbl_engine *engine)
 {
     if (engine == NULL)
         return;
-    if (nymbl_engine_is_own(engine) && engine->multi != NULL) {
-        transfers_cancel(engine, NULL);
-        connections_close(engine);
+    if (nymbl_engine_is_own(engine)) {
+        nymbl__thread_stop(engine);
+        if (engine->multi != NULL) {
+            commands_take(engine);
+            transfers_cancel(engine, NULL);
+            connections_close(engine);
+        }
+        nymbl__leases_close(engine);
     }
     nymbl__engine_release(engine);
 }

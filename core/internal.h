@@ -6,6 +6,8 @@
 #include "nymbl.h"
 
 #include <curl/curl.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <sys/types.h>
 
 #if defined(__GNUC__)
@@ -27,6 +29,8 @@
 #define NYMBL__VALIDATOR_MAX 256 /* an ETag or a date */
 #define NYMBL__SNIFF 32          /* first bytes that are looked at */
 #define NYMBL__IDLE_HANDLES 16
+#define NYMBL__GUESTS 64      /* that connect and have said nothing yet */
+#define NYMBL__LEASE_TOKEN 32 /* hexadecimal digits */
 #define NYMBL__SOCKETS 128 /* that are known for reuse; more are not reused */
 
 #define NYMBL__CONNECT_SECONDS 10.0
@@ -181,7 +185,7 @@ nymbl_kind nymbl__body_attach(nymbl_body *body, nymbl_transfer *transfer,
 void nymbl__body_detach(nymbl_body *body);
 bool nymbl__body_all_released(const nymbl_body *body);
 bool nymbl__body_is_pushed(const nymbl_body *body);
-/* Whether a paused send has something to go on with. */
+/* Under the lock: whether a paused send has something to go on with. */
 bool nymbl__body_can_go_on(const nymbl_body *body);
 int64_t nymbl__body_released(const nymbl_body *body);
 /* Set the multipart body on an easy handle; *mime is freed by the caller. */
@@ -199,9 +203,10 @@ bool nymbl__tls_has_pending(CURL *easy);
 /* ---- client.c ---- */
 
 struct nymbl_client {
-    int references;
+    atomic_int references;
     nymbl_engine *engine; /* where it last started a transfer */
     nymbl_client *next;   /* of that engine's */
+    nymbl_client *next_closing;
     bool closed;
     bool allow_http;
     char *base_url; /* without a slash at the end */
@@ -212,7 +217,7 @@ struct nymbl_client {
     char *scope;
     char *ca_file;
     char *ca_path;
-    char *proxy;
+    char *proxy; /* may hold a password; read where it is pumped */
     char *user_agent;
     double connect_timeout;
     double stall_timeout;
@@ -244,36 +249,62 @@ typedef struct nymbl__socket {
     uint64_t origin; /* hash of scheme, host and port */
 } nymbl__socket;
 
+/* One who has connected to the listener and has not said all of his token. */
+typedef struct nymbl__guest {
+    int fd; /* -1: a free place */
+    size_t got;
+    char token[NYMBL__LEASE_TOKEN];
+} nymbl__guest;
+
 struct nymbl_engine {
-    int references;        /* its owner, its transfers and its clients */
-    nymbl_client *clients; /* open ones that have started a transfer */
+    atomic_int references; /* its owner, its transfers, bodies and clients */
     pid_t pid;
     double (*clock)(void *payload);
     void *payload;
-    CURLM *multi; /* NULL once closed */
+
+    /* of whoever pumps */
+    CURLM *multi; /* NULL once closed; replaced under the lock */
     CURLSH *share;
     CURL *idle[NYMBL__IDLE_HANDLES];
     int idle_count;
     nymbl__socket sockets[NYMBL__SOCKETS]; /* some may be closed */
     unsigned sockets_made;
     bool pumping;
-    bool news;  /* somebody was signaled in this pump */
     bool admit; /* a place on the wire may have become free */
-    nymbl_transfer *commands, *commands_last;
     nymbl_transfer *waiting, *waiting_last; /* for a place on the wire */
     nymbl_transfer *running;
+    nymbl__guest guests[NYMBL__GUESTS];
+    struct curl_waitfd *polled; /* leases, beside libcurl's sockets */
+    unsigned polled_count, polled_capacity;
+
+    /* under the lock */
+    bool news;             /* somebody was signaled */
+    nymbl_client *clients; /* open ones that have started a transfer */
+    nymbl_client *closing; /* their transfers are to be canceled */
+    nymbl_transfer *commands, *commands_last;
+    int listener; /* of leases, or -1 */
+    bool stopping;
+
+    /* thread.c */
+    bool threaded; /* the owner's; changes while there is no thread */
+    pthread_t thread;
+    pthread_mutex_t mutex;
+    pthread_cond_t told;
+    char folder[32]; /* of the listener; the owner's */
 };
 
-/* The lock stands between the owner of a transfer and whoever pumps. They are
- * one thread while callers pump, so it does nothing; nothing that can call
- * back or wait for long is done while it is held. */
-void nymbl__engine_lock(nymbl_engine *engine);
-void nymbl__engine_unlock(nymbl_engine *engine);
 void nymbl__engine_retain(nymbl_engine *engine);
 void nymbl__engine_release(nymbl_engine *engine);
+/* All that can be done without waiting, then one wait, then that again. */
+void nymbl__engine_pass(nymbl_engine *engine, double timeout);
 /* Queue a command and see that it is taken. */
 void nymbl__engine_command(nymbl_engine *engine, nymbl_transfer *transfer,
                            unsigned command);
+/* Queue one under the lock; nymbl__engine_wake() must follow after it. */
+void nymbl__engine_queue(nymbl_engine *engine, nymbl_transfer *transfer,
+                         unsigned command);
+/* See that queued commands are taken. */
+void nymbl__engine_wake(nymbl_engine *engine);
 /* A transfer has ended: out of the lists. */
 void nymbl__engine_forget(nymbl_engine *engine, nymbl_transfer *transfer);
 /* Signal the owner of a transfer. */
@@ -281,7 +312,33 @@ void nymbl__engine_news(nymbl_engine *engine, nymbl_transfer *transfer);
 CURL *nymbl__engine_handle(nymbl_engine *engine);
 void nymbl__engine_handle_return(nymbl_engine *engine, CURL *easy);
 /* Cancel the transfers of a client that closes, and its connections. */
-void nymbl__engine_drop(nymbl_engine *engine, const nymbl_client *client);
+void nymbl__engine_drop(nymbl_engine *engine, nymbl_client *client);
+
+/* ---- thread.c ---- */
+
+/* The lock stands between the owner of a transfer and whoever pumps. While they
+ * are one thread it does nothing. Nothing that can call back or wait for long
+ * is done while it is held. */
+void nymbl__engine_lock(nymbl_engine *engine);
+void nymbl__engine_unlock(nymbl_engine *engine);
+nymbl_kind nymbl__thread_init(nymbl_engine *engine);
+void nymbl__thread_destroy(nymbl_engine *engine);
+/* Wait for news of the thread's. */
+void nymbl__thread_wait(nymbl_engine *engine, double timeout);
+/* End it, if there is one: whoever calls pumps from now on. */
+void nymbl__thread_stop(nymbl_engine *engine);
+
+/* ---- lease.c ---- */
+
+/* Collect what the engine polls beside libcurl's sockets. */
+void nymbl__leases_poll(nymbl_engine *engine);
+/* Take in who has connected; cancel transfers whose lease has ended. */
+void nymbl__leases_serve(nymbl_engine *engine);
+/* Wake whoever holds the other end, if there is one. */
+void nymbl__lease_wake(const nymbl_transfer *transfer);
+/* No more news: close this end. */
+void nymbl__lease_end(nymbl_transfer *transfer);
+void nymbl__leases_close(nymbl_engine *engine);
 
 /* ---- sockets.c ---- */
 
@@ -289,8 +346,8 @@ void nymbl__engine_drop(nymbl_engine *engine, const nymbl_client *client);
 int nymbl__socket_made(void *payload, curl_socket_t fd, curlsocktype purpose);
 /* Whether the connection from this port is known, and has no bytes on it. */
 bool nymbl__sockets_are_silent(const nymbl_engine *engine, int port);
-/* End the connections to where nobody but a client that closes goes. */
-void nymbl__sockets_drop(nymbl_engine *engine, const nymbl_client *client);
+/* End the connections to where no open client goes. */
+void nymbl__sockets_drop(nymbl_engine *engine);
 
 /* ---- transfer.c ---- */
 
@@ -335,51 +392,66 @@ typedef struct nymbl__reply_head {
     char *location;
 } nymbl__reply_head;
 
+/* Three kinds of fields: those that are set before the start and only read
+ * after it; those of whoever pumps; and those that both sides use, which are
+ * under the engine's lock or atomic. */
 struct nymbl_transfer {
-    int references; /* its owner and the engine */
+    atomic_int references; /* its owner, the engine, the queue */
     nymbl_engine *engine;
     nymbl_client *client;
-
-    /* engine's lists */
-    unsigned commands;
-    nymbl_transfer *next_command;
-    nymbl_transfer *previous, *next;
-    bool is_running;
-    bool is_waiting;
-
-    nymbl__request request;
-    nymbl_body *body;
-    nymbl__save *save;
     bool progress; /* bytes that move are news */
     bool has_size;
     int64_t size;                     /* of the document */
     char known_type[NYMBL__TYPE_MAX]; /* of the document, or "" */
 
+    /* under the lock */
+    unsigned commands;
+    nymbl_transfer *next_command;
+    nymbl_kind cancel_kind; /* why it is to be removed, or NYMBL_OK */
+    const char *cancel_reason;
+    nymbl__ring window;
+    bool receive_paused; /* these two are written by the pump alone */
+    bool send_paused;
+    int64_t confirmed; /* received bytes that the owner knows of, or -1 */
+    bool signaled;
+    double alarm; /* when the owner wants to be woken; 0: not */
+    int lease;    /* this end of it, or -1 */
+    char lease_token[NYMBL__LEASE_TOKEN]; /* "" where none is awaited */
+    bool head_told;                       /* `told` is good, and stays so */
+    nymbl_head told;
+    bool ended; /* `error`, `reply`, `body_sent` are good, and stay so */
+    nymbl_error error;
+
+    atomic_bool sent;     /* a request went out, or part of one */
+    atomic_bool released; /* the first bytes were found good */
+    _Atomic int64_t hop_received;
+    _Atomic int64_t resumed_from; /* bytes of a part the reply goes on from */
+
+    /* of whoever pumps: the engine's lists */
+    nymbl_transfer *previous, *next;
+    bool is_running;
+    bool is_waiting;
+
+    nymbl__request request;
+    nymbl_body *body; /* under the lock too: set to NULL at the end */
+    nymbl__save *save;
+
     /* the exchange on the wire */
     CURL *easy;
     curl_mime *mime;
-    bool sent;          /* a request went out, or part of one */
-    bool sent_this_hop; /* the same, for this hop of a redirect */
+    bool sent_this_hop; /* as `sent`, for this hop of a redirect */
     bool foreign;       /* the origin has changed: no credentials */
     bool fresh;         /* only a new connection will do */
     int hops;
     nymbl__reply_head head;
+    char told_type[NYMBL__TYPE_MAX];
     nymbl__buffer reply;
-    nymbl__ring window;
     char sniff[NYMBL__SNIFF];
     size_t sniffed;
-    bool released;     /* the first bytes were found good */
     int64_t body_sent; /* of a body that was let go */
-    int64_t hop_received;
-    bool range_asked;     /* of a part's rest */
-    int64_t resumed_from; /* bytes of a part the reply goes on from */
-
-    int64_t confirmed; /* received bytes that the owner knows of, or -1 */
-    bool parked;       /* found good, and waits for that */
-    bool receive_paused;
-    bool send_paused;
+    bool range_asked;  /* of a part's rest */
+    bool parked;       /* found good, and waits to be confirmed */
     bool dirty;
-    bool signaled;
 
     /* time limits: seconds polled */
     bool moved;
@@ -392,8 +464,7 @@ struct nymbl_transfer {
     bool cut;      /* by a callback that has seen enough of the body */
     bool end_told; /* TLS has told the end of a body without length */
     bool spoilt;   /* nothing sent: the connection had bytes on it already */
-    bool ended;
-    nymbl_error error;
+    bool over;     /* it is ending, or has ended */
     char errors[CURL_ERROR_SIZE];
 };
 
@@ -416,6 +487,8 @@ void nymbl__transfer_failing(nymbl_transfer *transfer, nymbl_kind kind,
                              const char *reason);
 /* Count what moves: the owner is told after this pass. */
 void nymbl__transfer_moved(nymbl_transfer *transfer);
+/* The head of the reply is good: let the owner see it. */
+void nymbl__transfer_head_tell(nymbl_transfer *transfer);
 
 /* ---- limits.c ---- */
 

@@ -70,7 +70,7 @@ void nymbl__transfer_enforce(nymbl_transfer *transfer)
 {
     curl_off_t up = 0;
 
-    if (transfer->ended)
+    if (transfer->over)
         return;
     /* What libcurl has taken may lie in its buffer for long: bytes that left
      * count as movement too. */

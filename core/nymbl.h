@@ -10,9 +10,10 @@
  * order.
  *
  * Strings that go in are copied before a function returns. Times are seconds.
- * Nothing here waits but nymbl_transfer_wait(), and nothing calls back into the
- * caller but the engine's clock. One engine and all that was started on it
- * belong to one thread at a time.
+ * Nothing here waits but nymbl_engine_pump() and nymbl_transfer_wait(), and
+ * nothing calls back into the caller but the engine's clock. One engine and all
+ * that was started on it belong to one thread at a time; nymbl_engine_start()
+ * adds a thread of its own to it, which none of its users sees.
  *
  * A call is made in four steps: a `nymbl_*_start` function makes a transfer,
  * nymbl_engine_pump() moves it, nymbl_transfer_result() tells how it ended, and
@@ -159,13 +160,35 @@ NYMBL_API void nymbl_engine_free(nymbl_engine *engine);
 /**
  * Make progress: send, receive, finish, then wait for the network once.
  *
- * Returns as soon as any transfer has news, else after @p timeout.
+ * Returns as soon as any transfer has news, else after @p timeout. Where the
+ * engine has a thread this only waits for news.
  *
  * @param engine  of this process
  * @param timeout seconds to wait at most; 0 only looks
  * @return NYMBL_OK, or NYMBL_MISUSE in a forked process
  */
 NYMBL_API nymbl_kind nymbl_engine_pump(nymbl_engine *engine, double timeout);
+
+/**
+ * Have a thread of the engine's own move its transfers from now on.
+ *
+ * For a host that must not wait for the network: no function but the two that
+ * wait then takes longer than a copy of the bytes. All signals are blocked in
+ * the thread. It ends in nymbl_engine_free().
+ *
+ * @param      engine of this process; one that has a thread keeps it
+ * @param[out] err    NYMBL_NO_MEMORY, or NYMBL_MISUSE in a forked process
+ * @return NYMBL_OK or the failure
+ */
+NYMBL_API nymbl_kind nymbl_engine_start(nymbl_engine *engine, nymbl_error *err);
+
+/**
+ * Whether a thread moves the engine's transfers.
+ *
+ * @param engine may be NULL, which gives false
+ * @return true after nymbl_engine_start()
+ */
+NYMBL_API bool nymbl_engine_is_started(const nymbl_engine *engine);
 
 /**
  * Whether this engine was made by the running process (and not by its parent).
@@ -667,6 +690,50 @@ NYMBL_API void nymbl_transfer_counts(nymbl_transfer *transfer,
  */
 NYMBL_API void nymbl_transfer_confirm(nymbl_transfer *transfer,
                                       int64_t received);
+
+/**
+ * Be woken at a time, as if there were news: for owners who wait on a lease or
+ * a pair, and have no timer of their own.
+ *
+ * @param transfer any
+ * @param at       on the engine's clock; 0: not
+ */
+NYMBL_API void nymbl_transfer_alarm(nymbl_transfer *transfer, double at);
+
+/**
+ * A stream socket on which a byte arrives when there is news, after NYMBL_WAIT
+ * was returned. Closing it cancels the transfer. Bytes are wake-ups, no counts:
+ * read what is there and look again.
+ *
+ * @param      transfer any that has no lease or pair yet
+ * @param[out] out      a descriptor, yours to close; non-blocking,
+ *                      close-on-exec
+ * @param[out] err      NYMBL_IO
+ * @return NYMBL_OK, NYMBL_DONE where the transfer has ended and nothing is to
+ *         be waited for, or the failure
+ */
+NYMBL_API nymbl_kind nymbl_transfer_pair(nymbl_transfer *transfer, int *out,
+                                         nymbl_error *err);
+
+/** How to connect to a transfer. */
+typedef struct nymbl_lease {
+    char path[64];  /**< of a Unix stream socket */
+    char token[33]; /**< what to send first: 32 digits */
+} nymbl_lease;
+
+/**
+ * The same as nymbl_transfer_pair() for hosts who can only wait for sockets
+ * that they have connected themselves, such as nginx: connect to a path, send a
+ * token. Only this process is let in, and each token once.
+ *
+ * @param      transfer any that has no lease or pair yet
+ * @param[out] out      filled in
+ * @param[out] err      NYMBL_IO
+ * @return NYMBL_OK, NYMBL_DONE where the transfer has ended and nothing is to
+ *         be waited for, or the failure
+ */
+NYMBL_API nymbl_kind nymbl_transfer_lease(nymbl_transfer *transfer,
+                                          nymbl_lease *out, nymbl_error *err);
 
 /**
  * End a transfer before its time. Its result becomes @p kind, with

@@ -94,28 +94,26 @@ bool nymbl__sockets_are_silent(const nymbl_engine *engine, int port)
     return known;
 }
 
-static bool origin_is_used(const nymbl_engine *engine, uint64_t origin,
-                           const nymbl_client *but)
+static bool origin_is_used(nymbl_engine *engine, uint64_t origin)
 {
-    for (nymbl_client *c = engine->clients; c != NULL; c = c->next) {
-        if (c != but &&
-            (origin_of(c->base_url) == origin ||
-             (c->token_url != NULL && origin_of(c->token_url) == origin)))
-            return true;
-    }
-    for (nymbl_transfer *t = engine->running; t != NULL; t = t->next) {
-        if (origin_of(t->request.url) == origin)
-            return true;
-    }
-    return false;
+    bool used = false;
+
+    nymbl__engine_lock(engine);
+    for (nymbl_client *c = engine->clients; c != NULL && !used; c = c->next)
+        used = origin_of(c->base_url) == origin ||
+               (c->token_url != NULL && origin_of(c->token_url) == origin);
+    nymbl__engine_unlock(engine);
+    for (nymbl_transfer *t = engine->running; t != NULL && !used; t = t->next)
+        used = origin_of(t->request.url) == origin;
+    return used;
 }
 
-void nymbl__sockets_drop(nymbl_engine *engine, const nymbl_client *client)
+void nymbl__sockets_drop(nymbl_engine *engine)
 {
     /* shut, not closed: libcurl finds it dead before it would use it again */
     for (unsigned i = 0; i < sockets_known(engine); i++) {
         if (socket_is_open(&engine->sockets[i]) &&
-            !origin_is_used(engine, engine->sockets[i].origin, client))
+            !origin_is_used(engine, engine->sockets[i].origin))
             shutdown(engine->sockets[i].fd, SHUT_RDWR);
     }
 }

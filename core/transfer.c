@@ -20,6 +20,7 @@ nymbl_kind nymbl__transfer_new(nymbl_transfer **out, nymbl_engine *engine,
     transfer->engine = engine;
     transfer->client = client;
     transfer->confirmed = -1;
+    transfer->lease = -1;
     nymbl__engine_retain(engine);
     nymbl__client_retain(client);
     nymbl__head_reset(&transfer->head);
@@ -32,36 +33,37 @@ nymbl_kind nymbl__transfer_new(nymbl_transfer **out, nymbl_engine *engine,
 
 /* Whether what was saved so far is worth keeping: it was interrupted, not
  * wrong. */
-static bool part_is_good(const nymbl_transfer *transfer)
+static bool part_is_good(const nymbl_transfer *transfer, nymbl_kind kind)
 {
-    switch (transfer->error.kind) {
-    case NYMBL_CORRUPT:
-    case NYMBL_PROTOCOL:
-        return false;
-    default:
-        return transfer->error.status != 416;
-    }
+    return kind != NYMBL_CORRUPT && kind != NYMBL_PROTOCOL &&
+           !(transfer->head.done && transfer->head.status == 416);
 }
 
 /* What only an exchange on the wire needs. */
-static void exchange_release(nymbl_transfer *transfer)
+static void exchange_release(nymbl_transfer *transfer, nymbl_kind kind)
 {
-    if (part_is_good(transfer))
+    nymbl_body *body = transfer->body;
+
+    if (part_is_good(transfer, kind))
         nymbl__save_suspend(transfer->save);
     else
         nymbl__save_abandon(transfer->save);
     transfer->save = NULL;
-    if (transfer->body != NULL)
-        nymbl__body_detach(transfer->body);
+    nymbl__engine_lock(transfer->engine);
+    if (body != NULL)
+        transfer->body_sent = nymbl__body_released(body);
     transfer->body = NULL;
+    nymbl__engine_unlock(transfer->engine);
+    if (body != NULL)
+        nymbl__body_detach(body);
     nymbl__request_free(&transfer->request);
 }
 
 void nymbl__transfer_release(nymbl_transfer *transfer)
 {
-    if (--transfer->references > 0)
+    if (atomic_fetch_sub(&transfer->references, 1) > 1)
         return;
-    exchange_release(transfer);
+    exchange_release(transfer, NYMBL_OK);
     free(transfer->head.location);
     nymbl__buffer_free(&transfer->reply);
     nymbl__ring_free(&transfer->window);
@@ -77,8 +79,7 @@ void nymbl_transfer_free(nymbl_transfer *transfer)
     /* In a forked child its sockets and files are the parent's. */
     if (transfer == NULL || !nymbl_engine_is_own(transfer->engine))
         return;
-    if (!transfer->ended)
-        nymbl__engine_command(transfer->engine, transfer, NYMBL__REMOVE);
+    nymbl_transfer_cancel(transfer, NYMBL_CANCELED, NULL);
     nymbl__transfer_release(transfer);
 }
 
@@ -96,6 +97,31 @@ void nymbl__transfer_moved(nymbl_transfer *transfer)
     transfer->moved = true;
     if (transfer->progress)
         transfer->dirty = true;
+}
+
+/* Bytes of the document, a part that was there included; or -1. */
+static int64_t whole_length(const nymbl_transfer *transfer)
+{
+    int64_t length = nymbl__verdict_length(&transfer->head);
+
+    return length < 0 ? length : transfer->resumed_from + length;
+}
+
+void nymbl__transfer_head_tell(nymbl_transfer *transfer)
+{
+    const nymbl__reply_head *head = &transfer->head;
+
+    if (transfer->failing != NYMBL_OK)
+        return;
+    memcpy(transfer->told_type, head->content_type, sizeof(head->content_type));
+    nymbl__engine_lock(transfer->engine);
+    transfer->told = (nymbl_head){
+        .status = head->status,
+        .content_length = whole_length(transfer),
+        .content_type = head->has_type ? transfer->told_type : NULL,
+    };
+    transfer->head_told = true;
+    nymbl__engine_unlock(transfer->engine);
 }
 
 /* ---- libcurl's callbacks ---- */
@@ -178,8 +204,8 @@ static void document_append(nymbl_transfer *transfer, const char *data,
     } else {
         nymbl__engine_lock(transfer->engine);
         kind = nymbl__ring_put(&transfer->window, data, size);
-        transfer->dirty = true;
         nymbl__engine_unlock(transfer->engine);
+        transfer->dirty = true;
     }
     if (kind < 0)
         nymbl__transfer_failing(transfer, kind, reason);
@@ -355,26 +381,27 @@ static void transfer_end(nymbl_transfer *transfer, nymbl_kind kind,
                          const char *reason)
 {
     bool held = transfer->is_waiting || transfer->is_running;
-
-    if (transfer->ended)
-        return;
-    nymbl__engine_lock(transfer->engine);
-    transfer->ended = true;
-    transfer->error = (nymbl_error){
+    nymbl_error error = {
         .kind = kind,
         .status = transfer->head.done ? transfer->head.status : 0,
         .reason = reason,
         .retry_after = transfer->head.retry_after,
-        .outcome_unknown =
-            kind < 0 && nymbl__verdict_is_unknown(transfer, kind),
     };
-    nymbl__engine_unlock(transfer->engine);
-    if (transfer->body != NULL)
-        transfer->body_sent = nymbl__body_released(transfer->body);
+
+    if (transfer->over)
+        return;
+    transfer->over = true;
+    error.outcome_unknown =
+        kind < 0 && nymbl__verdict_is_unknown(transfer, kind);
     exchange_end(transfer);
-    exchange_release(transfer);
+    exchange_release(transfer, kind);
     nymbl__engine_forget(transfer->engine, transfer);
+    nymbl__engine_lock(transfer->engine);
+    transfer->error = error;
+    transfer->ended = true;
+    nymbl__engine_unlock(transfer->engine);
     nymbl__engine_news(transfer->engine, transfer);
+    nymbl__lease_end(transfer);
     if (held)
         nymbl__transfer_release(transfer); /* the engine's reference */
 }
@@ -382,7 +409,7 @@ static void transfer_end(nymbl_transfer *transfer, nymbl_kind kind,
 void nymbl__transfer_abort(nymbl_transfer *transfer, nymbl_kind kind,
                            const char *reason)
 {
-    if (transfer->ended)
+    if (transfer->over)
         return;
     nymbl__transfer_failing(transfer, kind, reason);
     transfer_end(transfer, transfer->failing, transfer->failing_reason);
@@ -448,10 +475,14 @@ void nymbl__transfer_confirmed(nymbl_transfer *transfer)
 {
     nymbl__save *save = transfer->save;
     const char *reason = NULL;
+    int64_t confirmed;
     nymbl_kind kind;
 
+    nymbl__engine_lock(transfer->engine);
+    confirmed = transfer->confirmed;
+    nymbl__engine_unlock(transfer->engine);
     if (!transfer->parked ||
-        (transfer->progress && transfer->confirmed != transfer->hop_received))
+        (transfer->progress && confirmed != transfer->hop_received))
         return;
     transfer->save = NULL;
     kind = nymbl__save_commit(save, &reason);
@@ -496,163 +527,6 @@ void nymbl__transfer_complete(nymbl_transfer *transfer, CURLcode code)
     exchange_end(transfer);
     transfer->parked = true;
     nymbl__transfer_confirmed(transfer);
-    if (!transfer->ended)
+    if (!transfer->over)
         nymbl__engine_news(transfer->engine, transfer);
-}
-
-/* ---- for the owner ---- */
-
-bool nymbl_transfer_has_news(nymbl_transfer *transfer)
-{
-    bool news;
-
-    nymbl__engine_lock(transfer->engine);
-    news = transfer->signaled || transfer->ended;
-    nymbl__engine_unlock(transfer->engine);
-    return news;
-}
-
-nymbl_kind nymbl_transfer_wait(nymbl_transfer *transfer, double timeout)
-{
-    nymbl_engine *engine = transfer->engine;
-    double end = nymbl_engine_now(engine) + timeout;
-
-    while (!nymbl_transfer_has_news(transfer)) {
-        double left = end - nymbl_engine_now(engine);
-        nymbl_kind kind;
-
-        if (left <= 0)
-            return NYMBL_WAIT;
-        kind = nymbl_engine_pump(engine, left);
-        if (kind < 0)
-            return kind;
-    }
-    return NYMBL_OK;
-}
-
-/* NYMBL_WAIT, and nothing else, takes the signal back. */
-static void wait_told(nymbl_transfer *transfer, nymbl_kind kind)
-{
-    if (kind == NYMBL_WAIT)
-        transfer->signaled = false;
-}
-
-/* The end as the owner is told it. */
-static nymbl_kind ending(nymbl_transfer *transfer, nymbl_error *err)
-{
-    if (!transfer->ended) /* what the parent waits for does not come here */
-        return nymbl_engine_is_own(transfer->engine)
-                   ? NYMBL_WAIT
-                   : nymbl__fail(err, NYMBL_CANCELED, "forked");
-    if (transfer->error.kind < 0 && err != NULL)
-        *err = transfer->error;
-    return transfer->error.kind;
-}
-
-/* Bytes of the document, a part that was there included; or -1. */
-static int64_t whole_length(const nymbl_transfer *transfer)
-{
-    int64_t length = nymbl__verdict_length(&transfer->head);
-
-    return length < 0 ? length : transfer->resumed_from + length;
-}
-
-nymbl_kind nymbl_transfer_head(nymbl_transfer *transfer, nymbl_head *out,
-                               nymbl_error *err)
-{
-    nymbl__reply_head *head = &transfer->head;
-    nymbl_kind kind;
-
-    nymbl__engine_lock(transfer->engine);
-    kind = ending(transfer, err);
-    if (kind == NYMBL_WAIT && head->done && transfer->failing == NYMBL_OK &&
-        nymbl__verdict_is_success(transfer))
-        kind = NYMBL_OK;
-    if (kind == NYMBL_OK)
-        *out = (nymbl_head){
-            .status = head->status,
-            .content_length = whole_length(transfer),
-            .content_type = head->has_type ? head->content_type : NULL,
-        };
-    wait_told(transfer, kind);
-    nymbl__engine_unlock(transfer->engine);
-    return kind;
-}
-
-nymbl_kind nymbl_transfer_read(nymbl_transfer *transfer, void *buf, size_t cap,
-                               size_t *got, nymbl_error *err)
-{
-    nymbl_kind kind = NYMBL_OK;
-    bool resume = false;
-
-    nymbl__engine_lock(transfer->engine);
-    *got = transfer->released && cap > 0
-               ? nymbl__ring_take(&transfer->window, buf, cap)
-               : 0;
-    if (*got == 0)
-        kind = ending(transfer, err);
-    else
-        resume = transfer->receive_paused &&
-                 transfer->window.size <= transfer->window.max / 2;
-    if (kind == NYMBL_OK && *got == 0 && transfer->window.size == 0)
-        kind = NYMBL_DONE;
-    wait_told(transfer, kind);
-    nymbl__engine_unlock(transfer->engine);
-    if (resume && !transfer->ended)
-        nymbl__engine_command(transfer->engine, transfer, NYMBL__UNPAUSE);
-    return kind;
-}
-
-nymbl_kind nymbl_transfer_result(nymbl_transfer *transfer, nymbl_error *err)
-{
-    nymbl_kind kind;
-
-    nymbl__engine_lock(transfer->engine);
-    kind = ending(transfer, err);
-    if (kind == NYMBL_OK && transfer->window.size > 0)
-        kind = NYMBL_WAIT;
-    wait_told(transfer, kind);
-    nymbl__engine_unlock(transfer->engine);
-    return kind;
-}
-
-const char *nymbl_transfer_body(const nymbl_transfer *transfer, size_t *size)
-{
-    *size = transfer->ended ? transfer->reply.size : 0;
-    return *size > 0 ? transfer->reply.data : NULL;
-}
-
-void nymbl_transfer_counts(nymbl_transfer *transfer, nymbl_counts *out)
-{
-    nymbl__engine_lock(transfer->engine);
-    *out = (nymbl_counts){
-        .sent = transfer->sent,
-        .body_sent = transfer->body != NULL
-                         ? nymbl__body_released(transfer->body)
-                         : transfer->body_sent,
-        .body_received = transfer->hop_received,
-        .resumed_from = transfer->resumed_from,
-    };
-    nymbl__engine_unlock(transfer->engine);
-}
-
-void nymbl_transfer_confirm(nymbl_transfer *transfer, int64_t received)
-{
-    if (transfer->ended || !nymbl_engine_is_own(transfer->engine))
-        return;
-    nymbl__engine_lock(transfer->engine);
-    transfer->confirmed = received;
-    nymbl__engine_unlock(transfer->engine);
-    nymbl__engine_command(transfer->engine, transfer, NYMBL__CONFIRM);
-}
-
-void nymbl_transfer_cancel(nymbl_transfer *transfer, nymbl_kind kind,
-                           const char *reason)
-{
-    if (transfer->ended || !nymbl_engine_is_own(transfer->engine))
-        return;
-    nymbl__engine_lock(transfer->engine);
-    nymbl__transfer_failing(transfer, kind, reason);
-    nymbl__engine_unlock(transfer->engine);
-    nymbl__engine_command(transfer->engine, transfer, NYMBL__REMOVE);
 }

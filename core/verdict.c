@@ -83,8 +83,10 @@ void nymbl__verdict_head(nymbl_transfer *transfer)
     if (head->encoded) /* nobody asked for it (RFC 9110, section 12.5.3) */
         nymbl__transfer_failing(
             transfer, download ? NYMBL_CORRUPT : NYMBL_PROTOCOL, "encoding");
-    if (!download)
+    if (!download) {
+        nymbl__transfer_head_tell(transfer);
         return;
+    }
     if (nymbl__sniff_type(transfer->known_type, head->content_type) != NULL)
         nymbl__transfer_failing(transfer, NYMBL_CORRUPT, "type");
     if (transfer->save != NULL)
@@ -92,6 +94,7 @@ void nymbl__verdict_head(nymbl_transfer *transfer)
     if (transfer->has_size && length >= 0 &&
         transfer->resumed_from + length != transfer->size)
         nymbl__transfer_failing(transfer, NYMBL_CORRUPT, "size");
+    nymbl__transfer_head_tell(transfer);
 }
 
 /* Look at the first bytes before anybody gets them. */

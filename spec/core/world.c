@@ -81,6 +81,8 @@ void world_open(const nymbl_client_options *options)
     filled.api_key = "key-of-test";
     filled.allow_http = true;
     REQUIRE(nymbl_engine_new(&world.engine, &engine, &err) == NYMBL_OK);
+    if (getenv("NYMBL_TEST_THREAD") != NULL)
+        REQUIRE(nymbl_engine_start(world.engine, &err) == NYMBL_OK);
     REQUIRE(nymbl_client_new(&world.client, &filled, &err) == NYMBL_OK);
 }
 

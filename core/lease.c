@@ -1,0 +1,374 @@
+/* SPDX-License-Identifier: MIT */
+/* Leases: a stream socket for each transfer, one end with whoever pumps, the
+ * other with an event loop. A byte on it says that there is news; its end says
+ * that nobody waits any more, and the transfer is canceled at once. */
+#include "internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+/* How many may connect before the next pass takes them in. */
+#define BACKLOG 1024
+
+static void fd_set_up(int fd)
+{
+    fcntl(fd, F_SETFD, FD_CLOEXEC);
+    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+#ifdef SO_NOSIGPIPE
+    setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &(int){1}, sizeof(int));
+#endif
+}
+
+/* ---- the owner's side ---- */
+
+nymbl_kind nymbl_transfer_pair(nymbl_transfer *transfer, int *out,
+                               nymbl_error *err)
+{
+    nymbl_engine *engine = transfer->engine;
+    nymbl_kind kind = NYMBL_DONE;
+    int ends[2];
+
+    *out = -1;
+    if (!nymbl_engine_is_own(engine))
+        return nymbl__fail(err, NYMBL_CANCELED, "forked");
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends) != 0)
+        return nymbl__fail(err, NYMBL_IO, nymbl__errno_reason(errno));
+    fd_set_up(ends[0]);
+    fd_set_up(ends[1]);
+    nymbl__engine_lock(engine);
+    if (!transfer->ended && transfer->lease < 0) {
+        kind = NYMBL_OK;
+        transfer->lease = ends[0];
+        if (transfer->signaled)
+            nymbl__lease_wake(transfer);
+    }
+    nymbl__engine_unlock(engine);
+    if (kind == NYMBL_DONE) { /* nothing to wait for */
+        close(ends[0]);
+        close(ends[1]);
+        return kind;
+    }
+    nymbl__engine_wake(engine);
+    *out = ends[1];
+    return kind;
+}
+
+/* A folder that nobody else can enter, and a socket to connect to in it. */
+static nymbl_kind listener_open(nymbl_engine *engine, nymbl_error *err)
+{
+    static const char *const places[] = {"/tmp", "/run", "/dev/shm"};
+    struct sockaddr_un name = {.sun_family = AF_UNIX};
+    int fd, problem = 0;
+
+    for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+        snprintf(engine->folder, sizeof(engine->folder), "%s/nymbl-XXXXXX",
+                 places[i]);
+        if (mkdtemp(engine->folder) != NULL)
+            break;
+        problem = errno;
+        engine->folder[0] = '\0';
+    }
+    if (engine->folder[0] == '\0')
+        return nymbl__fail(err, NYMBL_IO, nymbl__errno_reason(problem));
+    snprintf(name.sun_path, sizeof(name.sun_path), "%s/lease", engine->folder);
+    fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    if (fd < 0 || bind(fd, (struct sockaddr *)&name, sizeof(name)) != 0 ||
+        listen(fd, BACKLOG) != 0) {
+        problem = errno;
+        if (fd >= 0)
+            close(fd);
+        unlink(name.sun_path);
+        rmdir(engine->folder);
+        engine->folder[0] = '\0';
+        return nymbl__fail(err, NYMBL_IO, nymbl__errno_reason(problem));
+    }
+    fd_set_up(fd);
+    nymbl__engine_lock(engine);
+    engine->listener = fd;
+    nymbl__engine_unlock(engine);
+    return NYMBL_OK;
+}
+
+/* Digits that nobody can guess. */
+static bool token_make(char token[NYMBL__LEASE_TOKEN])
+{
+    static const char digits[] = "0123456789abcdef";
+    unsigned char bytes[NYMBL__LEASE_TOKEN / 2];
+    int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
+    bool good = fd >= 0 && read(fd, bytes, sizeof(bytes)) == sizeof(bytes);
+
+    if (fd >= 0)
+        close(fd);
+    for (size_t i = 0; good && i < sizeof(bytes); i++) {
+        token[2 * i] = digits[bytes[i] >> 4];
+        token[2 * i + 1] = digits[bytes[i] & 15];
+    }
+    return good;
+}
+
+nymbl_kind nymbl_transfer_lease(nymbl_transfer *transfer, nymbl_lease *out,
+                                nymbl_error *err)
+{
+    nymbl_engine *engine = transfer->engine;
+    char token[NYMBL__LEASE_TOKEN];
+    nymbl_kind kind = NYMBL_DONE;
+
+    if (!nymbl_engine_is_own(engine))
+        return nymbl__fail(err, NYMBL_CANCELED, "forked");
+    if (engine->folder[0] == '\0') {
+        kind = listener_open(engine, err);
+        if (kind < 0)
+            return kind;
+        kind = NYMBL_DONE;
+    }
+    if (!token_make(token))
+        return nymbl__fail(err, NYMBL_IO, "random");
+    nymbl__engine_lock(engine);
+    if (!transfer->ended && transfer->lease < 0) {
+        kind = NYMBL_OK;
+        memcpy(transfer->lease_token, token, sizeof(token));
+    }
+    nymbl__engine_unlock(engine);
+    if (kind == NYMBL_DONE)
+        return kind;
+    snprintf(out->path, sizeof(out->path), "%s/lease", engine->folder);
+    memcpy(out->token, token, sizeof(token));
+    out->token[sizeof(token)] = '\0';
+    return NYMBL_OK;
+}
+
+/* ---- the pump's side ---- */
+
+void nymbl__lease_wake(const nymbl_transfer *transfer)
+{
+    /* A byte at most is under way each time the owner has asked: where the
+     * socket is full there is news enough on it. */
+    if (transfer->lease >= 0)
+        (void)!send(transfer->lease, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+void nymbl__lease_end(nymbl_transfer *transfer)
+{
+    int lease;
+
+    nymbl__engine_lock(transfer->engine);
+    lease = transfer->lease;
+    transfer->lease = -1;
+    transfer->lease_token[0] = '\0';
+    nymbl__engine_unlock(transfer->engine);
+    if (lease >= 0)
+        close(lease);
+}
+
+static int lease_of(nymbl_transfer *transfer)
+{
+    int lease;
+
+    nymbl__engine_lock(transfer->engine);
+    lease = transfer->lease;
+    nymbl__engine_unlock(transfer->engine);
+    return lease;
+}
+
+static void polled_add(nymbl_engine *engine, int fd)
+{
+    if (engine->polled_count == engine->polled_capacity) {
+        unsigned capacity =
+            engine->polled_count == 0 ? 64 : engine->polled_count * 2;
+        struct curl_waitfd *more =
+            realloc(engine->polled, capacity * sizeof(*more));
+
+        if (more == NULL)
+            return; /* another pass has memory for it */
+        engine->polled = more;
+        engine->polled_capacity = capacity;
+    }
+    engine->polled[engine->polled_count++] =
+        (struct curl_waitfd){.fd = fd, .events = CURL_WAIT_POLLIN};
+}
+
+static int listener_of(nymbl_engine *engine)
+{
+    int listener;
+
+    nymbl__engine_lock(engine);
+    listener = engine->listener;
+    nymbl__engine_unlock(engine);
+    return listener;
+}
+
+void nymbl__leases_poll(nymbl_engine *engine)
+{
+    nymbl_transfer *lists[] = {engine->running, engine->waiting};
+    int listener = listener_of(engine);
+
+    engine->polled_count = 0;
+    if (listener >= 0)
+        polled_add(engine, listener);
+    for (int i = 0; i < NYMBL__GUESTS; i++) {
+        if (engine->guests[i].fd >= 0)
+            polled_add(engine, engine->guests[i].fd);
+    }
+    for (int i = 0; i < 2; i++) {
+        for (nymbl_transfer *t = lists[i]; t != NULL; t = t->next) {
+            int lease = lease_of(t);
+
+            if (lease >= 0)
+                polled_add(engine, lease);
+        }
+    }
+}
+
+/* Only this very process may hold a lease. */
+static bool peer_is_self(int fd)
+{
+#ifdef SO_PEERCRED
+    struct ucred peer;
+    socklen_t size = sizeof(peer);
+
+    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 &&
+           peer.pid == getpid();
+#else
+    (void)fd; /* the folder keeps other users out, the token the rest */
+    return true;
+#endif
+}
+
+static void guests_accept(nymbl_engine *engine, int listener)
+{
+    for (int i = 0; i < NYMBL__GUESTS; i++) {
+        nymbl__guest *guest = &engine->guests[i];
+        int fd;
+
+        if (guest->fd >= 0)
+            continue;
+        fd = accept(listener, NULL, NULL);
+        if (fd < 0)
+            return;
+        if (!peer_is_self(fd)) {
+            close(fd);
+            i--;
+            continue;
+        }
+        fd_set_up(fd);
+        *guest = (nymbl__guest){.fd = fd};
+    }
+}
+
+static nymbl_transfer *transfer_of(nymbl_engine *engine, const char *token)
+{
+    nymbl_transfer *lists[] = {engine->running, engine->waiting};
+    nymbl_transfer *found = NULL;
+
+    nymbl__engine_lock(engine);
+    for (int i = 0; i < 2; i++) {
+        for (nymbl_transfer *t = lists[i]; t != NULL && found == NULL;
+             t = t->next) {
+            if (memcmp(t->lease_token, token, NYMBL__LEASE_TOKEN) == 0)
+                found = t;
+        }
+    }
+    nymbl__engine_unlock(engine);
+    return found;
+}
+
+/* Take his token; where it is whole, make him the holder of a lease. One whose
+ * transfer has ended meanwhile is told by the end of the connection. */
+static void guest_serve(nymbl_engine *engine, nymbl__guest *guest)
+{
+    ssize_t got = recv(guest->fd, guest->token + guest->got,
+                       sizeof(guest->token) - guest->got, MSG_DONTWAIT);
+    nymbl_transfer *transfer;
+
+    if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
+        return;
+    if (got > 0)
+        guest->got += (size_t)got;
+    if (got > 0 && guest->got < sizeof(guest->token))
+        return;
+    transfer = got > 0 ? transfer_of(engine, guest->token) : NULL;
+    if (transfer == NULL) {
+        close(guest->fd);
+    } else {
+        nymbl__engine_lock(engine);
+        transfer->lease = guest->fd;
+        transfer->lease_token[0] = '\0';
+        if (transfer->signaled)
+            nymbl__lease_wake(transfer);
+        nymbl__engine_unlock(engine);
+    }
+    guest->fd = -1;
+}
+
+/* Whether the other end is closed. What comes from it otherwise is nothing. */
+static bool lease_has_ended(int fd)
+{
+    char bytes[64];
+    ssize_t got;
+
+    do
+        got = recv(fd, bytes, sizeof(bytes), MSG_DONTWAIT);
+    while (got > 0);
+    return got == 0 || (errno != EAGAIN && errno != EWOULDBLOCK);
+}
+
+static void lease_serve(nymbl_engine *engine, int fd)
+{
+    nymbl_transfer *lists[] = {engine->running, engine->waiting};
+
+    for (int i = 0; i < 2; i++) {
+        for (nymbl_transfer *t = lists[i]; t != NULL; t = t->next) {
+            if (lease_of(t) != fd)
+                continue;
+            if (lease_has_ended(fd))
+                nymbl__transfer_abort(t, NYMBL_CANCELED, "lease");
+            return;
+        }
+    }
+}
+
+void nymbl__leases_serve(nymbl_engine *engine)
+{
+    int listener = listener_of(engine);
+
+    /* A number may be another socket's by now: all are asked, not believed. */
+    for (unsigned i = 0; i < engine->polled_count; i++) {
+        if (engine->polled[i].revents != 0)
+            lease_serve(engine, engine->polled[i].fd);
+    }
+    engine->polled_count = 0;
+    if (listener < 0)
+        return;
+    guests_accept(engine, listener);
+    for (int i = 0; i < NYMBL__GUESTS; i++) {
+        if (engine->guests[i].fd >= 0)
+            guest_serve(engine, &engine->guests[i]);
+    }
+}
+
+void nymbl__leases_close(nymbl_engine *engine)
+{
+    char path[sizeof(engine->folder) + 8];
+
+    for (int i = 0; i < NYMBL__GUESTS; i++) {
+        if (engine->guests[i].fd >= 0)
+            close(engine->guests[i].fd);
+        engine->guests[i].fd = -1;
+    }
+    if (engine->folder[0] == '\0')
+        return;
+    close(engine->listener);
+    engine->listener = -1;
+    snprintf(path, sizeof(path), "%s/lease", engine->folder);
+    unlink(path);
+    rmdir(engine->folder);
+    engine->folder[0] = '\0';
+}
