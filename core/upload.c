@@ -305,9 +305,14 @@ int64_t nymbl_body_size(const nymbl_body *body)
 nymbl_kind nymbl__body_attach(nymbl_body *body, nymbl_transfer *transfer,
                               int64_t max, nymbl_error *err)
 {
+    bool taken;
+
     if (body->problem != NYMBL_OK)
         return nymbl__fail(err, body->problem, body->problem_reason);
-    if (body->transfer != NULL || !nymbl_body_is_ready(body))
+    body_lock(body);
+    taken = body->transfer != NULL;
+    body_unlock(body);
+    if (taken || !nymbl_body_is_ready(body))
         return nymbl__fail(err, NYMBL_MISUSE, "body");
     if (!nymbl_body_can_rewind(body))
         return nymbl__fail(err, NYMBL_IO, "cannot_rewind");
