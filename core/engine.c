@@ -572,7 +572,15 @@ bool nymbl_engine_is_own(const nymbl_engine *engine)
     return engine != NULL && engine->pid == getpid();
 }
 
+bool nymbl_engine_is_idle(const nymbl_engine *engine)
+{
+    return !engine->threaded && engine->running == NULL &&
+           engine->waiting == NULL && engine->commands == NULL;
+}
+
 double nymbl_engine_now(const nymbl_engine *engine)
 {
+    if (engine == NULL)
+        return clock_monotonic(NULL);
     return engine->clock(engine->payload);
 }

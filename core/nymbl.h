@@ -183,14 +183,6 @@ NYMBL_API nymbl_kind nymbl_engine_pump(nymbl_engine *engine, double timeout);
 NYMBL_API nymbl_kind nymbl_engine_start(nymbl_engine *engine, nymbl_error *err);
 
 /**
- * Whether a thread moves the engine's transfers.
- *
- * @param engine may be NULL, which gives false
- * @return true after nymbl_engine_start()
- */
-NYMBL_API bool nymbl_engine_is_started(const nymbl_engine *engine);
-
-/**
  * Whether this engine was made by the running process (and not by its parent).
  *
  * @param engine may be NULL, which gives false
@@ -199,9 +191,18 @@ NYMBL_API bool nymbl_engine_is_started(const nymbl_engine *engine);
 NYMBL_API bool nymbl_engine_is_own(const nymbl_engine *engine);
 
 /**
- * The engine's clock.
+ * Whether nothing is started on an engine that its owner pumps, so that freeing
+ * it cancels nothing.
  *
  * @param engine any
+ * @return false for one with a thread
+ */
+NYMBL_API bool nymbl_engine_is_idle(const nymbl_engine *engine);
+
+/**
+ * The engine's clock.
+ *
+ * @param engine any; NULL for the clock that engines have by default
  * @return seconds
  */
 NYMBL_API double nymbl_engine_now(const nymbl_engine *engine);

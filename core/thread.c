@@ -87,11 +87,6 @@ nymbl_kind nymbl_engine_start(nymbl_engine *engine, nymbl_error *err)
     return nymbl__fail(err, NYMBL_NO_MEMORY, NULL);
 }
 
-bool nymbl_engine_is_started(const nymbl_engine *engine)
-{
-    return engine != NULL && engine->threaded;
-}
-
 void nymbl__thread_wait(nymbl_engine *engine, double timeout)
 {
     struct timespec end;

@@ -20,17 +20,27 @@ static int engine_collect(lua_State *L)
     return 0;
 }
 
-/* One engine a Lua state, in the registry. A forked child gets a new one: the
- * sockets of the old are its parent's. */
-nymbl_engine *engine_get(lua_State *L)
+/* This process' engine, or NULL. */
+static nymbl_engine *engine_find(lua_State *L)
 {
     engine_ud *self;
 
     lua_getfield(L, LUA_REGISTRYINDEX, ENGINE_T);
     self = lua_touserdata(L, -1);
     lua_pop(L, 1);
-    if (self != NULL && nymbl_engine_is_own(self->engine))
-        return self->engine;
+    return self != NULL && nymbl_engine_is_own(self->engine) ? self->engine
+                                                             : NULL;
+}
+
+/* One engine a Lua state, in the registry. A forked child gets a new one: the
+ * sockets of the old are its parent's. */
+nymbl_engine *engine_get(lua_State *L)
+{
+    nymbl_engine *engine = engine_find(L);
+    engine_ud *self;
+
+    if (engine != NULL)
+        return engine;
     self = lua_newuserdata(L, sizeof(*self));
     self->engine = NULL;
     lua_newtable(L);
@@ -101,8 +111,31 @@ static int module_pump(lua_State *L)
 /* core.now(): seconds on a clock that never goes back */
 static int module_now(lua_State *L)
 {
-    lua_pushnumber(L, nymbl_engine_now(engine_get(L)));
+    lua_pushnumber(L, nymbl_engine_now(NULL));
     return 1;
+}
+
+/* core.start(): have a thread move the transfers of this process */
+static int module_start(lua_State *L)
+{
+    if (nymbl_engine_start(engine_get(L), NULL) < 0)
+        return luaL_error(L, "not enough memory");
+    return 0;
+}
+
+/* core.shut(): free the engine unless it has something to do */
+static int module_shut(lua_State *L)
+{
+    nymbl_engine *engine = engine_find(L);
+
+    if (engine == NULL || !nymbl_engine_is_idle(engine))
+        return 0;
+    lua_getfield(L, LUA_REGISTRYINDEX, ENGINE_T);
+    ((engine_ud *)lua_touserdata(L, -1))->engine = NULL;
+    lua_pushnil(L);
+    lua_setfield(L, LUA_REGISTRYINDEX, ENGINE_T);
+    nymbl_engine_free(engine);
+    return 0;
 }
 
 /* core.kinds: what nymbl_kind_text says, by the kind's word */
@@ -148,6 +181,8 @@ int luaopen_nymbl_core(lua_State *L)
         {"delete", delete_start},
         {"pump", module_pump},
         {"now", module_now},
+        {"start", module_start},
+        {"shut", module_shut},
         {"live_objects", module_live_objects},
         {NULL, NULL},
     };

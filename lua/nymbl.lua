@@ -3,9 +3,23 @@
 -- @module nymbl
 
 local core = require "nymbl.core"
+local check = require "nymbl.check"
 local client = require "nymbl.client"
 local each = require "nymbl.each"
 local filter = require "nymbl.filter"
+local wait = require "nymbl.wait"
+
+--- Name the event loop of this process where it cannot be seen from the call: then
+-- calls made in its coroutines wait for nobody else.
+-- @tparam string loop "luv"
+-- @raise on another name, and where luv is not installed
+local function use(loop)
+  if loop ~= "luv" then
+    check.argument(1, "use", type(loop) == "string" and ("unknown loop '%s'"):format(loop)
+      or check.expected("string", loop))
+  end
+  wait.use(loop)
+end
 
 return {
   _VERSION = "nymbl " .. core.version,
@@ -14,4 +28,5 @@ return {
   filter = filter.filter,
   datetime = filter.datetime,
   each = each,
+  use = use,
 }

@@ -336,6 +336,49 @@ static int transfer_news(lua_State *L)
     return 1;
 }
 
+/* transfer:alarm(at): see nymbl_transfer_alarm */
+static int transfer_alarm(lua_State *L)
+{
+    nymbl_transfer_alarm(transfer_check(L, 1), luaL_checknumber(L, 2));
+    return 0;
+}
+
+/* transfer:pair(): a descriptor, the caller's to close; false where the
+ * transfer has ended; or nil and the failure */
+static int transfer_pair(lua_State *L)
+{
+    nymbl_error err;
+    int fd;
+    nymbl_kind kind = nymbl_transfer_pair(transfer_check(L, 1), &fd, &err);
+
+    if (kind < 0)
+        return failure_push(L, &err);
+    if (kind == NYMBL_DONE)
+        lua_pushboolean(L, 0);
+    else
+        lua_pushinteger(L, fd);
+    return 1;
+}
+
+/* transfer:lease(): a path to connect to and what to send there; false where
+ * the transfer has ended; or nil and the failure */
+static int transfer_lease(lua_State *L)
+{
+    nymbl_lease lease;
+    nymbl_error err;
+    nymbl_kind kind = nymbl_transfer_lease(transfer_check(L, 1), &lease, &err);
+
+    if (kind < 0)
+        return failure_push(L, &err);
+    if (kind == NYMBL_DONE) {
+        lua_pushboolean(L, 0);
+        return 1;
+    }
+    lua_pushstring(L, lease.path);
+    lua_pushstring(L, lease.token);
+    return 2;
+}
+
 static int transfer_close(lua_State *L)
 {
     transfer_ud *self = luaL_checkudata(L, 1, TRANSFER_T);
@@ -349,17 +392,13 @@ static int transfer_close(lua_State *L)
 void transfer_class(lua_State *L)
 {
     static const luaL_Reg methods[] = {
-        {"head", transfer_head},
-        {"read", transfer_read},
-        {"read_to", transfer_read_to},
-        {"result", transfer_result},
-        {"body", transfer_body},
-        {"counts", transfer_counts},
-        {"cancel", transfer_cancel},
-        {"confirm", transfer_confirm},
-        {"news", transfer_news},
-        {"close", transfer_close},
-        {NULL, NULL},
+        {"head", transfer_head},       {"read", transfer_read},
+        {"read_to", transfer_read_to}, {"result", transfer_result},
+        {"body", transfer_body},       {"counts", transfer_counts},
+        {"cancel", transfer_cancel},   {"confirm", transfer_confirm},
+        {"news", transfer_news},       {"alarm", transfer_alarm},
+        {"pair", transfer_pair},       {"lease", transfer_lease},
+        {"close", transfer_close},     {NULL, NULL},
     };
 
     class_make(L, TRANSFER_T, methods, transfer_close);

@@ -124,15 +124,15 @@ describe("nymbl.each()", function()
   end)
 
   it("forgets what still waits when it is interrupted", function()
-    local wait = require "nymbl.wait"
-    local driver = wait.driver
+    local block, wait = require "nymbl.wait.block", require "nymbl.wait"
+    local driver = block.pump
     local went_on = false
-    wait.driver = setmetatable({ wait = function() error("interrupted!") end }, { __index = driver })
+    block.pump = setmetatable({ wait = function() error("interrupted!") end }, { __index = driver })
     local ok = pcall(nymbl.each, { 1, 2 }, nil, function()
       wait.wait(nil, wait.now() + 0.1)
       went_on = true
     end)
-    wait.driver = driver
+    block.pump = driver
     assert.is_false(ok)
     assert.equal(1, (nymbl.each({ 1 }, nil, function()
       wait.wait(nil, wait.now() + 0.2)

@@ -4,11 +4,11 @@
 local helper = require "helper"
 local core = require "nymbl.core"
 local store = require "nymbl.store"
-local wait = require "nymbl.wait"
+local block = require "nymbl.wait.block"
 
 -- A clock that sleeps in no time.
 local function clock_new()
-  local real = wait.driver
+  local real = block.pump
   local clock = { offset = 0, slept = {}, wall_time = 1770000000 } -- in February 2026
   function clock.now() return core.now() + clock.offset end
   function clock.wall() return math.floor(clock.wall_time + clock.offset) end
@@ -28,13 +28,13 @@ describe("policy", function()
   before_each(function()
     helper.reset()
     clock, real = clock_new()
-    wait.driver = clock
+    block.pump = clock
   end)
 
   after_each(function()
     if client then client:close() end
     client, patient = nil, nil
-    wait.driver = real
+    block.pump = real
     assert.equal(0, helper.live_objects())
   end)
 
@@ -98,7 +98,7 @@ describe("policy", function()
 
     it("goes out within the service's own limits without one 429", function()
       helper.admin("POST", "settings", { limits = true })
-      wait.driver = real -- in real time
+      block.pump = real -- in real time
       begin { rate = {} }
       local nymbl = require "nymbl"
       local count = nymbl.each({ 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12 }, nil, function() return patient:page() end)

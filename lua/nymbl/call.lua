@@ -39,6 +39,7 @@ end
 local function wait_for(transfer, deadline)
   if not wait.wait(transfer, deadline) then
     transfer:cancel("timeout", "deadline")
+    wait.wait(transfer)
   end
 end
 call.wait_for = wait_for
@@ -125,7 +126,7 @@ function attempt:run(transfer)
   local began = wait.now()
   local ran, ok, a, b = pcall(self.steps.drive, transfer, self.deadline)
   if not ran then
-    transfer:close()
+    wait.close(transfer)
     error(ok, 0)
   end
   local sent, bytes_sent, bytes_received = transfer:counts()
@@ -137,7 +138,7 @@ function attempt:run(transfer)
     self.foreign = errors.is(a)
     err = failure(a, self.attempts, transfer)
   end
-  if err or not self.steps.keep then transfer:close() end
+  if err or not self.steps.keep then wait.close(transfer) end
   if self.env.on_event then
     local told, problem = pcall(self.env.on_event, {
       operation = self.operation, status = err and err.status or status, kind = err and err.kind,
@@ -145,7 +146,7 @@ function attempt:run(transfer)
       bytes_sent = bytes_sent, bytes_received = bytes_received,
     })
     if not told then
-      transfer:close()
+      wait.close(transfer)
       error(problem, 0)
     end
   end
@@ -206,6 +207,8 @@ function call.perform(env, operation, options, steps)
     env = env, operation = operation, steps = steps, deadline = timeout and wait.now() + timeout,
     attempts = 0, tries = 0, waited = 0, pause = 0,
   }, attempt)
+  local entered, place = wait.enter()
+  if not entered then return nil, failure(place, 0) end
   while true do
     local transfer, err = self:begin()
     if not transfer then

@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- Many items at once in a plain script: coroutines whose waits are shared.
+-- Many items at once: threads whose waits are shared.
 
 local check = require "nymbl.check"
 local wait = require "nymbl.wait"
@@ -41,40 +41,30 @@ local function each(items, options, fn)
   if not is_callable(fn) then check.argument(3, "each", check.expected("function", fn)) end
 
   local draw = drawer(items)
-  local succeeded, failed = 0, {}
-  local drawing, ended, raised = false, false, nil
+  local concurrency = options.concurrency or DEFAULT_CONCURRENCY
+  local succeeded, failed, raised = 0, {}, nil
 
-  -- One item, or nil at the end. An iterator may wait itself, and then must not be
-  -- entered by another thread.
-  local function next_item()
-    wait.until_true(function() return not drawing end)
-    if ended then return nil end
-    drawing = true
-    local ok, item = pcall(draw)
-    drawing = false
-    if not ok then
-      ended, raised = true, { item }
-    elseif item == nil then
-      ended = true
-    end
-    return ok and item or nil
-  end
-
-  local function work()
-    while not ended do
-      local item = next_item()
-      if item == nil then return end
-      local ok, result, err = pcall(fn, item)
-      if ok and result then
-        succeeded = succeeded + 1
-      else
-        if not ok then err = result end
-        failed[#failed + 1] = { item = item, err = err }
-      end
+  local function work(item)
+    local ok, result, err = pcall(fn, item)
+    if ok and result then
+      succeeded = succeeded + 1
+    else
+      if not ok then err = result end
+      failed[#failed + 1] = { item = item, err = err }
     end
   end
 
-  wait.together(work, options.concurrency or DEFAULT_CONCURRENCY)
+  wait.run(function()
+    local group = wait.group()
+    while true do
+      while group.running >= concurrency do group:wait() end
+      local ok, item = pcall(draw)
+      if not ok then raised = { item } end
+      if not ok or item == nil then break end
+      group:spawn(function() work(item) end)
+    end
+    while group.running > 0 do group:wait() end
+  end)
   if raised then error(raised[1], 0) end
   return succeeded, failed
 end

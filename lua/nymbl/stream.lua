@@ -39,7 +39,7 @@ end
 local function close(state)
   local transfer = state[3]
   state[0], state[3], state[4] = true, nil, ""
-  if transfer then transfer:close() end
+  if transfer then wait.close(transfer) end
 end
 
 -- Have at least a byte in the chunk at hand. Gives true, or false at the end, or
@@ -63,7 +63,9 @@ local function fill(state, deadline)
       end
       return true
     elseif chunk == false then
-      if not wait.wait(transfer, deadline) then return nil, { kind = "timeout", reason = "deadline" } end
+      local news, problem = wait.wait(transfer, deadline)
+      if problem then return nil, errors.new(problem) end
+      if not news then return nil, { kind = "timeout", reason = "deadline" } end
     elseif err then
       err.attempts = state[10]
       state[7] = errors.new(err)

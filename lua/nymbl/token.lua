@@ -144,7 +144,7 @@ local function request(client, deadline)
     end
   until done ~= false
   local reply = json.decode(transfer:body())
-  transfer:close()
+  wait.close(transfer)
   if not done then return nil, failure_read(err, reply) end
   local value, life = reply_read(reply)
   if not value then

@@ -1,156 +1,122 @@
 -- SPDX-License-Identifier: MIT
--- The one place where anything waits, and the one clock.
---
--- A driver is a table with `wait(transfer or nil, deadline or nil)`, `now()` and
--- `wall()`. Here is the plain one: the caller pumps the engine itself.
+-- The one wait: for a transfer's news or for a time. Every wait of the library goes
+-- through it, so that a call holds up nobody but its caller, wherever it is made.
 
+local block = require "nymbl.wait.block"
 local core = require "nymbl.core"
 
-local block = {}
+-- A driver has
+--   wait(transfer or nil, deadline or nil)   true with news, false at the deadline
+--   release(transfer)                        before a transfer is closed
+--   run(body), group()                       threads: spawn(body), wait(), running
+--   threaded                                 whether the engine needs its thread
 
--- A turn is bounded so that Lua's own signal handling (Ctrl-C) gets its chance.
-local TURN = 0.1
+local wait = {}
 
--- `once`: come back with any transfer's news, or after a turn.
-function block.wait(transfer, deadline, once)
-  if transfer and transfer:news() then return true end
-  while true do
-    local seconds = TURN
-    if deadline then
-      local left = deadline - core.now()
-      if left <= 0 then return false end
-      if left < seconds then seconds = left end
-    end
-    if core.pump(seconds, transfer) then return true end
-    if once then return false end
+-- Where ngx_lua may wait (its documentation of ngx.sleep and of cosockets).
+local PHASES = {
+  server_rewrite = true, rewrite = true, access = true, content = true, timer = true, preread = true,
+  ssl_cert = true, ssl_client_hello = true, ssl_session_fetch = true,
+}
+
+-- Gives the driver, or nil and a word for where nothing may wait.
+local function in_nginx(ngx)
+  local phase = ngx.get_phase()
+  if PHASES[phase] then return require "nymbl.wait.openresty" end
+  if phase == "init" then return block end
+  return nil, phase
+end
+
+local function in_luv()
+  local thread, is_main = coroutine.running()
+  if thread and not is_main then return require "nymbl.wait.luv" end
+  local uv = require "luv"
+  if uv.loop_mode and not uv.loop_mode() then return block end
+  return nil, "main_coroutine"
+end
+
+local function choose()
+  local loaded = package.loaded
+  if block.is_thread() then return block end
+  if type(loaded.ngx) == "table" and loaded.ngx.get_phase then return in_nginx(loaded.ngx) end
+  if loaded.cqueues then
+    local loop, is_own = loaded.cqueues.running()
+    if loop and is_own then return require "nymbl.wait.cqueues" end
+    if loop then return nil, "coroutine" end
   end
+  if wait.loop then return in_luv() end
+  return block
 end
 
-block.now = core.now
-
--- Seconds since 1970 on the wall clock: for the calendar alone.
-block.wall = os.time
-
-local wait = { driver = block }
-
--- Threads of `wait.together`: what each waits for. A wait in one of them yields to
--- the loop that runs them all; one in any other coroutine waits as a script does.
-local threads = {}
-
-local function is_due(request, now)
-  return (request.transfer and request.transfer:news())
-    or (request.condition and request.condition())
-    or (request.deadline and now >= request.deadline) or false
+--- Name the event loop of this process.
+function wait.use(loop)
+  require "nymbl.wait.luv"
+  wait.loop = loop
 end
 
--- Let another thread go on until something has come of a request.
-local function give_way(thread, request)
-  threads[thread] = request
-  coroutine.yield()
+--- Look whether a call may be made here, and make ready for it.
+-- @treturn[1] boolean true
+-- @treturn[2] nil nothing may wait here
+-- @treturn[2] table what is known of it
+function wait.enter()
+  local driver, place = choose()
+  if not driver then return nil, { kind = "context", reason = place } end
+  if driver.threaded then core.start() end
+  return true
 end
 
 --- Wait until a transfer has news, or for a time to pass.
 -- @param transfer a transfer, or nil to sleep
 -- @tparam ?number deadline as `now()` counts; nil: none
--- @treturn boolean true with news, false at the deadline
+-- @treturn[1] boolean true with news, false at the deadline
+-- @treturn[2] nil nothing may wait here
+-- @treturn[2] table what is known of it
 function wait.wait(transfer, deadline)
-  local thread = coroutine.running()
-  if thread and threads[thread] then
-    give_way(thread, { transfer = transfer, deadline = deadline })
-    return transfer ~= nil and transfer:news()
-  end
-  return wait.driver.wait(transfer, deadline)
+  local driver, place = choose()
+  if not driver then return nil, { kind = "context", reason = place } end
+  return driver.wait(transfer, deadline)
 end
 
---- Wait until other threads have made a condition true.
-function wait.until_true(condition)
-  if not condition() then give_way(coroutine.running(), { condition = condition }) end
+--- Close a transfer, canceling what of it still runs.
+function wait.close(transfer)
+  for _, name in ipairs { "openresty", "cqueues", "luv" } do
+    local driver = package.loaded["nymbl.wait." .. name]
+    if driver then driver.release(transfer) end
+  end
+  transfer:close()
+  wait.leave()
+end
+
+--- A call has ended. In nginx's init no worker may inherit a connection.
+function wait.leave()
+  local ngx = package.loaded.ngx
+  if type(ngx) == "table" and ngx.get_phase and ngx.get_phase() == "init" then core.shut() end
+end
+
+--- Run a function that makes a group.
+function wait.run(body)
+  return (choose() or block).run(body)
+end
+
+--- Threads of the loop at hand, whose waits are shared: `spawn(body)` starts one,
+-- `wait()` waits until one more has ended, `running` counts them.
+function wait.group()
+  return (choose() or block).group()
 end
 
 --- Seconds on a clock that never goes back.
 function wait.now()
-  return wait.driver.now()
-end
-
-local READY = { deadline = -math.huge }
-
--- Resume the threads of a list that are due; gives whether any was.
-local function threads_run(list)
-  local now, ran = wait.now(), false
-  local i = 1
-  while i <= #list do
-    local thread = list[i]
-    local request = threads[thread]
-    if is_due(request, now) then
-      ran = true
-      threads[thread] = READY
-      local ok, err = coroutine.resume(thread)
-      if coroutine.status(thread) == "dead" then
-        threads[thread] = nil
-        table.remove(list, i)
-        if not ok then error(err, 0) end
-        i = i - 1
-      end
-    end
-    i = i + 1
-  end
-  return ran
-end
-
--- The earliest time at which a thread of a list wants to go on.
-local function earliest(list)
-  local first
-  for _, thread in ipairs(list) do
-    local deadline = threads[thread].deadline
-    if deadline and (not first or deadline < first) then first = deadline end
-  end
-  return first
-end
-
--- Every thread that waits, whoever runs it: the outermost loop runs them all, so
--- that nested calls are no loops of their own.
-local all = {}
-
---- Run a function in several threads until all have returned.
-function wait.together(work, count)
-  local mine = {}
-  for i = 1, count do
-    local thread = coroutine.create(work)
-    mine[i], threads[thread] = thread, READY
-    all[#all + 1] = thread
-  end
-  local function finished()
-    for _, thread in ipairs(mine) do
-      if threads[thread] then return false end
-    end
-    return true
-  end
-  local outer = coroutine.running()
-  if outer and threads[outer] then
-    give_way(outer, { condition = finished })
-    return
-  end
-  local ok, err = pcall(function()
-    while #all > 0 do
-      if not threads_run(all) then wait.driver.wait(nil, earliest(all), true) end
-    end
-  end)
-  if not ok then -- interrupted: what still waits must not go on with the next call
-    for i = #all, 1, -1 do
-      threads[all[i]], all[i] = nil, nil
-    end
-    error(err, 0)
-  end
+  return block.pump.now()
 end
 
 --- The month of a quota, as in "2026-02" (UTC: the limits page, "Monthly quota").
 function wait.month()
-  return os.date("!%Y-%m", wait.driver.wall())
+  return os.date("!%Y-%m", block.pump.wall())
 end
 
 --- Seconds until the next one begins.
 function wait.month_left()
-  local today = os.date("!*t", wait.driver.wall())
+  local today = os.date("!*t", block.pump.wall())
   local days = { 31, today.year % 4 == 0 and (today.year % 100 ~= 0 or today.year % 400 == 0) and 29 or 28,
                  31, 30, 31, 30, 31, 31, 30, 31, 30, 31 }
   return (days[today.month] - today.day) * 86400 + (24 - today.hour) * 3600 - today.min * 60 - today.sec
