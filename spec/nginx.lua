@@ -1,0 +1,148 @@
+-- SPDX-License-Identifier: MIT
+-- A real nginx for specs: in a folder of its own, on a socket in it, and gone with
+-- the process that has started it.
+local helper = require "helper"
+
+local nginx = {}
+nginx.__index = nginx
+
+local MODULES = "/usr/lib/nginx/modules"
+
+local function quote(text)
+  return "'" .. text:gsub("'", "'\\''") .. "'"
+end
+
+-- For every handler: a client of the sandbox. `client(given)` has helper.options'
+-- defaults but the store.
+local PRELUDE = [[
+  local nymbl = require "nymbl"
+  function client(given)
+    local options = {
+      base_url = os.getenv "NYMBL_BASE_URL", api_key = os.getenv "NYMBL_API_KEY", ca_file = os.getenv "NYMBL_CA_FILE",
+      timeout = 60, rate = false, monthly_quota = false, max_attempts = 1,
+      credentials = { token_url = os.getenv "NYMBL_TOKEN_URL", client_id = os.getenv "NYMBL_CLIENT_ID",
+                      client_secret = os.getenv "NYMBL_CLIENT_SECRET", scope = os.getenv "NYMBL_SCOPE" },
+    }
+    for name, value in pairs(given or {}) do options[name] = value end
+    return assert(nymbl.client(options))
+  end
+]]
+
+local CONFIGURATION = [[
+load_module %s/ndk_http_module.so;
+load_module %s/ngx_http_lua_module.so;
+%s
+daemon off;
+worker_processes %d;
+pid %s/nginx.pid;
+error_log %s/error.log info;
+%s
+%s
+events { worker_connections 4096; }
+http {
+  access_log off;
+  client_body_temp_path %s/body;
+  proxy_temp_path %s/proxy;
+  fastcgi_temp_path %s/fastcgi;
+  uwsgi_temp_path %s/uwsgi;
+  scgi_temp_path %s/scgi;
+  client_max_body_size 64m;
+  lua_package_path "%s;;";
+  lua_package_cpath "%s;;";
+  init_by_lua_block { %s
+    %s }
+  %s
+  server {
+    listen unix:%s/http.sock;
+    %s
+    %s
+  }
+}
+]]
+
+local NAMES = { "BASE_URL", "API_KEY", "CA_FILE", "TOKEN_URL", "CLIENT_ID", "CLIENT_SECRET", "SCOPE" }
+
+local function is_root()
+  return helper.output("id -u") == "0"
+end
+
+--- Start one. All options are text for its configuration file:
+--
+-- @tparam table options `workers` (1), `init` (Lua of init_by_lua, behind the
+--   definition of `client(options)`), `main`, `http`, `server` (directives), `locations`
+--   (Lua of content handlers by path)
+function nginx.start(options)
+  local folder = helper.temporary(".nginx")
+  assert(os.execute("mkdir " .. quote(folder)))
+  local sandbox = helper.sandbox()
+  local exports, env = {}, {}
+  for _, name in ipairs(NAMES) do
+    exports[#exports + 1] = ("export NYMBL_%s=%s;"):format(name, quote(sandbox[name:lower()]))
+    env[#env + 1] = ("env NYMBL_%s;"):format(name)
+  end
+  local locations = {}
+  for path, code in pairs(options.locations or {}) do
+    locations[#locations + 1] = ("location = %s { content_by_lua_block { %s } }"):format(path, code)
+  end
+  -- the sandbox's certificate lies in a folder that only its user can read
+  local user = is_root() and "user root;" or ""
+  helper.write_file(folder .. "/nginx.conf", CONFIGURATION:format(
+    MODULES, MODULES, user, options.workers or 1, folder, folder, table.concat(env, "\n"), options.main or "",
+    folder, folder, folder, folder, folder,
+    helper.path("lua/?.lua"), helper.path("build-jit/?.so"), PRELUDE, options.init or "", options.http or "",
+    folder, options.server or "", table.concat(locations, "\n")))
+  local self = setmetatable({ folder = folder }, nginx)
+  -- ends with the pipe: it cannot outlive this process
+  self.pipe = assert(io.popen(("%s nginx -p %s -c %s/nginx.conf >%s/out 2>&1 & child=$!; read -r _; "
+    .. "kill -TERM $child 2>/dev/null; wait $child"):format(table.concat(exports, " "), quote(folder), quote(folder),
+    quote(folder)), "w"))
+  for _ = 1, 200 do
+    if os.execute("test -S " .. folder .. "/http.sock && test -s " .. folder .. "/nginx.pid") == true
+      or os.execute("test -S " .. folder .. "/http.sock && test -s " .. folder .. "/nginx.pid") == 0 then
+      return self
+    end
+    os.execute("sleep 0.05")
+  end
+  error("nginx did not start: " .. helper.read_file(folder .. "/out") .. self:log())
+end
+
+--- The error log.
+function nginx:log()
+  return helper.read_file(self.folder .. "/error.log")
+end
+
+--- Run curl on a path; gives what it prints.
+function nginx:get(path, arguments)
+  return helper.output(self:command(path, arguments))
+end
+
+--- The curl command for a path.
+function nginx:command(path, arguments)
+  return ("curl -sS --max-time 60 --unix-socket %s/http.sock %s 'http://localhost%s' 2>&1"):format(
+    self.folder, arguments or "", path)
+end
+
+function nginx:master()
+  return tonumber(helper.read_file(self.folder .. "/nginx.pid"):match("%d+"))
+end
+
+--- Process ids of the workers.
+function nginx:workers()
+  local pids = {}
+  for pid in helper.output("pgrep -P " .. self:master()):gmatch("%d+") do pids[#pids + 1] = tonumber(pid) end
+  return pids
+end
+
+--- Signal the master: "HUP", "QUIT", "TERM".
+function nginx:signal(name)
+  os.execute(("kill -%s %d"):format(name, self:master()))
+end
+
+--- End it and wait until it is gone.
+function nginx:stop()
+  if not self.pipe then return end
+  self.pipe:close() -- waits
+  self.pipe = nil
+end
+
+return nginx
