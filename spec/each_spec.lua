@@ -46,6 +46,16 @@ describe("nymbl.each()", function()
     assert.equal(3, most)
   end)
 
+  it("passes no item over that is false", function()
+    local seen = {}
+    local count = nymbl.each({ false, 1, false, false, 2 }, { concurrency = 1 }, function(item)
+      seen[#seen + 1] = item
+      return true
+    end)
+    assert.equal(5, count)
+    assert.same({ false, 1, false, false, 2 }, seen)
+  end)
+
   it("tells what failed: what was raised, or returned second", function()
     local count, failed = nymbl.each({ "raises", "returns", "forgets", "works" }, { concurrency = 1 }, function(item)
       if item == "raises" then error({ "mine" }) end
