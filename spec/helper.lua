@@ -184,6 +184,7 @@ function helper.options(given)
   }
   for name, value in pairs(given or {}) do options[name] = value end
   if given and given.token then options.credentials = nil end
+  if options.timeout == false then options.timeout = nil end
   return options
 end
 
@@ -207,6 +208,29 @@ function helper.header(entry, name)
     if pair[1]:lower() == name:lower() then found, count = pair[2], count + 1 end
   end
   return found, count
+end
+
+--- A clock that is ours from now on: sleeping moves it, waiting for the network does
+-- not. `offset`: by how much it was moved; `slept`: each sleep; `restore()`.
+function helper.clock()
+  local core = require "nymbl.core"
+  local block = require "nymbl.wait.block"
+  local real = block.pump
+  local clock = { real = real, offset = 0, slept = {}, wall_time = 1770000000 } -- in February 2026
+  function clock.now() return core.now() + clock.offset end
+  function clock.wall() return math.floor(clock.wall_time + clock.offset) end
+  function clock.restore() block.pump = real end
+  function clock.wait(transfer, deadline, once)
+    if transfer then return real.wait(transfer, deadline and deadline - clock.offset) end
+    -- of several threads one may wait for the network: a little while for its news
+    if once and (core.pump(0.003) or not deadline) then return true end
+    local seconds = math.max(0, deadline - clock.now())
+    clock.slept[#clock.slept + 1] = seconds
+    clock.offset = clock.offset + seconds
+    return false
+  end
+  block.pump = clock
+  return clock
 end
 
 --- Whether the garbage is gone and no object of the core with it.

@@ -2,39 +2,24 @@
 -- Within the service's limits, and never twice. Time is ours here: sleeping moves
 -- the clock, waiting for the network does not.
 local helper = require "helper"
-local core = require "nymbl.core"
 local store = require "nymbl.store"
 local block = require "nymbl.wait.block"
-
--- A clock that sleeps in no time.
-local function clock_new()
-  local real = block.pump
-  local clock = { offset = 0, slept = {}, wall_time = 1770000000 } -- in February 2026
-  function clock.now() return core.now() + clock.offset end
-  function clock.wall() return math.floor(clock.wall_time + clock.offset) end
-  function clock.wait(transfer, deadline, once)
-    if transfer or once then return real.wait(transfer, deadline and deadline - clock.offset, once) end
-    local seconds = math.max(0, deadline - clock.now())
-    clock.slept[#clock.slept + 1] = seconds
-    clock.offset = clock.offset + seconds
-    return false
-  end
-  return clock, real
-end
+local wait = require "nymbl.wait"
 
 describe("policy", function()
+  local nymbl = require "nymbl"
   local clock, real, client, patient
 
   before_each(function()
     helper.reset()
-    clock, real = clock_new()
-    block.pump = clock
+    clock = helper.clock()
+    real = clock.real
   end)
 
   after_each(function()
     if client then client:close() end
     client, patient = nil, nil
-    block.pump = real
+    clock.restore()
     assert.equal(0, helper.live_objects())
   end)
 
@@ -96,11 +81,76 @@ describe("policy", function()
       other:close()
     end)
 
+    -- When each request went out, by bucket, told by the events of all clients.
+    local function recorder()
+      local sent = { read = {}, download = {} }
+      return sent, function(event)
+        local times = sent[event.operation == "download" and "download" or "read"]
+        if event.operation ~= "token" then times[#times + 1] = clock.now() - event.seconds end
+      end
+    end
+
+    local function all_keep_to(sent)
+      table.sort(sent.read)
+      table.sort(sent.download)
+      keeps_to(sent.read, 2, 4.2)
+      keeps_to(sent.download, 1, 2.2)
+    end
+
+    it("is one for eight coroutines and two clients with one key, whatever they call", function()
+      helper.admin("POST", "documents", { patient = "p", id = "a", content = "%PDF-1.4" })
+      local shared = store.memory()
+      local sent, on_event = recorder()
+      begin { rate = {}, store = shared, on_event = on_event, timeout = false }
+      local second = helper.client { rate = {}, store = shared, on_event = on_event, timeout = false }
+      local items = {}
+      for i = 1, 48 do items[i] = i end
+      local count = nymbl.each(items, nil, function(i)
+        local of = (i % 2 == 0 and client or second):patient("p")
+        if i % 3 == 0 then return of:document("a"):download(function() return 1 end) end
+        if i % 3 == 1 then return of:get("a") end
+        return of:upload({ data = "%PDF-1.4" }, { file_name = i .. ".pdf" })
+      end)
+      second:close()
+      assert.equal(48, count)
+      assert.equal(32, #sent.read)
+      assert.equal(16, #sent.download)
+      all_keep_to(sent)
+      assert.is_true(clock.offset > 13.5 and clock.offset < 16, clock.offset) -- and no slower than it may be
+    end)
+
+    it("is kept after a 429, by all who waited for its end", function()
+      local sent, on_event = recorder()
+      begin { rate = {}, max_attempts = 2, on_event = on_event, timeout = false }
+      helper.faults { operation = "list", skip = 6,
+                      action = { status = 429, body_kind = "gateway", headers = { { "Retry-After", "20" } } } }
+      local items = {}
+      for i = 1, 24 do items[i] = i end
+      assert.equal(24, (nymbl.each(items, { concurrency = 12 }, function() return patient:page() end)))
+      assert.equal(25, #sent.read)
+      all_keep_to(sent)
+      assert.is_true(clock.offset > 24, clock.offset) -- 20 of pause, and from then on in turn
+    end)
+
+    it("is kept where a token has to be had first, after the wait", function()
+      local sent, on_event = recorder()
+      local asked, good = 0, helper.token()
+      begin { rate = {}, max_attempts = 2, on_event = on_event, timeout = false, token = function()
+        asked = asked + 1
+        wait.wait(nil, wait.now() + 2)
+        return good, 10
+      end }
+      local items = {}
+      for i = 1, 30 do items[i] = i end
+      assert.equal(30, (nymbl.each(items, { concurrency = 12 }, function() return patient:page() end)))
+      assert.is_true(asked > 1)
+      all_keep_to(sent)
+    end)
+
     it("goes out within the service's own limits without one 429", function()
       helper.admin("POST", "settings", { limits = true })
       block.pump = real -- in real time
       begin { rate = {} }
-      local nymbl = require "nymbl"
       local count = nymbl.each({ 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12 }, nil, function() return patient:page() end)
       assert.equal(12, count)
       for _, entry in ipairs(helper.journal()) do assert.equal(200, entry.status) end
@@ -115,6 +165,107 @@ describe("policy", function()
       assert.equal("pace", err.reason)
       assert.equal(0, err.attempts)
       assert.is_true(err.retry_after > 9)
+    end)
+
+    it("takes no place for what is never sent", function()
+      begin { rate = { read = { 0.01, 2 } }, monthly_quota = 100 }
+      for _ = 1, 3 do
+        assert.error(function()
+          patient:upload(function() error("mine") end, { file_name = "a.pdf" })
+        end)
+        assert.is_nil((patient:upload(function() return nil, "mine" end, { file_name = "a.pdf" })))
+        assert.is_nil((patient:upload({ data = "no PDF" }, { file_name = "a" })))
+      end
+      local sent = 0
+      client:close()
+      begin { rate = { read = { 0.01, 2 } }, monthly_quota = 100, token = function()
+        sent = sent + 1
+        if sent < 4 then error("mine") end
+        return helper.token()
+      end }
+      for _ = 1, 3 do assert.error(function() patient:page() end) end
+      assert.equal(0, clock.offset)
+      assert.equal(0, client:usage().requests)
+    end)
+  end)
+
+  describe("a call that waits", function()
+    it("for its turn, or to be repeated, ends when progress says so", function()
+      local options = { rate = { read = { 0.01, 1 }, download = { 0.01, 1 } }, max_attempts = 3, timeout = false }
+      local told = {}
+      local function progress(done, total)
+        told[#told + 1] = { done, total }
+        return #told < 3
+      end
+      local calls = {
+        function() return patient:upload({ data = "%PDF-1.4" }, { file_name = "a.pdf", progress = progress }) end,
+        function() return patient:document("a"):download(helper.temporary(), { progress = progress }) end,
+        function() return patient:document("a"):open { progress = progress } end,
+      }
+      for i, call in ipairs(calls) do
+        begin(options)
+        patient:page()
+        patient:document("a"):open()
+        helper.admin("DELETE", "journal")
+        told = {}
+        local before = clock.offset
+        local result, err = call()
+        assert.is_nil(result)
+        assert.equal("canceled", err.kind)
+        assert.equal("progress", err.reason)
+        assert.equal(0, err.attempts)
+        assert.is_nil(err.outcome_unknown)
+        assert.same(i == 1 and { 0, 8 } or { 0 }, told[3])
+        assert.is_true(clock.offset - before < 4)
+        assert.equal(0, #helper.journal())
+        client:close()
+        options.store = nil
+
+        begin { max_attempts = 3, timeout = false }
+        told = {}
+        patient:count()
+        helper.faults { operation = i == 1 and "upload" or "download", times = -1,
+                        action = { status = 429, headers = { { "Retry-After", "100" } } } }
+        helper.admin("DELETE", "journal")
+        before = clock.offset
+        result, err = call()
+        assert.is_nil(result)
+        assert.equal("canceled", err.kind)
+        assert.equal(1, err.attempts)
+        assert.is_true(clock.offset - before < 5)
+        assert.equal(1, #helper.journal())
+        client:close()
+      end
+    end)
+
+    it("for its turn ends when the client is closed", function()
+      begin { rate = { read = { 0.01, 1 } }, timeout = false }
+      patient:page()
+      local before, errs = clock.offset, {}
+      nymbl.each({ 1, 2 }, nil, function(i)
+        if i == 2 then
+          wait.wait(nil, wait.now() + 5)
+          return client:close()
+        end
+        local page, err = patient:page()
+        errs[1] = err
+        return page
+      end)
+      assert.equal("canceled", errs[1].kind)
+      assert.equal("closed", errs[1].reason)
+      assert.is_true(clock.offset - before < 7)
+    end)
+
+    it("past its deadline gives at once what was last known", function()
+      begin { max_attempts = 5, timeout = 20, rate = { read = { 0.02, 1 } } }
+      helper.faults { operation = "list", times = -1, action = { status = 503, body_kind = "empty" } }
+      local page, err = patient:page()
+      assert.is_nil(page)
+      assert.equal("server", err.kind)
+      assert.equal(503, err.status)
+      assert.equal(1, err.attempts)
+      assert.is_true(err.retry_after > 40)
+      assert.is_true(clock.offset < 1)
     end)
   end)
 
@@ -190,6 +341,32 @@ describe("policy", function()
       assert(patient:page())
       assert.is_true(clock.offset - before > 29)
       second:close()
+    end)
+
+    it("is obeyed in both forms, and no further than it can be meant", function()
+      local function waited(value)
+        begin { max_attempts = 2, timeout = false }
+        helper.faults { operation = "list", action = { status = 429, headers = { { "Retry-After", value } } } }
+        local before = clock.offset
+        local page, err = patient:page()
+        client:close()
+        return clock.offset - before, page, err
+      end
+      assert.equal(120, math.floor(waited("120") + 0.5))
+      assert.equal(0, (waited("0")))
+      local seconds = waited(os.date("!%a, %d %b %Y %H:%M:%S GMT", os.time() + 60))
+      assert.is_true(seconds > 50 and seconds <= 60)
+      assert.equal(0, (waited("Sun, 06 Nov 1994 08:49:37 GMT")))
+      for _, value in ipairs { "-5", "soon", "", "1e3", "nan", ("9"):rep(400) } do -- as if there were none
+        local page, err
+        seconds, page, err = waited(value)
+        assert.is_true(seconds <= 0.5, value)
+        assert.is_true(page ~= nil or err.retry_after > 120, value)
+      end
+      local far, page, err = waited(os.date("!%a, %d %b %Y %H:%M:%S GMT", os.time() + 86400))
+      assert.equal(0, far)
+      assert.is_nil(page)
+      assert.is_true(err.retry_after > 86300)
     end)
 
     it("hands a long Retry-After to the caller", function()
@@ -277,6 +454,16 @@ describe("policy", function()
       assert.equal(0, err.attempts)
       assert.is_nil(err.outcome_unknown)
       assert.equal(2, #clock.slept)
+    end)
+
+    it("wait longer each time, though nothing was sent", function()
+      begin { max_attempts = 8, base_url = "https://localhost:1", timeout = false }
+      local longest = 0
+      for _ = 1, 4 do
+        assert.is_nil((patient:page()))
+        for _, seconds in ipairs(clock.slept) do longest = math.max(longest, seconds) end
+      end
+      assert.is_true(longest > 0.5)
     end)
 
     it("stop at max_attempts", function()

@@ -74,19 +74,29 @@ local PASSING_STATUS = { [500] = true, [502] = true, [503] = true, [504] = true 
 -- Longest Retry-After that is waited for; a longer one is the caller's to obey.
 local LONGEST_RETRY = 120
 
--- Whether the same request may help, and is harmless.
-local function is_repeatable(operation, err, sent)
-  if err.reason == "deadline" then return false end
-  if err.kind == "throttled" then return true end
-  if operation == "upload" then return err.kind == "network" and not sent end
-  return PASSING[err.kind] or PASSING_STATUS[err.status] or false
+-- Whether a failure passes: the same request may go well the next time.
+function call.is_passing(err)
+  return err.reason ~= "deadline" and (PASSING[err.kind] or PASSING_STATUS[err.status] or err.kind == "throttled")
+    and (err.retry_after or 0) <= LONGEST_RETRY
 end
 
--- Seconds before the next attempt: full jitter, or what the service asks for.
-local function backoff(attempt, err)
-  if err.retry_after then return err.retry_after end
-  return math.random() * math.min(30, 0.5 * 2 ^ (attempt - 1))
+-- Whether the same request may help, and is harmless.
+local function is_repeatable(operation, err, sent)
+  if not call.is_passing(err) then return false end
+  return operation ~= "upload" or err.kind == "throttled" or not sent
 end
+
+--- Seconds before the next attempt: full jitter, or what the service asks for.
+function call.backoff(try, err)
+  if err.retry_after then return err.retry_after end
+  return math.random() * math.min(30, 0.5 * 2 ^ (try - 1))
+end
+
+-- A renewal that took longer has made a place late.
+local LATE = 0.05
+
+-- Seconds of a sleep after which the script is asked whether it still wants the call.
+local NAP = 1
 
 -- One attempt of a call: a place, a token, a transfer to its end.
 local attempt = {}
@@ -102,70 +112,118 @@ function attempt:token()
   return bearer, err or self.refused
 end
 
+-- Sleep, as long as the call is wanted. Gives what is known where it is not.
+function attempt:sleep(seconds)
+  local till, asks = wait.now() + seconds, self.steps.asks
+  repeat
+    wait.wait(nil, math.min(till, wait.now() + NAP))
+    if self.env.closed then return { kind = "canceled", reason = "closed" } end
+    if asks and asks() == false then return { kind = "canceled", reason = "progress" } end
+  until wait.now() >= till
+end
+
+-- Take a place and wait for its time. Gives what is known where that fails.
+function attempt:queue()
+  local err
+  self.place, err = pace.reserve(self.env, self.operation)
+  if not self.place then return err end
+  local left = self.place.left
+  if left <= 0 then return nil end
+  local began = wait.now()
+  repeat
+    if self.deadline and wait.now() + left > self.deadline then
+      return { kind = "timeout", reason = "pace", retry_after = left }
+    end
+    err = self:sleep(left)
+    if err then return err end
+    left = pace.postpone(self.place)
+  until left <= 0
+  self.waited = self.waited + wait.now() - began
+end
+
+-- Give the place back, where there is one.
+function attempt:leave()
+  if self.place then pace.refund(self.place) end
+  self.place = nil
+end
+
 -- Gives a transfer that has begun, or nil and what is known of the failure.
-function attempt:begin()
-  local env, steps = self.env, self.steps
-  -- renewed before the place is waited for, and after, if the wait was long
+function attempt:enter()
+  -- renewed before the place is waited for, and after, if there was a wait
   local bearer, err = self:token()
   if not bearer then return nil, err end
-  self.place, self.waited = pace.reserve(env, self.operation, self.deadline)
-  if not self.place then return nil, self.waited end
-  bearer, err = self:token()
-  local transfer
-  if bearer then transfer, err = steps.start(bearer, self.deadline) end
-  if not transfer then
-    pace.refund(env, self.operation, self.place)
-    return nil, err
+  err = self:queue()
+  if err then return nil, err end
+  if self.waited > 0 then
+    local began = wait.now()
+    bearer, err = self:token()
+    if not bearer then return nil, err end
+    if wait.now() - began > LATE then -- or all who waited for it would go out at once
+      self:leave()
+      err = self:queue()
+      if err then return nil, err end
+    end
   end
   self.bearer = bearer
-  return transfer
+  return self.steps.start(bearer, self.deadline)
+end
+
+-- The same, and nothing is left behind where it fails.
+function attempt:begin()
+  self.waited = 0
+  local ran, transfer, err = pcall(self.enter, self)
+  if ran and transfer then return transfer end
+  self:leave()
+  if not ran then error(transfer, 0) end
+  return nil, err
+end
+
+-- Tell the script of a request.
+function attempt:tell(transfer, err, seconds)
+  local _, bytes_sent, bytes_received = transfer:counts()
+  local status = transfer:head()
+  return pcall(self.env.on_event, {
+    operation = self.operation, status = err and err.status or status or nil, kind = err and err.kind,
+    attempt = self.attempts, waited = self.waited + self.pause, seconds = seconds,
+    bytes_sent = bytes_sent, bytes_received = bytes_received,
+  })
 end
 
 -- Drive it to its end. Gives what it gave, or nil and an error.
 function attempt:run(transfer)
-  local began = wait.now()
+  local env, began = self.env, wait.now()
   local ran, ok, a, b = pcall(self.steps.drive, transfer, self.deadline)
-  if not ran then
-    wait.close(transfer)
-    error(ok, 0)
-  end
-  local sent, bytes_sent, bytes_received = transfer:counts()
-  local status = transfer:head()
-  self.sent = sent
-  if sent then self.attempts = self.attempts + 1 end
+  self.sent = transfer:counts()
+  self.tries = self.tries + 1
+  if self.sent then self.attempts = self.attempts + 1 end
   local err
-  if not ok then
+  if not ran then
+    err = { kind = "canceled" }
+  elseif not ok then
     self.foreign = errors.is(a)
     err = failure(a, self.attempts, transfer)
+    self.seconds = call.backoff(self.tries, err)
   end
-  if err or not self.steps.keep then wait.close(transfer) end
-  if self.env.on_event then
-    local told, problem = pcall(self.env.on_event, {
-      operation = self.operation, status = err and err.status or status, kind = err and err.kind,
-      attempt = self.attempts, waited = self.waited + self.pause, seconds = wait.now() - began,
-      bytes_sent = bytes_sent, bytes_received = bytes_received,
-    })
-    if not told then
-      wait.close(transfer)
-      error(problem, 0)
-    end
+  if not self.sent then
+    self:leave()
+  elseif not self.foreign then
+    pace.answered(self.place, err, self.seconds)
   end
+  local told, problem = true, nil
+  if env.on_event then told, problem = self:tell(transfer, err, wait.now() - began) end
+  if err or not told or not self.steps.keep then wait.close(transfer) end
+  if not ran then error(ok, 0) end
+  if not told then error(problem, 0) end
   if err then return nil, err end
   return true, a, b
 end
 
--- After a failure: whether there is to be another attempt. Waits for its time.
+-- After a failure: whether there is to be another attempt. Waits for its time; with
+-- false comes what is known where that was broken off.
 function attempt:goes_on(err)
   self.unknown = self.unknown or (not self.foreign and err.outcome_unknown)
-  local seconds = backoff(self.attempts, err)
-  if self.sent then
-    if not self.foreign then pace.answered(self.env, err, seconds) end
-  else
-    pace.refund(self.env, self.operation, self.place)
-  end
-  self.tries = self.tries + 1
   if self.foreign or self.tries >= self.env.max_attempts then return false end
-  local steps = self.steps
+  local steps, seconds = self.steps, self.seconds
   if err.status == 401 then
     if self.stale or (steps.replay and not steps.replay()) then return false end
     self.stale, self.refused, self.pause = self.bearer, err, 0
@@ -175,14 +233,24 @@ function attempt:goes_on(err)
     self.repeated, self.pause = true, 0
     return true
   end
-  if not is_repeatable(self.operation, err, self.sent) or seconds > LONGEST_RETRY
+  if not is_repeatable(self.operation, err, self.sent)
     or (self.deadline and wait.now() + seconds >= self.deadline)
     or (steps.replay and not steps.replay()) then
     return false
   end
   self.pause = seconds
-  wait.wait(nil, wait.now() + seconds)
-  return true
+  local canceled = self:sleep(seconds)
+  return not canceled, canceled
+end
+
+-- What a call ends with that could not begin another attempt: where it is only that
+-- its time would not have sufficed, the failure before tells more.
+function attempt:given_up(err, before)
+  if before and err.kind == "timeout" and (err.reason == "pace" or err.reason == "token") then
+    before.retry_after = before.retry_after or err.retry_after
+    return before
+  end
+  return failure(err, self.attempts)
 end
 
 --- Perform a call.
@@ -198,7 +266,8 @@ end
 -- @tparam table steps `start` and `drive`; `keep`: a transfer that went well is
 --   left open; `need`: seconds the token must still live; `replay`: a function
 --   that makes a further request possible, or says that none is; `again`: whether
---   an error is one that a second request, from the start, may mend
+--   an error is one that a second request, from the start, may mend; `asks`: a
+--   function that is called during waits, and ends the call with false
 -- @return true, the two results of `drive` and how many requests went out; or nil
 --   and an error
 function call.perform(env, operation, options, steps)
@@ -209,26 +278,23 @@ function call.perform(env, operation, options, steps)
   }, attempt)
   local entered, place = wait.enter()
   if not entered then return nil, failure(place, 0) end
-  while true do
-    local transfer, err = self:begin()
+  local err
+  repeat
+    local transfer, refused = self:begin()
     if not transfer then
-      err = failure(err, self.attempts)
-      if self.unknown then err.outcome_unknown = true end
-      return nil, err
+      err = self:given_up(refused, err)
+      break
     end
     local ok, a, b = self:run(transfer)
-    if ok then
-      pace.answered(env)
-      return true, a, b, self.attempts
-    end
+    if ok then return true, a, b, self.attempts end
     err = a
     -- gone by an attempt whose reply was lost
     if operation == "delete" and err.status == 404 and self.unknown then return true, nil, nil, self.attempts end
-    if not self:goes_on(err) then
-      if self.unknown then err.outcome_unknown = true end
-      return nil, err
-    end
-  end
+    local goes_on, canceled = self:goes_on(err)
+    if canceled then err = failure(canceled, self.attempts) end
+  until not goes_on
+  if self.unknown then err.outcome_unknown = true end
+  return nil, err
 end
 
 --- A `drive` for calls whose reply is JSON.

@@ -158,6 +158,11 @@ local function part_was_refused(err)
   return err.status == 416 or err.reason == "range"
 end
 
+-- Asked while the call waits for its turn: nothing of the next attempt is done yet.
+local function asks(options)
+  return options.progress and function() return options.progress(0) end
+end
+
 local DOWNLOAD_OPTIONS = {
   timeout = check.seconds,
   progress = check["function"],
@@ -196,6 +201,7 @@ function methods.download(self, destination, options)
     drive = to.drive(options.progress),
     again = options.resume and part_was_refused or nil,
     replay = to.replay,
+    asks = asks(options),
   })
   if not ok then
     if to.failed then to.failed(bytes) end
@@ -228,6 +234,7 @@ function methods.open(self, options)
         known_type(state), known_size(state, options))
     end,
     drive = stream.begin,
+    asks = asks(options),
     keep = true,
   })
   if not ok then return nil, transfer end

@@ -22,54 +22,91 @@ local function turn(account, month)
   end
 end
 
+local TIMES = { "read", "download", "resume", "probe" }
+
+-- Where the clock was put back, so is all that was timed by it: a wait stays as long
+-- as it was.
+local function keep_up(account, now)
+  if account.seen and now < account.seen then
+    for _, name in ipairs(TIMES) do
+      account[name] = account[name] and account[name] - (account.seen - now)
+    end
+  end
+  account.seen = now
+end
+
+-- When a pause ends, or now.
+local function resume(account, now)
+  if not account.resume or account.resume <= now then return now end
+  if account.resume > now + LONGEST_PAUSE then account.resume = now + LONGEST_PAUSE end
+  return account.resume
+end
+
 -- When the next request of a bucket may go out: a token bucket kept as the time at
--- which it would be empty (the generic cell rate algorithm, ITU-T I.371).
+-- which it would be empty (the generic cell rate algorithm, ITU-T I.371). It begins
+-- anew with the end of a pause, or all who waited would go out at once.
 local function place(account, now, bucket, rate, burst)
-  local interval = 1 / rate
+  local interval, from = 1 / rate, resume(account, now)
   local empty = account[bucket]
-  if not empty or empty < now then empty = now end
-  if empty > now + LONGEST_QUEUE then empty = now + LONGEST_QUEUE end
+  if not empty or empty < from then empty = from end
+  local longest = from + burst * interval + LONGEST_QUEUE
+  if empty > longest then empty = longest end
   account[bucket] = empty + interval
-  local at = empty - (burst - 1) * interval
-  if at < now then at = now end
-  local pause = limits.pause(account, now)
-  return at < now + pause and now + pause or at
+  return math.max(from, empty - (burst - 1) * interval), account[bucket]
 end
 
 --- Take a place for a request.
 -- @treturn[1] number when it may go out, by the store's time
+-- @treturn[1] ?number its mark, for `refund`
+-- @treturn[1] ?boolean whether it goes to ask if the quota is still spent
 -- @treturn[2] nil the quota is spent
 -- @treturn[2] ?number seconds until it is worth asking again; nil: next month
 function limits.reserve(account, now, month, bucket, rate, burst, quota)
   turn(account, month)
+  keep_up(account, now)
+  local asks
   if account.probe then
     if account.probe > now + PROBE then account.probe = now + PROBE end
     if now < account.probe then return nil, account.probe - now end
-    account.probe = now + PROBE -- this one goes and asks
+    account.probe, asks = now + PROBE, true
   elseif quota and account.requests >= quota then
     return nil
   end
   account.requests = account.requests + 1
-  if not rate then return now end
+  if not rate then return now, nil, asks end
+  local at, mark = place(account, now, bucket, rate, burst)
+  return at, mark, asks
+end
+
+--- Another place for a request whose time has come within a pause that has begun
+-- since.
+-- @treturn[1] number when it may go out
+-- @treturn[1] number its mark
+-- @treturn[2] nil it may go out now
+function limits.postpone(account, now, at, bucket, rate, burst)
+  local from = resume(account, now)
+  if from <= now or from <= at then return nil end
   return place(account, now, bucket, rate, burst)
 end
 
 --- Give a place back: nothing was put on the wire. Only the last one can be: in an
 -- earlier one's stead two would go out at once later.
-function limits.refund(account, month, bucket, rate, burst, at)
+function limits.refund(account, month, bucket, rate, mark)
   turn(account, month)
   account.requests = math.max(0, account.requests - 1)
-  if rate and account[bucket] and math.abs(account[bucket] - burst / rate - at) < 1e-6 then
+  if rate and account[bucket] and math.abs(account[bucket] - mark) < 1e-6 then
     account[bucket] = account[bucket] - 1 / rate
   end
 end
 
---- A 429: it is not billed, and all who share the account pause.
-function limits.throttled(account, now, month, seconds)
+--- A 429: it is not billed, and all who share the account pause. The service's
+-- bucket is empty, whatever was thought of it here.
+function limits.throttled(account, now, month, seconds, bucket, rate, burst)
   turn(account, month)
   account.requests = math.max(0, account.requests - 1)
   account.throttled = account.throttled + 1
   account.resume = math.max(account.resume or 0, now + math.min(seconds, LONGEST_PAUSE))
+  if rate then account[bucket] = math.max(account[bucket] or 0, now + burst / rate) end
 end
 
 --- A 429 that says the month's quota is spent.
@@ -85,11 +122,9 @@ function limits.answered(account)
   account.probe = nil
 end
 
---- Seconds that a pause still lasts.
-function limits.pause(account, now)
-  if not account.resume or account.resume <= now then return 0 end
-  if account.resume > now + LONGEST_PAUSE then account.resume = now + LONGEST_PAUSE end
-  return account.resume - now
+--- It was asked in vain: the next one may ask.
+function limits.unanswered(account, now)
+  if account.probe and account.probe > now then account.probe = now end
 end
 
 --- The month, and requests and 429s in it.

@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- Keeping within the service's limits: a place for every request, waited for.
+-- Keeping within the service's limits: a place for every request.
 
 local limits = require "nymbl.limits"
 local wait = require "nymbl.wait"
@@ -23,7 +23,6 @@ function pace.new(options)
   return self
 end
 
--- A place that was taken: enough to give it back.
 local function change(env, name, ...)
   return env.store:update(env.account, limits[name], ...)
 end
@@ -34,47 +33,60 @@ local function bucket_of(env, operation)
   return bucket, rate and rate[1], rate and rate[2]
 end
 
---- Wait for a place.
--- @treturn[1] number its time, for `refund`
--- @treturn[1] number seconds that were waited
--- @treturn[2] nil the quota is spent, or the deadline comes first
+--- Take a place. Waits for nothing.
+-- @treturn[1] table the place; `left`: seconds until its time
+-- @treturn[2] nil the quota is spent
 -- @treturn[2] table what is known of it
-function pace.reserve(env, operation, deadline)
+function pace.reserve(env, operation)
   local bucket, rate, burst = bucket_of(env, operation)
-  local at, retry = change(env, "reserve", env.store:now(), wait.month(), bucket, rate, burst, env.pace.quota)
+  local now = env.store:now()
+  local at, mark, asks = change(env, "reserve", now, wait.month(), bucket, rate, burst, env.pace.quota)
   if not at then
-    return nil, { kind = "quota", reason = "monthly_quota", retry_after = retry or wait.month_left() }
+    return nil, { kind = "quota", reason = "monthly_quota", retry_after = mark or wait.month_left() }
   end
-  local began = wait.now()
-  local left = at - env.store:now()
-  while left > 0 do
-    if deadline and wait.now() + left > deadline then
-      pace.refund(env, operation, at)
-      return nil, { kind = "timeout", reason = "pace", retry_after = left }
-    end
-    wait.wait(nil, wait.now() + left)
-    -- a 429 of somebody else's may have come meanwhile
-    left = change(env, "pause", env.store:now())
-  end
-  return at, wait.now() - began
+  return { env = env, operation = operation, at = at, left = at - now, mark = mark, asks = asks }
+end
+
+--- Ask again when the time of a place has come.
+-- @treturn number seconds that are left after all: a 429 of somebody else's has come
+function pace.postpone(place)
+  local env = place.env
+  local now = env.store:now()
+  local at, mark = change(env, "postpone", now, place.at, bucket_of(env, place.operation))
+  if not at then return 0 end
+  place.at, place.mark = at, mark
+  return at - now
 end
 
 --- Give a place back: nothing was put on the wire.
-function pace.refund(env, operation, at)
-  local bucket, rate, burst = bucket_of(env, operation)
-  change(env, "refund", wait.month(), bucket, rate, burst, at)
+function pace.refund(place)
+  local env = place.env
+  local bucket, rate = bucket_of(env, place.operation)
+  change(env, "refund", wait.month(), bucket, rate, place.mark)
+  if place.asks then change(env, "unanswered", env.store:now()) end
+end
+
+-- Whether an error was the service's own reply, for which it had quota left; a
+-- gateway's 401 or 403 comes before that is looked at.
+local function is_answer(err)
+  return err.status and err.status < 500 and err.status ~= 401 and err.status ~= 403
 end
 
 --- Take in what the service answered.
+-- @tparam table place the request's
 -- @tparam ?table err the error, or nil
 -- @tparam number seconds how long to pause where it is a 429 for the rate
-function pace.answered(env, err, seconds)
-  if not err then
-    change(env, "answered")
-  elseif err.kind == "throttled" then
-    change(env, "throttled", env.store:now(), wait.month(), seconds)
-  elseif err.kind == "quota" then
+function pace.answered(place, err, seconds)
+  local env = place.env
+  if err and err.kind == "quota" then
     change(env, "spent", env.store:now(), wait.month())
+    return
+  elseif err and err.kind == "throttled" then
+    change(env, "throttled", env.store:now(), wait.month(), seconds, bucket_of(env, place.operation))
+  end
+  if place.asks then
+    local answered = not err or (err.kind ~= "throttled" and is_answer(err))
+    change(env, answered and "answered" or "unanswered", env.store:now())
   end
 end
 

@@ -149,6 +149,7 @@ local function send(env, patient_id, from, name, content_type, options)
     -- a source that cannot be read twice must not meet a token about to die
     need = not from.replays and 120 or nil,
     replay = from.replay,
+    asks = options.progress and function() return options.progress(0, from.body:size()) end,
   })
   if ok then return created end
   if before and created.outcome_unknown then
