@@ -533,6 +533,16 @@ describe("policy", function()
       assert.equal(2, #helper.stored("p"))
     end)
 
+    it("keeps to the timeout of the call in all", function()
+      begin { timeout = 5 }
+      helper.faults { operation = "upload", action = { after = "reset" } }
+      local began = clock.now()
+      local _, err = patient:upload({ data = "%PDF-1.4 new" }, { file_name = "new.pdf", reconcile = true })
+      assert.is_true(err.outcome_unknown)
+      assert.is_true(clock.now() - began < 5)
+      assert.equal(3, #helper.journal("list")) -- before it, at once and after 2 seconds
+    end)
+
     it("leaves the outcome unknown where there is none, or more than one", function()
       begin {}
       helper.faults { operation = "upload", action = { after = "reset" } }

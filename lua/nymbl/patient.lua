@@ -80,12 +80,20 @@ end
 -- before each: a list may lag behind.
 local RECONCILE_WAITS = { 0, 2, 5 }
 
+-- Seconds until a deadline, for what is only a part of the call; nil: no deadline.
+local function left(deadline)
+  return deadline and math.max(0, deadline - wait.now())
+end
+
 -- The patient's documents by id, or nil and an error.
-local function snapshot(env, patient_id, options)
+local function snapshot(env, patient_id, deadline)
+  local query = listing.query({}, "upload")
   local found = {}
   local ok, err = pcall(function()
-    for item in listing.documents(env, patient_id, listing.query({ timeout = options.timeout }, "upload")) do
+    query.options = { timeout = left(deadline) }
+    for item in listing.documents(env, patient_id, query) do
       found[item.id] = item
+      query.options.timeout = left(deadline) -- one for all pages
     end
   end)
   if ok then return found end
@@ -106,20 +114,37 @@ local function newcomer(before, now, name, size)
   return found
 end
 
-local function reconcile(env, patient_id, options, before, name, size)
+local function reconcile(env, patient_id, deadline, before, name, size)
   for _, seconds in ipairs(RECONCILE_WAITS) do
+    if deadline and wait.now() + seconds >= deadline then return nil end
     if seconds > 0 then wait.wait(nil, wait.now() + seconds) end
-    local now = snapshot(env, patient_id, options)
+    local now = snapshot(env, patient_id, deadline)
     local found = now and newcomer(before, now, name, size)
     if found then return found end
   end
 end
 
+-- Bytes a second of a slow line (1 Mbit/s), on which a token must not die before the
+-- upload has arrived: who looks at it only then would answer 401.
+local SLOW_LINE = 125000
+
+-- Seconds that a source which cannot be read twice asks for: a 401 is its end.
+local ONLY_ONCE = 120
+
+-- Seconds that the token must still live. More than half its life is never asked for
+-- (token.lua), so 150 with the service's 300 seconds.
+local function token_need(from)
+  local need = (from.body:size() or 0) / SLOW_LINE
+  return from.replays and need or math.max(need, ONLY_ONCE)
+end
+
 -- All that needs the body: gives the document, or nil and an error.
 local function send(env, patient_id, from, name, content_type, options)
+  local timeout = options.timeout or env.timeout
+  local deadline = timeout and wait.now() + timeout
   local before, listed
   if options.reconcile then
-    before, listed = snapshot(env, patient_id, options)
+    before, listed = snapshot(env, patient_id, deadline)
     if not before then
       listed.attempts = 0
       return nil, listed
@@ -127,10 +152,10 @@ local function send(env, patient_id, from, name, content_type, options)
   end
 
   local sent
-  local ok, created = call.perform(env, "upload", options, {
-    start = function(bearer, deadline)
+  local ok, created = call.perform(env, "upload", { timeout = left(deadline) }, {
+    start = function(bearer, till)
       if from.fill then
-        local filled, err = from.fill(deadline)
+        local filled, err = from.fill(till)
         if not filled then return nil, err end
       end
       content_type = content_type or source.type_by_signature(from.body:peek(), name) or ""
@@ -138,22 +163,21 @@ local function send(env, patient_id, from, name, content_type, options)
       return core.upload(env.client, bearer, patient_id, from.body, name, content_type,
         options.document_type, options.description, from.replays, options.progress ~= nil)
     end,
-    drive = function(transfer, deadline)
-      local done, err = push_and_wait(from, options, transfer, deadline)
+    drive = function(transfer, till)
+      local done, err = push_and_wait(from, options, transfer, till)
       sent = select(2, transfer:counts())
       if not done then return nil, err end
       return call.read_json(function(reply)
         return document.adopt(env, patient_id, reply)
-      end, true)(transfer, deadline)
+      end, true)(transfer, till)
     end,
-    -- a source that cannot be read twice must not meet a token about to die
-    need = not from.replays and 120 or nil,
+    need = token_need(from),
     replay = from.replay,
     asks = options.progress and function() return options.progress(0, from.body:size()) end,
   })
   if ok then return created end
   if before and created.outcome_unknown then
-    local found = reconcile(env, patient_id, options, before, name, from.body:size() or sent)
+    local found = reconcile(env, patient_id, deadline, before, name, from.body:size() or sent)
     if found then return found end
   end
   return nil, created
