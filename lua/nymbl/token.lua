@@ -5,6 +5,7 @@
 -- is not `stale` and has `need` seconds left, or nil and what is known of a failure, or plain nil
 -- where there is no other token to be had.
 
+local call = require "nymbl.call"
 local core = require "nymbl.core"
 local json = require "nymbl.json"
 local store = require "nymbl.store"
@@ -39,36 +40,50 @@ end
 local LEASE = 15
 local POLL = 0.05
 
+-- A renewal ahead that failed is not tried again at once: meanwhile the old token
+-- serves, and nobody waits for an endpoint that is down.
+local HOLD = 5
+
 -- Functions of the state kept under a token's key; a store runs them alone.
 
 -- A token that may be used; or nil and how long somebody else's renewal may take;
--- or plain nil: the caller is to renew.
+-- or nil, nil and seconds that the old one still serves: the caller is to renew.
 local function look(state, now, stale, need)
-  local good = state.value and state.value ~= stale and now < state.dies and state.dies <= now + LONGEST_LIFE
-  if good and now < state.renew and state.dies - now >= need then return state.value end
+  local left = state.value and state.value ~= stale and state.dies - now or 0
+  if left > (state.life or 0) then left = 0 end -- stored by another clock
+  -- a token must serve for half its life at least, or every call would renew it
+  local enough = left > 0 and left >= math.min(need, state.life / 2)
+  if enough and now < state.renew then return state.value end
   if state.lease and state.lease > now and state.lease <= now + LEASE then
-    if good and state.dies - now >= need then return state.value end -- the old one, while it lives
+    if enough then return state.value end -- the old one, while it lives
     return nil, state.lease - now
   end
   state.lease = now + LEASE
-  return nil
+  return nil, nil, left > 0 and left or nil
 end
 
 local function put(state, now, value, life)
-  state.value, state.dies, state.renew, state.lease = value, now + life, now + life - lead(life), nil
+  state.value, state.life, state.dies, state.renew, state.lease = value, life, now + life, now + life - lead(life), nil
 end
 
 -- A renewal that failed: the old one serves while it lives.
 local function give_up(state, now, stale)
   state.lease = nil
-  if state.value and state.value ~= stale and now < state.dies then return state.value end
+  if state.value and state.value ~= stale and now < state.dies then
+    state.renew = math.max(state.renew, now + HOLD)
+    return state.value
+  end
 end
 
--- Keeps what `fetch(deadline)` gives: a token and seconds it lives (nil: not to be
--- kept).
+-- Keeps what `fetch(deadline, once)` gives: a token and seconds it lives (nil: not
+-- to be kept). `once`: it may fail, for there is another.
 local function cached(keeper, key, fetch)
-  local function renew(deadline, stale)
-    local ran, fresh, life = pcall(fetch, deadline)
+  local function renew(deadline, stale, left)
+    if left then -- the old one is to serve after this fails, within the same call
+      local now = wait.now()
+      deadline = now + math.min(left, deadline and deadline - now or left) / 2
+    end
+    local ran, fresh, life = pcall(fetch, deadline, left ~= nil)
     if ran and fresh and life then
       keeper:update(key, put, keeper:now(), fresh, life)
       if fresh == stale then return nil end
@@ -85,9 +100,9 @@ local function cached(keeper, key, fetch)
   end
   return function(deadline, stale, need)
     while true do
-      local value, left = keeper:update(key, look, keeper:now(), stale, need or 0)
+      local value, left, old = keeper:update(key, look, keeper:now(), stale, need or 0)
       if value then return value end
-      if not left then return renew(deadline, stale) end
+      if not left then return renew(deadline, stale, old) end
       if deadline and wait.now() >= deadline then
         return nil, { kind = "timeout", reason = "token" }
       end
@@ -132,32 +147,55 @@ local function failure_read(err, reply)
   return err
 end
 
+-- Tell the script of a token request, as of any other; an error raised in it goes on.
+local function tell(env, transfer, err, try, waited, seconds)
+  local _, bytes_sent, bytes_received = transfer:counts()
+  env.on_event {
+    operation = "token", status = err and err.status or transfer:head() or nil, kind = err and err.kind,
+    attempt = try, waited = waited, seconds = seconds, bytes_sent = bytes_sent, bytes_received = bytes_received,
+  }
+end
+
 -- One token request (RFC 6749, 4.4). It counts as no attempt of the call.
-local function request(client, deadline)
-  local transfer, err = core.token(client)
+local function request(env, deadline, try, waited)
+  local transfer, err = core.token(env.client)
   if not transfer then return nil, err end
-  local done
+  local began = wait.now()
+  local done, value, life
   repeat
     done, err = transfer:result()
-    if done == false and not wait.wait(transfer, deadline) then
-      transfer:cancel("timeout", "deadline")
-    end
+    if done == false then call.wait_for(transfer, deadline) end
   until done ~= false
   local reply = json.decode(transfer:body())
-  wait.close(transfer)
-  if not done then return nil, failure_read(err, reply) end
-  local value, life = reply_read(reply)
-  if not value then
-    return nil, { kind = "protocol", reason = "token", status = 200 }
+  if not done then
+    err = failure_read(err, reply)
+  else
+    value, life = reply_read(reply)
+    if not value then err = { kind = "protocol", reason = "token", status = 200 } end
   end
+  local told, problem = true, nil
+  if env.on_event then told, problem = pcall(tell, env, transfer, err, try, waited, wait.now() - began) end
+  wait.close(transfer)
+  if not told then error(problem, 0) end
+  if err then return nil, err end
   return value, life
 end
 
---- OAuth 2.0 client credentials, which the client userdata holds.
+--- OAuth 2.0 client credentials, which the client userdata holds. A request that
+-- changes nothing is repeated as any other, as often as a call may be.
 -- @tparam table env the client's environment
 function token.from_credentials(env)
-  return cached(env.store, core.account(env.client, true), function(deadline)
-    return request(env.client, deadline)
+  return cached(env.store, core.account(env.client, true), function(deadline, once)
+    local try, waited = 1, 0
+    while true do
+      local value, life = request(env, deadline, try, waited)
+      if value or once or try >= env.max_attempts or not call.is_passing(life) then return value, life end
+      waited = call.backoff(try, life)
+      if deadline and wait.now() + waited >= deadline then return nil, life end
+      wait.wait(nil, wait.now() + waited)
+      if env.closed then return nil, { kind = "canceled", reason = "closed" } end
+      try = try + 1
+    end
   end)
 end
 

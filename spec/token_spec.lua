@@ -1,0 +1,363 @@
+-- SPDX-License-Identifier: MIT
+-- Tokens: when they are renewed, by whom, and what comes of it when that fails.
+local helper = require "helper"
+local nymbl = require "nymbl"
+local store = require "nymbl.store"
+local wait = require "nymbl.wait"
+
+local DAY = 86400
+
+describe("a token", function()
+  local clock, client, patient, events
+
+  before_each(function()
+    helper.reset()
+    clock = helper.clock()
+    events = {}
+  end)
+
+  after_each(function()
+    if client then client:close() end
+    client, patient = nil, nil
+    clock.restore()
+    assert.equal(0, helper.live_objects())
+  end)
+
+  local function begin(options)
+    options = options or {}
+    options.on_event = options.on_event or function(event) events[#events + 1] = event end
+    client = helper.client(options)
+    patient = client:patient("p")
+  end
+
+  local function life(seconds)
+    helper.admin("POST", "settings", { token_life = seconds })
+  end
+
+  -- Token requests since the last call of this, by the sandbox' count.
+  local function renewals()
+    local count = #helper.journal("token")
+    helper.admin("DELETE", "journal")
+    return count
+  end
+
+  local function pass(seconds)
+    clock.offset = clock.offset + seconds
+  end
+
+  local function count_to(n)
+    local items = {}
+    for i = 1, n do items[i] = i end
+    return items
+  end
+
+  -- 1000 calls in 100 seconds.
+  local function hundred_seconds()
+    for _ = 1, 1000 do
+      assert(patient:get("a"))
+      pass(0.1)
+    end
+  end
+
+  it("of five seconds is renewed once in its life, and never used beyond it", function()
+    helper.admin("POST", "documents", { patient = "p", id = "a", content = "%PDF-1.4" })
+    life(5) -- the sandbox' clock stands still beside ours: so ages are looked at here
+    local born, oldest, tokens, refused = nil, 0, 0, 0
+    begin { on_event = function(event)
+      if event.operation == "token" then
+        born, tokens = clock.now() - event.seconds, tokens + 1
+      else
+        oldest = math.max(oldest, clock.now() - born)
+        if event.status ~= 200 then refused = refused + 1 end
+      end
+    end }
+    hundred_seconds()
+    assert.is_true(tokens >= 25 and tokens <= 27, tokens) -- every 4 of its 5 seconds
+    assert.is_true(oldest > 3.9 and oldest < 4.2, oldest)
+    assert.equal(0, refused)
+    assert.equal(tokens, renewals())
+  end)
+
+  it("of a function is asked for once in its life", function()
+    helper.admin("POST", "documents", { patient = "p", id = "a", content = "%PDF-1.4" })
+    local asked, good = 0, helper.token()
+    begin { token = function()
+      asked = asked + 1
+      return good, 5
+    end }
+    hundred_seconds()
+    assert.is_true(asked >= 25 and asked <= 27, asked)
+  end)
+
+  it("of a function that names no life is asked for once with every request", function()
+    local asked, good = 0, helper.token()
+    begin { token = function()
+      asked = asked + 1
+      return good
+    end }
+    for _ = 1, 5 do assert(patient:count()) end
+    assert.equal(5, asked)
+  end)
+
+  it("is had once, however many wait for it", function()
+    begin { timeout = false }
+    helper.faults { operation = "token", action = { delay = 0.1 } }
+    assert.equal(50, (nymbl.each(count_to(50), { concurrency = 50 }, function() return patient:count() end)))
+    assert.equal(1, renewals())
+  end)
+
+  it("is renewed by one, while the others use the old one", function()
+    life(100)
+    clock.restore() -- in real time, but for the store's
+    local shared, step = store.memory(), 0
+    function shared.now() return wait.now() + step end
+    begin { store = shared }
+    assert(patient:count())
+    renewals()
+    step = 85
+    helper.faults { operation = "token", action = { delay = 0.2 } }
+    local done = {}
+    nymbl.each(count_to(9), { concurrency = 9 }, function(i)
+      local count = patient:count()
+      done[#done + 1] = i
+      return count
+    end)
+    assert.equal(1, done[9]) -- who renews is the last
+    assert.equal(1, renewals())
+  end)
+
+  it("that has died early is renewed once and the call repeated once, for all", function()
+    begin { max_attempts = 5, timeout = false }
+    assert(patient:count())
+    helper.admin("POST", "settings", { expire_tokens = true })
+    helper.admin("DELETE", "journal")
+    assert.equal(8, (nymbl.each(count_to(8), nil, function() return patient:count() end)))
+    assert.is_true(#helper.journal("list") <= 16)
+    assert.equal(1, renewals())
+    helper.faults { operation = "list", times = -1, action = { status = 401, body_kind = "gateway" } }
+    local count, err = patient:count()
+    assert.is_nil(count)
+    assert.equal("unauthorized", err.kind)
+    assert.equal(2, err.attempts)
+    assert.equal(2, #helper.journal("list"))
+    assert.equal(1, renewals())
+  end)
+
+  it("that cannot be renewed serves while it lives, and few ask in vain", function()
+    life(100)
+    begin { timeout = false }
+    assert(patient:count())
+    renewals()
+    helper.faults { operation = "token", times = -1, action = { status = 500, body_kind = "empty" } }
+    pass(81)
+    for _ = 1, 18 do
+      assert(patient:count())
+      pass(1)
+    end
+    local asked = renewals()
+    assert.is_true(asked >= 3 and asked <= 4, asked) -- every 5 seconds
+    pass(2)
+    local count, err = patient:count()
+    assert.is_nil(count)
+    assert.equal("server", err.kind)
+    assert.equal(0, err.attempts)
+  end)
+
+  it("that cannot be renewed in time serves, within the call's own", function()
+    life(100)
+    begin { timeout = 1 }
+    assert(patient:count())
+    pass(85)
+    helper.faults { operation = "token", action = { delay = 3 } }
+    local began = wait.now()
+    assert(patient:count())
+    assert.is_true(wait.now() - began < 1)
+  end)
+
+  it("request is repeated as other calls are, where there is no token yet", function()
+    begin { max_attempts = 3 }
+    for _, action in ipairs { { status = 503, body_kind = "empty" }, { before = "reset" }, { after = "close" },
+                              { status = 429, body_kind = "gateway", headers = { { "Retry-After", "20" } } } } do
+      helper.faults { operation = "token", times = 2, action = action }
+      client:close()
+      begin { max_attempts = 3 }
+      renewals()
+      assert(patient:count())
+      assert.equal(3, renewals())
+    end
+    helper.faults { operation = "token", times = -1, action = { status = 503, body_kind = "empty" } }
+    client:close()
+    begin { max_attempts = 3 }
+    local count, err = patient:count()
+    assert.is_nil(count)
+    assert.equal("server", err.kind)
+    assert.equal(0, err.attempts)
+    assert.equal(3, renewals())
+    helper.faults { operation = "token", times = -1, action = { status = 400, body_kind = "token" } }
+    count, err = patient:count()
+    assert.is_nil(count)
+    assert.equal("unauthorized", err.kind)
+    assert.equal(1, renewals())
+  end)
+
+  describe("that may not outlast an upload", function()
+    before_each(function()
+      life(300)
+      -- the body is not read: only what goes before it counts here
+      helper.faults { operation = "upload", times = -1, action = { early_status = 403, drain = true } }
+      begin()
+      assert(patient:count())
+      renewals()
+    end)
+
+    local function chunks(size)
+      local left = size
+      return function()
+        if left <= 0 then return nil end
+        left = left - 50000
+        return left == size - 50000 and "%PDF-" .. ("x"):rep(49995) or ("x"):rep(50000)
+      end
+    end
+
+    -- Source, seconds the token may have left with which it is renewed, and with which
+    -- it is not: bytes at 1 Mbit/s, at least 120 for a source that is read once.
+    local rows = {
+      { "a small path",               function() return helper.big_file(1000) end,         59, 61 },
+      { "12.5 MB of a path",          function() return helper.big_file(12500000) end,     99, 101 },
+      { "25 MB of a path",            function() return helper.big_file(25000000) end,     149, 151 },
+      { "a small LTN12 source",       function() return chunks(50000), 50000 end,          119, 121 },
+      { "an LTN12 source of no size", function() return chunks(50000) end,                 119, 121 },
+      { "a handle of 12.5 MB",        function() return io.open(helper.big_file(12500000)) end, 99, 101 },
+    }
+    for _, row in ipairs(rows) do
+      local name, open, less, more = row[1], row[2], row[3], row[4]
+      it("is renewed before it: " .. name, function()
+        for _, left in ipairs { more, less } do
+          local what, size = open()
+          pass(300 - left)
+          local result, err = patient:upload(what, { file_name = "a.pdf", size = size })
+          assert.is_nil(result)
+          assert.equal(403, err.status)
+          assert.equal(left == less and 1 or 0, renewals(), left .. " s left")
+          if io.type(what) then what:close() end
+          clock.offset = clock.offset - (300 - left)
+        end
+      end)
+    end
+  end)
+
+  it("that lives shortly is not renewed with every upload", function()
+    life(10)
+    begin()
+    for i = 1, 20 do
+      local chunk = "%PDF-1.4"
+      assert(patient:upload(function()
+        local given = chunk
+        chunk = nil
+        return given
+      end, { file_name = i .. ".pdf" }))
+      pass(0.2)
+    end
+    assert.equal(1, renewals())
+  end)
+
+  it("that was given, or by a function, never enters a store that is shared", function()
+    local good = helper.token()
+    local shared = store.memory()
+    for _, value in ipairs { good, function() return good, 100 end } do
+      begin { store = shared, token = value }
+      assert(patient:count())
+      client:close()
+    end
+    local function look(value)
+      if type(value) == "table" then
+        for key, item in pairs(value) do
+          look(key)
+          look(item)
+        end
+      elseif type(value) == "string" then
+        assert.is_nil(value:find(good, 1, true))
+      end
+    end
+    look(shared)
+  end)
+
+  describe("under a clock that steps", function()
+    local shared, step
+
+    before_each(function()
+      shared, step = store.memory(), 0
+      function shared.now() return wait.now() + step end
+      begin { store = shared, timeout = false }
+      assert(patient:count())
+      renewals()
+    end)
+
+    it("is renewed", function()
+      for _, by in ipairs { DAY, -DAY, -3600 } do
+        step = step + by
+        assert(patient:count())
+        assert.equal(1, renewals())
+      end
+    end)
+
+    -- Somebody took it upon himself to renew, and died.
+    local function orphan(lease)
+      for _, state in pairs(shared) do
+        if type(state) == "table" and state.value then state.value, state.lease = nil, lease end
+      end
+    end
+
+    it("is renewed by the next one after 15 seconds at most", function()
+      orphan(shared.now() + 15)
+      local before = clock.offset
+      assert(patient:count())
+      assert.is_true(clock.offset - before > 14 and clock.offset - before < 16)
+      orphan(shared.now() + 15)
+      step = step - DAY
+      before = clock.offset
+      assert(patient:count())
+      assert.equal(before, clock.offset)
+      assert.equal(2, renewals())
+    end)
+  end)
+
+  describe("request", function()
+    it("is told to on_event, with nothing that identifies", function()
+      begin { max_attempts = 3 }
+      helper.faults { operation = "token", action = { status = 503, body_kind = "empty" } }
+      assert(patient:count())
+      assert.equal(3, #events)
+      local words = { operation = true, status = true, kind = true, attempt = true, waited = true, seconds = true,
+                      bytes_sent = true, bytes_received = true }
+      for _, event in ipairs(events) do
+        for key in pairs(event) do assert.is_true(words[key], key) end
+        assert.is_true(event.seconds > 0 and event.waited >= 0)
+        assert.is_true(event.bytes_received >= 0)
+      end
+      assert.same({ "token", 503, "server", 1 }, { events[1].operation, events[1].status, events[1].kind,
+                                                   events[1].attempt })
+      assert.same({ "token", 200, 2 }, { events[2].operation, events[2].status, events[2].attempt })
+      assert.is_nil(events[2].kind)
+      assert.is_true(events[2].waited > 0)
+      assert.is_true(events[2].bytes_sent == 0 and events[2].bytes_received > 100) -- of documents, and of replies
+      assert.same({ "list", 200, 1 }, { events[3].operation, events[3].status, events[3].attempt })
+    end)
+
+    it("hands on what on_event raises, and leaves nobody waiting", function()
+      local raised = 0
+      begin { on_event = function(event)
+        if event.operation == "token" and raised == 0 then
+          raised = raised + 1
+          error("mine", 0)
+        end
+      end }
+      local ok, problem = pcall(patient.count, patient)
+      assert.is_false(ok)
+      assert.equal("mine", problem)
+      local before = clock.offset
+      assert(patient:count())
+      assert.equal(before, clock.offset)
+    end)
+  end)
+end)
