@@ -96,6 +96,7 @@ typedef struct nymbl_engine nymbl_engine;
 typedef struct nymbl_client nymbl_client;
 typedef struct nymbl_body nymbl_body;
 typedef struct nymbl_transfer nymbl_transfer;
+typedef struct nymbl_store nymbl_store;
 
 /* ---- kinds ---- */
 
@@ -116,7 +117,8 @@ NYMBL_API const char *nymbl_kind_name(nymbl_kind kind);
 NYMBL_API const char *nymbl_kind_text(nymbl_kind kind);
 
 /**
- * Objects that are alive in this process: clients, bodies and transfers.
+ * Objects that are alive in this process: clients, bodies, transfers and
+ * stores.
  *
  * For leak checks: 0 once everything was released and pumped out.
  *
@@ -754,6 +756,99 @@ NYMBL_API void nymbl_transfer_cancel(nymbl_transfer *transfer, nymbl_kind kind,
  * @param transfer may be NULL
  */
 NYMBL_API void nymbl_transfer_free(nymbl_transfer *transfer);
+
+/* ---- store: a small file that processes share ---- */
+
+/** Largest content of a store; a file that holds more reads as empty. */
+#define NYMBL_STORE_MAX 1048576
+
+/** What is known of a process that holds the lock of a store. */
+typedef struct nymbl_store_holder {
+    /** The same for as long as the same one holds it and writes nothing. */
+    uint64_t mark;
+    double since; /**< seconds since 1970 by the file's own time */
+} nymbl_store_holder;
+
+/**
+ * Open a file that processes share, lock it and read it. Never waits.
+ *
+ * The file is made where there is none, with mode 0600; its folder is not. It
+ * must be a regular one (no link) of this user, with no other name, that nobody
+ * else can write to. Closed on exec. Between opening and closing there is to be
+ * no wait.
+ *
+ * @param[out] out    yours to release with nymbl_store_close(), which unlocks
+ * @param      path   of the file, copied
+ * @param[out] holder filled on NYMBL_WAIT; may be NULL
+ * @param[out] err    NYMBL_IO, NYMBL_NO_MEMORY
+ * @return NYMBL_OK, NYMBL_WAIT where another holds the lock, or the failure
+ */
+NYMBL_API nymbl_kind nymbl_store_open(nymbl_store **out, const char *path,
+                                      nymbl_store_holder *holder,
+                                      nymbl_error *err);
+
+/**
+ * What the file held when it was locked. What was not written whole, or not by
+ * nymbl_store_write(), is nothing.
+ *
+ * @param      store any
+ * @param[out] size  bytes
+ * @return borrowed bytes, NULL when there are none
+ */
+NYMBL_API const char *nymbl_store_content(const nymbl_store *store,
+                                          size_t *size);
+
+/**
+ * Write a new content. It is not flushed to disk: after a power cut an older
+ * one, or none, may be found.
+ *
+ * @param      store any
+ * @param      data  copied
+ * @param      size  bytes
+ * @param[out] err   NYMBL_TOO_LARGE over NYMBL_STORE_MAX, NYMBL_IO,
+ *                   NYMBL_NO_MEMORY
+ * @return NYMBL_OK, NYMBL_WAIT where another file has taken its place (see
+ *         nymbl_store_replace()), so that nobody will read this: close it and
+ *         begin again; or the failure
+ */
+NYMBL_API nymbl_kind nymbl_store_write(nymbl_store *store, const void *data,
+                                       size_t size, nymbl_error *err);
+
+/**
+ * Unlock and close a store.
+ *
+ * @param store may be NULL
+ */
+NYMBL_API void nymbl_store_close(nymbl_store *store);
+
+/**
+ * Put a copy without a lock in the file's place, because a process that was
+ * stopped holds the lock for too long. What that one writes later is lost, and
+ * nymbl_store_write() tells it so.
+ *
+ * Does nothing where the lock was given up or has another holder meanwhile.
+ * Where two do this at the same moment, a write between them may be lost.
+ *
+ * @param      path of the file
+ * @param      mark of the holder, as nymbl_store_open() gave it
+ * @param[out] err  NYMBL_IO, NYMBL_NO_MEMORY
+ * @return NYMBL_OK or the failure
+ */
+NYMBL_API nymbl_kind nymbl_store_replace(const char *path, uint64_t mark,
+                                         nymbl_error *err);
+
+/** Bytes of a boot's name, NUL included. */
+#define NYMBL_BOOT_ID_SIZE 37
+
+/**
+ * A clock that all processes of this machine share and that nobody sets:
+ * seconds since it was started, sleep included.
+ *
+ * @param[out] id the name of this start; "" where there is no such clock or
+ *                name, and then this is the wall clock, since 1970
+ * @return seconds
+ */
+NYMBL_API double nymbl_boot_time(char id[NYMBL_BOOT_ID_SIZE]);
 
 #ifdef __cplusplus
 }

@@ -13,6 +13,7 @@
 #define TRANSFER_T "nymbl.transfer"
 #define BODY_T "nymbl.body"
 #define CLIENT_T "nymbl.client"
+#define STORE_T "nymbl.store"
 
 typedef struct transfer_ud {
     nymbl_transfer *transfer; /* NULL once closed */
@@ -21,6 +22,10 @@ typedef struct transfer_ud {
 typedef struct body_ud {
     nymbl_body *body; /* NULL once closed */
 } body_ud;
+
+typedef struct store_ud {
+    nymbl_store *store; /* NULL once closed */
+} store_ud;
 
 typedef struct client_ud {
     nymbl_client *client;
@@ -60,6 +65,12 @@ void body_class(lua_State *L);
 int body_from_path(lua_State *L);
 int body_from_bytes(lua_State *L);
 int body_pushed(lua_State *L);
+
+/* store.c */
+void store_class(lua_State *L);
+int store_open(lua_State *L);
+int store_replace(lua_State *L);
+int boot_time(lua_State *L);
 
 /* transfer.c */
 nymbl_transfer *transfer_check(lua_State *L, int index);

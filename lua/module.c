@@ -179,6 +179,9 @@ int luaopen_nymbl_core(lua_State *L)
         {"download", download_start},
         {"path_check", path_check},
         {"delete", delete_start},
+        {"store_open", store_open},
+        {"store_replace", store_replace},
+        {"boot_time", boot_time},
         {"pump", module_pump},
         {"now", module_now},
         {"start", module_start},
@@ -190,6 +193,7 @@ int luaopen_nymbl_core(lua_State *L)
     object_classes(L);
     transfer_class(L);
     body_class(L);
+    store_class(L);
     luaL_newlib(L, functions);
     kind_texts(L);
     lua_pushlightuserdata(L, NULL); /* as cjson.null, without loading cjson */

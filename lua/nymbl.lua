@@ -7,6 +7,7 @@ local check = require "nymbl.check"
 local client = require "nymbl.client"
 local each = require "nymbl.each"
 local filter = require "nymbl.filter"
+local store = require "nymbl.store"
 local wait = require "nymbl.wait"
 
 --- Name the event loop of this process where it cannot be seen from the call: then
@@ -28,5 +29,6 @@ return {
   filter = filter.filter,
   datetime = filter.datetime,
   each = each,
+  store = store,
   use = use,
 }

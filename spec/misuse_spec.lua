@@ -123,7 +123,7 @@ describe("misuse of nymbl.client()", function()
       rate = { "5", 5, true, print, { reads = { 1, 2 } }, { read = 5 }, { read = { 0, 1 } }, { read = { 1 } },
                { read = { 1, "2" } }, { download = { 1, -1 } }, { 1, 2 }, { read = { nan, 1 } } },
       monthly_quota = { "5", true, {}, -1, 1.5, nan },
-      store = { "5", 5, true, print },
+      store = { "5", 5, true, print, {}, { update = 5 } },
       max_upload_bytes = { "5", true, {}, 0, -1, 1.5, nan },
       max_connections = { "5", true, {}, 0, -1, 1.5, nan },
       user_agent = { 5, true, {} },

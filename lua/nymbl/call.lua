@@ -125,7 +125,7 @@ end
 -- Take a place and wait for its time. Gives what is known where that fails.
 function attempt:queue()
   local err
-  self.place, err = pace.reserve(self.env, self.operation)
+  self.place, err = pace.reserve(self.env, self.operation, self.deadline)
   if not self.place then return err end
   local left = self.place.left
   if left <= 0 then return nil end
@@ -136,7 +136,8 @@ function attempt:queue()
     end
     err = self:sleep(left)
     if err then return err end
-    left = pace.postpone(self.place)
+    left, err = pace.postpone(self.place)
+    if err then return err end
   until left <= 0
   self.waited = self.waited + wait.now() - began
 end

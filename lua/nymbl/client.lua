@@ -47,6 +47,10 @@ local function token_option(value)
   if not token.is_valid(value) then return "not a bearer token" end
 end
 
+local function store_option(value)
+  if type(value) ~= "table" or type(value.update) ~= "function" then return check.expected("store", value) end
+end
+
 local CREDENTIALS = {
   token_url = check.nonempty,
   client_id = check.nonempty,
@@ -82,7 +86,7 @@ local CLIENT_OPTIONS = {
   max_attempts = check.integer(1, 1000),
   rate = rate,
   monthly_quota = quota,
-  store = check.table,
+  store = store_option,
   max_upload_bytes = check.integer(1, 2^53),
   max_connections = check.integer(1, 1000000),
   user_agent = check.header,
@@ -161,11 +165,15 @@ function methods.patient(self, id)
 end
 
 --- What was used of this month's quota, by all who share the store.
--- @treturn table `month` ("2026-02", UTC), `requests`, `throttled` and `remaining`
---   (nil without a quota)
+-- @treturn[1] table `month` ("2026-02", UTC), `requests`, `throttled` and
+--   `remaining` (nil without a quota)
+-- @treturn[2] nil the store failed
+-- @treturn[2] table the error
 -- @raise on a closed client
 function methods.usage(self)
-  return pace.usage(check.object(self, CLASS, "usage")[1])
+  local usage, err = pace.usage(check.object(self, CLASS, "usage")[1])
+  if not usage then return nil, errors.new(err) end
+  return usage
 end
 
 --- Cancel what runs, forget the secrets, close connections that no other client

@@ -15,11 +15,15 @@ local PROBE = 3600
 local LONGEST_PAUSE = 120
 local LONGEST_QUEUE = 3600
 
--- A new month begins with nothing spent.
+-- A new month begins with nothing spent. The one before is kept, so that a wall
+-- clock set back and forth over the end of a month forgets nothing.
 local function turn(account, month)
-  if account.month ~= month then
-    account.month, account.requests, account.throttled, account.probe = month, 0, 0, nil
-  end
+  if account.month == month then return end
+  local requests, throttled = 0, 0
+  if account.other == month then requests, throttled = account.other_requests, account.other_throttled end
+  account.other, account.other_requests, account.other_throttled =
+    account.month, account.requests, account.throttled
+  account.month, account.requests, account.throttled, account.probe = month, requests, throttled, nil
 end
 
 local TIMES = { "read", "download", "resume", "probe" }
@@ -91,7 +95,7 @@ end
 
 --- Give a place back: nothing was put on the wire. Only the last one can be: in an
 -- earlier one's stead two would go out at once later.
-function limits.refund(account, month, bucket, rate, mark)
+function limits.refund(account, _, month, bucket, rate, mark)
   turn(account, month)
   account.requests = math.max(0, account.requests - 1)
   if rate and account[bucket] and math.abs(account[bucket] - mark) < 1e-6 then
@@ -127,10 +131,12 @@ function limits.unanswered(account, now)
   if account.probe and account.probe > now then account.probe = now end
 end
 
---- The month, and requests and 429s in it.
-function limits.usage(account, month)
+local to_integer = math.tointeger or function(value) return value end
+
+--- The month, and requests and 429s in it: integers, whatever the store made of them.
+function limits.usage(account, _, month)
   turn(account, month)
-  return account.month, account.requests, account.throttled
+  return account.month, to_integer(account.requests), to_integer(account.throttled)
 end
 
 return limits

@@ -23,8 +23,8 @@ function pace.new(options)
   return self
 end
 
-local function change(env, name, ...)
-  return env.store:update(env.account, limits[name], ...)
+local function change(env, deadline, name, ...)
+  return env.store:update(env.account, deadline, limits[name], ...)
 end
 
 local function bucket_of(env, operation)
@@ -35,35 +35,41 @@ end
 
 --- Take a place. Waits for nothing.
 -- @treturn[1] table the place; `left`: seconds until its time
--- @treturn[2] nil the quota is spent
+-- @treturn[2] nil the quota is spent, or the store failed
 -- @treturn[2] table what is known of it
-function pace.reserve(env, operation)
+function pace.reserve(env, operation, deadline)
   local bucket, rate, burst = bucket_of(env, operation)
-  local now = env.store:now()
-  local at, mark, asks = change(env, "reserve", now, wait.month(), bucket, rate, burst, env.pace.quota)
+  local at, mark, asks = change(env, deadline, "reserve", wait.month(), bucket, rate, burst, env.pace.quota)
   if not at then
+    if type(mark) == "table" then return nil, mark end
     return nil, { kind = "quota", reason = "monthly_quota", retry_after = mark or wait.month_left() }
   end
-  return { env = env, operation = operation, at = at, left = at - now, mark = mark, asks = asks }
+  return { env = env, operation = operation, deadline = deadline, at = at, left = at - env.store:now(), mark = mark,
+           asks = asks }
 end
 
 --- Ask again when the time of a place has come.
--- @treturn number seconds that are left after all: a 429 of somebody else's has come
+-- @treturn[1] number seconds that are left after all: a 429 of somebody else's has come
+-- @treturn[2] nil the store failed
+-- @treturn[2] table what is known of it
 function pace.postpone(place)
   local env = place.env
-  local now = env.store:now()
-  local at, mark = change(env, "postpone", now, place.at, bucket_of(env, place.operation))
+  local at, mark = change(env, place.deadline, "postpone", place.at, bucket_of(env, place.operation))
+  if type(mark) == "table" then return nil, mark end
   if not at then return 0 end
   place.at, place.mark = at, mark
-  return at - now
+  return at - env.store:now()
 end
+
+-- What comes after a request is told to the store, but a store that fails then takes
+-- nothing away from what the request gave: the next reservation says so.
 
 --- Give a place back: nothing was put on the wire.
 function pace.refund(place)
   local env = place.env
   local bucket, rate = bucket_of(env, place.operation)
-  change(env, "refund", wait.month(), bucket, rate, place.mark)
-  if place.asks then change(env, "unanswered", env.store:now()) end
+  change(env, place.deadline, "refund", wait.month(), bucket, rate, place.mark)
+  if place.asks then change(env, place.deadline, "unanswered") end
 end
 
 -- Whether an error was the service's own reply, for which it had quota left; a
@@ -79,20 +85,24 @@ end
 function pace.answered(place, err, seconds)
   local env = place.env
   if err and err.kind == "quota" then
-    change(env, "spent", env.store:now(), wait.month())
+    change(env, place.deadline, "spent", wait.month())
     return
   elseif err and err.kind == "throttled" then
-    change(env, "throttled", env.store:now(), wait.month(), seconds, bucket_of(env, place.operation))
+    change(env, place.deadline, "throttled", wait.month(), seconds, bucket_of(env, place.operation))
   end
   if place.asks then
     local answered = not err or (err.kind ~= "throttled" and is_answer(err))
-    change(env, answered and "answered" or "unanswered", env.store:now())
+    change(env, place.deadline, answered and "answered" or "unanswered")
   end
 end
 
 --- For `client:usage()`.
+-- @treturn[1] table
+-- @treturn[2] nil the store failed
+-- @treturn[2] table what is known of it
 function pace.usage(env)
-  local month, requests, throttled = change(env, "usage", wait.month())
+  local month, requests, throttled = change(env, nil, "usage", wait.month())
+  if not month then return nil, requests end
   return {
     month = month, requests = requests, throttled = throttled,
     remaining = env.pace.quota and math.max(0, env.pace.quota - requests) or nil,

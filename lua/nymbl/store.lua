@@ -1,11 +1,21 @@
 -- SPDX-License-Identifier: MIT
--- Where state is shared: by the clients of this process.
+--- Where clients share pace, quota, pauses and tokens.
 --
 -- A store has
---   now()                   its time in seconds, which never goes back
---   update(key, change, …)  calls `change(state, …)` on the table kept under a key,
---                           alone, and gives what it gives
+--   now()         its time in seconds, which never goes back: valid for what the
+--                 last update gave, until the next wait
+--   update(key, deadline, change, …)
+--                 calls `change(state, now, …)` on the table kept under a key,
+--                 alone, at the store's time, and gives what it gives (never a
+--                 table second); or nil and a table of what is known of a failure.
+--                 It may wait, until `deadline` (as wait.now() counts; nil: none)
+--   tokens        the store for tokens, where that is another one
+--
+-- `change` neither waits nor fails, and may be called again, on a fresh state. A
+-- state is a flat table of strings, numbers and booleans.
+-- @module nymbl.store
 
+local check = require "nymbl.check"
 local wait = require "nymbl.wait"
 
 local store = {}
@@ -17,13 +27,13 @@ function memory.now()
   return wait.now()
 end
 
-function memory:update(key, change, ...)
+function memory:update(key, _, change, ...)
   local state = self[key]
   if not state then
     state = {}
     self[key] = state
   end
-  return change(state, ...)
+  return change(state, wait.now(), ...)
 end
 
 --- A store of its own in this process.
@@ -33,5 +43,26 @@ end
 
 --- The store that clients share unless they are given another.
 store.default = store.memory()
+
+--- A store in a file, for the scripts of one machine and user.
+--
+-- Nothing is opened before the first call that needs it; where the file cannot be
+-- used that call fails with an error of kind `io`. The file is made with mode 0600
+-- in a folder that must be there. It holds no key, URL or secret, and a token only
+-- where that is asked for.
+--
+-- @tparam string path of the file; an absolute one, where the script may change
+--   its folder
+-- @tab[opt] options `token`: whether scripts share the token, too (default false)
+-- @treturn table the store, for the client option `store`
+-- @raise on a wrong argument or an unknown option
+-- @usage
+-- local client = assert(nymbl.client { store = nymbl.store.file "/var/lib/me/nymbl.state", … })
+function store.file(path, options)
+  local problem = check.nonempty(path)
+  if problem then check.argument(1, "file", problem) end
+  options = check.options(options, { token = check.boolean }, 2, "file")
+  return require("nymbl.store.file").new(path, options)
+end
 
 return store

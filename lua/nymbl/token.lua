@@ -85,11 +85,11 @@ local function cached(keeper, key, fetch)
     end
     local ran, fresh, life = pcall(fetch, deadline, left ~= nil)
     if ran and fresh and life then
-      keeper:update(key, put, keeper:now(), fresh, life)
+      keeper:update(key, deadline, put, fresh, life) -- a store that fails takes no token away
       if fresh == stale then return nil end
       return fresh
     end
-    local old = keeper:update(key, give_up, keeper:now(), stale)
+    local old = keeper:update(key, deadline, give_up, stale)
     if not ran then error(fresh, 0) end
     if fresh then
       if fresh == stale then return nil end
@@ -100,8 +100,9 @@ local function cached(keeper, key, fetch)
   end
   return function(deadline, stale, need)
     while true do
-      local value, left, old = keeper:update(key, look, keeper:now(), stale, need or 0)
+      local value, left, old = keeper:update(key, deadline, look, stale, need or 0)
       if value then return value end
+      if type(left) == "table" then return nil, left end -- the store failed
       if not left then return renew(deadline, stale, old) end
       if deadline and wait.now() >= deadline then
         return nil, { kind = "timeout", reason = "token" }
@@ -185,7 +186,7 @@ end
 -- changes nothing is repeated as any other, as often as a call may be.
 -- @tparam table env the client's environment
 function token.from_credentials(env)
-  return cached(env.store, core.account(env.client, true), function(deadline, once)
+  return cached(env.store.tokens or env.store, core.account(env.client, true), function(deadline, once)
     local try, waited = 1, 0
     while true do
       local value, life = request(env, deadline, try, waited)

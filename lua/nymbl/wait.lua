@@ -109,14 +109,24 @@ function wait.now()
   return block.pump.now()
 end
 
+--- Seconds since 1970 on the wall clock, which may be set.
+function wait.wall()
+  return block.pump.wall()
+end
+
+--- Seconds on a clock that processes share, and a word for what it counts from.
+function wait.boot()
+  return (block.pump.boot or core.boot_time)()
+end
+
 --- The month of a quota, as in "2026-02" (UTC: the limits page, "Monthly quota").
 function wait.month()
-  return os.date("!%Y-%m", block.pump.wall())
+  return os.date("!%Y-%m", wait.wall())
 end
 
 --- Seconds until the next one begins.
 function wait.month_left()
-  local today = os.date("!*t", block.pump.wall())
+  local today = os.date("!*t", wait.wall())
   local days = { 31, today.year % 4 == 0 and (today.year % 100 ~= 0 or today.year % 400 == 0) and 29 or 28,
                  31, 30, 31, 30, 31, 31, 30, 31, 30, 31 }
   return (days[today.month] - today.day) * 86400 + (24 - today.hour) * 3600 - today.min * 60 - today.sec

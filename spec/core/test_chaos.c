@@ -259,6 +259,34 @@ static bool next_page_succeeds(void)
     return kind == NYMBL_OK;
 }
 
+static bool store_is_written_and_replaced(void)
+{
+    nymbl_store *store = NULL, *other = NULL;
+    nymbl_store_holder holder = {0};
+    nymbl_error err = {0};
+    size_t size;
+    nymbl_kind kind = nymbl_store_open(&store, world_path("store"), NULL, &err);
+
+    if (kind == NYMBL_OK)
+        kind = nymbl_store_write(store, "token-of-test", 13, &err);
+    nymbl_store_close(store);
+    store = NULL;
+    if (kind == NYMBL_OK)
+        kind = nymbl_store_open(&store, world_path("store"), NULL, &err);
+    if (kind == NYMBL_OK) {
+        CHECK_TEXT(nymbl_store_content(store, &size), "token-of-test");
+        kind = nymbl_store_open(&other, world_path("store"), &holder, &err);
+        CHECK(kind == NYMBL_WAIT || kind == NYMBL_NO_MEMORY);
+        CHECK(other == NULL);
+    }
+    if (kind == NYMBL_WAIT)
+        kind = nymbl_store_replace(world_path("store"), holder.mark, &err);
+    nymbl_store_close(store);
+    if (kind < 0)
+        CHECK(kind == NYMBL_NO_MEMORY && err.kind == NYMBL_NO_MEMORY);
+    return kind == NYMBL_OK;
+}
+
 /* Fail the nth allocation of a scenario until it has no nth. */
 static void scenario_repeat(bool (*run)(void))
 {
@@ -295,6 +323,7 @@ SCENARIO(download_by_reading_succeeds)
 SCENARIO(redirected_download_succeeds)
 SCENARIO(listing_succeeds)
 SCENARIO(next_page_succeeds)
+SCENARIO(store_is_written_and_replaced)
 
 int main(int argc, char **argv)
 {
@@ -307,6 +336,7 @@ int main(int argc, char **argv)
         TEST(redirected_download_succeeds_or_fails),
         TEST(listing_succeeds_or_fails),
         TEST(next_page_succeeds_or_fails),
+        TEST(store_is_written_and_replaced_or_fails),
     };
 
     if (argc > 1 && strcmp(argv[1], "libcurl") == 0) {
