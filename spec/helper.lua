@@ -219,6 +219,10 @@ function helper.clock()
   local clock = { real = real, offset = 0, slept = {}, wall_time = 1770000000 } -- in February 2026
   function clock.now() return core.now() + clock.offset end
   function clock.wall() return math.floor(clock.wall_time + clock.offset) end
+  function clock.boot()
+    local seconds, id = core.boot_time()
+    return seconds + clock.offset, id
+  end
   function clock.restore() block.pump = real end
   function clock.wait(transfer, deadline, once)
     if transfer then return real.wait(transfer, deadline and deadline - clock.offset) end
@@ -231,6 +235,12 @@ function helper.clock()
   end
   block.pump = clock
   return clock
+end
+
+--- The interpreter of this run, with its paths, as words for the shell.
+function helper.interpreter()
+  return ("env LUA_PATH=%s LUA_CPATH=%s %s"):format(quote(package.path), quote(package.cpath),
+    jit and "luajit" or "lua" .. _VERSION:match("%d%.%d")) -- luacheck: ignore
 end
 
 --- Whether the garbage is gone and no object of the core with it.

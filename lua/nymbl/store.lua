@@ -33,7 +33,7 @@ function memory:update(key, _, change, ...)
     state = {}
     self[key] = state
   end
-  return change(state, wait.now(), ...)
+  return change(state, self.now(), ...)
 end
 
 --- A store of its own in this process.

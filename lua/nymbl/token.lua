@@ -50,7 +50,7 @@ local HOLD = 5
 -- or nil, nil and seconds that the old one still serves: the caller is to renew.
 local function look(state, now, stale, need)
   local left = state.value and state.value ~= stale and state.dies - now or 0
-  if left > (state.life or 0) then left = 0 end -- stored by another clock
+  if left > math.min(state.life or 0, LONGEST_LIFE) then left = 0 end -- stored by another clock
   -- a token must serve for half its life at least, or every call would renew it
   local enough = left > 0 and left >= math.min(need, state.life / 2)
   if enough and now < state.renew then return state.value end

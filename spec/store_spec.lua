@@ -1,0 +1,643 @@
+-- SPDX-License-Identifier: MIT
+-- One pace, quota and pause for all scripts of a machine, by a file. Where nothing
+-- else is said sleeping takes no time, as in policy_spec.lua.
+local helper = require "helper"
+local core = require "nymbl.core"
+local nymbl = require "nymbl"
+local pace = require "nymbl.pace"
+local store = require "nymbl.store"
+local block = require "nymbl.wait.block"
+
+local quote = helper.quote
+
+local function exists(path)
+  local file = io.open(path)
+  if file then file:close() end
+  return file ~= nil
+end
+
+-- Start a script in the background. Gives a function that waits for its end and
+-- gives what it printed, and its process id.
+local function start(script, ...)
+  local path, out = helper.write_file(helper.temporary(".lua"), script), helper.temporary(".out")
+  local words = { "exec", helper.interpreter(), quote(path) }
+  for _, word in ipairs { ... } do words[#words + 1] = quote(word) end
+  local pid = helper.output(("{ (%s) >%s 2>&1 </dev/null; echo ended >>%s; } >/dev/null 2>&1 & echo $!"):format(
+    table.concat(words, " "), quote(out), quote(out)))
+  return function()
+    for _ = 1, 3000 do
+      local text = exists(out) and helper.read_file(out) or ""
+      if text:match("ended\n$") then return (text:gsub("ended\n$", "")) end
+      os.execute("sleep 0.01")
+    end
+    error("script " .. pid .. " does not end")
+  end
+end
+
+-- Wait in real time.
+local function wait_for(condition)
+  for _ = 1, 1000 do
+    local value = condition()
+    if value then return value end
+    os.execute("sleep 0.01")
+  end
+  error("it does not come")
+end
+
+-- Options for `start`ed scripts, read as `options`.
+local OPTIONS = [[
+  local nymbl = require "nymbl"
+  local options = {
+    base_url = arg[1], api_key = arg[2], ca_file = arg[3], timeout = 60, monthly_quota = false, rate = false,
+    credentials = { token_url = arg[4], client_id = arg[5], client_secret = arg[6], scope = arg[7] },
+  }
+  local path = arg[8]
+]]
+
+local function start_with_options(script, path)
+  local sandbox = helper.sandbox()
+  return start(OPTIONS .. script, sandbox.base_url, sandbox.api_key, sandbox.ca_file, sandbox.token_url,
+    sandbox.client_id, sandbox.client_secret, sandbox.scope, path)
+end
+
+local function tokens_asked_for()
+  return #helper.journal("token")
+end
+
+-- What the file says, and making it say something else.
+local function content(path)
+  local lock = assert(core.store_open(path))
+  local text = lock:content()
+  lock:close()
+  return text and helper.json.decode(text)
+end
+
+local function content_set(path, value)
+  local lock = assert(core.store_open(path))
+  assert(lock:write(type(value) == "string" and value or helper.json.encode(value)))
+  lock:close()
+end
+
+local function count(state)
+  state.count = (state.count or 0) + 1
+  return state.count
+end
+
+describe("nymbl.store.file()", function()
+  local clock, real, path, clients
+
+  before_each(function()
+    helper.reset()
+    clock = helper.clock()
+    real = clock.real
+    path = helper.temporary(".state")
+    clients = {}
+    for key in pairs(store.default) do store.default[key] = nil end -- tokens of specs before
+  end)
+
+  after_each(function()
+    for _, client in ipairs(clients) do client:close() end
+    clients = nil
+    block.pump = real
+    assert.equal(0, helper.live_objects())
+  end)
+
+  local function begin(options)
+    options.store = options.store or nymbl.store.file(path)
+    local client = helper.client(options)
+    clients[#clients + 1] = client
+    return client:patient("p"), client
+  end
+
+  it("raises on a wrong argument", function()
+    assert.error_matches(function() nymbl.store.file() end, "bad argument #1 to 'file' %(string expected")
+    assert.error_matches(function() nymbl.store.file("") end, "bad argument #1 to 'file' %(empty string")
+    assert.error_matches(function() nymbl.store.file("a\0b") end, "NUL")
+    assert.error_matches(function() nymbl.store.file(path, { tokens = true }) end, "unknown option 'tokens'")
+    assert.error_matches(function() nymbl.store.file(path, { token = "yes" }) end, "boolean expected")
+  end)
+
+  it("opens nothing, loads nothing and tells nothing before it is used", function()
+    assert.equal("true", helper.output(helper.interpreter() .. " -e " .. quote [[
+      require "nymbl"
+      print(package.loaded["nymbl.store.file"] == nil)]]))
+    local made = nymbl.store.file(path)
+    assert.is_false(exists(path))
+    assert.equal("nymbl.store.file", tostring(made))
+  end)
+
+  it("makes the file for its user alone, and leaves no descriptor open", function()
+    local patient = begin {}
+    assert(patient:page())
+    local before = helper.descriptors()
+    for _ = 1, 10 do assert(patient:page()) end
+    assert.is_true(helper.descriptors() <= before + 1) -- a connection more may be kept
+    assert.equal("600", helper.output("stat -c %a " .. quote(path)))
+  end)
+
+  describe("shares", function()
+    it("one pace", function()
+      local first, second = begin { rate = {} }, begin { rate = {} }
+      for _ = 1, 10 do
+        assert(first:page())
+        assert(second:page())
+      end
+      assert.is_true(clock.offset > 7.5 and clock.offset < 8.1, clock.offset)
+      local before = clock.offset
+      begin({ rate = {}, api_key = "another" }):page()
+      assert.equal(before, clock.offset)
+    end)
+
+    it("one quota, of integers", function()
+      local first, client = begin { monthly_quota = 3 }
+      local second, other = begin { monthly_quota = 3 }
+      assert(first:page())
+      assert(second:page())
+      assert.same({ month = "2026-02", requests = 2, throttled = 0, remaining = 1 }, client:usage())
+      assert(first:page())
+      local page, err = second:page()
+      assert.is_nil(page)
+      assert.equal("quota", err.kind)
+      assert.equal(0, err.attempts)
+      assert.equal(3, #helper.journal("list"))
+      assert.equal("3", tostring(other:usage().requests))
+      assert.equal("0", tostring(other:usage().remaining))
+    end)
+
+    it("the pause after a 429, and a quota that the service says is spent", function()
+      local first, second = begin { rate = {} }, begin { rate = {} }
+      helper.faults { operation = "list",
+                      action = { status = 429, body_kind = "gateway", headers = { { "Retry-After", "30" } } } }
+      assert.is_nil((first:page()))
+      assert(second:page())
+      assert.is_true(clock.offset > 29 and clock.offset < 31, clock.offset)
+      helper.faults { operation = "list",
+                      action = { status = 429, body_kind = "gateway", message = "Limit Exceeded" } }
+      assert.is_nil((first:page()))
+      local _, err = second:page()
+      assert.equal("quota", err.kind)
+      assert.equal(0, err.attempts)
+      clock.offset = clock.offset + 3601
+      assert(second:page())
+      assert(first:page())
+    end)
+
+    it("no token, unless it is asked to", function()
+      local script = "assert(assert(nymbl.client(options)):patient('p'):page())"
+      for _ = 1, 2 do
+        assert.equal("", start_with_options("options.store = nymbl.store.file(path) " .. script, path)())
+      end
+      assert.equal(2, tokens_asked_for())
+      for _ = 1, 2 do
+        assert.equal("", start_with_options("options.store = nymbl.store.file(path, { token = true }) " .. script,
+          path)())
+      end
+      assert.equal(3, tokens_asked_for())
+    end)
+
+    it("a token within the process all the same", function()
+      assert(begin({}):page())
+      assert(begin({}):page())
+      assert.equal(1, tokens_asked_for())
+    end)
+  end)
+
+  it("writes neither token, key, URL, secret nor id", function()
+    local bearer
+    local patient = begin { rate = {} }
+    assert(patient:page())
+    for _, entry in ipairs(helper.journal("list")) do
+      bearer = helper.header(entry, "authorization"):match("^Bearer (.+)$")
+    end
+    local text, sandbox = helper.read_file(path), helper.sandbox()
+    for _, secret in ipairs { bearer, sandbox.api_key, sandbox.base_url, sandbox.token_url, sandbox.client_id,
+                              sandbox.client_secret, sandbox.scope, "localhost", "127.0.0.1" } do
+      assert.is_nil(text:find(secret, 1, true))
+    end
+    assert(begin({ store = nymbl.store.file(path, { token = true }) }):page())
+    bearer = helper.header(helper.journal("list")[2], "authorization"):match("^Bearer (.+)$")
+    text = helper.read_file(path)
+    assert.is_truthy(text:find(bearer, 1, true))
+    for _, secret in ipairs { sandbox.api_key, sandbox.base_url, sandbox.token_url, sandbox.client_id,
+                              sandbox.client_secret, sandbox.scope } do
+      assert.is_nil(text:find(secret, 1, true))
+    end
+  end)
+
+  it("forgets a token that has died, and accounts that nobody uses", function()
+    local shared = nymbl.store.file(path, { token = true })
+    assert(begin({ store = shared }):page())
+    assert.is_truthy(helper.read_file(path):find('"value"', 1, true))
+    for i = 1, 50 do shared:update("account " .. i, nil, count) end
+    clock.offset = clock.offset + 301
+    shared:update("account 1", nil, count)
+    assert.is_nil(helper.read_file(path):find('"value"', 1, true))
+    local size = #helper.read_file(path)
+    clock.offset = clock.offset + 31 * 86400
+    assert.equal(3, shared:update("account 1", nil, count))
+    clock.offset = clock.offset + 2 * 86400
+    shared:update("account 1", nil, count)
+    assert.is_true(#helper.read_file(path) < size / 10)
+    assert.equal(5, shared:update("account 1", nil, count))
+  end)
+
+  it("keeps what it can where there is too much", function()
+    local shared = nymbl.store.file(path)
+    assert.equal(1, shared:update("small", nil, count))
+    for i = 1, 12 do
+      shared:update("large " .. i, nil, function(state) state.text = ("x"):rep(100000) end)
+    end
+    assert.equal(1, shared:update("small", nil, count))
+    assert.equal(2, shared:update("small", nil, count))
+    shared:update("endless", nil, function(state) state.at = math.huge end)
+    assert.equal(1, shared:update("small", nil, count))
+  end)
+
+  describe("where the file cannot be used", function()
+    local function refused(reason)
+      local patient, client = begin {}
+      local page, err = patient:page()
+      assert.is_nil(page)
+      assert.equal("io", err.kind)
+      assert.equal(reason, err.reason)
+      assert.equal(0, err.attempts)
+      assert.matches("^nymbl: io %(" .. reason .. "%): ", tostring(err))
+      page, err = client:usage()
+      assert.is_nil(page)
+      assert.equal("io", err.kind)
+      assert.matches("^nymbl: io %(" .. reason .. "%): ", tostring(err))
+      assert.equal(0, #helper.journal())
+    end
+
+    it("nothing is sent, and the error says why", function()
+      assert(os.execute("mkdir " .. quote(path)))
+      refused("directory")
+      path = helper.temporary("-none") .. "/state"
+      refused("not_found")
+      path = helper.temporary(".state")
+      os.execute("ln -s /dev/null " .. quote(path))
+      refused("symbolic_link")
+      path = helper.write_file(helper.temporary(".state"), "")
+      os.execute("chmod 660 " .. quote(path))
+      refused("others_can_write")
+      path = helper.temporary(".state")
+      os.execute("mkfifo " .. quote(path))
+      refused("not_a_file")
+    end)
+
+    it("a full disk is told before anything is sent", function()
+      assert.equal("io file_too_big 0\n", start([[
+        local script = io.open(arg[1], "w")
+        script:write(arg[2])
+        script:close()
+        os.execute("(trap '' XFSZ; ulimit -f 0; exec " .. arg[3] .. " " .. arg[1] .. " " .. arg[4] .. ") 2>&1 | cat")
+      ]], helper.temporary(".lua"), [[
+        local nymbl = require "nymbl"
+        local client = assert(nymbl.client { base_url = "https://localhost:1", api_key = "k", token = "t",
+                                             store = nymbl.store.file(arg[1]) })
+        local page, err = client:patient("p"):page()
+        io.stderr:write(err.kind, " ", err.reason, " ", err.attempts, "\n")
+      ]], helper.interpreter(), path)())
+    end)
+
+    it("a token is not asked for either", function()
+      os.execute("mkdir " .. quote(path))
+      local _, err = begin({ store = nymbl.store.file(path, { token = true }) }):page()
+      assert.equal("io", err.kind)
+      assert.equal(0, tokens_asked_for())
+    end)
+
+    it("what the call has done already is not taken from it", function()
+      local patient = begin {}
+      local pdf = helper.path("spec/fixtures/referral.pdf")
+      local document = assert(patient:upload(pdf, { progress = function()
+        os.execute("chmod 666 " .. quote(path)) -- while it is on its way
+      end }))
+      assert.equal("referral.pdf", document.file_name)
+      local _, err = patient:page()
+      assert.equal("others_can_write", err.reason)
+      assert.equal(1, #helper.journal())
+    end)
+  end)
+
+  describe("its lock", function()
+    it("is waited for until the call's deadline", function()
+      local patient = begin { timeout = 3 }
+      local lock = assert(core.store_open(path))
+      local page, err = patient:page()
+      assert.is_nil(page)
+      assert.equal("timeout", err.kind)
+      assert.equal("store", err.reason)
+      assert.equal(0, err.attempts)
+      assert.is_true(clock.offset >= 2.9 and clock.offset < 3.1, clock.offset)
+      for _, seconds in ipairs(clock.slept) do assert.is_true(seconds <= 0.05) end
+      lock:close()
+      assert(patient:page())
+    end)
+
+    it("lets the other coroutines of nymbl.each go on", function()
+      block.pump = real
+      local patient = begin {}
+      local other = begin { store = store.memory() }
+      assert(other:page())
+      local lock = assert(core.store_open(path))
+      local order = {}
+      local succeeded = nymbl.each({ "waits", "works" }, nil, function(item)
+        local which = item == "waits" and patient or other
+        assert(which:page())
+        order[#order + 1] = item
+        if item == "works" then lock:close() end
+        return true
+      end)
+      assert.equal(2, succeeded)
+      assert.same({ "works", "waits" }, order)
+    end)
+
+    it("goes with a process that is killed", function()
+      start([[
+        require("nymbl").store.file(arg[1]):update("key", nil, function(state)
+          state.count = 100
+          os.execute("kill -KILL $PPID")
+        end)]], path)()
+      assert.is_true(exists(path))
+      assert.equal(1, nymbl.store.file(path):update("key", nil, count))
+      assert.equal(0, clock.offset)
+    end)
+
+    -- A process that stops itself within a change; it counts twice if told to go on.
+    local function start_stopped()
+      local marker = helper.temporary(".pid")
+      local ended = start([[
+        local nymbl = require "nymbl"
+        local stopped
+        print((nymbl.store.file(arg[1]):update("key", nil, function(state)
+          if not stopped then
+            stopped = true
+            os.execute("echo $PPID > " .. arg[2] .. ".new; mv " .. arg[2] .. ".new " .. arg[2]
+              .. "; kill -STOP $PPID")
+          end
+          state.count = (state.count or 0) + 1
+          return ("%d"):format(state.count)
+        end)))]], path, marker)
+      wait_for(function() return exists(marker) end)
+      local pid = helper.read_file(marker):match("%d+")
+      wait_for(function() return helper.read_file("/proc/" .. pid .. "/stat"):match("%) T ") end)
+      return pid, ended
+    end
+
+    it("is taken over after 15 seconds from a process that is stopped, which then sees it", function()
+      local shared = nymbl.store.file(path)
+      assert.equal(1, shared:update("key", nil, count))
+      local pid, ended = start_stopped()
+      assert.equal(2, shared:update("key", nil, count))
+      assert.is_true(clock.offset > 14 and clock.offset < 15.5, clock.offset)
+      local before = clock.offset
+      assert.equal(3, nymbl.store.file(path):update("key", nil, count))
+      assert.equal(before, clock.offset)
+      assert.equal("600", helper.output("stat -c %a " .. quote(path)))
+      os.execute("kill -CONT " .. pid)
+      assert.equal("4\n", ended())
+      assert.equal(5, shared:update("key", nil, count))
+      assert.equal("1", helper.output("ls " .. quote(path) .. "* | wc -l")) -- and nothing beside it
+    end)
+
+    it("is taken over at once where it has been held for so long already", function()
+      local pid, ended = start_stopped()
+      os.execute(("touch -d @%d %s"):format(clock.wall() - 20, quote(path)))
+      assert.equal(1, nymbl.store.file(path):update("key", nil, count))
+      assert.is_true(clock.offset < 1, clock.offset)
+      os.execute("kill -CONT " .. pid)
+      assert.equal("2\n", ended())
+    end)
+
+    it("is nobody's for long: waiting for the service and its pace hold none", function()
+      local patient = begin { rate = { read = { 1, 1 } } }
+      local seen = 0
+      local sleep = clock.wait
+      clock.wait = function(...)
+        assert(core.store_open(path)):close()
+        seen = seen + 1
+        return sleep(...)
+      end
+      for _ = 1, 3 do assert(patient:page()) end
+      assert.is_true(seen > 4)
+    end)
+  end)
+
+  it("takes over the renewal of a process that was killed in it, when its lease ends", function()
+    helper.faults { operation = "token", action = { delay = 20 } }
+    local script = [[
+      local file = io.open(path .. ".pid", "w")
+      file:write(io.open("/proc/self/stat"):read("*l"))
+      file:close()
+      options.store = nymbl.store.file(path, { token = true })
+      assert(nymbl.client(options)):patient("p"):page()]]
+    local ended = start_with_options(script, path)
+    wait_for(function() return tokens_asked_for() == 1 end)
+    os.execute("kill -KILL " .. helper.read_file(path .. ".pid"):match("^%d+"))
+    ended()
+    local patient = begin { store = nymbl.store.file(path, { token = true }) }
+    assert(patient:page())
+    assert.is_true(clock.offset > 10 and clock.offset <= 15.1, clock.offset)
+    assert.equal(2, tokens_asked_for())
+  end)
+
+  describe("a file that makes no sense", function()
+    -- `longest`: seconds of a wait that could be meant
+    local function is_taken_for_empty(name, longest)
+      local patient, client = begin { rate = {}, monthly_quota = 10, timeout = 86400,
+                                      store = nymbl.store.file(path, { token = true }) }
+      local before = clock.offset
+      assert(patient:page())
+      assert(clock.offset - before <= (longest or 0), name)
+      before = clock.offset
+      for _ = 1, 3 do assert(patient:page()) end
+      assert(clock.offset - before <= 2, name)
+      assert(client:usage().requests <= 5, name)
+      client:close()
+    end
+
+    it("locks nobody out, whatever is in it", function()
+      local garbage = {
+        "", "\0", ("\0"):rep(4096), "x", "{}", "null", "nymbl store 1 ", ("nymbl store 1 "):rep(10),
+        "nymbl store 1 " .. ("0"):rep(64) .. " 00000002\n{}", "nymbl store 1 " .. ("0"):rep(64) .. " ffffffff\n{}",
+        ("\255"):rep(100000), ("{"):rep(2000000),
+      }
+      for i, bytes in ipairs(garbage) do
+        path = helper.write_file(helper.temporary(".state"), bytes)
+        os.execute("chmod 600 " .. quote(path))
+        is_taken_for_empty("garbage " .. i)
+      end
+    end)
+
+    it("locks nobody out, however well it is made", function()
+      local written = {
+        "", "x", "{}", "[]", "null", "5", "\"x\"", ("["):rep(1000), "{\"at\":1}", "{\"at\":\"1\",\"wall\":1}",
+        [[{"at":1e300,"wall":1,"boots":{},"entries":{}}]], [[{"at":1,"wall":1,"boots":{"x":1},"entries":{}}]],
+        [[{"at":1,"wall":1,"boots":{},"entries":{"x":1}}]], [[{"at":1,"wall":1,"boots":{},"entries":[1]}]],
+        [[{"at":1,"wall":1,"boots":[],"entries":[]}]],
+        [[{"at":1,"wall":1,"boots":{},"entries":{"x":{"used":1,"state":5}}}]],
+        [[{"at":1,"wall":9e15,"boots":{},"entries":{}}]], [[{"at":-9e15,"wall":-9e15,"boots":{},"entries":{}}]],
+      }
+      for i, text in ipairs(written) do
+        path = helper.temporary(".state")
+        content_set(path, text)
+        is_taken_for_empty("content " .. i)
+      end
+    end)
+
+    it("locks nobody out by what it says of an account or a token", function()
+      local patient, client = begin { rate = {}, monthly_quota = 10, store = nymbl.store.file(path, { token = true }) }
+      assert(patient:page())
+      client:close()
+      local good = content(path)
+      for _, wrong in ipairs { "x", true, 1e15, -1e15, {}, { 1 }, helper.json.null, 0 } do
+        local data = helper.json.decode(helper.json.encode(good))
+        for _, entry in pairs(data.entries) do
+          for name in pairs(entry.state) do
+            if name ~= "requests" or wrong ~= 1e15 then entry.state[name] = wrong end
+          end
+          for _, name in ipairs { "resume", "probe", "lease", "download" } do entry.state[name] = wrong end
+          if wrong == 1e15 then entry.state.probe, entry.state.month = nil, "2026-02" end
+        end
+        content_set(path, data)
+        is_taken_for_empty(tostring(wrong), 3600) -- a queue may be as long
+        path = helper.temporary(".state")
+      end
+    end)
+  end)
+
+  describe("its time", function()
+    local env, base, boot_id
+
+    -- Machines whose clocks can be set: a start's own, and the wall's.
+    before_each(function()
+      base, boot_id = 0, "boot-1"
+      function clock.boot() return base + clock.now(), boot_id end
+      env = { store = nymbl.store.file(path), account = "a", pace = pace.new { rate = { read = { 2, 4 } } } }
+    end)
+
+    -- A place, when its time has come.
+    local function reserve()
+      local place, err = pace.reserve(env, "list")
+      if not place then return nil, err end
+      local left = place.left
+      while left > 0 do
+        block.pump.wait(nil, clock.now() + left)
+        left = pace.postpone(place)
+      end
+      return place
+    end
+
+    -- Places that are had at once, and seconds for another 4.
+    local function burst()
+      local at_once, before = 0, clock.offset
+      repeat
+        assert(reserve())
+        at_once = at_once + 1
+      until clock.offset > before + 1e-3
+      return at_once - 1
+    end
+
+    local function four()
+      local before = clock.offset
+      for _ = 1, 4 do assert(reserve()) end
+      return clock.offset - before
+    end
+
+    it("goes on over a restart of the machine, by the wall clock", function()
+      assert.equal(4, burst())
+      base, boot_id = -clock.now(), "boot-2" -- its clock begins at 0
+      assert.is_true(four() > 1.4)
+      base, boot_id = -clock.now(), "boot-3"
+      clock.wall_time = clock.wall_time + 1 -- it took a second
+      assert.is_true(math.abs(four() - 1) < 0.6)
+    end)
+
+    it("is moved by no wall clock that is set", function()
+      assert.equal(4, burst())
+      for _, step in ipairs { 86400, -86400, -2 * 86400, 4e8, -4e8, 86400 } do
+        clock.wall_time = clock.wall_time + step
+        local took = four()
+        assert.is_true(took > 1.9 and took < 2.1, step .. ": " .. took)
+      end
+    end)
+
+    it("locks nobody out and opens for one burst at most where both clocks are others", function()
+      burst()
+      for number, step in ipairs { 86400, -86400, 0, 4e8, -4e8, -86400, 86400 } do
+        pace.answered(assert(reserve()), { kind = "throttled" }, 100)
+        base, boot_id = (number * 7919) % 1000 - clock.now(), "boot-of " .. number
+        clock.wall_time = clock.wall_time + step
+        local before = clock.offset
+        local at_once = burst()
+        assert.is_true(at_once <= 4, step)
+        assert.is_true(clock.offset - before <= 101, step)
+      end
+    end)
+
+    it("is one for two machines on a shared folder, one of them a day behind", function()
+      burst()
+      local began, places = clock.offset, 0
+      for turn = 1, 40 do
+        local second = turn % 2 == 0
+        base, boot_id = second and 5000 or 0, second and "boot-2" or "boot-1"
+        clock.wall_time = clock.wall_time + (second and -86400 or 86400)
+        assert(reserve())
+        places = places + 1
+      end
+      local took = clock.offset - began
+      assert.is_true(places <= 4 + 2 * took + 1, took)
+      assert.is_true(took < 21, took)
+    end)
+
+    it("does without a boot id, by the wall clock, one burst for each time it is set", function()
+      function clock.boot() return clock.wall_time + clock.now(), "" end
+      assert.equal(4, burst())
+      assert.is_true(math.abs(four() - 2) < 0.1)
+      clock.wall_time = clock.wall_time - 86400
+      assert.is_true(math.abs(four() - 2) < 0.1)
+      clock.wall_time = clock.wall_time + 86400
+      assert.equal(4, burst())
+    end)
+
+    it("forgets no month's count where a clock is set over its end and back", function()
+      env.pace.quota = 3
+      for _ = 1, 3 do assert(reserve()) end
+      assert.is_nil((reserve()))
+      clock.wall_time = clock.wall_time + 28 * 86400
+      assert(reserve())
+      clock.wall_time = clock.wall_time - 28 * 86400
+      local _, err = reserve()
+      assert.equal("quota", err.kind)
+      assert.equal(3, pace.usage(env).requests)
+    end)
+  end)
+
+  it("keeps four processes at once to one pace, within the service's own limits", function()
+    helper.admin("POST", "settings", { limits = true, rate = { read = { 5, 5 }, download = { 1, 3 } } })
+    block.pump = real
+    local ends = {}
+    for i = 1, 4 do
+      ends[i] = start_with_options([[
+        options.rate, options.max_attempts, options.store = { read = { 5, 4 } }, 1, nymbl.store.file(path)
+        local patient = assert(nymbl.client(options)):patient("p")
+        for _ = 1, 5 do assert(patient:page()) end]], path)
+    end
+    for i = 1, 4 do assert.equal("", ends[i]()) end
+    local times = {}
+    for i, entry in ipairs(helper.journal()) do
+      assert.equal(200, entry.status)
+      times[i] = entry.time
+    end
+    assert.equal(20, #times)
+    for i = 1, 20 do
+      for j = i, 20 do
+        -- one more than ours: a request may be on its way for longer than the next
+        assert.is_true(j - i + 1 <= 5 + 5 * (times[j] - times[i]) + 1e-3, i .. " to " .. j)
+      end
+    end
+    local usage = content(path)
+    for _, entry in pairs(usage.entries) do assert.equal(20, entry.state.requests) end
+  end)
+end)
