@@ -5,10 +5,10 @@ local helper = require "helper"
 
 local LUA = rawget(_G, "jit") and "luajit" or "lua" .. _VERSION:match("%d+%.%d+")
 local PDF = helper.path("spec/fixtures/referral.pdf")
+local store -- for examples that keep to limits from run to run
 
--- Run an example with the sandbox's settings; its exit status, standard output and
--- standard error.
-local function example(name, ...)
+-- The command that runs an example with the sandbox's settings.
+local function command(name, ...)
   local sandbox = helper.sandbox()
   local words = { "env" }
   local function add(word) words[#words + 1] = helper.quote(word) end
@@ -18,11 +18,17 @@ local function example(name, ...)
                              "client_secret", "scope" } do
     add(("NYMBL_%s=%s"):format(setting:upper(), sandbox[setting]))
   end
+  add("NYMBL_STORE=" .. store)
   add(LUA)
   add(helper.path("examples/" .. name .. ".lua"))
   for _, argument in ipairs { ... } do add(argument) end
+  return table.concat(words, " ")
+end
+
+-- Run an example; its exit status, standard output and standard error.
+local function example(...)
   local out, err = helper.temporary(".out"), helper.temporary(".err")
-  local status = helper.output(("%s </dev/null >%s 2>%s; echo $?"):format(table.concat(words, " "),
+  local status = helper.output(("%s </dev/null >%s 2>%s; echo $?"):format(command(...),
     helper.quote(out), helper.quote(err)))
   return tonumber(status), helper.read_file(out), helper.read_file(err)
 end
@@ -35,7 +41,10 @@ local function uploaded(patient, ...)
 end
 
 describe("the example", function()
-  before_each(helper.reset)
+  before_each(function()
+    helper.reset()
+    store = helper.temporary(".store")
+  end)
 
   it("upload.lua uploads a file and prints its id, name and size", function()
     local status, out, err = example("upload", "12345", PDF, "Referral")
@@ -124,5 +133,126 @@ describe("the example", function()
     status, out = example("delete", "12345", id)
     assert.equal(0, status)
     assert.equal("there is no such document\n", out)
+  end)
+
+  describe("overnight.lua", function()
+    local NAMES = { "it's $(a) scan.PDF", "second \195\164.pdf", "third.pdf" }
+    local folder
+
+    before_each(function()
+      folder = helper.temporary("-outbox")
+      assert(os.execute("mkdir " .. helper.quote(folder)))
+      for _, name in ipairs(NAMES) do helper.write_file(folder .. "/" .. name, "%PDF-1.4 " .. name) end
+      helper.write_file(folder .. "/notes.txt", "not for the service")
+      helper.write_file(folder .. "/.half.pdf", "%PDF-1.4")
+    end)
+
+    -- Each is there, once, and with a document of before that looks the same two.
+    local function all_are_there(before)
+      local seen = {}
+      for _, row in ipairs(helper.stored("12345")) do
+        seen[row.metadata.file_name] = (seen[row.metadata.file_name] or 0) + 1
+      end
+      for _, name in ipairs(NAMES) do
+        assert.equal(name == before and 2 or 1, seen[name], name)
+        seen[name] = nil
+      end
+      assert.is_nil((next(seen)))
+    end
+
+    local function tells_no_name(...)
+      for _, text in ipairs { ... } do
+        assert.is_nil(text:find("scan", 1, true))
+        assert.is_nil(text:find("second", 1, true))
+        assert.is_nil(text:find(folder, 1, true))
+        assert.is_nil(text:find("12345", 1, true))
+      end
+    end
+
+    -- Start it, and kill it once a condition holds.
+    local function killed_when(condition)
+      local pid = helper.output(("(exec %s </dev/null >/dev/null 2>&1) & echo $!"):format(
+        command("overnight", "12345", folder)))
+      for _ = 1, 3000 do
+        if condition() then break end
+        os.execute("sleep 0.01")
+      end
+      assert(condition())
+      os.execute("kill -KILL " .. pid)
+    end
+
+    it("uploads what is accepted, and nothing when it is run again", function()
+      local status, out, err = example("overnight", "12345", folder, "Referral")
+      assert.equal("", err)
+      assert.equal(0, status)
+      assert.equal("3 uploaded, 0 found there, 0 refused, 0 not known, 0 left in all\n", out)
+      all_are_there()
+      assert.equal("Referral", helper.stored("12345")[1].metadata.document_type)
+      assert.equal("600", helper.output("stat -c %a " .. helper.quote(folder .. ".nymbl-journal")))
+      local requests = #helper.journal()
+      status, out, err = example("overnight", "12345", folder .. "/", "Referral")
+      assert.same({ 0, "", "" }, { status, out, err })
+      assert.equal(requests, #helper.journal())
+    end)
+
+    it("finds what was taken where it was killed before it knew", function()
+      -- a document of before, with the same name and size, is not taken for it
+      helper.admin("POST", "documents", { patient = "12345", file_name = NAMES[2], content_type = "application/pdf",
+                                          content = ("x"):rep(#("%PDF-1.4 " .. NAMES[2])) })
+      helper.faults { operation = "upload", skip = 1, action = { delay = 20 } }
+      killed_when(function() return #helper.stored("12345") == 3 end)
+      local status, out, err = example("overnight", "12345", folder)
+      assert.equal("", err)
+      assert.equal(0, status)
+      assert.equal("1 uploaded, 1 found there, 0 refused, 0 not known, 0 left in all\n", out)
+      all_are_there(NAMES[2])
+    end)
+
+    it("sends what was not taken where it was killed, and trusts no line that was cut short", function()
+      helper.admin("POST", "documents", { patient = "12345", file_name = NAMES[2], content_type = "application/pdf",
+                                          content = ("x"):rep(#("%PDF-1.4 " .. NAMES[2])) })
+      helper.faults { operation = "upload", skip = 1, action = { during = { bytes = 10, how = "stall" } } }
+      killed_when(function() return #helper.journal("upload") == 2 end)
+      local journal = folder .. ".nymbl-journal"
+      local text = helper.read_file(journal)
+      helper.write_file(journal, text .. text:match("[^\n]+\n$"):gsub("started", "done"):sub(1, -3))
+      local status, out = example("overnight", "12345", folder)
+      assert.equal(0, status)
+      assert.equal("2 uploaded, 0 found there, 0 refused, 0 not known, 0 left in all\n", out)
+      all_are_there(NAMES[2])
+    end)
+
+    it("stops at the quota and says when to run it again", function()
+      helper.faults { operation = "upload", skip = 1,
+                      action = { status = 429, body_kind = "gateway", message = "Limit Exceeded" } }
+      local status, out, err = example("overnight", "12345", folder)
+      assert.equal(75, status)
+      assert.equal("1 uploaded, 0 found there, 0 refused, 0 not known, 2 left in all\n", out)
+      assert.matches("^nymbl: quota 429.*; run this again after %d+%-%d+%-%d+ %d+:%d+\n$", err)
+      tells_no_name(out, err)
+      local requests = #helper.journal()
+      status, out, err = example("overnight", "12345", folder) -- too soon
+      assert.equal(75, status)
+      assert.equal("0 uploaded, 0 found there, 0 refused, 0 not known, 2 left in all\n", out)
+      assert.equal(requests, #helper.journal())
+      tells_no_name(out, err)
+      store = helper.temporary(".store")
+      assert.equal(0, (example("overnight", "12345", folder)))
+      all_are_there()
+    end)
+
+    it("sends nothing again whose outcome is unknown before it has looked #slow", function()
+      -- nothing is listed that would tell it, for as long as it looks
+      helper.faults({ operation = "upload", skip = 2, action = { lost_reply = "reset" } },
+        { operation = "list", skip = 4, times = 3, action = { status = 400, body_kind = "service" } })
+      local status, out, err = example("overnight", "12345", folder)
+      assert.equal("", err)
+      assert.equal(75, status)
+      assert.equal("2 uploaded, 0 found there, 0 refused, 1 not known, 1 left in all\n", out)
+      status, out = example("overnight", "12345", folder)
+      assert.equal(0, status)
+      assert.equal("0 uploaded, 1 found there, 0 refused, 0 not known, 0 left in all\n", out)
+      all_are_there()
+    end)
   end)
 end)

@@ -1,0 +1,188 @@
+-- SPDX-License-Identifier: MIT
+-- Upload a folder for a patient: lua overnight.lua PATIENT FOLDER [DOCUMENT_TYPE]
+--
+-- Made to be run again, after a kill at any moment too, until all is there, and to
+-- send nothing twice. From cron, every night at ten, never two at once:
+--
+--   0 22 * * * . ~/nymbl.env; flock -n ~/overnight.lock lua overnight.lua 12345 ~/outbox
+--
+-- with NYMBL_BASE_URL and the like exported by a ~/nymbl.env that only you can read.
+-- Exit status: 0 all is there; 75 run it again (the time is said, where it is known);
+-- 1 something must be looked at, and "started" lines without a "done" in the journal
+-- say which files.
+--
+-- The journal, FOLDER.nymbl-journal, has a line for every file before it is sent and
+-- one after. A file that was started and is not done may be there all the same: so it
+-- is looked for first, by name and size, among documents that were not there before.
+-- The journal holds file names: it is made for you alone, and to be kept as long as
+-- the folder is. Pace and quota are kept in NYMBL_STORE (default ~/.nymbl-store), one
+-- file for all your scripts.
+local nymbl = require "nymbl"
+
+local ACCEPTED = { "pdf", "png", "jpg", "jpeg", "tif", "tiff", "docx" }
+-- What says something of one file alone; the others can go on.
+local OF_THE_FILE = { too_large = true, unsupported_type = true, bad_request = true, io = true }
+
+local function stop(status, ...)
+  io.stderr:write(table.concat({ ... }), "\n")
+  os.exit(status)
+end
+
+local function quote(text)
+  return "'" .. text:gsub("'", "'\\''") .. "'"
+end
+
+local function run(command)
+  local status = os.execute(command)
+  return status == true or status == 0 -- Lua 5.2 and later, or LuaJIT
+end
+
+local patient_id, folder, document_type = arg[1], arg[2], arg[3]
+if not folder then stop(1, "usage: lua overnight.lua PATIENT FOLDER [DOCUMENT_TYPE]") end
+folder = folder:gsub("(.)/+$", "%1"):gsub("^%-", "./-")
+
+-- The journal: a line is WORD, patient, size, name and a number or id, and ends with
+-- a dot, so that one which was cut short is seen to be none.
+local journal_path = folder .. ".nymbl-journal"
+
+local function escape(text)
+  return (text:gsub("[^%w._-]", function(char) return ("%%%02X"):format(char:byte()) end))
+end
+
+local function key_of(name, size)
+  return ("%s\t%.0f\t%s"):format(escape(patient_id), size, escape(name))
+end
+
+local done, started = {}, {} -- by key; for what was started, how many there were before
+local journal
+
+local function journal_open()
+  if not run("umask 077; : >>" .. quote(journal_path)) then stop(1, "no journal can be written") end
+  local text = assert(io.open(journal_path, "rb")):read("*a")
+  for word, key, last in text:gmatch("(%l+)\t(%S+\t%d+\t%S+)\t(%S+)\t%.\n") do
+    if word == "done" then
+      done[key] = true
+    elseif word == "started" and not started[key] then
+      started[key] = tonumber(last)
+    end
+  end
+  journal = assert(io.open(journal_path, "ab"))
+  if text:match("[^\n]$") then journal:write("\n") end -- the end of one that was cut short
+end
+
+local function note(word, key, last)
+  -- on the disk, so that it is there after a power cut too
+  if not (journal:write(word, "\t", key, "\t", last, "\t.\n") and journal:flush()
+    and run("sync " .. quote(journal_path))) then
+    stop(1, "no journal can be written")
+  end
+end
+
+-- Accepted files, by name, and how many have a name that cannot be sent. One that
+-- begins with a dot is of somebody's work.
+local function files()
+  local tests = {}
+  for i, extension in ipairs(ACCEPTED) do tests[i] = "-iname '*." .. extension .. "'" end
+  local pipe = io.popen(("find %s/ -maxdepth 1 -type f ! -name '.*' \\( %s \\) -print0 | sort -z"):format(
+    quote(folder), table.concat(tests, " -o ")))
+  local found, unfit = {}, 0
+  for path in pipe:read("*a"):gmatch("%Z+") do
+    local file, name = io.open(path, "rb"), path:match("[^/]+$")
+    if not file or name:find("%c") then
+      unfit = unfit + 1
+    else
+      found[#found + 1] = { path = path, name = name, key = key_of(name, file:seek("end")) }
+    end
+    if file then file:close() end
+  end
+  pipe:close()
+  return found, unfit
+end
+
+if not io.open(folder .. "/.") then stop(1, "there is no such folder") end
+journal_open()
+local all, unfit = files()
+local todo = {}
+for _, file in ipairs(all) do
+  if not done[file.key] then todo[#todo + 1] = file end
+end
+if unfit > 0 then io.stderr:write(unfit, " files cannot be read, or have control characters in their names\n") end
+if #todo == 0 then os.exit(unfit > 0 and 1 or 0) end
+
+local client = assert(nymbl.client {
+  base_url = os.getenv "NYMBL_BASE_URL",
+  api_key = os.getenv "NYMBL_API_KEY",
+  ca_file = os.getenv "NYMBL_CA_FILE", -- only for the sandbox
+  credentials = {
+    token_url = os.getenv "NYMBL_TOKEN_URL",
+    client_id = os.getenv "NYMBL_CLIENT_ID",
+    client_secret = os.getenv "NYMBL_CLIENT_SECRET",
+    scope = os.getenv "NYMBL_SCOPE",
+  },
+  store = nymbl.store.file(os.getenv "NYMBL_STORE" or os.getenv "HOME" .. "/.nymbl-store"),
+})
+local patient = client:patient(patient_id)
+
+local uploaded, found, refused, unknown = 0, 0, 0, 0
+
+local function left()
+  return #todo - uploaded - found
+end
+
+local function summary()
+  print(("%d uploaded, %d found there, %d refused, %d not known, %d left in all"):format(
+    uploaded, found, refused, unknown, left()))
+end
+
+-- What is no file's own fault ends the run.
+local function give_up(err)
+  summary()
+  if err.kind == "quota" or err.kind == "throttled" then
+    local time = os.time() + math.ceil(err.retry_after or 60)
+    stop(75, tostring(err), "; run this again after ", os.date("%Y-%m-%d %H:%M", time))
+  end
+  stop(1, tostring(err))
+end
+
+-- How many documents there are by name and size.
+local there = {}
+local listed, problem = pcall(function()
+  for document in patient:documents { select = { "file_name", "file_size_bytes" } } do
+    if document.file_name and document.file_size_bytes then
+      local key = key_of(document.file_name, document.file_size_bytes)
+      there[key] = (there[key] or 0) + 1
+    end
+  end
+end)
+if not listed then
+  if type(problem) ~= "table" then error(problem, 0) end
+  give_up(problem)
+end
+
+for _, file in ipairs(todo) do
+  local key = file.key
+  local before = there[key] or 0
+  if started[key] and before > started[key] then
+    note("done", key, "found")
+    found = found + 1
+  else
+    note("started", key, ("%d"):format(started[key] or before))
+    local document, err = patient:upload(file.path, {
+      file_name = file.name, document_type = document_type, reconcile = true, timeout = 600,
+    })
+    if document then
+      note("done", key, escape(document.id))
+      there[key] = before + 1
+      uploaded = uploaded + 1
+    elseif err.outcome_unknown then
+      unknown = unknown + 1 -- the next run looks
+    elseif OF_THE_FILE[err.kind] then
+      refused = refused + 1
+      io.stderr:write("a file was not uploaded: ", tostring(err), "\n")
+    else
+      give_up(err)
+    end
+  end
+end
+summary()
+os.exit(refused + unfit > 0 and 1 or unknown > 0 and 75 or 0)
