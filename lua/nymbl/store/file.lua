@@ -84,8 +84,8 @@ end
 local function tell(data, wall)
   local seconds, id = wait.boot()
   local tie = data.boots[id]
-  local now = tie and seconds + tie.ahead or data.at + math.max(0, wall - data.wall)
-  if now < data.at then now = data.at end
+  local now = tie and seconds + tie.ahead or data.at + wall - data.wall
+  if now < data.at then now = data.at end -- a clock was set back
   data.boots[id] = { ahead = now - seconds, used = now }
   data.at, data.wall = now, wall
   return now, now - seconds
