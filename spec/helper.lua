@@ -201,6 +201,51 @@ function helper.token()
   return json.decode(text).access_token
 end
 
+--- A server that takes no notice: "silent" accepts and says nothing,
+-- "full" has no place for another connection. Gives its URL, and a function that ends it.
+function helper.deaf_server(kind)
+  local script = helper.write_file(helper.temporary(".lua"), [[
+    local cqueues, socket, ffi = require "cqueues", require "cqueues.socket", require "ffi"
+    ffi.cdef "int listen(int fd, int backlog);"
+    local kind, path = ...
+    local listener = socket.listen { host = "127.0.0.1", port = "0" }
+    listener:listen()
+    local _, _, port = listener:localname()
+    local kept = {}
+    local loop = cqueues.new()
+    if kind == "full" then
+      ffi.C.listen(listener:pollfd(), 0)
+      for i = 1, 4 do
+        loop:wrap(function()
+          kept[i] = socket.connect("127.0.0.1", port)
+          pcall(kept[i].connect, kept[i], 0.2)
+        end)
+      end
+    else
+      loop:wrap(function()
+        while true do kept[#kept + 1] = listener:accept() end
+      end)
+    end
+    loop:wrap(function()
+      cqueues.sleep(kind == "full" and 0.3 or 0)
+      local file = io.open(path .. ".new", "w")
+      file:write(port, "\n")
+      file:close()
+      os.rename(path .. ".new", path)
+    end)
+    loop:wrap(function()
+      cqueues.poll { pollfd = 0, events = "r" }
+      os.exit(0)
+    end)
+    loop:loop()
+  ]])
+  local path = helper.temporary(".port")
+  local pipe = assert(io.popen(("exec luajit %s %s %s"):format(script, kind, path), "w"))
+  os.execute(("for i in $(seq 500); do [ -e %s ] && break; sleep 0.01; done"):format(path))
+  local port = tonumber(helper.read_file(path))
+  return "https://127.0.0.1:" .. port, function() pipe:close() end
+end
+
 --- The value of a header in a journal entry, and how often it is there.
 function helper.header(entry, name)
   local found, count = nil, 0

@@ -380,77 +380,23 @@ describe("policy", function()
     end)
   end)
 
-  -- Every call by every failure: requests that go out with max_attempts 3 where the
-  -- failure is there once, and what comes back.
+  -- Every call by every failure is in outcomes_spec.lua.
   describe("retries", function()
-    local calls = {
-      upload = function() return patient:upload({ data = "%PDF-1.4 new" }, { file_name = "new.pdf" }) end,
-      list = function() return patient:page() end,
-      get = function() return patient:get("a") end,
-      download = function() return patient:document("a"):download(helper.temporary()) end,
-      delete = function() return patient:document("a"):delete() end,
-    }
-    local NO, ONCE_MORE, UNKNOWN = "no", "once more", "unknown"
-    local safe = { list = ONCE_MORE, get = ONCE_MORE, download = ONCE_MORE, delete = ONCE_MORE }
-    local function with(upload, others)
-      local row = { upload = upload }
-      for name, value in pairs(safe) do row[name] = others or value end
-      return row
-    end
-    local failures = {
-      { "before reset", { before = "reset" }, with(UNKNOWN) },
-      { "before close", { before = "close" }, with(UNKNOWN) },
-      { "after reset", { after = "reset" }, with(UNKNOWN) },
-      { "lost reply", { lost_reply = "reset" }, with(UNKNOWN) },
-      { "head cut", { head_cut = 20 }, with(UNKNOWN) },
-      { "401", { status = 401, body_kind = "gateway" }, with(ONCE_MORE) },
-      { "403", { status = 403, body_kind = "gateway" }, with(NO, NO) },
-      { "404", { status = 404, body_kind = "service" }, with(NO, NO) },
-      { "413", { status = 413, body_kind = "gateway" }, with(NO, NO) },
-      { "429 rate", { status = 429, body_kind = "gateway", message = "Too Many Requests" }, with(ONCE_MORE) },
-      { "429 quota", { status = 429, body_kind = "gateway", message = "Limit Exceeded" }, with(NO, NO) },
-      { "500", { status = 500, body_kind = "empty" }, with(UNKNOWN) },
-      { "501", { status = 501, body_kind = "empty" }, with(UNKNOWN, NO) },
-      { "502", { status = 502, body_kind = "html" }, with(UNKNOWN) },
-      { "503", { status = 503, body_kind = "empty" }, with(UNKNOWN) },
-      { "504", { status = 504, body_kind = "gateway" }, with(UNKNOWN) },
-    }
-    for _, failure in ipairs(failures) do
-      it("answer " .. failure[1] .. " as the table says", function()
-        for operation, expected in pairs(failure[3]) do
-          helper.reset()
-          if client then client:close() end
-          begin { max_attempts = 3 }
-          helper.admin("POST", "documents", { patient = "p", id = "a", content = "%PDF-1.4" })
-          patient:count() -- a token is there
-          helper.admin("DELETE", "journal")
-          helper.faults { operation = operation, action = failure[2] }
-          local result, err = calls[operation]()
-          local label = operation .. " " .. failure[1]
-          local went_out = #helper.journal(operation)
-          if expected == ONCE_MORE then
-            assert(result, label .. tostring(err))
-            assert.equal(2, went_out, label)
-          else
-            assert.is_nil(result, label)
-            assert.equal(1, went_out, label)
-            assert.equal(1, err.attempts, label)
-            local unknown = (operation == "upload" or operation == "delete") and (err.status or 500) >= 500
-            assert.equal(unknown or nil, err.outcome_unknown, label)
-          end
-          local uploads = 0
-          for _, stored in ipairs(helper.stored("p")) do
-            if stored.metadata.file_name == "new.pdf" then uploads = uploads + 1 end
-          end
-          assert.is_true(uploads <= 1, label)
-        end
-      end)
-    end
-
     it("repeat an upload that never went out", function()
       begin { max_attempts = 3, base_url = "https://localhost:1" }
-      local _, err = calls.upload()
+      local _, err = patient:upload({ data = "%PDF-1.4 new" }, { file_name = "new.pdf" })
       assert.equal("network", err.kind)
+      assert.equal(0, err.attempts)
+      assert.is_nil(err.outcome_unknown)
+      assert.equal(2, #clock.slept)
+    end)
+
+    it("repeat an upload that found no connection in time", function()
+      local url, stop = helper.deaf_server("silent")
+      begin { max_attempts = 3, base_url = url, token = "t", connect_timeout = 0.05 }
+      local _, err = patient:upload({ data = "%PDF-1.4 new" }, { file_name = "new.pdf" })
+      stop()
+      assert.equal("timeout", err.kind)
       assert.equal(0, err.attempts)
       assert.is_nil(err.outcome_unknown)
       assert.equal(2, #clock.slept)

@@ -83,58 +83,13 @@ local function timed_out(call, options, reason, attempts)
   assert.equal(attempts > 0 and call.changes or nil, err.outcome_unknown, label)
 end
 
--- A server that takes no notice: "silent" accepts and says nothing, "full" has no place for another connection.
--- It ends at the end of its standard input.
-local function deaf_server(kind)
-  local script = helper.write_file(helper.temporary(".lua"), [[
-    local cqueues, socket, ffi = require "cqueues", require "cqueues.socket", require "ffi"
-    ffi.cdef "int listen(int fd, int backlog);"
-    local kind, path = ...
-    local listener = socket.listen { host = "127.0.0.1", port = "0" }
-    listener:listen()
-    local _, _, port = listener:localname()
-    local kept = {}
-    local loop = cqueues.new()
-    if kind == "full" then
-      ffi.C.listen(listener:pollfd(), 0)
-      for i = 1, 4 do
-        loop:wrap(function()
-          kept[i] = socket.connect("127.0.0.1", port)
-          pcall(kept[i].connect, kept[i], 0.2)
-        end)
-      end
-    else
-      loop:wrap(function()
-        while true do kept[#kept + 1] = listener:accept() end
-      end)
-    end
-    loop:wrap(function()
-      cqueues.sleep(kind == "full" and 0.3 or 0)
-      local file = io.open(path .. ".new", "w")
-      file:write(port, "\n")
-      file:close()
-      os.rename(path .. ".new", path)
-    end)
-    loop:wrap(function()
-      cqueues.poll { pollfd = 0, events = "r" }
-      os.exit(0)
-    end)
-    loop:loop()
-  ]])
-  local path = helper.temporary(".port")
-  local pipe = assert(io.popen(("exec luajit %s %s %s"):format(script, kind, path), "w"))
-  os.execute(("for i in $(seq 500); do [ -e %s ] && break; sleep 0.01; done"):format(path))
-  local port = tonumber(helper.read_file(path))
-  return "https://127.0.0.1:" .. port, function() pipe:close() end
-end
-
 describe("the option connect_timeout #time", function()
   before_each(setup)
   after_each(teardown)
 
   for _, kind in ipairs { "silent", "full" } do
     it("ends every call whose connection is not made, before an attempt: " .. kind, function()
-      local url, stop = deaf_server(kind)
+      local url, stop = helper.deaf_server(kind)
       for _, call in ipairs(CALLS) do
         use { connect_timeout = 0.15, base_url = url, token = "secret" }
         timed_out(call, nil, "connect", 0)
@@ -271,7 +226,7 @@ describe("the option timeout #time", function()
   end
 
   it("ends every call when no connection comes, before an attempt", function()
-    local url, stop = deaf_server "silent"
+    local url, stop = helper.deaf_server "silent"
     use { base_url = url, token = "secret" }
     for _, call in ipairs(CALLS) do timed_out(call, { timeout = 0.15 }, "deadline", 0) end
     stop()
