@@ -3,7 +3,6 @@
 -- the clock, waiting for the network does not.
 local helper = require "helper"
 local store = require "nymbl.store"
-local block = require "nymbl.wait.block"
 local wait = require "nymbl.wait"
 
 describe("policy", function()
@@ -149,11 +148,27 @@ describe("policy", function()
 
     it("goes out within the service's own limits without one 429", function()
       helper.admin("POST", "settings", { limits = true })
-      block.pump = real -- in real time
-      begin { rate = {} }
-      local count = nymbl.each({ 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12 }, nil, function() return patient:page() end)
-      assert.equal(12, count)
-      for _, entry in ipairs(helper.journal()) do assert.equal(200, entry.status) end
+      helper.admin("POST", "documents", { patient = "p", id = "a", content = "%PDF-1.4" })
+      clock.restore() -- in real time
+      local shared = store.memory()
+      begin { rate = {}, store = shared, monthly_quota = 10000 }
+      local second = helper.client { rate = {}, store = shared, monthly_quota = 10000 }
+      local items = {}
+      for i = 1, 16 do items[i] = i end
+      local count = nymbl.each(items, nil, function(i)
+        local of = (i % 2 == 0 and client or second):patient("p")
+        if i % 4 == 0 then return of:document("a"):download(function() return 1 end) end
+        if i % 4 == 1 then return of:upload({ data = "%PDF-1.4" }, { file_name = "a.pdf" }) end
+        return of:page()
+      end)
+      second:close()
+      assert.equal(16, count)
+      local journal = helper.journal()
+      assert.equal(16, #journal)
+      for _, entry in ipairs(journal) do assert.is_true(entry.status < 300) end
+      -- and both sides have counted the same
+      assert.equal(16, client:usage().requests)
+      assert.equal(16, helper.admin("GET", "settings").quota_used)
     end)
 
     it("gives up at once where the place comes after the deadline", function()
@@ -301,6 +316,40 @@ describe("policy", function()
       begin { monthly_quota = 100, base_url = "https://localhost:1" }
       assert.is_nil((patient:page()))
       assert.equal(0, client:usage().requests)
+    end)
+
+    it("is counted as the service counts, whatever it answers", function()
+      helper.admin("POST", "settings", { limits = true, rate = { read = { 2, 3 }, download = { 1, 1 } } })
+      helper.admin("POST", "documents", { patient = "p", id = "a", content = "%PDF-1.4" })
+      begin { monthly_quota = 100, timeout = false }
+      for _ = 1, 3 do
+        patient:page() -- the fourth request in no time is one too many
+        patient:get("a")
+        patient:get("none")
+        patient:document("a"):download(function() return 1 end)
+        patient:upload({ data = "%PDF-1.4" }, { file_name = "a.pdf" })
+      end
+      local usage = client:usage()
+      assert.equal(helper.admin("GET", "settings").quota_used, usage.requests)
+      local throttled = 0
+      for _, entry in ipairs(helper.journal()) do
+        if entry.status == 429 then throttled = throttled + 1 end
+      end
+      assert.equal(throttled, usage.throttled)
+      assert.is_true(throttled > 0)
+      assert.equal(15, usage.requests + usage.throttled)
+      assert.equal(100 - usage.requests, usage.remaining)
+    end)
+
+    it("is asked about by the next one where nobody got an answer", function()
+      begin { max_attempts = 2 }
+      helper.faults({ operation = "list", action = { status = 429, body_kind = "gateway", message = "Limit Exceeded" } },
+        { operation = "list", action = { status = 503, body_kind = "empty" } })
+      local _, err = patient:page()
+      assert.equal("quota", err.kind)
+      clock.offset = clock.offset + 3601
+      assert(patient:page()) -- the second attempt asks again
+      assert.equal(3, #helper.journal("list"))
     end)
 
     it("is believed where the service says it is spent, and asked about after an hour", function()
