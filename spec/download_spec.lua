@@ -221,7 +221,9 @@ describe("document:download()", function()
   it("frees the transfer where on_event raises", function()
     local thrown = { "mine" }
     local document = document_of(100000)
-    local other = helper.client { on_event = function() error(thrown) end }
+    local other = helper.client { on_event = function(event)
+      if event.operation == "download" then error(thrown) end
+    end }
     local named = other:patient("p 1"):document(document.id)
     local live = require("nymbl.core").live_objects()
     for _, act in ipairs { function() named:download(target .. "/a") end, function() named:open() end } do

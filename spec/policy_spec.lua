@@ -7,12 +7,11 @@ local wait = require "nymbl.wait"
 
 describe("policy", function()
   local nymbl = require "nymbl"
-  local clock, real, client, patient
+  local clock, client, patient
 
   before_each(function()
     helper.reset()
     clock = helper.clock()
-    real = clock.real
   end)
 
   after_each(function()
@@ -514,6 +513,82 @@ describe("policy", function()
       assert.equal(1, err.attempts)
       helper.faults { operation = "download", action = { status = 503, body_kind = "empty" } }
       assert(patient:document(made.id):download(function() return 1 end))
+    end)
+  end)
+
+  describe("on_event", function()
+    local events
+
+    local function watch(options)
+      events = {}
+      options.on_event = function(event) events[#events + 1] = event end
+      options.token = helper.token()
+      begin(options)
+      helper.admin("POST", "documents", { patient = "p", id = "a", content = "%PDF-1.4 and more" })
+    end
+
+    it("is told every request: what for, what came, how long it waited and took", function()
+      watch { rate = { read = { 0.5, 1 }, download = { 0.5, 1 } }, max_attempts = 3 }
+      helper.faults({ operation = "get", action = { status = 503, headers = { { "Retry-After", "7" } } } },
+        { operation = "upload", action = { lost_reply = "reset" } }, { operation = "download", action = { cut = 9 } })
+      assert(patient:get("a"))
+      patient:upload({ data = "%PDF-1.4 new" }, { file_name = "new.pdf" })
+      assert(patient:document("a"):download(helper.temporary()))
+      assert(patient:page())
+      assert(patient:document("a"):delete())
+      local told = {}
+      for i, event in ipairs(events) do
+        told[i] = ("%s %s %s %d, waited %.0f, %d up, %d down"):format(event.operation, event.status or "-",
+          event.kind or "-", event.attempt, event.waited, event.bytes_sent, event.operation == "download"
+            and event.bytes_received or 0)
+        assert.is_true(event.seconds >= 0 and event.seconds < 5)
+      end
+      assert.same("get 503 server 1, waited 0, 0 up, 0 down", told[1])
+      assert.same("get 200 - 2, waited 7, 0 up, 0 down", told[2])
+      assert.truthy(told[3]:find("^upload %- network 1, waited 2"))
+      assert.same("download 200 truncated 1, waited 0, 0 up, 9 down", told[4])
+      assert.truthy(told[5]:find("^download 200 %- 2, waited 2, 0 up, 17 down$"))
+      assert.truthy(told[6]:find("^list 200 %- 1, waited [01], 0 up"))
+      assert.truthy(told[7]:find("^delete 204 %- 1, waited 2"))
+      assert.equal(7, #events)
+      for _, event in ipairs(events) do
+        for key, value in pairs(event) do
+          assert.truthy(key == "operation" or key == "kind" or type(value) == "number", key)
+        end
+      end
+    end)
+
+    -- libcurl rewinds the body of a connection that broke, and the core's count with it
+    pending("is told the bytes of an upload whose reply was lost", function()
+      watch {}
+      helper.faults { operation = "upload", action = { lost_reply = "reset" } }
+      patient:upload({ data = "%PDF-1.4 new" }, { file_name = "new.pdf" })
+      assert.equal(12, events[1].bytes_sent)
+    end)
+
+    it("is told what was never sent as attempt 0, and what the script broke off as canceled", function()
+      watch { base_url = "https://localhost:1" }
+      patient:page()
+      assert.same({ "list", "network", 0 }, { events[1].operation, events[1].kind, events[1].attempt })
+      client:close()
+      watch {}
+      assert.has_error(function() patient:document("a"):download(function() error("mine") end) end)
+      assert.same({ "download", "canceled", 1 }, { events[1].operation, events[1].kind, events[1].attempt })
+      assert.equal(1, #events)
+    end)
+
+    it("hands on what it raises, and what was done counts", function()
+      begin { monthly_quota = 10, token = helper.token(), on_event = function() error("mine", 0) end }
+      local ok, problem = pcall(patient.upload, patient, { data = "%PDF-1.4" }, { file_name = "a.pdf" })
+      assert.is_false(ok)
+      assert.equal("mine", problem)
+      assert.equal(1, #helper.stored("p"))
+      assert.equal(1, client:usage().requests)
+      client:close()
+      begin { monthly_quota = 10, token = helper.token(), on_event = function() error("mine", 0) end,
+              base_url = "https://localhost:1" }
+      assert.is_false((pcall(patient.page, patient)))
+      assert.equal(0, client:usage().requests)
     end)
   end)
 

@@ -282,6 +282,29 @@ describe("a token", function()
     look(shared)
   end)
 
+  it("that is waited for is no longer, once the client is closed", function()
+    begin { timeout = false }
+    helper.faults { operation = "token", action = { delay = 5 } }
+    local errs = {}
+    clock.restore() -- in real time
+    local began = wait.now()
+    nymbl.each({ 1, 2, 3 }, nil, function(i)
+      if i == 3 then
+        wait.wait(nil, wait.now() + 0.1)
+        return client:close()
+      end
+      local count, err = patient:count()
+      errs[i] = err
+      return count
+    end)
+    for i = 1, 2 do
+      assert.equal("canceled", errs[i].kind)
+      assert.equal("closed", errs[i].reason)
+      assert.equal(0, errs[i].attempts)
+    end
+    assert.is_true(wait.now() - began < 2)
+  end)
+
   describe("under a clock that steps", function()
     local shared, step
 
