@@ -317,6 +317,19 @@ describe("policy", function()
       assert.equal(0, client:usage().requests)
     end)
 
+    it("counts a request whose call cannot be repeated for want of a token", function()
+      local asked = 0
+      begin { monthly_quota = 100, max_attempts = 3, token = function()
+        asked = asked + 1
+        if asked == 1 then return "dead" end
+        return nil, "no more"
+      end }
+      local _, err = patient:page()
+      assert.equal("unauthorized", err.kind)
+      assert.equal(1, err.attempts)
+      assert.equal(1, client:usage().requests)
+    end)
+
     it("is counted as the service counts, whatever it answers", function()
       helper.admin("POST", "settings", { limits = true, rate = { read = { 2, 3 }, download = { 1, 1 } } })
       helper.admin("POST", "documents", { patient = "p", id = "a", content = "%PDF-1.4" })
@@ -348,7 +361,14 @@ describe("policy", function()
       assert.equal("quota", err.kind)
       clock.offset = clock.offset + 3601
       assert(patient:page()) -- the second attempt asks again
-      assert.equal(3, #helper.journal("list"))
+      helper.faults { operation = "list", action = { status = 429, body_kind = "gateway", message = "Limit Exceeded" } }
+      assert.is_nil((patient:page()))
+      clock.offset = clock.offset + 3601
+      local foreign = err -- of another call, handed on by a sink
+      helper.admin("POST", "documents", { patient = "p", id = "a", content = "%PDF-1.4" })
+      assert.is_nil((patient:document("a"):download(function() return nil, foreign end)))
+      assert(patient:page())
+      assert.equal(5, #helper.journal("list"))
     end)
 
     it("is believed where the service says it is spent, and asked about after an hour", function()

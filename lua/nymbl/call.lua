@@ -171,7 +171,7 @@ end
 
 -- The same, and nothing is left behind where it fails.
 function attempt:begin()
-  self.waited = 0
+  self.waited, self.place = 0, nil -- that of the attempt before is used
   local ran, transfer, err = pcall(self.enter, self)
   if ran and transfer then return transfer end
   self:leave()
@@ -207,8 +207,8 @@ function attempt:run(transfer)
   end
   if not self.sent then
     self:leave()
-  elseif not self.foreign then
-    pace.answered(self.place, err, self.seconds)
+  else -- a foreign error says nothing of an answer
+    pace.answered(self.place, self.foreign and { kind = "canceled" } or err, self.seconds)
   end
   local told, problem = true, nil
   if env.on_event then told, problem = self:tell(transfer, err, wait.now() - began) end
