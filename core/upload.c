@@ -25,6 +25,7 @@ struct nymbl_body {
     int64_t pushed;
     bool finished;
     _Atomic int64_t released; /* bytes that libcurl has taken */
+    _Atomic int64_t rewound;  /* the same, before it rewound the body */
     int64_t max;              /* bytes that may be pushed */
     nymbl_transfer *transfer; /* the one that sends it; not retained */
     bool was_sent;            /* a transfer has ended with it */
@@ -325,7 +326,7 @@ nymbl_kind nymbl__body_attach(nymbl_body *body, nymbl_transfer *transfer,
     body->engine = transfer->engine;
     body->max = max;
     body->was_sent = body->was_whole = false;
-    body->released = 0;
+    body->released = body->rewound = 0;
     body->transfer = transfer;
     return NYMBL_OK;
 }
@@ -346,7 +347,9 @@ bool nymbl__body_is_pushed(const nymbl_body *body)
 
 int64_t nymbl__body_released(const nymbl_body *body)
 {
-    return body->released;
+    int64_t released = body->released, rewound = body->rewound;
+
+    return released > rewound ? released : rewound;
 }
 
 bool nymbl__body_all_released(const nymbl_body *body)
@@ -462,6 +465,7 @@ static int body_seek(void *payload, curl_off_t offset, int origin)
         (body->source == BODY_PUSHED && body->released > 0))
         return CURL_SEEKFUNC_CANTSEEK;
     body->was_whole = nymbl__body_all_released(body);
+    body->rewound = nymbl__body_released(body);
     body->released = 0;
     return CURL_SEEKFUNC_OK;
 }
