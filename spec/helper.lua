@@ -261,7 +261,7 @@ function helper.clock()
   local core = require "nymbl.core"
   local block = require "nymbl.wait.block"
   local real = block.pump
-  local clock = { real = real, offset = 0, slept = {}, wall_time = 1770000000 } -- in February 2026
+  local clock = { real = real, offset = 0, slept = {}, wall_time = 1770000000, turn = real.turn } -- in February 2026
   function clock.now() return core.now() + clock.offset end
   function clock.wall() return math.floor(clock.wall_time + clock.offset) end
   function clock.boot()

@@ -148,8 +148,25 @@ function attempt:leave()
   self.place = nil
 end
 
+-- The transfer that `call.ahead` has started, if it can be gone on with. One that failed
+-- before it went out tells nothing of the service; in a forked child it is the parent's.
+function attempt:early()
+  local ahead = self.steps.ahead
+  if not ahead then return nil end
+  local _, err = ahead.transfer:result()
+  if err and (err.reason == "forked" or not ahead.transfer:counts()) then
+    call.abandon(self.steps)
+    return nil
+  end
+  self.steps.ahead = nil
+  self.place, self.bearer = ahead.place, ahead.bearer
+  return ahead.transfer
+end
+
 -- Gives a transfer that has begun, or nil and what is known of the failure.
 function attempt:enter()
+  local early = self:early()
+  if early then return early end
   -- renewed before the place is waited for, and after, if there was a wait
   local bearer, err = self:token()
   if not bearer then return nil, err end
@@ -252,6 +269,39 @@ function attempt:given_up(err, before)
     return before
   end
   return failure(err, self.attempts)
+end
+
+--- Make the first attempt of a call now, for `perform` to take it up later: only
+-- where a token is at hand and a place is free, so that nothing has to be waited for.
+-- @tparam table steps as for `perform`; gets the field `ahead`
+function call.ahead(env, operation, steps)
+  local bearer = env.token_at_hand()
+  local place = bearer and pace.reserve_free(env, operation)
+  if not place then return end
+  local transfer = steps.start(bearer)
+  if not transfer then
+    pace.refund(place)
+    return
+  end
+  steps.ahead = { transfer = transfer, place = place, bearer = bearer }
+  wait.turn()
+end
+
+--- Let what was started ahead go on, without waiting for it.
+function call.advance(steps)
+  if steps.ahead and steps.ahead.transfer:result() == false then wait.turn() end
+end
+
+--- Let go what was started ahead: it is not wanted any more.
+function call.abandon(steps)
+  local ahead = steps.ahead
+  if not ahead then return end
+  steps.ahead = nil
+  local transfer = ahead.transfer
+  transfer:cancel("canceled")
+  local _, err = transfer:result()
+  if not transfer:counts() and not (err and err.reason == "forked") then pace.refund(ahead.place) end
+  wait.close(transfer)
 end
 
 --- Perform a call.

@@ -15,6 +15,7 @@ local methods = core.class(CLASS)
 -- State: 1 the environment, a table with
 --   client   the client userdata
 --   token    a token source (token.lua)
+--   token_at_hand  the same, without waiting
 --   timeout  seconds for a call, or nil
 --   on_event a function, or nil
 --   store    where state is shared (store.lua), and there
@@ -146,11 +147,11 @@ function client.new(options)
   end
   env.client, env.account = self, core.account(self)
   if options.credentials then
-    env.token = token.from_credentials(env)
+    env.token, env.token_at_hand = token.from_credentials(env)
   elseif type(options.token) == "function" then
-    env.token = token.from_function(options.token)
+    env.token, env.token_at_hand = token.from_function(options.token)
   else
-    env.token = token.given(options.token)
+    env.token, env.token_at_hand = token.given(options.token)
   end
   return self
 end
@@ -184,7 +185,7 @@ function methods.close(self)
   if not state then check.object(self, CLASS, "close") end
   local env = state[1]
   if env.closed then return true end
-  state[0], env.closed, env.token = true, true, nil
+  state[0], env.closed, env.token, env.token_at_hand = true, true, nil, nil
   core.client_close(self)
   return true
 end

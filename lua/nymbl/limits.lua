@@ -93,6 +93,21 @@ function limits.postpone(account, now, at, bucket, rate, burst)
   return place(account, now, bucket, rate, burst)
 end
 
+--- Take a place that is free now and sure to be worth a request, or none.
+-- @treturn[1] number its time
+-- @treturn[1] ?number its mark, for `refund`
+-- @treturn[2] nil there is none
+function limits.reserve_free(account, now, month, bucket, rate, burst, quota)
+  turn(account, month)
+  keep_up(account, now)
+  if account.probe then return nil end -- the quota is in doubt
+  local before = account[bucket]
+  local at, mark = limits.reserve(account, now, month, bucket, rate, burst, quota)
+  if not at or at <= now then return at, mark end
+  account[bucket], account.requests = before, account.requests - 1
+  return nil
+end
+
 --- Give a place back: nothing was put on the wire. Only the last one can be: in an
 -- earlier one's stead two would go out at once later.
 function limits.refund(account, _, month, bucket, rate, mark)

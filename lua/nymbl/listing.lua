@@ -88,18 +88,20 @@ local function page_read(reply)
   }
 end
 
---- One request for a page.
--- @treturn[1] table `rows` (plain tables), `count` and `next_link` or nil
--- @treturn[2] nil
--- @treturn[2] table the error
-function listing.fetch(env, patient_id, query, top, skip, next_link)
-  local ok, page, _, attempts = call.perform(env, "list", query.options, {
+-- The request for a page, as `call` takes it.
+local function page_steps(env, patient_id, query, top, skip, next_link)
+  return {
     start = function(bearer)
       return core.list(env.client, bearer, patient_id, query.filter, query.select, query.orderby,
         top, skip, query.count, next_link)
     end,
     drive = call.read_json(page_read),
-  })
+  }
+end
+
+-- A page: `rows` (plain tables), `count` and `next_link` or nil; or nil and the error.
+local function page_fetch(env, query, steps)
+  local ok, page, _, attempts = call.perform(env, "list", query.options, steps)
   if not ok then return nil, page end
   page.attempts = attempts
   return page
@@ -114,7 +116,7 @@ function listing.page(env, patient_id, query)
   local size = query.size
   if query.top and query.top < size then size = query.top end
   if size == 0 then return { has_more = false } end
-  local page, err = listing.fetch(env, patient_id, query, size, query.skip)
+  local page, err = page_fetch(env, query, page_steps(env, patient_id, query, size, query.skip))
   if not page then return nil, err end
   local documents = {}
   for i, row in ipairs(page.rows) do
@@ -134,7 +136,8 @@ function listing.page(env, patient_id, query)
 end
 
 -- Where a walk stands: rows of the page at hand, the place of the next one, the
--- ids that were given out. The walk raises errors: it is stepped by a `for`.
+-- ids that were given out; `next` are the steps of the next call, which may be under
+-- way already. The walk raises errors: it is stepped by a `for`.
 local walk = {}
 walk.__index = walk
 
@@ -148,7 +151,7 @@ function walk:place(page)
   end
   self.count = page.count or self.count
   local linked = self.next_link ~= nil
-  self.next_link = nil
+  self.next_link, self.falling = nil, fallen > 0
   if fallen > 0 then -- a link would pass rows over, too
     self.skip = math.max(0, self.skip - fallen)
     self.allowance = self.allowance + math.ceil(fallen / self.query.size)
@@ -167,9 +170,27 @@ function walk:place(page)
   end
 end
 
+-- The next request.
+function walk:steps()
+  return page_steps(self.env, self.patient_id, self.query, self.query.size, self.skip, self.next_link)
+end
+
+-- Half-way through a page the next one is asked for, if it will be wanted for certain.
+-- A page of one row has no half. While rows are being deleted none is: it would come
+-- before those of this page are gone, and be asked for again.
+function walk:look_ahead()
+  local rest = #self.rows - self.at
+  if self.next or rest == 0 or rest > self.at or self.falling then return end
+  if self.more and self.left > rest then
+    self.next = self:steps()
+    call.ahead(self.env, "list", self.next)
+  end
+end
+
 function walk:fetch()
-  local page, err = listing.fetch(self.env, self.patient_id, self.query, self.query.size,
-    self.skip, self.next_link)
+  local steps = self.next or self:steps()
+  self.next = nil
+  local page, err = page_fetch(self.env, self.query, steps)
   if not page then error(err, 0) end
   self.rows, self.at, self.fresh, self.attempts = page.rows, 0, false, page.attempts
   self:place(page)
@@ -186,18 +207,26 @@ end
 
 function walk:step()
   if self.closed then return nil end
-  if self.env.closed then check.raise("attempt to use a closed client") end
+  if self.env.closed then
+    self:abandon()
+    check.raise("attempt to use a closed client")
+  end
+  if self.next then call.advance(self.next) end
   while self.left > 0 do
     while self.rows and self.at < #self.rows do
       self.at = self.at + 1
       local row = self.rows[self.at]
       self.rows[self.at] = false -- the document owns it now
       local found, problem = document.adopt(self.env, self.patient_id, row)
-      if not found then error(wrong_row(problem, self.attempts), 0) end
+      if not found then
+        self:abandon()
+        error(wrong_row(problem, self.attempts), 0)
+      end
       local id = found.id
       if not self.seen[id] then
         self.seen[id], self.fresh, self.fruitless = true, true, 0
         self.left = self.left - 1
+        self:look_ahead()
         return found
       end
     end
@@ -209,7 +238,14 @@ function walk:step()
   return nil
 end
 
+-- Let go the page that was asked for ahead.
+function walk:abandon()
+  if self.next then call.abandon(self.next) end
+  self.next = nil
+end
+
 function walk:close()
+  self:abandon()
   self.closed, self.rows, self.seen = true, nil, nil
 end
 
@@ -230,7 +266,7 @@ end
 
 --- How many documents match a filter.
 function listing.count(env, patient_id, query)
-  local page, err = listing.fetch(env, patient_id, query, 1, 0)
+  local page, err = page_fetch(env, query, page_steps(env, patient_id, query, 1, 0))
   if not page then return nil, err end
   if page.count then return page.count end
   -- the service did not count: so we do

@@ -48,6 +48,14 @@ function pace.reserve(env, operation, deadline)
            asks = asks }
 end
 
+--- Take a place if one is free now.
+-- @treturn ?table the place
+function pace.reserve_free(env, operation)
+  local bucket, rate, burst = bucket_of(env, operation)
+  local at, mark = change(env, wait.now(), "reserve_free", wait.month(), bucket, rate, burst, env.pace.quota)
+  return at and { env = env, operation = operation, at = at, left = 0, mark = mark }
+end
+
 --- Ask again when the time of a place has come.
 -- @treturn[1] number seconds that are left after all: a 429 of somebody else's has come
 -- @treturn[2] nil the store failed

@@ -3,7 +3,8 @@
 --
 -- A token source is a function `(deadline, stale, need)`: it gives a token that
 -- is not `stale` and has `need` seconds left, or nil and what is known of a failure, or plain nil
--- where there is no other token to be had.
+-- where there is no other token to be had. With each comes a function that gives the
+-- token that is at hand and good, or nil: it never waits.
 
 local call = require "nymbl.call"
 local core = require "nymbl.core"
@@ -27,6 +28,8 @@ function token.given(value)
   return function(_, stale)
     if stale == value then return nil end
     return value
+  end, function()
+    return value
   end
 end
 
@@ -46,11 +49,22 @@ local HOLD = 5
 
 -- Functions of the state kept under a token's key; a store runs them alone.
 
+-- Seconds that a token still lives.
+local function left_of(state, now, stale)
+  local left = state.value and state.value ~= stale and state.dies - now or 0
+  if left > math.min(state.life or 0, LONGEST_LIFE) then return 0 end -- stored by another clock
+  return left
+end
+
+-- The token, where it need not be renewed yet.
+local function at_hand(state, now)
+  return left_of(state, now) > 0 and now < state.renew and state.value or nil
+end
+
 -- A token that may be used; or nil and how long somebody else's renewal may take;
 -- or nil, nil and seconds that the old one still serves: the caller is to renew.
 local function look(state, now, stale, need)
-  local left = state.value and state.value ~= stale and state.dies - now or 0
-  if left > math.min(state.life or 0, LONGEST_LIFE) then left = 0 end -- stored by another clock
+  local left = left_of(state, now, stale)
   -- a token must serve for half its life at least, or every call would renew it
   local enough = left > 0 and left >= math.min(need, state.life / 2)
   if enough and now < state.renew then return state.value end
@@ -109,6 +123,8 @@ local function cached(keeper, key, fetch)
       end
       wait.wait(nil, wait.now() + math.min(left, POLL))
     end
+  end, function()
+    return (keeper:update(key, wait.now(), at_hand))
   end
 end
 

@@ -77,6 +77,11 @@ function wait.wait(transfer, deadline)
   return driver.wait(transfer, deadline)
 end
 
+--- Let transfers that nobody waits for at the moment go on. Does not wait.
+function wait.turn()
+  if choose() == block then block.pump.turn() end -- a thread needs no help
+end
+
 --- Close a transfer, canceling what of it still runs.
 function wait.close(transfer)
   for _, name in ipairs { "openresty", "cqueues", "luv" } do

@@ -32,6 +32,11 @@ function pump.wait(transfer, deadline, once)
   end
 end
 
+--- Let transfers that nobody waits for at the moment go on. Does not wait.
+function pump.turn()
+  core.pump(0)
+end
+
 -- Threads of groups: what each waits for. A wait in one of them yields to the loop
 -- that runs them all.
 local threads = {}
