@@ -209,7 +209,8 @@ end
 
 -- Drive it to its end. Gives what it gave, or nil and an error.
 function attempt:run(transfer)
-  local env, began = self.env, wait.now()
+  local env = self.env
+  local began = env.on_event and wait.now()
   local ran, ok, a, b = pcall(self.steps.drive, transfer, self.deadline)
   self.sent = transfer:counts()
   self.tries = self.tries + 1

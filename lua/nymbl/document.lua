@@ -24,44 +24,46 @@ local function id_text(value)
   end
 end
 
-local function is_null(value)
-  return value == nil or value == core.null
-end
+local null = core.null
+local tointeger = math.tointeger
 
 -- Make what the server sent ours. Gives nil and a word for what is wrong.
 local function normalise(fields, patient_id)
   local id = id_text(fields.id)
   if not id then return nil, "id" end
   fields.id = id
-  if is_null(fields.patient_id) then
+  local of = fields.patient_id
+  if of == nil or of == null then
     fields.patient_id = patient_id
-  else
-    local of = id_text(fields.patient_id)
+  elseif of ~= patient_id then -- a number, or wrong
+    of = id_text(of)
     if not of then return nil, "id" end
     if of ~= patient_id then return nil, "other_patient" end
     fields.patient_id = of
   end
-  if not is_null(fields.uploaded_by_id) then
-    local by = id_text(fields.uploaded_by_id)
+  local by = fields.uploaded_by_id
+  if by ~= nil and by ~= null then
+    by = id_text(by)
     if not by then return nil, "id" end
     fields.uploaded_by_id = by
   end
   local size = fields.file_size_bytes
-  if math.tointeger and type(size) == "number" then
-    fields.file_size_bytes = math.tointeger(size) or size
+  if tointeger and type(size) == "number" then
+    fields.file_size_bytes = tointeger(size) or size
   end
   return id
 end
 
 --- A document of fields that were decoded from a reply; they become its own.
 -- @treturn[1] document
+-- @treturn[1] string its id
 -- @treturn[2] nil they are none of a document of this patient
 -- @treturn[2] string a word for what is wrong
 function document.adopt(env, patient_id, fields)
   if type(fields) ~= "table" then return nil, "shape" end
   local id, problem = normalise(fields, patient_id)
   if not id then return nil, problem end
-  return core.object(metatable, { env, fields, patient_id, id })
+  return core.object(metatable, { env, fields, patient_id, id }), id
 end
 
 --- A document of which only the ids are known.
@@ -89,7 +91,7 @@ end
 function document.get(env, patient_id, id, options)
   local ok, fields = fetch(env, patient_id, id, options)
   if not ok then return nil, fields end
-  return (document.adopt(env, patient_id, fields))
+  return core.object(metatable, { env, fields, patient_id, id })
 end
 
 --- Fetch the metadata again.

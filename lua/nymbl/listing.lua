@@ -4,13 +4,16 @@
 local core = require "nymbl.core"
 local call = require "nymbl.call"
 local check = require "nymbl.check"
-local document = require "nymbl.document"
+local adopt = require("nymbl.document").adopt
 local errors = require "nymbl.errors"
 
 local listing = {}
 
 -- The service caps a page at 100 without a word (facts, section 6).
 local LARGEST_PAGE = 100
+
+-- More documents than there can be: less one it is less, which infinity is not.
+local ENDLESS = 2^53
 
 -- Pages in a row that bring nothing new, beyond those that a fallen count
 -- explains, before a listing is given up as endless.
@@ -72,13 +75,8 @@ end
 -- What a page's reply holds. Gives nil and a word for what is wrong.
 local function page_read(reply)
   local rows = reply.value
-  if type(rows) ~= "table" then return nil, "shape" end
-  local rows_count = 0
-  for key in pairs(rows) do
-    if type(key) ~= "number" then return nil, "shape" end
-    rows_count = rows_count + 1
-  end
-  if rows_count ~= #rows then return nil, "shape" end
+  -- an object's keys are strings, an array's are not and have no gaps
+  if type(rows) ~= "table" or type(next(rows)) == "string" then return nil, "shape" end
   local link = reply["@odata.nextLink"]
   if type(link) == "string" and link:find("\0", 1, true) then return nil, "next_link" end
   return {
@@ -88,6 +86,8 @@ local function page_read(reply)
   }
 end
 
+local read_page = call.read_json(page_read)
+
 -- The request for a page, as `call` takes it.
 local function page_steps(env, patient_id, query, top, skip, next_link)
   return {
@@ -95,7 +95,7 @@ local function page_steps(env, patient_id, query, top, skip, next_link)
       return core.list(env.client, bearer, patient_id, query.filter, query.select, query.orderby,
         top, skip, query.count, next_link)
     end,
-    drive = call.read_json(page_read),
+    drive = read_page,
   }
 end
 
@@ -121,7 +121,7 @@ function listing.page(env, patient_id, query)
   local documents = {}
   for i, row in ipairs(page.rows) do
     local problem
-    documents[i], problem = document.adopt(env, patient_id, row)
+    documents[i], problem = adopt(env, patient_id, row)
     if not documents[i] then return nil, wrong_row(problem, page.attempts) end
   end
   documents.count = page.count
@@ -135,9 +135,9 @@ function listing.page(env, patient_id, query)
   return documents
 end
 
--- Where a walk stands: rows of the page at hand, the place of the next one, the
--- ids that were given out; `next` are the steps of the next call, which may be under
--- way already. The walk raises errors: it is stepped by a `for`.
+-- Where a walk stands: rows of the page at hand, the place of the next one, the ids
+-- that were given out; `half` is the row at which the next page is asked for, and
+-- `next` are the steps of that call. The walk raises errors: it is stepped by a `for`.
 local walk = {}
 walk.__index = walk
 
@@ -151,7 +151,8 @@ function walk:place(page)
   end
   self.count = page.count or self.count
   local linked = self.next_link ~= nil
-  self.next_link, self.falling = nil, fallen > 0
+  self.next_link = nil
+  self.half = math.huge -- none, but where rows stand still
   if fallen > 0 then -- a link would pass rows over, too
     self.skip = math.max(0, self.skip - fallen)
     self.allowance = self.allowance + math.ceil(fallen / self.query.size)
@@ -168,6 +169,7 @@ function walk:place(page)
   else
     self.more = #page.rows >= self.query.size
   end
+  if self.more then self.half = #page.rows / 2 end
 end
 
 -- The next request.
@@ -175,13 +177,13 @@ function walk:steps()
   return page_steps(self.env, self.patient_id, self.query, self.query.size, self.skip, self.next_link)
 end
 
--- Half-way through a page the next one is asked for, if it will be wanted for certain.
--- A page of one row has no half. While rows are being deleted none is: it would come
--- before those of this page are gone, and be asked for again.
+-- Half-way through a page the next one is asked for, if it will be wanted for certain:
+-- not in a page of one row, which has no half, and not while rows are being deleted:
+-- it would come before those of this page are gone, and be asked for again.
 function walk:look_ahead()
   local rest = #self.rows - self.at
-  if self.next or rest == 0 or rest > self.at or self.falling then return end
-  if self.more and self.left > rest then
+  self.half = math.huge
+  if rest > 0 and self.left > rest then
     self.next = self:steps()
     call.ahead(self.env, "list", self.next)
   end
@@ -192,14 +194,13 @@ function walk:fetch()
   self.next = nil
   local page, err = page_fetch(self.env, self.query, steps)
   if not page then error(err, 0) end
-  self.rows, self.at, self.fresh, self.attempts = page.rows, 0, false, page.attempts
+  self.rows, self.at, self.left_before, self.attempts = page.rows, 0, self.left, page.attempts
   self:place(page)
 end
 
 -- A page without a document that is new brings the walk nearer to giving up.
 function walk:judge()
-  if self.fresh or not self.rows then return end
-  self.fruitless = self.fruitless + 1
+  self.fruitless = self.left < self.left_before and 0 or self.fruitless + 1
   if self.fruitless > MOST_FRUITLESS + self.allowance then
     error(wrong_row("endless", self.attempts), 0)
   end
@@ -212,25 +213,25 @@ function walk:step()
     check.raise("attempt to use a closed client")
   end
   if self.next then call.advance(self.next) end
+  local seen = self.seen
   while self.left > 0 do
-    while self.rows and self.at < #self.rows do
-      self.at = self.at + 1
-      local row = self.rows[self.at]
-      self.rows[self.at] = false -- the document owns it now
-      local found, problem = document.adopt(self.env, self.patient_id, row)
+    local rows = self.rows
+    for at = self.at + 1, #rows do
+      local row = rows[at]
+      self.at, rows[at] = at, false -- the document owns it now
+      local found, id = adopt(self.env, self.patient_id, row)
       if not found then
         self:abandon()
-        error(wrong_row(problem, self.attempts), 0)
+        error(wrong_row(id, self.attempts), 0)
       end
-      local id = found.id
-      if not self.seen[id] then
-        self.seen[id], self.fresh, self.fruitless = true, true, 0
+      if not seen[id] then
+        seen[id] = true
         self.left = self.left - 1
-        self:look_ahead()
+        if at >= self.half then self:look_ahead() end
         return found
       end
     end
-    if self.rows and not self.more then break end
+    if not self.more then break end
     self:judge()
     self:fetch()
   end
@@ -255,7 +256,8 @@ end
 function listing.documents(env, patient_id, query)
   local self = setmetatable({
     env = env, patient_id = patient_id, query = query, skip = query.skip,
-    left = query.top or math.huge, seen = {}, fruitless = 0, allowance = 0,
+    left = query.top or ENDLESS, left_before = math.huge, seen = {}, fruitless = 0, allowance = 0,
+    rows = {}, at = 0, half = math.huge, more = true,
   }, walk)
   query.count = true -- without it nobody can tell that rows have moved
   -- no page larger than what is wanted in all

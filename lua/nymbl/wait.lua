@@ -124,9 +124,17 @@ function wait.boot()
   return (block.pump.boot or core.boot_time)()
 end
 
+local DAY = 86400
+local month, month_day
+
 --- The month of a quota, as in "2026-02" (UTC: the limits page, "Monthly quota").
 function wait.month()
-  return os.date("!%Y-%m", wait.wall())
+  local now = wait.wall()
+  local day = now - now % DAY
+  if day ~= month_day then
+    month, month_day = os.date("!%Y-%m", now), day
+  end
+  return month
 end
 
 --- Seconds until the next one begins.
