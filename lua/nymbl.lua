@@ -5,10 +5,14 @@
 local core = require "nymbl.core"
 local check = require "nymbl.check"
 local client = require "nymbl.client"
-local each = require "nymbl.each"
-local filter = require "nymbl.filter"
 local store = require "nymbl.store"
 local wait = require "nymbl.wait"
+
+-- What not every script needs is loaded when it is first used: half of a short script
+-- is start-up.
+local function later(module, name)
+  return function(...) return require(module)[name](...) end
+end
 
 --- Name the event loop of this process where it cannot be seen from the call: then
 -- calls made in its coroutines wait for nobody else.
@@ -26,9 +30,9 @@ return {
   _VERSION = "nymbl " .. core.version,
   null = core.null,
   client = client.new,
-  filter = filter.filter,
-  datetime = filter.datetime,
-  each = each,
+  filter = later("nymbl.filter", "filter"),
+  datetime = later("nymbl.filter", "datetime"),
+  each = later("nymbl.each", "each"),
   store = store,
   use = use,
 }

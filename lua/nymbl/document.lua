@@ -5,8 +5,10 @@ local core = require "nymbl.core"
 local call = require "nymbl.call"
 local check = require "nymbl.check"
 local errors = require "nymbl.errors"
-local stream = require "nymbl.stream"
-local target = require "nymbl.target"
+
+-- Loaded when first used (see nymbl.lua).
+local function stream() return require "nymbl.stream" end
+local function target() return require "nymbl.target" end
 
 local CLASS = "nymbl.document"
 local methods, metatable = core.class(CLASS)
@@ -186,7 +188,7 @@ local DOWNLOAD_OPTIONS = {
 --   sink or `progress` raises
 function methods.download(self, destination, options)
   local state = check.object(self, CLASS, "download")
-  local to, problem = target.open(destination)
+  local to, problem = target().open(destination)
   if problem then check.argument(1, "download", problem) end
   options = check.options(options, DOWNLOAD_OPTIONS, 2, "download")
   if to.path then
@@ -235,12 +237,12 @@ function methods.open(self, options)
       return core.download(env.client, bearer, state[3], state[4], nil, nil, false,
         known_type(state), known_size(state, options))
     end,
-    drive = stream.begin,
+    drive = stream().begin,
     asks = asks(options),
     keep = true,
   })
   if not ok then return nil, transfer end
-  return stream.new(env, transfer, attempts, known_size(state, options), options.progress)
+  return stream().new(env, transfer, attempts, known_size(state, options), options.progress)
 end
 
 return document

@@ -69,4 +69,4 @@ local function each(items, options, fn)
   return succeeded, failed
 end
 
-return each
+return { each = each }

@@ -6,9 +6,11 @@ local call = require "nymbl.call"
 local check = require "nymbl.check"
 local document = require "nymbl.document"
 local errors = require "nymbl.errors"
-local listing = require "nymbl.listing"
-local source = require "nymbl.source"
 local wait = require "nymbl.wait"
+
+-- Loaded when first used (see nymbl.lua).
+local function listing() return require "nymbl.listing" end
+local function source() return require "nymbl.source" end
 
 local CLASS = "nymbl.patient"
 local methods, metatable = core.class(CLASS)
@@ -67,8 +69,8 @@ end
 
 -- The media type, where it can be known without reading a pushed source.
 local function early_type(from, options, name)
-  local given = options.content_type or source.type_by_name(name)
-  if not given and not from.fill then given = source.type_by_signature(from.body:peek(), name) or "" end
+  local given = options.content_type or source().type_by_name(name)
+  if not given and not from.fill then given = source().type_by_signature(from.body:peek(), name) or "" end
   return given
 end
 
@@ -87,11 +89,11 @@ end
 
 -- The patient's documents by id, or nil and an error.
 local function snapshot(env, patient_id, deadline)
-  local query = listing.query({}, "upload")
+  local query = listing().query({}, "upload")
   local found = {}
   local ok, err = pcall(function()
     query.options = { timeout = left(deadline) }
-    for item in listing.documents(env, patient_id, query) do
+    for item in listing().documents(env, patient_id, query) do
       found[item.id] = item
       query.options.timeout = left(deadline) -- one for all pages
     end
@@ -158,8 +160,8 @@ local function send(env, patient_id, from, name, content_type, options)
         local filled, err = from.fill(till)
         if not filled then return nil, err end
       end
-      content_type = content_type or source.type_by_signature(from.body:peek(), name) or ""
-      if not source.is_accepted(content_type) then return nil, { kind = "unsupported_type" } end
+      content_type = content_type or source().type_by_signature(from.body:peek(), name) or ""
+      if not source().is_accepted(content_type) then return nil, { kind = "unsupported_type" } end
       return core.upload(env.client, bearer, patient_id, from.body, name, content_type,
         options.document_type, options.description, from.replays, options.progress ~= nil)
     end,
@@ -202,7 +204,7 @@ function methods.upload(self, what, options)
   local state = check.object(self, CLASS, "upload")
   local env = state[1]
   options = check.options(options, UPLOAD_OPTIONS, 2, "upload")
-  local from, problem = source.open(what, options.size)
+  local from, problem = source().open(what, options.size)
   if problem then check.argument(1, "upload", problem) end
   local name = options.file_name or from.name or (type(what) == "string" and what:match("[^/]+$"))
   if not name and type(what) ~= "string" then
@@ -214,7 +216,7 @@ function methods.upload(self, what, options)
   local content_type = early_type(from, options, name)
   local size = from.body:size()
   local ran, created, err
-  if content_type and not source.is_accepted(content_type) then
+  if content_type and not source().is_accepted(content_type) then
     ran, created, err = true, refused("unsupported_type")
   elseif size and size > core.max_upload_bytes(env.client) then
     ran, created, err = true, refused("too_large")
@@ -233,7 +235,7 @@ end
 -- @raise on a wrong argument, an unknown option or a closed client
 function methods.documents(self, query)
   local state = check.object(self, CLASS, "documents")
-  return listing.documents(state[1], state[3], listing.query(query, "documents"))
+  return listing().documents(state[1], state[3], listing().query(query, "documents"))
 end
 
 --- Fetch one page.
@@ -244,7 +246,7 @@ end
 -- @raise on a wrong argument, an unknown option or a closed client
 function methods.page(self, query)
   local state = check.object(self, CLASS, "page")
-  return listing.page(state[1], state[3], listing.query(query, "page"))
+  return listing().page(state[1], state[3], listing().query(query, "page"))
 end
 
 --- Count documents.
@@ -259,8 +261,8 @@ function methods.count(self, filter, options)
   local problem = filter ~= nil and check.nonempty(filter)
   if problem then check.argument(1, "count", problem) end
   options = check.options(options, { timeout = check.seconds }, 2, "count")
-  local query = listing.query({ filter = filter, timeout = options.timeout, select = "id" }, "count")
-  return listing.count(state[1], state[3], query)
+  local query = listing().query({ filter = filter, timeout = options.timeout, select = "id" }, "count")
+  return listing().count(state[1], state[3], query)
 end
 
 --- Fetch a document by its id.
