@@ -1,0 +1,24 @@
+-- SPDX-License-Identifier: MIT
+-- The same by nymbl. Usage: nymbl.lua get|bare|page COUNT BASE_URL CA_FILE TOKEN
+-- `bare` is `get` without pace and quota.
+
+local what, count, base_url, ca_file, token = ...
+local nymbl = require "nymbl"
+
+local rate = what ~= "bare" and { read = { 1e6, 1e6 } }
+local client = assert(nymbl.client {
+  base_url = base_url, api_key = "key", token = token, ca_file = ca_file, rate = rate,
+  monthly_quota = rate and 1e6,
+})
+local patient = client:patient(1)
+count = tonumber(count)
+
+if what == "page" then
+  local bytes = 0
+  for document in patient:documents { top = count * 100 } do
+    bytes = bytes + #document.id + #document.file_name + document.file_size_bytes
+  end
+  assert(bytes > 0)
+else
+  for _ = 1, count do assert(patient:get("doc-1")) end
+end
