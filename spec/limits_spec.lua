@@ -40,7 +40,7 @@ local function run(seed, rate, burst)
     end
     local fate = random(20)
     if fate <= 4 then
-      limits.refund(account, MONTH, "read", rate, caller.mark)
+      limits.refund(account, now, MONTH, "read", rate, caller.mark)
     else
       sent[#sent + 1] = now
       if fate == 5 then limits.throttled(account, now, MONTH, random(300) / 10, "read", rate, burst) end
@@ -90,7 +90,7 @@ describe("the pace", function()
     for _ = 1, 20 do
       local at, mark = limits.reserve(account, 0, MONTH, "read", 2, 4)
       assert.equal(0, at)
-      limits.refund(account, MONTH, "read", 2, mark)
+      limits.refund(account, 0, MONTH, "read", 2, mark)
     end
     assert.equal(0, account.requests)
   end)
@@ -99,7 +99,7 @@ describe("the pace", function()
     local account = {}
     local _, first = limits.reserve(account, 0, MONTH, "read", 1, 1)
     limits.reserve(account, 0, MONTH, "read", 1, 1)
-    limits.refund(account, MONTH, "read", 1, first)
+    limits.refund(account, 0, MONTH, "read", 1, first)
     assert.equal(2, (limits.reserve(account, 0, MONTH, "read", 1, 1)))
     assert.equal(2, account.requests)
   end)
