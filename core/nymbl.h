@@ -130,7 +130,8 @@ NYMBL_API long nymbl_live_objects(void);
 
 /** Settings of an engine. Zero means default. */
 typedef struct nymbl_engine_options {
-    /** Seconds on a clock that never goes back; default CLOCK_MONOTONIC. */
+    /** Seconds on a clock that never goes back; default CLOCK_MONOTONIC. Called
+     * from the engine's thread too, where it has one. */
     double (*clock)(void *payload);
     void *payload; /**< borrowed, handed to @p clock */
 } nymbl_engine_options;
@@ -175,8 +176,9 @@ NYMBL_API nymbl_kind nymbl_engine_pump(nymbl_engine *engine, double timeout);
  * Have a thread of the engine's own move its transfers from now on.
  *
  * For a host that must not wait for the network: no function but the two that
- * wait then takes longer than a copy of the bytes. All signals are blocked in
- * the thread. It ends in nymbl_engine_free().
+ * wait then takes longer than a copy of the bytes. What cancels, closes or
+ * frees has its effect a moment after it has returned. All signals are blocked
+ * in the thread. It ends in nymbl_engine_free().
  *
  * @param      engine of this process; one that has a thread keeps it
  * @param[out] err    NYMBL_NO_MEMORY, or NYMBL_MISUSE in a forked process
