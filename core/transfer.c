@@ -526,7 +526,9 @@ void nymbl__transfer_complete(nymbl_transfer *transfer, CURLcode code)
     }
     exchange_end(transfer);
     transfer->parked = true;
+    transfer->references++; /* its owner may have let it go meanwhile */
     nymbl__transfer_confirmed(transfer);
     if (!transfer->over)
         nymbl__engine_news(transfer->engine, transfer);
+    nymbl__transfer_release(transfer);
 }

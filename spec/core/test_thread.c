@@ -1,0 +1,994 @@
+/* SPDX-License-Identifier: MIT */
+/* The engine's own thread: waiting on pairs and leases, canceling, releasing
+ * and forking while it pumps. */
+#include "peer.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <strings.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#define PATTERN_SIZE 700000
+#define CONNECTIONS 256
+#define PATIENCE_MS 20000 /* a wait that takes so long has lost its wake-up */
+
+static char *bytes;
+
+/* ---- a server in a process of its own ---- */
+
+static int server_port;
+static pid_t server_pid;
+
+struct connection {
+    int fd;
+    text in, out;
+    size_t sent;
+};
+
+static unsigned hash_of(const char *data, size_t size)
+{
+    unsigned hash = 2166136261u;
+
+    for (size_t i = 0; i < size; i++)
+        hash = (hash ^ (unsigned char)data[i]) * 16777619u;
+    return hash;
+}
+
+/* Bytes of a whole request of which `body` follows its head; 0: more to come.
+ * Chunks are taken out of `body`. */
+static size_t request_whole(const text *in, const char *end, text *body)
+{
+    const char *length = strcasestr(in->data, "\r\nContent-Length:");
+    size_t at = (size_t)(end - in->data), size;
+    char *stop;
+
+    if (strncmp(in->data, "POST", 4) != 0)
+        return at;
+    if (length != NULL && length < end) {
+        size = strtoul(length + 17, NULL, 10);
+        if (in->size - at < size)
+            return 0;
+        text_add(body, end, size);
+        return at + size;
+    }
+    for (;;) {
+        if (memchr(in->data + at, '\n', in->size - at) == NULL)
+            return 0;
+        size = strtoul(in->data + at, &stop, 16);
+        at = (size_t)(stop - in->data) + 2;
+        if (in->size < at + size + 2)
+            return 0;
+        text_add(body, in->data + at, size);
+        at += size + 2;
+        if (size == 0)
+            return at;
+    }
+}
+
+static void reply_add(struct connection *connection, int status,
+                      const char *type, const char *data, size_t size)
+{
+    char head[128];
+
+    snprintf(head, sizeof(head),
+             "HTTP/1.1 %d Words\r\nContent-Type: %s\r\n"
+             "Content-Length: %zu\r\n\r\n",
+             status, type, size);
+    text_add(&connection->out, head, strlen(head));
+    text_add(&connection->out, data, size);
+}
+
+/* Answer a request that is there as a whole: GET gives as many bytes as its
+ * document's id says, and none for "hang"; POST a hash of the file. */
+static bool request_serve(struct connection *connection)
+{
+    text *in = &connection->in;
+    char *end = in->size == 0 ? NULL : strstr(in->data, "\r\n\r\n");
+    char *id = in->size == 0 ? NULL : strstr(in->data, "Documents(");
+    text body = {0};
+    char json[64];
+    size_t size;
+
+    if (end == NULL)
+        return false;
+    if (strncmp(in->data, "POST", 4) == 0 && connection->sent == 0 &&
+        connection->out.size == 0 &&
+        strcasestr(in->data, "Expect: 100") != NULL)
+        text_add(&connection->out, "HTTP/1.1 100 Continue\r\n\r\n", 25);
+    size = request_whole(in, end + 4, &body);
+    if (size == 0) {
+        text_free(&body);
+        return false;
+    }
+    if (strncmp(in->data, "POST", 4) == 0) {
+        char *line = strstr(body.data, "\r\n");
+        size_t mark = (size_t)(line - body.data);
+        char *from = strstr(body.data, "\r\n\r\n") + 4;
+        char *to =
+            memmem(from, body.size - (size_t)(from - body.data), "\r\n--", 4);
+
+        while (memcmp(to + 2, body.data, mark) != 0)
+            to = memmem(to + 1, body.size - (size_t)(to + 1 - body.data),
+                        "\r\n--", 4);
+        snprintf(json, sizeof(json), "{\"id\":%u}",
+                 hash_of(from, (size_t)(to - from)));
+        reply_add(connection, 201, "application/json", json, strlen(json));
+    } else if (strncmp(id + 10, "hang", 4) != 0) {
+        reply_add(connection, 200, "application/octet-stream", bytes,
+                  strtoul(id + 10, NULL, 10));
+    }
+    memmove(in->data, in->data + size, in->size - size + 1);
+    in->size -= size;
+    text_free(&body);
+    return true;
+}
+
+static void connection_end(struct connection *connection)
+{
+    close(connection->fd);
+    text_free(&connection->in);
+    text_free(&connection->out);
+    connection->sent = 0;
+    connection->fd = -1;
+}
+
+static void connection_serve(struct connection *connection)
+{
+    char data[65536];
+    ssize_t got = recv(connection->fd, data, sizeof(data), MSG_DONTWAIT);
+
+    if (got == 0 || (got < 0 && errno != EAGAIN)) {
+        connection_end(connection);
+        return;
+    }
+    if (got > 0)
+        text_add(&connection->in, data, (size_t)got);
+    while (got > 0 && request_serve(connection))
+        ;
+    if (connection->out.size > connection->sent) {
+        got = send(connection->fd, connection->out.data + connection->sent,
+                   connection->out.size - connection->sent,
+                   MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (got > 0)
+            connection->sent += (size_t)got;
+        if (connection->sent == connection->out.size) {
+            text_free(&connection->out);
+            connection->sent = 0;
+        }
+    }
+}
+
+static void server_run(int listener)
+{
+    static struct connection connections[CONNECTIONS];
+    struct pollfd polled[CONNECTIONS + 1];
+
+    for (int i = 0; i < CONNECTIONS; i++)
+        connections[i].fd = -1;
+    for (;;) {
+        int free_place = -1;
+
+        for (int i = 0; i < CONNECTIONS; i++) {
+            struct connection *connection = &connections[i];
+            bool writes = connection->out.size > connection->sent;
+
+            polled[i] = (struct pollfd){
+                .fd = connection->fd,
+                .events = (short)(POLLIN | (writes ? POLLOUT : 0))};
+            if (connection->fd < 0)
+                free_place = i;
+        }
+        polled[CONNECTIONS] = (struct pollfd){
+            .fd = free_place < 0 ? -1 : listener, .events = POLLIN};
+        poll(polled, CONNECTIONS + 1, -1);
+        for (int i = 0; i < CONNECTIONS; i++) {
+            if (polled[i].fd >= 0 && polled[i].revents != 0)
+                connection_serve(&connections[i]);
+        }
+        if (polled[CONNECTIONS].fd >= 0 && polled[CONNECTIONS].revents != 0)
+            connections[free_place].fd = accept(listener, NULL, NULL);
+    }
+}
+
+/* Before there is a thread. */
+static void server_start(void)
+{
+    int listener = listener_open(&server_port, 512);
+
+    fflush(stdout);
+    server_pid = fork();
+    REQUIRE(server_pid >= 0);
+    if (server_pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        server_run(listener);
+        _exit(0);
+    }
+    close(listener);
+}
+
+/* ---- helpers ---- */
+
+/* A world whose engine has its thread; `served`: the server is its peer. */
+static void thread_open(bool served, int max_connections)
+{
+    nymbl_client_options options = {.max_connections = max_connections};
+    char url[64];
+
+    if (served) {
+        snprintf(url, sizeof(url), "http://127.0.0.1:%d/v1", server_port);
+        options.base_url = url;
+    }
+    world_open(&options);
+    CHECK(nymbl_engine_start(world.engine, NULL) == NYMBL_OK);
+    CHECK(nymbl_engine_start(world.engine, NULL) == NYMBL_OK);
+    CHECK(nymbl_engine_is_started(world.engine));
+}
+
+static nymbl_transfer *download_of(const char *id, const char *path)
+{
+    nymbl_download_options options = {.path = path};
+    nymbl_transfer *transfer;
+
+    REQUIRE(nymbl_download_start(&transfer, world.engine, world.client, "tok",
+                                 "7", id, &options, NULL) == NYMBL_OK);
+    return transfer;
+}
+
+static int pair_of(nymbl_transfer *transfer)
+{
+    int fd = -1;
+
+    REQUIRE(nymbl_transfer_pair(transfer, &fd, NULL) == NYMBL_OK);
+    return fd;
+}
+
+static nymbl_lease lease_of(nymbl_transfer *transfer)
+{
+    nymbl_lease lease;
+
+    REQUIRE(nymbl_transfer_lease(transfer, &lease, NULL) == NYMBL_OK);
+    CHECK_NUMBER((long long)strlen(lease.token), 32);
+    return lease;
+}
+
+static int guest_connect(const nymbl_lease *lease)
+{
+    struct sockaddr_un name = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    strcpy(name.sun_path, lease->path);
+    if (fd < 0 || connect(fd, (struct sockaddr *)&name, sizeof(name)) != 0) {
+        if (fd >= 0)
+            close(fd);
+        return -1;
+    }
+    return fd;
+}
+
+static int guest_of(const nymbl_lease *lease)
+{
+    int fd = guest_connect(lease);
+
+    REQUIRE(fd >= 0);
+    CHECK(send(fd, lease->token, 32, MSG_NOSIGNAL) == 32);
+    return fd;
+}
+
+/* Wait until something can be read. */
+static bool is_woken(int fd, int milliseconds)
+{
+    struct pollfd polled = {.fd = fd, .events = POLLIN};
+
+    return poll(&polled, 1, milliseconds) == 1;
+}
+
+/* What is there: bytes, or -1 at the end. */
+static int wakes_take(int fd)
+{
+    char data[64];
+    ssize_t got = recv(fd, data, sizeof(data), MSG_DONTWAIT);
+
+    return got > 0 ? (int)got : got < 0 && errno == EAGAIN ? 0 : -1;
+}
+
+static bool is_at_end(int fd)
+{
+    return is_woken(fd, PATIENCE_MS) && wakes_take(fd) < 0;
+}
+
+/* Wait until all that was asked of the thread has happened. */
+static bool comes_to(int (*count)(int), int argument, int expected)
+{
+    for (int i = 0; i < PATIENCE_MS && count(argument) != expected; i++)
+        usleep(1000);
+    return count(argument) == expected;
+}
+
+static int live(int none)
+{
+    (void)none;
+    return (int)nymbl_live_objects();
+}
+
+static nymbl_kind wait_result(nymbl_transfer *transfer, nymbl_error *err)
+{
+    nymbl_kind kind = nymbl_transfer_result(transfer, err);
+
+    while (kind == NYMBL_WAIT) {
+        REQUIRE(nymbl_transfer_wait(transfer, 20) == NYMBL_OK);
+        kind = nymbl_transfer_result(transfer, err);
+    }
+    return kind;
+}
+
+static double cpu_seconds(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+/* Whether the thread sleeps, as it should where nothing happens. */
+static bool is_calm(void)
+{
+    double before;
+
+    usleep(50000);
+    before = cpu_seconds();
+    usleep(200000);
+    return cpu_seconds() - before < 0.05;
+}
+
+static bool file_is(const char *name, size_t size)
+{
+    text got = world_read(name);
+    bool same = got.size == size && memcmp(got.data, bytes, size) == 0;
+
+    text_free(&got);
+    return same;
+}
+
+static void peer_end_awaited(peer *peer)
+{
+    for (int i = 0; i < PATIENCE_MS && !peer->eof; i++) {
+        peer_take(peer);
+        usleep(1000);
+    }
+    CHECK(peer->eof);
+    peer_close(peer);
+}
+
+/* ---- many at once ---- */
+
+enum work { STREAM, SAVE, SEND_PATH, SEND_BYTES, SEND_PUSHED, GET, WORKS };
+
+struct slot {
+    nymbl_transfer *transfer;
+    nymbl_body *body;
+    enum work work;
+    int fd, number;
+    size_t size, at;
+    int waits, wakes;
+    int steps_left; /* until it is given up; -1: never */
+    bool canceled;
+};
+
+static uint32_t dice_state;
+
+static uint32_t dice(uint32_t sides)
+{
+    dice_state = dice_state * 1664525u + 1013904223u;
+    return (dice_state >> 8) % sides;
+}
+
+static void slot_open(struct slot *slot, int number)
+{
+    static const size_t sizes[] = {0,     1,      31,     5000,
+                                   65536, 131072, 131073, 400000};
+    char id[32], name[32];
+
+    *slot = (struct slot){.work = dice(WORKS),
+                          .number = number,
+                          .size = sizes[dice(8)],
+                          .steps_left = dice(4) == 0 ? (int)dice(6) : -1};
+    snprintf(id, sizeof(id), "%zu", slot->size);
+    snprintf(name, sizeof(name), "%d", number);
+    switch (slot->work) {
+    case STREAM:
+        slot->transfer = download_of(id, NULL);
+        break;
+    case SAVE:
+        slot->transfer = download_of(id, world_path(name));
+        break;
+    case SEND_PATH:
+        world_write(name, bytes, slot->size);
+        REQUIRE(nymbl_body_from_path(&slot->body, world_path(name), NULL) ==
+                NYMBL_OK);
+        break;
+    case SEND_BYTES:
+        slot->body = body_of(bytes, slot->size);
+        break;
+    case SEND_PUSHED:
+        REQUIRE(nymbl_body_pushed(&slot->body, (int64_t)slot->size, NULL) ==
+                NYMBL_OK);
+        break;
+    default:
+        REQUIRE(nymbl_get_start(&slot->transfer, world.engine, world.client,
+                                "tok", "7", id, NULL) == NYMBL_OK);
+        break;
+    }
+    if (slot->body != NULL)
+        slot->transfer = start_upload(slot->body);
+    if (dice(2) == 0) {
+        slot->fd = -1; /* it may have ended already */
+        nymbl_transfer_pair(slot->transfer, &slot->fd, NULL);
+    } else {
+        nymbl_lease lease;
+
+        slot->fd =
+            nymbl_transfer_lease(slot->transfer, &lease, NULL) == NYMBL_OK
+                ? guest_of(&lease)
+                : -1;
+    }
+}
+
+static void slot_close(struct slot *slot)
+{
+    if (slot->fd >= 0 && dice(2) == 0)
+        close(slot->fd), slot->fd = -1;
+    nymbl_transfer_free(slot->transfer);
+    nymbl_body_free(slot->body);
+    if (slot->fd >= 0)
+        close(slot->fd);
+    slot->transfer = NULL;
+}
+
+/* The result, and whether all of it is what was sent. */
+static void slot_check(struct slot *slot, nymbl_kind kind)
+{
+    char expected[64], name[32];
+    const char *reply;
+    size_t size;
+
+    if (slot->canceled && kind == NYMBL_CANCELED)
+        return;
+    CHECK_NUMBER(kind, NYMBL_OK);
+    reply = nymbl_transfer_body(slot->transfer, &size);
+    snprintf(name, sizeof(name), "%d", slot->number);
+    switch (slot->work) {
+    case STREAM:
+        CHECK(slot->at == slot->size);
+        break;
+    case SAVE:
+        CHECK(file_is(name, slot->size));
+        break;
+    case GET:
+        CHECK(size == slot->size &&
+              (size == 0 || memcmp(reply, bytes, size) == 0));
+        break;
+    default:
+        snprintf(expected, sizeof(expected), "{\"id\":%u}",
+                 hash_of(bytes, slot->size));
+        CHECK(size == strlen(expected) && memcmp(reply, expected, size) == 0);
+        break;
+    }
+}
+
+/* Do all that can be done; the kind that ends it. */
+static nymbl_kind slot_step(struct slot *slot)
+{
+    char piece[30011];
+    nymbl_kind kind = NYMBL_OK;
+    size_t got;
+
+    while (slot->work == SEND_PUSHED && slot->at <= slot->size) {
+        size_t size = slot->size - slot->at;
+
+        kind = nymbl_body_write(slot->body, bytes + slot->at, size, &got);
+        slot->at += got;
+        if (kind == NYMBL_WAIT)
+            return kind;
+        nymbl_body_finish(slot->body);
+        slot->at = slot->size + 1;
+    }
+    while (slot->work == STREAM) {
+        kind = nymbl_transfer_read(slot->transfer, piece, sizeof(piece), &got,
+                                   NULL);
+        if (kind != NYMBL_OK)
+            return kind == NYMBL_DONE ? NYMBL_OK : kind;
+        CHECK(slot->at + got <= slot->size &&
+              memcmp(piece, bytes + slot->at, got) == 0);
+        slot->at += got;
+    }
+    return nymbl_transfer_result(slot->transfer, NULL);
+}
+
+/* Step it, and see whether it is through. */
+static bool slot_serve(struct slot *slot)
+{
+    nymbl_kind kind;
+
+    if (slot->steps_left >= 0 && slot->steps_left-- == 0) {
+        if (dice(2) == 0) {
+            slot_close(slot);
+            return true;
+        }
+        slot->canceled = true;
+        nymbl_transfer_cancel(slot->transfer, NYMBL_CANCELED, NULL);
+    }
+    if (slot->fd >= 0) {
+        int wakes = wakes_take(slot->fd);
+
+        slot->wakes += wakes > 0 ? wakes : 0;
+        /* one more than was asked for: news before the first question */
+        CHECK(slot->wakes <= slot->waits + 1);
+    }
+    kind = slot_step(slot);
+    if (kind == NYMBL_WAIT) {
+        slot->waits++;
+        REQUIRE(slot->fd >= 0); /* without one it has ended */
+        return false;
+    }
+    slot_check(slot, kind);
+    slot_close(slot);
+    return true;
+}
+
+static void mixed_run(uint32_t seed, int total)
+{
+    static struct slot slots[40];
+    struct pollfd polled[40];
+    int started = 0, through = 0, rounds = 0;
+
+    dice_state = seed;
+    memset(slots, 0, sizeof(slots));
+    while (through < total && !test_failed()) {
+        REQUIRE(rounds++ < 100000);
+        for (int i = 0; i < 40; i++) {
+            while (slots[i].transfer == NULL && started < total) {
+                slot_open(&slots[i], started++);
+                if (slot_serve(&slots[i]))
+                    through++;
+            }
+            polled[i] = (struct pollfd){
+                .fd = slots[i].transfer == NULL ? -1 : slots[i].fd,
+                .events = POLLIN};
+        }
+        if (through == total)
+            break;
+        REQUIRE(poll(polled, 40, PATIENCE_MS) > 0); /* no lost wake-up */
+        for (int i = 0; i < 40; i++) {
+            if (polled[i].fd >= 0 && polled[i].revents != 0 &&
+                slot_serve(&slots[i]))
+                through++;
+        }
+    }
+    for (int i = 0; i < 40; i++) {
+        if (slots[i].transfer != NULL)
+            slot_close(&slots[i]);
+    }
+}
+
+static void forty_at_once_arrive_byte_for_byte(void)
+{
+    for (uint32_t seed = 1; seed <= 3; seed++) {
+        thread_open(true, seed == 1 ? 0 : 40);
+        mixed_run(seed, 150);
+        CHECK(comes_to(live, 0, 1));
+        world_close();
+    }
+}
+
+/* ---- windows and pairs ---- */
+
+static void stream_that_nobody_reads_stops_at_its_window(void)
+{
+    nymbl_transfer *transfer;
+    text got = {0};
+    int64_t before;
+
+    thread_open(true, 1);
+    transfer = download_of("600000", NULL);
+    for (int i = 0; i < PATIENCE_MS; i++) {
+        if (counts_of(transfer).body_received > 100000)
+            break;
+        usleep(1000);
+    }
+    CHECK(is_calm());
+    before = counts_of(transfer).body_received;
+    CHECK(before > 100000 && before <= 131072);
+    CHECK(read_all(transfer, &got, NULL) == NYMBL_DONE);
+    CHECK(got.size == 600000 && memcmp(got.data, bytes, 600000) == 0);
+    text_free(&got);
+    nymbl_transfer_free(transfer);
+    world_close();
+}
+
+static void closing_the_other_end_of_a_pair_cancels(void)
+{
+    nymbl_transfer *transfer;
+    request request;
+    peer peer;
+    int fd;
+
+    thread_open(false, 0);
+    transfer = start_get();
+    fd = pair_of(transfer);
+    peer_accept(&peer);
+    peer_read(&peer, &request);
+    CHECK(send(fd, "chatter", 7, MSG_NOSIGNAL) == 7); /* means nothing */
+    CHECK(!is_woken(fd, 50));
+    close(fd);
+    peer_end_awaited(&peer); /* without a call of the owner's */
+    CHECK_NUMBER(wait_result(transfer, NULL), NYMBL_CANCELED);
+    CHECK(nymbl_transfer_pair(transfer, &fd, NULL) == NYMBL_DONE);
+    CHECK_NUMBER(fd, -1);
+    nymbl_transfer_free(transfer);
+    request_free(&request);
+    world_close();
+}
+
+static void pair_is_woken_once_for_each_question(void)
+{
+    nymbl_transfer *transfer;
+    request request;
+    char data[64];
+    size_t got;
+    peer peer;
+    int fd;
+
+    thread_open(false, 0);
+    transfer = start_download(NULL);
+    fd = pair_of(transfer);
+    peer_accept(&peer);
+    peer_read(&peer, &request);
+    CHECK(!is_woken(fd, 20));
+    peer_say(&peer, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n");
+    peer_say(&peer, "0123456789012345678901234567890123456789");
+    CHECK(is_woken(fd, PATIENCE_MS));
+    for (int i = 0; i < 5; i++) {
+        peer_say(&peer, "01234");
+        usleep(5000);
+    }
+    CHECK_NUMBER(wakes_take(fd), 1); /* nobody has asked since */
+    while (nymbl_transfer_read(transfer, data, sizeof(data), &got, NULL) ==
+           NYMBL_OK)
+        ;
+    peer_say(&peer, "01234");
+    CHECK(is_woken(fd, PATIENCE_MS));
+    CHECK_NUMBER(wakes_take(fd), 1);
+    nymbl_transfer_free(transfer);
+    CHECK(is_at_end(fd));
+    close(fd);
+    request_free(&request);
+    peer_close(&peer);
+    world_close();
+}
+
+/* ---- leases ---- */
+
+/* A guest that is not let in is at the end of his connection. */
+static void check_refused(const nymbl_lease *lease, const char *token,
+                          size_t size)
+{
+    int fd = guest_connect(lease);
+
+    REQUIRE(fd >= 0);
+    CHECK(send(fd, token, size, MSG_NOSIGNAL) == (ssize_t)size);
+    CHECK(is_at_end(fd));
+    close(fd);
+}
+
+static void other_process_is_not_let_in(void)
+{
+    nymbl_transfer *transfer;
+    nymbl_lease lease;
+    int status, fd;
+    pid_t child;
+
+    thread_open(true, 0);
+    transfer = download_of("hang", NULL);
+    lease = lease_of(transfer);
+    fflush(stdout);
+    child = fork();
+    REQUIRE(child >= 0);
+    if (child == 0) {
+        fd = guest_connect(&lease);
+        send(fd, lease.token, 32, MSG_NOSIGNAL);
+        _exit(fd >= 0 && is_at_end(fd) ? 0 : 1);
+    }
+    CHECK(waitpid(child, &status, 0) == child);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    fd = guest_of(&lease); /* the token is still good */
+    CHECK(!is_woken(fd, 20));
+    CHECK(nymbl_transfer_result(transfer, NULL) == NYMBL_WAIT);
+    nymbl_transfer_free(transfer);
+    close(fd);
+    world_close();
+}
+
+static void guest_who_comes_late_is_told_at_once(void)
+{
+    nymbl_transfer *running, *over;
+    nymbl_lease lease, late;
+    int fd;
+
+    thread_open(true, 0);
+    running = download_of("600000", NULL);
+    over = download_of("10", world_path("doc"));
+    lease = lease_of(running);
+    late = nymbl_transfer_lease(over, &late, NULL) == NYMBL_OK ? late : lease;
+    CHECK_NUMBER(wait_result(over, NULL), NYMBL_OK);
+    for (int i = 0; i < PATIENCE_MS; i++) {
+        if (nymbl_transfer_has_news(running))
+            break;
+        usleep(1000);
+    }
+    fd = guest_of(&lease);
+    CHECK(is_woken(fd, PATIENCE_MS));
+    CHECK_NUMBER(wakes_take(fd), 1);
+    if (strcmp(lease.token, late.token) != 0)
+        check_refused(&late, late.token, 32);
+    close(fd);
+    nymbl_transfer_free(running);
+    nymbl_transfer_free(over);
+    world_close();
+}
+
+/* ---- waiting ---- */
+
+static void alarm_wakes_at_its_time(void)
+{
+    nymbl_transfer *transfer;
+    double before, after;
+    int fd;
+
+    thread_open(true, 0);
+    transfer = download_of("hang", NULL);
+    fd = pair_of(transfer);
+    CHECK(nymbl_transfer_result(transfer, NULL) == NYMBL_WAIT);
+    before = nymbl_engine_now(world.engine);
+    nymbl_transfer_alarm(transfer, before + 3600);
+    nymbl_transfer_alarm(transfer, before + 0.1);
+    CHECK(is_woken(fd, PATIENCE_MS));
+    after = nymbl_engine_now(world.engine);
+    CHECK(after - before >= 0.1);
+    CHECK_NUMBER(wakes_take(fd), 1);
+    CHECK(nymbl_transfer_result(transfer, NULL) == NYMBL_WAIT);
+    nymbl_transfer_alarm(transfer, nymbl_engine_now(world.engine) + 0.05);
+    nymbl_transfer_alarm(transfer, 0); /* taken back */
+    CHECK(!is_woken(fd, 150));
+    close(fd);
+    nymbl_transfer_free(transfer);
+    world_close();
+}
+
+static void owner_can_wait_as_without_a_thread(void)
+{
+    nymbl_transfer *transfer;
+
+    thread_open(true, 0);
+    transfer = download_of("hang", NULL);
+    CHECK(nymbl_transfer_wait(transfer, 0) == NYMBL_WAIT);
+    CHECK(nymbl_transfer_wait(transfer, 0.05) == NYMBL_WAIT);
+    CHECK(nymbl_engine_pump(world.engine, 0) == NYMBL_OK);
+    nymbl_transfer_cancel(transfer, NYMBL_TIMEOUT, "word");
+    CHECK(nymbl_transfer_wait(transfer, 20) == NYMBL_OK);
+    CHECK_NUMBER(nymbl_transfer_result(transfer, NULL), NYMBL_TIMEOUT);
+    nymbl_transfer_free(transfer);
+    for (int i = 0; i < 200; i++) {
+        transfer = download_of("10", world_path("doc"));
+        CHECK_NUMBER(wait_result(transfer, NULL), NYMBL_OK);
+        nymbl_transfer_free(transfer);
+    }
+    world_close();
+}
+
+static void thread_sleeps_while_nothing_happens(void)
+{
+    nymbl_transfer *running, *waiting, *paused;
+    nymbl_body *body;
+    int fd;
+
+    thread_open(true, 1);
+    CHECK(is_calm());
+    running = download_of("hang", NULL);
+    waiting = download_of("hang", NULL);
+    fd = pair_of(waiting);
+    CHECK(is_calm());
+    nymbl_transfer_free(running);
+    nymbl_transfer_free(waiting);
+    close(fd);
+    REQUIRE(nymbl_body_pushed(&body, 1000, NULL) == NYMBL_OK);
+    paused = start_upload(body);
+    usleep(300000); /* it goes out without a 100 after a while */
+    CHECK(is_calm());
+    nymbl_transfer_free(paused);
+    nymbl_body_free(body);
+    world_close();
+}
+
+/* Commands that end each wait must not stop the clock of a time limit. */
+static void stall_is_noticed_although_commands_never_cease(void)
+{
+    nymbl_client_options options = {.stall_timeout = 0.2};
+    nymbl_transfer *transfer;
+    nymbl_kind kind = NYMBL_WAIT;
+    nymbl_error err = {0};
+    request request;
+    double end;
+    peer peer;
+
+    world_open(&options);
+    CHECK(nymbl_engine_start(world.engine, NULL) == NYMBL_OK);
+    transfer = start_get();
+    peer_accept(&peer);
+    peer_read(&peer, &request);
+    end = nymbl_engine_now(world.engine) + 15;
+    while (kind == NYMBL_WAIT && nymbl_engine_now(world.engine) < end) {
+        nymbl_transfer_alarm(transfer, 0);
+        kind = nymbl_transfer_result(transfer, &err);
+    }
+    CHECK_NUMBER(kind, NYMBL_TIMEOUT);
+    CHECK_TEXT(err.reason, "stall");
+    nymbl_transfer_free(transfer);
+    request_free(&request);
+    peer_close(&peer);
+    world_close();
+}
+
+static volatile sig_atomic_t signals_seen;
+
+static void signal_note(int number)
+{
+    (void)number;
+    signals_seen++;
+}
+
+static void signals_are_not_for_the_thread(void)
+{
+    struct sigaction note = {.sa_handler = signal_note}, before;
+    sigset_t one, old, now;
+
+    thread_open(true, 0);
+    sigaction(SIGUSR1, &note, &before);
+    sigemptyset(&one);
+    sigaddset(&one, SIGUSR1);
+    pthread_sigmask(SIG_BLOCK, &one, &old);
+    CHECK(!sigismember(&old, SIGTERM)); /* the owner's mask is as it was */
+    kill(getpid(), SIGUSR1);
+    usleep(50000);
+    CHECK_NUMBER(signals_seen, 0);
+    sigpending(&now);
+    CHECK(sigismember(&now, SIGUSR1));
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    CHECK_NUMBER(signals_seen, 1);
+    sigaction(SIGUSR1, &before, NULL);
+    world_close();
+}
+
+/* ---- closing and releasing ---- */
+
+static void closing_a_client_ends_its_transfers(void)
+{
+    nymbl_transfer *transfers[8];
+    nymbl_error err;
+    int fds[8];
+
+    thread_open(true, 4);
+    for (int i = 0; i < 8; i++) {
+        transfers[i] = download_of(i % 2 == 0 ? "hang" : "600000", NULL);
+        fds[i] = pair_of(transfers[i]);
+    }
+    nymbl_client_close(world.client);
+    for (int i = 0; i < 8; i++) {
+        CHECK_NUMBER(wait_result(transfers[i], &err), NYMBL_CANCELED);
+        CHECK_TEXT(err.reason, "closed");
+        nymbl_transfer_free(transfers[i]);
+        close(fds[i]);
+    }
+    CHECK(comes_to(sockets_to, server_port, 0));
+    world_close();
+}
+
+/* One that runs, one that waits, one paused, one parked. */
+static void four_start(nymbl_transfer *transfers[4])
+{
+    nymbl_download_options parked = {.path = world_path("doc"),
+                                     .progress = true};
+
+    REQUIRE(nymbl_download_start(&transfers[3], world.engine, world.client,
+                                 "tok", "7", "1000", &parked,
+                                 NULL) == NYMBL_OK);
+    while (counts_of(transfers[3]).body_received < 1000)
+        usleep(1000);
+    transfers[2] = download_of("600000", NULL);
+    while (counts_of(transfers[2]).body_received < 100000)
+        usleep(1000);
+    transfers[0] = download_of("hang", NULL);
+    transfers[1] = download_of("hang", NULL);
+    usleep(20000);
+}
+
+static void engine_can_be_freed_while_all_kinds_are_under_way(void)
+{
+    for (int order = 0; order < 3; order++) {
+        nymbl_transfer *transfers[4];
+        nymbl_lease lease;
+        int fds[4];
+
+        thread_open(true, 2);
+        four_start(transfers);
+        for (int i = 0; i < 4; i++) {
+            lease = lease_of(transfers[i]);
+            fds[i] = i % 2 == 0 ? pair_of(transfers[i]) : guest_of(&lease);
+        }
+        if (order == 1) {
+            for (int i = 0; i < 4; i++)
+                nymbl_transfer_free(transfers[i]);
+        }
+        if (order == 2) {
+            nymbl_client_free(world.client);
+            world.client = NULL;
+        }
+        nymbl_engine_free(world.engine);
+        world.engine = NULL;
+        CHECK(access(lease.path, F_OK) < 0);
+        *strrchr(lease.path, '/') = '\0';
+        CHECK(access(lease.path, F_OK) < 0);
+        for (int i = 0; i < 4; i++) {
+            CHECK(is_woken(fds[i], 2000));
+            if (order != 1) {
+                CHECK_NUMBER(nymbl_transfer_result(transfers[i], NULL),
+                             NYMBL_CANCELED);
+                nymbl_transfer_free(transfers[i]);
+            }
+            close(fds[i]);
+        }
+        CHECK_NUMBER(sockets_to(server_port), 0);
+        CHECK_NUMBER(world_names(), 0);
+        world_close();
+    }
+}
+
+/* ---- fork ---- */
+
+int main(int argc, char **argv)
+{
+    static const test tests[] = {
+        TEST(forty_at_once_arrive_byte_for_byte),
+        TEST(stream_that_nobody_reads_stops_at_its_window),
+        TEST(closing_the_other_end_of_a_pair_cancels),
+        TEST(pair_is_woken_once_for_each_question),
+        TEST(other_process_is_not_let_in),
+        TEST(guest_who_comes_late_is_told_at_once),
+        TEST(alarm_wakes_at_its_time),
+        TEST(owner_can_wait_as_without_a_thread),
+        TEST(thread_sleeps_while_nothing_happens),
+        TEST(stall_is_noticed_although_commands_never_cease),
+        TEST(signals_are_not_for_the_thread),
+        TEST(closing_a_client_ends_its_transfers),
+        TEST(engine_can_be_freed_while_all_kinds_are_under_way),
+    };
+    int failed;
+
+    unsetenv("NYMBL_TEST_THREAD");
+    bytes = pattern(PATTERN_SIZE);
+    dice_state = 7;
+    server_start();
+    failed = test_main(tests, TEST_COUNT(tests), argc, argv);
+    kill(server_pid, SIGKILL);
+    waitpid(server_pid, NULL, 0);
+    free(bytes);
+    return failed;
+}
