@@ -33,37 +33,41 @@ void nymbl__engine_release(nymbl_engine *engine)
 
 /* ---- connections ---- */
 
-static nymbl_kind connections_open(nymbl_engine *engine)
+/* Close what there is, and begin anew with other handles or with none. */
+static void connections_set(nymbl_engine *engine, CURLM *multi, CURLSH *share)
 {
-    CURLM *multi = curl_multi_init();
+    CURLM *old = engine->multi;
 
-    engine->share = curl_share_init();
-    if (multi == NULL || engine->share == NULL) {
-        curl_multi_cleanup(multi);
-        return NYMBL_NO_MEMORY;
-    }
-    /* HTTP/1.1 only: a paused HTTP/2 stream holds up its neighbours */
-    curl_multi_setopt(multi, CURLMOPT_PIPELINING, (long)CURLPIPE_NOTHING);
-    curl_share_setopt(engine->share, CURLSHOPT_SHARE,
-                      CURL_LOCK_DATA_SSL_SESSION);
     nymbl__engine_lock(engine);
     engine->multi = multi;
     nymbl__engine_unlock(engine);
-    return NYMBL_OK;
-}
-
-static void connections_close(nymbl_engine *engine)
-{
-    CURLM *multi = engine->multi;
-
-    nymbl__engine_lock(engine);
-    engine->multi = NULL;
-    nymbl__engine_unlock(engine);
     while (engine->idle_count > 0)
         curl_easy_cleanup(engine->idle[--engine->idle_count]);
-    curl_multi_cleanup(multi);
+    curl_multi_cleanup(old);
     curl_share_cleanup(engine->share);
-    engine->share = NULL;
+    engine->share = share;
+    if (engine->threaded && multi != NULL) /* what was to wake the old one */
+        curl_multi_wakeup(multi);
+}
+
+static nymbl_kind connections_open(nymbl_engine *engine)
+{
+    CURLM *multi = curl_multi_init();
+    CURLSH *share = curl_share_init();
+
+    /* Where descriptors have run out it would be one that nothing can wake. */
+    if (multi == NULL || share == NULL ||
+        curl_multi_wakeup(multi) != CURLM_OK) {
+        curl_multi_cleanup(multi);
+        curl_share_cleanup(share);
+        return NYMBL_NO_MEMORY;
+    }
+    curl_multi_poll(multi, NULL, 0, 0, NULL); /* that was a try */
+    /* HTTP/1.1 only: a paused HTTP/2 stream holds up its neighbours */
+    curl_multi_setopt(multi, CURLMOPT_PIPELINING, (long)CURLPIPE_NOTHING);
+    curl_share_setopt(share, CURLSHOPT_SHARE, CURL_LOCK_DATA_SSL_SESSION);
+    connections_set(engine, multi, share);
+    return NYMBL_OK;
 }
 
 CURL *nymbl__engine_handle(nymbl_engine *engine)
@@ -145,11 +149,15 @@ void nymbl__engine_forget(nymbl_engine *engine, nymbl_transfer *transfer)
 
 /* ---- the pump ---- */
 
-/* The next transfer that something is asked of, with the queue's reference. */
-static nymbl_transfer *command_next(nymbl_engine *engine, unsigned *commands)
+/* The next transfer that something is asked of, with the queue's reference, or,
+ * once there is none, the next client that closes: what it has started before
+ * it was closed is on the lists then. */
+static nymbl_transfer *command_next(nymbl_engine *engine, unsigned *commands,
+                                    nymbl_client **closing)
 {
     nymbl_transfer *transfer;
 
+    *closing = NULL;
     nymbl__engine_lock(engine);
     transfer = engine->commands;
     if (transfer != NULL) {
@@ -159,6 +167,9 @@ static nymbl_transfer *command_next(nymbl_engine *engine, unsigned *commands)
         transfer->next_command = NULL;
         *commands = transfer->commands;
         transfer->commands = 0;
+    } else if (engine->closing != NULL) {
+        *closing = engine->closing;
+        engine->closing = engine->closing->next_closing;
     }
     nymbl__engine_unlock(engine);
     return transfer;
@@ -187,39 +198,25 @@ static void command_take(nymbl_engine *engine, nymbl_transfer *transfer,
         nymbl__transfer_confirmed(transfer);
 }
 
-static nymbl_client *closing_next(nymbl_engine *engine)
-{
-    nymbl_client *client;
-
-    nymbl__engine_lock(engine);
-    client = engine->closing;
-    if (client != NULL)
-        engine->closing = client->next_closing;
-    nymbl__engine_unlock(engine);
-    return client;
-}
-
 static void client_drop(nymbl_engine *engine, nymbl_client *client);
 
 static void commands_take(nymbl_engine *engine)
 {
     nymbl_transfer *transfer;
-    nymbl_client *client;
+    nymbl_client *closing;
     unsigned commands = 0;
 
     for (;;) {
-        transfer = command_next(engine, &commands);
-        if (transfer == NULL)
-            break;
-        command_take(engine, transfer, commands);
-        nymbl__transfer_release(transfer);
-    }
-    for (;;) {
-        client = closing_next(engine);
-        if (client == NULL)
-            break;
-        client_drop(engine, client);
-        nymbl_client_free(client);
+        transfer = command_next(engine, &commands, &closing);
+        if (transfer != NULL) {
+            command_take(engine, transfer, commands);
+            nymbl__transfer_release(transfer);
+        } else if (closing != NULL) {
+            client_drop(engine, closing);
+            nymbl_client_free(closing);
+        } else {
+            return;
+        }
     }
 }
 
@@ -296,14 +293,19 @@ void nymbl__engine_news(nymbl_engine *engine, nymbl_transfer *transfer)
     news_publish(engine, transfer);
 }
 
-/* Wake the owner at the time he asked for. */
-static void alarm_ring(nymbl_engine *engine, nymbl_transfer *transfer,
-                       double now)
+/* Wake the owners at the times they asked for. */
+static void alarms_ring(nymbl_engine *engine, double now)
 {
+    nymbl_transfer *lists[] = {engine->running, engine->waiting};
+
     nymbl__engine_lock(engine);
-    if (transfer->alarm > 0 && transfer->alarm <= now) {
-        transfer->alarm = 0;
-        transfer->dirty = true;
+    for (int i = 0; i < 2; i++) {
+        for (nymbl_transfer *t = lists[i]; t != NULL; t = t->next) {
+            if (t->alarm > 0 && t->alarm <= now) {
+                t->alarm = 0;
+                t->dirty = true;
+            }
+        }
     }
     nymbl__engine_unlock(engine);
 }
@@ -323,6 +325,7 @@ static void engine_turn(nymbl_engine *engine)
     finished_collect(engine);
     if (engine->admit)
         waiting_admit(engine);
+    alarms_ring(engine, now);
     transfer = engine->running;
     while (transfer != NULL) {
         nymbl_transfer *next = transfer->next;
@@ -330,16 +333,13 @@ static void engine_turn(nymbl_engine *engine)
         /* enforcing may end it, and with it its place in the list */
         transfer->references++;
         nymbl__transfer_enforce(transfer);
-        alarm_ring(engine, transfer, now);
         news_publish(engine, transfer);
         nymbl__transfer_release(transfer);
         transfer = next;
     }
     for (transfer = engine->waiting; transfer != NULL;
-         transfer = transfer->next) {
-        alarm_ring(engine, transfer, now);
+         transfer = transfer->next)
         news_publish(engine, transfer);
-    }
 }
 
 /* The given seconds, or those until a time limit runs out or an alarm rings. */
@@ -350,18 +350,20 @@ static double wait_bound(nymbl_engine *engine, double seconds)
 
     if (engine->admit)
         return 0;
+    for (nymbl_transfer *t = engine->running; t != NULL; t = t->next) {
+        double left = nymbl__transfer_left(t);
+
+        if (left < seconds)
+            seconds = left;
+    }
+    nymbl__engine_lock(engine);
     for (int i = 0; i < 2; i++) {
         for (nymbl_transfer *t = lists[i]; t != NULL; t = t->next) {
-            double left = t->is_running ? nymbl__transfer_left(t) : seconds;
-
-            nymbl__engine_lock(engine);
-            if (t->alarm > 0 && t->alarm - now < left)
-                left = t->alarm - now;
-            nymbl__engine_unlock(engine);
-            if (left < seconds)
-                seconds = left;
+            if (t->alarm > 0 && t->alarm - now < seconds)
+                seconds = t->alarm - now;
         }
     }
+    nymbl__engine_unlock(engine);
     return seconds > 0 ? seconds : 0;
 }
 
@@ -398,7 +400,7 @@ void nymbl__engine_pass(nymbl_engine *engine, double timeout)
 
 nymbl_kind nymbl_engine_pump(nymbl_engine *engine, double timeout)
 {
-    if (!nymbl_engine_is_own(engine) || engine->multi == NULL)
+    if (!nymbl_engine_is_own(engine) || engine->closed)
         return NYMBL_MISUSE;
     if (engine->threaded) {
         nymbl__thread_wait(engine, timeout);
@@ -433,8 +435,7 @@ void nymbl__engine_wake(nymbl_engine *engine)
         return;
     if (engine->threaded) {
         nymbl__engine_lock(engine); /* the multi handle may be replaced */
-        if (engine->multi != NULL)
-            curl_multi_wakeup(engine->multi);
+        curl_multi_wakeup(engine->multi);
         nymbl__engine_unlock(engine);
         return;
     }
@@ -443,7 +444,7 @@ void nymbl__engine_wake(nymbl_engine *engine)
     for (nymbl_transfer *t = engine->commands; t != NULL; t = t->next_command)
         removes = removes || (t->commands & NYMBL__REMOVE) != 0;
     if ((removes || engine->closing != NULL) && !engine->pumping &&
-        engine->multi != NULL)
+        !engine->closed)
         commands_take(engine);
 }
 
@@ -492,7 +493,6 @@ nymbl_kind nymbl_engine_new(nymbl_engine **out,
         return nymbl__fail(err, NYMBL_NO_MEMORY, NULL);
     }
     if (connections_open(engine) < 0) {
-        connections_close(engine);
         nymbl__engine_release(engine);
         return nymbl__fail(err, NYMBL_NO_MEMORY, NULL);
     }
@@ -529,24 +529,19 @@ static void client_drop(nymbl_engine *engine, nymbl_client *client)
     last = engine->clients == NULL;
     nymbl__engine_unlock(engine);
     /* what still runs is of a client that has gone on to another engine */
-    if (last && engine->running == NULL && engine->waiting == NULL) {
-        connections_close(engine);
-        connections_open(engine);
-    } else {
+    if (!last || engine->running != NULL || engine->waiting != NULL ||
+        connections_open(engine) < 0)
         nymbl__sockets_drop(engine);
-    }
 }
 
 void nymbl__engine_drop(nymbl_engine *engine, nymbl_client *client)
 {
-    if (!nymbl_engine_is_own(engine))
+    if (!nymbl_engine_is_own(engine) || engine->closed)
         return;
     nymbl__engine_lock(engine);
-    if (engine->multi != NULL) {
-        nymbl__client_retain(client);
-        client->next_closing = engine->closing;
-        engine->closing = client;
-    }
+    nymbl__client_retain(client);
+    client->next_closing = engine->closing;
+    engine->closing = client;
     nymbl__engine_unlock(engine);
     nymbl__engine_wake(engine);
 }
@@ -557,10 +552,11 @@ void nymbl_engine_free(nymbl_engine *engine)
         return;
     if (nymbl_engine_is_own(engine)) {
         nymbl__thread_stop(engine);
-        if (engine->multi != NULL) {
+        if (!engine->closed) {
             commands_take(engine);
             transfers_cancel(engine, NULL);
-            connections_close(engine);
+            connections_set(engine, NULL, NULL);
+            engine->closed = true;
         }
         nymbl__leases_close(engine);
     }

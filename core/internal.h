@@ -263,7 +263,7 @@ struct nymbl_engine {
     void *payload;
 
     /* of whoever pumps */
-    CURLM *multi; /* NULL once closed; replaced under the lock */
+    CURLM *multi; /* replaced under the lock */
     CURLSH *share;
     CURL *idle[NYMBL__IDLE_HANDLES];
     int idle_count;
@@ -286,7 +286,8 @@ struct nymbl_engine {
     bool stopping;
 
     /* thread.c */
-    bool threaded; /* the owner's; changes while there is no thread */
+    bool closed;   /* these two are the owner's, and ... */
+    bool threaded; /* ... change while there is no thread */
     pthread_t thread;
     pthread_mutex_t mutex;
     pthread_cond_t told;

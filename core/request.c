@@ -153,7 +153,7 @@ static const char *arguments_problem(const nymbl_engine *engine,
                                      const nymbl_client *client,
                                      const char *token, const char *patient)
 {
-    if (!nymbl_engine_is_own(engine) || engine->multi == NULL)
+    if (!nymbl_engine_is_own(engine) || engine->closed)
         return "engine";
     if (client == NULL || client->closed)
         return "client";
@@ -235,7 +235,7 @@ nymbl_kind nymbl_token_start(nymbl_transfer **out, nymbl_engine *engine,
     nymbl_kind kind;
 
     *out = NULL;
-    if (!nymbl_engine_is_own(engine) || engine->multi == NULL)
+    if (!nymbl_engine_is_own(engine) || engine->closed)
         return nymbl__fail(err, NYMBL_MISUSE, "engine");
     if (client == NULL || client->closed || client->token_url == NULL)
         return nymbl__fail(err, NYMBL_MISUSE, "client");

@@ -70,7 +70,7 @@ nymbl_kind nymbl_engine_start(nymbl_engine *engine, nymbl_error *err)
     sigset_t all, before;
     int problem;
 
-    if (!nymbl_engine_is_own(engine) || engine->multi == NULL)
+    if (!nymbl_engine_is_own(engine) || engine->closed)
         return nymbl__fail(err, NYMBL_MISUSE, "engine");
     if (engine->threaded)
         return NYMBL_OK;

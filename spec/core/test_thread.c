@@ -879,6 +879,18 @@ static void signals_are_not_for_the_thread(void)
 
 /* ---- closing and releasing ---- */
 
+static nymbl_client *client_more(void)
+{
+    nymbl_client_options options = {.api_key = "k", .allow_http = true};
+    nymbl_client *client;
+    char url[64];
+
+    snprintf(url, sizeof(url), "http://127.0.0.1:%d/v1", server_port);
+    options.base_url = url;
+    REQUIRE(nymbl_client_new(&client, &options, NULL) == NYMBL_OK);
+    return client;
+}
+
 static void closing_a_client_ends_its_transfers(void)
 {
     nymbl_transfer *transfers[8];
@@ -899,6 +911,67 @@ static void closing_a_client_ends_its_transfers(void)
     }
     CHECK(comes_to(sockets_to, server_port, 0));
     world_close();
+}
+
+/* The connections of an engine are replaced once its last client closes, while
+ * the owner already starts, closes and frees again. */
+static void clients_may_come_and_go_at_any_moment(void)
+{
+    nymbl_transfer *transfers[3], *early;
+    nymbl_client *client;
+    nymbl_error err;
+
+    thread_open(true, 0);
+    nymbl_client_close(world.client);
+    for (int i = 0; i < 300 && !test_failed(); i++) {
+        for (int j = 0; j < 3; j++) {
+            client = client_more();
+            CHECK_NUMBER(nymbl_download_start(&transfers[j], world.engine,
+                                              client, "tok", "7", "hang", NULL,
+                                              &err),
+                         NYMBL_OK);
+            if (test_failed())
+                return;
+            if (i % 3 == j)
+                usleep(dice(200));
+            nymbl_client_close(client);
+            nymbl_client_free(client);
+        }
+        client = client_more();
+        REQUIRE(nymbl_get_start(&early, world.engine, client, "tok", "7", "5",
+                                NULL) == NYMBL_OK);
+        CHECK_NUMBER(wait_result(early, NULL), NYMBL_OK);
+        for (int j = 0; j < 3; j++) {
+            CHECK_NUMBER(wait_result(transfers[j], &err), NYMBL_CANCELED);
+            nymbl_transfer_free(transfers[j]);
+        }
+        nymbl_transfer_free(early);
+        nymbl_client_close(client);
+        nymbl_client_free(client);
+    }
+    CHECK(comes_to(live, 0, 1));
+    world_close();
+}
+
+static void engine_may_be_freed_right_after_its_last_client(void)
+{
+    for (int i = 0; i < 500; i++) {
+        nymbl_transfer *transfer;
+        nymbl_client *client = client_more();
+        nymbl_engine *engine;
+
+        REQUIRE(nymbl_engine_new(&engine, NULL, NULL) == NYMBL_OK);
+        CHECK(nymbl_engine_start(engine, NULL) == NYMBL_OK);
+        REQUIRE(nymbl_get_start(&transfer, engine, client, "tok", "7", "hang",
+                                NULL) == NYMBL_OK);
+        nymbl_transfer_free(transfer);
+        nymbl_client_close(client);
+        nymbl_client_free(client);
+        for (uint32_t spin = dice(20000); spin > 0; spin--)
+            __asm__ volatile("");
+        nymbl_engine_free(engine); /* the alarm of test_main() goes off */
+    }
+    CHECK_NUMBER(nymbl_live_objects(), 0);
 }
 
 /* One that runs, one that waits, one paused, one parked. */
@@ -978,6 +1051,8 @@ int main(int argc, char **argv)
         TEST(stall_is_noticed_although_commands_never_cease),
         TEST(signals_are_not_for_the_thread),
         TEST(closing_a_client_ends_its_transfers),
+        TEST(clients_may_come_and_go_at_any_moment),
+        TEST(engine_may_be_freed_right_after_its_last_client),
         TEST(engine_can_be_freed_while_all_kinds_are_under_way),
     };
     int failed;
