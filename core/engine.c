@@ -7,6 +7,9 @@
 #include <time.h>
 #include <unistd.h>
 
+/* Milliseconds until a guest is let in who found no descriptor left. */
+#define ACCEPT_AGAIN 50
+
 /* Stands still while the machine sleeps: time limits are about polling. */
 static double clock_monotonic(void *payload)
 {
@@ -379,7 +382,8 @@ static void engine_wait(nymbl_engine *engine, double timeout)
     milliseconds = (int)(seconds * 1000);
     if (milliseconds < seconds * 1000)
         milliseconds++; /* not ceil(): it would ask for libm */
-    nymbl__leases_poll(engine);
+    if (nymbl__leases_poll(engine) && milliseconds > ACCEPT_AGAIN)
+        milliseconds = ACCEPT_AGAIN;
     curl_multi_poll(engine->multi, engine->polled, engine->polled_count,
                     milliseconds, NULL);
     passed = nymbl_engine_now(engine) - before;

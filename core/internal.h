@@ -274,6 +274,8 @@ struct nymbl_engine {
     nymbl_transfer *waiting, *waiting_last; /* for a place on the wire */
     nymbl_transfer *running;
     nymbl__guest guests[NYMBL__GUESTS];
+    unsigned guests_seated; /* the next place is the one longest taken */
+    bool deaf;              /* a guest waits whom no descriptor was left for */
     struct curl_waitfd *polled; /* leases, beside libcurl's sockets */
     unsigned polled_count, polled_capacity;
 
@@ -331,8 +333,9 @@ void nymbl__thread_stop(nymbl_engine *engine);
 
 /* ---- lease.c ---- */
 
-/* Collect what the engine polls beside libcurl's sockets. */
-void nymbl__leases_poll(nymbl_engine *engine);
+/* Collect what the engine polls beside libcurl's sockets. Returns whether the
+ * listener is left out, for want of descriptors. */
+bool nymbl__leases_poll(nymbl_engine *engine);
 /* Take in who has connected; cancel transfers whose lease has ended. */
 void nymbl__leases_serve(nymbl_engine *engine);
 /* Wake whoever holds the other end, if there is one. */

@@ -18,13 +18,34 @@
 /* How many may connect before the next pass takes them in. */
 #define BACKLOG 1024
 
+/* Another thread of the host may start a program at any moment: a lease that it
+ * inherits never ends. So where it can be, a socket is born closed to it. */
+#ifdef SOCK_CLOEXEC
+#define STREAM (SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK)
+#define ACCEPT(listener)                                                       \
+    accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK)
+#else
+#define STREAM SOCK_STREAM
+#define ACCEPT(listener) accept(listener, NULL, NULL)
+#endif
+
 static void fd_set_up(int fd)
 {
+#ifndef SOCK_CLOEXEC
     fcntl(fd, F_SETFD, FD_CLOEXEC);
     fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+#endif
 #ifdef SO_NOSIGPIPE
     setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &(int){1}, sizeof(int));
 #endif
+    (void)fd;
+}
+
+/* The other end sees it also where a forked process still has this one. */
+static void fd_end(int fd)
+{
+    shutdown(fd, SHUT_RDWR);
+    close(fd);
 }
 
 /* ---- the owner's side ---- */
@@ -39,7 +60,7 @@ nymbl_kind nymbl_transfer_pair(nymbl_transfer *transfer, int *out,
     *out = -1;
     if (!nymbl_engine_is_own(engine))
         return nymbl__fail(err, NYMBL_CANCELED, "forked");
-    if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends) != 0)
+    if (socketpair(AF_UNIX, STREAM, 0, ends) != 0)
         return nymbl__fail(err, NYMBL_IO, nymbl__errno_reason(errno));
     fd_set_up(ends[0]);
     fd_set_up(ends[1]);
@@ -47,6 +68,7 @@ nymbl_kind nymbl_transfer_pair(nymbl_transfer *transfer, int *out,
     if (!transfer->ended && transfer->lease < 0) {
         kind = NYMBL_OK;
         transfer->lease = ends[0];
+        transfer->lease_token[0] = '\0'; /* a guest would come too late */
         if (transfer->signaled)
             nymbl__lease_wake(transfer);
     }
@@ -71,17 +93,19 @@ static nymbl_kind listener_open(nymbl_engine *engine, nymbl_error *err)
     for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
         snprintf(engine->folder, sizeof(engine->folder), "%s/nymbl-XXXXXX",
                  places[i]);
-        if (mkdtemp(engine->folder) != NULL)
+        if (mkdtemp(engine->folder) != NULL) {
+            chmod(engine->folder, 0700); /* whatever the host's umask */
             break;
+        }
         problem = errno;
         engine->folder[0] = '\0';
     }
     if (engine->folder[0] == '\0')
         return nymbl__fail(err, NYMBL_IO, nymbl__errno_reason(problem));
     snprintf(name.sun_path, sizeof(name.sun_path), "%s/lease", engine->folder);
-    fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    fd = socket(AF_UNIX, STREAM, 0);
     if (fd < 0 || bind(fd, (struct sockaddr *)&name, sizeof(name)) != 0 ||
-        listen(fd, BACKLOG) != 0) {
+        chmod(name.sun_path, 0600) != 0 || listen(fd, BACKLOG) != 0) {
         problem = errno;
         if (fd >= 0)
             close(fd);
@@ -165,7 +189,7 @@ void nymbl__lease_end(nymbl_transfer *transfer)
     transfer->lease_token[0] = '\0';
     nymbl__engine_unlock(transfer->engine);
     if (lease >= 0)
-        close(lease);
+        fd_end(lease);
 }
 
 static int lease_of(nymbl_transfer *transfer)
@@ -195,36 +219,28 @@ static void polled_add(nymbl_engine *engine, int fd)
         (struct curl_waitfd){.fd = fd, .events = CURL_WAIT_POLLIN};
 }
 
-static int listener_of(nymbl_engine *engine)
-{
-    int listener;
-
-    nymbl__engine_lock(engine);
-    listener = engine->listener;
-    nymbl__engine_unlock(engine);
-    return listener;
-}
-
-void nymbl__leases_poll(nymbl_engine *engine)
+bool nymbl__leases_poll(nymbl_engine *engine)
 {
     nymbl_transfer *lists[] = {engine->running, engine->waiting};
-    int listener = listener_of(engine);
+    bool deaf = engine->deaf;
 
     engine->polled_count = 0;
-    if (listener >= 0)
-        polled_add(engine, listener);
+    engine->deaf = false;
     for (int i = 0; i < NYMBL__GUESTS; i++) {
         if (engine->guests[i].fd >= 0)
             polled_add(engine, engine->guests[i].fd);
     }
+    nymbl__engine_lock(engine);
+    if (engine->listener >= 0 && !deaf)
+        polled_add(engine, engine->listener);
     for (int i = 0; i < 2; i++) {
         for (nymbl_transfer *t = lists[i]; t != NULL; t = t->next) {
-            int lease = lease_of(t);
-
-            if (lease >= 0)
-                polled_add(engine, lease);
+            if (t->lease >= 0)
+                polled_add(engine, t->lease);
         }
     }
+    nymbl__engine_unlock(engine);
+    return deaf;
 }
 
 /* Only this very process may hold a lease. */
@@ -242,32 +258,15 @@ static bool peer_is_self(int fd)
 #endif
 }
 
-static void guests_accept(nymbl_engine *engine, int listener)
-{
-    for (int i = 0; i < NYMBL__GUESTS; i++) {
-        nymbl__guest *guest = &engine->guests[i];
-        int fd;
-
-        if (guest->fd >= 0)
-            continue;
-        fd = accept(listener, NULL, NULL);
-        if (fd < 0)
-            return;
-        if (!peer_is_self(fd)) {
-            close(fd);
-            i--;
-            continue;
-        }
-        fd_set_up(fd);
-        *guest = (nymbl__guest){.fd = fd};
-    }
-}
-
+/* The transfer that a token was given for. One that was started just now may
+ * still be a command. */
 static nymbl_transfer *transfer_of(nymbl_engine *engine, const char *token)
 {
     nymbl_transfer *lists[] = {engine->running, engine->waiting};
     nymbl_transfer *found = NULL;
 
+    if (token[0] == '\0') /* it would be that of all who await no guest */
+        return NULL;
     nymbl__engine_lock(engine);
     for (int i = 0; i < 2; i++) {
         for (nymbl_transfer *t = lists[i]; t != NULL && found == NULL;
@@ -275,6 +274,11 @@ static nymbl_transfer *transfer_of(nymbl_engine *engine, const char *token)
             if (memcmp(t->lease_token, token, NYMBL__LEASE_TOKEN) == 0)
                 found = t;
         }
+    }
+    for (nymbl_transfer *t = engine->commands; t != NULL && found == NULL;
+         t = t->next_command) {
+        if (!t->ended && memcmp(t->lease_token, token, NYMBL__LEASE_TOKEN) == 0)
+            found = t;
     }
     nymbl__engine_unlock(engine);
     return found;
@@ -296,7 +300,7 @@ static void guest_serve(nymbl_engine *engine, nymbl__guest *guest)
         return;
     transfer = got > 0 ? transfer_of(engine, guest->token) : NULL;
     if (transfer == NULL) {
-        close(guest->fd);
+        fd_end(guest->fd);
     } else {
         nymbl__engine_lock(engine);
         transfer->lease = guest->fd;
@@ -308,6 +312,35 @@ static void guest_serve(nymbl_engine *engine, nymbl__guest *guest)
     guest->fd = -1;
 }
 
+/* Let in all who wait, each with his token at once where it is there already.
+ * Who has said nothing yet gets a place, and where all are taken, that of the
+ * one who has been silent longest. */
+static void guests_accept(nymbl_engine *engine, int listener)
+{
+    for (;;) {
+        nymbl__guest guest = {.fd = ACCEPT(listener)};
+        nymbl__guest *place;
+
+        if (guest.fd < 0) {
+            engine->deaf = errno == EMFILE || errno == ENFILE ||
+                           errno == ENOBUFS || errno == ENOMEM;
+            return;
+        }
+        if (!peer_is_self(guest.fd)) {
+            close(guest.fd);
+            continue;
+        }
+        fd_set_up(guest.fd);
+        guest_serve(engine, &guest);
+        if (guest.fd < 0)
+            continue;
+        place = &engine->guests[engine->guests_seated++ % NYMBL__GUESTS];
+        if (place->fd >= 0)
+            fd_end(place->fd);
+        *place = guest;
+    }
+}
+
 /* Whether the other end is closed. What comes from it otherwise is nothing. */
 static bool lease_has_ended(int fd)
 {
@@ -317,7 +350,8 @@ static bool lease_has_ended(int fd)
     do
         got = recv(fd, bytes, sizeof(bytes), MSG_DONTWAIT);
     while (got > 0);
-    return got == 0 || (errno != EAGAIN && errno != EWOULDBLOCK);
+    return got == 0 ||
+           (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR);
 }
 
 static void lease_serve(nymbl_engine *engine, int fd)
@@ -337,8 +371,11 @@ static void lease_serve(nymbl_engine *engine, int fd)
 
 void nymbl__leases_serve(nymbl_engine *engine)
 {
-    int listener = listener_of(engine);
+    int listener;
 
+    nymbl__engine_lock(engine);
+    listener = engine->listener;
+    nymbl__engine_unlock(engine);
     /* A number may be another socket's by now: all are asked, not believed. */
     for (unsigned i = 0; i < engine->polled_count; i++) {
         if (engine->polled[i].revents != 0)
@@ -347,11 +384,11 @@ void nymbl__leases_serve(nymbl_engine *engine)
     engine->polled_count = 0;
     if (listener < 0)
         return;
-    guests_accept(engine, listener);
     for (int i = 0; i < NYMBL__GUESTS; i++) {
         if (engine->guests[i].fd >= 0)
             guest_serve(engine, &engine->guests[i]);
     }
+    guests_accept(engine, listener);
 }
 
 void nymbl__leases_close(nymbl_engine *engine)
@@ -360,7 +397,7 @@ void nymbl__leases_close(nymbl_engine *engine)
 
     for (int i = 0; i < NYMBL__GUESTS; i++) {
         if (engine->guests[i].fd >= 0)
-            close(engine->guests[i].fd);
+            fd_end(engine->guests[i].fd);
         engine->guests[i].fd = -1;
     }
     if (engine->folder[0] == '\0')

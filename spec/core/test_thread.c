@@ -675,6 +675,31 @@ static void pair_is_woken_once_for_each_question(void)
     world_close();
 }
 
+static void end_is_told_though_a_forked_process_has_the_socket_too(void)
+{
+    nymbl_transfer *transfer;
+    pid_t child;
+    int fd, status;
+
+    thread_open(true, 0);
+    transfer = download_of("hang", NULL);
+    fd = pair_of(transfer);
+    CHECK(!is_woken(fd, 20));
+    fflush(stdout);
+    child = fork();
+    REQUIRE(child >= 0);
+    if (child == 0)
+        for (;;)
+            pause();
+    nymbl_transfer_free(transfer);
+    CHECK(is_woken(fd, 2000) && wakes_take(fd) != 0);
+    CHECK(is_woken(fd, 2000) && wakes_take(fd) < 0);
+    close(fd);
+    kill(child, SIGKILL);
+    waitpid(child, &status, 0);
+    world_close();
+}
+
 /* ---- leases ---- */
 
 /* A guest that is not let in is at the end of his connection. */
@@ -687,6 +712,49 @@ static void check_refused(const nymbl_lease *lease, const char *token,
     CHECK(send(fd, token, size, MSG_NOSIGNAL) == (ssize_t)size);
     CHECK(is_at_end(fd));
     close(fd);
+}
+
+static void lease_is_for_who_knows_its_token(void)
+{
+    static const char zeros[32];
+    nymbl_transfer *paired, *leased;
+    nymbl_lease lease;
+    char almost[33];
+    int fd, pair;
+
+    thread_open(true, 0);
+    paired = download_of("hang", NULL);
+    pair = pair_of(paired);
+    leased = download_of("hang", NULL);
+    lease = lease_of(leased);
+    strcpy(almost, lease.token);
+    almost[31] = almost[31] == '0' ? '1' : '0';
+    check_refused(&lease, almost, 32);
+    check_refused(&lease, zeros, 32);
+    fd = guest_connect(&lease);
+    for (int i = 0; i < 32; i++) {
+        CHECK(send(fd, lease.token + i, 1, MSG_NOSIGNAL) == 1);
+        usleep(500);
+    }
+    CHECK(!is_woken(fd, 20));
+    check_refused(&lease, lease.token, 32); /* a second time */
+    strcpy(almost, lease.token);
+    almost[0] = '\0';
+    check_refused(&lease, almost, 32);
+    CHECK(nymbl_transfer_result(leased, NULL) == NYMBL_WAIT);
+    CHECK(nymbl_transfer_result(paired, NULL) == NYMBL_WAIT);
+    nymbl_transfer_alarm(leased, 1);
+    CHECK(is_woken(fd, PATIENCE_MS));
+    CHECK_NUMBER(wakes_take(fd), 1);
+    CHECK(!is_woken(pair, 0));
+    close(fd);
+    CHECK_NUMBER(wait_result(leased, NULL), NYMBL_CANCELED);
+    CHECK(nymbl_transfer_result(paired, NULL) == NYMBL_WAIT);
+    CHECK(nymbl_transfer_lease(leased, &lease, NULL) == NYMBL_DONE);
+    close(pair);
+    nymbl_transfer_free(leased);
+    nymbl_transfer_free(paired);
+    world_close();
 }
 
 static void other_process_is_not_let_in(void)
@@ -742,6 +810,130 @@ static void guest_who_comes_late_is_told_at_once(void)
     close(fd);
     nymbl_transfer_free(running);
     nymbl_transfer_free(over);
+    world_close();
+}
+
+static void silent_guests_lock_nobody_out(void)
+{
+    nymbl_transfer *transfer;
+    nymbl_lease lease;
+    int silent[100], fd;
+
+    thread_open(true, 0);
+    transfer = download_of("hang", NULL);
+    lease = lease_of(transfer);
+    for (int i = 0; i < 100; i++) {
+        silent[i] = guest_connect(&lease);
+        CHECK(silent[i] >= 0);
+    }
+    CHECK(is_calm());
+    fd = guest_of(&lease);
+    nymbl_transfer_alarm(transfer, 1);
+    CHECK(is_woken(fd, PATIENCE_MS) && wakes_take(fd) == 1);
+    CHECK(is_at_end(silent[0]));
+    CHECK(!is_woken(silent[99], 0));
+    for (int i = 0; i < 100; i++)
+        close(silent[i]);
+    close(fd);
+    CHECK_NUMBER(wait_result(transfer, NULL), NYMBL_CANCELED);
+    nymbl_transfer_free(transfer);
+    world_close();
+}
+
+/* Each connects at once after its start: its command may still be queued. */
+static void hundreds_of_guests_come_at_once(void)
+{
+    enum { MANY = 300 };
+    static nymbl_transfer *transfers[MANY];
+    static int fds[MANY];
+
+    thread_open(true, 4);
+    for (int i = 0; i < MANY; i++) {
+        nymbl_lease lease;
+
+        transfers[i] = download_of("hang", NULL);
+        lease = lease_of(transfers[i]);
+        fds[i] = guest_of(&lease);
+    }
+    for (int i = 0; i < MANY; i++)
+        nymbl_transfer_alarm(transfers[i], 1);
+    for (int i = 0; i < MANY; i++)
+        CHECK(is_woken(fds[i], PATIENCE_MS) && wakes_take(fds[i]) == 1);
+    for (int i = 0; i < MANY; i++)
+        close(fds[i]);
+    for (int i = 0; i < MANY; i++) {
+        CHECK_NUMBER(wait_result(transfers[i], NULL), NYMBL_CANCELED);
+        nymbl_transfer_free(transfers[i]);
+    }
+    world_close();
+}
+
+static void guest_without_a_descriptor_waits_in_peace(void)
+{
+    struct rlimit before, tight;
+    nymbl_transfer *transfer;
+    nymbl_lease lease;
+    int fd, filler[64], count = 0;
+
+    thread_open(true, 0);
+    transfer = download_of("hang", NULL);
+    lease = lease_of(transfer);
+    usleep(50000); /* connected */
+    getrlimit(RLIMIT_NOFILE, &before);
+    tight = before;
+    tight.rlim_cur = 64;
+    fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    setrlimit(RLIMIT_NOFILE, &tight);
+    while (count < 64) {
+        filler[count] = dup(0);
+        if (filler[count] < 0)
+            break;
+        count++;
+    }
+    CHECK(count < 64);
+    close(fd);
+    fd = guest_of(&lease); /* the last one */
+    nymbl_transfer_alarm(transfer, 1);
+    CHECK(is_calm());
+    CHECK(!is_woken(fd, 0));
+    setrlimit(RLIMIT_NOFILE, &before);
+    while (count > 0)
+        close(filler[--count]);
+    CHECK(is_woken(fd, PATIENCE_MS) && wakes_take(fd) == 1);
+    close(fd);
+    nymbl_transfer_free(transfer);
+    world_close();
+}
+
+static void folder_of_leases_is_private_whatever_the_umask(void)
+{
+    mode_t before = umask(0777);
+    nymbl_transfer *transfer;
+    struct stat status;
+    nymbl_lease lease;
+    int fd;
+
+    world_open(NULL);
+    CHECK(chmod(world.folder, 0700) == 0);
+    CHECK(nymbl_engine_start(world.engine, NULL) == NYMBL_OK);
+    transfer = start_get();
+    lease = lease_of(transfer);
+    umask(before);
+    CHECK(stat(lease.path, &status) == 0);
+    CHECK_NUMBER(status.st_mode & 0777, 0600);
+    *strrchr(lease.path, '/') = '\0';
+    CHECK(stat(lease.path, &status) == 0);
+    CHECK_NUMBER(status.st_mode & 0777, 0700);
+    strcat(lease.path, "/lease");
+    fd = guest_of(&lease);
+    CHECK(!is_woken(fd, 20));
+    nymbl_transfer_free(transfer);
+    nymbl_engine_free(world.engine);
+    world.engine = NULL;
+    CHECK(is_at_end(fd) || is_at_end(fd));
+    close(fd);
+    *strrchr(lease.path, '/') = '\0';
+    CHECK(stat(lease.path, &status) < 0 && errno == ENOENT);
     world_close();
 }
 
@@ -1034,6 +1226,54 @@ static void engine_can_be_freed_while_all_kinds_are_under_way(void)
     }
 }
 
+static long resident(void)
+{
+    FILE *file = fopen("/proc/self/statm", "r");
+    long all = 0, pages = 0;
+
+    REQUIRE(file != NULL);
+    CHECK(fscanf(file, "%ld %ld", &all, &pages) == 2);
+    fclose(file);
+    return pages * (sysconf(_SC_PAGESIZE) / 1024);
+}
+
+static void ten_thousand_given_up_leave_nothing(void)
+{
+    long before = 0;
+    int fds = 0;
+
+    thread_open(true, 0);
+    for (int i = 0; i < 10000; i++) {
+        nymbl_transfer *transfer = download_of("hang", NULL);
+        int fd;
+
+        if (i % 2 == 0) {
+            fd = pair_of(transfer);
+        } else {
+            nymbl_lease lease = lease_of(transfer);
+
+            fd = guest_of(&lease);
+        }
+        close(fd);
+        if (i % 4 < 2)
+            CHECK(wait_result(transfer, NULL) == NYMBL_CANCELED);
+        nymbl_transfer_free(transfer);
+        if (i == 1000) {
+            CHECK(comes_to(live, 0, 1));
+            before = resident();
+            fds = fds_open();
+        }
+    }
+    CHECK(comes_to(live, 0, 1));
+    CHECK(comes_to(sockets_to, server_port, 0));
+    CHECK(fds_open() <= fds + 1);
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+    CHECK(resident() - before < 2000); /* KB */
+#endif
+    (void)before;
+    world_close();
+}
+
 /* ---- fork ---- */
 
 int main(int argc, char **argv)
@@ -1043,8 +1283,14 @@ int main(int argc, char **argv)
         TEST(stream_that_nobody_reads_stops_at_its_window),
         TEST(closing_the_other_end_of_a_pair_cancels),
         TEST(pair_is_woken_once_for_each_question),
+        TEST(end_is_told_though_a_forked_process_has_the_socket_too),
+        TEST(lease_is_for_who_knows_its_token),
         TEST(other_process_is_not_let_in),
         TEST(guest_who_comes_late_is_told_at_once),
+        TEST(silent_guests_lock_nobody_out),
+        TEST(hundreds_of_guests_come_at_once),
+        TEST(guest_without_a_descriptor_waits_in_peace),
+        TEST(folder_of_leases_is_private_whatever_the_umask),
         TEST(alarm_wakes_at_its_time),
         TEST(owner_can_wait_as_without_a_thread),
         TEST(thread_sleeps_while_nothing_happens),
@@ -1054,6 +1300,7 @@ int main(int argc, char **argv)
         TEST(clients_may_come_and_go_at_any_moment),
         TEST(engine_may_be_freed_right_after_its_last_client),
         TEST(engine_can_be_freed_while_all_kinds_are_under_way),
+        TEST(ten_thousand_given_up_leave_nothing),
     };
     int failed;
 
