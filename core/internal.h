@@ -244,8 +244,7 @@ enum {
 
 /* A socket that libcurl has opened, and to where. */
 typedef struct nymbl__socket {
-    int fd;
-    ino_t inode;     /* tells it from a later one of the same number */
+    int fd;          /* -1: it was closed */
     uint64_t origin; /* hash of scheme, host and port */
 } nymbl__socket;
 
@@ -267,7 +266,7 @@ struct nymbl_engine {
     CURLSH *share;
     CURL *idle[NYMBL__IDLE_HANDLES];
     int idle_count;
-    nymbl__socket sockets[NYMBL__SOCKETS]; /* some may be closed */
+    nymbl__socket sockets[NYMBL__SOCKETS];
     unsigned sockets_made;
     bool pumping;
     bool admit; /* a place on the wire may have become free */
@@ -348,6 +347,8 @@ void nymbl__leases_close(nymbl_engine *engine);
 
 /* libcurl's callback for a new socket, with the transfer as payload. */
 int nymbl__socket_made(void *payload, curl_socket_t fd, curlsocktype purpose);
+/* The same for one that it is through with, with the engine as payload. */
+int nymbl__socket_closed(void *payload, curl_socket_t fd);
 /* Whether the connection from this port is known, and has no bytes on it. */
 bool nymbl__sockets_are_silent(const nymbl_engine *engine, int port);
 /* End the connections to where no open client goes. */

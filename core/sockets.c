@@ -7,7 +7,7 @@
 #include <netinet/in.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
+#include <unistd.h>
 
 /* FNV-1a of the part of a URL before its path: equal for equal origins, and
  * where two happen to meet, a connection is kept that might have been closed.
@@ -31,37 +31,38 @@ static unsigned sockets_known(const nymbl_engine *engine)
                                                  : NYMBL__SOCKETS;
 }
 
-static bool socket_is_open(const nymbl__socket *known)
-{
-    struct stat status;
-
-    return fstat(known->fd, &status) == 0 && S_ISSOCK(status.st_mode) &&
-           status.st_ino == known->inode;
-}
-
 int nymbl__socket_made(void *payload, curl_socket_t fd, curlsocktype purpose)
 {
     nymbl_transfer *transfer = payload;
     nymbl_engine *engine = transfer->engine;
-    struct stat status;
     unsigned i = 0;
 
     (void)purpose;
     /* libcurl 7.88 opens its sockets without SOCK_CLOEXEC: a program started by
      * the host must not inherit a connection with patient data on it. */
     fcntl(fd, F_SETFD, FD_CLOEXEC);
-    if (fstat(fd, &status) < 0)
-        return CURL_SOCKOPT_OK; /* unknown: it is used once */
-    while (i < sockets_known(engine) && socket_is_open(&engine->sockets[i]))
+    while (i < sockets_known(engine) && engine->sockets[i].fd >= 0)
         i++;
     if (i == sockets_known(engine))
         i = engine->sockets_made++ % NYMBL__SOCKETS;
     engine->sockets[i] = (nymbl__socket){
         .fd = fd,
-        .inode = status.st_ino,
         .origin = origin_of(transfer->request.url),
     };
     return CURL_SOCKOPT_OK;
+}
+
+/* A number that is known is always libcurl's: once closed it may be that of
+ * anything that another thread has opened. */
+int nymbl__socket_closed(void *payload, curl_socket_t fd)
+{
+    nymbl_engine *engine = payload;
+
+    for (unsigned i = 0; i < sockets_known(engine); i++) {
+        if (engine->sockets[i].fd == fd)
+            engine->sockets[i].fd = -1;
+    }
+    return close(fd);
 }
 
 static bool socket_has_port(int fd, int port)
@@ -85,7 +86,7 @@ bool nymbl__sockets_are_silent(const nymbl_engine *engine, int port)
     for (unsigned i = 0; i < sockets_known(engine); i++) {
         int fd = engine->sockets[i].fd;
 
-        if (!socket_has_port(fd, port))
+        if (fd < 0 || !socket_has_port(fd, port))
             continue;
         if (recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0)
             return false; /* bytes, or the end */
@@ -112,7 +113,7 @@ void nymbl__sockets_drop(nymbl_engine *engine)
 {
     /* shut, not closed: libcurl finds it dead before it would use it again */
     for (unsigned i = 0; i < sockets_known(engine); i++) {
-        if (socket_is_open(&engine->sockets[i]) &&
+        if (engine->sockets[i].fd >= 0 &&
             !origin_is_used(engine, engine->sockets[i].origin))
             shutdown(engine->sockets[i].fd, SHUT_RDWR);
     }

@@ -280,6 +280,8 @@ static nymbl_kind exchange_configure(nymbl_transfer *transfer)
     SET(CURLOPT_PREREQDATA, transfer);
     SET(CURLOPT_SOCKOPTFUNCTION, nymbl__socket_made);
     SET(CURLOPT_SOCKOPTDATA, transfer);
+    SET(CURLOPT_CLOSESOCKETFUNCTION, nymbl__socket_closed);
+    SET(CURLOPT_CLOSESOCKETDATA, transfer->engine);
     SET(CURLOPT_FRESH_CONNECT, transfer->fresh ? 1L : 0L);
     SET(CURLOPT_HEADERFUNCTION, nymbl__head_line);
     SET(CURLOPT_HEADERDATA, transfer);
