@@ -41,6 +41,14 @@ static void wait_told(nymbl_transfer *transfer, nymbl_kind kind)
         transfer->signaled = false;
 }
 
+/* Whether it was left behind by a fork, perhaps in the middle of a change: the
+ * thread that moves it is the parent's. */
+static bool is_left_behind(const nymbl_transfer *transfer)
+{
+    return transfer->engine->threaded && !transfer->ended &&
+           !nymbl_engine_is_own(transfer->engine);
+}
+
 /* The end as the owner is told it. */
 static nymbl_kind ending(nymbl_transfer *transfer, nymbl_error *err)
 {
@@ -76,7 +84,7 @@ nymbl_kind nymbl_transfer_read(nymbl_transfer *transfer, void *buf, size_t cap,
     bool resume = false;
 
     nymbl__engine_lock(transfer->engine);
-    *got = transfer->released && cap > 0
+    *got = transfer->released && cap > 0 && !is_left_behind(transfer)
                ? nymbl__ring_take(&transfer->window, buf, cap)
                : 0;
     if (*got == 0)

@@ -198,6 +198,10 @@ nymbl_kind nymbl_body_write(nymbl_body *body, const void *data, size_t size,
     body_lock(body);
     over = body->was_sent;
     body_unlock(body);
+    /* left behind by a fork, perhaps in the middle of a change */
+    if (body->engine != NULL && body->engine->threaded &&
+        !nymbl_engine_is_own(body->engine))
+        over = true;
     if (body->problem != NYMBL_OK || over)
         return NYMBL_DONE;
     if (body->size >= 0 && (int64_t)size > body->size - body->pushed) {

@@ -1276,6 +1276,91 @@ static void ten_thousand_given_up_leave_nothing(void)
 
 /* ---- fork ---- */
 
+/* A child that has the engine, but not its thread, which may hold the lock. */
+static void child_of_a_fork(nymbl_transfer **transfers, nymbl_body *body)
+{
+    nymbl_engine *engine = NULL;
+    nymbl_transfer *own = NULL;
+    nymbl_client *client;
+    char data[100];
+    size_t got;
+    bool good = true;
+
+    for (int i = 0; i < 4; i++) {
+        nymbl_kind kind =
+            nymbl_transfer_read(transfers[i], data, sizeof(data), &got, NULL);
+
+        good = good && (kind == NYMBL_CANCELED || kind >= 0) &&
+               kind != NYMBL_WAIT &&
+               nymbl_transfer_wait(transfers[i], 1) == NYMBL_MISUSE;
+        nymbl_transfer_cancel(transfers[i], NYMBL_CANCELED, NULL);
+        nymbl_transfer_free(transfers[i]);
+    }
+    good = good && nymbl_body_write(body, "1", 1, &got) == NYMBL_DONE;
+    nymbl_body_free(body);
+    nymbl_client_close(world.client);
+    nymbl_client_free(world.client);
+    nymbl_engine_free(world.engine);
+#if defined(__SANITIZE_THREAD__) /* whose threads do not outlive a fork */
+    _exit(good ? 0 : 1);
+#endif
+    client = client_more();
+    good = good && nymbl_engine_new(&engine, NULL, NULL) == NYMBL_OK &&
+           nymbl_engine_start(engine, NULL) == NYMBL_OK &&
+           nymbl_get_start(&own, engine, client, "tok", "7", "100", NULL) ==
+               NYMBL_OK &&
+           wait_result(own, NULL) == NYMBL_OK;
+    nymbl_transfer_free(own);
+    nymbl_client_free(client);
+    nymbl_engine_free(engine);
+    _exit(good ? 0 : 1);
+}
+
+static void fork_leaves_the_parent_alone(void)
+{
+    for (int round = 0; round < 20 && !test_failed(); round++) {
+        nymbl_upload_options options = {.file_name = "a",
+                                        .content_type = "b/c"};
+        nymbl_transfer *transfers[4], *upload;
+        nymbl_body *body;
+        text got = {0};
+        size_t taken;
+        int status;
+        pid_t child;
+
+        thread_open(true, 0);
+        REQUIRE(nymbl_body_pushed(&body, 3, NULL) == NYMBL_OK);
+        REQUIRE(nymbl_upload_start(&upload, world.engine, world.client, "tok",
+                                   "7", body, &options, NULL) == NYMBL_OK);
+        for (int i = 0; i < 4; i++)
+            transfers[i] = download_of(
+                "600000", i % 2 == 0 ? NULL : world_path(i == 1 ? "a" : "b"));
+        usleep(dice(3000));
+        fflush(stdout);
+        child = fork();
+        REQUIRE(child >= 0);
+        if (child == 0)
+            child_of_a_fork(transfers, body);
+        CHECK(waitpid(child, &status, 0) == child);
+        CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+        for (int i = 0; i < 4; i += 2) {
+            CHECK(read_all(transfers[i], &got, NULL) == NYMBL_DONE);
+            CHECK(got.size == 600000 && memcmp(got.data, bytes, 600000) == 0);
+            text_free(&got);
+            CHECK_NUMBER(wait_result(transfers[i + 1], NULL), NYMBL_OK);
+        }
+        CHECK(file_is("a", 600000) && file_is("b", 600000));
+        CHECK(nymbl_body_write(body, "123", 3, &taken) == NYMBL_OK);
+        nymbl_body_finish(body);
+        CHECK_NUMBER(wait_result(upload, NULL), NYMBL_OK);
+        nymbl_transfer_free(upload);
+        nymbl_body_free(body);
+        for (int i = 0; i < 4; i++)
+            nymbl_transfer_free(transfers[i]);
+        world_close();
+    }
+}
+
 int main(int argc, char **argv)
 {
     static const test tests[] = {
@@ -1301,6 +1386,7 @@ int main(int argc, char **argv)
         TEST(engine_may_be_freed_right_after_its_last_client),
         TEST(engine_can_be_freed_while_all_kinds_are_under_way),
         TEST(ten_thousand_given_up_leave_nothing),
+        TEST(fork_leaves_the_parent_alone),
     };
     int failed;
 
