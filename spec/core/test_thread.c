@@ -349,6 +349,35 @@ static bool is_calm(void)
     return cpu_seconds() - before < 0.05;
 }
 
+static struct rlimit descriptors_before;
+static int descriptors_taken[64], descriptors_count;
+
+/* Leave the process none. */
+static void descriptors_take(void)
+{
+    struct rlimit tight;
+
+    getrlimit(RLIMIT_NOFILE, &descriptors_before);
+    tight = descriptors_before;
+    tight.rlim_cur = 64;
+    setrlimit(RLIMIT_NOFILE, &tight);
+    for (descriptors_count = 0; descriptors_count < 64; descriptors_count++) {
+        int fd = dup(0);
+
+        if (fd < 0)
+            break;
+        descriptors_taken[descriptors_count] = fd;
+    }
+    CHECK(descriptors_count < 64);
+}
+
+static void descriptors_give_back(void)
+{
+    setrlimit(RLIMIT_NOFILE, &descriptors_before);
+    while (descriptors_count > 0)
+        close(descriptors_taken[--descriptors_count]);
+}
+
 static bool file_is(const char *name, size_t size)
 {
     text got = world_read(name);
@@ -870,35 +899,22 @@ static void hundreds_of_guests_come_at_once(void)
 
 static void guest_without_a_descriptor_waits_in_peace(void)
 {
-    struct rlimit before, tight;
     nymbl_transfer *transfer;
     nymbl_lease lease;
-    int fd, filler[64], count = 0;
+    int fd, spare;
 
     thread_open(true, 0);
     transfer = download_of("hang", NULL);
     lease = lease_of(transfer);
     usleep(50000); /* connected */
-    getrlimit(RLIMIT_NOFILE, &before);
-    tight = before;
-    tight.rlim_cur = 64;
-    fd = socket(AF_UNIX, SOCK_STREAM, 0);
-    setrlimit(RLIMIT_NOFILE, &tight);
-    while (count < 64) {
-        filler[count] = dup(0);
-        if (filler[count] < 0)
-            break;
-        count++;
-    }
-    CHECK(count < 64);
-    close(fd);
+    spare = dup(0);
+    descriptors_take();
+    close(spare);
     fd = guest_of(&lease); /* the last one */
     nymbl_transfer_alarm(transfer, 1);
     CHECK(is_calm());
     CHECK(!is_woken(fd, 0));
-    setrlimit(RLIMIT_NOFILE, &before);
-    while (count > 0)
-        close(filler[--count]);
+    descriptors_give_back();
     CHECK(is_woken(fd, PATIENCE_MS) && wakes_take(fd) == 1);
     close(fd);
     nymbl_transfer_free(transfer);
@@ -1145,6 +1161,28 @@ static void clients_may_come_and_go_at_any_moment(void)
     world_close();
 }
 
+static void last_client_may_close_without_a_descriptor_left(void)
+{
+    nymbl_transfer *transfer;
+    nymbl_client *client;
+
+    thread_open(true, 0);
+    transfer = download_of("10", world_path("doc"));
+    CHECK_NUMBER(wait_result(transfer, NULL), NYMBL_OK);
+    nymbl_transfer_free(transfer);
+    descriptors_take();
+    nymbl_client_close(world.client);
+    usleep(50000);
+    descriptors_give_back();
+    client = client_more();
+    REQUIRE(nymbl_get_start(&transfer, world.engine, client, "tok", "7", "5",
+                            NULL) == NYMBL_OK);
+    CHECK_NUMBER(wait_result(transfer, NULL), NYMBL_OK);
+    nymbl_transfer_free(transfer);
+    nymbl_client_free(client);
+    world_close();
+}
+
 static void engine_may_be_freed_right_after_its_last_client(void)
 {
     for (int i = 0; i < 500; i++) {
@@ -1383,6 +1421,7 @@ int main(int argc, char **argv)
         TEST(signals_are_not_for_the_thread),
         TEST(closing_a_client_ends_its_transfers),
         TEST(clients_may_come_and_go_at_any_moment),
+        TEST(last_client_may_close_without_a_descriptor_left),
         TEST(engine_may_be_freed_right_after_its_last_client),
         TEST(engine_can_be_freed_while_all_kinds_are_under_way),
         TEST(ten_thousand_given_up_leave_nothing),
