@@ -1339,8 +1339,8 @@ static void child_of_a_fork(nymbl_transfer **transfers, nymbl_body *body)
     nymbl_client_close(world.client);
     nymbl_client_free(world.client);
     nymbl_engine_free(world.engine);
-#if defined(__SANITIZE_THREAD__) /* whose threads do not outlive a fork */
-    _exit(good ? 0 : 1);
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+    _exit(good ? 0 : 1); /* their locks are as the other thread left them */
 #endif
     client = client_more();
     good = good && nymbl_engine_new(&engine, NULL, NULL) == NYMBL_OK &&
