@@ -126,6 +126,16 @@ NYMBL_API const char *nymbl_kind_text(nymbl_kind kind);
  */
 NYMBL_API long nymbl_live_objects(void);
 
+/**
+ * Whether the process has a TLS library in the place of the one that libcurl
+ * was linked with, so that a connection would crash. Look once, before the
+ * first transfer; libcurl is called for no more than its version.
+ *
+ * @return NULL where all is well, else static words that say which libraries
+ *         they are and what to do
+ */
+NYMBL_API const char *nymbl_tls_problem(void);
+
 /* ---- engine ---- */
 
 /** Settings of an engine. Zero means default. */

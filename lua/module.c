@@ -189,7 +189,10 @@ int luaopen_nymbl_core(lua_State *L)
         {"live_objects", module_live_objects},
         {NULL, NULL},
     };
+    const char *problem = nymbl_tls_problem();
 
+    if (problem != NULL)
+        return luaL_error(L, "%s", problem);
     object_classes(L);
     transfer_class(L);
     body_class(L);

@@ -191,6 +191,74 @@ describe("the options ca_file and ca_path", function()
   end)
 end)
 
+-- A library with functions of OpenSSL's that do nothing, for the whole process, ahead
+-- of what libcurl brings; `names` of them, under a symbol version or none.
+local function fake(version, names, symbol_version, backend)
+  local lines = { "#include <curl/curl.h>" }
+  for _, name in ipairs(names) do
+    lines[#lines + 1] = name == "OpenSSL_version"
+      and ('const char *%s(int t) { (void)t; return "%s"; }'):format(name, version)
+      or ("void *%s(void) { return 0; }"):format(name)
+  end
+  if backend then
+    lines[#lines + 1] = ('curl_version_info_data *curl_version_info(CURLversion v) { (void)v; '
+      .. 'static curl_version_info_data d; d.ssl_version = "%s"; return &d; }'):format(backend)
+  end
+  local source, library = helper.temporary(".c"), helper.temporary(".so")
+  helper.write_file(source, table.concat(lines, "\n") .. "\n")
+  local map = ""
+  if symbol_version then
+    map = "-Wl,--version-script=" .. helper.write_file(helper.temporary(".map"), symbol_version .. " { *; };")
+  end
+  assert.equal("", helper.output(("gcc -shared -fPIC -o %s %s %s 2>&1"):format(library, source, map)))
+  return library
+end
+
+-- What becomes of `require "nymbl"` with it: "good", or the error.
+local function required_with(library)
+  return child("", ([[
+    assert(package.loadlib(%q, "*"))
+    local good, problem = pcall(require, "nymbl")
+    io.write(good and "good" or tostring(problem))
+  ]]):format(library))
+end
+
+local OPENSSL = { "OpenSSL_version", "SSL_CTX_new", "SSL_get_shutdown", "X509_STORE_set_flags", "BIO_meth_new",
+                  "X509_LOOKUP_file" }
+
+describe("require 'nymbl'", function()
+  it("refuses a process with another TLS library in the place of libcurl's", function()
+    for _, version in ipairs { "OpenSSL 1.1.1w  11 Sep 2023", "LibreSSL 3.8.2", "BoringSSL", "" } do
+      local problem = required_with(fake(version, OPENSSL))
+      assert.truthy(problem:find("a TLS connection would crash: install a libcurl that", 1, true), problem)
+      assert.truthy(problem:find("linked with the system's OpenSSL", 1, true), problem)
+      assert.truthy(problem:find(version, 1, true), problem)
+    end
+  end)
+
+  it("refuses one that exports a part of another minor version", function()
+    for _, names in ipairs { { "OpenSSL_version", "SSL_CTX_new" }, { "SSL_CTX_new" }, { "BIO_meth_new" } } do
+      local problem = required_with(fake("OpenSSL 3.99.0", names))
+      assert.truthy(problem:find("would crash", 1, true), problem)
+    end
+  end)
+
+  it("takes one whose library is compatible", function()
+    assert.equal("good", required_with(fake("OpenSSL 3.99.0", OPENSSL)))
+    local same = helper.output("openssl version"):match("^OpenSSL %d+%.%d+%.") .. "99"
+    assert.equal("good", required_with(fake(same, { "OpenSSL_version", "SSL_CTX_new" })))
+  end)
+
+  it("takes one whose library is kept apart by symbol versions", function()
+    assert.equal("good", required_with(fake("OpenSSL 1.1.1w", OPENSSL, "OPENSSL_1_1_0")))
+  end)
+
+  it("does not mind where libcurl uses another kind of library", function()
+    assert.equal("good", required_with(fake("OpenSSL 1.1.1w", OPENSSL, nil, "GnuTLS/3.7.9")))
+    assert.equal("good", required_with(fake("OpenSSL 1.1.1w", OPENSSL, nil, "(OpenSSL/3.0.2) GnuTLS/3.7.9")))
+  end)
+end)
+
 describe("the option allow_http", function()
   before_each(function()
     setup()
