@@ -179,10 +179,14 @@ void nymbl_transfer_cancel(nymbl_transfer *transfer, nymbl_kind kind,
 
 void nymbl_transfer_alarm(nymbl_transfer *transfer, double at)
 {
+    bool sooner;
+
     if (!nymbl_engine_is_own(transfer->engine))
         return;
     nymbl__engine_lock(transfer->engine);
+    sooner = at > 0 && (transfer->alarm <= 0 || at < transfer->alarm);
     transfer->alarm = at > 0 ? at : 0;
     nymbl__engine_unlock(transfer->engine);
-    nymbl__engine_wake(transfer->engine);
+    if (sooner) /* else it looks in time by itself */
+        nymbl__engine_wake(transfer->engine);
 }
