@@ -465,9 +465,25 @@ void nymbl__engine_command(nymbl_engine *engine, nymbl_transfer *transfer,
 
 static pthread_once_t global_once = PTHREAD_ONCE_INIT;
 
+/* This process, as of the last fork. getpid() is a system call, and the lock
+ * asks each time. */
+static _Atomic pid_t process;
+
+static void process_set(void)
+{
+    process = getpid();
+}
+
+pid_t nymbl__process(void)
+{
+    return process;
+}
+
 /* Never undone: libcurl's resolver threads may outlive us. */
 static void global_start(void)
 {
+    process_set();
+    pthread_atfork(NULL, NULL, process_set);
     curl_global_init(CURL_GLOBAL_DEFAULT);
 }
 
@@ -483,7 +499,7 @@ nymbl_kind nymbl_engine_new(nymbl_engine **out,
     if (engine == NULL)
         return nymbl__fail(err, NYMBL_NO_MEMORY, NULL);
     engine->references = 1;
-    engine->pid = getpid();
+    engine->pid = nymbl__process();
     engine->listener = -1;
     for (int i = 0; i < NYMBL__GUESTS; i++)
         engine->guests[i].fd = -1;
@@ -569,7 +585,7 @@ void nymbl_engine_free(nymbl_engine *engine)
 
 bool nymbl_engine_is_own(const nymbl_engine *engine)
 {
-    return engine != NULL && engine->pid == getpid();
+    return engine != NULL && engine->pid == nymbl__process();
 }
 
 bool nymbl_engine_is_idle(const nymbl_engine *engine)

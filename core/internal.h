@@ -295,6 +295,8 @@ struct nymbl_engine {
     char folder[32]; /* of the listener; the owner's */
 };
 
+/* The id of this process, once there is an engine. */
+pid_t nymbl__process(void);
 void nymbl__engine_retain(nymbl_engine *engine);
 void nymbl__engine_release(nymbl_engine *engine);
 /* All that can be done without waiting, then one wait, then that again. */

@@ -9,13 +9,13 @@
 void nymbl__engine_lock(nymbl_engine *engine)
 {
     /* in a forked child the thread is not, but it may have held the lock */
-    if (engine->threaded && engine->pid == getpid())
+    if (engine->threaded && engine->pid == nymbl__process())
         pthread_mutex_lock(&engine->mutex);
 }
 
 void nymbl__engine_unlock(nymbl_engine *engine)
 {
-    if (engine->threaded && engine->pid == getpid())
+    if (engine->threaded && engine->pid == nymbl__process())
         pthread_mutex_unlock(&engine->mutex);
 }
 
