@@ -1,0 +1,283 @@
+-- SPDX-License-Identifier: MIT
+-- The handlers of nginx.conf: a patient's documents, streamed from the client to the
+-- service and back.
+
+local cjson = require("cjson").new()
+local nymbl = require "nymbl"
+
+-- Largest document (the service's limit), and most of one that is taken at once.
+local LARGEST = 26214400
+local CHUNK = 65536
+
+-- Seconds: for a transfer with a client in all, for any other call, and for what is
+-- left of a body that is not wanted. Without a byte from a client: nginx.conf.
+local TRANSFER = 900
+local CALL = 60
+local LINGER = 30
+
+-- Documents of a listing that go to the client together.
+local PAGE = 100
+
+-- False for tests against a service that keeps no limits; nil: the library's.
+local limits
+if os.getenv "GATEWAY_LIMITS" == "off" then limits = false end
+
+-- Until `nymbl.store.shdict` is there every worker has limits of its own.
+local shdict = nymbl.store and nymbl.store.shdict
+
+-- Made before the workers start; it connects when it is first used in one.
+local client = assert(nymbl.client {
+  base_url = os.getenv "NYMBL_BASE_URL",
+  api_key = os.getenv "NYMBL_API_KEY",
+  ca_file = os.getenv "NYMBL_CA_FILE",
+  credentials = {
+    token_url = os.getenv "NYMBL_TOKEN_URL",
+    client_id = os.getenv "NYMBL_CLIENT_ID",
+    client_secret = os.getenv "NYMBL_CLIENT_SECRET",
+    scope = os.getenv "NYMBL_SCOPE",
+  },
+  timeout = CALL,
+  max_connections = 64, -- a slow client keeps one busy
+  store = shdict and shdict "nymbl",
+  rate = limits,
+  monthly_quota = limits,
+})
+
+-- Failures -----------------------------------------------------------------------------------------
+
+-- What the caller did wrong keeps its status; what is between us and the service is a
+-- bad gateway, our credentials (401, 403) among it.
+local STATUS = {
+  bad_request = 400, not_found = 404, too_large = 413, unsupported_type = 415,
+  throttled = 429, quota = 429, timeout = 504, context = 500, internal = 500,
+}
+
+-- A failure that is found here, in the shape of the library's.
+local refusal = {}
+
+function refusal.__tostring(err)
+  return "gateway: " .. err.kind
+end
+
+local function refusal_new(kind, status)
+  return setmetatable({ kind = kind, answer = status }, refusal)
+end
+
+local function refuse(kind, status)
+  error(refusal_new(kind, status), 0)
+end
+
+-- Of what is raised: an error as it is; of a mistake in a program its place alone, for
+-- its text may hold anything.
+local function known(err)
+  if type(err) == "table" then return err end
+  local place = debug.traceback("", 2):match "[%w_]+%.lua:%d+"
+  return setmetatable({ kind = "internal", place = place }, {
+    __tostring = function(self) return "gateway: internal, " .. tostring(self.place) end,
+  })
+end
+
+local function reply(status, value)
+  local text = cjson.encode(value) .. "\n"
+  ngx.status = status
+  ngx.header.content_type = "application/json"
+  ngx.header.content_length = #text
+  ngx.print(text)
+end
+
+local function fail(err)
+  ngx.var.problem = tostring(err)
+  -- a reply that has begun must not look whole
+  if ngx.headers_sent then return ngx.exit(ngx.ERROR) end
+  local status = err.answer or STATUS[err.kind] or 502
+  if err.retry_after then
+    ngx.header.retry_after = math.ceil(err.retry_after)
+    if err.kind == "timeout" then status = 503 end -- its turn would have come too late
+  end
+  reply(status, {
+    kind = err.kind, status = err.status, retry_after = err.retry_after, outcome_unknown = err.outcome_unknown,
+  })
+end
+
+-- Arguments ----------------------------------------------------------------------------------------
+
+-- The query's arguments, which must be among those that are known: by name, a pattern
+-- of what none may hold.
+local function arguments(names)
+  local given = ngx.req.get_uri_args()
+  for name, value in pairs(given) do
+    local wrong = names[name]
+    if not wrong or type(value) ~= "string" or value == "" or value:find(wrong) then refuse "bad_request" end
+  end
+  return given
+end
+
+local CONTROL = "[%z\1-\31\127]"
+local UPLOAD = { file_name = CONTROL, document_type = CONTROL, description = "%z" }
+local LIST = { filter = "%z", orderby = "%z", top = "%D", skip = "%D" }
+
+local function patient()
+  return client:patient(ngx.var.patient)
+end
+
+-- Uploads ------------------------------------------------------------------------------------------
+
+local function body_length()
+  local length = tonumber(ngx.var.http_content_length)
+  if not length then refuse("bad_request", 411) end
+  if length > LARGEST then refuse "too_large" end
+  return length
+end
+
+-- The client's body as a source. The first call asks for it ("100 Continue"), so a
+-- document that is refused before that does not travel.
+local function body_source(length)
+  local self = { left = length }
+  local deadline = ngx.now() + TRANSFER
+  local socket
+  local function receive()
+    if ngx.now() > deadline then return nil, "timeout" end
+    if not socket then socket = ngx.req.socket() end
+    if not socket then return nil, "closed" end
+    return socket:receiveany(math.min(CHUNK, self.left))
+  end
+  function self.pull()
+    if self.left == 0 then return nil end
+    local chunk, why = receive()
+    if not chunk then
+      self.fault = why -- what became of the client
+      return nil, why
+    end
+    self.left = self.left - #chunk
+    return chunk
+  end
+  -- After a refusal: what is left must not be taken for a request. Where it does not
+  -- come to its end, the connection is cut.
+  function self.discard()
+    if not socket then return end -- nginx does that
+    deadline = math.min(deadline, ngx.now() + LINGER)
+    repeat until self.fault or not self.pull()
+    if self.left > 0 then ngx.exit(ngx.ERROR) end
+  end
+  return self
+end
+
+local function upload()
+  local given = arguments(UPLOAD)
+  local media = ngx.var.http_content_type
+  if not given.file_name or (media and media:find(CONTROL)) then refuse "bad_request" end
+  local length = body_length()
+  local body = body_source(length)
+  local document, err = patient():upload(body.pull, {
+    file_name = given.file_name, document_type = given.document_type, description = given.description,
+    content_type = media, size = length, timeout = TRANSFER,
+  })
+  if document then
+    ngx.header.location = ("/patients/%s/documents/%s"):format(ngx.escape_uri(ngx.var.patient),
+      ngx.escape_uri(document.id))
+    return reply(201, document:metadata())
+  end
+  if body.fault == "timeout" then
+    err = refusal_new("timeout", 408)
+  elseif body.fault then
+    err = refusal_new("canceled", 499) -- nginx's word for a client that is gone
+  end
+  fail(err)
+  ngx.flush(true)
+  body.discard()
+end
+
+-- Downloads ----------------------------------------------------------------------------------------
+
+-- A chunk is sent when the next one is there: so the last one when all is known to be
+-- whole.
+local function send(stream)
+  local function next_chunk()
+    local chunk, err = stream()
+    if err then error(err, 0) end
+    return chunk
+  end
+  local deadline = ngx.now() + TRANSFER
+  local chunk = next_chunk()
+  ngx.header.content_type = stream.content_type or "application/octet-stream"
+  ngx.header.content_length = stream.size
+  ngx.header.content_disposition = "attachment"
+  ngx.send_headers()
+  while chunk do
+    local following = next_chunk()
+    if not ngx.print(chunk) or not ngx.flush(true) or ngx.now() > deadline then
+      refuse "timeout" -- the client is gone, or too slow
+    end
+    chunk = following
+  end
+end
+
+local function content()
+  local stream = assert(patient():document(ngx.var.document):open())
+  local ran, err
+  if stream.size or ngx.req.http_version() >= 1.1 then
+    ran, err = xpcall(send, known, stream)
+  else
+    -- neither length nor chunks: nobody could tell its end from a broken transfer
+    ran, err = pcall(refuse, "protocol", 505)
+  end
+  stream:close()
+  if not ran then error(err, 0) end
+end
+
+-- Metadata -----------------------------------------------------------------------------------------
+
+local function list()
+  local given = arguments(LIST)
+  local query = {
+    filter = given.filter, orderby = given.orderby, top = tonumber(given.top), skip = tonumber(given.skip),
+  }
+  local pieces, separator = {}, '{"documents":['
+  local function pass()
+    ngx.header.content_type = "application/json"
+    if not ngx.print(separator, table.concat(pieces, ",\n")) or not ngx.flush(true) then refuse "timeout" end
+    pieces, separator = {}, ",\n"
+  end
+  for document in patient():documents(query) do
+    pieces[#pieces + 1] = cjson.encode(document:metadata())
+    if #pieces == PAGE then pass() end
+  end
+  if #pieces > 0 or separator ~= ",\n" then pass() end
+  ngx.say "]}"
+end
+
+local function get()
+  reply(200, assert(patient():get(ngx.var.document)):metadata())
+end
+
+local function delete()
+  assert(patient():document(ngx.var.document):delete())
+  ngx.status = 204
+end
+
+-- Handlers -----------------------------------------------------------------------------------------
+
+-- A handler of the operations by method.
+local function handler(operations)
+  local allowed = {}
+  for method in pairs(operations) do allowed[#allowed + 1] = method end
+  table.sort(allowed)
+  allowed = table.concat(allowed, ", ")
+  return function()
+    local operation = operations[ngx.req.get_method()]
+    if not operation then
+      ngx.header.allow = allowed
+      return fail(refusal_new("bad_request", 405))
+    end
+    ngx.var.operation = operation.name
+    local ran, err = xpcall(operation.run, known)
+    if not ran then fail(err) end
+  end
+end
+
+return {
+  documents = handler { GET = { name = "list", run = list }, POST = { name = "upload", run = upload } },
+  document = handler { GET = { name = "get", run = get }, DELETE = { name = "delete", run = delete } },
+  content = handler { GET = { name = "download", run = content } },
+  elsewhere = function() fail(refusal_new "not_found") end,
+}
