@@ -5,8 +5,7 @@
 local cjson = require("cjson").new()
 local nymbl = require "nymbl"
 
--- Largest document (the service's limit), and most of one that is taken at once.
-local LARGEST = 26214400
+-- Most of a document that is taken from a client at once.
 local CHUNK = 65536
 
 -- Seconds: for a transfer with a client in all, for any other call, and for what is
@@ -101,20 +100,19 @@ end
 
 -- Arguments ----------------------------------------------------------------------------------------
 
--- The query's arguments, which must be among those that are known: by name, a pattern
--- of what none may hold.
-local function arguments(names)
+-- The query's arguments: a table by name of the pattern that each must match.
+local function arguments(patterns)
   local given = ngx.req.get_uri_args()
   for name, value in pairs(given) do
-    local wrong = names[name]
-    if not wrong or type(value) ~= "string" or value == "" or value:find(wrong) then refuse "bad_request" end
+    local pattern = patterns[name]
+    if not pattern or type(value) ~= "string" or not value:find(pattern) then refuse "bad_request" end
   end
   return given
 end
 
-local CONTROL = "[%z\1-\31\127]"
-local UPLOAD = { file_name = CONTROL, document_type = CONTROL, description = "%z" }
-local LIST = { filter = "%z", orderby = "%z", top = "%D", skip = "%D" }
+local TEXT, NAME, WHOLE = "^[^%z]+$", "^[^%c]+$", "^%d" .. ("%d?"):rep(14) .. "$"
+local UPLOAD = { file_name = NAME, document_type = NAME, description = TEXT }
+local LIST = { filter = TEXT, orderby = TEXT, top = WHOLE, skip = WHOLE }
 
 local function patient()
   return client:patient(ngx.var.patient)
@@ -122,15 +120,7 @@ end
 
 -- Uploads ------------------------------------------------------------------------------------------
 
-local function body_length()
-  local length = tonumber(ngx.var.http_content_length)
-  if not length then refuse("bad_request", 411) end
-  if length > LARGEST then refuse "too_large" end
-  return length
-end
-
--- The client's body as a source. The first call asks for it ("100 Continue"), so a
--- document that is refused before that does not travel.
+-- The client's body as a source.
 local function body_source(length)
   local self = { left = length }
   local deadline = ngx.now() + TRANSFER
@@ -165,18 +155,20 @@ end
 local function upload()
   local given = arguments(UPLOAD)
   local media = ngx.var.http_content_type
-  if not given.file_name or (media and media:find(CONTROL)) then refuse "bad_request" end
-  local length = body_length()
+  if not given.file_name or (media and not media:find(NAME)) then refuse "bad_request" end
+  local length = tonumber(ngx.var.http_content_length)
+  if not length then refuse("bad_request", 411) end
   local body = body_source(length)
-  local document, err = patient():upload(body.pull, {
+  local ran, document, err = xpcall(patient().upload, known, patient(), body.pull, {
     file_name = given.file_name, document_type = given.document_type, description = given.description,
     content_type = media, size = length, timeout = TRANSFER,
   })
-  if document then
+  if ran and document then
     ngx.header.location = ("/patients/%s/documents/%s"):format(ngx.escape_uri(ngx.var.patient),
       ngx.escape_uri(document.id))
     return reply(201, document:metadata())
   end
+  if not ran then err = document end
   if body.fault == "timeout" then
     err = refusal_new("timeout", 408)
   elseif body.fault then
@@ -189,8 +181,8 @@ end
 
 -- Downloads ----------------------------------------------------------------------------------------
 
--- A chunk is sent when the next one is there: so the last one when all is known to be
--- whole.
+-- Behind the service by a chunk: so the last one goes out when all is known to be
+-- whole, and what fails at once is still a reply of its own.
 local function send(stream)
   local function next_chunk()
     local chunk, err = stream()
@@ -199,16 +191,15 @@ local function send(stream)
   end
   local deadline = ngx.now() + TRANSFER
   local chunk = next_chunk()
+  local following = chunk and next_chunk()
   ngx.header.content_type = stream.content_type or "application/octet-stream"
   ngx.header.content_length = stream.size
   ngx.header.content_disposition = "attachment"
-  ngx.send_headers()
   while chunk do
-    local following = next_chunk()
     if not ngx.print(chunk) or not ngx.flush(true) or ngx.now() > deadline then
       refuse "timeout" -- the client is gone, or too slow
     end
-    chunk = following
+    chunk, following = following, following and next_chunk()
   end
 end
 
@@ -279,5 +270,6 @@ return {
   documents = handler { GET = { name = "list", run = list }, POST = { name = "upload", run = upload } },
   document = handler { GET = { name = "get", run = get }, DELETE = { name = "delete", run = delete } },
   content = handler { GET = { name = "download", run = content } },
+  too_large = function() fail(refusal_new "too_large") end,
   elsewhere = function() fail(refusal_new "not_found") end,
 }
