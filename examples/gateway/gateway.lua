@@ -158,8 +158,8 @@ local function upload()
   if not given.file_name or (media and not media:find(NAME)) then refuse "bad_request" end
   local length = tonumber(ngx.var.http_content_length)
   if not length then refuse("bad_request", 411) end
-  local body = body_source(length)
-  local ran, document, err = xpcall(patient().upload, known, patient(), body.pull, {
+  local body, of = body_source(length), patient()
+  local ran, document, err = xpcall(of.upload, known, of, body.pull, {
     file_name = given.file_name, document_type = given.document_type, description = given.description,
     content_type = media, size = length, timeout = TRANSFER,
   })
