@@ -29,4 +29,23 @@ describe("in nginx #nginx", function()
     assert.equal("true\n300009\ntrue\n0", server:get("/all"))
     assert.is_nil(server:log():match("%[alert%]"))
   end)
+
+  it("waits until the time it is to wait for, and no shorter", function()
+    server = nginx.start {
+      locations = {
+        ["/short"] = [[
+          local wait = require "nymbl.wait"
+          local early = 0
+          for i = 1, 60 do
+            local deadline = wait.now() + i * 0.0001
+            wait.wait(nil, deadline)
+            if wait.now() < deadline then early = early + 1 end
+          end
+          ngx.say(early)
+        ]],
+      },
+    }
+    assert.equal("0", server:get("/short"))
+    assert.is_nil(server:log():match("%[warn%][^\n]*sleep"))
+  end)
 end)

@@ -29,8 +29,12 @@ end
 
 function driver.wait(transfer, deadline)
   if not transfer then
+    -- ngx.sleep cuts off what is less than 1 ms, and counts from when nginx last looked
     local left = deadline - core.now()
-    if left > 0 then ngx.sleep(left) end
+    while left > 0 do
+      ngx.sleep(math.ceil(left * 1000) / 1000)
+      left = deadline - core.now()
+    end
     return false
   end
   local socket = leases[transfer]
