@@ -35,12 +35,15 @@ local function words_read(err, reply)
   if err.status == 429 and inner.message == "Limit Exceeded" then err.kind = "quota" end
 end
 
--- Wait for a transfer once; at the deadline it is ended, which is news too.
+--- End a transfer whose deadline has come.
+function call.end_late(transfer)
+  transfer:cancel("timeout", "deadline")
+  wait.wait(transfer) -- where a thread carries it out
+end
+
+-- Wait for a transfer once; at the deadline it is ended.
 local function wait_for(transfer, deadline)
-  if not wait.wait(transfer, deadline) then
-    transfer:cancel("timeout", "deadline")
-    wait.wait(transfer)
-  end
+  if not wait.wait(transfer, deadline) then call.end_late(transfer) end
 end
 call.wait_for = wait_for
 

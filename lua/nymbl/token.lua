@@ -39,8 +39,12 @@ local function lead(life)
   return math.min(60, life / 5)
 end
 
--- Whoever renews holds a lease; if he dies or hangs it runs out.
-local LEASE = 15
+-- Whoever renews holds a lease, which is short, so that one who dies is not waited
+-- for, and kept alive while he waits for the service. A renewal that takes too long
+-- is given up: never are there two at a time.
+local LEASE = 3
+local BEAT = 1
+local LONGEST_RENEWAL = 15
 local POLL = 0.05
 
 -- A renewal ahead that failed is not tried again at once: meanwhile the old token
@@ -61,49 +65,66 @@ local function at_hand(state, now)
   return left_of(state, now) > 0 and now < state.renew and state.value or nil
 end
 
--- A token that may be used; or nil and how long somebody else's renewal may take;
--- or nil, nil and seconds that the old one still serves: the caller is to renew.
-local function look(state, now, stale, need)
+-- A token that may be used; or nil and how long somebody else's renewal may take; or
+-- false, the number of a turn, in which the caller is to renew, and seconds that the
+-- old one still serves.
+local function look(state, now, lease, stale, need)
   local left = left_of(state, now, stale)
   -- a token must serve for half its life at least, or every call would renew it
   local enough = left > 0 and left >= math.min(need, state.life / 2)
   if enough and now < state.renew then return state.value end
-  if state.lease and state.lease > now and state.lease <= now + LEASE then
+  if state.lease and state.lease > now and state.lease <= now + lease then
     if enough then return state.value end -- the old one, while it lives
     return nil, state.lease - now
   end
-  state.lease = now + LEASE
-  return nil, nil, left > 0 and left or nil
+  state.lease, state.turn = now + lease, (state.turn or 0) % 1e6 + 1 -- of few digits, whatever is kept
+  return false, state.turn, left > 0 and left or nil
 end
 
-local function put(state, now, value, life)
+-- Of one who is late, and whose turn was taken by another, nothing more is taken.
+
+local function keep(state, now, turn, lease)
+  if state.turn == turn then state.lease = now + lease end
+end
+
+local function put(state, now, turn, value, life)
+  if state.turn ~= turn then return end
   state.value, state.life, state.dies, state.renew, state.lease = value, life, now + life, now + life - lead(life), nil
 end
 
 -- A renewal that failed: the old one serves while it lives.
-local function give_up(state, now, stale)
-  state.lease = nil
+local function give_up(state, now, turn, stale)
+  if state.turn == turn then state.lease = nil end
   if state.value and state.value ~= stale and now < state.dies then
     state.renew = math.max(state.renew, now + HOLD)
     return state.value
   end
 end
 
--- Keeps what `fetch(deadline, once)` gives: a token and seconds it lives (nil: not
--- to be kept). `once`: it may fail, for there is another.
-local function cached(keeper, key, fetch)
-  local function renew(deadline, stale, left)
+-- Keeps what `fetch(deadline, await, once)` gives: a token and seconds it lives (nil:
+-- not to be kept). With `await`, as wait.wait, a lease that is shorter is kept alive.
+-- `once`: it may fail, for there is another.
+local function cached(keeper, key, lease, fetch)
+  local function renew(deadline, stale, turn, left)
+    local function await(transfer, till)
+      while true do
+        local now = wait.now()
+        local news, err = wait.wait(transfer, math.min(till, now + BEAT))
+        if news ~= false or wait.now() >= till then return news, err end
+        keeper:update(key, till, keep, turn, lease)
+      end
+    end
     if left then -- the old one is to serve after this fails, within the same call
       local now = wait.now()
       deadline = now + math.min(left, deadline and deadline - now or left) / 2
     end
-    local ran, fresh, life = pcall(fetch, deadline, left ~= nil)
+    local ran, fresh, life = pcall(fetch, deadline, await, left ~= nil)
     if ran and fresh and life then
-      keeper:update(key, deadline, put, fresh, life) -- a store that fails takes no token away
+      keeper:update(key, deadline, put, turn, fresh, life) -- a store that fails takes no token away
       if fresh == stale then return nil end
       return fresh
     end
-    local old = keeper:update(key, deadline, give_up, stale)
+    local old = keeper:update(key, deadline, give_up, turn, stale)
     if not ran then error(fresh, 0) end
     if fresh then
       if fresh == stale then return nil end
@@ -114,10 +135,10 @@ local function cached(keeper, key, fetch)
   end
   return function(deadline, stale, need)
     while true do
-      local value, left, old = keeper:update(key, deadline, look, stale, need or 0)
+      local value, left, old = keeper:update(key, deadline, look, lease, stale, need or 0)
       if value then return value end
+      if value == false then return renew(deadline, stale, left, old) end
       if type(left) == "table" then return nil, left end -- the store failed
-      if not left then return renew(deadline, stale, old) end
       if deadline and wait.now() >= deadline then
         return nil, { kind = "timeout", reason = "token" }
       end
@@ -131,7 +152,7 @@ end
 --- Ask a function for `token, expires_in`; without `expires_in` for every request.
 -- What it gives never enters a store that is shared.
 function token.from_function(ask)
-  return cached(store.memory(), "token", function()
+  return cached(store.memory(), "token", LONGEST_RENEWAL, function()
     local value, life = ask()
     if value == nil or value == false then
       return nil, { kind = "unauthorized", reason = "token_function", detail = type(life) == "string" and life or nil }
@@ -174,14 +195,14 @@ local function tell(env, transfer, err, try, waited, seconds)
 end
 
 -- One token request (RFC 6749, 4.4). It counts as no attempt of the call.
-local function request(env, deadline, try, waited)
+local function request(env, deadline, await, try, waited)
   local transfer, err = core.token(env.client)
   if not transfer then return nil, err end
   local began = wait.now()
   local done, value, life
   repeat
     done, err = transfer:result()
-    if done == false then call.wait_for(transfer, deadline) end
+    if done == false and not await(transfer, deadline) then call.end_late(transfer) end
   until done ~= false
   local reply = json.decode(transfer:body())
   if not done then
@@ -202,14 +223,20 @@ end
 -- changes nothing is repeated as any other, as often as a call may be.
 -- @tparam table env the client's environment
 function token.from_credentials(env)
-  return cached(env.store.tokens or env.store, core.account(env.client, true), function(deadline, once)
+  return cached(env.store.tokens or env.store, core.account(env.client, true), LEASE, function(deadline, await, once)
+    local till = wait.now() + LONGEST_RENEWAL
+    if deadline and deadline < till then till = deadline end
     local try, waited = 1, 0
     while true do
-      local value, life = request(env, deadline, try, waited)
+      local value, life = request(env, till, await, try, waited) -- life: or what is known of a failure
+      if not value and life.reason == "deadline" and till ~= deadline then
+        life.reason = "token"
+        return nil, life
+      end
       if value or once or try >= env.max_attempts or not call.is_passing(life) then return value, life end
       waited = call.backoff(try, life)
-      if deadline and wait.now() + waited >= deadline then return nil, life end
-      wait.wait(nil, wait.now() + waited)
+      if wait.now() + waited >= till then return nil, life end
+      await(nil, wait.now() + waited)
       if env.closed then return nil, { kind = "canceled", reason = "closed" } end
       try = try + 1
     end

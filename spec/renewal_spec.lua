@@ -1,0 +1,112 @@
+-- SPDX-License-Identifier: MIT
+-- One renewal of a token at a time, for all who share a store.
+local block = require "nymbl.wait.block"
+local core = require "nymbl.core"
+local helper = require "helper"
+local store = require "nymbl.store"
+
+describe("the renewal of a token", function()
+  local clock, real, shared, one, two
+
+  before_each(function()
+    helper.reset()
+    clock, real = helper.clock()
+    block.pump = clock
+    shared = store.memory()
+    one, two = helper.client { store = shared }, helper.client { store = shared }
+  end)
+
+  after_each(function()
+    one:close()
+    two:close()
+    one, two = nil, nil
+    block.pump = real
+    assert.equal(0, helper.live_objects())
+  end)
+
+  local function tokens_asked_for()
+    return #helper.journal("token")
+  end
+
+  -- What is kept of the token.
+  local function state()
+    return shared[core.account(one, true)]
+  end
+
+  -- Waiting for the network moves the clock too, up to a second at a time; before
+  -- each, `act(i, wait)` is called, until it gives false.
+  local function beats(act)
+    local wait, i = clock.wait, 0
+    clock.wait = function(transfer, deadline, once)
+      if not transfer then return wait(transfer, deadline, once) end
+      if real.wait(transfer, core.now() + 0.02) then return true end
+      i = i + 1
+      local from = clock.now()
+      if act(i, wait) == false then
+        clock.wait = wait
+        return false
+      end
+      clock.offset = clock.offset + math.max(0, deadline - from)
+      return false
+    end
+  end
+
+  it("is one, however late the service answers", function()
+    helper.faults { operation = "token", action = { delay = 0.7 } }
+    local asked
+    beats(function(i)
+      assert.is_true(state().lease > clock.now() and state().lease <= clock.now() + 3)
+      if i == 5 then
+        asked = true
+        local _, err = two:patient("p"):page { timeout = 0.4 }
+        assert.equal("token", err.reason)
+        return false
+      end
+    end)
+    assert(one:patient("p"):page())
+    assert.is_true(asked)
+    assert(two:patient("p"):page())
+    assert.equal(1, tokens_asked_for())
+  end)
+
+  it("is given up after 15 seconds, and then another's turn", function()
+    helper.faults { operation = "token", action = { delay = 60 } }
+    local began, over = clock.now(), false
+    beats(function() return not over end)
+    local page, err = one:patient("p"):page()
+    assert.is_nil(page)
+    assert.equal("timeout", err.kind)
+    assert.equal("token", err.reason)
+    assert.equal(0, err.attempts)
+    local passed = clock.now() - began
+    assert.is_true(passed >= 15 and passed < 30, passed)
+    over, began = true, clock.offset
+    assert(two:patient("p"):page())
+    assert.equal(began, clock.offset)
+    assert.equal(2, tokens_asked_for())
+  end)
+
+  it("is another's at once where it failed", function()
+    helper.faults { operation = "token", action = { status = 400, body_kind = "token" } }
+    assert.is_nil((one:patient("p"):page()))
+    local began = clock.offset
+    assert(two:patient("p"):page())
+    assert.equal(began, clock.offset)
+  end)
+
+  it("takes nothing from the one after it where it comes late", function()
+    helper.faults { operation = "token", action = { delay = 0.3 } }
+    local value
+    beats(function(_, wait)
+      clock.offset = clock.offset + 5 -- it was stopped
+      clock.wait = wait
+      assert(two:patient("p"):page())
+      value = state().value
+      return false
+    end)
+    assert(one:patient("p"):page())
+    assert.equal(2, tokens_asked_for())
+    assert.equal(value, state().value)
+    assert.is_nil(state().lease)
+  end)
+end)
