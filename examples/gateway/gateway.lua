@@ -21,9 +21,6 @@ local PAGE = 100
 local limits
 if os.getenv "GATEWAY_LIMITS" == "off" then limits = false end
 
--- Until `nymbl.store.shdict` is there every worker has limits of its own.
-local shdict = nymbl.store and nymbl.store.shdict
-
 -- Made before the workers start; it connects when it is first used in one.
 local client = assert(nymbl.client {
   base_url = os.getenv "NYMBL_BASE_URL",
@@ -37,7 +34,7 @@ local client = assert(nymbl.client {
   },
   timeout = CALL,
   max_connections = 64, -- a slow client keeps one busy
-  store = shdict and shdict "nymbl",
+  store = nymbl.store.shdict "nymbl",
   rate = limits,
   monthly_quota = limits,
 })

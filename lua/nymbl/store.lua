@@ -65,4 +65,24 @@ function store.file(path, options)
   return require("nymbl.store.file").new(path, options)
 end
 
+--- A store in a shared dictionary, for the workers of one nginx: token, pace, quota and
+-- pauses. It outlives a reload, and not a restart.
+--
+-- The dictionary is to be this store's alone, for what others put there may push out
+-- what is kept; a call that finds no room in it fails with an error of kind `io`,
+-- reason `no_space`. Only nginx's own memory holds it, the token too.
+--
+-- @tparam string name of a `lua_shared_dict`
+-- @treturn table the store, for the client option `store`
+-- @raise on a wrong argument, where there is no dictionary of that name, and outside
+--   nginx
+-- @usage
+-- -- http { lua_shared_dict nymbl 1m; … }
+-- local client = assert(nymbl.client { store = nymbl.store.shdict "nymbl", … })
+function store.shdict(name)
+  local problem = check.nonempty(name)
+  if problem then check.argument(1, "shdict", problem) end
+  return require("nymbl.store.shdict").new(name)
+end
+
 return store
