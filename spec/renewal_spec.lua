@@ -10,8 +10,8 @@ describe("the renewal of a token", function()
 
   before_each(function()
     helper.reset()
-    clock, real = helper.clock()
-    block.pump = clock
+    clock = helper.clock()
+    real = clock.real
     shared = store.memory()
     one, two = helper.client { store = shared }, helper.client { store = shared }
   end)

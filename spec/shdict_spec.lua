@@ -40,8 +40,8 @@ describe("nymbl.store.shdict()", function()
   local clock, real, ngx
 
   before_each(function()
-    clock, real = helper.clock()
-    block.pump = clock
+    clock = helper.clock()
+    real = clock.real
     ngx = package.loaded.ngx
     package.loaded.ngx = { shared = {}, worker = { pid = function() return 77 end } }
   end)

@@ -40,8 +40,8 @@ local function lead(life)
 end
 
 -- Whoever renews holds a lease, which is short, so that one who dies is not waited
--- for, and kept alive while he waits for the service. A renewal that takes too long
--- is given up: never are there two at a time.
+-- for, and kept alive while he waits for the service: never are there two at a time.
+-- A request that takes too long is given up.
 local LEASE = 3
 local BEAT = 1
 local LONGEST_RENEWAL = 15
@@ -224,10 +224,10 @@ end
 -- @tparam table env the client's environment
 function token.from_credentials(env)
   return cached(env.store.tokens or env.store, core.account(env.client, true), LEASE, function(deadline, await, once)
-    local till = wait.now() + LONGEST_RENEWAL
-    if deadline and deadline < till then till = deadline end
     local try, waited = 1, 0
     while true do
+      local till = wait.now() + LONGEST_RENEWAL
+      if deadline and deadline < till then till = deadline end
       local value, life = request(env, till, await, try, waited) -- life: or what is known of a failure
       if not value and life.reason == "deadline" and till ~= deadline then
         life.reason = "token"
@@ -235,7 +235,7 @@ function token.from_credentials(env)
       end
       if value or once or try >= env.max_attempts or not call.is_passing(life) then return value, life end
       waited = call.backoff(try, life)
-      if wait.now() + waited >= till then return nil, life end
+      if deadline and wait.now() + waited >= deadline then return nil, life end
       await(nil, wait.now() + waited)
       if env.closed then return nil, { kind = "canceled", reason = "closed" } end
       try = try + 1
