@@ -330,9 +330,14 @@ static int transfer_confirm(lua_State *L)
     return 0;
 }
 
+/* transfer:news(): whether it is worth asking again; that another coroutine has
+ * closed it is news, too */
 static int transfer_news(lua_State *L)
 {
-    lua_pushboolean(L, nymbl_transfer_has_news(transfer_check(L, 1)));
+    transfer_ud *self = luaL_checkudata(L, 1, TRANSFER_T);
+
+    lua_pushboolean(L, self->transfer == NULL ||
+                           nymbl_transfer_has_news(self->transfer));
     return 1;
 }
 

@@ -47,7 +47,7 @@ http {
   uwsgi_temp_path %s/uwsgi;
   scgi_temp_path %s/scgi;
   client_max_body_size 64m;
-  lua_package_path "%s;;";
+  lua_package_path "%s;%s;;";
   lua_package_cpath "%s;;";
   init_by_lua_block { %s
     %s }
@@ -70,12 +70,13 @@ end
 --
 -- @tparam table options `workers` (1), `init` (Lua of init_by_lua, behind the
 --   definition of `client(options)`), `main`, `http`, `server` (directives), `locations`
---   (Lua of content handlers by path)
+--   (Lua of content handlers by path), `environment` (shell commands before it starts)
 function nginx.start(options)
   local folder = helper.temporary(".nginx")
   assert(os.execute("mkdir " .. quote(folder)))
   local sandbox = helper.sandbox()
-  local exports, env = {}, {}
+  local exports = { "export NYMBL_SPEC_SANDBOX=" .. quote(sandbox.path) .. "; " .. (options.environment or "") }
+  local env = { "env NYMBL_SPEC_SANDBOX;" }
   for _, name in ipairs(NAMES) do
     exports[#exports + 1] = ("export NYMBL_%s=%s;"):format(name, quote(sandbox[name:lower()]))
     env[#env + 1] = ("env NYMBL_%s;"):format(name)
@@ -89,7 +90,7 @@ function nginx.start(options)
   helper.write_file(folder .. "/nginx.conf", CONFIGURATION:format(
     MODULES, MODULES, user, options.workers or 1, folder, folder, table.concat(env, "\n"), options.main or "",
     folder, folder, folder, folder, folder,
-    helper.path("lua/?.lua"), helper.path("build-jit/?.so"), PRELUDE, options.init or "", options.http or "",
+    helper.path("lua/?.lua"), helper.path("spec/?.lua"), helper.path("build-jit/?.so"), PRELUDE, options.init or "", options.http or "",
     folder, options.server or "", table.concat(locations, "\n")))
   local self = setmetatable({ folder = folder }, nginx)
   -- ends with the pipe: it cannot outlive this process

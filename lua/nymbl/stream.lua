@@ -64,6 +64,9 @@ local function fill(state, deadline)
       return true
     elseif chunk == false then
       local news, problem = wait.wait(transfer, deadline)
+      if state[0] then -- by another coroutine, meanwhile
+        return nil, errors.new { kind = "canceled", reason = "closed", attempts = state[10] }
+      end
       if problem then return nil, errors.new(problem) end
       if not news then return nil, { kind = "timeout", reason = "deadline" } end
     elseif err then

@@ -7,7 +7,7 @@ local core = require "nymbl.core"
 
 -- A driver has
 --   wait(transfer or nil, deadline or nil)   true with news, false at the deadline
---   release(transfer)                        before a transfer is closed
+--   release(transfer)                        when a transfer has been closed
 --   run(body), group()                       threads: spawn(body), wait(), running
 --   threaded                                 whether the engine needs its thread
 
@@ -25,6 +25,22 @@ local function in_nginx(ngx)
   if PHASES[phase] then return require "nymbl.wait.openresty" end
   if phase == "init" then return block end
   return nil, phase
+end
+
+-- Threads where nothing may wait: one after the other, and each call in them says so.
+local nowhere = {}
+nowhere.__index = nowhere
+
+function nowhere.run(body)
+  return body()
+end
+
+function nowhere.group()
+  return setmetatable({ running = 0 }, nowhere)
+end
+
+function nowhere:spawn(body) -- luacheck: ignore self
+  return body()
 end
 
 local function in_luv()
@@ -74,6 +90,7 @@ end
 function wait.wait(transfer, deadline)
   local driver, place = choose()
   if not driver then return nil, { kind = "context", reason = place } end
+  if driver.threaded then core.start() end -- a stream may be older than the loop
   return driver.wait(transfer, deadline)
 end
 
@@ -84,11 +101,11 @@ end
 
 --- Close a transfer, canceling what of it still runs.
 function wait.close(transfer)
+  transfer:close()
   for _, name in ipairs { "openresty", "cqueues", "luv" } do
     local driver = package.loaded["nymbl.wait." .. name]
     if driver then driver.release(transfer) end
   end
-  transfer:close()
   wait.leave()
 end
 
@@ -100,13 +117,13 @@ end
 
 --- Run a function that makes a group.
 function wait.run(body)
-  return (choose() or block).run(body)
+  return (choose() or nowhere).run(body)
 end
 
 --- Threads of the loop at hand, whose waits are shared: `spawn(body)` starts one,
 -- `wait()` waits until one more has ended, `running` counts them.
 function wait.group()
-  return (choose() or block).group()
+  return (choose() or nowhere).group()
 end
 
 --- Seconds on a clock that never goes back.

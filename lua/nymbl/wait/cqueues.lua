@@ -8,9 +8,33 @@ local socket = require "cqueues.socket"
 
 local driver = { threaded = true }
 
--- What each transfer wakes: a socket that cqueues owns, so that it forgets the
--- descriptor before it closes it.
-local sockets = setmetatable({}, { __mode = "k" })
+-- What each transfer rings: a socket that cqueues owns, so that it forgets the
+-- descriptor before it closes it. `waiting` counts those who wait for it.
+local bells = setmetatable({}, { __mode = "k" })
+
+-- Without one (no descriptor left).
+local POLL = 0.005
+
+-- Gives false where the transfer has ended, nil where none could be had.
+local function bell_new(transfer)
+  local fd = transfer:pair()
+  if not fd then return fd end
+  local made = socket.fdopen(fd)
+  if not made then return nil end
+  made:setmode("bn", "bn")
+  bells[transfer] = { socket = made, waiting = 0 }
+  return bells[transfer]
+end
+
+-- Wait until it is rung, or some seconds have passed.
+local function listen(bell, seconds)
+  bell.waiting = bell.waiting + 1
+  cqueues.poll({ pollfd = bell.socket:pollfd(), events = "r", timeout = seconds })
+  bell.waiting = bell.waiting - 1
+  bell.socket:recv(-64)
+  bell.socket:clearerr()
+  if bell.released and bell.waiting == 0 then bell.socket:close() end
+end
 
 function driver.wait(transfer, deadline)
   if not transfer then
@@ -18,30 +42,31 @@ function driver.wait(transfer, deadline)
     if left > 0 then cqueues.sleep(left) end
     return false
   end
-  local waker = sockets[transfer]
-  if not waker then
-    if transfer:news() then return true end
-    local fd, err = transfer:pair()
-    if fd == false then return true end
-    waker = assert(socket.fdopen(assert(fd, err and err.reason)))
-    waker:setmode("bn", "bn")
-    sockets[transfer] = waker
+  if transfer:news() then return true end
+  local bell = bells[transfer]
+  if not bell then
+    bell = bell_new(transfer)
+    if bell == false then return true end
   end
   while true do
     local left = deadline and deadline - core.now()
     if left and left <= 0 then return false end
     if transfer:news() then return true end
-    cqueues.poll({ pollfd = waker:pollfd(), events = "r", timeout = left })
-    waker:recv(-64)
-    waker:clearerr()
+    if bell then
+      listen(bell, left)
+    else
+      cqueues.sleep(POLL)
+    end
   end
 end
 
---- A transfer is about to be closed.
+--- A transfer has been closed. Whoever still waits sees the other end's close.
 function driver.release(transfer)
-  local waker = sockets[transfer]
-  sockets[transfer] = nil
-  if waker then waker:close() end
+  local bell = bells[transfer]
+  bells[transfer] = nil
+  if not bell then return end
+  bell.released = true
+  if bell.waiting == 0 then bell.socket:close() end
 end
 
 function driver.run(body)

@@ -6,26 +6,48 @@ local uv = require "luv"
 
 local driver = { threaded = true }
 
--- What each transfer wakes: a pipe that luv owns. It is read only while somebody
--- waits, or uv.run() would never return.
-local pipes = setmetatable({}, { __mode = "k" })
+-- What each transfer rings: a pipe that luv owns. It is read only while somebody
+-- waits, or uv.run() would never return. `waiting` holds what wakes each of them.
+local bells = setmetatable({}, { __mode = "k" })
+
+-- Without one (no descriptor left), in seconds.
+local POLL = 0.005
 
 local function go_on(thread, ...)
   local ok, err = coroutine.resume(thread, ...)
   if not ok then error(err, 0) end
 end
 
-local function pipe_new(transfer)
-  local fd, err = transfer:pair()
-  if not fd then return fd, err end
+-- Gives false where the transfer has ended, nil where none could be had.
+local function bell_new(transfer)
+  local fd = transfer:pair()
+  if not fd then return fd end
   local pipe = uv.new_pipe(false)
   assert(pipe:open(fd))
-  pipes[transfer] = pipe
-  return pipe
+  bells[transfer] = { pipe = pipe, waiting = {} }
+  return bells[transfer]
 end
 
--- Stop until the pipe is written to, or some seconds have passed.
-local function pause(pipe, seconds)
+local function bell_listen(bell, wake)
+  local first = next(bell.waiting) == nil
+  bell.waiting[wake] = true
+  if not first then return end
+  bell.pipe:read_start(function()
+    local list = {}
+    for each in pairs(bell.waiting) do list[#list + 1] = each end
+    for _, each in ipairs(list) do each() end
+  end)
+end
+
+local function bell_leave(bell, wake)
+  bell.waiting[wake] = nil
+  if next(bell.waiting) then return end
+  bell.pipe:read_stop()
+  if bell.released then bell.pipe:close() end
+end
+
+-- Stop until the bell is rung, or some seconds have passed.
+local function pause(bell, seconds)
   local thread = coroutine.running()
   local timer = seconds and uv.new_timer()
   local function wake()
@@ -33,12 +55,12 @@ local function pause(pipe, seconds)
     local waiting = thread
     thread = nil
     if timer then timer:close() end
-    if pipe then pipe:read_stop() end
+    if bell then bell_leave(bell, wake) end
     go_on(waiting)
   end
   if timer then timer:start(math.ceil(seconds * 1000), 0, wake) end
-  if pipe then pipe:read_start(wake) end
-  coroutine.yield()
+  if bell then bell_listen(bell, wake) end
+  repeat coroutine.yield() until not thread
 end
 
 function driver.wait(transfer, deadline)
@@ -47,27 +69,27 @@ function driver.wait(transfer, deadline)
     if left > 0 then pause(nil, left) end
     return false
   end
-  local pipe = pipes[transfer]
-  if not pipe then
-    if transfer:news() then return true end
-    local err
-    pipe, err = pipe_new(transfer)
-    if pipe == false then return true end
-    assert(pipe, err and err.reason)
+  if transfer:news() then return true end
+  local bell = bells[transfer]
+  if not bell then
+    bell = bell_new(transfer)
+    if bell == false then return true end
   end
   while true do
     local left = deadline and deadline - core.now()
     if left and left <= 0 then return false end
     if transfer:news() then return true end
-    pause(pipe, left)
+    pause(bell, bell and left or POLL)
   end
 end
 
---- A transfer is about to be closed.
+--- A transfer has been closed. Whoever still waits sees the other end's close.
 function driver.release(transfer)
-  local pipe = pipes[transfer]
-  pipes[transfer] = nil
-  if pipe then pipe:close() end
+  local bell = bells[transfer]
+  bells[transfer] = nil
+  if not bell then return end
+  bell.released = true
+  if not next(bell.waiting) then bell.pipe:close() end
 end
 
 function driver.run(body)

@@ -4,6 +4,7 @@
 
 local core = require "nymbl.core"
 local ngx = require "ngx"
+local semaphore = require "ngx.semaphore"
 
 local driver = { threaded = true }
 
@@ -14,17 +15,26 @@ local leases = setmetatable({}, { __mode = "k" })
 -- this one, in milliseconds, never runs out.
 local NEVER = 2 ^ 31 - 1
 
--- Without a socket (no file system to make one in, no descriptor left).
+-- Without a socket: no file system to make one in, no descriptor left, one that
+-- belongs to another request, or that another light thread reads.
 local POLL = 0.005
 
+-- Gives false where the transfer has ended, nil where none could be had.
 local function lease_new(transfer)
   local path, token = transfer:lease()
   if not path then return path end
   local socket = ngx.socket.tcp()
   socket:settimeouts(NEVER, NEVER, NEVER)
-  if not socket:connect("unix:" .. path) or not socket:send(token) then return nil end
+  if not socket:connect("unix:" .. path) then return nil end
   leases[transfer] = socket
+  if not socket:send(token) then return nil end
   return socket
+end
+
+-- Wait for a byte.
+local function is_rung(socket)
+  local ok, bytes = pcall(socket.receiveany, socket, 64)
+  return ok and bytes ~= nil
 end
 
 function driver.wait(transfer, deadline)
@@ -37,62 +47,64 @@ function driver.wait(transfer, deadline)
     end
     return false
   end
-  local socket = leases[transfer]
-  if not socket then
-    if transfer:news() then return true end
-    socket = lease_new(transfer)
-  end
+  if transfer:news() then return true end
+  local socket = leases[transfer] or lease_new(transfer)
+  if socket == false then return true end
   transfer:alarm(deadline or 0)
   while true do
     if deadline and core.now() >= deadline then return false end
-    if socket == false or transfer:news() then return true end
-    if not socket then
-      ngx.sleep(POLL)
-    elseif not socket:receiveany(64) then
-      socket = transfer:news() and socket -- its end is news; else look again and again
-    end
+    if transfer:news() then return true end
+    if not (socket and is_rung(socket)) and not transfer:news() then ngx.sleep(POLL) end
   end
 end
 
---- A transfer is about to be closed.
+--- A transfer has been closed.
 function driver.release(transfer)
   local socket = leases[transfer]
   leases[transfer] = nil
-  if socket then pcall(socket.close, socket) end -- not in every phase
+  -- not in every phase; where another light thread reads, it sees the other end's close
+  if socket then pcall(socket.close, socket) end
 end
 
 function driver.run(body)
   return body()
 end
 
+-- ngx.thread.wait() for several threads leaves a mark on those that it did not wait
+-- out: when they end they resume whoever has spawned them, whatever he waits for by
+-- then. So threads ring, and are waited for when they have ended.
 local group = {}
 group.__index = group
 
+-- What has ended is kept by nginx until it is waited for.
+local function reap(self)
+  for i = #self.ended, 1, -1 do
+    local entry = self.ended[i]
+    self.ended[i] = nil
+    ngx.thread.wait(entry.thread)
+  end
+end
+
 function group:spawn(body)
+  reap(self)
   self.running = self.running + 1
-  local thread
-  local ended = false
-  thread = ngx.thread.spawn(function()
+  local entry = {}
+  entry.thread = ngx.thread.spawn(function()
     body()
     self.running = self.running - 1
-    ended = true
-    if thread then self.ended[#self.ended + 1] = thread end
+    self.ended[#self.ended + 1] = entry
+    self.bell:post()
   end)
-  if not ended then self.threads[thread] = true end
 end
 
 --- Wait until one more has ended.
 function group:wait()
-  local list = {}
-  for thread in pairs(self.threads) do list[#list + 1] = thread end
-  ngx.thread.wait(unpack(list))
-  for i = #self.ended, 1, -1 do
-    self.threads[self.ended[i]], self.ended[i] = nil, nil
-  end
+  while #self.ended == 0 do self.bell:wait(3600) end
+  reap(self)
 end
 
 function driver.group()
-  return setmetatable({ running = 0, threads = {}, ended = {} }, group)
+  return setmetatable({ running = 0, bell = semaphore.new(), ended = {} }, group)
 end
 
 return driver

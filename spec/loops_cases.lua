@@ -1,0 +1,441 @@
+-- SPDX-License-Identifier: MIT
+-- The contract, case by case, through the public functions alone: the same calls, the
+-- same results, wherever they are made. spec/loops_spec.lua runs them.
+--
+-- A case is a name, what it gives and a function of a table:
+--   patient(given)  a patient of a new client
+--   others(fn)      runs it; gives "others went on" where they did meanwhile, and what it gave
+local helper = require "helper"
+local nymbl = require "nymbl"
+
+local PDF = "%PDF-1.4 "
+
+local cases = {}
+
+local function case(name, expected, run)
+  cases[#cases + 1] = { name = name, expected = expected, run = run }
+end
+
+-- An error in a few words.
+local function words(result, err)
+  if result ~= nil then return tostring(result) end
+  if type(err) ~= "table" then return "nil " .. tostring(err) end
+  return ("%s %s %s %d"):format(err.kind, err.status or "-", err.reason or "-", err.attempts)
+end
+
+local function bytes(size, letter)
+  return PDF .. (letter or "x"):rep(size - #PDF)
+end
+
+local function document(size, id)
+  helper.admin("POST", "documents", { patient = "p", id = id or "d", size = size, content_type = "application/pdf" })
+end
+
+-- A source that gives pieces.
+local function pieces(...)
+  local list, i = { ... }, 0
+  return function()
+    i = i + 1
+    return list[i]
+  end
+end
+
+-- What all of these functions give, run side by side.
+local function together(...)
+  local list, results = { ... }, {}
+  local count = nymbl.each(list, { concurrency = #list }, function(fn)
+    for i = 1, #list do
+      if list[i] == fn then results[i] = words(fn()) end
+    end
+    return true
+  end)
+  return count .. ": " .. table.concat(results, ", ")
+end
+
+local function stored()
+  local sizes = {}
+  for i, entry in ipairs(helper.stored("p")) do sizes[i] = ("%d"):format(entry.size) end
+  return table.concat(sizes, " ")
+end
+
+case("upload a path, bytes, a handle, a source, a stream", "700000 300000 1000 300000 700000", function(t)
+  local patient = t.patient()
+  local path = helper.big_file(700000)
+  local first = assert(patient:upload(path))
+  assert(patient:upload({ data = bytes(300000) }, { file_name = "a.pdf" }))
+  local handle = assert(io.open(helper.write_file(helper.temporary(), bytes(1000)), "rb"))
+  assert(patient:upload(handle, { file_name = "b.pdf" }))
+  handle:close()
+  assert(patient:upload(pieces(bytes(100000), ("y"):rep(150000), ("z"):rep(50000)), { file_name = "c.pdf" }))
+  local stream = assert(first:open())
+  assert(patient:upload(stream, { file_name = "d.pdf" }))
+  stream:close()
+  local list = helper.stored("p")
+  assert(list[1].sha256 == helper.sha256(path) and list[5].sha256 == list[1].sha256)
+  return stored()
+end)
+
+case("walk, page, count, get", "7 documents in 3 pages, 3 of 7, more, 7, get is the same, 4 requests more", function(t)
+  local patient = t.patient()
+  helper.admin("POST", "seed", { patient = "p", count = 7 })
+  local ids = {}
+  for found in patient:documents { page_size = 3 } do ids[#ids + 1] = found.id end
+  local requests = #helper.journal("list")
+  local page = assert(patient:page { page_size = 3 })
+  local total = assert(patient:count())
+  local got = assert(patient:get(ids[7]))
+  assert(patient:page { page_size = 3, skip = 6 }.has_more == false)
+  return ("%d documents in %d pages, %d of %d, %s, %d, get is %s, %d requests more"):format(#ids, requests, #page,
+    page.count, page.has_more and "more" or "no more", total, got.id == ids[7] and "the same" or "another",
+    #helper.journal() - requests)
+end)
+
+case("download to a path, a handle, a sink", "3000000 3000000 3000000, the same bytes", function(t)
+  local patient = t.patient()
+  document(3000000)
+  local doc = patient:document "d"
+  local path, other, third = helper.temporary(), helper.temporary(), helper.temporary()
+  local a = assert(doc:download(path))
+  local handle = assert(io.open(other, "wb"))
+  local b = assert(doc:download(handle))
+  handle:close()
+  handle = assert(io.open(third, "wb"))
+  local c = assert(doc:download(function(chunk)
+    if chunk then handle:write(chunk) end
+    return 1
+  end))
+  handle:close()
+  local sha = helper.stored("p")[1].sha256
+  assert(sha == helper.sha256(path) and sha == helper.sha256(other) and sha == helper.sha256(third))
+  for _, name in ipairs { path, other, third } do os.remove(name) end
+  return ("%d %d %d, the same bytes"):format(a, b, c)
+end)
+
+case("read a stream", "%PDF| one|two\n|three|four,five|nil|17 of 32", function(t)
+  local patient = t.patient()
+  helper.admin("POST", "documents", { patient = "p", id = "d", content = "%PDF one\ntwo\nthree\nfour\nfive\nand" })
+  local stream = assert(patient:document("d"):open())
+  local read = { stream:read(4, "l", "L", "l") }
+  local lines = {}
+  for line in stream:lines() do
+    lines[#lines + 1] = line
+    if #lines == 2 then break end
+  end
+  local size = stream.size
+  assert(stream:read("a") == "and" and stream:read("a") == "")
+  read[#read + 1] = table.concat(lines, ",")
+  read[#read + 1] = tostring(stream:read(1))
+  stream:close()
+  read[#read + 1] = ("%d of %d"):format(size - 9 - 6, size)
+  return table.concat(read, "|")
+end)
+
+case("delete, and again", "true, not_found 404 - 1", function(t)
+  local patient = t.patient()
+  document(1000)
+  local doc = patient:document "d"
+  return words(doc:delete()) .. ", " .. words(doc:delete())
+end)
+
+case("404 for every call", "not_found 404 - 1 (5)", function(t)
+  local doc = t.patient():document "none"
+  local path = helper.temporary()
+  local seen
+  for _, call in ipairs { "refresh", "delete", "open" } do
+    local text = words(doc[call](doc))
+    assert(not seen or seen == text)
+    seen = text
+  end
+  assert(words(doc:download(path)) == seen and words(doc:download(function() return 1 end)) == seen)
+  assert(not io.open(path))
+  return seen .. " (" .. #helper.journal() .. ")"
+end)
+
+case("a token that has died is renewed", "d after 2 requests and a token", function(t)
+  local patient = t.patient { max_attempts = 2 }
+  document(1000)
+  assert(patient:get "d")
+  helper.admin("DELETE", "journal")
+  helper.admin("POST", "settings", { expire_tokens = true })
+  helper.faults { operation = "token", action = { delay = 0.2 } }
+  local found = assert(patient:get "d")
+  return ("%s after %d requests and %s"):format(found.id, #helper.journal(),
+    #helper.journal("token") == 1 and "a token" or "tokens")
+end)
+
+case("an error of the token endpoint", "unauthorized 400 - 0", function(t)
+  helper.faults { operation = "token", action = { status = 400, body_kind = "token" } }
+  return words(t.patient():get "d")
+end)
+
+case("429 with Retry-After is waited for", "others went on: d in 2 requests, paused", function(t)
+  local patient = t.patient { max_attempts = 2 }
+  document(1000)
+  helper.faults { operation = "get", action = { status = 429, body_kind = "gateway", headers = { { "Retry-After", "1" } } } }
+  local began = require("nymbl.core").now()
+  local others, found = t.others(function() return patient:get "d" end)
+  return ("%s: %s in %d requests, %s"):format(others, found.id, #helper.journal(),
+    require("nymbl.core").now() - began >= 1 and "paused" or "too soon")
+end)
+
+case("429 at the last attempt", "throttled 429 - 1, retry after 7", function(t)
+  local patient = t.patient()
+  helper.faults { operation = "get", action = { status = 429, body_kind = "gateway", headers = { { "Retry-After", "7" } } } }
+  local _, err = patient:get "d"
+  return ("%s, retry after %d"):format(words(nil, err), err.retry_after)
+end)
+
+case("others go on while a reply is awaited", "others went on, d", function(t)
+  local patient = t.patient()
+  document(1000)
+  assert(patient:get "d")
+  helper.faults { operation = "get", action = { delay = 0.4 } }
+  local others, found = t.others(function() return patient:get "d" end)
+  return others .. ", " .. found.id
+end)
+
+case("others go on while a token is awaited", "others went on, d", function(t)
+  local patient = t.patient()
+  document(1000)
+  helper.faults { operation = "token", action = { delay = 0.4 } }
+  local others, found = t.others(function() return patient:get "d" end)
+  return others .. ", " .. found.id
+end)
+
+case("others go on while a call waits for its turn", "others went on, d d d", function(t)
+  local patient = t.patient { rate = { read = { 4, 1 } } }
+  document(1000)
+  local others, found = t.others(function()
+    return assert(patient:get "d").id .. " " .. assert(patient:get "d").id .. " " .. assert(patient:get "d").id
+  end)
+  return others .. ", " .. found
+end)
+
+case("others go on while a body drips in", "others went on, 600", function(t)
+  local patient = t.patient()
+  document(600)
+  assert(patient:get "d")
+  helper.faults { operation = "download", action = { delay = 0.3 } }
+  local others, size = t.others(function() return (patient:document("d"):download(function() return 1 end)) end)
+  return others .. ", " .. size
+end)
+
+case("a timeout of its own", "timeout - deadline 1, timeout 200 deadline 1, timeout 200 deadline 1", function(t)
+  local patient = t.patient()
+  document(100000)
+  helper.faults({ operation = "get", action = { delay = 30 } }, { operation = "download", action = { stall = 1000 } },
+    { operation = "download", action = { stall = 1000 } })
+  local path = helper.temporary()
+  local text = words(patient:get("d", { timeout = 0.3 }))
+  text = text .. ", " .. words(patient:document("d"):download(path, { timeout = 0.3 }))
+  assert(not io.open(path))
+  return text .. ", " .. words(patient:document("d"):download(function() return 1 end, { timeout = 0.3 }))
+end)
+
+case("a turn that comes too late", "timeout - pace 0", function(t)
+  local patient = t.patient { rate = { read = { 0.1, 1 } } }
+  document(1000)
+  assert(patient:get "d")
+  return words(patient:get("d", { timeout = 0.2 }))
+end)
+
+case("a reply that stands still", "timeout 200 stall 1, timeout 200 stall 1", function(t)
+  local patient = t.patient { stall_timeout = 0.3 }
+  document(100000)
+  helper.faults { operation = "download", times = 2, action = { stall = 50000 } }
+  local text = words(patient:document("d"):download(helper.temporary()))
+  local stream = assert(patient:document("d"):open())
+  local all, err = stream:read("a")
+  stream:close()
+  return text .. ", " .. words(all, err)
+end)
+
+case("progress cancels", "canceled 200 progress 1, canceled - progress 1, nothing there", function(t)
+  local patient = t.patient()
+  document(3000000)
+  local path = helper.temporary()
+  local down = words(patient:document("d"):download(path, { progress = function(done) return done < 100000 end }))
+  local up = words(patient:upload(helper.big_file(3000000), { progress = function(done) return done < 100000 end }))
+  return down .. ", " .. up .. ", " .. (io.open(path) and "a file" or "nothing there")
+end)
+
+case("a reset in mid-body", "network 200 reset 1, 100000 after 2 requests", function(t)
+  local patient = t.patient { max_attempts = 2 }
+  document(100000)
+  helper.faults { operation = "download", times = 2, action = { reset = 50000 } }
+  local stream = assert(patient:document("d"):open())
+  local all, err = stream:read("a")
+  stream:close()
+  local path = helper.temporary()
+  local size = patient:document("d"):download(path)
+  os.remove(path)
+  return ("%s, %s after %d requests"):format(words(all, err), tostring(size), #helper.journal() - 1)
+end)
+
+case("a lost reply to an upload", "network - reset 1 unknown, 1000", function(t)
+  helper.faults { operation = "upload", action = { lost_reply = "reset" } }
+  local doc, err = t.patient():upload({ data = bytes(1000) }, { file_name = "a.pdf" })
+  return words(doc, err) .. (err.outcome_unknown and " unknown, " or " known, ") .. stored()
+end)
+
+case("each: some at once, and all of them", "40 of 40, 4 at once", function(t)
+  local patient = t.patient()
+  helper.admin("POST", "seed", { patient = "p", count = 40 })
+  local running, most = 0, 0
+  local count, failed = nymbl.each(patient:documents { page_size = 15 }, { concurrency = 4 }, function(found)
+    running = running + 1
+    if running > most then most = running end
+    local ok, err = found:download(function() return 1 end)
+    running = running - 1
+    return ok, err
+  end)
+  return ("%d of %d, %d at once"):format(count, count + #failed, most)
+end)
+
+case("each: what fails", "1, mine, why, nil", function()
+  local count, failed = nymbl.each({ "raises", "returns", "forgets", "works" }, { concurrency = 1 }, function(item)
+    if item == "raises" then error("mine", 0) end
+    if item == "returns" then return nil, "why" end
+    if item == "works" then return true end
+  end)
+  return ("%d, %s, %s, %s"):format(count, failed[1].err, failed[2].err, tostring(failed[3].err))
+end)
+
+case("each: an iterator that raises", "not_found 404 - 1, 20 finished", function(t)
+  local patient = t.patient()
+  helper.admin("POST", "seed", { patient = "p", count = 30 })
+  helper.faults { operation = "list", skip = 1, action = { status = 404, body_kind = "service" } }
+  local finished = 0
+  local _, err = pcall(nymbl.each, patient:documents { page_size = 20 }, { concurrency = 4 }, function(found)
+    assert(found:refresh())
+    finished = finished + 1
+    return true
+  end)
+  return words(nil, err) .. (", %d finished"):format(finished)
+end)
+
+case("each: nested", "3, 15", function(t)
+  local patient = t.patient()
+  helper.admin("POST", "seed", { patient = "p", count = 5 })
+  local total = 0
+  local count = nymbl.each({ 1, 2, 3 }, nil, function()
+    local inner = nymbl.each(patient:documents(), { concurrency = 2 }, function(found) return found:refresh() end)
+    total = total + inner
+    return inner == 5
+  end)
+  return ("%d, %d"):format(count, total)
+end)
+
+case("more at once than connections", "24, few connections", function(t)
+  local patient = t.patient { max_connections = 2 }
+  helper.admin("POST", "seed", { patient = "p", count = 24 })
+  local before = helper.admin("GET", "state").connections
+  local count = nymbl.each(patient:documents(), { concurrency = 24 }, function(found) return found:refresh() end)
+  local open = helper.admin("GET", "state").connections - before
+  return ("%d, %s"):format(count, open <= 3 and "few connections" or open .. " connections")
+end)
+
+case("misuse raises", "bad argument #1 to 'upload' (path, file, { data = }, source or stream expected, got no value)", function(t)
+  local patient = t.patient()
+  local ok, err = pcall(patient.upload, patient)
+  assert(not ok and #helper.journal() == 0)
+  return (tostring(err):gsub("^.-(bad argument)", "%1"))
+end)
+
+case("use after close raises", "closed client, closed stream, closed client", function(t)
+  local patient, client = t.patient()
+  document(1000)
+  local doc = patient:document "d"
+  local stream = assert(doc:open())
+  stream:close()
+  local function what(fn, ...)
+    local ok, err = pcall(fn, ...)
+    return ok and "nothing" or tostring(err):match("closed %a+")
+  end
+  local second = what(stream.read, stream)
+  client:close()
+  return table.concat({ what(doc.refresh, doc), second, what(patient.count, patient) }, ", ")
+end)
+
+case("what a callback raises goes on unchanged", "progress sink source event 0", function(t)
+  local patient = t.patient()
+  document(3000000)
+  local doc = patient:document "d"
+  local function raised(fn, ...)
+    local ok, err = pcall(fn, ...)
+    return not ok and type(err) == "table" and err.word or "nothing"
+  end
+  local function raise(word)
+    return function() error({ word = word }, 0) end
+  end
+  local result = {
+    raised(doc.download, doc, helper.temporary(), { progress = raise "progress" }),
+    raised(doc.download, doc, raise "sink"),
+    raised(patient.upload, patient, raise "source", { file_name = "a.pdf" }),
+    raised(function() assert(t.patient({ on_event = raise "event" }):get "d") end),
+  }
+  helper.faults { operation = "get", action = { delay = 0.2 } } -- let what was cut come to its end
+  assert(patient:get "d")
+  return table.concat(result, " ") .. " " .. #helper.stored("none")
+end)
+
+case("a client that is closed while a call waits", "2: canceled - closed 1, true", function(t)
+  local patient, client = t.patient()
+  document(1000)
+  assert(patient:get "d")
+  helper.faults { operation = "get", action = { delay = 30 } }
+  local other = t.patient()
+  return together(function() return patient:get "d" end, function()
+    assert(other:count() == 1)
+    client:close()
+    return true
+  end)
+end)
+
+case("a stream that is closed while somebody reads", "2: canceled - closed 1, true", function(t)
+  local patient = t.patient()
+  document(100000)
+  helper.faults { operation = "download", action = { stall = 1000 } }
+  local stream = assert(patient:document("d"):open())
+  local other = t.patient()
+  return together(function()
+    assert(stream:read(1000))
+    return stream:read(1)
+  end, function()
+    assert(other:count() == 1)
+    stream:close()
+    return true
+  end)
+end)
+
+case("two readers of a stream", "2: true, true, all of it", function(t)
+  local patient = t.patient()
+  document(400000)
+  helper.faults { operation = "download", action = { drip = 1000000 } }
+  local stream = assert(patient:document("d"):open())
+  local total = 0
+  local function read()
+    while true do
+      local chunk, err = stream:read(1000)
+      if not chunk then return err == nil, err end
+      total = total + #chunk
+    end
+  end
+  local text = together(read, read)
+  stream:close()
+  return text .. ", " .. (total == 400000 and "all of it" or total)
+end)
+
+case("two readers of a stream that stands still", "2: timeout 200 stall 1, timeout 200 stall 1", function(t)
+  local patient = t.patient { stall_timeout = 0.4 }
+  document(100000)
+  helper.faults { operation = "download", action = { stall = 1000 } }
+  local stream = assert(patient:document("d"):open())
+  assert(stream:read(1000))
+  local function read() return stream:read(1) end
+  local text = together(read, read)
+  stream:close()
+  return text
+end)
+
+return cases
