@@ -15,25 +15,27 @@ local leases = setmetatable({}, { __mode = "k" })
 -- this one, in milliseconds, never runs out.
 local NEVER = 2 ^ 31 - 1
 
--- Without a socket: no file system to make one in, no descriptor left, one that
--- belongs to another request, or that another light thread reads.
+-- Where there is none to be read: no place or descriptor for one, one of another
+-- request, one that another light thread reads.
 local POLL = 0.005
 
--- Gives false where the transfer has ended, nil where none could be had.
+-- Gives a socket, or false where none could be had, or nil where the transfer has ended.
 local function lease_new(transfer)
   local path, token = transfer:lease()
-  if not path then return path end
-  local socket = ngx.socket.tcp()
+  if path == false then return nil end
+  leases[transfer] = false
+  local socket = path and ngx.socket.tcp()
+  if not socket then return false end
   socket:settimeouts(NEVER, NEVER, NEVER)
-  if not socket:connect("unix:" .. path) then return nil end
+  if not socket:connect("unix:" .. path) or not socket:send(token) then return false end
   leases[transfer] = socket
-  if not socket:send(token) then return nil end
   return socket
 end
 
--- Wait for a byte.
-local function is_rung(socket)
-  local ok, bytes = pcall(socket.receiveany, socket, 64)
+-- Wait for a byte. Gives false where that cannot be.
+local function listen(transfer, socket)
+  local ok, bytes, err = pcall(socket.receiveany, socket, 64)
+  if ok and not bytes and err ~= "socket busy reading" then leases[transfer] = false end -- it was closed
   return ok and bytes ~= nil
 end
 
@@ -48,13 +50,13 @@ function driver.wait(transfer, deadline)
     return false
   end
   if transfer:news() then return true end
-  local socket = leases[transfer] or lease_new(transfer)
-  if socket == false then return true end
+  if leases[transfer] == nil and lease_new(transfer) == nil then return true end
   transfer:alarm(deadline or 0)
   while true do
     if deadline and core.now() >= deadline then return false end
     if transfer:news() then return true end
-    if not (socket and is_rung(socket)) and not transfer:news() then ngx.sleep(POLL) end
+    local socket = leases[transfer]
+    if not (socket and listen(transfer, socket)) and not transfer:news() then ngx.sleep(POLL) end
   end
 end
 
