@@ -52,6 +52,135 @@ describe("the contract", function()
   end
 end)
 
+-- What a script prints, in a process of its own; `patient` is one of the sandbox's.
+local function script(code)
+  local path = helper.write_file(helper.temporary(".lua"), ([[
+    package.path, package.cpath = %q, %q
+    local helper, nymbl = require "helper", require "nymbl"
+    local client = helper.client()
+    local patient = client:patient "p"
+    local function words(result, err)
+      return result ~= nil and tostring(result) or ("%%s (%%s) %%d"):format(err.kind, err.reason, err.attempts)
+    end
+  ]]):format(package.path, package.cpath) .. code)
+  return helper.output(("NYMBL_SPEC_SANDBOX=%s timeout 60 %s %s 2>&1"):format(helper.quote(helper.sandbox().path),
+    helper.quote(LUA), path))
+end
+
+local function document()
+  helper.reset()
+  helper.admin("POST", "documents", { patient = "p", id = "d", size = 300000, content_type = "application/pdf" })
+end
+
+describe("in cqueues", function()
+  before_each(document)
+
+  it("a coroutine that the loop does not know is refused, and nothing is sent", function()
+    assert.equal("context (coroutine) 0\n0\n1", script [[
+      local cq = require("cqueues").new()
+      cq:wrap(function()
+        coroutine.wrap(function()
+          print(words(patient:get "d"))
+          print((nymbl.each({ "d" }, nil, function(id) return patient:get(id) end)))
+        end)()
+        print((nymbl.each({ "d" }, nil, function(id) return patient:get(id) end)))
+      end)
+      assert(cq:loop())
+    ]])
+    assert.equal(1, #helper.journal())
+  end)
+
+  it("calls may be made before the loop runs, in it and after it, and streams go along", function()
+    assert.equal("1\n300000\n1\n300000\n1", script [[
+      print((patient:count()))
+      local before, within = assert(patient:document("d"):open())
+      local cq = require("cqueues").new()
+      cq:wrap(function()
+        print(#assert(before:read("a")))
+        print((patient:count()))
+        within = assert(patient:document("d"):open())
+        within:read(1)
+      end)
+      assert(cq:loop())
+      print(#assert(within:read("a")) + 1)
+      print((patient:count()))
+    ]])
+  end)
+
+  it("an error in a coroutine leaves the loop", function()
+    assert.equal("mine\n1", script [[
+      local cq = require("cqueues").new()
+      cq:wrap(function()
+        patient:document("d"):download(function() error("mine", 0) end)
+      end)
+      print((select(2, cq:loop())))
+      print((patient:count()))
+    ]])
+  end)
+end)
+
+describe("in luv", function()
+  before_each(document)
+
+  it("the main coroutine is refused while the loop runs, and nothing is sent", function()
+    assert.equal("context (main_coroutine) 0\n0\n1", script [[
+      local uv = require "luv"
+      nymbl.use "luv"
+      local timer = uv.new_timer()
+      timer:start(1, 0, function()
+        timer:close()
+        print(words(patient:get "d"))
+        print((nymbl.each({ "d" }, nil, function(id) return patient:get(id) end)))
+        coroutine.wrap(function() print((patient:count())) end)()
+      end)
+      uv.run()
+    ]])
+    assert.equal(1, #helper.journal())
+  end)
+
+  it("calls may be made before the loop runs, in it and after it, and streams go along", function()
+    assert.equal("1\n300000\n1\n300000\n1", script [[
+      local uv = require "luv"
+      nymbl.use "luv"
+      print((patient:count()))
+      local before, within = assert(patient:document("d"):open())
+      coroutine.wrap(function()
+        print(#assert(before:read("a")))
+        print((patient:count()))
+        within = assert(patient:document("d"):open())
+        within:read(1)
+      end)()
+      uv.run()
+      print(#assert(within:read("a")) + 1)
+      print((patient:count()))
+    ]])
+  end)
+
+  it("a stream that is neither read nor closed does not keep the loop running", function()
+    assert.equal("ended", script [[
+      local uv = require "luv"
+      nymbl.use "luv"
+      local stream
+      coroutine.wrap(function()
+        stream = assert(patient:document("d"):open())
+        stream:read(1)
+      end)()
+      uv.run()
+      print("ended")
+    ]])
+  end)
+
+  it("an error in a coroutine is luv's to tell", function()
+    assert.is_truthy(script([[
+      nymbl.use "luv"
+      coroutine.wrap(function()
+        patient:document("d"):download(function() error("mine", 0) end)
+      end)()
+      require("luv").run()
+    ]]):match("mine"))
+  end)
+end)
+
 describe("the contract in nginx #nginx", function()
   local server
 

@@ -38,7 +38,7 @@ pid %s/nginx.pid;
 error_log %s/error.log info;
 %s
 %s
-events { worker_connections 4096; }
+events { worker_connections %d; }
 http {
   access_log off;
   client_body_temp_path %s/body;
@@ -68,7 +68,7 @@ end
 
 --- Start one. All options are text for its configuration file:
 --
--- @tparam table options `workers` (1), `init` (Lua of init_by_lua, behind the
+-- @tparam table options `workers` (1), `connections` (4096), `init` (Lua of init_by_lua, behind the
 --   definition of `client(options)`), `main`, `http`, `server` (directives), `locations`
 --   (Lua of content handlers by path), `environment` (shell commands before it starts)
 function nginx.start(options)
@@ -89,7 +89,7 @@ function nginx.start(options)
   local user = is_root() and "user root;" or ""
   helper.write_file(folder .. "/nginx.conf", CONFIGURATION:format(
     MODULES, MODULES, user, options.workers or 1, folder, folder, table.concat(env, "\n"), options.main or "",
-    folder, folder, folder, folder, folder,
+    options.connections or 4096, folder, folder, folder, folder, folder,
     helper.path("lua/?.lua"), helper.path("spec/?.lua"), helper.path("build-jit/?.so"), PRELUDE, options.init or "", options.http or "",
     folder, options.server or "", table.concat(locations, "\n")))
   local self = setmetatable({ folder = folder }, nginx)

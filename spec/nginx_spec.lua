@@ -299,6 +299,29 @@ describe("in nginx #nginx", function()
   end)
 end)
 
+describe("nginx without a free connection #nginx", function()
+  before_each(setup)
+
+  it("is asked for news instead", function()
+    helper.admin("POST", "seed", { patient = "p", count = 40 })
+    server = nginx.start {
+      connections = 20,
+      init = "one = client()",
+      locations = { ["/all"] = [[
+        local count, failed = require("nymbl").each(one:patient("p"):documents(), { concurrency = 40 }, function(doc)
+          return doc:download(function() return 1 end)
+        end)
+        ngx.say(count, " ", #failed, " ", tostring(failed[1] and failed[1].err))
+      ]] },
+    }
+    helper.faults { operation = "download", times = -1, action = { delay = 0.1 } }
+    assert.equal("40 0 nil", server:get("/all"))
+    server:stop()
+    assert.is_truthy(server:log():match("worker_connections are not enough"))
+    server = nil
+  end)
+end)
+
 describe("requests that are aborted in nginx #nginx", function()
   before_each(setup)
   after_each(teardown)
