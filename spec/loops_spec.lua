@@ -15,7 +15,7 @@ local outputs
 
 local function start(loop)
   local paths = ("package.path, package.cpath = %q, %q"):format(package.path, package.cpath)
-  return assert(io.popen(("exec timeout 100 %s -e %s %s %s 2>&1"):format(helper.quote(LUA), helper.quote(paths),
+  return assert(io.popen(("exec timeout --foreground 100 %s -e %s %s %s 2>&1"):format(helper.quote(LUA), helper.quote(paths),
     helper.quote(helper.path "spec/loops_run.lua"), loop)))
 end
 
@@ -63,7 +63,7 @@ local function script(code)
       return result ~= nil and tostring(result) or ("%%s (%%s) %%d"):format(err.kind, err.reason, err.attempts)
     end
   ]]):format(package.path, package.cpath) .. code)
-  return helper.output(("NYMBL_SPEC_SANDBOX=%s timeout 60 %s %s 2>&1"):format(helper.quote(helper.sandbox().path),
+  return helper.output(("NYMBL_SPEC_SANDBOX=%s timeout --foreground 60 %s %s 2>&1"):format(helper.quote(helper.sandbox().path),
     helper.quote(LUA), path))
 end
 
@@ -87,8 +87,21 @@ describe("the README's program", function()
   end
 end)
 
+-- No descriptor left to be woken by.
+local WITHOUT = [[
+  debug.getregistry()["nymbl.transfer"].__index.pair = function() return nil, { reason = "too_many_files" } end
+]]
+
 describe("in cqueues", function()
   before_each(document)
+
+  it("a transfer without a descriptor to be woken by is asked for news", function()
+    assert.equal("300000", script(WITHOUT .. [[
+      local cq = require("cqueues").new()
+      cq:wrap(function() print((patient:document("d"):download(function() return 1 end))) end)
+      assert(cq:loop())
+    ]]))
+  end)
 
   it("a coroutine that the loop does not know is refused, and nothing is sent", function()
     assert.equal("context (coroutine) 0\n0\n1", script [[
@@ -136,6 +149,14 @@ end)
 
 describe("in luv", function()
   before_each(document)
+
+  it("a transfer without a descriptor to be woken by is asked for news", function()
+    assert.equal("300000", script(WITHOUT .. [[
+      nymbl.use "luv"
+      coroutine.wrap(function() print((patient:document("d"):download(function() return 1 end))) end)()
+      require("luv").run()
+    ]]))
+  end)
 
   it("the main coroutine is refused while the loop runs, and nothing is sent", function()
     assert.equal("context (main_coroutine) 0\n0\n1", script [[
