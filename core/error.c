@@ -188,8 +188,8 @@ const char *nymbl_kind_text(nymbl_kind kind)
         return "a local file failed: check its path, permissions and space";
     case NYMBL_CONTEXT:
         return "nothing may wait here: in nginx call from a rewrite, access or "
-               "content handler or from ngx.timer.at(0, f), in an event loop "
-               "from a coroutine of its own";
+               "content handler or from ngx.timer.at, in an event loop from a "
+               "coroutine of its own";
     case NYMBL_CANCELED:
         return "ended by the program: nothing to do";
     case NYMBL_NO_MEMORY:

@@ -234,14 +234,14 @@ describe("the option timeout #time", function()
 
   it("is for each page of an iterator", function()
     for _ = 1, 3 do helper.admin("POST", "documents", { patient = PATIENT, content = PDF }) end
-    helper.faults { operation = "list", action = { delay = 0.3 }, times = 4 }
+    helper.faults { operation = "list", action = { delay = 0.6 }, times = 4 }
     local count = 0
-    for _ in patient:documents { page_size = 1, timeout = 0.8 } do count = count + 1 end
+    for _ in patient:documents { page_size = 1, timeout = 2 } do count = count + 1 end
     assert.equal(4, count)
     helper.faults { operation = "list", action = { delay = 3 }, skip = 2 }
     count = 0
     local ok, err = pcall(function()
-      for _ in patient:documents { page_size = 1, timeout = 0.3 } do count = count + 1 end
+      for _ in patient:documents { page_size = 1, timeout = 1 } do count = count + 1 end
     end)
     assert.is_false(ok)
     assert.equal("timeout", err.kind)
