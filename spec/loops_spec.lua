@@ -67,9 +67,9 @@ local function script(code)
     helper.quote(LUA), path))
 end
 
-local function document()
+local function document(size)
   helper.reset()
-  helper.admin("POST", "documents", { patient = "p", id = "d", size = 300000, content_type = "application/pdf" })
+  helper.admin("POST", "documents", { patient = "p", id = "d", size = size or 300000, content_type = "application/pdf" })
 end
 
 describe("the README's program", function()
@@ -93,7 +93,7 @@ local WITHOUT = [[
 ]]
 
 describe("in cqueues", function()
-  before_each(document)
+  before_each(function() document() end)
 
   it("a transfer without a descriptor to be woken by is asked for news", function()
     assert.equal("300000", script(WITHOUT .. [[
@@ -101,6 +101,46 @@ describe("in cqueues", function()
       cq:wrap(function() print((patient:document("d"):download(function() return 1 end))) end)
       assert(cq:loop())
     ]]))
+  end)
+
+  it("hundreds of downloads end while their owners go on at once", function()
+    document(100)
+    assert.equal("500 0", script [[
+      local n = 0
+      local cq = require("cqueues").new()
+      cq:wrap(function()
+        local count, failed = nymbl.each(function()
+          n = n + 1
+          return n <= 500 and n or nil
+        end, nil, function(i)
+          local path = helper.folder .. "/out-" .. i
+          local size, err = patient:document("d"):download(path)
+          os.remove(path)
+          return size, err
+        end)
+        print(("%d %d"):format(count, #failed))
+      end)
+      assert(cq:loop())
+    ]])
+  end)
+
+  it("clients are made and closed beside each other", function()
+    assert.equal("20", script [[
+      local count = 0
+      local cq = require("cqueues").new()
+      cq:wrap(function()
+        for _ = 1, 20 do
+          helper.client():close()
+          local one = helper.client { token = "t" }
+          helper.client():close()
+          local _, err = one:patient("p"):count()
+          if err.kind == "unauthorized" then count = count + 1 end
+          one:close()
+        end
+      end)
+      assert(cq:loop())
+      print(count)
+    ]])
   end)
 
   it("a coroutine that the loop does not know is refused, and nothing is sent", function()
@@ -148,7 +188,7 @@ describe("in cqueues", function()
 end)
 
 describe("in luv", function()
-  before_each(document)
+  before_each(function() document() end)
 
   it("a transfer without a descriptor to be woken by is asked for news", function()
     assert.equal("300000", script(WITHOUT .. [[
