@@ -363,7 +363,8 @@ bool nymbl__body_all_released(const nymbl_body *body)
     if (body->source != BODY_PUSHED)
         return body->was_whole || body->released == body->size;
     body_lock(body);
-    all = body->finished && body->window.size == 0;
+    /* of no bytes nothing could be kept back until its end is told */
+    all = (body->finished || body->size == 0) && body->window.size == 0;
     body_unlock(body);
     return all;
 }

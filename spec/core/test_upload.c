@@ -203,6 +203,22 @@ static void pushed_bytes_of_known_size_arrive_with_a_length(void)
     pushed_bytes_arrive(2 * MEGABYTE + 3, 2 * MEGABYTE + 3, false);
 }
 
+/* Its owner may come to say so after the reply. */
+static void pushed_body_of_no_bytes_needs_no_end(void)
+{
+    nymbl_transfer *transfer;
+    nymbl_body *body;
+
+    world_open(NULL);
+    REQUIRE(nymbl_body_pushed(&body, 0, NULL) == NYMBL_OK);
+    transfer = start_upload(body);
+    check_sent(transfer, "", 0, false);
+    nymbl_body_finish(body);
+    nymbl_transfer_free(transfer);
+    nymbl_body_free(body);
+    world_close();
+}
+
 static void short_pushed_bytes_are_measured_first(void)
 {
     pushed_bytes_arrive(-1, 0, false);
@@ -326,6 +342,7 @@ int main(int argc, char **argv)
         TEST(body_is_sent_again_from_its_start),
         TEST(empty_bodies_arrive),
         TEST(pushed_bytes_of_known_size_arrive_with_a_length),
+        TEST(pushed_body_of_no_bytes_needs_no_end),
         TEST(short_pushed_bytes_are_measured_first),
         TEST(long_pushed_bytes_go_out_in_chunks),
         TEST(only_regular_files_are_bodies),
