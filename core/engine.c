@@ -34,65 +34,6 @@ void nymbl__engine_release(nymbl_engine *engine)
     free(engine);
 }
 
-/* ---- connections ---- */
-
-/* Close what there is, and begin anew with other handles or with none. */
-static void connections_set(nymbl_engine *engine, CURLM *multi, CURLSH *share)
-{
-    CURLM *old = engine->multi;
-
-    nymbl__engine_lock(engine);
-    engine->multi = multi;
-    nymbl__engine_unlock(engine);
-    while (engine->idle_count > 0)
-        curl_easy_cleanup(engine->idle[--engine->idle_count]);
-    curl_multi_cleanup(old);
-    curl_share_cleanup(engine->share);
-    engine->share = share;
-    if (engine->threaded && multi != NULL) /* what was to wake the old one */
-        curl_multi_wakeup(multi);
-}
-
-static nymbl_kind connections_open(nymbl_engine *engine)
-{
-    CURLM *multi = curl_multi_init();
-    CURLSH *share = curl_share_init();
-
-    /* Where descriptors have run out it would be one that nothing can wake. */
-    if (multi == NULL || share == NULL ||
-        curl_multi_wakeup(multi) != CURLM_OK) {
-        curl_multi_cleanup(multi);
-        curl_share_cleanup(share);
-        return NYMBL_NO_MEMORY;
-    }
-    curl_multi_poll(multi, NULL, 0, 0, NULL); /* that was a try */
-    /* HTTP/1.1 only: a paused HTTP/2 stream holds up its neighbours */
-    curl_multi_setopt(multi, CURLMOPT_PIPELINING, (long)CURLPIPE_NOTHING);
-    curl_share_setopt(share, CURLSHOPT_SHARE, CURL_LOCK_DATA_SSL_SESSION);
-    connections_set(engine, multi, share);
-    return NYMBL_OK;
-}
-
-CURL *nymbl__engine_handle(nymbl_engine *engine)
-{
-    CURL *easy = engine->idle_count > 0 ? engine->idle[--engine->idle_count]
-                                        : curl_easy_init();
-
-    if (easy != NULL)
-        curl_easy_setopt(easy, CURLOPT_SHARE, engine->share);
-    return easy;
-}
-
-void nymbl__engine_handle_return(nymbl_engine *engine, CURL *easy)
-{
-    if (engine->multi == NULL || engine->idle_count == NYMBL__IDLE_HANDLES) {
-        curl_easy_cleanup(easy);
-        return;
-    }
-    curl_easy_reset(easy);
-    engine->idle[engine->idle_count++] = easy;
-}
-
 /* ---- lists ---- */
 
 static void waiting_append(nymbl_engine *engine, nymbl_transfer *transfer)
@@ -512,7 +453,7 @@ nymbl_kind nymbl_engine_new(nymbl_engine **out,
         free(engine);
         return nymbl__fail(err, NYMBL_NO_MEMORY, NULL);
     }
-    if (connections_open(engine) < 0) {
+    if (nymbl__connections_open(engine) < 0) {
         nymbl__engine_release(engine);
         return nymbl__fail(err, NYMBL_NO_MEMORY, NULL);
     }
@@ -550,7 +491,7 @@ static void client_drop(nymbl_engine *engine, nymbl_client *client)
     nymbl__engine_unlock(engine);
     /* what still runs is of a client that has gone on to another engine */
     if (!last || engine->running != NULL || engine->waiting != NULL ||
-        connections_open(engine) < 0)
+        nymbl__connections_open(engine) < 0)
         nymbl__sockets_drop(engine);
 }
 
@@ -575,7 +516,7 @@ void nymbl_engine_free(nymbl_engine *engine)
         if (!engine->closed) {
             commands_take(engine);
             transfers_cancel(engine, NULL);
-            connections_set(engine, NULL, NULL);
+            nymbl__connections_close(engine);
             engine->closed = true;
         }
         nymbl__leases_close(engine);

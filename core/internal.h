@@ -313,10 +313,16 @@ void nymbl__engine_wake(nymbl_engine *engine);
 void nymbl__engine_forget(nymbl_engine *engine, nymbl_transfer *transfer);
 /* Signal the owner of a transfer. */
 void nymbl__engine_news(nymbl_engine *engine, nymbl_transfer *transfer);
-CURL *nymbl__engine_handle(nymbl_engine *engine);
-void nymbl__engine_handle_return(nymbl_engine *engine, CURL *easy);
 /* Cancel the transfers of a client that closes, and its connections. */
 void nymbl__engine_drop(nymbl_engine *engine, nymbl_client *client);
+
+/* ---- connections.c ---- */
+
+/* Have a multi handle, in the place of the one that is there. */
+nymbl_kind nymbl__connections_open(nymbl_engine *engine);
+void nymbl__connections_close(nymbl_engine *engine);
+CURL *nymbl__engine_handle(nymbl_engine *engine);
+void nymbl__engine_handle_return(nymbl_engine *engine, CURL *easy);
 
 /* ---- thread.c ---- */
 
