@@ -125,9 +125,7 @@ static void command_take(nymbl_engine *engine, nymbl_transfer *transfer,
     if (transfer->over)
         return;
     if (commands & NYMBL__REMOVE) {
-        nymbl__transfer_abort(transfer,
-                              transfer->cancel_kind < 0 ? transfer->cancel_kind
-                                                        : NYMBL_CANCELED,
+        nymbl__transfer_abort(transfer, transfer->cancel_kind,
                               transfer->cancel_reason);
         return;
     }

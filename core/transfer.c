@@ -132,14 +132,14 @@ static int request_goes_out(void *payload, char *to, char *from, int to_port,
                             int from_port)
 {
     nymbl_transfer *transfer = payload;
-    bool stop;
+    bool again = transfer->sent_this_hop, removed;
     long made = 1;
 
     /* Bytes on a used connection that nobody has asked for: they would be taken
      * for the reply to what goes out now, and be another document's at worst.
      */
     curl_easy_getinfo(transfer->easy, CURLINFO_NUM_CONNECTS, &made);
-    if (!transfer->sent_this_hop && made == 0 &&
+    if (!again && made == 0 &&
         (nymbl__tls_has_pending(transfer->easy) ||
          !nymbl__sockets_are_silent(transfer->engine, from_port))) {
         transfer->spoilt = true;
@@ -149,16 +149,18 @@ static int request_goes_out(void *payload, char *to, char *from, int to_port,
     (void)from;
     (void)to_port;
     nymbl__engine_lock(transfer->engine);
-    stop = transfer->sent_this_hop || (transfer->commands & NYMBL__REMOVE);
-    /* a final status stands: libcurl would try a 417 again without Expect */
-    if (transfer->sent_this_hop &&
-        !(transfer->head.done && transfer->head.status >= 300))
-        nymbl__transfer_failing(transfer, NYMBL_NETWORK, "reset");
-    if (!stop)
+    removed = (transfer->commands & NYMBL__REMOVE) != 0;
+    if (!again && !removed)
         transfer->sent = transfer->sent_this_hop = true;
     nymbl__engine_unlock(transfer->engine);
     transfer->moved = true;
-    return stop ? CURL_PREREQFUNC_ABORT : CURL_PREREQFUNC_OK;
+    /* a final status stands: libcurl would try a 417 again without Expect */
+    if (again && !(transfer->head.done && transfer->head.status >= 300))
+        nymbl__transfer_failing(transfer, NYMBL_NETWORK, "reset");
+    else if (!again && removed)
+        nymbl__transfer_failing(transfer, transfer->cancel_kind,
+                                transfer->cancel_reason);
+    return again || removed ? CURL_PREREQFUNC_ABORT : CURL_PREREQFUNC_OK;
 }
 
 static void reply_append(nymbl_transfer *transfer, const char *data,

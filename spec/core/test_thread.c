@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <strings.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -618,6 +619,35 @@ static void forty_at_once_arrive_byte_for_byte(void)
 }
 
 /* ---- windows and pairs ---- */
+
+static void canceling_at_any_moment_is_canceled_or_too_late(void)
+{
+    thread_open(true, 0);
+    for (int i = 0; i < 600; i++) {
+        nymbl_transfer *transfer = download_of("31", NULL);
+        nymbl_error err = {0};
+        nymbl_kind kind;
+
+        for (int spin = 0; spin < i * 200; spin++) /* about 100 us at most */
+            atomic_signal_fence(memory_order_seq_cst);
+        nymbl_transfer_cancel(transfer, NYMBL_TIMEOUT, "deadline");
+        while (!nymbl_transfer_has_news(transfer))
+            nymbl_transfer_wait(transfer, 1);
+        kind = nymbl_transfer_result(transfer, &err);
+        while (kind == NYMBL_WAIT) {
+            char bytes[64];
+            size_t got;
+
+            nymbl_transfer_read(transfer, bytes, sizeof(bytes), &got, NULL);
+            nymbl_transfer_wait(transfer, 1);
+            kind = nymbl_transfer_result(transfer, &err);
+        }
+        if (kind != NYMBL_OK)
+            CHECK_NUMBER(kind, NYMBL_TIMEOUT);
+        nymbl_transfer_free(transfer);
+    }
+    world_close();
+}
 
 static void stream_that_nobody_reads_stops_at_its_window(void)
 {
@@ -1402,6 +1432,7 @@ int main(int argc, char **argv)
 {
     static const test tests[] = {
         TEST(forty_at_once_arrive_byte_for_byte),
+        TEST(canceling_at_any_moment_is_canceled_or_too_late),
         TEST(stream_that_nobody_reads_stops_at_its_window),
         TEST(closing_the_other_end_of_a_pair_cancels),
         TEST(pair_is_woken_once_for_each_question),
