@@ -24,6 +24,7 @@ struct nymbl_body {
     nymbl__ring window;
     int64_t pushed;
     bool finished;
+    bool end_told;            /* to libcurl, where it knew no size */
     _Atomic int64_t released; /* bytes that libcurl has taken */
     _Atomic int64_t rewound;  /* the same, before it rewound the body */
     int64_t max;              /* bytes that may be pushed */
@@ -329,7 +330,7 @@ nymbl_kind nymbl__body_attach(nymbl_body *body, nymbl_transfer *transfer,
         nymbl__engine_release(body->engine);
     body->engine = transfer->engine;
     body->max = max;
-    body->was_sent = body->was_whole = false;
+    body->was_sent = body->was_whole = body->end_told = false;
     body->released = body->rewound = 0;
     body->transfer = transfer;
     return NYMBL_OK;
@@ -363,8 +364,11 @@ bool nymbl__body_all_released(const nymbl_body *body)
     if (body->source != BODY_PUSHED)
         return body->was_whole || body->released == body->size;
     body_lock(body);
-    /* of no bytes nothing could be kept back until its end is told */
-    all = (body->finished || body->size == 0) && body->window.size == 0;
+    /* without a size the last chunk goes out after the last byte; of no bytes
+     * nothing could be kept back until the end is told */
+    all = body->size < 0
+              ? body->end_told
+              : (body->finished || body->size == 0) && body->window.size == 0;
     body_unlock(body);
     return all;
 }
@@ -427,6 +431,7 @@ static size_t pushed_read(nymbl_body *body, char *buffer, size_t size)
         transfer->send_paused = true;
         got = CURL_READFUNC_PAUSE;
     }
+    body->end_told = got == 0;
     if (body->window.size <= body->window.max / 2)
         transfer->dirty = true;
     nymbl__engine_unlock(transfer->engine);

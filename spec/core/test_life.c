@@ -354,6 +354,40 @@ static void client_on_two_engines_keeps_both(void)
     world_close();
 }
 
+/* ---- outcomes ---- */
+
+/* Its source has finished, but the last chunk has not gone out. */
+static void upload_without_its_last_chunk_did_not_happen(void)
+{
+    size_t size = 1024 * 1024, taken;
+    char *data = pattern(size);
+    nymbl_transfer *transfer;
+    nymbl_error err = {0};
+    nymbl_body *body;
+    request request;
+    peer peer;
+
+    world_open(NULL);
+    REQUIRE(nymbl_body_pushed(&body, -1, NULL) == NYMBL_OK);
+    CHECK(nymbl_body_write(body, data, size, &taken) == NYMBL_OK);
+    transfer = start_upload(body);
+    peer_accept(&peer);
+    peer_read_head(&peer, &request);
+    request_free(&request);
+    peer_say(&peer, "HTTP/1.1 100 Continue\r\n\r\n");
+    CHECK(peer_await(&peer, size));
+    CHECK_NUMBER(nymbl_body_room(body), size);
+    nymbl_body_finish(body);
+    nymbl_transfer_cancel(transfer, NYMBL_CANCELED, NULL);
+    CHECK_NUMBER(ended(transfer, &err), NYMBL_CANCELED);
+    CHECK(!err.outcome_unknown);
+    nymbl_transfer_free(transfer);
+    nymbl_body_free(body);
+    peer_close(&peer);
+    free(data);
+    world_close();
+}
+
 /* ---- fork ---- */
 
 static void child_that_releases_all_leaves_the_parent_alone(void)
@@ -471,6 +505,7 @@ int main(int argc, char **argv)
         TEST(closing_the_last_client_closes_idle_connections),
         TEST(engine_may_go_before_its_transfers),
         TEST(client_may_go_before_its_transfers),
+        TEST(upload_without_its_last_chunk_did_not_happen),
         TEST(child_that_releases_all_leaves_the_parent_alone),
         TEST(child_can_have_its_own_engine),
         TEST(client_on_two_engines_keeps_both),
