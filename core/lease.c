@@ -151,6 +151,7 @@ nymbl_kind nymbl_transfer_lease(nymbl_transfer *transfer, nymbl_lease *out,
         kind = listener_open(engine, err);
         if (kind < 0)
             return kind;
+        nymbl__engine_wake(engine); /* it has to be listened on */
         kind = NYMBL_DONE;
     }
     if (!token_make(token))

@@ -815,6 +815,24 @@ static void lease_is_for_who_knows_its_token(void)
     world_close();
 }
 
+/* The first lease of an engine whose thread has gone to sleep. */
+static void first_lease_is_heard_at_once(void)
+{
+    nymbl_transfer *transfer;
+    nymbl_lease lease;
+
+    thread_open(true, 0);
+    transfer = download_of("hang", NULL);
+    usleep(400000); /* libcurl's own timers have run out too */
+    lease = lease_of(transfer);
+    close(guest_of(&lease));
+    CHECK(nymbl_transfer_wait(transfer, 7) ==
+          NYMBL_OK); /* one runs out at 10 */
+    CHECK_NUMBER(wait_result(transfer, NULL), NYMBL_CANCELED);
+    nymbl_transfer_free(transfer);
+    world_close();
+}
+
 static void other_process_is_not_let_in(void)
 {
     nymbl_transfer *transfer;
@@ -1438,6 +1456,7 @@ int main(int argc, char **argv)
         TEST(pair_is_woken_once_for_each_question),
         TEST(end_is_told_though_a_forked_process_has_the_socket_too),
         TEST(lease_is_for_who_knows_its_token),
+        TEST(first_lease_is_heard_at_once),
         TEST(other_process_is_not_let_in),
         TEST(guest_who_comes_late_is_told_at_once),
         TEST(silent_guests_lock_nobody_out),
