@@ -130,7 +130,9 @@ static void client_forget(nymbl_client *client)
     nymbl__secret_free(client->api_key);
     nymbl__secret_free(client->client_id);
     nymbl__secret_free(client->client_secret);
+    nymbl__secret_free(client->proxy);
     client->api_key = client->client_id = client->client_secret = NULL;
+    client->proxy = NULL;
 }
 
 /* No longer be one of the engine's. Its reference is the caller's then. */
@@ -193,7 +195,6 @@ void nymbl_client_free(nymbl_client *client)
     engine = client_leave(client);
     if (engine != NULL)
         nymbl__engine_release(engine);
-    nymbl__secret_free(client->proxy);
     free(client->base_url);
     free(client->token_url);
     free(client->scope);
@@ -231,7 +232,7 @@ nymbl_kind nymbl_client_account(const nymbl_client *client, nymbl_account which,
 }
 
 CURLcode nymbl__client_apply(const nymbl_client *client, CURL *easy,
-                             const char *url)
+                             const char *url, const char *proxy)
 {
     bool https = nymbl__url_is_https(url);
     const char *ca_file = client->ca_file;
@@ -275,8 +276,8 @@ CURLcode nymbl__client_apply(const nymbl_client *client, CURL *easy,
     SET(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
     if (!https)
         SET(CURLOPT_PROXY, ""); /* loopback in the clear goes nowhere else */
-    else if (client->proxy != NULL)
-        SET(CURLOPT_PROXY, client->proxy);
+    else if (proxy != NULL)
+        SET(CURLOPT_PROXY, proxy);
     /* Ours counts; libcurl's own is for it to try a host's next address. */
     SET(CURLOPT_CONNECTTIMEOUT_MS, client->connect_timeout < 86400
                                        ? (long)(client->connect_timeout * 1000)

@@ -482,8 +482,6 @@ static void client_drop(nymbl_engine *engine, nymbl_client *client)
     bool last;
 
     transfers_cancel(engine, client);
-    nymbl__secret_free(client->proxy);
-    client->proxy = NULL;
     nymbl__engine_lock(engine);
     last = engine->clients == NULL;
     nymbl__engine_unlock(engine);

@@ -217,7 +217,7 @@ struct nymbl_client {
     char *scope;
     char *ca_file;
     char *ca_path;
-    char *proxy; /* may hold a password; read where it is pumped */
+    char *proxy; /* may hold a password */
     char *user_agent;
     double connect_timeout;
     double stall_timeout;
@@ -228,9 +228,9 @@ struct nymbl_client {
 void nymbl__client_retain(nymbl_client *client);
 /* Be counted as a user of an engine's connections. */
 void nymbl__client_join(nymbl_client *client, nymbl_engine *engine);
-/* TLS, proxy and user agent of a client, for a request to url. */
+/* TLS and user agent of a client, for a request to url by way of a proxy. */
 CURLcode nymbl__client_apply(const nymbl_client *client, CURL *easy,
-                             const char *url);
+                             const char *url, const char *proxy);
 
 /* ---- engine.c ---- */
 
@@ -378,6 +378,7 @@ typedef struct nymbl__request {
     nymbl__operation operation;
     char *url;
     char *form;                 /* body of a token request */
+    char *proxy;                /* the client's, which forgets it */
     struct curl_slist *secrets; /* ends in `headers` */
     struct curl_slist *headers;
     nymbl__form fields;

@@ -77,11 +77,12 @@ void nymbl__request_free(nymbl__request *request)
     request->secrets = request->headers = NULL;
     nymbl__secret_free(request->url);
     nymbl__secret_free(request->form);
+    nymbl__secret_free(request->proxy);
     nymbl__secret_free(request->fields.file_name);
     free(request->fields.content_type);
     nymbl__secret_free(request->fields.document_type);
     nymbl__secret_free(request->fields.description);
-    request->url = request->form = NULL;
+    request->url = request->form = request->proxy = NULL;
     request->fields = (nymbl__form){0};
 }
 
@@ -216,6 +217,9 @@ static nymbl_kind call_start(nymbl_transfer **out, nymbl__buffer *url,
     transfer->request.url = nymbl__buffer_take(url);
     if (kind == NYMBL_OK)
         kind = headers_make(&transfer->request, transfer->client, token);
+    if (kind == NYMBL_OK)
+        kind =
+            nymbl__text_copy(&transfer->request.proxy, transfer->client->proxy);
     if (kind < 0) {
         nymbl__transfer_release(transfer);
         *out = NULL;

@@ -267,7 +267,8 @@ static nymbl_kind exchange_configure(nymbl_transfer *transfer)
     struct curl_slist *headers = transfer->foreign || request->secrets == NULL
                                      ? request->headers
                                      : request->secrets;
-    CURLcode code = nymbl__client_apply(transfer->client, easy, request->url);
+    CURLcode code = nymbl__client_apply(transfer->client, easy, request->url,
+                                        request->proxy);
 
 #define SET(option, value)                                                     \
     do {                                                                       \

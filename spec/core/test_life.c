@@ -354,6 +354,42 @@ static void client_on_two_engines_keeps_both(void)
     world_close();
 }
 
+/* Closed where it has gone on to, it still has to send what waits elsewhere
+ * the way it was told to. */
+static void client_on_two_engines_keeps_its_proxy(void)
+{
+    nymbl_client_options options = {.base_url = "https://127.0.0.1:9",
+                                    .max_connections = 1};
+    nymbl_transfer *first, *waiting, *there;
+    nymbl_engine *second;
+    char proxy[64];
+    int port, listener = listener_open(&port, 8);
+    peer peer;
+
+    snprintf(proxy, sizeof(proxy), "http://127.0.0.1:%d", port);
+    options.proxy = proxy;
+    world_open(&options);
+    REQUIRE(nymbl_engine_new(&second, NULL, NULL) == NYMBL_OK);
+    first = start_get();
+    peer_accept_at(&peer, listener);
+    waiting = start_get();
+    world_settle();
+    REQUIRE(nymbl_get_start(&there, second, world.client, "t", "1", "2",
+                            NULL) == NYMBL_OK);
+    nymbl_client_close(world.client);
+    peer_close(&peer);
+    CHECK_NUMBER(ended(first, NULL), NYMBL_NETWORK);
+    peer_accept_at(&peer, listener);
+    peer_close(&peer);
+    CHECK_NUMBER(ended(waiting, NULL), NYMBL_NETWORK);
+    nymbl_transfer_free(first);
+    nymbl_transfer_free(waiting);
+    nymbl_transfer_free(there);
+    nymbl_engine_free(second);
+    world_close();
+    close(listener);
+}
+
 /* ---- outcomes ---- */
 
 /* Its source has finished, but the last chunk has not gone out. */
@@ -505,6 +541,7 @@ int main(int argc, char **argv)
         TEST(closing_the_last_client_closes_idle_connections),
         TEST(engine_may_go_before_its_transfers),
         TEST(client_may_go_before_its_transfers),
+        TEST(client_on_two_engines_keeps_its_proxy),
         TEST(upload_without_its_last_chunk_did_not_happen),
         TEST(child_that_releases_all_leaves_the_parent_alone),
         TEST(child_can_have_its_own_engine),
