@@ -189,12 +189,19 @@ void nymbl_client_free(nymbl_client *client)
 {
     nymbl_engine *engine;
 
-    if (client == NULL || atomic_fetch_sub(&client->references, 1) > 1)
+    if (client == NULL)
         return;
-    client_forget(client);
-    engine = client_leave(client);
+    engine = client_leave(client); /* here: that one may have no lock */
     if (engine != NULL)
         nymbl__engine_release(engine);
+    nymbl__client_release(client);
+}
+
+void nymbl__client_release(nymbl_client *client)
+{
+    if (atomic_fetch_sub(&client->references, 1) > 1)
+        return;
+    client_forget(client);
     free(client->base_url);
     free(client->token_url);
     free(client->scope);

@@ -155,7 +155,7 @@ static void commands_take(nymbl_engine *engine)
             nymbl__transfer_release(transfer);
         } else if (closing != NULL) {
             client_drop(engine, closing);
-            nymbl_client_free(closing);
+            nymbl__client_release(closing);
         } else {
             return;
         }

@@ -226,6 +226,9 @@ struct nymbl_client {
 };
 
 void nymbl__client_retain(nymbl_client *client);
+/* Drop such a reference, from any thread; nymbl_client_free() is its owner's.
+ */
+void nymbl__client_release(nymbl_client *client);
 /* Be counted as a user of an engine's connections. */
 void nymbl__client_join(nymbl_client *client, nymbl_engine *engine);
 /* TLS and user agent of a client, for a request to url by way of a proxy. */

@@ -67,7 +67,7 @@ void nymbl__transfer_release(nymbl_transfer *transfer)
     free(transfer->head.location);
     nymbl__buffer_free(&transfer->reply);
     nymbl__ring_free(&transfer->window);
-    nymbl_client_free(transfer->client);
+    nymbl__client_release(transfer->client);
     nymbl__engine_release(transfer->engine);
     nymbl__wipe(transfer, sizeof(*transfer));
     free(transfer);
