@@ -271,6 +271,8 @@ NYMBL_API nymbl_kind nymbl_client_new(nymbl_client **out,
 /**
  * Cancel what runs for a client, forget its secrets and, where no other client
  * of the engine is open, close the connections. Later starts are NYMBL_MISUSE.
+ * The engine is the one that it last started a transfer on: what runs for it on
+ * another one goes on.
  *
  * @param client may be NULL, or closed
  */
