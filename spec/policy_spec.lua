@@ -633,6 +633,19 @@ describe("policy", function()
       assert.equal(3, #helper.journal("list")) -- before it, at once and after 2 seconds
     end)
 
+    it("leaves the outcome unknown where the client is closed meanwhile", function()
+      begin {}
+      helper.faults { operation = "upload", action = { lost_reply = "reset" } }
+      local ran, document, err = pcall(patient.upload, patient, { data = "%PDF-1.4 new" }, {
+        file_name = "new.pdf", reconcile = true, progress = function(done) if done > 0 then client:close() end end,
+      })
+      assert.is_true(ran, document)
+      assert.is_nil(document)
+      assert.equal("canceled", err.kind)
+      assert.is_true(err.outcome_unknown)
+      assert.equal(1, #helper.journal("list")) -- before it
+    end)
+
     it("leaves the outcome unknown where there is none, or more than one", function()
       begin {}
       helper.faults { operation = "upload", action = { after = "reset" } }

@@ -99,6 +99,7 @@ local function snapshot(env, patient_id, deadline)
     end
   end)
   if ok then return found end
+  if env.closed then return nil, errors.new { kind = "canceled", reason = "closed" } end
   if errors.is(err) then return nil, err end
   error(err, 0)
 end
@@ -118,7 +119,7 @@ end
 
 local function reconcile(env, patient_id, deadline, before, name, size)
   for _, seconds in ipairs(RECONCILE_WAITS) do
-    if deadline and wait.now() + seconds >= deadline then return nil end
+    if env.closed or (deadline and wait.now() + seconds >= deadline) then return nil end
     if seconds > 0 then wait.wait(nil, wait.now() + seconds) end
     local now = snapshot(env, patient_id, deadline)
     local found = now and newcomer(before, now, name, size)
