@@ -198,6 +198,14 @@ describe("in luv", function()
     ]]))
   end)
 
+  it("a call may have all the time in the world", function()
+    assert.equal("0", script [[
+      nymbl.use "luv"
+      coroutine.wrap(function() print((patient:count("id eq 'x'", { timeout = math.huge }))) end)()
+      require("luv").run()
+    ]])
+  end)
+
   it("the main coroutine is refused while the loop runs, and nothing is sent", function()
     assert.equal("context (main_coroutine) 0\n0\n1", script [[
       local uv = require "luv"

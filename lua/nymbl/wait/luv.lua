@@ -13,6 +13,9 @@ local bells = setmetatable({}, { __mode = "k" })
 -- Without one (no descriptor left), in seconds.
 local POLL = 0.005
 
+-- Longest time of a timer, in milliseconds: there are deadlines that never come.
+local LONGEST = 2^31 - 1
+
 local function go_on(thread, ...)
   local ok, err = coroutine.resume(thread, ...)
   if not ok then error(err, 0) end
@@ -58,7 +61,7 @@ local function pause(bell, seconds)
     if bell then bell_leave(bell, wake) end
     go_on(waiting)
   end
-  if timer then timer:start(math.ceil(seconds * 1000), 0, wake) end
+  if timer then timer:start(math.min(math.ceil(seconds * 1000), LONGEST), 0, wake) end
   if bell then bell_listen(bell, wake) end
   repeat coroutine.yield() until not thread
 end
