@@ -202,6 +202,19 @@ describe("patient:documents(), half-way through a page,", function()
       assert.equal(1, helper.live_objects()) -- the new client
     end)
 
+    it("lets the page go where no call may be made any more", function()
+      local step = patient:documents { page_size = 10 }
+      for _ = 1, 10 do step() end
+      local ngx = package.loaded.ngx
+      package.loaded.ngx = { get_phase = function() return "log" end }
+      local before = helper.live_objects()
+      local ok, err = pcall(step)
+      package.loaded.ngx = ngx
+      assert.is_false(ok)
+      assert.equal("context", err.kind)
+      assert.equal(before - 1, require("nymbl.core").live_objects()) -- without the collector
+    end)
+
     it("raises on a row that makes no sense", function()
       helper.faults { operation = "list", action = { body_patch = { value = {
         { id = "a" }, { id = "b" }, { id = "c" }, { id = "d", patient_id = "other" }, { id = "e" } } } } }

@@ -332,7 +332,10 @@ function call.perform(env, operation, options, steps)
     attempts = 0, tries = 0, waited = 0, pause = 0,
   }, attempt)
   local entered, place = wait.enter()
-  if not entered then return nil, failure(place, 0) end
+  if not entered then
+    call.abandon(steps)
+    return nil, failure(place, 0)
+  end
   local err
   repeat
     local transfer, refused = self:begin()
