@@ -207,6 +207,19 @@ describe("patient:documents()", function()
     assert.is_false(ok)
     assert.equal("protocol", err.kind)
   end)
+
+  it("gives up where the count rises and falls and nothing new comes", function()
+    seed(4)
+    local plans = {}
+    for i = 1, 40 do
+      plans[i] = { operation = "list", action = { body_patch = { ["@odata.count"] = i % 2 == 1 and 1e12 or 1000 } } }
+    end
+    helper.admin("POST", "faults", plans)
+    local ok, err = pcall(ids, { page_size = 2 })
+    assert.is_false(ok)
+    assert.equal("endless", err.reason)
+    assert.is_true(#helper.journal("list") < 20)
+  end)
 end)
 
 describe("patient:page()", function()

@@ -154,8 +154,9 @@ function walk:place(page)
   self.next_link = nil
   self.half = math.huge -- none, but where rows stand still
   if fallen > 0 then -- a link would pass rows over, too
-    self.skip = math.max(0, self.skip - fallen)
-    self.allowance = self.allowance + math.ceil(fallen / self.query.size)
+    local back = math.min(fallen, self.skip)
+    self.skip = self.skip - back
+    self.allowance = self.allowance + math.ceil(back / self.query.size)
     self.more = true
     return
   end
