@@ -289,6 +289,24 @@ describe("patient:documents(), half-way through a page,", function()
       assert.equal(1, pages())
     end)
 
+    it("waits for the store no longer than the page's time", function()
+      seed(20)
+      local memory, endless = require("nymbl.store").memory(), 0
+      begin { monthly_quota = 100, timeout = 60, store = {
+        now = memory.now,
+        update = function(_, key, deadline, ...)
+          if not deadline then endless = endless + 1 end
+          return memory:update(key, deadline, ...)
+        end,
+      } }
+      helper.faults { operation = "list", skip = 1, action = { status = 429 } }
+      local ok, err = pcall(walk, { page_size = 10 })
+      assert.is_false(ok)
+      assert.equal("throttled", err.kind)
+      assert.equal(2, pages())
+      assert.equal(0, endless)
+    end)
+
     it("counts the time of a page from where it is wanted", function()
       seed(20)
       begin { timeout = 0.4, stall_timeout = 0.4 }

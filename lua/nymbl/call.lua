@@ -163,6 +163,7 @@ function attempt:early()
   end
   self.steps.ahead = nil
   self.place, self.bearer = ahead.place, ahead.bearer
+  self.place.deadline = self.deadline
   return ahead.transfer
 end
 
