@@ -305,6 +305,23 @@ describe("a token", function()
     assert.is_true(wait.now() - began < 2)
   end)
 
+  it("that is to be asked for again later is not, once the client is closed", function()
+    begin { timeout = false, max_attempts = 3 }
+    helper.faults { operation = "token", action = { status = 503, headers = { { "Retry-After", "100" } } } }
+    local err
+    nymbl.each({ 1, 2 }, nil, function(i)
+      if i == 1 then
+        err = select(2, patient:count())
+        return true
+      end
+      while #helper.journal("token") == 0 do wait.wait(nil, wait.now() + 0.1) end
+      return client:close()
+    end)
+    assert.equal("closed", err.reason)
+    assert.is_true(clock.offset < 10)
+    assert.equal(1, #helper.journal("token"))
+  end)
+
   describe("under a clock that steps", function()
     local shared, step
 

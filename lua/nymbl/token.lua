@@ -110,8 +110,9 @@ local function cached(keeper, key, lease, fetch)
       while true do
         local now = wait.now()
         local news, err = wait.wait(transfer, math.min(till, now + BEAT))
-        if news ~= false or wait.now() >= till then return news, err end
+        if news ~= false then return news, err end
         keeper:update(key, till, keep, turn, lease)
+        if wait.now() >= till then return false end
       end
     end
     if left then -- the old one is to serve after this fails, within the same call
@@ -236,8 +237,11 @@ function token.from_credentials(env)
       if value or once or try >= env.max_attempts or not call.is_passing(life) then return value, life end
       waited = call.backoff(try, life)
       if deadline and wait.now() + waited >= deadline then return nil, life end
-      await(nil, wait.now() + waited)
-      if env.closed then return nil, { kind = "canceled", reason = "closed" } end
+      local again = wait.now() + waited
+      repeat
+        await(nil, math.min(again, wait.now() + BEAT))
+        if env.closed then return nil, { kind = "canceled", reason = "closed" } end
+      until wait.now() >= again
       try = try + 1
     end
   end)
