@@ -289,6 +289,32 @@ describe("patient:documents(), half-way through a page,", function()
       assert.equal(1, pages())
     end)
 
+    it("takes in what was answered though nobody wants it", function()
+      local events = {}
+      seed(20)
+      begin { monthly_quota = 100, on_event = function(event)
+        if event.operation == "list" then events[#events + 1] = tostring(event.status) .. " " .. tostring(event.kind) end
+      end }
+      helper.faults { operation = "list", skip = 1,
+                      action = { status = 429, body_kind = "gateway", message = "Limit Exceeded" } }
+      do
+        local step, _, _, closer = patient:documents { page_size = 10 }
+        for _ = 1, 5 do step() end
+        for _ = 1, 200 do
+          if pages() == 2 then break end
+          os.execute "sleep 0.01"
+          require("nymbl.core").pump(0)
+        end
+        os.execute "sleep 0.05"
+        require("nymbl.core").pump(0)
+        getmetatable(closer).__close()
+      end
+      assert.same({ "200 nil", "429 quota" }, events)
+      assert.same({ 1, 1 }, { client:usage().requests, client:usage().throttled })
+      assert.equal("quota", select(2, patient:page()).kind)
+      assert.equal(2, pages())
+    end)
+
     it("waits for the store no longer than the page's time", function()
       seed(20)
       local memory, endless = require("nymbl.store").memory(), 0

@@ -288,13 +288,25 @@ function call.ahead(env, operation, steps)
     pace.refund(place)
     return
   end
-  steps.ahead = { transfer = transfer, place = place, bearer = bearer }
+  steps.ahead = { transfer = transfer, place = place, bearer = bearer, began = wait.now() }
   wait.turn()
 end
 
 --- Let what was started ahead go on, without waiting for it.
 function call.advance(steps)
   if steps.ahead and steps.ahead.transfer:result() == false then wait.turn() end
+end
+
+-- What came of a request that nobody takes up: it counts, and its answer too.
+local function ahead_answered(ahead, done, err)
+  local place, transfer = ahead.place, ahead.transfer
+  if err then err = failure(err, 1, transfer) end
+  if done == false then err = { kind = "canceled" } end
+  pace.answered(place, err, err and call.backoff(1, err))
+  if place.env.on_event then
+    attempt.tell({ env = place.env, operation = place.operation, attempts = 1, waited = 0, pause = 0 }, transfer, err,
+      wait.now() - ahead.began)
+  end
 end
 
 --- Let go what was started ahead: it is not wanted any more.
@@ -304,8 +316,12 @@ function call.abandon(steps)
   steps.ahead = nil
   local transfer = ahead.transfer
   transfer:cancel("canceled")
-  local _, err = transfer:result()
-  if not transfer:counts() and not (err and err.reason == "forked") then pace.refund(ahead.place) end
+  local done, err = transfer:result()
+  if transfer:counts() then
+    ahead_answered(ahead, done, err)
+  elseif not (err and err.reason == "forked") then
+    pace.refund(ahead.place)
+  end
   wait.close(transfer)
 end
 
