@@ -216,7 +216,15 @@ describe("examples/gateway #nginx #gateway", function()
     end)
   end
 
-  it("passes a single byte on", function()
+  it("passes a single byte on, though the service takes it for no document", function()
+    local file = helper.big_file(1)
+    helper.admin("DELETE", "journal")
+    assert.equal(400, (server:upload(file)))
+    local arrived
+    for _, field in ipairs(helper.journal("upload")[1].fields) do
+      if field.name == "file" then arrived = field end
+    end
+    assert.equal(helper.sha256(file), arrived.sha256)
     local id = helper.admin("POST", "documents", { patient = PATIENT, file_name = NAME, content = "%" }).id
     local _, body, exit = server:curl(path_of(id) .. "/content")
     assert.equal(0, exit)
