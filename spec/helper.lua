@@ -121,26 +121,28 @@ getmetatable(guard).__gc = function() os.execute("rm -rf " .. quote(helper.folde
 if not newproxy then setmetatable(guard, getmetatable(guard)) end -- luacheck: ignore
 helper.guard = guard
 
+-- One request to the sandbox's admin port, over a connection that stays open.
+local function exchange(method, path, headers, body)
+  local sandbox = helper.sandbox()
+  local found, http = pcall(require, "spec_http")
+  assert(found, "no spec_http: configure with cmake -DNYMBL_BUILD_SPECS=ON, as spec/run does")
+  local response = http.exchange(tonumber(sandbox.sandbox_admin_port), table.concat({
+    ("%s %s HTTP/1.1\r\nHost: localhost"):format(method, path), headers,
+    "Content-Length: " .. #body, "", body }, "\r\n"))
+  return json.decode(response:match("\r\n\r\n(.*)$")), response
+end
+
 --- Ask the sandbox something over its admin path.
 function helper.admin(method, path, value)
-  local sandbox = helper.sandbox()
-  local body = ""
-  if value ~= nil then
-    local file = helper.write_file(helper.folder .. "/admin.json",
-      type(value) == "string" and value or json.encode(value))
-    body = " --data-binary @" .. quote(file)
-  end
-  local text = helper.output(("curl -sS --cacert %s -H %s -X %s%s %s"):format(
-    quote(sandbox.ca_file), quote("x-sandbox-key: " .. sandbox.sandbox_admin_key), method, body,
-    quote(sandbox.sandbox_admin .. "/" .. path)))
-  local reply = json.decode(text)
-  assert(type(reply) == "table" and not reply.message, text)
-  return reply
+  local body = value == nil and "" or type(value) == "string" and value or json.encode(value)
+  local answer, response = exchange(method, "/_sandbox/" .. path,
+    "x-sandbox-key: " .. helper.sandbox().sandbox_admin_key, body)
+  assert(type(answer) == "table" and not answer.message, response)
+  return answer
 end
 
 function helper.reset()
-  helper.admin("POST", "reset")
-  helper.admin("POST", "settings", { limits = false })
+  helper.admin("POST", "reset", { limits = false })
 end
 
 --- Requests the sandbox has seen since the last reset, of one operation or all
@@ -194,13 +196,12 @@ function helper.client(given)
   return assert(require("nymbl").client(helper.options(given)))
 end
 
---- A bearer token that the sandbox takes.
+--- A bearer token that the sandbox accepts.
 function helper.token()
   local sandbox = helper.sandbox()
-  local text = helper.output(("curl -sS --cacert %s -d grant_type=client_credentials -d client_id=%s "
-    .. "-d client_secret=%s --data-urlencode scope=%s %s"):format(quote(sandbox.ca_file),
-    sandbox.client_id, sandbox.client_secret, quote(sandbox.scope), quote(sandbox.token_url)))
-  return json.decode(text).access_token
+  return exchange("POST", "/oauth2/token", "Content-Type: application/x-www-form-urlencoded",
+    ("grant_type=client_credentials&client_id=%s&client_secret=%s&scope=%s"):format(sandbox.client_id,
+    sandbox.client_secret, (sandbox.scope:gsub("[^%w-]", function(c) return ("%%%02X"):format(c:byte()) end)))).access_token
 end
 
 --- A server that takes no notice: "silent" accepts and says nothing,

@@ -958,6 +958,44 @@ describe("the sandbox #sandbox", function()
     assert.equal(60, good)
   end)
 
+  describe("the admin port", function()
+    local function plain(path, arguments)
+      return curl((arguments or "") .. " " .. quote(("http://127.0.0.1:%s%s"):format(env.SANDBOX_ADMIN_PORT, path)))
+    end
+
+    it("serves the admin paths to those who have the key", function()
+      local key = "-H " .. quote("x-sandbox-key: " .. env.SANDBOX_ADMIN_KEY)
+      assert.equal(200, plain("/_sandbox/settings", key).status)
+      assert.equal(403, plain("/_sandbox/settings").status)
+    end)
+
+    it("serves no document", function()
+      document { id = "secret" }
+      local key = "-H " .. quote("x-sandbox-key: " .. env.SANDBOX_ADMIN_KEY)
+      assert.equal(404, plain("/Patients(7)/Documents(secret)/$value", credentials() .. key).status)
+      assert.equal(404, plain("/blob/secret", key).status)
+      assert.equal(403, plain("/Patients(7)/Documents(secret)", credentials()).status)
+    end)
+
+    it("is not counted, and takes no fault that is meant for others", function()
+      local before = admin("GET", "state").connections
+      admin("POST", "faults", { { action = { accept = "reset" }, times = -1 } })
+      local key = "-H " .. quote("x-sandbox-key: " .. env.SANDBOX_ADMIN_KEY)
+      local reply = plain("/_sandbox/state", key)
+      assert.equal(200, reply.status)
+      assert.is_true(cjson.decode(reply.body).connections < before + 1)
+      assert.equal(200, plain("/_sandbox/faults", "-X DELETE " .. key).status)
+    end)
+
+    it("sets what a reset is given", function()
+      admin("POST", "reset", { limits = false, quota = 7 })
+      local settings = admin("GET", "settings")
+      assert.is_false(settings.limits)
+      assert.equal(7, settings.quota)
+      assert.equal(400, admin_reply("POST", "reset", { nothing = 1 }).status)
+    end)
+  end)
+
   it("ends with its input, and takes its folder along", function()
     local text = shell(quote(root .. "/examples/sandbox/run") .. " --stdin </dev/null")
     assert.truthy(text:find "\nready\n")

@@ -136,15 +136,18 @@ handlers["GET settings"] = function(state)
   return replies.json(200, state.settings)
 end
 
-handlers["POST settings"] = function(state, wish)
+local function settings_problem(wish)
   if type(wish) ~= "table" then
-    return refused "an object is expected"
+    return "an object is expected"
   end
   for name, value in pairs(wish) do
     if name ~= "expire_tokens" and type(value) ~= setting_types[name] then
-      return refused(("unknown setting or wrong type: %s"):format(name))
+      return ("unknown setting or wrong type: %s"):format(name)
     end
   end
+end
+
+local function settings_apply(state, wish)
   for name, value in pairs(wish) do
     if name == "rate" then
       for bucket, rate in pairs(value) do
@@ -159,11 +162,24 @@ handlers["POST settings"] = function(state, wish)
       state.settings[name] = value
     end
   end
+end
+
+handlers["POST settings"] = function(state, wish)
+  local problem = settings_problem(wish)
+  if problem then
+    return refused(problem)
+  end
+  settings_apply(state, wish)
   return replies.json(200, state.settings)
 end
 
-handlers["POST reset"] = function(state)
+handlers["POST reset"] = function(state, wish)
+  local problem = wish ~= nil and settings_problem(wish)
+  if problem then
+    return refused(problem)
+  end
   state:reset()
+  settings_apply(state, wish or {})
   return done()
 end
 
@@ -197,7 +213,8 @@ local function handle(state, request)
   if not text then
     return nil
   end
-  local handler = handlers[request.method .. " " .. request.path:match "^/_sandbox/?(.*)$"]
+  local name = (request.path or ""):match "^/_sandbox/?(.*)$"
+  local handler = name and handlers[request.method .. " " .. name]
   if not handler then
     return replies.gateway(404, "no such admin path")
   end

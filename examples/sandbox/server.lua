@@ -15,6 +15,7 @@ local server = {}
 server.__index = server
 
 local HANDSHAKE_SECONDS = 20
+local ADMIN_IDLE_SECONDS = 86400
 local BUFFER_BYTES, MAX_LINE = 65536, 65536
 
 --- A server of `state`, run by the controller `loop`, its certificates signed by `authority`.
@@ -39,7 +40,27 @@ local function secure(listener, connection)
   return true
 end
 
+-- What is asked on the admin port: the admin paths, and a token for whoever asks them. Not the
+-- documents: they are served over TLS alone.
+local function serve_admin_request(self, connection)
+  if not connection.socket:fill(1, ADMIN_IDLE_SECONDS) then
+    return false
+  end
+  local received = request.read(connection)
+  if not received then
+    return false
+  end
+  self.state.api:classify(received)
+  if received.operation == "token" then
+    return exchange.serve(self.state, received)
+  end
+  return admin.serve(self.state, received)
+end
+
 local function serve_request(self, connection)
+  if connection.listener.admin then
+    return serve_admin_request(self, connection)
+  end
   local idle = connection.idle_seconds or self.state.settings.keep_alive
   if idle <= 0 or not connection.socket:fill(1, idle) then
     return false
@@ -67,7 +88,7 @@ local function serve_connection(self, connection)
     wire.close(connection, "cut")
     return
   end
-  local plan = self.state.faults:take_connection(listener)
+  local plan = not listener.admin and self.state.faults:take_connection(listener)
   if plan then
     wire.close(connection, plan.action.accept == "reset" and "reset" or "clean")
     return
@@ -79,13 +100,14 @@ local function serve_connection(self, connection)
 end
 
 local function guard_connection(self, connection)
-  self.connections = self.connections + 1
+  local counted = connection.listener.admin and 0 or 1
+  self.connections = self.connections + counted
   local ok, problem = xpcall(serve_connection, debug.traceback, self, connection)
   if not ok then
     io.stderr:write("sandbox: ", tostring(problem), "\n")
     pcall(connection.socket.close, connection.socket)
   end
-  self.connections = self.connections - 1
+  self.connections = self.connections - counted
 end
 
 local function accept(self, listener)
@@ -126,10 +148,19 @@ function server:listen(kind, name, port)
   return listener
 end
 
+--- Open the admin port: plain HTTP, for the admin paths and tokens alone.
+function server:listen_admin()
+  local listener, problem = self:listen("none", "admin")
+  if listener then
+    listener.admin = true
+  end
+  return listener, problem
+end
+
 --- Close a listener; its connections live on.
 function server:unlisten(name)
   local listener = self.listeners[name]
-  if not listener or name == "main" then
+  if not listener or name == "main" or listener.admin then
     return false
   end
   self.listeners[name] = nil
