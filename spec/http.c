@@ -121,7 +121,8 @@ static int response_read(char **out, size_t *out_size)
     return 0;
 }
 
-/* exchange(port, request): the whole response to a whole request, as strings. */
+/* exchange(port, request): the whole response to a whole request, as strings.
+ */
 static int http_exchange(lua_State *L)
 {
     int port = (int)luaL_checkinteger(L, 1);

@@ -1,0 +1,25 @@
+-- SPDX-License-Identifier: MIT
+-- A helper of busted's: writes how long each test took to the file that
+-- NYMBL_SPEC_TIMES names, one line each, for spec/run's list of the slowest.
+
+local busted = require "busted"
+
+local path = os.getenv "NYMBL_SPEC_TIMES"
+local times = path and assert(io.open(path, "w"))
+
+local function full_name(element)
+  local names = {}
+  while element and element.descriptor ~= "file" do
+    table.insert(names, 1, element.name)
+    element = busted.parent(element)
+  end
+  return table.concat(names, " ")
+end
+
+if times then
+  busted.subscribe({ "test", "end" }, function(element)
+    times:write(("%.2f %s\n"):format(element.duration or 0, full_name(element)))
+    times:flush()
+    return nil, true -- let the output handler have it too
+  end)
+end
