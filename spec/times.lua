@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- A helper of busted's: writes how long each test took to the file that
--- NYMBL_SPEC_TIMES names, one line each, for spec/run's list of the slowest.
+-- A helper of busted's, for spec/run: writes to the file that NYMBL_SPEC_TIMES names
+-- which test runs, and how long each took. One line each: "in NAME", "SECONDS NAME".
 
 local busted = require "busted"
 
@@ -17,9 +17,14 @@ local function full_name(element)
 end
 
 if times then
+  busted.subscribe({ "test", "start" }, function(element)
+    times:write("in ", full_name(element), "\n")
+    times:flush()
+    return nil, true -- let the output handler have it too
+  end)
   busted.subscribe({ "test", "end" }, function(element)
     times:write(("%.2f %s\n"):format(element.duration or 0, full_name(element)))
     times:flush()
-    return nil, true -- let the output handler have it too
+    return nil, true
   end)
 end
