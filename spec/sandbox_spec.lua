@@ -782,6 +782,7 @@ describe("the sandbox #sandbox", function()
     it("breaks the body off", function()
       for action, wanted in pairs { cut = 18, close_notify = 18, reset = 56, chunk_cut = 18 } do
         local code, body = seen { [action] = 4 }
+        if action == "cut" and code == 56 then wanted = 56 end -- curl 8.14, of an end without close_notify
         assert.equal(wanted .. " 0123", code .. " " .. body)
       end
       local code, body = seen({ stall = 4 }, "-m 1")
