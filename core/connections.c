@@ -22,9 +22,12 @@ static void connections_set(nymbl_engine *engine, CURLM *multi, CURLSH *share)
 
 nymbl_kind nymbl__connections_open(nymbl_engine *engine)
 {
-    CURLM *multi = curl_multi_init();
-    CURLSH *share = curl_share_init();
+    CURLM *multi;
+    CURLSH *share;
 
+    nymbl__fds_guard(); /* the handle has sockets to be woken by */
+    multi = curl_multi_init();
+    share = curl_share_init();
     /* Where descriptors have run out it would be one that nothing can wake. */
     if (multi == NULL || share == NULL ||
         curl_multi_wakeup(multi) != CURLM_OK) {

@@ -259,6 +259,7 @@ static void engine_turn(nymbl_engine *engine)
     nymbl_transfer *transfer;
     int running;
 
+    nymbl__fds_guard(); /* libcurl may look up a name, for one */
     commands_take(engine);
     nymbl__leases_serve(engine);
     if (engine->admit)

@@ -119,6 +119,15 @@ nymbl_kind nymbl__url_resolve(char **out, const char *base,
 /* Append text, percent-encoded but for RFC 3986's unreserved characters. */
 nymbl_kind nymbl__url_escape(nymbl__buffer *buffer, const char *text);
 
+/* ---- descriptor.c ---- */
+
+/* The same file under a number that is above 2, or -1 with errno; the old one
+ * is closed. For every descriptor that is opened here. */
+int nymbl__fd_high(int fd);
+/* Occupy descriptors 0 to 2 where they are closed: before libcurl opens what we
+ * have no hand in. */
+void nymbl__fds_guard(void);
+
 /* ---- part.c ---- */
 
 /* What is kept beside a path of an interrupted download. */
@@ -356,6 +365,9 @@ void nymbl__leases_close(nymbl_engine *engine);
 
 /* ---- sockets.c ---- */
 
+/* libcurl's callback to open a socket. */
+curl_socket_t nymbl__socket_open(void *payload, curlsocktype purpose,
+                                 struct curl_sockaddr *address);
 /* libcurl's callback for a new socket, with the transfer as payload. */
 int nymbl__socket_made(void *payload, curl_socket_t fd, curlsocktype purpose);
 /* The same for one that it is through with, with the engine as payload. */

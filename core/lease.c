@@ -50,6 +50,25 @@ static void fd_end(int fd)
 
 /* ---- the owner's side ---- */
 
+static bool pair_open(int ends[2])
+{
+    int problem;
+
+    if (socketpair(AF_UNIX, STREAM, 0, ends) != 0)
+        return false;
+    ends[0] = nymbl__fd_high(ends[0]);
+    ends[1] = nymbl__fd_high(ends[1]);
+    if (ends[0] >= 0 && ends[1] >= 0)
+        return true;
+    problem = errno;
+    for (int i = 0; i < 2; i++) {
+        if (ends[i] >= 0)
+            close(ends[i]);
+    }
+    errno = problem;
+    return false;
+}
+
 nymbl_kind nymbl_transfer_pair(nymbl_transfer *transfer, int *out,
                                nymbl_error *err)
 {
@@ -60,7 +79,7 @@ nymbl_kind nymbl_transfer_pair(nymbl_transfer *transfer, int *out,
     *out = -1;
     if (!nymbl_engine_is_own(engine))
         return nymbl__fail(err, NYMBL_CANCELED, "forked");
-    if (socketpair(AF_UNIX, STREAM, 0, ends) != 0)
+    if (!pair_open(ends))
         return nymbl__fail(err, NYMBL_IO, nymbl__errno_reason(errno));
     fd_set_up(ends[0]);
     fd_set_up(ends[1]);
@@ -103,7 +122,7 @@ static nymbl_kind listener_open(nymbl_engine *engine, nymbl_error *err)
     if (engine->folder[0] == '\0')
         return nymbl__fail(err, NYMBL_IO, nymbl__errno_reason(problem));
     snprintf(name.sun_path, sizeof(name.sun_path), "%s/lease", engine->folder);
-    fd = socket(AF_UNIX, STREAM, 0);
+    fd = nymbl__fd_high(socket(AF_UNIX, STREAM, 0));
     if (fd < 0 || bind(fd, (struct sockaddr *)&name, sizeof(name)) != 0 ||
         chmod(name.sun_path, 0600) != 0 || listen(fd, BACKLOG) != 0) {
         problem = errno;
@@ -126,7 +145,7 @@ static bool token_make(char token[NYMBL__LEASE_TOKEN])
 {
     static const char digits[] = "0123456789abcdef";
     unsigned char bytes[NYMBL__LEASE_TOKEN / 2];
-    int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
+    int fd = nymbl__fd_high(open("/dev/urandom", O_RDONLY | O_CLOEXEC));
     bool good = fd >= 0 && read(fd, bytes, sizeof(bytes)) == sizeof(bytes);
 
     if (fd >= 0)
@@ -319,7 +338,7 @@ static void guest_serve(nymbl_engine *engine, nymbl__guest *guest)
 static void guests_accept(nymbl_engine *engine, int listener)
 {
     for (;;) {
-        nymbl__guest guest = {.fd = ACCEPT(listener)};
+        nymbl__guest guest = {.fd = nymbl__fd_high(ACCEPT(listener))};
         nymbl__guest *place;
 
         if (guest.fd < 0) {

@@ -34,7 +34,8 @@ static char *path_with(const char *path, const char *ending)
 static int private_open(const char *path, int flags)
 {
     struct stat status;
-    int fd = open(path, flags | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0600);
+    int fd = nymbl__fd_high(
+        open(path, flags | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0600));
 
     if (fd < 0)
         return -1;

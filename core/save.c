@@ -94,7 +94,7 @@ static nymbl_kind temporary_open(nymbl__save *save, const char **reason)
         return NYMBL_NO_MEMORY;
     memcpy(save->temporary, save->target, folder);
     memcpy(save->temporary + folder, name, sizeof(name));
-    save->fd = mkostemp(save->temporary, O_CLOEXEC);
+    save->fd = nymbl__fd_high(mkostemp(save->temporary, O_CLOEXEC));
     if (save->fd < 0) {
         *reason = nymbl__errno_reason(errno);
         free(save->temporary);
@@ -231,7 +231,7 @@ static void folder_flush(const char *path)
         return;
     memcpy(folder, path, length);
     memcpy(folder + length, ".", 2);
-    fd = open(folder, O_RDONLY | O_CLOEXEC | O_DIRECTORY);
+    fd = nymbl__fd_high(open(folder, O_RDONLY | O_CLOEXEC | O_DIRECTORY));
     if (fd >= 0) {
         fsync(fd);
         close(fd);

@@ -31,6 +31,22 @@ static unsigned sockets_known(const nymbl_engine *engine)
                                                  : NYMBL__SOCKETS;
 }
 
+/* libcurl 7.88 opens its sockets without SOCK_CLOEXEC: a program started by the
+ * host must not inherit a connection with patient data on it. And text that the
+ * host prints must not get onto one. */
+curl_socket_t nymbl__socket_open(void *payload, curlsocktype purpose,
+                                 struct curl_sockaddr *address)
+{
+    int type = address->socktype;
+
+    (void)payload;
+    (void)purpose;
+#ifdef SOCK_CLOEXEC
+    type |= SOCK_CLOEXEC;
+#endif
+    return nymbl__fd_high(socket(address->family, type, address->protocol));
+}
+
 int nymbl__socket_made(void *payload, curl_socket_t fd, curlsocktype purpose)
 {
     nymbl_transfer *transfer = payload;
@@ -38,9 +54,7 @@ int nymbl__socket_made(void *payload, curl_socket_t fd, curlsocktype purpose)
     unsigned i = 0;
 
     (void)purpose;
-    /* libcurl 7.88 opens its sockets without SOCK_CLOEXEC: a program started by
-     * the host must not inherit a connection with patient data on it. */
-    fcntl(fd, F_SETFD, FD_CLOEXEC);
+    fcntl(fd, F_SETFD, FD_CLOEXEC); /* where there is no SOCK_CLOEXEC */
     while (i < sockets_known(engine) && engine->sockets[i].fd >= 0)
         i++;
     if (i == sockets_known(engine))

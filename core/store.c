@@ -49,9 +49,9 @@ static const char *stat_problem(const struct stat *status)
 static int file_open(const char *path, int flags, struct stat *status,
                      const char **reason)
 {
-    int fd = open(
+    int fd = nymbl__fd_high(open(
         path, flags | O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY,
-        0600);
+        0600));
 
     if (fd < 0) {
         *reason = errno == ELOOP ? "symbolic_link" : nymbl__errno_reason(errno);
@@ -330,7 +330,8 @@ double nymbl_boot_time(char id[NYMBL_BOOT_ID_SIZE])
 
     id[0] = '\0';
 #ifdef CLOCK_BOOTTIME
-    int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+    int fd = nymbl__fd_high(
+        open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC));
 
     if (fd >= 0) {
         got = read(fd, id, NYMBL_BOOT_ID_SIZE - 1);

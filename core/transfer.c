@@ -281,6 +281,7 @@ static nymbl_kind exchange_configure(nymbl_transfer *transfer)
     SET(CURLOPT_HTTPHEADER, headers);
     SET(CURLOPT_PREREQFUNCTION, request_goes_out);
     SET(CURLOPT_PREREQDATA, transfer);
+    SET(CURLOPT_OPENSOCKETFUNCTION, nymbl__socket_open);
     SET(CURLOPT_SOCKOPTFUNCTION, nymbl__socket_made);
     SET(CURLOPT_SOCKOPTDATA, transfer);
     SET(CURLOPT_CLOSESOCKETFUNCTION, nymbl__socket_closed);

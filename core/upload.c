@@ -64,7 +64,8 @@ nymbl_kind nymbl_body_from_path(nymbl_body **out, const char *path,
 
     *out = NULL;
     /* O_NONBLOCK: opening a FIFO must not wait for its writer */
-    fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    fd = nymbl__fd_high(
+        open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
     if (fd < 0)
         return nymbl__fail(err, NYMBL_IO, nymbl__errno_reason(errno));
     if (fstat(fd, &status) < 0) {
