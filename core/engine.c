@@ -440,7 +440,7 @@ nymbl_kind nymbl_engine_new(nymbl_engine **out,
         return nymbl__fail(err, NYMBL_NO_MEMORY, NULL);
     engine->references = 1;
     engine->pid = nymbl__process();
-    engine->listener = -1;
+    engine->listener = engine->folder_fd = -1;
     for (int i = 0; i < NYMBL__GUESTS; i++)
         engine->guests[i].fd = -1;
     engine->clock = clock_monotonic;

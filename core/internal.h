@@ -305,6 +305,7 @@ struct nymbl_engine {
     pthread_mutex_t mutex;
     pthread_cond_t told;
     char folder[32]; /* of the listener; the owner's */
+    int folder_fd;   /* its lock, or -1 */
 };
 
 /* The id of this process, once there is an engine. */

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -102,25 +103,161 @@ nymbl_kind nymbl_transfer_pair(nymbl_transfer *transfer, int *out,
     return kind;
 }
 
-/* A folder that nobody else can enter, and a socket to connect to in it. */
-static nymbl_kind listener_open(nymbl_engine *engine, nymbl_error *err)
+/* ---- the listener's folder ---- */
+
+/* Folders that nobody else can enter. Their names are few, so that what a
+ * killed process has left behind is found and removed without a search: whoever
+ * made one holds flock(2) on it for life. Past a group they are used, and
+ * looked for, only while all of the group are taken. */
+#define GROUP 16
+#define FOLDERS 256
+
+static void folder_name(char path[32], const char *place, int number)
+{
+    snprintf(path, 32, "%s/nymbl-%lu-%d", place,
+             (unsigned long)geteuid() & 0xffffffff, number);
+}
+
+/* Open and lock a folder of ours. -1 with errno: EWOULDBLOCK if it is another
+ * process's, ENOENT or EACCES if it is gone or another user's. */
+static int folder_lock(const char *path)
+{
+    struct stat opened, named;
+    int problem;
+    int fd = nymbl__fd_high(
+        open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+
+    if (fd < 0)
+        return -1;
+    problem = flock(fd, LOCK_EX | LOCK_NB) < 0 ? errno : 0;
+    /* looked at once it is locked: until then it may be removed */
+    if (problem == 0 &&
+        (fstat(fd, &opened) < 0 || lstat(path, &named) < 0 ||
+         named.st_dev != opened.st_dev || named.st_ino != opened.st_ino))
+        problem = ENOENT;
+    if (problem == 0 &&
+        (opened.st_uid != geteuid() || (opened.st_mode & 077) != 0))
+        problem = EACCES;
+    if (problem == 0)
+        return fd;
+    close(fd);
+    errno = problem;
+    return -1;
+}
+
+static void folder_remove(const char *path)
+{
+    char lease[48];
+
+    snprintf(lease, sizeof(lease), "%s/lease", path);
+    unlink(lease);
+    rmdir(path);
+}
+
+/* Make a folder of a place, or take over one that was left behind: then its
+ * socket goes. Returns its lock, or -1 with errno. */
+static int folder_take(char path[32], const char *place)
+{
+    for (int i = 0; i < FOLDERS; i++) {
+        char lease[48];
+        bool made;
+        int fd;
+
+        folder_name(path, place, i);
+        made = mkdir(path, 0700) == 0;
+        if (!made && errno != EEXIST)
+            return -1;
+        if (made) /* whatever the host's umask */
+            fchmodat(AT_FDCWD, path, 0700, AT_SYMLINK_NOFOLLOW);
+        fd = folder_lock(path);
+        if (fd < 0 && made && errno != EWOULDBLOCK && errno != ENOENT) {
+            rmdir(path); /* directories cannot be locked here */
+            return -1;
+        }
+        if (fd < 0)
+            continue;
+        snprintf(lease, sizeof(lease), "%s/lease", path);
+        unlink(lease);
+        return fd;
+    }
+    errno = EEXIST;
+    return -1;
+}
+
+/* Remove the folders that killed processes have left in a place. */
+static void folders_sweep(const char *place)
+{
+    int seen = GROUP;
+
+    for (int i = 0; i < FOLDERS; i++) {
+        struct stat status;
+        char path[32];
+        int fd;
+
+        if (i % GROUP == 0) {
+            if (seen < GROUP)
+                return;
+            seen = 0;
+        }
+        folder_name(path, place, i);
+        if (lstat(path, &status) < 0)
+            continue;
+        seen++;
+        fd = folder_lock(path);
+        if (fd < 0)
+            continue;
+        folder_remove(path);
+        close(fd);
+    }
+}
+
+/* Where all names are taken, or directories cannot be locked, one that stays
+ * after a kill. */
+static bool folder_make(char path[32], const char *place)
+{
+    snprintf(path, 32, "%s/nymbl-XXXXXX", place);
+    if (mkdtemp(path) == NULL)
+        return false;
+    chmod(path, 0700);
+    return true;
+}
+
+static bool folder_open(nymbl_engine *engine)
 {
     static const char *const places[] = {"/tmp", "/run", "/dev/shm"};
-    struct sockaddr_un name = {.sun_family = AF_UNIX};
-    int fd, problem = 0;
+    int problem = 0;
 
+    for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++)
+        folders_sweep(places[i]);
     for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
-        snprintf(engine->folder, sizeof(engine->folder), "%s/nymbl-XXXXXX",
-                 places[i]);
-        if (mkdtemp(engine->folder) != NULL) {
-            chmod(engine->folder, 0700); /* whatever the host's umask */
-            break;
-        }
+        engine->folder_fd = folder_take(engine->folder, places[i]);
+        if (engine->folder_fd >= 0 || folder_make(engine->folder, places[i]))
+            return true;
         problem = errno;
-        engine->folder[0] = '\0';
     }
-    if (engine->folder[0] == '\0')
-        return nymbl__fail(err, NYMBL_IO, nymbl__errno_reason(problem));
+    engine->folder[0] = '\0';
+    errno = problem;
+    return false;
+}
+
+/* Remove it, and then end the lock. */
+static void folder_close(nymbl_engine *engine)
+{
+    folder_remove(engine->folder);
+    engine->folder[0] = '\0';
+    if (engine->folder_fd >= 0)
+        close(engine->folder_fd);
+    engine->folder_fd = -1;
+}
+
+/* A socket to connect to, in a folder that nobody else can enter. */
+static nymbl_kind listener_open(nymbl_engine *engine, nymbl_error *err)
+{
+    struct sockaddr_un name = {.sun_family = AF_UNIX};
+    int fd, problem;
+
+    if (!folder_open(engine))
+        return nymbl__fail(err, NYMBL_IO, nymbl__errno_reason(errno));
     snprintf(name.sun_path, sizeof(name.sun_path), "%s/lease", engine->folder);
     fd = nymbl__fd_high(socket(AF_UNIX, STREAM, 0));
     if (fd < 0 || bind(fd, (struct sockaddr *)&name, sizeof(name)) != 0 ||
@@ -128,9 +265,7 @@ static nymbl_kind listener_open(nymbl_engine *engine, nymbl_error *err)
         problem = errno;
         if (fd >= 0)
             close(fd);
-        unlink(name.sun_path);
-        rmdir(engine->folder);
-        engine->folder[0] = '\0';
+        folder_close(engine);
         return nymbl__fail(err, NYMBL_IO, nymbl__errno_reason(problem));
     }
     fd_set_up(fd);
@@ -413,8 +548,6 @@ void nymbl__leases_serve(nymbl_engine *engine)
 
 void nymbl__leases_close(nymbl_engine *engine)
 {
-    char path[sizeof(engine->folder) + 8];
-
     for (int i = 0; i < NYMBL__GUESTS; i++) {
         if (engine->guests[i].fd >= 0)
             fd_end(engine->guests[i].fd);
@@ -424,8 +557,5 @@ void nymbl__leases_close(nymbl_engine *engine)
         return;
     close(engine->listener);
     engine->listener = -1;
-    snprintf(path, sizeof(path), "%s/lease", engine->folder);
-    unlink(path);
-    rmdir(engine->folder);
-    engine->folder[0] = '\0';
+    folder_close(engine);
 }

@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: MIT */
+/* The folder of the socket that event loops connect to: gone with its process,
+ * and with the next one where that was killed. */
+#include "peer.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+/* A process that has such a folder. */
+typedef struct worker {
+    pid_t pid;
+    int end; /* closed: it frees all and ends */
+    char folder[64];
+} worker;
+
+/* Does not come back. */
+static void worker_run(int end, int tell)
+{
+    nymbl_engine *engine;
+    nymbl_client *client;
+    nymbl_transfer *transfer;
+    nymbl_lease lease;
+    nymbl_client_options options = {.base_url = "http://127.0.0.1:9/",
+                                    .api_key = "key-of-test",
+                                    .allow_http = true};
+    char byte;
+
+    for (int fd = 3; fd < 256; fd++) { /* other workers' ends */
+        if (fd != end && fd != tell)
+            close(fd);
+    }
+    /* nobody pumps: the transfer cannot have ended when it is asked for */
+    if (nymbl_engine_new(&engine, NULL, NULL) < 0 ||
+        nymbl_client_new(&client, &options, NULL) < 0 ||
+        nymbl_get_start(&transfer, engine, client, "tok", "7", "9", NULL) < 0 ||
+        nymbl_transfer_lease(transfer, &lease, NULL) != NYMBL_OK)
+        _exit(1);
+    *strrchr(lease.path, '/') = '\0';
+    if (write(tell, lease.path, strlen(lease.path) + 1) < 0)
+        _exit(1);
+    while (read(end, &byte, 1) > 0)
+        continue;
+    nymbl_transfer_free(transfer);
+    nymbl_client_free(client);
+    nymbl_engine_free(engine);
+    _exit(0);
+}
+
+static worker worker_start(void)
+{
+    worker worker = {0};
+    int end[2], tell[2];
+    ssize_t got;
+
+    REQUIRE(pipe2(end, O_CLOEXEC) == 0 && pipe2(tell, O_CLOEXEC) == 0);
+    fflush(stdout);
+    worker.pid = fork();
+    REQUIRE(worker.pid >= 0);
+    if (worker.pid == 0) {
+        close(end[1]);
+        close(tell[0]);
+        worker_run(end[0], tell[1]);
+    }
+    close(end[0]);
+    close(tell[1]);
+    got = read(tell[0], worker.folder, sizeof(worker.folder) - 1);
+    REQUIRE(got > 0);
+    close(tell[0]);
+    worker.end = end[1];
+    return worker;
+}
+
+static void worker_end(worker *worker, bool by_kill)
+{
+    int status;
+
+    if (by_kill)
+        kill(worker->pid, SIGKILL);
+    close(worker->end);
+    CHECK(waitpid(worker->pid, &status, 0) == worker->pid);
+    CHECK(by_kill ? WIFSIGNALED(status)
+                  : WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+static bool is_there(const char *path)
+{
+    return faccessat(AT_FDCWD, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+static void check_stands(const worker *worker)
+{
+    struct stat status;
+    char socket[80];
+
+    snprintf(socket, sizeof(socket), "%s/lease", worker->folder);
+    CHECK(lstat(worker->folder, &status) == 0 && S_ISDIR(status.st_mode));
+    CHECK_NUMBER(status.st_mode & 07777, 0700);
+    CHECK(status.st_uid == geteuid());
+    CHECK(lstat(socket, &status) == 0 && S_ISSOCK(status.st_mode));
+}
+
+static void folder_goes_with_its_process(void)
+{
+    worker one = worker_start(), two = worker_start();
+
+    CHECK(strcmp(one.folder, two.folder) != 0);
+    check_stands(&one);
+    check_stands(&two);
+    worker_end(&one, false);
+    CHECK(!is_there(one.folder));
+    check_stands(&two);
+    worker_end(&two, false);
+    CHECK(!is_there(two.folder));
+}
+
+static void folders_of_killed_processes_go_with_the_next(void)
+{
+    worker killed[3], living = worker_start(), next;
+
+    for (int i = 0; i < 3; i++)
+        killed[i] = worker_start();
+    for (int i = 0; i < 3; i++) {
+        worker_end(&killed[i], true);
+        CHECK(is_there(killed[i].folder));
+    }
+    next = worker_start();
+    check_stands(&next);
+    check_stands(&living);
+    for (int i = 0; i < 3; i++)
+        CHECK(!is_there(killed[i].folder) ||
+              strcmp(killed[i].folder, next.folder) == 0);
+    worker_end(&next, false);
+    CHECK(!is_there(next.folder));
+    check_stands(&living);
+    worker_end(&living, false);
+}
+
+static void name_of_a_stranger_s_is_left_alone(void)
+{
+    char path[64];
+    worker worker;
+
+    if (geteuid() != 0) {
+        test_skip("nobody's folders cannot be made here");
+        return;
+    }
+    worker = worker_start();
+    snprintf(path, sizeof(path), "%s", worker.folder);
+    worker_end(&worker, false);
+    for (int how = 0; how < 3; how++) {
+        struct worker other;
+
+        if (how == 0) {
+            CHECK(mkdir(path, 0700) == 0);
+            CHECK(chown(path, 65534, 65534) == 0);
+        } else if (how == 1) { /* ours, but open to others */
+            CHECK(mkdir(path, 0700) == 0);
+            CHECK(chmod(path, 0777) == 0);
+        } else {
+            CHECK(symlink("/root", path) == 0);
+        }
+        other = worker_start();
+        CHECK(strcmp(other.folder, path) != 0);
+        check_stands(&other);
+        worker_end(&other, false);
+        CHECK(is_there(path));
+        CHECK((how == 2 ? unlink(path) : rmdir(path)) == 0);
+    }
+}
+
+static void umask_of_the_host_does_not_matter(void)
+{
+    mode_t mask = umask(0777);
+    worker worker = worker_start();
+
+    umask(mask);
+    check_stands(&worker);
+    worker_end(&worker, true);
+    worker = worker_start();
+    worker_end(&worker, false);
+}
+
+int main(int argc, char **argv)
+{
+    static const test tests[] = {
+        TEST(folder_goes_with_its_process),
+        TEST(folders_of_killed_processes_go_with_the_next),
+        TEST(name_of_a_stranger_s_is_left_alone),
+        TEST(umask_of_the_host_does_not_matter),
+    };
+
+    return test_main(tests, TEST_COUNT(tests), argc, argv);
+}
