@@ -238,6 +238,22 @@ nymbl_kind nymbl_client_account(const nymbl_client *client, nymbl_account which,
     return NYMBL_OK;
 }
 
+void nymbl__client_resource(const nymbl_client *client, const char *url,
+                            char out[65])
+{
+    const char *parts[] = {url};
+    nymbl__sha256 hash;
+
+    (void)client;
+    nymbl__sha256_init(&hash);
+    for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
+        if (parts[i] != NULL)
+            nymbl__sha256_add(&hash, parts[i], strlen(parts[i]));
+        nymbl__sha256_add(&hash, "", 1);
+    }
+    nymbl__sha256_text(&hash, out);
+}
+
 CURLcode nymbl__client_apply(const nymbl_client *client, CURL *easy,
                              const char *url, const char *proxy)
 {

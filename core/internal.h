@@ -128,26 +128,82 @@ int nymbl__fd_high(int fd);
  * have no hand in. */
 void nymbl__fds_guard(void);
 
+/* ---- place.c ---- */
+
+/* Where a file is to be. */
+typedef struct nymbl__place {
+    int directory; /* -1: none */
+    char *folder;  /* path of that, without links; NULL: the current one */
+    char *name;    /* in it */
+} nymbl__place;
+
+/* Follow a path, links included, to a directory and a name in it that is free
+ * or a file's. Refuses links that strangers have put into a directory such as
+ * /tmp, descriptor paths, and what is no place for a file. */
+nymbl_kind nymbl__place_find(nymbl__place *place, const char *path,
+                             bool overwrite, const char **reason);
+/* Whether the directory is still where it was found. */
+bool nymbl__place_stands(const nymbl__place *place, const char **reason);
+void nymbl__place_free(nymbl__place *place);
+
+/* ---- draft.c ---- */
+
+#define NYMBL__DRAFT_NAME 32
+
+/* A file that is written and has not got its name. */
+typedef struct nymbl__draft {
+    int fd;                       /* locked */
+    char name[NYMBL__DRAFT_NAME]; /* that it has meanwhile, or "" */
+} nymbl__draft;
+
+/* Remove what killed processes have left in a directory, if this one has not
+ * done so before. */
+void nymbl__drafts_sweep(int directory);
+/* Begin a file in a directory. */
+nymbl_kind nymbl__draft_open(nymbl__draft *draft, int directory,
+                             const char **reason);
+/* Whether one could be begun. */
+nymbl_kind nymbl__draft_try(int directory, const char **reason);
+/* Give it its name. 0, or -1 with errno: then it is still to be dropped. */
+int nymbl__draft_publish(nymbl__draft *draft, int directory, const char *name,
+                         bool overwrite);
+/* Remove and close it; one without a file is left alone. */
+void nymbl__draft_drop(nymbl__draft *draft, int directory);
+
+/* fsync(), not to be interrupted. */
+int nymbl__file_flush(int fd);
+/* Rename the file that is open here; without `overwrite` it fails with EEXIST
+ * where there is one. 0, or -1 with errno. */
+int nymbl__file_rename(int fd, int directory, const char *from, const char *to,
+                       bool overwrite);
+/* Whether a name is that of the file that is open here. */
+bool nymbl__fd_has_name(int fd, int directory, const char *name);
+
 /* ---- part.c ---- */
 
-/* What is kept beside a path of an interrupted download. */
+/* What is kept beside a file of an interrupted download. */
 typedef struct nymbl__part {
     int fd;
-    char *path;
-    char *note; /* path of the file that says what it is a part of */
-    char *url;
-    int64_t size; /* bytes that may be gone on from */
+    int directory; /* borrowed */
+    char *name;
+    char *note;        /* name of the file that says what it is a part of */
+    char resource[65]; /* nymbl__client_resource() */
+    int64_t size;      /* bytes that may be gone on from */
     char validator[NYMBL__VALIDATOR_MAX];
     bool noted; /* it can be gone on from another time */
 } nymbl__part;
 
 /* Open or begin a part. NYMBL_DONE: none can be kept here (a link, somebody
  * else's file, one that another process writes). */
-nymbl_kind nymbl__part_open(nymbl__part *part, const char *target,
-                            const char *url);
+nymbl_kind nymbl__part_open(nymbl__part *part, int directory,
+                            const char *target, const char *resource);
 /* Begin from the first byte, under a validator, or under none: then nothing is
- * kept. False where the file cannot be emptied. */
+ * kept. False where the old note cannot be removed or the file not emptied. */
 bool nymbl__part_restart(nymbl__part *part, const char *validator);
+/* Remove its files. */
+void nymbl__part_remove(const nymbl__part *part);
+/* Remove those of a target that nobody writes at the moment. */
+void nymbl__part_discard(int directory, const char *target);
 /* Close and release; the files stay. */
 void nymbl__part_free(nymbl__part *part);
 
@@ -156,9 +212,10 @@ void nymbl__part_free(nymbl__part *part);
 /* A file that appears as a whole or not at all. */
 typedef struct nymbl__save nymbl__save;
 
-/* `resume_url`: keep a part of this document; NULL: keep none. */
+/* `resource`: keep a part of this, as nymbl__client_resource() names it; NULL:
+ * keep none. */
 nymbl_kind nymbl__save_open(nymbl__save **out, const char *path, unsigned mode,
-                            bool overwrite, const char *resume_url,
+                            bool overwrite, const char *resource,
                             nymbl_error *err);
 /* Bytes of a part that are there, and the validator to ask for the rest under.
  */
@@ -240,6 +297,10 @@ void nymbl__client_retain(nymbl_client *client);
 void nymbl__client_release(nymbl_client *client);
 /* Be counted as a user of an engine's connections. */
 void nymbl__client_join(nymbl_client *client, nymbl_engine *engine);
+/* A name for what an account sees at a URL, which tells nothing of either: a
+ * SHA-256. */
+void nymbl__client_resource(const nymbl_client *client, const char *url,
+                            char out[65]);
 /* TLS and user agent of a client, for a request to url by way of a proxy. */
 CURLcode nymbl__client_apply(const nymbl_client *client, CURL *easy,
                              const char *url, const char *proxy);

@@ -11,19 +11,20 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define NOTE_MAX (NYMBL__URL_MAX + 1024)
+#define NOTE_MAX 1024
 
-static const char magic[] = "nymbl part 1\n";
+/* Version 1 had the URL, and no account. */
+static const char magic[] = "nymbl part 2\n";
 
-/* `path` with an ending; NULL without memory. */
-static char *path_with(const char *path, const char *ending)
+/* `name` with an ending; NULL without memory. */
+static char *name_with(const char *name, const char *ending)
 {
-    size_t length = strlen(path), more = strlen(ending) + 1;
+    size_t length = strlen(name), more = strlen(ending) + 1;
     char *longer = malloc(length + more);
 
     if (longer == NULL)
         return NULL;
-    memcpy(longer, path, length);
+    memcpy(longer, name, length);
     memcpy(longer + length, ending, more);
     return longer;
 }
@@ -31,11 +32,11 @@ static char *path_with(const char *path, const char *ending)
 /* A file of ours alone: no link to elsewhere, nobody else's, closed to others.
  * A folder may be shared; what somebody put there must not be spliced into a
  * document, nor written through. */
-static int private_open(const char *path, int flags)
+static int private_open(int directory, const char *name, int flags)
 {
     struct stat status;
-    int fd = nymbl__fd_high(
-        open(path, flags | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0600));
+    int fd = nymbl__fd_high(openat(
+        directory, name, flags | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0600));
 
     if (fd < 0)
         return -1;
@@ -44,18 +45,19 @@ static int private_open(const char *path, int flags)
         (status.st_mode & 077) == 0)
         return fd;
     close(fd);
+    errno = EACCES;
     return -1;
 }
 
-/* Two names of one thing may come back as one if they are cut: so a line each,
- * the URL whole. */
-static bool note_matches(const char *note, const char *url, char *validator)
+/* A line each: what it is a part of, as a hash, and the validator. */
+static bool note_matches(const char *note, const char *resource,
+                         char *validator)
 {
-    size_t length = strlen(url);
+    size_t length = strlen(resource);
     const char *at = note + sizeof(magic) - 1, *end;
 
     if (strncmp(note, magic, sizeof(magic) - 1) != 0 ||
-        strncmp(at, url, length) != 0 || at[length] != '\n')
+        strncmp(at, resource, length) != 0 || at[length] != '\n')
         return false;
     at += length + 1;
     end = strchr(at, '\n');
@@ -67,25 +69,25 @@ static bool note_matches(const char *note, const char *url, char *validator)
     return true;
 }
 
-/* The validator that the part of this URL was begun under. */
-static bool note_read(const char *path, const char *url, char *validator)
+/* The validator that the part of this resource was begun under. */
+static bool note_read(const nymbl__part *part, char *validator)
 {
-    char *note = malloc(NOTE_MAX + 1);
-    int fd = private_open(path, O_RDONLY);
-    ssize_t size = -1;
-    bool matches = false;
+    char note[NOTE_MAX + 1];
+    int fd = private_open(part->directory, part->note, O_RDONLY);
+    size_t size = 0;
+    ssize_t got = -1;
 
-    if (fd >= 0 && note != NULL)
-        size = read(fd, note, NOTE_MAX);
-    if (size > 0) {
-        note[size] = '\0';
-        matches =
-            strlen(note) == (size_t)size && note_matches(note, url, validator);
-    }
-    if (fd >= 0)
-        close(fd);
-    free(note);
-    return matches;
+    if (fd < 0)
+        return false;
+    do {
+        got = read(fd, note + size, NOTE_MAX - size);
+        if (got > 0)
+            size += (size_t)got;
+    } while (got > 0 || (got < 0 && errno == EINTR));
+    close(fd);
+    note[size] = '\0';
+    return got == 0 && size < NOTE_MAX && strlen(note) == size &&
+           note_matches(note, part->resource, validator);
 }
 
 /* Whether the file that is locked now still has the part's name: another
@@ -93,45 +95,100 @@ static bool note_read(const char *path, const char *url, char *validator)
  */
 static bool is_still_named(const nymbl__part *part, struct stat *status)
 {
-    struct stat named;
-
     return fstat(part->fd, status) == 0 && status->st_nlink == 1 &&
-           lstat(part->path, &named) == 0 && named.st_dev == status->st_dev &&
-           named.st_ino == status->st_ino;
+           nymbl__fd_has_name(part->fd, part->directory, part->name);
 }
 
-nymbl_kind nymbl__part_open(nymbl__part *part, const char *target,
-                            const char *url)
+/* Lock it, to the end: two that write one part would mix their bytes. */
+static bool part_lock(nymbl__part *part, struct stat *status)
+{
+    int locked;
+
+    do
+        locked = flock(part->fd, LOCK_EX | LOCK_NB);
+    while (locked < 0 && errno == EINTR);
+    return locked == 0 && is_still_named(part, status);
+}
+
+/* The names beside a target. False without memory. */
+static bool part_names(nymbl__part *part, int directory, const char *target)
+{
+    *part = (nymbl__part){.fd = -1, .directory = directory};
+    part->name = name_with(target, ".nymbl-part");
+    part->note = name_with(target, ".nymbl-note");
+    return part->name != NULL && part->note != NULL;
+}
+
+nymbl_kind nymbl__part_open(nymbl__part *part, int directory,
+                            const char *target, const char *resource)
 {
     struct stat status;
 
-    part->fd = -1;
-    part->path = path_with(target, ".nymbl-part");
-    part->note = path_with(target, ".nymbl-note");
-    if (nymbl__text_copy(&part->url, url) < 0 || part->path == NULL ||
-        part->note == NULL) {
+    if (!part_names(part, directory, target)) {
         nymbl__part_free(part);
         return NYMBL_NO_MEMORY;
     }
-    part->fd = private_open(part->path, O_RDWR | O_CREAT);
-    /* held to the end: two that write one part would mix their bytes */
-    if (part->fd < 0 || flock(part->fd, LOCK_EX | LOCK_NB) < 0 ||
-        !is_still_named(part, &status)) {
+    memcpy(part->resource, resource, sizeof(part->resource));
+    part->fd = private_open(directory, part->name, O_RDWR | O_CREAT);
+    if (part->fd < 0 || !part_lock(part, &status)) {
         nymbl__part_free(part);
         return NYMBL_DONE;
     }
-    if (status.st_size > 0 && note_read(part->note, url, part->validator))
+    if (status.st_size > 0 && note_read(part, part->validator))
         part->size = (int64_t)status.st_size;
     if (lseek(part->fd, (off_t)part->size, SEEK_SET) < 0)
         part->size = 0;
     return NYMBL_OK;
 }
 
+void nymbl__part_remove(const nymbl__part *part)
+{
+    unlinkat(part->directory, part->note, 0);
+    if (part->fd >= 0 &&
+        nymbl__fd_has_name(part->fd, part->directory, part->name))
+        unlinkat(part->directory, part->name, 0);
+}
+
+/* Whether there is a note that could be read as one of ours. */
+static bool note_is_there(const nymbl__part *part)
+{
+    int fd = private_open(part->directory, part->note, O_RDONLY);
+
+    if (fd >= 0)
+        close(fd);
+    return fd >= 0;
+}
+
+void nymbl__part_discard(int directory, const char *target)
+{
+    nymbl__part part;
+    struct stat status;
+
+    if (part_names(&part, directory, target)) {
+        part.fd = private_open(directory, part.name, O_RDWR);
+        if (part.fd >= 0 ? part_lock(&part, &status)
+                         : errno == ENOENT && note_is_there(&part))
+            nymbl__part_remove(&part);
+    }
+    nymbl__part_free(&part);
+}
+
+/* All of a text, also if the system takes it in pieces. */
 static bool write_all(int fd, const char *text)
 {
-    size_t size = strlen(text);
+    size_t left = strlen(text);
 
-    return write(fd, text, size) == (ssize_t)size;
+    while (left > 0) {
+        ssize_t wrote = write(fd, text, left);
+
+        if (wrote == 0 || (wrote < 0 && errno != EINTR))
+            return false;
+        if (wrote > 0) {
+            text += wrote;
+            left -= (size_t)wrote;
+        }
+    }
+    return true;
 }
 
 bool nymbl__part_restart(nymbl__part *part, const char *validator)
@@ -140,23 +197,24 @@ bool nymbl__part_restart(nymbl__part *part, const char *validator)
     int fd;
 
     /* the old note goes first: it must never stand beside other bytes */
-    unlink(part->note);
+    if (unlinkat(part->directory, part->note, 0) < 0 && note_is_there(part))
+        return false;
     part->size = 0;
     part->validator[0] = '\0';
     if (ftruncate(part->fd, 0) < 0 || lseek(part->fd, 0, SEEK_SET) < 0)
         return false;
     if (validator == NULL)
         return true;
-    fd = private_open(part->note, O_WRONLY | O_CREAT | O_EXCL);
+    fd = private_open(part->directory, part->note, O_WRONLY | O_CREAT | O_EXCL);
     if (fd >= 0) {
-        noted = write_all(fd, magic) && write_all(fd, part->url) &&
+        noted = write_all(fd, magic) && write_all(fd, part->resource) &&
                 write_all(fd, "\n") && write_all(fd, validator) &&
                 write_all(fd, "\n");
         if (close(fd) < 0)
             noted = false;
+        if (!noted)
+            unlinkat(part->directory, part->note, 0);
     }
-    if (!noted)
-        unlink(part->note);
     part->noted = noted;
     return true;
 }
@@ -166,8 +224,7 @@ void nymbl__part_free(nymbl__part *part)
     if (part->fd >= 0)
         close(part->fd);
     part->fd = -1;
-    free(part->path);
-    free(part->note);
-    nymbl__secret_free(part->url);
-    part->path = part->note = part->url = NULL;
+    nymbl__secret_free(part->name);
+    nymbl__secret_free(part->note);
+    part->name = part->note = NULL;
 }

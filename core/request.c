@@ -402,9 +402,12 @@ nymbl_kind nymbl_download_start(nymbl_transfer **out, nymbl_engine *engine,
         strcpy((*out)->known_type, options->content_type);
     kind = nymbl__buffer_puts(&url, "/$value");
     if (kind == NYMBL_OK && options->path != NULL) {
+        char resource[65];
+
+        nymbl__client_resource(client, url.data, resource);
         kind = nymbl__save_open(&(*out)->save, options->path, options->mode,
                                 !options->no_overwrite,
-                                options->resume ? url.data : NULL, err);
+                                options->resume ? resource : NULL, err);
         if (kind < 0) {
             return call_abandon(out, &url, kind);
         }

@@ -193,7 +193,10 @@ function methods.download(self, destination, options)
   options = check.options(options, DOWNLOAD_OPTIONS, 2, "download")
   if to.path then
     local found, err = core.path_check(to.path, options.overwrite == false)
-    if not found then return nil, errors.new(err) end
+    if not found then
+      err.operation = "download"
+      return nil, errors.new(err)
+    end
   end
   local env = state[1]
   local ok, bytes, content_type = call.perform(env, "download", options, {

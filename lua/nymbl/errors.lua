@@ -16,7 +16,11 @@ function metatable.__tostring(err)
   if err.reason then
     words[#words + 1] = " (" .. err.reason .. ")"
   end
-  words[#words + 1] = ": " .. (core.kinds[err.kind] or "")
+  if err.operation == "download" and (err.reason == "not_a_file" or err.reason == "mount_point") then
+    words[#words + 1] = ": no file can be put there: pass a file handle or a sink"
+  else
+    words[#words + 1] = ": " .. (core.kinds[err.kind] or "")
+  end
   if err.outcome_unknown then
     words[#words + 1] = "; it may have been carried out all the same: look before you repeat it"
   end

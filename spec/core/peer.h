@@ -51,6 +51,8 @@ void world_write(const char *name, const void *data, size_t size);
 text world_read(const char *name);
 /* Names in the world's folder. */
 int world_names(void);
+/* Files in it that this process has open, with a name or without. */
+int world_files(void);
 
 int fds_open(void);
 /* Sockets of this process that are connected to a port. */

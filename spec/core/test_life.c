@@ -162,8 +162,9 @@ static void freeing_a_transfer_cancels_it(void)
     peer_read(&peer, &request);
     peer_say(&peer, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n123");
     world_settle();
-    CHECK_NUMBER(world_names(), 1);
+    CHECK_NUMBER(world_files(), 1);
     nymbl_transfer_free(transfer);
+    CHECK_NUMBER(world_files(), 0);
     CHECK_NUMBER(sockets_to(world.port), 0);
     CHECK_NUMBER(world_names(), 0);
     CHECK_NUMBER(nymbl_live_objects(), 1); /* the client */
@@ -470,7 +471,7 @@ static void child_that_releases_all_leaves_the_parent_alone(void)
     }
     CHECK(waitpid(child, &status, 0) == child);
     CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
-    CHECK_NUMBER(world_names(), 1); /* the file under way */
+    CHECK_NUMBER(world_files(), 1); /* the one under way */
     peer_say(&one, "56789");
     peer_say(&two, "56789");
     CHECK(read_all(stream, &got, NULL) == NYMBL_DONE);

@@ -59,9 +59,9 @@ static void abandoning_leaves_the_target_alone(void)
     write_text("doc", "old");
     fds = fds_open();
     save = save_open(world_path("doc"), true);
-    CHECK_NUMBER(fds_open(), fds + 1);
+    CHECK_NUMBER(fds_open(), fds + 2); /* of the file and its directory */
     CHECK(nymbl__save_write(save, "new", 3, &reason) == NYMBL_OK);
-    CHECK_NUMBER(world_names(), 2);
+    CHECK_NUMBER(world_files(), 1);
     check_holds("doc", "old");
     nymbl__save_abandon(save);
     check_holds("doc", "old");
@@ -248,6 +248,234 @@ static void what_is_no_file_is_refused(void)
     world_close();
 }
 
+/* Names of descriptors lead to files that are not what is meant: the shell's
+ * redirection, somebody's log. */
+static void descriptor_paths_are_refused(void)
+{
+    char own[64], task[64];
+    int fd;
+
+    world_open(NULL);
+    write_text("log", "of a shell");
+    fd = open(world_path("log"), O_RDWR | O_CLOEXEC);
+    REQUIRE(fd >= 0 && dup2(fd, 200) == 200);
+    snprintf(own, sizeof(own), "/proc/%d/fd/200", (int)getpid());
+    snprintf(task, sizeof(task), "/proc/self/task/%d/fd/200", (int)getpid());
+    CHECK(symlink("/dev/stdout", world_path("to_stdout")) == 0);
+    CHECK(symlink("/dev/fd/200", world_path("to_fd")) == 0);
+    CHECK(symlink("/proc/self/fd", world_path("to_fds")) == 0);
+    CHECK(symlink("to_fd", world_path("to_link")) == 0);
+    check_refused("/dev/stdout", "not_a_file");
+    check_refused("/dev/stderr", "not_a_file");
+    check_refused("/dev/stdin", "not_a_file");
+    check_refused("/dev/fd/200", "not_a_file");
+    check_refused("/dev/fd/999", "not_a_file");
+    check_refused("//dev/./fd//200", "not_a_file");
+    check_refused("/dev/../dev/fd/200", "not_a_file");
+    check_refused("/proc/self/fd/200", "not_a_file");
+    check_refused("/proc/thread-self/fd/200", "not_a_file");
+    check_refused(own, "not_a_file");
+    check_refused(task, "not_a_file");
+    check_refused("/proc/self/cwd/new", "not_a_file");
+    check_refused("/proc/self/root/tmp/new", "not_a_file");
+    check_refused("/proc/self/exe", "not_a_file");
+    check_refused("/proc/version", "not_a_file");
+    check_refused("/proc/new", "not_a_file");
+    check_refused(world_path("to_stdout"), "not_a_file");
+    check_refused(world_path("to_fd"), "not_a_file");
+    check_refused(world_path("to_link"), "not_a_file");
+    check_refused(world_path("to_fds/200"), "not_a_file");
+    CHECK(save_open("/sys/kernel/new", true) == NULL);
+    check_holds("log", "of a shell");
+    close(fd);
+    close(200);
+    CHECK_NUMBER(world_names(), 5);
+    world_close();
+}
+
+/* As Linux does with fs.protected_symlinks, see proc_sys_fs(5). */
+static void stranger_s_links_are_refused_where_all_may_write(void)
+{
+    char folder[64], path[128];
+
+    if (geteuid() != 0) {
+        test_skip("nobody's files cannot be made here");
+        return;
+    }
+    world_open(NULL);
+    CHECK(mkdir(world_path("shared"), 0700) == 0);
+    CHECK(mkdir(world_path("mine"), 0700) == 0);
+    snprintf(folder, sizeof(folder), "%s", world_path("shared"));
+    for (int links = 0; links < 3; links++) {
+        /* the file itself, a directory on the way, one behind another link */
+        static const char *const to[] = {"../mine/doc", "../mine", "../mine"};
+        static const char *const names[] = {"shared/link", "shared/link/doc",
+                                            "second/doc"};
+
+        CHECK(symlink(to[links], world_path("shared/link")) == 0);
+        if (links == 2)
+            CHECK(symlink("shared/link", world_path("second")) == 0);
+        snprintf(path, sizeof(path), "%s", world_path(names[links]));
+        for (int owner = 0; owner < 3; owner++) { /* we, nobody, the folder's */
+            uid_t of_link = owner == 0 ? 0 : 65534;
+            uid_t of_folder = owner == 2 ? 65534 : 1;
+
+            CHECK(lchown(world_path("shared/link"), of_link, 0) == 0);
+            CHECK(chown(folder, of_folder, 0) == 0);
+            for (int mode = 0; mode < 3; mode++) {
+                static const mode_t modes[] = {01777, 0777, 01775};
+
+                CHECK(chmod(folder, modes[mode]) == 0);
+                if (owner == 1 && mode == 0) {
+                    check_refused(path, "permission");
+                    CHECK(access(world_path("mine/doc"), F_OK) != 0);
+                } else {
+                    CHECK(save_whole(path, true, "new") == NYMBL_OK);
+                    check_holds("mine/doc", "new");
+                    CHECK(unlink(world_path("mine/doc")) == 0);
+                }
+            }
+        }
+        CHECK(unlink(world_path("shared/link")) == 0);
+    }
+    CHECK(rmdir(world_path("shared")) == 0);
+    CHECK(rmdir(world_path("mine")) == 0);
+    world_close();
+}
+
+/* In a child with mounts of its own: 0 good, 1 bad, 2 cannot be tried. */
+static int mount_point_try(void)
+{
+    if (unshare(CLONE_NEWNS) != 0 ||
+        mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
+        mount(world_path("a"), world_path("b"), NULL, MS_BIND, NULL) != 0)
+        return 2;
+    check_refused(world_path("b"), "mount_point");
+    CHECK(save_whole(world_path("a"), true, "new") == NYMBL_OK);
+    return 0;
+}
+
+/* rename() cannot replace it, which would be found out at the end only. */
+static void file_that_is_mounted_is_refused(void)
+{
+    int status;
+    pid_t child;
+
+    world_open(NULL);
+    write_text("a", "old");
+    write_text("b", "old");
+    fflush(stdout);
+    child = fork();
+    REQUIRE(child >= 0);
+    if (child == 0) {
+        int good = mount_point_try();
+
+        fflush(stdout);
+        _exit(good == 0 && test_failed() ? 1 : good);
+    }
+    CHECK(waitpid(child, &status, 0) == child);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) != 1);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 2)
+        test_skip("nothing may be mounted here");
+    world_close();
+}
+
+static void nobody_else_s_file_in_a_shared_folder_is_refused(void)
+{
+    if (geteuid() != 0) {
+        test_skip("nobody's files cannot be made here");
+        return;
+    }
+    world_open(NULL);
+    write_text("doc", "theirs");
+    CHECK(chmod(world.folder, 01777) == 0);
+    CHECK(seteuid(65534) == 0);
+    check_refused(world_path("doc"), "permission");
+    CHECK(save_whole(world_path("new"), true, "mine") == NYMBL_OK);
+    CHECK(save_whole(world_path("new"), true, "mine again") == NYMBL_OK);
+    CHECK(seteuid(0) == 0);
+    check_holds("doc", "theirs");
+    world_close();
+}
+
+/* A download's descriptor may be written to by whoever prints to a number. */
+static void file_that_others_wrote_to_gets_no_name(void)
+{
+    nymbl__save *save;
+
+    world_open(NULL);
+    write_text("doc", "old");
+    for (int how = 0; how < 3; how++) {
+        int file = -1;
+
+        save = save_open(world_path("doc"), true);
+        CHECK(nymbl__save_write(save, "new", 3, &reason) == NYMBL_OK);
+        for (int fd = 3; fd < 256 && file < 0; fd++) {
+            struct stat status;
+
+            if (fstat(fd, &status) == 0 && S_ISREG(status.st_mode) &&
+                status.st_size == 3 && status.st_nlink < 2 &&
+                status.st_uid == geteuid() && (status.st_mode & 077) == 0)
+                file = fd;
+        }
+        REQUIRE(file >= 0);
+        if (how == 0)
+            CHECK(write(file, "error: ", 7) == 7);
+        else if (how == 1)
+            CHECK(ftruncate(file, 2) == 0);
+        else
+            CHECK(pwrite(file, "x", 1, 9) == 1);
+        CHECK(nymbl__save_commit(save, &reason) == NYMBL_IO);
+        CHECK_TEXT(reason, "changed");
+        check_holds("doc", "old");
+        CHECK_NUMBER(world_names(), 1);
+    }
+    world_close();
+}
+
+/* 0 good, 1 bad. */
+static int low_descriptors_try(void)
+{
+    nymbl_body *body;
+    nymbl__save *save;
+    nymbl_store *store;
+
+    for (int fd = 0; fd < 3; fd++)
+        close(fd);
+    save = save_open(world_path("doc"), true);
+    if (nymbl_body_from_path(&body, world_path("up"), NULL) < 0 ||
+        nymbl_store_open(&store, world_path("store"), NULL, NULL) < 0)
+        return 1;
+    for (int fd = 0; fd < 3; fd++) {
+        if (fcntl(fd, F_GETFD) >= 0)
+            return 1;
+    }
+    nymbl_store_close(store);
+    nymbl_body_free(body);
+    return nymbl__save_write(save, "new", 3, &reason) == NYMBL_OK &&
+                   nymbl__save_commit(save, &reason) == NYMBL_OK
+               ? 0
+               : 1;
+}
+
+static void files_are_not_standard_descriptors(void)
+{
+    int status;
+    pid_t child;
+
+    world_open(NULL);
+    write_text("up", "x");
+    fflush(stdout);
+    child = fork();
+    REQUIRE(child >= 0);
+    if (child == 0)
+        _exit(low_descriptors_try());
+    CHECK(waitpid(child, &status, 0) == child);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    check_holds("doc", "new");
+    world_close();
+}
+
 static void target_that_becomes_a_folder_is_refused(void)
 {
     nymbl__save *save;
@@ -365,6 +593,12 @@ int main(int argc, char **argv)
         TEST(link_into_another_folder_is_followed),
         TEST(loops_of_links_are_refused),
         TEST(what_is_no_file_is_refused),
+        TEST(descriptor_paths_are_refused),
+        TEST(stranger_s_links_are_refused_where_all_may_write),
+        TEST(file_that_is_mounted_is_refused),
+        TEST(nobody_else_s_file_in_a_shared_folder_is_refused),
+        TEST(file_that_others_wrote_to_gets_no_name),
+        TEST(files_are_not_standard_descriptors),
         TEST(target_that_becomes_a_folder_is_refused),
         TEST(folder_that_cannot_be_written_is_told),
         TEST(full_disk_is_told),

@@ -172,6 +172,23 @@ int world_names(void)
     return count;
 }
 
+int world_files(void)
+{
+    int count = 0;
+
+    for (int fd = 0; fd < 256; fd++) {
+        char link[64], path[256] = "";
+        struct stat status;
+
+        snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+        if (fstat(fd, &status) == 0 && S_ISREG(status.st_mode) &&
+            readlink(link, path, sizeof(path) - 1) > 0 &&
+            strncmp(path, world.folder, strlen(world.folder)) == 0)
+            count++;
+    }
+    return count;
+}
+
 /* ---- transfers ---- */
 
 nymbl_kind ended(nymbl_transfer *transfer, nymbl_error *err)

@@ -1,0 +1,587 @@
+/* SPDX-License-Identifier: MIT */
+/* A download is killed at each of its system calls, and each of them fails:
+ * there is the whole document or what was there before, and nothing else is
+ * left once another download has gone into that directory. */
+#include "faults.h"
+#include "internal.h"
+#include "peer.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#define SIZE 50000
+#define PART 20000
+#define ETAG "\"one\""
+
+/* Seconds for a test, or those of NYMBL_TEST_SECONDS: if they do not suffice,
+ * some of the places are tried, which the seed decides. */
+#define BUDGET 9.0
+#define SEED 20260101u
+
+static char *bytes; /* the document */
+static struct {
+    char data[PART + 1];
+    char note[512];
+    size_t size, note_size;
+} kept; /* of a download that was cut */
+
+/* What is asked for, and what was there before. */
+typedef struct scenario {
+    const char *name;
+    bool old;
+    bool no_overwrite;
+    bool resume;
+    bool part;
+} scenario;
+
+static const scenario scenarios[] = {
+    {.name = "a new file"},
+    {.name = "an old file", .old = true},
+    {.name = "a new file only", .no_overwrite = true},
+    {.name = "a part that begins", .old = true, .resume = true},
+    {.name = "a part that is there", .old = true, .resume = true, .part = true},
+    {.name = "a part, a new file only",
+     .no_overwrite = true,
+     .resume = true,
+     .part = true},
+};
+#define SCENARIOS (sizeof(scenarios) / sizeof(scenarios[0]))
+
+/* File systems: with all calls, without files that have no name, without links
+ * to them, and without what rename() has got later. */
+static const char *const systems[] = {"", "tmpfile=ENOTSUP", "linkat=EPERM",
+                                      "tmpfile=ENOTSUP renameat2=EINVAL"};
+#define SYSTEMS (sizeof(systems) / sizeof(systems[0]))
+
+/* Exit statuses of a child; CANNOT_CLEAN may be added to the first two. */
+enum { GOOD, BAD, CANNOT_CLEAN, USELESS = 4 };
+
+static double seconds_now(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+/* ---- the child ---- */
+
+static int download(const scenario *how, const char *name, const char *plan,
+                    int report)
+{
+    char url[64];
+    nymbl_client_options service = {
+        .base_url = url, .api_key = "key-of-test", .allow_http = true};
+    nymbl_download_options options = {.no_overwrite = how->no_overwrite,
+                                      .resume = how->resume};
+    nymbl_engine *engine;
+    nymbl_client *client;
+    nymbl_transfer *transfer = NULL;
+    nymbl_kind kind;
+    long calls;
+
+    snprintf(url, sizeof(url), "http://127.0.0.1:%d/v1", world.port);
+    if (nymbl_engine_new(&engine, NULL, NULL) < 0 ||
+        nymbl_client_new(&client, &service, NULL) < 0)
+        return USELESS;
+    options.path = world_path(name);
+    faults_plan(plan);
+    kind = nymbl_path_check(options.path, options.no_overwrite, NULL);
+    if (kind == NYMBL_OK)
+        kind = nymbl_download_start(&transfer, engine, client, "tok", "7", "9",
+                                    &options, NULL);
+    while (kind == NYMBL_OK || kind == NYMBL_WAIT) {
+        kind = nymbl_transfer_wait(transfer, 10);
+        if (kind == NYMBL_OK)
+            kind = nymbl_transfer_result(transfer, NULL);
+        if (kind == NYMBL_OK)
+            break;
+    }
+    nymbl_transfer_free(transfer);
+    calls = faults_calls();
+    plan = faults_struck();
+    faults_plan(NULL);
+    if (report >= 0)
+        (void)!write(report, &calls, sizeof(calls));
+    /* without these it cannot know or remove what it has made */
+    return (kind == NYMBL_OK ? GOOD : BAD) +
+           (plan != NULL &&
+                    (strcmp(plan, "unlinkat") == 0 ||
+                     strcmp(plan, "fstat") == 0 ||
+                     strcmp(plan, "fstatat") == 0 || strcmp(plan, "flock") == 0)
+                ? CANNOT_CLEAN
+                : 0);
+}
+
+/* ---- the service, while a child runs ---- */
+
+/* Answer one connection's request. `cut`: send no more of the bytes. */
+static void serve_one(int fd, size_t cut)
+{
+    char request[8192], head[256];
+    size_t got = 0, from = 0;
+    const char *range;
+
+    do {
+        ssize_t more = recv(fd, request + got, sizeof(request) - 1 - got, 0);
+
+        if (more <= 0)
+            return;
+        got += (size_t)more;
+        request[got] = '\0';
+    } while (strstr(request, "\r\n\r\n") == NULL);
+    range = strstr(request, "Range: bytes=");
+    if (range != NULL && strstr(request, "If-Range: " ETAG "\r\n") != NULL)
+        from = (size_t)strtoul(range + 13, NULL, 10);
+    snprintf(head, sizeof(head),
+             "HTTP/1.1 %d x\r\nETag: " ETAG "\r\nContent-Length: %zu\r\n"
+             "Content-Range: bytes %zu-%d/%d\r\nConnection: close\r\n\r\n",
+             from > 0 ? 206 : 200, SIZE - from, from, SIZE - 1, SIZE);
+    if (from == 0) /* a header for ranges alone */
+        strcpy(strstr(head, "Content-Range"), "Connection: close\r\n\r\n");
+    send(fd, head, strlen(head), MSG_NOSIGNAL);
+    while (from < cut) {
+        ssize_t sent = send(fd, bytes + from, cut - from, MSG_NOSIGNAL);
+
+        if (sent <= 0)
+            return;
+        from += (size_t)sent;
+    }
+}
+
+/* Run a download in a child; how it ended, -1 if it was killed. `calls` may be
+ * NULL. */
+static int run(const scenario *how, const char *name, const char *plan,
+               size_t cut, long *calls)
+{
+    struct pollfd waits = {.fd = world.listener, .events = POLLIN};
+    double end = seconds_now() + 20;
+    int report[2] = {-1, -1}, status;
+    pid_t child;
+
+    if (calls != NULL)
+        REQUIRE(pipe(report) == 0);
+    fflush(stdout);
+    child = fork();
+    REQUIRE(child >= 0);
+    if (child == 0)
+        _exit(download(how, name, plan, report[1]));
+    while (waitpid(child, &status, WNOHANG) == 0) {
+        if (poll(&waits, 1, 1) == 1) {
+            int fd = accept(world.listener, NULL, NULL);
+
+            if (fd >= 0)
+                serve_one(fd, cut);
+            close(fd);
+        }
+        if (seconds_now() > end) {
+            CHECK(!"the child hangs");
+            kill(child, SIGKILL);
+            end += 20;
+        }
+    }
+    if (calls != NULL) {
+        close(report[1]);
+        CHECK(read(report[0], calls, sizeof(*calls)) == sizeof(*calls));
+        close(report[0]);
+    }
+    if (WIFSIGNALED(status))
+        CHECK_NUMBER(WTERMSIG(status), SIGKILL);
+    CHECK(!WIFEXITED(status) || WEXITSTATUS(status) != USELESS);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+/* ---- what is there ---- */
+
+static bool file_is(const char *name, const char *data, size_t size)
+{
+    text got = {0};
+    bool same;
+
+    if (access(world_path(name), F_OK) != 0)
+        return false;
+    got = world_read(name);
+    same = got.size == size && memcmp(got.data, data, size) == 0;
+    text_free(&got);
+    return same;
+}
+
+static void folder_clear(void)
+{
+    DIR *folder = opendir(world.folder);
+    struct dirent *entry;
+
+    REQUIRE(folder != NULL);
+    for (entry = readdir(folder); entry != NULL; entry = readdir(folder))
+        unlinkat(dirfd(folder), entry->d_name, 0);
+    closedir(folder);
+}
+
+static void folder_set_up(const scenario *how)
+{
+    folder_clear();
+    if (how->old)
+        world_write("doc", "old", 3);
+    if (how->part) {
+        world_write("doc.nymbl-part", kept.data, kept.size);
+        world_write("doc.nymbl-note", kept.note, kept.note_size);
+        chmod(world_path("doc.nymbl-part"), 0600);
+        chmod(world_path("doc.nymbl-note"), 0600);
+    }
+}
+
+/* Have a download cut, and remember what it leaves. */
+static void part_make(void)
+{
+    static const scenario how = {.name = "a cut", .resume = true};
+    text got;
+
+    CHECK_NUMBER(run(&how, "doc", NULL, PART, NULL), BAD);
+    got = world_read("doc.nymbl-part");
+    kept.size = got.size;
+    REQUIRE(got.size > 0 && got.size <= PART);
+    memcpy(kept.data, got.data, got.size);
+    text_free(&got);
+    got = world_read("doc.nymbl-note");
+    kept.note_size = got.size;
+    REQUIRE(got.size < sizeof(kept.note));
+    memcpy(kept.note, got.data, got.size);
+    text_free(&got);
+    CHECK_NUMBER(world_names(), 2);
+}
+
+/* What may be left for good. Where a file gets its name by link() and unlink(),
+ * a kill between them leaves it with two, which is nobody's to remove. And a
+ * note that could not be removed stays beside a document that is not to be
+ * replaced; it holds a hash and a validator. */
+static bool is_excused(const scenario *how, const char *plan, int result)
+{
+    struct stat status;
+
+    if (!how->no_overwrite)
+        return false;
+    if (result < 0)
+        return strstr(plan, "renameat2=") != NULL &&
+               stat(world_path("doc"), &status) == 0 && status.st_nlink == 2;
+    return (result & CANNOT_CLEAN) != 0;
+}
+
+/* One run with a fault, and what must be true after it. */
+static void try(const scenario *how, const char *plan)
+{
+    bool is_new, is_old;
+    int result, names;
+
+    folder_set_up(how);
+    result = run(how, "doc", plan, SIZE, NULL);
+    is_new = file_is("doc", bytes, SIZE);
+    is_old = how->old ? file_is("doc", "old", 3)
+                      : access(world_path("doc"), F_OK) != 0;
+    CHECK(is_new || is_old);
+    if (result >= 0)
+        CHECK((result & BAD) == GOOD ? is_new : is_old);
+    names = world_names();
+    if (result == GOOD || (result == BAD && !how->resume))
+        CHECK_NUMBER(names, is_new || how->old ? 1 : 0);
+    /* the next one, by another process */
+    if (is_new && how->no_overwrite) {
+        CHECK_NUMBER(run(&scenarios[0], "other", NULL, SIZE, NULL), GOOD);
+        CHECK(file_is("other", bytes, SIZE));
+        unlink(world_path("other"));
+    } else {
+        CHECK_NUMBER(run(how, "doc", NULL, SIZE, NULL), GOOD);
+    }
+    CHECK(file_is("doc", bytes, SIZE));
+    if (!is_excused(how, plan, result))
+        CHECK_NUMBER(world_names(), 1);
+    if (test_failed())
+        printf("%s: %s\n", how->name, plan);
+}
+
+/* A place for a fault. */
+typedef struct place {
+    const scenario *how;
+    const char *system;
+    long call;
+    const char *error; /* NULL: a kill */
+} place;
+
+static void places_shuffle(place *places, size_t count)
+{
+    unsigned state = SEED;
+
+    for (size_t i = count; i > 1; i--) {
+        size_t other = (state = state * 1664525u + 1013904223u) / 65536 % i;
+        place held = places[i - 1];
+
+        places[i - 1] = places[other];
+        places[other] = held;
+    }
+}
+
+/* Try all places with these faults, as far as there is time. */
+static void faults_try(const char *const *errors, size_t error_count)
+{
+    static place places[20000];
+    size_t count = 0, tried = 0;
+    const char *budget = getenv("NYMBL_TEST_SECONDS");
+    double end = seconds_now() + (budget != NULL ? atof(budget) : BUDGET);
+
+    world_open(NULL);
+    bytes = pattern(SIZE);
+    part_make();
+    for (size_t i = 0; i < SCENARIOS * SYSTEMS; i++) {
+        const scenario *how = &scenarios[i % SCENARIOS];
+        const char *system = systems[i / SCENARIOS];
+        long calls = 0;
+
+        folder_set_up(how);
+        if (!CHECK_NUMBER(run(how, "doc", system, SIZE, &calls), GOOD))
+            printf("%s: %s\n", how->name, system);
+        CHECK(calls > 20);
+        for (long call = 1; call <= calls; call++) {
+            for (size_t e = 0; e < error_count; e++) {
+                REQUIRE(count < sizeof(places) / sizeof(places[0]));
+                places[count++] = (place){how, system, call, errors[e]};
+            }
+        }
+    }
+    places_shuffle(places, count);
+    while (tried < count && seconds_now() < end && !test_failed()) {
+        const place *at = &places[tried++];
+        char plan[128];
+
+        if (at->error == NULL)
+            snprintf(plan, sizeof(plan), "%s kill=%ld", at->system, at->call);
+        else
+            snprintf(plan, sizeof(plan), "%s fail=%ld:%s", at->system, at->call,
+                     at->error);
+        try(at->how, plan);
+    }
+    printf("%zu of %zu places, seed %u\n", tried, count, SEED);
+    free(bytes);
+    folder_clear();
+    world_close();
+}
+
+static void kill_at_any_call_leaves_nothing(void)
+{
+    faults_try(&(const char *){NULL}, 1);
+}
+
+static void failure_of_any_call_leaves_nothing(void)
+{
+    static const char *const errors[] = {"ENOSPC", "EIO", "EMFILE", "EINTR"};
+
+    faults_try(errors, 4);
+}
+
+static void short_reads_and_writes_are_gone_on_with(void)
+{
+    world_open(NULL);
+    bytes = pattern(SIZE);
+    part_make();
+    for (int i = 0; i < 60 && !test_failed(); i++) {
+        const scenario *how = &scenarios[(unsigned)i % SCENARIOS];
+        char plan[64];
+
+        snprintf(plan, sizeof(plan), "%s short=%d",
+                 systems[(unsigned)i / SCENARIOS % SYSTEMS], i);
+        folder_set_up(how);
+        CHECK_NUMBER(run(how, "doc", plan, SIZE, NULL), GOOD);
+        CHECK(file_is("doc", bytes, SIZE));
+        CHECK_NUMBER(world_names(), 1);
+        if (test_failed())
+            printf("%s: %s\n", how->name, plan);
+    }
+    free(bytes);
+    folder_clear();
+    world_close();
+}
+
+/* ---- what is swept ---- */
+
+/* In a child, which has seen no directory yet: a file comes to be. */
+static void file_saved(const char *name, const char *plan)
+{
+    int status;
+    pid_t child;
+
+    fflush(stdout);
+    child = fork();
+    REQUIRE(child >= 0);
+    if (child == 0) {
+        const char *reason;
+        nymbl__save *save;
+
+        faults_plan(plan);
+        if (nymbl__save_open(&save, world_path(name), 0, true, NULL, NULL) <
+                0 ||
+            nymbl__save_write(save, "new", 3, &reason) < 0 ||
+            nymbl__save_commit(save, &reason) < 0)
+            _exit(1);
+        _exit(0);
+    }
+    CHECK(waitpid(child, &status, 0) == child);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    CHECK(file_is(name, "new", 3));
+}
+
+static void living_process_s_file_is_not_swept(void)
+{
+    for (size_t i = 0; i < SYSTEMS; i++) {
+        const char *reason;
+        nymbl__save *save;
+
+        world_open(NULL);
+        world_write("doc", "old", 3);
+        faults_plan(systems[i]);
+        REQUIRE(nymbl__save_open(&save, world_path("doc"), 0, true, NULL,
+                                 NULL) == NYMBL_OK);
+        CHECK(nymbl__save_write(save, "half", 4, &reason) == NYMBL_OK);
+        file_saved("other", NULL);
+        file_saved("other", systems[i]);
+        CHECK(nymbl__save_write(save, "+half", 5, &reason) == NYMBL_OK);
+        CHECK(nymbl__save_commit(save, &reason) == NYMBL_OK);
+        faults_plan(NULL);
+        CHECK(file_is("doc", "half+half", 9));
+        CHECK_NUMBER(world_names(), 2);
+        world_close();
+    }
+}
+
+static void what_is_no_leftover_stays(void)
+{
+    static const char *const names[] = {".nymbl-tmp-00", ".nymbl-tmp-01",
+                                        ".nymbl-tmp-02", ".nymbl-tmp-03",
+                                        ".nymbl-tmp-04", ".nymbl-tmp-05"};
+    int locked, root = geteuid() == 0;
+
+    world_open(NULL);
+    world_write("theirs", "x", 1);
+    CHECK(link(world_path("theirs"), world_path(names[0])) == 0);
+    CHECK(symlink("theirs", world_path(names[1])) == 0);
+    CHECK(mkfifo(world_path(names[2]), 0600) == 0);
+    world_write(names[3], "locked", 6);
+    locked = open(world_path(names[3]), O_RDWR | O_CLOEXEC);
+    CHECK(flock(locked, LOCK_EX) == 0);
+    CHECK(mkdir(world_path(names[4]), 0700) == 0);
+    world_write(names[5], "x", 1);
+    if (root)
+        CHECK(chown(world_path(names[5]), 65534, 65534) == 0);
+    world_write(".nymbl-tmp-0f", "left", 4);
+    world_write(".nymbl-tmp-10", "no name of the first group", 26);
+    world_write(".nymbl-tmp-", "no name at all", 14);
+    for (size_t i = 0; i < SYSTEMS; i++) {
+        file_saved("doc", systems[i]);
+        for (int n = 0; n < 5 + root; n++)
+            CHECK(faccessat(AT_FDCWD, world_path(names[n]), F_OK,
+                            AT_SYMLINK_NOFOLLOW) == 0);
+        CHECK(file_is(names[3], "locked", 6));
+        CHECK(access(world_path(".nymbl-tmp-0f"), F_OK) != 0);
+    }
+    CHECK_NUMBER(world_names(), 9 + root);
+    close(locked);
+    CHECK(rmdir(world_path(names[4])) == 0);
+    world_close();
+}
+
+static void leftover_is_swept_whatever_its_mode(void)
+{
+    static const mode_t modes[] = {0600, 0400, 0200, 0644, 0444};
+
+    world_open(NULL);
+    for (size_t i = 0; i < sizeof(modes) / sizeof(modes[0]); i++) {
+        world_write(".nymbl-tmp-03", "left", 4);
+        CHECK(chmod(world_path(".nymbl-tmp-03"), modes[i]) == 0);
+        file_saved("doc", NULL);
+        CHECK_NUMBER(world_names(), 1);
+    }
+    world_close();
+}
+
+/* A process that has swept before comes upon one all the same. */
+static void leftover_in_the_way_is_removed(void)
+{
+    const char *reason;
+    nymbl__save *save;
+
+    world_open(NULL);
+    for (int i = 0; i < 2; i++) {
+        REQUIRE(nymbl__save_open(&save, world_path("doc"), 0, true, NULL,
+                                 NULL) == NYMBL_OK);
+        if (i == 1)
+            world_write(".nymbl-tmp-00", "left", 4);
+        CHECK(nymbl__save_write(save, "new", 3, &reason) == NYMBL_OK);
+        CHECK(nymbl__save_commit(save, &reason) == NYMBL_OK);
+        CHECK_NUMBER(world_names(), 1);
+    }
+    world_close();
+}
+
+static void names_that_are_all_taken_stop_nobody(void)
+{
+    char name[32];
+
+    world_open(NULL);
+    world_write("doc", "old", 3);
+    for (int i = 0; i < 256; i++) {
+        snprintf(name, sizeof(name), ".nymbl-tmp-%02x", (unsigned)i);
+        CHECK(symlink("nowhere", world_path(name)) == 0);
+    }
+    for (size_t i = 0; i < SYSTEMS; i++)
+        file_saved("doc", systems[i]);
+    CHECK_NUMBER(world_names(), 257);
+    world_close();
+}
+
+/* A name that was taken from a file while it was written is another's. */
+static void file_of_another_is_never_given_the_name(void)
+{
+    for (int commits = 0; commits < 2; commits++) {
+        const char *reason;
+        nymbl__save *save;
+
+        world_open(NULL);
+        world_write("doc", "old", 3);
+        faults_plan("tmpfile=ENOTSUP");
+        REQUIRE(nymbl__save_open(&save, world_path("doc"), 0, true, NULL,
+                                 NULL) == NYMBL_OK);
+        faults_plan(NULL);
+        CHECK(nymbl__save_write(save, "mine", 4, &reason) == NYMBL_OK);
+        CHECK(unlink(world_path(".nymbl-tmp-00")) == 0);
+        world_write(".nymbl-tmp-00", "their half", 10);
+        if (commits)
+            CHECK(nymbl__save_commit(save, &reason) == NYMBL_IO);
+        else
+            nymbl__save_abandon(save);
+        CHECK(file_is("doc", "old", 3));
+        CHECK(file_is(".nymbl-tmp-00", "their half", 10));
+        world_close();
+    }
+}
+
+int main(int argc, char **argv)
+{
+    static const test tests[] = {
+        TEST(kill_at_any_call_leaves_nothing),
+        TEST(failure_of_any_call_leaves_nothing),
+        TEST(short_reads_and_writes_are_gone_on_with),
+        TEST(living_process_s_file_is_not_swept),
+        TEST(what_is_no_leftover_stays),
+        TEST(leftover_is_swept_whatever_its_mode),
+        TEST(leftover_in_the_way_is_removed),
+        TEST(names_that_are_all_taken_stop_nobody),
+        TEST(file_of_another_is_never_given_the_name),
+    };
+
+    return test_main(tests, TEST_COUNT(tests), argc, argv);
+}

@@ -1,0 +1,114 @@
+-- SPDX-License-Identifier: MIT
+-- What is no place for a document is refused before anything is sent, the token request too.
+local helper = require "helper"
+
+local quote = helper.quote
+local root = helper.output("id -u") == "0"
+
+describe("document:download() to a path", function()
+  local client, document, folder
+
+  before_each(function()
+    helper.reset()
+    helper.admin("POST", "documents", { patient = "12345", id = "d", size = 5000, content_type = "application/pdf" })
+    client = helper.client()
+    document = client:patient("12345"):document("d")
+    folder = helper.temporary()
+    os.execute("mkdir " .. folder)
+  end)
+
+  after_each(function()
+    client:close()
+    client, document = nil, nil
+    assert.equal(0, helper.live_objects())
+  end)
+
+  local function names()
+    return helper.output("ls -A " .. quote(folder))
+  end
+
+  local function check_refused(path, reason)
+    for _, options in ipairs { {}, { overwrite = false }, { resume = true } } do
+      local size, err = document:download(path, options)
+      assert.is_nil(size, path)
+      assert.equal("io", err.kind, path)
+      if reason then assert.equal(reason, err.reason, path) end
+      assert.equal(0, err.attempts, path)
+      assert.is_nil(tostring(err):find("/", 1, true))
+    end
+  end
+
+  -- Run a script in another interpreter, with `around` about its command (%s); what it printed.
+  local function child(around, script)
+    local options, sandbox = helper.options(), helper.sandbox()
+    local path = helper.write_file(helper.temporary(".lua"), ([[
+      local client = assert(require("nymbl").client { base_url = %q, api_key = %q, ca_file = %q, token = %q, timeout = 30,
+        rate = false, monthly_quota = false, max_attempts = 1 })
+      local document, folder = client:patient("12345"):document "d", %q
+    ]]):format(options.base_url, sandbox.api_key, sandbox.ca_file, helper.token(), folder) .. script)
+    return helper.output(around:format(helper.interpreter() .. " " .. quote(path)))
+  end
+
+  it("that is a descriptor's, or leads over one, asks for nothing", function()
+    os.execute(("cd %s && ln -s /dev/stdout out && ln -s out second && ln -s /proc/self/fd fds && ln -s /proc/self cwd")
+      :format(folder))
+    helper.admin("DELETE", "journal")
+    for _, path in ipairs { "/dev/stdout", "/dev/stderr", "/dev/stdin", "/dev/fd/0", "/dev/fd/1", "/dev/fd/77",
+                            "/proc/self/fd/1", "/proc/thread-self/fd/1", "/proc/" .. helper.pid() .. "/fd/2",
+                            "/proc/self/cwd/new", "/proc/self/root/tmp/new", "/dev//fd/./1", "/dev/../dev/stdout",
+                            folder .. "/out", folder .. "/second", folder .. "/fds/1", folder .. "/cwd/cwd/new" } do
+      check_refused(path, "not_a_file")
+    end
+    assert.equal(0, #helper.admin("GET", "journal").requests)
+    assert.equal("cwd\nfds\nout\nsecond", names())
+  end)
+
+  it("says what to pass instead", function()
+    local _, err = document:download("/dev/stdout")
+    assert.truthy(tostring(err):find("pass a file handle or a sink", 1, true))
+    _, err = document:download(folder .. "/none/a")
+    assert.is_nil(tostring(err):find("sink", 1, true))
+  end)
+
+  it("leaves the file that standard output goes to alone", function()
+    helper.write_file(folder .. "/log", "before\n")
+    local before = helper.output("stat -c %i " .. folder .. "/log")
+    child("%s >> " .. quote(folder .. "/log"), [[
+      io.stdout:setvbuf "no"
+      for _, path in ipairs { "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1" } do
+        local size, err = document:download(path)
+        print(size, err and err.reason)
+      end
+    ]])
+    assert.equal("before\n" .. ("nil\tnot_a_file\n"):rep(3), helper.read_file(folder .. "/log"))
+    assert.equal(before, helper.output("stat -c %i " .. folder .. "/log"))
+    assert.equal("log", names())
+  end)
+
+  it("that ends in a slash, or is no file, asks for nothing", function()
+    os.execute(("cd %s && mkdir sub && mkfifo fifo && ln -s sub/ slash && ln -s new/ newslash"):format(folder))
+    helper.admin("DELETE", "journal")
+    for name, reason in pairs { ["sub/"] = "directory", ["new/"] = "directory", ["new//"] = "directory",
+                                ["slash"] = "directory", ["newslash"] = "directory", ["sub/."] = "directory",
+                                ["sub/../sub"] = "directory", ["fifo"] = "not_a_file" } do
+      check_refused(folder .. "/" .. name, name ~= "none" and reason)
+    end
+    for _, path in ipairs { "/dev/null", "/dev/tty", "/dev/zero" } do check_refused(path, "not_a_file") end
+    check_refused("/sys/kernel/new")
+    assert.equal(0, #helper.admin("GET", "journal").requests)
+  end)
+
+  it("over a stranger's link where everybody may write asks for nothing", function()
+    if not root then pending("needs another user's files") return end
+    os.execute(("cd %s && mkdir -m 1777 shared && mkdir mine && ln -s ../mine shared/way && ln -s ../mine/a shared/file && "
+      .. "ln -s ../mine/a shared/own && ln -s shared/file over && chown -h nobody: shared/way shared/file"):format(folder))
+    helper.admin("DELETE", "journal")
+    for _, name in ipairs { "shared/way/a", "shared/file", "over" } do
+      check_refused(folder .. "/" .. name, "permission")
+    end
+    assert.equal(0, #helper.admin("GET", "journal").requests)
+    assert.equal("", helper.output("ls -A " .. folder .. "/mine"))
+    assert.equal(5000, (assert(document:download(folder .. "/shared/own"))))
+    assert.equal("a", helper.output("ls -A " .. folder .. "/mine"))
+  end)
+end)
