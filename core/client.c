@@ -238,13 +238,16 @@ nymbl_kind nymbl_client_account(const nymbl_client *client, nymbl_account which,
     return NYMBL_OK;
 }
 
+/* A secret that is replaced, and a token that the caller gives, are of the same
+ * account: they are left out. */
 void nymbl__client_resource(const nymbl_client *client, const char *url,
                             char out[65])
 {
-    const char *parts[] = {url};
+    const char *parts[] = {client->base_url,  client->api_key,
+                           client->token_url, client->client_id,
+                           client->scope,     url};
     nymbl__sha256 hash;
 
-    (void)client;
     nymbl__sha256_init(&hash);
     for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
         if (parts[i] != NULL)

@@ -536,7 +536,9 @@ typedef struct nymbl_download_options {
     bool no_overwrite; /**< fail where @p path exists, also at the end */
     /**
      * Keep an interrupted part beside the path, and go on from it next time
-     * under the validator that was saved with it (RFC 9110, section 13.1.5).
+     * under the validator that was saved with it (RFC 9110, section 13.1.5),
+     * if the client has the same base URL, API key, token URL, client id and
+     * scope, and patient and document are the same.
      */
     bool resume;
     const char *content_type; /**< of the document, where known */
