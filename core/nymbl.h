@@ -151,6 +151,10 @@ typedef struct nymbl_engine_options {
  *
  * One for a process and thread is right: clients share its connections.
  *
+ * Descriptors 0 to 2 never become a file or socket of ours. While an engine is
+ * pumped, those that the program has closed are occupied by something that can
+ * be neither read nor written, for libcurl's sake.
+ *
  * @param[out] out     yours to release with nymbl_engine_free()
  * @param      options copied; NULL for defaults
  * @param[out] err     NYMBL_NO_MEMORY

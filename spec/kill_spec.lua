@@ -99,8 +99,11 @@ describe("a process that is killed in a download", function()
   end)
 
   it("leaves a named file, where others cannot be, that the next process removes", function()
-    local shim = helper.output("ls ./build*/spec/core/faults.so 2>/dev/null | head -n 1")
-    if shim == "" or os.getenv "ASAN_OPTIONS" then pending("the C tests are not built") return end
+    if os.getenv "ASAN_OPTIONS" then pending("the sanitizers' runtime has to be loaded first") return end
+    local shim = "./build/spec/core/faults.so"
+    local there = io.open(shim)
+    if not there then pending("the C tests are not built") return end
+    there:close()
     killed("KILL", "a", false, ("NYMBL_FAULTS=tmpfile=ENOTSUP LD_PRELOAD=%s"):format(shim))
     assert.equal(".nymbl-tmp-00", names())
     assert.equal("600", helper.output("stat -c %a " .. folder .. "/.nymbl-tmp-00"))

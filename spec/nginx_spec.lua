@@ -505,6 +505,36 @@ describe("nginx that ends #nginx", function()
     assert.equal("300000", server:get("/download")) -- the new ones'
   end)
 
+  it("keeps no folder of a worker that was killed, once another works", function()
+    start()
+    downloads { stall = 1000 }
+    local killed = server:workers()
+    local places = folders(killed)
+    for _, pid in ipairs(killed) do os.execute("kill -KILL " .. pid) end
+    assert.is_true((eventually(10, function()
+      local workers = server:workers()
+      for _, pid in ipairs(killed) do
+        if is_running(pid) then return false end
+        for _, new in ipairs(workers) do
+          if new == pid then return false end
+        end
+      end
+      return #workers == #killed
+    end)))
+    for _, place in ipairs(places) do assert.is_true(exists(place), place) end
+    helper.faults()
+    assert.equal("300000", server:get("/download"))
+    for _, place in ipairs(places) do -- a new one may have taken it over
+      local taken = false
+      for _, pid in ipairs(server:workers()) do taken = taken or lease_folder(pid) == place end
+      assert.is_true(taken or not exists(place), place)
+    end
+    server:stop()
+    for _, place in ipairs(places) do assert.is_false(exists(place), place) end
+    assert.truthy(server:log():find("exited on signal 9", 1, true))
+    server = nil
+  end)
+
   it("lets running transfers end on quit", function()
     start()
     local clients, files = downloads { drip = 300000 }

@@ -23,7 +23,7 @@
 
 /* Seconds for a test, or those of NYMBL_TEST_SECONDS: if they do not suffice,
  * some of the places are tried, which the seed decides. */
-#define BUDGET 9.0
+#define BUDGET 7.0
 #define SEED 20260101u
 
 static char *bytes; /* the document */
