@@ -569,6 +569,49 @@ static void file_of_another_is_never_given_the_name(void)
     }
 }
 
+/* What it has inherited is its parent's, a file that has a name too. */
+static void child_that_releases_all_leaves_the_file(void)
+{
+    nymbl_transfer *transfer;
+    request request;
+    peer peer;
+    pid_t child;
+    int status;
+
+    world_open(NULL);
+    faults_plan("tmpfile=ENOTSUP");
+    transfer =
+        start_download(&(nymbl_download_options){.path = world_path("doc")});
+    faults_plan(NULL);
+    peer_accept(&peer);
+    peer_read(&peer, &request);
+    request_free(&request);
+    peer_say(&peer, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n01234");
+    world_settle();
+    CHECK_NUMBER(world_names(), 1);
+    fflush(stdout);
+    child = fork();
+    REQUIRE(child >= 0);
+    if (child == 0) {
+        nymbl_transfer_cancel(transfer, NYMBL_CANCELED, NULL);
+        nymbl_transfer_free(transfer);
+        nymbl_client_free(world.client);
+        nymbl_engine_free(world.engine);
+        _exit(0);
+    }
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+    CHECK_NUMBER(world_names(), 1);
+    file_saved("other", NULL); /* nor is it swept */
+    CHECK_NUMBER(world_names(), 2);
+    peer_say(&peer, "56789");
+    CHECK(ended(transfer, NULL) == NYMBL_OK);
+    CHECK(file_is("doc", "0123456789", 10));
+    CHECK_NUMBER(world_names(), 2);
+    peer_close(&peer);
+    nymbl_transfer_free(transfer);
+    world_close();
+}
+
 int main(int argc, char **argv)
 {
     static const test tests[] = {
@@ -581,6 +624,7 @@ int main(int argc, char **argv)
         TEST(leftover_in_the_way_is_removed),
         TEST(names_that_are_all_taken_stop_nobody),
         TEST(file_of_another_is_never_given_the_name),
+        TEST(child_that_releases_all_leaves_the_file),
     };
 
     return test_main(tests, TEST_COUNT(tests), argc, argv);

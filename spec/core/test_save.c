@@ -490,6 +490,27 @@ static void target_that_becomes_a_folder_is_refused(void)
     world_close();
 }
 
+static void folder_that_moves_gets_no_file(void)
+{
+    nymbl__save *save;
+
+    world_open(NULL);
+    for (int how = 0; how < 2; how++) {
+        CHECK(mkdir(world_path("sub"), 0700) == 0);
+        save = save_open(world_path("sub/doc"), true);
+        CHECK(nymbl__save_write(save, "new", 3, &reason) == NYMBL_OK);
+        CHECK(rename(world_path("sub"), world_path("gone")) == 0);
+        if (how == 1) /* another one has taken its place */
+            CHECK(mkdir(world_path("sub"), 0700) == 0);
+        CHECK(nymbl__save_commit(save, &reason) == NYMBL_IO);
+        CHECK_TEXT(reason, "not_found");
+        CHECK(rmdir(world_path("gone")) == 0); /* it is empty */
+        if (how == 1)
+            CHECK(rmdir(world_path("sub")) == 0);
+    }
+    world_close();
+}
+
 static void folder_that_cannot_be_written_is_told(void)
 {
     bool root = geteuid() == 0;
@@ -600,6 +621,7 @@ int main(int argc, char **argv)
         TEST(file_that_others_wrote_to_gets_no_name),
         TEST(files_are_not_standard_descriptors),
         TEST(target_that_becomes_a_folder_is_refused),
+        TEST(folder_that_moves_gets_no_file),
         TEST(folder_that_cannot_be_written_is_told),
         TEST(full_disk_is_told),
         TEST(files_are_closed_on_exec),
