@@ -15,19 +15,39 @@
 #define CLIENT_T "nymbl.client"
 #define STORE_T "nymbl.store"
 
+/* Every userdata of the binding begins with a tag. A metatable says nothing for
+ * certain about a block: debug.setmetatable() gives any of them to any block.
+ */
+typedef enum block_type {
+    BLOCK_OBJECT,
+    BLOCK_CLIENT,
+    BLOCK_TRANSFER,
+    BLOCK_BODY,
+    BLOCK_STORE,
+    BLOCK_ENGINE
+} block_type;
+
+typedef struct block_tag {
+    const char *type; /* an address in object.c that no other block holds */
+} block_tag;
+
 typedef struct transfer_ud {
+    block_tag tag;
     nymbl_transfer *transfer; /* NULL once closed */
 } transfer_ud;
 
 typedef struct body_ud {
+    block_tag tag;
     nymbl_body *body; /* NULL once closed */
 } body_ud;
 
 typedef struct store_ud {
+    block_tag tag;
     nymbl_store *store; /* NULL once closed */
 } store_ud;
 
 typedef struct client_ud {
+    block_tag tag;
     nymbl_client *client;
 } client_ud;
 
@@ -41,7 +61,18 @@ const char *text_check(lua_State *L, int index);
 /* The same, or nil. */
 const char *text_optional(lua_State *L, int index);
 
+/* module.c: raise the error that Lua raises if an allocation fails, without a
+ * position: callers compare the message. */
+int memory_raise(lua_State *L);
+
 /* object.c */
+/* Push a zeroed block of a type, without a metatable. */
+void *block_new(lua_State *L, block_type type, size_t size);
+/* The block at an index if it is of that type, or NULL. */
+void *block_test(lua_State *L, int index, block_type type, size_t size);
+/* The same, but raises an argument error unless its class is @p name, too. */
+void *block_check(lua_State *L, int index, block_type type, size_t size,
+                  const char *name);
 void object_classes(lua_State *L);
 int object_new(lua_State *L);
 int object_state(lua_State *L);

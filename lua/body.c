@@ -7,7 +7,7 @@
 
 nymbl_body *body_check(lua_State *L, int index)
 {
-    body_ud *self = luaL_checkudata(L, index, BODY_T);
+    body_ud *self = block_check(L, index, BLOCK_BODY, sizeof(*self), BODY_T);
 
     if (self->body == NULL)
         luaL_argerror(L, index, "closed body");
@@ -16,9 +16,8 @@ nymbl_body *body_check(lua_State *L, int index)
 
 static body_ud *body_new(lua_State *L)
 {
-    body_ud *self = lua_newuserdata(L, sizeof(*self));
+    body_ud *self = block_new(L, BLOCK_BODY, sizeof(*self));
 
-    self->body = NULL;
     luaL_setmetatable(L, BODY_T);
     return self;
 }
@@ -154,14 +153,24 @@ static int body_size(lua_State *L)
     return 1;
 }
 
-static int body_close(lua_State *L)
+/* The collector may bring a block that is none of ours. */
+static int body_collect(lua_State *L)
 {
-    body_ud *self = luaL_checkudata(L, 1, BODY_T);
-    nymbl_body *body = self->body;
+    body_ud *self = block_test(L, 1, BLOCK_BODY, sizeof(*self));
+    nymbl_body *body;
 
+    if (self == NULL)
+        return 0;
+    body = self->body;
     self->body = NULL;
     nymbl_body_free(body);
     return 0;
+}
+
+static int body_close(lua_State *L)
+{
+    block_check(L, 1, BLOCK_BODY, sizeof(body_ud), BODY_T);
+    return body_collect(L);
 }
 
 void body_class(lua_State *L)
@@ -178,5 +187,5 @@ void body_class(lua_State *L)
         {NULL, NULL},
     };
 
-    class_make(L, BODY_T, methods, body_close);
+    class_make(L, BODY_T, methods, body_collect);
 }

@@ -4,7 +4,8 @@
 
 nymbl_client *client_check(lua_State *L, int index)
 {
-    client_ud *self = luaL_checkudata(L, index, CLIENT_T);
+    client_ud *self =
+        block_check(L, index, BLOCK_CLIENT, sizeof(*self), CLIENT_T);
 
     if (self->client == NULL)
         luaL_argerror(L, index, "closed client");
@@ -40,8 +41,7 @@ int client_new(lua_State *L)
     luaL_checktype(L, 2, LUA_TTABLE);
     lua_settop(L, 2);
     luaL_checkstack(L, 20, NULL);
-    self = lua_newuserdata(L, sizeof(*self));
-    self->client = NULL;
+    self = block_new(L, BLOCK_CLIENT, sizeof(*self));
     luaL_setmetatable(L, CLIENT_T);
     lua_pushvalue(L, 2);
     lua_setuservalue(L, 3);
@@ -75,8 +75,10 @@ int client_close(lua_State *L)
 
 int client_collect(lua_State *L)
 {
-    client_ud *self = lua_touserdata(L, 1);
+    client_ud *self = block_test(L, 1, BLOCK_CLIENT, sizeof(*self));
 
+    if (self == NULL)
+        return 0;
     nymbl_client_free(self->client);
     self->client = NULL;
     return 0;

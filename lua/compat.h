@@ -14,6 +14,7 @@
 #define luaL_newlib(L, reg) (lua_newtable(L), luaL_register(L, NULL, reg))
 #define luaL_setmetatable(L, name)                                             \
     (luaL_getmetatable(L, name), lua_setmetatable(L, -2))
+#define lua_rawlen(L, i) lua_objlen(L, i)
 #define lua_getuservalue(L, i) lua_getfenv(L, i)
 #define lua_setuservalue(L, i) lua_setfenv(L, i)
 #endif

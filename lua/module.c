@@ -8,13 +8,16 @@
 #define ENGINE_T "nymbl.engine"
 
 typedef struct engine_ud {
+    block_tag tag;
     nymbl_engine *engine;
 } engine_ud;
 
 static int engine_collect(lua_State *L)
 {
-    engine_ud *self = lua_touserdata(L, 1);
+    engine_ud *self = block_test(L, 1, BLOCK_ENGINE, sizeof(*self));
 
+    if (self == NULL)
+        return 0;
     nymbl_engine_free(self->engine);
     self->engine = NULL;
     return 0;
@@ -26,7 +29,7 @@ static nymbl_engine *engine_find(lua_State *L)
     engine_ud *self;
 
     lua_getfield(L, LUA_REGISTRYINDEX, ENGINE_T);
-    self = lua_touserdata(L, -1);
+    self = block_test(L, -1, BLOCK_ENGINE, sizeof(*self));
     lua_pop(L, 1);
     return self != NULL && nymbl_engine_is_own(self->engine) ? self->engine
                                                              : NULL;
@@ -41,8 +44,7 @@ nymbl_engine *engine_get(lua_State *L)
 
     if (engine != NULL)
         return engine;
-    self = lua_newuserdata(L, sizeof(*self));
-    self->engine = NULL;
+    self = block_new(L, BLOCK_ENGINE, sizeof(*self));
     lua_newtable(L);
     lua_pushcfunction(L, engine_collect);
     lua_setfield(L, -2, "__gc");
@@ -53,10 +55,17 @@ nymbl_engine *engine_get(lua_State *L)
     return self->engine;
 }
 
+/* luaL_error() would put the caller's position before it. */
+int memory_raise(lua_State *L)
+{
+    lua_pushliteral(L, "not enough memory");
+    return lua_error(L);
+}
+
 int failure_push(lua_State *L, const nymbl_error *err)
 {
     if (err->kind == NYMBL_NO_MEMORY)
-        return luaL_error(L, "not enough memory");
+        return memory_raise(L);
     lua_pushnil(L);
     lua_newtable(L);
     lua_pushstring(L, nymbl_kind_name(err->kind));
@@ -127,11 +136,13 @@ static int module_start(lua_State *L)
 static int module_shut(lua_State *L)
 {
     nymbl_engine *engine = engine_find(L);
+    engine_ud *self;
 
     if (engine == NULL || !nymbl_engine_is_idle(engine))
         return 0;
     lua_getfield(L, LUA_REGISTRYINDEX, ENGINE_T);
-    ((engine_ud *)lua_touserdata(L, -1))->engine = NULL;
+    self = lua_touserdata(L, -1); /* it was found by its tag */
+    self->engine = NULL;
     lua_pushnil(L);
     lua_setfield(L, LUA_REGISTRYINDEX, ENGINE_T);
     nymbl_engine_free(engine);

@@ -2,6 +2,7 @@
 /* The objects a script sees: a userdata with a table of state behind it. */
 #include "binding.h"
 
+#include <stdbool.h>
 #include <string.h>
 
 /* Slots of a state table: 0 is true once the object is closed, 1 the
@@ -16,18 +17,61 @@
 static const char *const classes[] = {CLIENT_T, "nymbl.patient",
                                       "nymbl.document", "nymbl.stream"};
 
+/* What the tags of blocks point into. */
+static const char tags[BLOCK_ENGINE + 1];
+
+void *block_new(lua_State *L, block_type type, size_t size)
+{
+    block_tag *block = lua_newuserdata(L, size);
+
+    memset(block, 0, size);
+    block->type = &tags[type];
+    return block;
+}
+
+void *block_test(lua_State *L, int index, block_type type, size_t size)
+{
+    block_tag *block = lua_touserdata(L, index);
+
+    /* a light userdata may point anywhere */
+    return lua_type(L, index) == LUA_TUSERDATA &&
+                   lua_rawlen(L, index) >= size && block->type == &tags[type]
+               ? block
+               : NULL;
+}
+
+void *block_check(lua_State *L, int index, block_type type, size_t size,
+                  const char *name)
+{
+    luaL_checkudata(L, index, name);
+    if (block_test(L, index, type, size) == NULL)
+        luaL_argerror(L, index, "forged metatable");
+    return lua_touserdata(L, index);
+}
+
+/* Whether it is an object that a script sees. */
+static bool is_object(lua_State *L, int index)
+{
+    return block_test(L, index, BLOCK_OBJECT, sizeof(block_tag)) != NULL ||
+           block_test(L, index, BLOCK_CLIENT, sizeof(client_ud)) != NULL;
+}
+
 /* A method, else a field. JSON null, a light userdata, reads as nil. */
 static int object_index(lua_State *L)
 {
     luaL_checkany(L, 2);
-    if (!lua_getmetatable(L, 1))
+    if (!is_object(L, 1) || !lua_getmetatable(L, 1))
         return 0;
     lua_rawgeti(L, -1, METHODS);
+    if (!lua_istable(L, -1))
+        return 0;
     lua_pushvalue(L, 2);
     lua_rawget(L, -2);
     if (!lua_isnil(L, -1) || lua_type(L, 2) != LUA_TSTRING)
         return 1;
     lua_getuservalue(L, 1);
+    if (!lua_istable(L, -1))
+        return 0;
     lua_rawgeti(L, -1, STATE_FIELDS);
     if (!lua_istable(L, -1))
         return 0;
@@ -42,10 +86,17 @@ static int object_index(lua_State *L)
 static int object_tostring(lua_State *L)
 {
     lua_settop(L, 1);
-    if (!lua_getmetatable(L, 1))
-        return 0;
-    lua_getfield(L, -1, "__name");
+    if (!is_object(L, 1) || !lua_getmetatable(L, 1)) {
+        lua_pushstring(L, luaL_typename(L, 1));
+        return 1;
+    }
+    lua_pushliteral(L, "__name");
+    lua_rawget(L, -2);
     lua_getuservalue(L, 1);
+    if (lua_type(L, 3) != LUA_TSTRING || !lua_istable(L, 4)) {
+        lua_pushliteral(L, "userdata");
+        return 1;
+    }
     lua_rawgeti(L, -1, STATE_CLOSED);
     lua_pushvalue(L, 3);
     lua_pushstring(L, lua_toboolean(L, -2) ? " (closed)" : "");
@@ -80,12 +131,27 @@ void object_classes(lua_State *L)
     }
 }
 
+/* Whether the value on top is the metatable of a class; leaves it there. */
+static bool is_class(lua_State *L)
+{
+    bool same = false;
+
+    for (size_t i = 0; i < sizeof(classes) / sizeof(classes[0]) && !same; i++) {
+        luaL_getmetatable(L, classes[i]);
+        same = lua_rawequal(L, -1, -2);
+        lua_pop(L, 1);
+    }
+    return same;
+}
+
 /* core.object(metatable, state): an object of a class with its state table. */
 int object_new(lua_State *L)
 {
     luaL_checktype(L, 1, LUA_TTABLE);
     luaL_checktype(L, 2, LUA_TTABLE);
-    lua_newuserdata(L, 1);
+    lua_pushvalue(L, 1);
+    luaL_argcheck(L, is_class(L), 1, "no class");
+    block_new(L, BLOCK_OBJECT, sizeof(block_tag));
     lua_pushvalue(L, 1);
     lua_setmetatable(L, -2);
     lua_pushvalue(L, 2);
@@ -99,20 +165,20 @@ int object_state(lua_State *L)
 {
     const char *name = luaL_checkstring(L, 2);
 
-    if (lua_type(L, 1) != LUA_TUSERDATA || !lua_getmetatable(L, 1))
+    if (!is_object(L, 1) || !lua_getmetatable(L, 1))
         return 0;
     luaL_getmetatable(L, name);
     if (!lua_rawequal(L, -1, -2))
         return 0;
     lua_getuservalue(L, 1);
-    return 1;
+    return lua_istable(L, -1);
 }
 
 /* core.class(class): its table of methods, and its metatable. */
 int object_class(lua_State *L)
 {
     luaL_getmetatable(L, luaL_checkstring(L, 1));
-    luaL_checktype(L, -1, LUA_TTABLE);
+    luaL_argcheck(L, is_class(L), 1, "no class");
     lua_rawgeti(L, -1, METHODS);
     lua_pushvalue(L, -2);
     return 2;

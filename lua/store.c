@@ -6,7 +6,7 @@
 
 static nymbl_store *store_check(lua_State *L)
 {
-    store_ud *self = luaL_checkudata(L, 1, STORE_T);
+    store_ud *self = block_check(L, 1, BLOCK_STORE, sizeof(*self), STORE_T);
 
     if (self->store == NULL)
         luaL_argerror(L, 1, "closed store");
@@ -18,12 +18,11 @@ static nymbl_store *store_check(lua_State *L)
 int store_open(lua_State *L)
 {
     const char *path = text_check(L, 1);
-    store_ud *self = lua_newuserdata(L, sizeof(*self));
+    store_ud *self = block_new(L, BLOCK_STORE, sizeof(*self));
     nymbl_store_holder holder;
     nymbl_error err;
     nymbl_kind kind;
 
-    self->store = NULL;
     luaL_setmetatable(L, STORE_T);
     kind = nymbl_store_open(&self->store, path, &holder, &err);
     if (kind == NYMBL_OK)
@@ -91,15 +90,25 @@ static int store_write(lua_State *L)
     return 1;
 }
 
-/* store:close(); a second close is harmless */
-static int store_close(lua_State *L)
+/* The collector may bring a block that is none of ours. */
+static int store_collect(lua_State *L)
 {
-    store_ud *self = luaL_checkudata(L, 1, STORE_T);
-    nymbl_store *store = self->store;
+    store_ud *self = block_test(L, 1, BLOCK_STORE, sizeof(*self));
+    nymbl_store *store;
 
+    if (self == NULL)
+        return 0;
+    store = self->store;
     self->store = NULL;
     nymbl_store_close(store);
     return 0;
+}
+
+/* store:close(); a second close is harmless */
+static int store_close(lua_State *L)
+{
+    block_check(L, 1, BLOCK_STORE, sizeof(store_ud), STORE_T);
+    return store_collect(L);
 }
 
 void store_class(lua_State *L)
@@ -111,5 +120,5 @@ void store_class(lua_State *L)
         {NULL, NULL},
     };
 
-    class_make(L, STORE_T, methods, store_close);
+    class_make(L, STORE_T, methods, store_collect);
 }

@@ -5,9 +5,15 @@
 #include <errno.h>
 #include <string.h>
 
+static transfer_ud *transfer_block(lua_State *L, int index)
+{
+    return block_check(L, index, BLOCK_TRANSFER, sizeof(transfer_ud),
+                       TRANSFER_T);
+}
+
 nymbl_transfer *transfer_check(lua_State *L, int index)
 {
-    transfer_ud *self = luaL_checkudata(L, index, TRANSFER_T);
+    transfer_ud *self = transfer_block(L, index);
 
     if (self->transfer == NULL)
         luaL_argerror(L, index, "closed transfer");
@@ -16,9 +22,8 @@ nymbl_transfer *transfer_check(lua_State *L, int index)
 
 static transfer_ud *transfer_new(lua_State *L)
 {
-    transfer_ud *self = lua_newuserdata(L, sizeof(*self));
+    transfer_ud *self = block_new(L, BLOCK_TRANSFER, sizeof(*self));
 
-    self->transfer = NULL;
     luaL_setmetatable(L, TRANSFER_T);
     return self;
 }
@@ -334,7 +339,7 @@ static int transfer_confirm(lua_State *L)
  * closed it is news, too */
 static int transfer_news(lua_State *L)
 {
-    transfer_ud *self = luaL_checkudata(L, 1, TRANSFER_T);
+    transfer_ud *self = transfer_block(L, 1);
 
     lua_pushboolean(L, self->transfer == NULL ||
                            nymbl_transfer_has_news(self->transfer));
@@ -384,14 +389,24 @@ static int transfer_lease(lua_State *L)
     return 2;
 }
 
-static int transfer_close(lua_State *L)
+/* The collector may bring a block that is none of ours. */
+static int transfer_collect(lua_State *L)
 {
-    transfer_ud *self = luaL_checkudata(L, 1, TRANSFER_T);
-    nymbl_transfer *transfer = self->transfer;
+    transfer_ud *self = block_test(L, 1, BLOCK_TRANSFER, sizeof(*self));
+    nymbl_transfer *transfer;
 
+    if (self == NULL)
+        return 0;
+    transfer = self->transfer;
     self->transfer = NULL;
     nymbl_transfer_free(transfer);
     return 0;
+}
+
+static int transfer_close(lua_State *L)
+{
+    transfer_block(L, 1);
+    return transfer_collect(L);
 }
 
 void transfer_class(lua_State *L)
@@ -406,5 +421,5 @@ void transfer_class(lua_State *L)
         {"close", transfer_close},     {NULL, NULL},
     };
 
-    class_make(L, TRANSFER_T, methods, transfer_close);
+    class_make(L, TRANSFER_T, methods, transfer_collect);
 }
