@@ -31,9 +31,11 @@ nymbl_kind nymbl__connections_open(nymbl_engine *engine)
     /* Where descriptors have run out it would be one that nothing can wake. */
     if (multi == NULL || share == NULL ||
         curl_multi_wakeup(multi) != CURLM_OK) {
+        bool no_memory = multi == NULL || share == NULL;
+
         curl_multi_cleanup(multi);
         curl_share_cleanup(share);
-        return NYMBL_NO_MEMORY;
+        return no_memory ? NYMBL_NO_MEMORY : NYMBL_IO;
     }
     curl_multi_poll(multi, NULL, 0, 0, NULL); /* that was a try */
     /* HTTP/1.1 only: a paused HTTP/2 stream holds up its neighbours */

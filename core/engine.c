@@ -432,6 +432,7 @@ nymbl_kind nymbl_engine_new(nymbl_engine **out,
                             nymbl_error *err)
 {
     nymbl_engine *engine;
+    nymbl_kind kind;
 
     *out = NULL;
     pthread_once(&global_once, global_start);
@@ -452,9 +453,11 @@ nymbl_kind nymbl_engine_new(nymbl_engine **out,
         free(engine);
         return nymbl__fail(err, NYMBL_NO_MEMORY, NULL);
     }
-    if (nymbl__connections_open(engine) < 0) {
+    kind = nymbl__connections_open(engine);
+    if (kind < 0) {
         nymbl__engine_release(engine);
-        return nymbl__fail(err, NYMBL_NO_MEMORY, NULL);
+        return nymbl__fail(err, kind,
+                           kind == NYMBL_IO ? "too_many_files" : NULL);
     }
     *out = engine;
     return NYMBL_OK;

@@ -189,7 +189,8 @@ const char *nymbl_kind_text(nymbl_kind kind)
     case NYMBL_CONTEXT:
         return "nothing may wait here: in nginx call from a rewrite, access or "
                "content handler or from ngx.timer.at, in an event loop from a "
-               "coroutine of its own";
+               "coroutine of its own, and not from within gsub, sort, require "
+               "or another function of C";
     case NYMBL_CANCELED:
         return "ended by the program: nothing to do";
     case NYMBL_NO_MEMORY:

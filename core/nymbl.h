@@ -157,7 +157,8 @@ typedef struct nymbl_engine_options {
  *
  * @param[out] out     yours to release with nymbl_engine_free()
  * @param      options copied; NULL for defaults
- * @param[out] err     NYMBL_NO_MEMORY
+ * @param[out] err     NYMBL_NO_MEMORY; NYMBL_IO, "too_many_files", if no
+ *                     descriptor is left
  * @return NYMBL_OK or the failure
  */
 NYMBL_API nymbl_kind nymbl_engine_new(nymbl_engine **out,
@@ -195,7 +196,8 @@ NYMBL_API nymbl_kind nymbl_engine_pump(nymbl_engine *engine, double timeout);
  * in the thread. It ends in nymbl_engine_free().
  *
  * @param      engine of this process; one that has a thread keeps it
- * @param[out] err    NYMBL_NO_MEMORY, or NYMBL_MISUSE in a forked process
+ * @param[out] err    NYMBL_IO, "too_many_threads", if none can be started; or
+ *                    NYMBL_MISUSE in a forked process
  * @return NYMBL_OK or the failure
  */
 NYMBL_API nymbl_kind nymbl_engine_start(nymbl_engine *engine, nymbl_error *err);

@@ -84,7 +84,8 @@ nymbl_kind nymbl_engine_start(nymbl_engine *engine, nymbl_error *err)
     if (problem == 0)
         return NYMBL_OK;
     engine->threaded = false;
-    return nymbl__fail(err, NYMBL_NO_MEMORY, NULL);
+    /* EAGAIN: of threads, of memory for a stack, or of what a limit allows */
+    return nymbl__fail(err, NYMBL_IO, "too_many_threads");
 }
 
 void nymbl__thread_wait(nymbl_engine *engine, double timeout)

@@ -3,7 +3,9 @@
 #include "internal.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
+#include <unistd.h>
 
 /* ---- what a status means ---- */
 
@@ -177,9 +179,50 @@ static nymbl_kind broken_connection(nymbl_transfer *transfer, CURLcode code,
     return NYMBL_NETWORK;
 }
 
+/* How many descriptors libcurl lacks at least one of if it fails with a code
+ * for want of them. What it had opened until then is closed again. */
+static int descriptors_needed(CURLcode code)
+{
+    switch (code) {
+    case CURLE_COULDNT_CONNECT: /* a socket */
+        return 1;
+    case CURLE_SSL_CACERT_BADFILE: /* a socket and a file */
+        return 2;
+    case CURLE_COULDNT_RESOLVE_PROXY: /* its thread's sockets, /etc/hosts */
+    case CURLE_COULDNT_RESOLVE_HOST:
+        return 3;
+    default:
+        return 0;
+    }
+}
+
+/* Whether the process has fewer descriptors left than so many, up to 3: libcurl
+ * does not say why it could open no socket or file. */
+static bool descriptors_are_out(int count)
+{
+    int opened[3], number = 0;
+    bool out = false;
+
+    while (number < count && !out) {
+        opened[number] = open("/", O_RDONLY | O_CLOEXEC);
+        out = opened[number] < 0 && (errno == EMFILE || errno == ENFILE);
+        if (opened[number] < 0)
+            break;
+        number++;
+    }
+    while (number > 0)
+        close(opened[--number]);
+    return out;
+}
+
 static nymbl_kind code_failure(nymbl_transfer *transfer, CURLcode code,
                                const char **reason)
 {
+    if (!transfer->sent_this_hop &&
+        descriptors_are_out(descriptors_needed(code))) {
+        *reason = "too_many_files";
+        return NYMBL_IO;
+    }
     switch (code) {
     case CURLE_COULDNT_RESOLVE_PROXY:
     case CURLE_COULDNT_RESOLVE_HOST:

@@ -19,6 +19,11 @@
 #define lua_setuservalue(L, i) lua_setfenv(L, i)
 #endif
 
+/* LuaJIT has it, and LUA_OK too, which Lua 5.1 itself lacks. */
+#if LUA_VERSION_NUM == 501 && !defined(LUA_OK)
+#define lua_isyieldable(L) 1
+#endif
+
 #if LUA_VERSION_NUM >= 503
 #define push_size(L, n) lua_pushinteger(L, (lua_Integer)(n))
 #else

@@ -36,8 +36,8 @@ static nymbl_engine *engine_find(lua_State *L)
 }
 
 /* One engine a Lua state, in the registry. A forked child gets a new one: the
- * sockets of the old are its parent's. */
-nymbl_engine *engine_get(lua_State *L)
+ * sockets of the old are its parent's. NULL if none can be had. */
+static nymbl_engine *engine_make(lua_State *L, nymbl_error *err)
 {
     nymbl_engine *engine = engine_find(L);
     engine_ud *self;
@@ -49,10 +49,24 @@ nymbl_engine *engine_get(lua_State *L)
     lua_pushcfunction(L, engine_collect);
     lua_setfield(L, -2, "__gc");
     lua_setmetatable(L, -2);
-    if (nymbl_engine_new(&self->engine, NULL, NULL) < 0)
-        luaL_error(L, "not enough memory");
+    if (nymbl_engine_new(&self->engine, NULL, err) < 0) {
+        lua_pop(L, 1);
+        return NULL;
+    }
     lua_setfield(L, LUA_REGISTRYINDEX, ENGINE_T);
     return self->engine;
+}
+
+nymbl_engine *engine_get(lua_State *L)
+{
+    nymbl_error err;
+    nymbl_engine *engine = engine_make(L, &err);
+
+    if (engine == NULL && err.kind == NYMBL_NO_MEMORY)
+        memory_raise(L);
+    if (engine == NULL) /* core.ready() was not asked before */
+        luaL_error(L, "no engine (%s)", err.reason);
+    return engine;
 }
 
 /* luaL_error() would put the caller's position before it. */
@@ -112,7 +126,7 @@ static int module_pump(lua_State *L)
         lua_isnoneornil(L, 2) ? NULL : transfer_check(L, 2);
 
     if (nymbl_engine_pump(engine_get(L), timeout) < 0)
-        return luaL_error(L, "not enough memory");
+        return luaL_error(L, "the engine of another process");
     lua_pushboolean(L, transfer != NULL && nymbl_transfer_has_news(transfer));
     return 1;
 }
@@ -124,12 +138,26 @@ static int module_now(lua_State *L)
     return 1;
 }
 
-/* core.start(): have a thread move the transfers of this process */
-static int module_start(lua_State *L)
+/* core.ready(threaded): true once there is an engine, with a thread if that is
+ * wanted; or nil and the failure */
+static int module_ready(lua_State *L)
 {
-    if (nymbl_engine_start(engine_get(L), NULL) < 0)
-        return luaL_error(L, "not enough memory");
-    return 0;
+    nymbl_error err;
+    nymbl_engine *engine = engine_make(L, &err);
+
+    if (engine == NULL)
+        return failure_push(L, &err);
+    if (lua_toboolean(L, 1) && nymbl_engine_start(engine, &err) < 0)
+        return failure_push(L, &err);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+/* core.is_yieldable(): whether the calling coroutine could yield now */
+static int module_is_yieldable(lua_State *L)
+{
+    lua_pushboolean(L, lua_isyieldable(L));
+    return 1;
 }
 
 /* core.shut(): free the engine unless it has something to do */
@@ -195,7 +223,8 @@ int luaopen_nymbl_core(lua_State *L)
         {"boot_time", boot_time},
         {"pump", module_pump},
         {"now", module_now},
-        {"start", module_start},
+        {"ready", module_ready},
+        {"is_yieldable", module_is_yieldable},
         {"shut", module_shut},
         {"live_objects", module_live_objects},
         {NULL, NULL},

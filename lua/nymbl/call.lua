@@ -280,6 +280,7 @@ end
 -- where a token is at hand and a place is free, so that nothing has to be waited for.
 -- @tparam table steps as for `perform`; gets the field `ahead`
 function call.ahead(env, operation, steps)
+  if not wait.enter() then return end -- the page could not be waited for, so nothing is sent
   local bearer = env.token_at_hand()
   local place = bearer and pace.reserve_free(env, operation)
   if not place then return end
@@ -348,6 +349,7 @@ function call.perform(env, operation, options, steps)
     env = env, operation = operation, steps = steps, deadline = timeout and wait.now() + timeout,
     attempts = 0, tries = 0, waited = 0, pause = 0,
   }, attempt)
+  json.ready()
   local entered, place = wait.enter()
   if not entered then
     call.abandon(steps)

@@ -147,7 +147,8 @@ function client.new(options)
   end
   env.client, env.account = self, core.account(self)
   if options.credentials then
-    env.token, env.token_at_hand = token.from_credentials(env)
+    local keeper, key = env.store.tokens or env.store, core.account(self, true)
+    env.token, env.token_at_hand = token.from_credentials(env, keeper, key)
   elseif type(options.token) == "function" then
     env.token, env.token_at_hand = token.from_function(options.token)
   else

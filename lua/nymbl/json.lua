@@ -6,25 +6,32 @@ local json = {}
 
 local codec
 
--- lua-cjson is loaded with the first reply: a script that uploads nothing and
--- lists nothing does without it.
+-- Loaded with the first call and not before: half of a short script is start-up.
 local function codec_get()
   if not codec then
-    codec = require("cjson").new()
-    codec.decode_max_depth(32)
-    codec.decode_invalid_numbers(false)
+    local made = require("cjson").new()
+    made.decode_max_depth(32)
+    made.decode_invalid_numbers(false)
+    codec = made
   end
   return codec
+end
+
+--- Look whether responses can be decoded, before anything is sent.
+-- @raise where lua-cjson is not installed, in the words of `require`
+function json.ready()
+  codec_get()
 end
 
 --- Decode a text.
 -- @treturn[1] table an object or array
 -- @treturn[2] nil the text is none
+-- @treturn[2] string "json"
 function json.decode(text)
-  if not text or text:find("\0", 1, true) then return nil end -- lua-cjson takes a NUL for the end
+  if not text or text:find("\0", 1, true) then return nil, "json" end -- lua-cjson takes a NUL for the end
   local ok, value = pcall(codec_get().decode, text)
   if ok and type(value) == "table" then return value end
-  return nil
+  return nil, "json"
 end
 
 --- Encode a table.
@@ -32,7 +39,8 @@ end
 -- @treturn[2] nil it holds what JSON has no form for
 function json.encode(value)
   local ok, text = pcall(codec_get().encode, value)
-  return ok and text or nil
+  if ok then return text end
+  return nil
 end
 
 return json

@@ -69,6 +69,14 @@ function pace.postpone(place)
   return at - env.store:now()
 end
 
+--- Look whether the store can be used.
+-- @treturn[1] boolean true
+-- @treturn[2] nil it cannot
+-- @treturn[2] table what is known of it
+function pace.look(env, deadline)
+  return change(env, deadline, "look")
+end
+
 -- What comes after a request is told to the store, but a store that fails then takes
 -- nothing away from what the request gave: the next reservation says so.
 

@@ -88,11 +88,20 @@ local function take(state, last)
   return piece
 end
 
+-- A read that may not wait here takes nothing: what it has read is there for the next one.
+local function give_back(state, pieces, err)
+  if pieces and not state[7] and not state[0] then
+    local text = table.concat(pieces)
+    state[4], state[5], state[9] = text, 1, state[9] - #text
+  end
+  return nil, err
+end
+
 local function read_all(state)
   local pieces = {}
   while true do
     local more, err = fill(state)
-    if more == nil then return nil, err end
+    if more == nil then return give_back(state, pieces, err) end
     if not more then return table.concat(pieces) end
     pieces[#pieces + 1] = take(state)
   end
@@ -102,7 +111,7 @@ local function read_line(state, keep)
   local pieces
   while true do
     local more, err = fill(state)
-    if more == nil then return nil, err end
+    if more == nil then return give_back(state, pieces, err) end
     if not more then return pieces and table.concat(pieces) or nil end
     local last = state[4]:find("\n", state[5], true)
     local piece = take(state, last)
@@ -118,7 +127,7 @@ local function read_bytes(state, count)
   local pieces, left = nil, count
   repeat
     local more, err = fill(state)
-    if more == nil then return nil, err end
+    if more == nil then return give_back(state, pieces, err) end
     if not more then return pieces and table.concat(pieces) or nil end
     if left == 0 then return "" end
     local piece = take(state, math.min(state[5] + left - 1, #state[4])) -- LuaJIT's sub() takes 32 bits
@@ -197,7 +206,8 @@ function methods.lines(self, ...)
     return first, ...
   end
   return function()
-    return step(results(check.object(self, CLASS, "lines"), list, 1, count))
+    local state = check.object(self, CLASS, "lines")
+    return step(results(state, list, 1, count))
   end
 end
 
@@ -210,12 +220,16 @@ function methods.close(self)
   return true
 end
 
---- The next chunk, for an upload of the stream with a deadline.
-function stream.next(state, deadline)
-  if state[0] then return nil, { kind = "io", reason = "closed" } end
+local function chunk_next(state, deadline)
   local more, err = fill(state, deadline)
   if more then return take(state) end
   return nil, err
+end
+
+--- The next chunk, for an upload of the stream with a deadline.
+function stream.next(state, deadline)
+  if state[0] then return nil, { kind = "io", reason = "closed" } end
+  return chunk_next(state, deadline)
 end
 
 --- The next chunk, as an LTN12 source gives it.
@@ -225,9 +239,7 @@ end
 -- @treturn[3] table the error
 function metamethods.__call(self)
   local state = check.object(self, CLASS, "stream")
-  local more, err = fill(state)
-  if more then return take(state) end
-  return nil, err
+  return chunk_next(state)
 end
 
 function metamethods.__close(self)

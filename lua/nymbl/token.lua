@@ -9,6 +9,7 @@
 local call = require "nymbl.call"
 local core = require "nymbl.core"
 local json = require "nymbl.json"
+local pace = require "nymbl.pace"
 local store = require "nymbl.store"
 local wait = require "nymbl.wait"
 
@@ -223,8 +224,15 @@ end
 --- OAuth 2.0 client credentials, which the client userdata holds. A request that
 -- changes nothing is repeated as any other, as often as a call may be.
 -- @tparam table env the client's environment
-function token.from_credentials(env)
-  return cached(env.store.tokens or env.store, core.account(env.client, true), LEASE, function(deadline, await, once)
+-- @param keeper the store that keeps the token
+-- @tparam string key under which it is kept there
+function token.from_credentials(env, keeper, key)
+  return cached(keeper, key, LEASE, function(deadline, await, once)
+    -- where pace and quota cannot be kept, no token is asked for either
+    local usable, problem = true, nil
+    if keeper ~= env.store then usable, problem = pace.look(env, deadline) end
+    if env.closed then return nil, { kind = "canceled", reason = "closed" } end
+    if not usable then return nil, problem end
     local try, waited = 1, 0
     while true do
       local till = wait.now() + LONGEST_RENEWAL

@@ -51,9 +51,11 @@ local function in_luv()
   return nil, "main_coroutine"
 end
 
-local function choose()
+-- The driver of the place where a call is made, or nil and a word for it; and whether
+-- its waits yield.
+local function find()
   local loaded = package.loaded
-  if block.is_thread() then return block end
+  if block.is_thread() then return block, true end
   if type(loaded.ngx) == "table" and loaded.ngx.get_phase then return in_nginx(loaded.ngx) end
   if loaded.cqueues then
     local loop, is_own = loaded.cqueues.running()
@@ -64,6 +66,15 @@ local function choose()
   return block
 end
 
+-- The same, unless a C function stands between the call and its coroutine's resume
+-- (string.gsub, table.sort, require, an xpcall handler …): no yield passes it, and
+-- Lua would notice only after the request was sent.
+local function choose()
+  local driver, place = find()
+  if (driver and driver ~= block or place == true) and not core.is_yieldable() then return nil, "c_call" end
+  return driver, place
+end
+
 --- Name the event loop of this process.
 function wait.use(loop)
   require "nymbl.wait.luv"
@@ -72,13 +83,12 @@ end
 
 --- Look whether a call may be made here, and make ready for it.
 -- @treturn[1] boolean true
--- @treturn[2] nil nothing may wait here
+-- @treturn[2] nil nothing may wait here, or the process has no descriptor or thread left
 -- @treturn[2] table what is known of it
 function wait.enter()
   local driver, place = choose()
   if not driver then return nil, { kind = "context", reason = place } end
-  if driver.threaded then core.start() end
-  return true
+  return core.ready(driver.threaded)
 end
 
 --- Wait until a transfer has news, or for a time to pass.
@@ -90,7 +100,10 @@ end
 function wait.wait(transfer, deadline)
   local driver, place = choose()
   if not driver then return nil, { kind = "context", reason = place } end
-  if driver.threaded then core.start() end -- a stream may be older than the loop
+  if driver.threaded then -- a stream may be older than the loop
+    local ready, err = core.ready(true)
+    if not ready then return nil, err end
+  end
   return driver.wait(transfer, deadline)
 end
 

@@ -157,7 +157,8 @@ function file:stand_by(seen, deadline, mark, since)
   end
   if deadline and now >= deadline then return nil, { kind = "timeout", reason = "store" } end
   seen.step = math.min((seen.step or SHORTEST / 2) * 2, LONGEST)
-  wait.wait(nil, math.min(now + seen.step * (0.5 + math.random() / 2), deadline or math.huge))
+  local waited, err = wait.wait(nil, math.min(now + seen.step * (0.5 + math.random() / 2), deadline or math.huge))
+  if waited == nil then return nil, err end
   return true
 end
 

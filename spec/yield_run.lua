@@ -1,0 +1,193 @@
+-- SPDX-License-Identifier: MIT
+-- Calls from places that no yield can leave, for spec/yield_spec.lua: here and in nginx.
+local nymbl = require "nymbl"
+
+local this = {}
+
+local OBJECT = {}
+
+-- Each calls a function, with a C function between itself and it.
+local places = {}
+
+function places.gsub(fn)
+  string.gsub("x", "x", function() fn() end)
+end
+
+function places.sort(fn)
+  local done = false
+  table.sort({ 2, 1 }, function(a, b)
+    if not done then
+      done = true
+      fn()
+    end
+    return a < b
+  end)
+end
+
+function places.require(fn)
+  package.preload["nymbl.spec.place"] = function()
+    fn()
+    return true
+  end
+  package.loaded["nymbl.spec.place"] = nil
+  require "nymbl.spec.place"
+end
+
+function places.xpcall(fn)
+  xpcall(error, function() fn() end)
+end
+
+function places.load(fn)
+  local done = false
+  load(function()
+    if done then return nil end
+    done = true
+    fn()
+    return "return"
+  end)
+end
+
+-- These can be left in some Luas: then the call goes well.
+local others = {}
+
+function others.tostring(fn)
+  return tostring(setmetatable(OBJECT, { __tostring = function()
+    fn()
+    return "x"
+  end }))
+end
+
+function others.dofile(fn, path)
+  rawset(_G, "nymbl_spec_place", fn)
+  dofile(path)
+  rawset(_G, "nymbl_spec_place", nil)
+end
+
+function others.index(fn)
+  return setmetatable(OBJECT, { __index = function() return fn() end }).x
+end
+
+function others.concat(fn)
+  return setmetatable(OBJECT, { __concat = function() return fn() end }) .. ""
+end
+
+function others.pcall(fn)
+  assert(pcall(fn))
+end
+
+function others.iterator(fn)
+  local count = 0
+  for _ in function() return count == 0 and fn() or nil end do count = count + 1 end
+end
+
+local calls = {}
+
+function calls.upload(patient)
+  return patient:upload({ data = "%PDF-1.4 x" }, { file_name = "a.pdf" })
+end
+
+function calls.upload_source(patient)
+  return patient:upload(function() error("asked for bytes") end, { file_name = "a.pdf" })
+end
+
+function calls.reconcile(patient)
+  return patient:upload({ data = "%PDF-1.4 x" }, { file_name = "a.pdf", reconcile = true })
+end
+
+function calls.list(patient)
+  local ok, err = pcall(patient:documents())
+  if ok then return err end
+  return nil, err
+end
+
+function calls.page(patient) return patient:page() end
+function calls.count(patient) return patient:count() end
+function calls.get(patient) return patient:get("d") end
+function calls.download(patient) return patient:document("d"):download(function() return 1 end) end
+function calls.open(patient) return patient:document("d"):open() end
+function calls.delete(patient) return patient:document("d"):delete() end
+
+local function words(result, err)
+  if result ~= nil then return "good" end
+  if type(err) ~= "table" then return tostring(err) end
+  return ("%s %s %d"):format(err.kind, err.reason, err.attempts)
+end
+
+-- What a function gives in a place, or what it raises there.
+local function try(place, fn, path)
+  local result = "never called"
+  local ok, err = pcall(place, function()
+    local ran, a, b = pcall(fn)
+    result = ran and words(a, b) or "raised " .. tostring(a)
+    return true
+  end, path)
+  return ok and result or "raised " .. tostring(err)
+end
+
+local function add(lines, name, result)
+  lines[#lines + 1] = name .. ": " .. result
+end
+
+--- Every call in every place that nothing can leave: a line for each that gave anything but
+-- the error it should.
+function this.refused(client, expected)
+  local patient = client:patient "p"
+  local lines = {}
+  for place_name, place in pairs(places) do
+    for name, fn in pairs(calls) do
+      local result = try(place, function() return fn(patient) end)
+      if result ~= expected then add(lines, place_name .. " " .. name, result) end
+    end
+  end
+  table.sort(lines)
+  return table.concat(lines, "\n")
+end
+
+--- A call that only asks, in each of the other places: it goes well or is refused.
+function this.either(client, expected, path)
+  local patient = client:patient "p"
+  local lines = {}
+  for place_name, place in pairs(others) do
+    local result = try(place, function() return patient:count() end, path)
+    if result ~= expected and result ~= "good" then add(lines, place_name, result) end
+  end
+  table.sort(lines)
+  return table.concat(lines, "\n")
+end
+
+--- A stream whose next bytes have not come takes nothing where it may not wait; what was
+-- read before is still there. Gives the errors and the number of bytes in the end.
+function this.stream(client)
+  local stream = assert(client:patient("p"):document("d"):open())
+  local first = #assert(stream:read(1000))
+  local lines = {}
+  for _, format in ipairs { "a", 200000 } do
+    add(lines, tostring(format), try(places.gsub, function() return stream:read(format) end))
+  end
+  local rest = #assert(stream:read("a"))
+  stream:close()
+  return table.concat(lines, ", ") .. ", " .. first + rest
+end
+
+--- A walk asks for no page ahead where it could not wait for it. Gives the documents read.
+function this.ahead(client)
+  local count = 0
+  local step = client:patient("many"):documents { page_size = 4 }
+  assert(step())
+  for _ = 1, 3 do
+    places.gsub(function() if step() then count = count + 1 end end)
+  end
+  return 1 + count
+end
+
+--- `nymbl.each` runs its functions, whose calls are refused.
+function this.each(client)
+  local result
+  places.gsub(function()
+    local good, failed = nymbl.each({ 1, 2 }, nil, function() return client:patient("p"):count() end)
+    result = ("%d, %s, %s"):format(good, words(nil, failed[1].err), words(nil, failed[2].err))
+  end)
+  return result
+end
+
+return this
