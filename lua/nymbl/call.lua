@@ -211,8 +211,8 @@ function attempt:tell(transfer, err, seconds)
   })
 end
 
--- Drive it to its end. Gives what it gave, or nil and an error.
-function attempt:run(transfer)
+-- Drive it to its end and take in what came of it.
+function attempt:follow(transfer)
   local env = self.env
   local began = env.on_event and wait.now()
   local ran, ok, a, b = pcall(self.steps.drive, transfer, self.deadline)
@@ -234,11 +234,19 @@ function attempt:run(transfer)
   end
   local told, problem = true, nil
   if env.on_event then told, problem = self:tell(transfer, err, wait.now() - began) end
-  if err or not told or not self.steps.keep then wait.close(transfer) end
   if not ran then error(ok, 0) end
   if not told then error(problem, 0) end
   if err then return nil, err end
   return true, a, b
+end
+
+-- The same, and the transfer is closed, however that ends. Gives what it gave, or nil and
+-- an error.
+function attempt:run(transfer)
+  local ran, ok, a, b = pcall(self.follow, self, transfer)
+  if not ran or not ok or not self.steps.keep then wait.close(transfer) end
+  if not ran then error(ok, 0) end
+  return ok, a, b
 end
 
 -- After a failure: whether there is to be another attempt. Waits for its time; with

@@ -42,7 +42,8 @@ local function each(items, options, fn)
 
   local draw = drawer(items)
   local concurrency = options.concurrency or DEFAULT_CONCURRENCY
-  local succeeded, failed, raised = 0, {}, nil
+  local succeeded, failed = 0, {}
+  local broken, problem = false, nil -- what ends the run, once the items that run are finished
 
   local function work(item)
     local ok, result, err = pcall(fn, item)
@@ -54,18 +55,26 @@ local function each(items, options, fn)
     end
   end
 
+  local function draw_all(group)
+    while not broken do
+      while group.running >= concurrency do group:wait() end
+      local item = draw()
+      if item == nil then break end
+      -- a thread never raises, or its group would wait for it without end
+      group:spawn(function()
+        local ok, err = pcall(work, item)
+        if not ok then broken, problem = true, err end
+      end)
+    end
+  end
+
   wait.run(function()
     local group = wait.group()
-    while true do
-      while group.running >= concurrency do group:wait() end
-      local ok, item = pcall(draw)
-      if not ok then raised = { item } end
-      if not ok or item == nil then break end
-      group:spawn(function() work(item) end)
-    end
+    local ok, err = pcall(draw_all, group)
+    if not ok then broken, problem = true, err end
     while group.running > 0 do group:wait() end
   end)
-  if raised then error(raised[1], 0) end
+  if broken then error(problem, 0) end
   return succeeded, failed
 end
 

@@ -2,6 +2,8 @@
 -- JSON of the service and of stores, by a codec of our own: lua-cjson's settings belong to
 -- the host program.
 
+local errors = require "nymbl.errors"
+
 local json = {}
 
 local codec
@@ -31,6 +33,7 @@ function json.decode(text)
   if not text or text:find("\0", 1, true) then return nil, "json" end -- lua-cjson takes a NUL for the end
   local ok, value = pcall(codec_get().decode, text)
   if ok and type(value) == "table" then return value end
+  if not ok then errors.pass_memory(value) end
   return nil, "json"
 end
 
@@ -40,6 +43,7 @@ end
 function json.encode(value)
   local ok, text = pcall(codec_get().encode, value)
   if ok then return text end
+  errors.pass_memory(text)
   return nil
 end
 

@@ -27,13 +27,20 @@ function memory.now()
   return wait.now()
 end
 
+-- Keep a state that was changed, and give what the change gave.
+local function keep(self, key, state, ...)
+  self[key] = state
+  return ...
+end
+
+-- A copy is changed, so that an allocation that fails in the middle changes nothing.
 function memory:update(key, _, change, ...)
-  local state = self[key]
-  if not state then
-    state = {}
-    self[key] = state
+  local state = {}
+  local old = self[key]
+  if old then
+    for name, value in pairs(old) do state[name] = value end
   end
-  return change(state, self.now(), ...)
+  return keep(self, key, state, change(state, self.now(), ...))
 end
 
 --- A store of its own in this process.

@@ -166,6 +166,16 @@ local function readers(name, ...)
   return list, count
 end
 
+-- What a read ends with after one in which an error was raised (no memory, the progress
+-- function): bytes that it had taken are lost, and the rest must not look like the whole.
+local LOST = errors.new { kind = "canceled", reason = "raised" }
+
+local function guarded(state, ran, ...)
+  if ran then return ... end
+  state[4], state[7] = "", state[7] or LOST
+  error((...), 0)
+end
+
 -- Results of readers in order, up to the first that gives none; behind it, where
 -- the transfer broke, the error.
 local function results(state, list, i, count)
@@ -187,7 +197,7 @@ end
 function methods.read(self, ...)
   local state = check.object(self, CLASS, "read")
   local list, count = readers("read", ...)
-  return results(state, list, 1, count)
+  return guarded(state, pcall(results, state, list, 1, count))
 end
 
 --- Iterate over lines, or over whatever the formats say.
@@ -207,7 +217,7 @@ function methods.lines(self, ...)
   end
   return function()
     local state = check.object(self, CLASS, "lines")
-    return step(results(state, list, 1, count))
+    return step(guarded(state, pcall(results, state, list, 1, count)))
   end
 end
 
@@ -229,7 +239,7 @@ end
 --- The next chunk, for an upload of the stream with a deadline.
 function stream.next(state, deadline)
   if state[0] then return nil, { kind = "io", reason = "closed" } end
-  return chunk_next(state, deadline)
+  return guarded(state, pcall(chunk_next, state, deadline))
 end
 
 --- The next chunk, as an LTN12 source gives it.
@@ -239,7 +249,7 @@ end
 -- @treturn[3] table the error
 function metamethods.__call(self)
   local state = check.object(self, CLASS, "stream")
-  return chunk_next(state)
+  return guarded(state, pcall(chunk_next, state))
 end
 
 function metamethods.__close(self)

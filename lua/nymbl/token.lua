@@ -201,22 +201,27 @@ local function request(env, deadline, await, try, waited)
   local transfer, err = core.token(env.client)
   if not transfer then return nil, err end
   local began = wait.now()
-  local done, value, life
-  repeat
-    done, err = transfer:result()
-    if done == false and not await(transfer, deadline) then call.end_late(transfer) end
-  until done ~= false
-  local reply = json.decode(transfer:body())
-  if not done then
-    err = failure_read(err, reply)
-  else
-    value, life = reply_read(reply)
-    if not value then err = { kind = "protocol", reason = "token", status = 200 } end
+  local function drive()
+    local done, value, life
+    repeat
+      done, err = transfer:result()
+      if done == false and not await(transfer, deadline) then call.end_late(transfer) end
+    until done ~= false
+    local reply = json.decode(transfer:body())
+    if not done then
+      err = failure_read(err, reply)
+    else
+      value, life = reply_read(reply)
+      if not value then
+        err = { kind = "protocol", reason = "token", status = 200 }
+      end
+    end
+    if env.on_event then tell(env, transfer, err, try, waited, wait.now() - began) end
+    return value, life
   end
-  local told, problem = true, nil
-  if env.on_event then told, problem = pcall(tell, env, transfer, err, try, waited, wait.now() - began) end
+  local ran, value, life = pcall(drive)
   wait.close(transfer)
-  if not told then error(problem, 0) end
+  if not ran then error(value, 0) end
   if err then return nil, err end
   return value, life
 end

@@ -112,11 +112,14 @@ function wait.turn()
   if choose() == block then block.pump.turn() end -- a thread needs no help
 end
 
+-- Drivers that keep something for a transfer. Closing one allocates nothing.
+local KEEPERS = { "nymbl.wait.openresty", "nymbl.wait.cqueues", "nymbl.wait.luv" }
+
 --- Close a transfer, canceling what of it still runs.
 function wait.close(transfer)
   transfer:close()
-  for _, name in ipairs { "openresty", "cqueues", "luv" } do
-    local driver = package.loaded["nymbl.wait." .. name]
+  for i = 1, #KEEPERS do
+    local driver = package.loaded[KEEPERS[i]]
     if driver then driver.release(transfer) end
   end
   wait.leave()

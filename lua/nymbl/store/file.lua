@@ -23,6 +23,7 @@
 -- Without a boot id the wall clock stands in for the machine's, by the same rules.
 
 local core = require "nymbl.core"
+local errors = require "nymbl.errors"
 local json = require "nymbl.json"
 local store = require "nymbl.store"
 local wait = require "nymbl.wait"
@@ -128,6 +129,7 @@ function file:turn(lock, key, change, ...)
   local entry = data.entries[key] or { state = {} }
   local ran, a, b, c = pcall(change, entry.state, now, ...)
   if not ran then -- what was kept makes no sense to it
+    errors.pass_memory(a)
     entry.state = {}
     a, b, c = change(entry.state, now, ...)
   end

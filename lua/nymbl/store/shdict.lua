@@ -19,6 +19,7 @@
 -- of the one before.
 
 local check = require "nymbl.check"
+local errors = require "nymbl.errors"
 local json = require "nymbl.json"
 local wait = require "nymbl.wait"
 
@@ -103,6 +104,7 @@ local function turn(dictionary, key, epoch, change, ...)
   local now = wait.now()
   local ran, a, b, c = pcall(change, state, now, ...)
   if not ran then -- what was kept, by another version, makes no sense to it
+    errors.pass_memory(a)
     state = {}
     a, b, c = change(state, now, ...)
   end

@@ -105,7 +105,8 @@ end
 
 local function thread_add(body)
   local thread = coroutine.create(body)
-  all[#all + 1], threads[thread] = thread, READY
+  threads[thread] = READY
+  all[#all + 1] = thread
 end
 
 --- Run a function that makes groups: the first one runs the loop.
@@ -128,11 +129,11 @@ local group = {}
 group.__index = group
 
 function group:spawn(body)
-  self.running = self.running + 1
   thread_add(function()
     body()
     self.running = self.running - 1
   end)
+  self.running = self.running + 1
 end
 
 --- Wait until one more has ended.

@@ -77,12 +77,12 @@ local group = {}
 group.__index = group
 
 function group:spawn(body)
-  self.running = self.running + 1
   cqueues.running():wrap(function()
     body()
     self.running = self.running - 1
     self.changed:signal()
   end)
+  self.running = self.running + 1 -- it has not begun yet
 end
 
 --- Wait until one more has ended.

@@ -103,14 +103,15 @@ local group = {}
 group.__index = group
 
 function group:spawn(body)
-  self.running = self.running + 1
-  go_on(coroutine.create(function()
+  local thread = coroutine.create(function()
     body()
     self.running = self.running - 1
     local waiting = self.waiting
     self.waiting = nil
     if waiting then go_on(waiting) end
-  end))
+  end)
+  self.running = self.running + 1
+  go_on(thread)
 end
 
 --- Wait until one more has ended.

@@ -3,6 +3,7 @@
 -- it when the request dies, and the transfer is canceled at once.
 
 local core = require "nymbl.core"
+local errors = require "nymbl.errors"
 local ngx = require "ngx"
 local semaphore = require "ngx.semaphore"
 
@@ -35,6 +36,7 @@ end
 -- Wait for a byte. Gives false where that cannot be.
 local function listen(transfer, socket)
   local ok, bytes, err = pcall(socket.receiveany, socket, 64)
+  if not ok then errors.pass_memory(bytes) end
   if ok and not bytes and err ~= "socket busy reading" then leases[transfer] = false end -- it was closed
   return ok and bytes ~= nil
 end
@@ -65,7 +67,9 @@ function driver.release(transfer)
   local socket = leases[transfer]
   leases[transfer] = nil
   -- not in every phase; where another light thread reads, it sees the other end's close
-  if socket then pcall(socket.close, socket) end
+  local ok, problem = true, nil
+  if socket then ok, problem = pcall(socket.close, socket) end
+  if not ok then errors.pass_memory(problem) end
 end
 
 function driver.run(body)
@@ -91,12 +95,17 @@ function group:spawn(body)
   reap(self)
   self.running = self.running + 1
   local entry = {}
-  entry.thread = ngx.thread.spawn(function()
+  local ok, thread = pcall(ngx.thread.spawn, function()
     body()
     self.running = self.running - 1
     self.ended[#self.ended + 1] = entry
     self.bell:post()
   end)
+  if not ok then -- none was started
+    self.running = self.running - 1
+    error(thread, 0)
+  end
+  entry.thread = thread
 end
 
 --- Wait until one more has ended.

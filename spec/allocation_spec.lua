@@ -1,0 +1,265 @@
+-- SPDX-License-Identifier: MIT
+-- Every allocation of Lua's fails once, and once more when Lua tries again: a call then gives
+-- the right result or raises "not enough memory", and nothing that is stored is lost.
+local helper = require "helper"
+
+local is_jit = jit ~= nil -- luacheck: ignore
+local folder = helper.temporary(".allocator")
+
+-- The module, built for the Lua that runs this.
+local function allocator()
+  local package_name = is_jit and "luajit" or "lua" .. _VERSION:match("%d%.%d")
+  os.execute("mkdir -p " .. helper.quote(folder))
+  local problem = helper.output(("gcc -std=c11 -Wall -Wextra -Werror -fPIC -shared $(pkg-config --cflags %s) -o %s %s 2>&1"):format(
+    package_name, helper.quote(folder .. "/allocator.so"), helper.quote(helper.path "spec/faults/allocator.c")))
+  assert(problem == "", problem)
+  return assert(package.loadlib(folder .. "/allocator.so", "luaopen_allocator"))()
+end
+
+-- In the state: `each_allocation(what, judge)` calls `what` with each of its allocations
+-- failing, one after the other, until none is left to fail, and gives how many did. LuaJIT
+-- does not try again; its compiler is switched off, which crashes if it finds no memory
+-- (2.1.0-beta3).
+local PREAMBLE = ([[
+  local argument = ...
+  if jit then jit.off() end
+  package.path, package.cpath = %q, %q
+  local nymbl, core = require "nymbl", require "nymbl.core"
+  for _, name in ipairs { "listing", "source", "stream", "target", "each", "filter", "store.file", "json" } do
+    require("nymbl." .. name)
+  end
+  require("nymbl.json").ready()
+  local function each_allocation(what, judge, most)
+    local total = 0
+    for times = 1, jit and 1 or 2 do
+      local n = 0
+      repeat
+        n = n + 1
+        fault.arm(n, times)
+        local ok, a, b, c = pcall(what)
+        local _, failed = fault.disarm()
+        if _VERSION == "Lua 5.3" and not ok then a = a:match("not enough memory") or a end -- "… for buffer allocation"
+        if not ok and a ~= "not enough memory" then error(("allocation %%d x %%d: %%s"):format(n, times, tostring(a)), 0) end
+        if not ok and failed == 0 then error("raised for nothing", 0) end
+        local problem = judge(ok, a, b, c)
+        if problem then error(("allocation %%d x %%d: %%s"):format(n, times, problem), 0) end
+        total = total + failed
+      until failed == 0 or n == (most or 5000)
+    end
+    return total
+  end
+  local function options(given)
+    local sandbox = {}
+    for line in io.lines(argument) do
+      local name, value = line:match("^NYMBL_([%%u_]+)=(.*)$")
+      if name then sandbox[name:lower()] = value end
+    end
+    local all = {
+      base_url = sandbox.base_url, api_key = sandbox.api_key, ca_file = sandbox.ca_file, timeout = 60, rate = false,
+      monthly_quota = false, max_attempts = 1,
+      credentials = { token_url = sandbox.token_url, client_id = sandbox.client_id, client_secret = sandbox.client_secret,
+                      scope = sandbox.scope },
+      on_event = function() end,
+    }
+    for name, value in pairs(given or {}) do all[name] = value end
+    if all.token then all.credentials = nil end
+    return all
+  end
+]]):format(package.path, package.cpath)
+
+describe("without memory", function()
+  local states
+
+  setup(function() states = allocator() end)
+
+  before_each(function() helper.reset() end)
+
+  -- Run a text in a state of its own; nothing of it is left.
+  local function run(text)
+    local before = helper.live_objects()
+    local state = states.new()
+    if not state then pending "this Lua takes no allocator" end
+    local ok, result = state:run(PREAMBLE .. text, helper.sandbox().path)
+    local left = state:close()
+    assert.is_true(ok, result)
+    if not is_jit then assert.equal(0, left) end -- LuaJIT forgets blocks of its own
+    assert.equal(before, helper.live_objects())
+    return result
+  end
+
+  for name, code in pairs {
+    ["the file store"] = "local store = nymbl.store.file(PATH)",
+    ["the file store with tokens"] = "local store = nymbl.store.file(PATH, { token = true })",
+    ["a store of the process"] = "local store = nymbl.store.memory()",
+    ["a dictionary"] = [[
+      local kept, dictionary = {}, {}
+      function dictionary:get(key) return kept[key] end
+      function dictionary:safe_set(key, value)
+        kept[key] = value
+        return true
+      end
+      function dictionary:safe_add(key, value)
+        if kept[key] ~= nil then return nil, "exists" end
+        kept[key] = value
+        return true
+      end
+      function dictionary:delete(key) kept[key] = nil end
+      package.loaded.ngx = { shared = { it = dictionary }, worker = { pid = function() return 1 end } }
+      local store = nymbl.store.shdict "it"
+      package.loaded.ngx.get_phase = nil
+    ]],
+  } do
+    it(name .. " loses no account's count", function()
+      local path = helper.temporary(".store")
+      local result = run(code:gsub("PATH", ("%q"):format(path)) .. [[
+
+        local limits = require "nymbl.limits"
+        local MONTH = "2026-02"
+        local function count(key)
+          local month, requests = store:update(key, nil, limits.usage, MONTH)
+          if month ~= MONTH then error("no count of " .. key .. ": " .. tostring(requests and requests.reason), 0) end
+          return requests
+        end
+        for _ = 1, 7 do assert(store:update("other", nil, limits.reserve, MONTH, "read", 2, 4, 1000000)) end
+        assert(store:update("this", nil, limits.reserve, MONTH, "read", 2, 4, 1000000))
+        local least = 1
+        local total = each_allocation(function()
+          return store:update("this", nil, limits.reserve, MONTH, "read", 2, 4, 1000000)
+        end, function(ok, at)
+          if ok and not at then return "no place" end
+          if ok then least = least + 1 end
+          local now = count "this"
+          if now < least or now > least + 1 then return ("%d instead of %d"):format(now, least) end
+          least = now
+          if count "other" ~= 7 then return ("the other has %d"):format(count "other") end
+        end)
+        -- an account that is new
+        local new = 0
+        total = total + each_allocation(function()
+          new = new + 1
+          return store:update("new" .. new, nil, limits.reserve, MONTH, "read", 2, 4, 1000000)
+        end, function(ok, at)
+          if ok and not at then return "no place" end
+          if ok and count("new" .. new) ~= 1 then return "not counted" end
+          if count "this" ~= least or count "other" ~= 7 then return "others are gone" end
+        end, 40) -- each makes the file longer
+        return ("%d"):format(total)
+      ]])
+      assert.is_true(tonumber(result) > 5, result)
+    end)
+  end
+
+  it("a listing is what the service sent, or raises", function()
+    helper.admin("POST", "seed", { patient = "p", count = 3 })
+    local result = run [[
+      local client = assert(nymbl.client(options()))
+      local patient = client:patient "p"
+      assert(patient:page())
+      local total = each_allocation(function() return patient:page() end, function(ok, page, err)
+        if ok and not page then return tostring(err) end
+        if ok and (#page ~= 3 or page.count ~= 3 or page.has_more) then return "wrong page" end
+      end)
+      client:close()
+      return ("%d"):format(total)
+    ]]
+    assert.is_true(tonumber(result) > 20, result)
+  end)
+
+  it("a token is asked for and read, or raises", function()
+    local result = run [[
+      local total, client = 0, nil
+      local function call()
+        client = assert(nymbl.client(options { store = nymbl.store.memory() }))
+        return client:patient("p"):count()
+      end
+      total = each_allocation(call, function(ok, count, err)
+        if client then client:close() end
+        client = nil
+        if ok and count ~= 0 then return tostring(err) end
+      end)
+      return ("%d"):format(total)
+    ]]
+    assert.is_true(tonumber(result) > 20, result)
+  end)
+
+  it("an upload goes out once and its result is the document, or raises", function()
+    local result = run [[
+      local client = assert(nymbl.client(options()))
+      local patient = client:patient "p"
+      assert(patient:upload({ data = "%PDF-1.4 x" }, { file_name = "a.pdf" }))
+      local tries, ids = 1, {}
+      local total = each_allocation(function()
+        tries = tries + 1
+        return patient:upload({ data = "%PDF-1.4 x" }, { file_name = "a.pdf" })
+      end, function(ok, doc, err)
+        if ok and not doc then return tostring(err) end
+        if ok and ids[doc.id] then return "the same document again" end
+        if ok then ids[doc.id] = true end
+      end)
+      client:close()
+      return ("%d %d"):format(total, tries)
+    ]]
+    local total, tries = result:match("^(%d+) (%d+)$")
+    assert.is_true(tonumber(total) > 20, result)
+    assert.is_true(#helper.stored("p") <= tonumber(tries))
+    assert.equal(#helper.stored("p"), #helper.journal("upload"))
+  end)
+
+  it("an error of the service is its error, or raises", function()
+    helper.faults { operation = "get", times = -1,
+                    action = { status = 400, body = '{"error":{"code":"X","message":"m","details":["a","b"]}}' } }
+    run [[
+      local client = assert(nymbl.client(options()))
+      local patient = client:patient "p"
+      assert(not patient:get "d")
+      each_allocation(function() return patient:get "d" end, function(ok, doc, err)
+        if ok and (doc or err.kind ~= "bad_request" or err.code ~= "X" or err.detail ~= "m: a; b") then
+          return tostring(err) .. tostring(err and err.detail)
+        end
+      end)
+      client:close()
+    ]]
+  end)
+
+  it("a stream is read whole, or raises, and ends there", function()
+    helper.admin("POST", "documents", { patient = "p", id = "d", size = 100000, content_type = "application/pdf" })
+    run [[
+      local client = assert(nymbl.client(options()))
+      local patient = client:patient "p"
+      assert(patient:document("d"):open()):close()
+      local stream
+      each_allocation(function()
+        stream = nil
+        stream = assert(patient:document("d"):open())
+        return stream:read("a")
+      end, function(ok, bytes)
+        if ok and #bytes ~= 100000 then return "a short file" end
+        if not ok and stream then
+          local rest, err = stream:read("a")
+          if rest and #rest ~= 100000 then return ("%d bytes look like the whole"):format(#rest) end
+          if not rest and not err then return "no error" end
+        end
+        if stream then stream:close() end
+      end)
+      client:close()
+    ]]
+  end)
+
+  it("nymbl.each ends, and says what failed", function()
+    run [[
+      local client = assert(nymbl.client(options()))
+      local patient = client:patient "p"
+      each_allocation(function()
+        return nymbl.each({ 1, 2, 3 }, { concurrency = 2 }, function() return patient:count() end)
+      end, function(ok, good, failed)
+        if not ok then return end
+        if good + #failed ~= 3 then return "items are missing" end
+        for _, entry in ipairs(failed) do
+          if not tostring(entry.err):find("not enough memory", 1, true) then return tostring(entry.err) end
+        end
+      end)
+      assert(nymbl.each({ 1 }, nil, function() return patient:count() end) == 1)
+      client:close()
+    ]]
+  end)
+end)
