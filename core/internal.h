@@ -16,7 +16,7 @@
 
 /* ---- limits ---- */
 
-#define NYMBL__REPLY_MAX (8u << 20) /* JSON of a call: 100 documents */
+#define NYMBL__REPLY_MAX NYMBL_REPLY_MAX
 #define NYMBL__TOKEN_REPLY_MAX (64u << 10)
 #define NYMBL__ERROR_REPLY_MAX (64u << 10)
 #define NYMBL__HEAD_MAX (64u << 10) /* 1xx heads and trailers included */

@@ -92,6 +92,14 @@ typedef struct nymbl_error {
     bool outcome_unknown; /**< the upload or delete may have happened */
 } nymbl_error;
 
+/** Bytes of a JSON response to a call. One that is longer is NYMBL_PROTOCOL,
+ * "too_long". */
+#define NYMBL_REPLY_MAX (2u << 20)
+
+/** Values in a JSON response that a decoder should accept: arrays and objects
+ * count, names of members do not. More cost a multiple of their bytes. */
+#define NYMBL_REPLY_VALUES 20000
+
 typedef struct nymbl_engine nymbl_engine;
 typedef struct nymbl_client nymbl_client;
 typedef struct nymbl_body nymbl_body;

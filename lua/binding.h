@@ -97,6 +97,9 @@ int body_from_path(lua_State *L);
 int body_from_bytes(lua_State *L);
 int body_pushed(lua_State *L);
 
+/* json.c */
+int json_values(lua_State *L);
+
 /* store.c */
 void store_class(lua_State *L);
 int store_open(lua_State *L);

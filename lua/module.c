@@ -225,6 +225,7 @@ int luaopen_nymbl_core(lua_State *L)
         {"now", module_now},
         {"ready", module_ready},
         {"is_yieldable", module_is_yieldable},
+        {"json_values", json_values},
         {"shut", module_shut},
         {"live_objects", module_live_objects},
         {NULL, NULL},
@@ -241,6 +242,8 @@ int luaopen_nymbl_core(lua_State *L)
     kind_texts(L);
     lua_pushlightuserdata(L, NULL); /* as cjson.null, without loading cjson */
     lua_setfield(L, -2, "null");
+    lua_pushinteger(L, NYMBL_REPLY_VALUES);
+    lua_setfield(L, -2, "reply_values");
     lua_pushstring(L, NYMBL_VERSION);
     lua_setfield(L, -2, "version");
     return 1;

@@ -65,7 +65,7 @@ end
 local function failure(err, attempts, transfer)
   if errors.is(err) then return err end
   if err.kind == "misuse" then check.raise("wrong " .. tostring(err.reason)) end
-  if transfer and err.status and err.status >= 300 then words_read(err, json.decode(transfer:body())) end
+  if transfer and err.status and err.status >= 300 then words_read(err, json.response(transfer:body())) end
   err.attempts = attempts
   return errors.new(err)
 end
@@ -392,13 +392,9 @@ function call.read_json(read, changes)
   return function(transfer, deadline)
     local ok, err = call.finish(transfer, deadline)
     if not ok then return nil, err end
-    local reply = json.decode(transfer:body())
-    local result, problem
-    if reply then
-      result, problem = read(reply)
-    else
-      problem = "json"
-    end
+    local result
+    local reply, problem = json.response(transfer:body())
+    if reply then result, problem = read(reply) end
     if result == nil then
       return nil, { kind = "protocol", status = transfer:head(), reason = problem,
                     outcome_unknown = changes }

@@ -2,6 +2,7 @@
 -- JSON of the service and of stores, by a codec of our own: lua-cjson's settings belong to
 -- the host program.
 
+local core = require "nymbl.core"
 local errors = require "nymbl.errors"
 
 local json = {}
@@ -35,6 +36,16 @@ function json.decode(text)
   if ok and type(value) == "table" then return value end
   if not ok then errors.pass_memory(value) end
   return nil, "json"
+end
+
+--- Decode a response. Its values are counted before: 8 MB of `[[],[],…` would become 254 MB
+-- of tables.
+-- @treturn[1] table an object or array
+-- @treturn[2] nil the text is none, or too many values
+-- @treturn[2] string "json" or "too_long"
+function json.response(text)
+  if text and core.json_values(text, core.reply_values) > core.reply_values then return nil, "too_long" end
+  return json.decode(text)
 end
 
 --- Encode a table.

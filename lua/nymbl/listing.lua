@@ -194,6 +194,11 @@ function walk:fetch()
   local steps = self.next or self:steps()
   self.next = nil
   local page, err = page_fetch(self.env, self.query, steps)
+  -- rows that hold much may be too many for one response: then half as many are asked for
+  while not page and err.reason == "too_long" and self.query.size > 1 and not self.next_link do
+    self.query.size = math.ceil(self.query.size / 2)
+    page, err = page_fetch(self.env, self.query, self:steps())
+  end
   if not page then error(err, 0) end
   self.rows, self.at, self.left_before, self.attempts = page.rows, 0, self.left, page.attempts
   self:place(page)

@@ -207,13 +207,13 @@ local function request(env, deadline, await, try, waited)
       done, err = transfer:result()
       if done == false and not await(transfer, deadline) then call.end_late(transfer) end
     until done ~= false
-    local reply = json.decode(transfer:body())
+    local reply, problem = json.response(transfer:body())
     if not done then
       err = failure_read(err, reply)
     else
       value, life = reply_read(reply)
       if not value then
-        err = { kind = "protocol", reason = "token", status = 200 }
+        err = { kind = "protocol", reason = problem == "too_long" and problem or "token", status = 200 }
       end
     end
     if env.on_event then tell(env, transfer, err, try, waited, wait.now() - began) end
