@@ -5,11 +5,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A header value: no control characters (RFC 9110, section 5.5). */
-static bool value_is_clean(const char *text)
+/* No control characters: in a header value (RFC 9110, section 5.5) they could
+ * begin another field, and in a credential they are a slip of copy and paste.
+ */
+static bool text_is_clean(const char *text)
 {
+    if (text == NULL)
+        return true;
     for (; *text != '\0'; text++) {
-        if (((unsigned char)*text < ' ' && *text != '\t') || *text == 0x7f)
+        if ((unsigned char)*text < ' ' || *text == 0x7f)
             return false;
     }
     return true;
@@ -25,14 +29,18 @@ static const char *options_problem(const nymbl_client_options *options)
         nymbl_url_problem(options->token_url, options->allow_http) != NULL)
         return "token_url";
     if (options->api_key == NULL || *options->api_key == '\0' ||
-        !value_is_clean(options->api_key))
+        !text_is_clean(options->api_key))
         return "api_key";
-    if (options->user_agent != NULL && !value_is_clean(options->user_agent))
+    if (!text_is_clean(options->user_agent))
         return "user_agent";
-    if (options->token_url != NULL && options->client_id == NULL)
+    if ((options->token_url != NULL && options->client_id == NULL) ||
+        !text_is_clean(options->client_id))
         return "client_id";
-    if (options->token_url != NULL && options->client_secret == NULL)
+    if ((options->token_url != NULL && options->client_secret == NULL) ||
+        !text_is_clean(options->client_secret))
         return "client_secret";
+    if (!text_is_clean(options->scope))
+        return "scope";
     if (!(options->connect_timeout >= 0))
         return "connect_timeout";
     if (!(options->stall_timeout >= 0))

@@ -369,6 +369,24 @@ NYMBL_API nymbl_kind nymbl_body_pushed(nymbl_body **out, int64_t size,
                                        nymbl_error *err);
 
 /**
+ * Limit a pushed body before a transfer sends it, so that its source is not
+ * read any further. A longer body is not sent: NYMBL_TOO_LARGE.
+ *
+ * @param body a pushed body
+ * @param max  bytes
+ */
+NYMBL_API void nymbl_body_limit(nymbl_body *body, int64_t max);
+
+/**
+ * How much of its source a pushed body can still take: what is left of its
+ * stated size, or of its limit if that is less.
+ *
+ * @param body a pushed body
+ * @return bytes; INT64_MAX if neither is known
+ */
+NYMBL_API int64_t nymbl_body_left(const nymbl_body *body);
+
+/**
  * Push bytes into the send window of a pushed body. Never waits.
  *
  * @param      body  a pushed body that is not finished

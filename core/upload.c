@@ -145,6 +145,23 @@ void nymbl_body_free(nymbl_body *body)
 
 /* ---- pushing ---- */
 
+void nymbl_body_limit(nymbl_body *body, int64_t max)
+{
+    if (body->transfer == NULL && max >= 0)
+        body->max = max;
+}
+
+int64_t nymbl_body_left(const nymbl_body *body)
+{
+    int64_t most = body->max;
+
+    if (body->size >= 0 && body->size < most)
+        most = body->size;
+    if (most == INT64_MAX)
+        return most;
+    return most > body->pushed ? most - body->pushed : 0;
+}
+
 static void body_lock(const nymbl_body *body)
 {
     if (body->engine != NULL)

@@ -3,6 +3,7 @@
 #include "binding.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <string.h>
 
 nymbl_body *body_check(lua_State *L, int index)
@@ -47,16 +48,18 @@ int body_from_bytes(lua_State *L)
                : 1;
 }
 
-/* core.body_pushed(size or -1) */
+/* core.body_pushed(size or -1, most): the source gives no more than that */
 int body_pushed(lua_State *L)
 {
     int64_t size = (int64_t)luaL_checknumber(L, 1);
+    int64_t most = (int64_t)luaL_checknumber(L, 2);
     body_ud *self = body_new(L);
     nymbl_error err;
 
-    return nymbl_body_pushed(&self->body, size, &err) < 0
-               ? failure_push(L, &err)
-               : 1;
+    if (nymbl_body_pushed(&self->body, size, &err) < 0)
+        return failure_push(L, &err);
+    nymbl_body_limit(self->body, most);
+    return 1;
 }
 
 /* body:write(bytes, from): the position behind what was taken; true where the
@@ -79,8 +82,19 @@ static int body_write(lua_State *L)
     return 2;
 }
 
+/* Whether a file has ended, without a change of its position. */
+static bool has_ended(FILE *file)
+{
+    int byte = getc(file);
+
+    if (byte != EOF)
+        ungetc(byte, file);
+    return byte == EOF && !ferror(file);
+}
+
 /* body:write_from(handle): bytes that were copied out of a file handle, 0 at
  * its end, false where the window is full or no more is wanted, or nil and why.
+ * No byte past what the body may hold is taken from the handle.
  */
 static int body_write_from(lua_State *L)
 {
@@ -88,18 +102,29 @@ static int body_write_from(lua_State *L)
     FILE *file = handle_check(L, 2);
     char buffer[16384];
     size_t room = nymbl_body_room(body);
-    size_t got, taken;
+    int64_t left = nymbl_body_left(body);
+    size_t got = 0, taken;
 
     if (file == NULL)
         return failure_push(
             L, &(nymbl_error){.kind = NYMBL_IO, .reason = "closed"});
-    if (room == 0) { /* ask to be told when there is some */
+    if (room == 0 && left > 0) { /* ask to be told when there is some */
         nymbl_body_write(body, "", 0, &taken);
         lua_pushboolean(L, 0);
         return 1;
     }
+    if (room > sizeof(buffer))
+        room = sizeof(buffer);
+    if (left < (int64_t)room)
+        room = (size_t)left;
     errno = 0;
-    got = fread(buffer, 1, room < sizeof(buffer) ? room : sizeof(buffer), file);
+    if (room > 0)
+        got = fread(buffer, 1, room, file);
+    else if (!has_ended(file) && !ferror(file)) {
+        nymbl_body_write(body, "", 1, &taken); /* too many: it says why */
+        lua_pushboolean(L, 0);
+        return 1;
+    }
     if (got == 0 && ferror(file)) {
         const char *reason = errno == EBADF    ? "wrong_mode"
                              : errno == EISDIR ? "directory"

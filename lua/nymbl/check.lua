@@ -73,6 +73,13 @@ function check.nonempty(value)
   if value == "" then return "empty string" end
 end
 
+--- A text without control characters: they get into credentials by mistake only.
+function check.clean(value)
+  local problem = check.nonempty(value)
+  if problem then return problem end
+  if value:find("[%z\1-\31\127]") then return "control character" end
+end
+
 --- A header value: no CR, LF or other control character (RFC 9110, 5.5).
 function check.header(value)
   local problem = check.nonempty(value)

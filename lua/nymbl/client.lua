@@ -54,9 +54,9 @@ end
 
 local CREDENTIALS = {
   token_url = check.nonempty,
-  client_id = check.nonempty,
-  client_secret = check.nonempty,
-  scope = check.nonempty,
+  client_id = check.clean,
+  client_secret = check.clean,
+  scope = check.clean,
 }
 
 local function credentials(value)
@@ -74,7 +74,7 @@ end
 
 local CLIENT_OPTIONS = {
   base_url = check.nonempty,
-  api_key = check.header,
+  api_key = check.clean,
   credentials = credentials,
   token = token_option,
   ca_file = check.nonempty,
@@ -90,7 +90,7 @@ local CLIENT_OPTIONS = {
   store = store_option,
   max_upload_bytes = check.integer(1, 2^53),
   max_connections = check.integer(1, 1000000),
-  user_agent = check.header,
+  user_agent = check.clean,
   on_event = check["function"],
 }
 

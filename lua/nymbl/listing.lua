@@ -19,13 +19,26 @@ local ENDLESS = 2^53
 -- explains, before a listing is given up as endless.
 local MOST_FRUITLESS = 3
 
+-- Blanks beside commas and at the ends go, others become one: the service would take them
+-- for part of a name. What stands in quotes stays as it is. (No %s: it knows a locale.)
+local function tidy(text)
+  local pieces, quoted = {}, false
+  for piece in (text .. "'"):gmatch("([^']*)'") do
+    if not quoted then piece = piece:gsub("[ \t\r\n]+", " "):gsub(" ?, ?", ",") end
+    pieces[#pieces + 1] = piece
+    quoted = not quoted
+  end
+  return (table.concat(pieces, "'"):gsub("^ ", ""):gsub(" $", ""))
+end
+
 local function text_or_list(value)
-  if type(value) == "string" then return check.nonempty(value) end
+  if type(value) == "string" then value = { value } end
   if type(value) ~= "table" then return check.expected("string or array", value) end
   if #value == 0 then return "empty array" end
   for _, item in ipairs(value) do
     local problem = check.nonempty(item)
     if problem then return problem end
+    if ("," .. tidy(item) .. ","):find(",,", 1, true) then return "empty name" end
   end
 end
 
@@ -45,7 +58,7 @@ local QUERY_OPTIONS = {
 -- Join an array, and add `id` unless one of its items is about it.
 local function with_id(value, default)
   if value == nil then return default end
-  local text = type(value) == "table" and table.concat(value, ",") or value
+  local text = tidy(type(value) == "table" and table.concat(value, ",") or value)
   for item in text:gmatch("[^,]+") do
     if item:match("^%s*(%S+)") == "id" then return text end
   end

@@ -206,7 +206,7 @@ function methods.upload(self, what, options)
   local state = check.object(self, CLASS, "upload")
   local env = state[1]
   options = check.options(options, UPLOAD_OPTIONS, 2, "upload")
-  local from, problem = source().open(what, options.size)
+  local from, problem = source().open(what, options.size, core.max_upload_bytes(env.client))
   if problem then check.argument(1, "upload", problem) end
   local name = options.file_name or from.name or (type(what) == "string" and what:match("[^/]+$"))
   if not name and type(what) ~= "string" then

@@ -78,9 +78,9 @@ local function handle_rest(handle)
   return last > position and last - position or nil, position
 end
 
-local function from_handle(handle, size)
+local function from_handle(handle, size, most)
   local rest, position = handle_rest(handle)
-  local self = { body = core.body_pushed(size or rest or -1), replays = position ~= nil }
+  local self = { body = core.body_pushed(size or rest or -1, most), replays = position ~= nil }
   local ended = false
   function self.fill()
     if ended then return "end" end
@@ -102,7 +102,7 @@ local function from_handle(handle, size)
     if not position or io.type(handle) ~= "file" or not handle:seek("set", position) then
       return self.body:can_rewind()
     end
-    self.body, ended = core.body_pushed(size or rest or -1), false
+    self.body, ended = core.body_pushed(size or rest or -1, most), false
     return true
   end
   return self
@@ -112,8 +112,8 @@ end
 -- itself it waits until the heap has doubled.
 local STEP = 262144
 
-local function from_function(pull, size, takes_deadline)
-  local self = { body = core.body_pushed(size or -1), replays = false }
+local function from_function(pull, size, most, takes_deadline)
+  local self = { body = core.body_pushed(size or -1, most), replays = false }
   local chunk, position = "", 1
   local passed = 0
   local ended = false -- a source is not asked again after its end
@@ -161,18 +161,19 @@ end
 --- Look at a source.
 -- @param value what the script gave
 -- @tparam ?integer size how many bytes it will give, where that is known
+-- @tparam integer most how many bytes may be sent: it is read no further
 -- @return a table with `body`, `replays` and, by kind, `name`, `fill`, `replay`;
 --   with `err` where it cannot be read; or nil and what is wrong with the argument
-function source.open(value, size)
+function source.open(value, size, most)
   local kind = type(value)
   if kind == "string" then
     local problem = check.nonempty(value)
     if problem then return nil, problem end
     return from_path(value)
   elseif kind == "function" then
-    return from_function(value, size)
+    return from_function(value, size, most)
   elseif io.type(value) == "file" then
-    return from_handle(value, size)
+    return from_handle(value, size, most)
   elseif io.type(value) == "closed file" then
     return nil, "closed file"
   end
@@ -181,12 +182,12 @@ function source.open(value, size)
     if stream[0] then return nil, "closed stream" end
     -- the bytes that nobody has read yet
     local left = stream[2].size and stream[2].size - stream[9]
-    return from_function(function(deadline) return stream_next(stream, deadline) end, size or left, true)
+    return from_function(function(deadline) return stream_next(stream, deadline) end, size or left, most, true)
   elseif kind == "table" then
     if type(value.data) == "string" then return from_bytes(value.data) end
     if value.data ~= nil then return nil, "field 'data': " .. check.expected("string", value.data) end
     local meta = getmetatable(value)
-    if meta and meta.__call then return from_function(value, size) end
+    if meta and meta.__call then return from_function(value, size, most) end
   end
   return nil, check.expected("path, file, { data = }, source or stream", value)
 end

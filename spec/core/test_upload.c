@@ -232,6 +232,38 @@ static void long_pushed_bytes_go_out_in_chunks(void)
     pushed_bytes_arrive(-1, 3 * MEGABYTE, true);
 }
 
+/* Its source can be asked how much is wanted before it is read. */
+static void pushed_body_has_a_limit_before_it_is_sent(void)
+{
+    nymbl_upload_options options = {.file_name = "a.pdf",
+                                    .content_type = "application/pdf"};
+    nymbl_transfer *transfer;
+    nymbl_body *body;
+    nymbl_error err;
+    size_t taken;
+
+    world_open(NULL);
+    REQUIRE(nymbl_body_pushed(&body, -1, NULL) == NYMBL_OK);
+    CHECK(nymbl_body_left(body) == INT64_MAX);
+    nymbl_body_limit(body, 5);
+    CHECK(nymbl_body_write(body, "123", 3, &taken) == NYMBL_OK);
+    CHECK_NUMBER(nymbl_body_left(body), 2);
+    CHECK(nymbl_body_write(body, "45", 2, &taken) == NYMBL_OK);
+    CHECK_NUMBER(nymbl_body_left(body), 0);
+    CHECK(nymbl_body_write(body, "6", 1, &taken) == NYMBL_DONE);
+    CHECK_NUMBER(taken, 0);
+    CHECK(nymbl_body_is_ready(body));
+    CHECK(nymbl_upload_start(&transfer, world.engine, world.client, "tok", "7",
+                             body, &options, &err) == NYMBL_TOO_LARGE);
+    nymbl_body_free(body);
+    REQUIRE(nymbl_body_pushed(&body, 3, NULL) == NYMBL_OK);
+    CHECK_NUMBER(nymbl_body_left(body), 3);
+    nymbl_body_limit(body, 2);
+    CHECK_NUMBER(nymbl_body_left(body), 2);
+    nymbl_body_free(body);
+    world_close();
+}
+
 /* ---- sources ---- */
 
 static void only_regular_files_are_bodies(void)
@@ -345,6 +377,7 @@ int main(int argc, char **argv)
         TEST(pushed_body_of_no_bytes_needs_no_end),
         TEST(short_pushed_bytes_are_measured_first),
         TEST(long_pushed_bytes_go_out_in_chunks),
+        TEST(pushed_body_has_a_limit_before_it_is_sent),
         TEST(only_regular_files_are_bodies),
         TEST(body_goes_with_one_transfer_at_a_time),
         TEST(pushed_body_that_went_out_cannot_be_sent_again),
