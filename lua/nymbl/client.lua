@@ -22,9 +22,33 @@ local methods = core.class(CLASS)
 --   account  the name of the account
 --   pace     its limits (pace.lua)
 --   max_attempts
+--   keeper, key  where the token is kept, and under which name
 --   closed   true once closed
 
 local client = {}
+
+-- The clients that are open in this process and may share a token: by the store that keeps
+-- it, by its key there, their environments.
+local open = setmetatable({}, { __mode = "k" })
+
+local function open_add(env, keeper, key)
+  local keys = open[keeper] or {}
+  open[keeper] = keys
+  keys[key] = keys[key] or setmetatable({}, { __mode = "k" })
+  keys[key][env] = true
+  env.keeper, env.key = keeper, key
+end
+
+-- The last one that is closed takes the token with it.
+local function open_remove(env)
+  local keeper, key = env.keeper, env.key
+  if not keeper then return end
+  local keys = open[keeper]
+  keys[key][env] = nil
+  if next(keys[key]) then return end
+  keys[key] = nil
+  store.forget(keeper, key)
+end
 
 local function rate(value)
   if value == false then return nil end
@@ -149,6 +173,7 @@ function client.new(options)
   if options.credentials then
     local keeper, key = env.store.tokens or env.store, core.account(self, true)
     env.token, env.token_at_hand = token.from_credentials(env, keeper, key)
+    open_add(env, keeper, key)
   elseif type(options.token) == "function" then
     env.token, env.token_at_hand = token.from_function(options.token)
   else
@@ -179,7 +204,9 @@ function methods.usage(self)
 end
 
 --- Cancel what runs, forget the secrets, close connections that no other client
--- uses. Later calls raise; a second close is harmless.
+-- uses. The token goes too, unless another open client of this process has the same
+-- credentials; in a store that processes share it stays. Later calls raise; a second close
+-- is harmless.
 -- @treturn boolean true
 function methods.close(self)
   local state = core.state(self, CLASS)
@@ -188,6 +215,7 @@ function methods.close(self)
   if env.closed then return true end
   state[0], env.closed, env.token, env.token_at_hand = true, true, nil, nil
   core.client_close(self)
+  open_remove(env)
   return true
 end
 

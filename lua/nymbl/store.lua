@@ -43,6 +43,11 @@ function memory:update(key, _, change, ...)
   return keep(self, key, state, change(state, self.now(), ...))
 end
 
+--- Have a store of this process forget a state. What others share stays.
+function store.forget(keeper, key)
+  if getmetatable(keeper) == memory then keeper[key] = nil end
+end
+
 --- A store of its own in this process.
 function store.memory()
   return setmetatable({}, memory)
