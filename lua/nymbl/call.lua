@@ -357,7 +357,7 @@ function call.perform(env, operation, options, steps)
     env = env, operation = operation, steps = steps, deadline = timeout and wait.now() + timeout,
     attempts = 0, tries = 0, waited = 0, pause = 0,
   }, attempt)
-  json.ready()
+  json.ready(operation == "download")
   local entered, place = wait.enter()
   if not entered then
     call.abandon(steps)

@@ -9,7 +9,7 @@ local json = {}
 
 local codec
 
--- Loaded with the first call and not before: half of a short script is start-up.
+-- Loaded when it is first needed: half of a short script is start-up.
 local function codec_get()
   if not codec then
     local made = require("cjson").new()
@@ -20,10 +20,22 @@ local function codec_get()
   return codec
 end
 
+local found = false
+
+-- Whether `require` would find lua-cjson in the usual places.
+local function is_installed()
+  local search = package.searchpath -- luacheck: ignore (not in Lua 5.1, but in LuaJIT)
+  return package.loaded.cjson ~= nil or package.preload.cjson ~= nil
+    or search ~= nil and (search("cjson", package.cpath) or search("cjson", package.path)) ~= nil
+end
+
 --- Look whether responses can be decoded, before anything is sent.
+-- @tparam ?boolean later it is needed only if the call fails: then it is not loaded yet
 -- @raise where lua-cjson is not installed, in the words of `require`
-function json.ready()
-  codec_get()
+function json.ready(later)
+  if codec then return end
+  if later then found = found or is_installed() end
+  if not (later and found) then codec_get() end
 end
 
 --- Decode a text.
@@ -38,13 +50,18 @@ function json.decode(text)
   return nil, "json"
 end
 
+-- A value takes two bytes at least, with its comma or its end: shorter texts need no count.
+local SHORT = 2 * core.reply_values
+
 --- Decode a response. Its values are counted before: 8 MB of `[[],[],…` would become 254 MB
 -- of tables.
 -- @treturn[1] table an object or array
 -- @treturn[2] nil the text is none, or too many values
 -- @treturn[2] string "json" or "too_long"
 function json.response(text)
-  if text and core.json_values(text, core.reply_values) > core.reply_values then return nil, "too_long" end
+  if text and #text >= SHORT and core.json_values(text, core.reply_values) > core.reply_values then
+    return nil, "too_long"
+  end
   return json.decode(text)
 end
 
