@@ -165,6 +165,28 @@ describe("without memory", function()
     assert.is_true(tonumber(result) > 20, result)
   end)
 
+  it("a walk that goes on after a failure passes over no document", function()
+    helper.admin("POST", "seed", { patient = "p", count = 5 })
+    run [[
+      local client = assert(nymbl.client(options()))
+      local patient = client:patient "p"
+      for _ in patient:documents { page_size = 3 } do end
+      each_allocation(function()
+        local step = patient:documents { page_size = 3 }
+        local count, failed = 0, 0
+        while true do
+          local ok, doc = pcall(step)
+          if ok and not doc then return count end
+          if ok then count = count + 1 else failed = failed + 1 end
+          if failed > 3 then error("not enough memory", 0) end
+        end
+      end, function(ok, count)
+        if ok and count ~= 5 then return ("%d documents"):format(count) end
+      end)
+      client:close()
+    ]]
+  end)
+
   it("a token is asked for and read, or raises", function()
     local result = run [[
       local total, client = 0, nil

@@ -225,8 +225,16 @@ function walk:judge()
   end
 end
 
+-- What a step ends with after one in which an error was raised between a row and its
+-- document (no memory): that one is lost, and the rest must not look like all.
+local LOST = errors.new { kind = "canceled", reason = "raised" }
+
 function walk:step()
   if self.closed then return nil end
+  if self.taking then
+    self:abandon()
+    error(LOST, 0)
+  end
   if self.env.closed then
     self:abandon()
     check.raise("attempt to use a closed client")
@@ -237,9 +245,11 @@ function walk:step()
     local rows = self.rows
     for at = self.at + 1, #rows do
       local row = rows[at]
+      self.taking = true -- nothing waits from here on
       self.at, rows[at] = at, false -- the document owns it now
       local found, id = adopt(self.env, self.patient_id, row)
       if not found then
+        self.taking = false
         self:abandon()
         error(wrong_row(id, self.attempts), 0)
       end
@@ -247,8 +257,10 @@ function walk:step()
         seen[id] = true
         self.left = self.left - 1
         if at >= self.half then self:look_ahead() end
+        self.taking = false
         return found
       end
+      self.taking = false
     end
     if not self.more then break end
     self:judge()
@@ -276,7 +288,7 @@ function listing.documents(env, patient_id, query)
   local self = setmetatable({
     env = env, patient_id = patient_id, query = query, skip = query.skip,
     left = query.top or ENDLESS, left_before = math.huge, seen = {}, fruitless = 0, allowance = 0,
-    rows = {}, at = 0, half = math.huge, more = true,
+    rows = {}, at = 0, half = math.huge, more = true, taking = false,
   }, walk)
   query.count = true -- without it nobody can tell that rows have moved
   -- no page larger than what is wanted in all
