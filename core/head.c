@@ -11,7 +11,7 @@ void nymbl__head_reset(nymbl__reply_head *head)
 {
     size_t bytes = head->bytes; /* the cap is for all heads together */
 
-    free(head->location);
+    nymbl__secret_free(head->location); /* a signed URL, perhaps */
     *head = (nymbl__reply_head){
         .bytes = bytes,
         .length = -1,
@@ -22,19 +22,51 @@ void nymbl__head_reset(nymbl__reply_head *head)
     };
 }
 
-/* A whole non-negative decimal number, or -1. */
+static bool is_digit(char byte)
+{
+    return byte >= '0' && byte <= '9';
+}
+
+/* A whole non-negative decimal number, or -1. A number that is too large for
+ * the type becomes INT64_MAX, so that no body is ever long enough for it. */
 static int64_t number_parse(const char *text)
 {
     int64_t value = 0;
 
-    if (*text < '0' || *text > '9')
+    if (!is_digit(*text))
         return -1;
-    for (; *text >= '0' && *text <= '9'; text++) {
-        if (value > (INT64_MAX - 9) / 10)
-            return -1;
-        value = value * 10 + (*text - '0');
+    for (; is_digit(*text); text++) {
+        int digit = *text - '0';
+
+        value =
+            value > (INT64_MAX - digit) / 10 ? INT64_MAX : value * 10 + digit;
     }
     return *text == '\0' ? value : -1;
+}
+
+/* The status of a line such as "HTTP/1.1 200 OK" (RFC 9112, section 4), or 0.
+ * It has exactly three digits. The line does not end in a NUL. */
+static int status_parse(const char *line, size_t size)
+{
+    static const char version[] = "HTTP/1.";
+    size_t at = sizeof(version); /* behind the digit that follows it */
+    int status = 0;
+
+    if (size <= at || memcmp(line, version, sizeof(version) - 1) != 0 ||
+        !is_digit(line[at - 1]) || line[at] != ' ')
+        return 0;
+    while (at < size && line[at] == ' ')
+        at++;
+    if (size - at < 3)
+        return 0;
+    for (size_t end = at + 3; at < end; at++) {
+        if (!is_digit(line[at]))
+            return 0;
+        status = status * 10 + (line[at] - '0');
+    }
+    if (at < size && line[at] != ' ' && line[at] != '\r' && line[at] != '\n')
+        return 0;
+    return status >= 100 ? status : 0;
 }
 
 /* Seconds or a date (RFC 9110, section 10.2.3). */
@@ -63,13 +95,74 @@ static void type_parse(nymbl__reply_head *head, const char *value)
     head->has_type = true;
 }
 
-/* A validator or date, as it came; one that is too long is none. */
+/* Keep a validator or date as it came. The last one counts; if it is too long,
+ * none is kept. */
 static void text_keep(char *field, const char *value)
 {
     size_t length = strlen(value);
 
-    if (length < NYMBL__VALIDATOR_MAX)
-        memcpy(field, value, length + 1);
+    if (length >= NYMBL__VALIDATOR_MAX)
+        length = 0;
+    memcpy(field, value, length);
+    field[length] = '\0';
+}
+
+static bool is_letter(char byte)
+{
+    return (byte >= 'a' && byte <= 'z') || (byte >= 'A' && byte <= 'Z');
+}
+
+/* Whether text has the form of a pattern, in which 'a' stands for a letter, '0'
+ * for a digit, '_' for a digit or a blank, and all else for itself. */
+static bool text_has_form(const char *text, const char *pattern)
+{
+    for (; *pattern != '\0'; pattern++, text++) {
+        bool fits = *text == *pattern;
+
+        if (*pattern == 'a')
+            fits = is_letter(*text);
+        else if (*pattern == '0')
+            fits = is_digit(*text);
+        else if (*pattern == '_')
+            fits = is_digit(*text) || *text == ' ';
+        if (!fits)
+            return false;
+    }
+    return *text == '\0';
+}
+
+/* HTTP-date in its three forms (RFC 9110, section 5.6.7). */
+static bool is_date(const char *text)
+{
+    const char *day = text;
+
+    while (is_letter(*day)) /* the second form has the day's full name */
+        day++;
+    return text_has_form(text, "aaa, 00 aaa 0000 00:00:00 GMT") ||
+           (day - text >= 6 &&
+            text_has_form(day, ", 00-aaa-00 00:00:00 GMT")) ||
+           text_has_form(text, "aaa aaa _0 00:00:00 0000");
+}
+
+/* A strong entity-tag: etagc between quotes (RFC 9110, section 8.8.3). */
+static bool is_strong_tag(const char *text)
+{
+    size_t length = strlen(text);
+
+    if (length < 2 || text[0] != '"' || text[length - 1] != '"')
+        return false;
+    for (size_t i = 1; i < length - 1; i++) {
+        unsigned char byte = (unsigned char)text[i];
+
+        if (byte <= ' ' || byte == '"' || byte == 0x7f)
+            return false;
+    }
+    return true;
+}
+
+bool nymbl__is_validator(const char *text)
+{
+    return is_strong_tag(text) || is_date(text);
 }
 
 /* "bytes 5-9/10" (RFC 9110, section 14.4), the one range up to the end. */
@@ -96,12 +189,13 @@ static void range_parse(nymbl__reply_head *head, const char *value)
 
 const char *nymbl__head_validator(const nymbl__reply_head *head)
 {
-    size_t length = strlen(head->etag);
     time_t modified, date;
 
-    if (length >= 2 && head->etag[0] == '"' && head->etag[length - 1] == '"')
+    if (is_strong_tag(head->etag))
         return head->etag;
-    if (length > 0) /* a weak one says that bytes may differ */
+    if (*head->etag != '\0') /* a weak one says that bytes may differ */
+        return NULL;
+    if (!is_date(head->modified) || !is_date(head->date))
         return NULL;
     modified = curl_getdate(head->modified, NULL);
     date = curl_getdate(head->date, NULL);
@@ -117,64 +211,172 @@ static bool coding_is_identity(const char *value)
     return *value == '\0' || strcasecmp(value, "identity") == 0;
 }
 
-static void field_take(nymbl_transfer *transfer, const char *name,
+/* The fields that matter, and what else stands at the beginning of a line. */
+enum field {
+    FIELD_OTHER,
+    FIELD_CONTENT_LENGTH,
+    FIELD_REMAPPED_LENGTH,
+    FIELD_TRANSFER_ENCODING,
+    FIELD_CONTENT_TYPE,
+    FIELD_CONTENT_ENCODING,
+    FIELD_CONTENT_RANGE,
+    FIELD_ETAG,
+    FIELD_LAST_MODIFIED,
+    FIELD_DATE,
+    FIELD_RETRY_AFTER,
+    FIELD_ERROR_TYPE,
+    FIELD_LOCATION,
+    FIELD_STATUS, /* the status line */
+};
+
+static enum field field_find(const char *name, size_t length)
+{
+#define NAME(text) text, sizeof(text) - 1
+    static const struct {
+        const char *name;
+        size_t length;
+        enum field field;
+    } known[] = {
+        {NAME("content-length"), FIELD_CONTENT_LENGTH},
+        {NAME("x-amzn-remapped-content-length"), FIELD_REMAPPED_LENGTH},
+        {NAME("transfer-encoding"), FIELD_TRANSFER_ENCODING},
+        {NAME("content-type"), FIELD_CONTENT_TYPE},
+        {NAME("content-encoding"), FIELD_CONTENT_ENCODING},
+        {NAME("content-range"), FIELD_CONTENT_RANGE},
+        {NAME("etag"), FIELD_ETAG},
+        {NAME("last-modified"), FIELD_LAST_MODIFIED},
+        {NAME("date"), FIELD_DATE},
+        {NAME("retry-after"), FIELD_RETRY_AFTER},
+        {NAME("x-amzn-errortype"), FIELD_ERROR_TYPE},
+        {NAME("location"), FIELD_LOCATION},
+    };
+#undef NAME
+
+    for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
+        if (known[i].length == length &&
+            strncasecmp(known[i].name, name, length) == 0)
+            return known[i].field;
+    }
+    return FIELD_OTHER;
+}
+
+static void field_take(nymbl_transfer *transfer, enum field field,
                        const char *value)
 {
     nymbl__reply_head *head = &transfer->head;
 
-    if (strcasecmp(name, "content-length") == 0) {
+    switch (field) {
+    case FIELD_CONTENT_LENGTH:
         head->length = number_parse(value);
-    } else if (strcasecmp(name, "x-amzn-remapped-content-length") == 0) {
+        break;
+    case FIELD_REMAPPED_LENGTH:
         head->remapped_length = number_parse(value);
-    } else if (strcasecmp(name, "transfer-encoding") == 0) {
+        break;
+    case FIELD_TRANSFER_ENCODING:
         head->chunked = strcasecmp(value, "chunked") == 0;
         head->encoded =
             head->encoded || !(head->chunked || coding_is_identity(value));
-    } else if (strcasecmp(name, "content-type") == 0) {
+        break;
+    case FIELD_CONTENT_TYPE:
         type_parse(head, value);
-    } else if (strcasecmp(name, "content-encoding") == 0) {
+        break;
+    case FIELD_CONTENT_ENCODING:
         head->encoded = head->encoded || !coding_is_identity(value);
-    } else if (strcasecmp(name, "content-range") == 0) {
+        break;
+    case FIELD_CONTENT_RANGE:
         range_parse(head, value);
-    } else if (strcasecmp(name, "etag") == 0) {
+        break;
+    case FIELD_ETAG:
         text_keep(head->etag, value);
-    } else if (strcasecmp(name, "last-modified") == 0) {
+        break;
+    case FIELD_LAST_MODIFIED:
         text_keep(head->modified, value);
-    } else if (strcasecmp(name, "date") == 0) {
+        break;
+    case FIELD_DATE:
         text_keep(head->date, value);
-    } else if (strcasecmp(name, "retry-after") == 0) {
+        break;
+    case FIELD_RETRY_AFTER:
         head->retry_after = retry_after_parse(value);
-    } else if (strcasecmp(name, "x-amzn-errortype") == 0) {
+        break;
+    case FIELD_ERROR_TYPE:
         head->limit_exceeded =
             strncasecmp(value, "LimitExceededException", 22) == 0;
-    } else if (strcasecmp(name, "location") == 0 && head->location == NULL) {
-        if (nymbl__text_copy(&head->location, value) < 0)
+        break;
+    case FIELD_LOCATION:
+        if (head->location == NULL &&
+            nymbl__text_copy(&head->location, value) < 0)
             nymbl__transfer_failing(transfer, NYMBL_NO_MEMORY, NULL);
+        break;
+    default:
+        break;
     }
 }
 
-/* Split "Name: value" in a copy; lines that are none are passed over. */
+static void nonsense(nymbl_transfer *transfer)
+{
+    nymbl__transfer_failing(transfer, NYMBL_PROTOCOL, "reply");
+}
+
+/* Split "Name: value"; other lines are ignored. Only the value of a field that
+ * matters is copied. It may be a signed URL, so the copy is wiped. */
 static void line_take(nymbl_transfer *transfer, const char *data, size_t size)
 {
-    char *line = malloc(size + 1);
-    char *value, *end;
+    nymbl__reply_head *head = &transfer->head;
+    const char *colon = memchr(data, ':', size);
+    const char *end = data + size, *value = colon;
+    char *text;
 
-    if (line == NULL) {
+    /* A folded line continues the previous one (RFC 9112, section 5.2), whose
+     * value is then not known. After the status line it continues nothing. */
+    if (*data == ' ' || *data == '\t') {
+        if (head->field != FIELD_OTHER)
+            nonsense(transfer);
+        return;
+    }
+    head->field =
+        colon == NULL ? FIELD_OTHER : field_find(data, (size_t)(colon - data));
+    if (head->field == FIELD_OTHER)
+        return;
+    for (value++; value < end && (*value == ' ' || *value == '\t'); value++)
+        ;
+    while (end > value && (end[-1] == ' ' || end[-1] == '\t' ||
+                           end[-1] == '\r' || end[-1] == '\n'))
+        end--;
+    size = (size_t)(end - value);
+    if (memchr(value, '\0', size) != NULL) {
+        nonsense(transfer);
+        return;
+    }
+    text = malloc(size + 1);
+    if (text == NULL) {
         nymbl__transfer_failing(transfer, NYMBL_NO_MEMORY, NULL);
         return;
     }
-    memcpy(line, data, size);
-    line[size] = '\0';
-    value = strchr(line, ':');
-    if (value != NULL) {
-        *value++ = '\0';
-        value += strspn(value, " \t");
-        end = value + strlen(value);
-        while (end > value && strchr(" \t\r\n", end[-1]) != NULL)
-            *--end = '\0';
-        field_take(transfer, line, value);
-    }
-    free(line);
+    memcpy(text, value, size);
+    text[size] = '\0';
+    field_take(transfer, head->field, text);
+    nymbl__wipe(text, size);
+    free(text);
+}
+
+/* The line that each head begins with. */
+static void status_take(nymbl_transfer *transfer, const char *data, size_t size)
+{
+    nymbl__head_reset(&transfer->head);
+    transfer->head.status = status_parse(data, size);
+    transfer->head.field = FIELD_STATUS;
+    /* 101: to what nobody asked for (RFC 9110, section 7.8) */
+    if (transfer->head.status == 0 || transfer->head.status == 101)
+        nonsense(transfer);
+}
+
+/* An empty line: the end of the final head, or of one before it. */
+static void head_end(nymbl_transfer *transfer)
+{
+    if (transfer->head.status >= 200)
+        nymbl__verdict_head(transfer);
+    else
+        transfer->head.status = 0;
 }
 
 size_t nymbl__head_line(char *data, size_t size, size_t count, void *payload)
@@ -189,19 +391,16 @@ size_t nymbl__head_line(char *data, size_t size, size_t count, void *payload)
         nymbl__transfer_failing(transfer, NYMBL_PROTOCOL, "head_too_long");
         return 0;
     }
-    if (head->done)
+    if (head->done || size == 0)
         return size; /* trailers say nothing that we believe */
-    if (size > 5 && memcmp(data, "HTTP/", 5) == 0) {
-        const char *space = memchr(data, ' ', size);
-
-        nymbl__head_reset(head);
-        if (space != NULL && (size_t)(data + size - space) > 3)
-            head->status = (int)strtol(space + 1, NULL, 10);
-    } else if (size <= 2 && (*data == '\r' || *data == '\n')) {
-        if (head->status >= 200)
-            nymbl__verdict_head(transfer);
-    } else {
+    if (head->status == 0)
+        status_take(transfer, data, size);
+    else if (*data == '\n' || (size == 2 && memcmp(data, "\r\n", 2) == 0))
+        head_end(transfer);
+    else if (*data == '\r' || (size > 5 && memcmp(data, "HTTP/", 5) == 0))
+        nonsense(
+            transfer); /* libcurl ends a head at any line with a CR first */
+    else
         line_take(transfer, data, size);
-    }
     return transfer->failing == NYMBL_OK ? size : 0;
 }

@@ -481,6 +481,7 @@ typedef struct nymbl__reply_head {
     char modified[NYMBL__VALIDATOR_MAX]; /* Last-Modified */
     char date[NYMBL__VALIDATOR_MAX];
     char *location;
+    int field; /* of the last line: head.c */
 } nymbl__reply_head;
 
 /* Three kinds of fields: those that are set before the start and only read
@@ -619,6 +620,10 @@ const char *nymbl__sniff_bytes(const char *known, const char *given,
 /* libcurl's header callback. */
 size_t nymbl__head_line(char *data, size_t size, size_t count, void *payload);
 void nymbl__head_reset(nymbl__reply_head *head);
+/* Whether text is what RFC 9110 allows in If-Range, and nothing but that: a
+ * strong entity-tag (section 8.8.3) or a date (5.6.7). Whatever a server or a
+ * file says is held against it before it is sent. */
+bool nymbl__is_validator(const char *text);
 /* A validator strong enough to go on under (RFC 9110, section 8.8), or NULL. */
 const char *nymbl__head_validator(const nymbl__reply_head *head);
 

@@ -66,7 +66,7 @@ static bool note_matches(const char *note, const char *resource,
         return false;
     memcpy(validator, at, (size_t)(end - at));
     validator[end - at] = '\0';
-    return true;
+    return nymbl__is_validator(validator);
 }
 
 /* The validator that the part of this resource was begun under. */

@@ -64,7 +64,7 @@ void nymbl__transfer_release(nymbl_transfer *transfer)
     if (atomic_fetch_sub(&transfer->references, 1) > 1)
         return;
     exchange_release(transfer, NYMBL_OK);
-    free(transfer->head.location);
+    nymbl__secret_free(transfer->head.location);
     nymbl__buffer_free(&transfer->reply);
     nymbl__ring_free(&transfer->window);
     nymbl__client_release(transfer->client);
@@ -104,6 +104,8 @@ static int64_t whole_length(const nymbl_transfer *transfer)
 {
     int64_t length = nymbl__verdict_length(&transfer->head);
 
+    if (length > INT64_MAX - transfer->resumed_from)
+        return INT64_MAX; /* a server may promise anything */
     return length < 0 ? length : transfer->resumed_from + length;
 }
 
@@ -184,9 +186,9 @@ static void document_append(nymbl_transfer *transfer, const char *data,
     const char *reason = NULL;
     nymbl_kind kind;
 
-    if (transfer->has_size &&
-        transfer->resumed_from + transfer->hop_received + (int64_t)size >
-            transfer->size) {
+    if (transfer->has_size && (int64_t)size > transfer->size -
+                                                  transfer->resumed_from -
+                                                  transfer->hop_received) {
         nymbl__transfer_failing(transfer, NYMBL_CORRUPT, "size");
         return;
     }
@@ -220,6 +222,10 @@ static size_t body_arrived(char *data, size_t size, size_t count, void *payload)
                     nymbl__verdict_is_success(transfer);
 
     size *= count;
+    if (!transfer->head.done) { /* its head was not looked at */
+        nymbl__transfer_failing(transfer, NYMBL_PROTOCOL, "reply");
+        return 0;
+    }
     if (document && transfer->save == NULL) {
         bool full;
 

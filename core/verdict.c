@@ -93,8 +93,8 @@ void nymbl__verdict_head(nymbl_transfer *transfer)
         nymbl__transfer_failing(transfer, NYMBL_CORRUPT, "type");
     if (transfer->save != NULL)
         part_check(transfer);
-    if (transfer->has_size && length >= 0 &&
-        transfer->resumed_from + length != transfer->size)
+    if (transfer->has_size && length >= 0 && /* no sum: it may be any number */
+        length != transfer->size - transfer->resumed_from)
         nymbl__transfer_failing(transfer, NYMBL_CORRUPT, "size");
     nymbl__transfer_head_tell(transfer);
 }
