@@ -134,6 +134,17 @@ bool nymbl__url_same_origin(const char *a, const char *b)
     return same;
 }
 
+/* Whether a URL can be part of a request line (RFC 9112, section 3.2). Bytes
+ * from a server must never end that line, whatever libcurl checks. */
+static bool url_is_clean(const char *url)
+{
+    for (; *url != '\0'; url++) {
+        if ((unsigned char)*url <= ' ' || *url == 0x7f)
+            return false;
+    }
+    return true;
+}
+
 nymbl_kind nymbl__url_resolve(char **out, const char *base,
                               const char *reference)
 {
@@ -156,10 +167,14 @@ nymbl_kind nymbl__url_resolve(char **out, const char *base,
         goto done;
     curl_url_set(parsed, CURLUPART_FRAGMENT, NULL, 0);
     url = url_part(parsed, CURLUPART_URL, 0);
-    if (url == NULL)
+    if (url == NULL || !url_is_clean(url))
         goto done;
     kind = nymbl__text_copy(out, url);
 done:
+    if (url != NULL) /* it may be a signed one */
+        nymbl__wipe(url, strlen(url));
+    if (password != NULL)
+        nymbl__wipe(password, strlen(password));
     curl_free(user);
     curl_free(password);
     curl_free(url);
