@@ -21,6 +21,7 @@
  */
 static int (*shutdown_state)(const void *connection);
 static int (*bytes_pending)(const void *connection);
+static int (*records_pending)(const void *connection);
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
@@ -203,6 +204,8 @@ static void library_find(void)
     memcpy(&shutdown_state, &symbol, sizeof(symbol));
     symbol = symbol_find(libcurl, "SSL_pending", &own);
     memcpy(&bytes_pending, &symbol, sizeof(symbol));
+    symbol = symbol_find(libcurl, "SSL_has_pending", &own);
+    memcpy(&records_pending, &symbol, sizeof(symbol));
     problem_find(libcurl);
     dlclose(libcurl);
 }
@@ -239,6 +242,10 @@ bool nymbl__tls_has_pending(CURL *easy)
 {
     const void *connection = connection_of(easy);
 
-    return connection != NULL && bytes_pending != NULL &&
-           bytes_pending(connection) > 0;
+    if (connection == NULL)
+        return false;
+    /* SSL_has_pending() also sees records that were read ahead but not
+     * processed yet; very old libraries lack it */
+    return (bytes_pending != NULL && bytes_pending(connection) > 0) ||
+           (records_pending != NULL && records_pending(connection) > 0);
 }
