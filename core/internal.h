@@ -318,6 +318,7 @@ enum {
 /* A socket that libcurl has opened, and to where. */
 typedef struct nymbl__socket {
     int fd;          /* -1: it was closed */
+    ino_t inode;     /* of the socket: the number may be another's by now */
     uint64_t origin; /* hash of scheme, host and port */
 } nymbl__socket;
 

@@ -7,6 +7,7 @@
 #include <netinet/in.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* FNV-1a of the part of a URL before its path: equal for equal origins, and
@@ -23,6 +24,22 @@ static uint64_t origin_of(const char *url)
         hash =
             (hash ^ (unsigned)tolower((unsigned char)url[i])) * 1099511628211u;
     return hash;
+}
+
+/* The inode number of a socket, unique while it is open; 0 if fd is none. */
+static ino_t inode_of(int fd)
+{
+    struct stat status;
+
+    return fstat(fd, &status) == 0 && S_ISSOCK(status.st_mode) ? status.st_ino
+                                                               : 0;
+}
+
+/* Whether fd is still the socket that libcurl opened. Some versions close one
+ * without calling us (quirks.c); any other file may have that number then. */
+static bool socket_is_ours(const nymbl__socket *socket)
+{
+    return socket->fd >= 0 && inode_of(socket->fd) == socket->inode;
 }
 
 static unsigned sockets_known(const nymbl_engine *engine)
@@ -55,18 +72,20 @@ int nymbl__socket_made(void *payload, curl_socket_t fd, curlsocktype purpose)
 
     (void)purpose;
     fcntl(fd, F_SETFD, FD_CLOEXEC); /* where there is no SOCK_CLOEXEC */
-    while (i < sockets_known(engine) && engine->sockets[i].fd >= 0)
+    while (i < sockets_known(engine) && engine->sockets[i].fd >= 0 &&
+           engine->sockets[i].fd != fd) /* closed without a callback */
         i++;
     if (i == sockets_known(engine))
         i = engine->sockets_made++ % NYMBL__SOCKETS;
     engine->sockets[i] = (nymbl__socket){
         .fd = fd,
+        .inode = inode_of(fd),
         .origin = origin_of(transfer->request.url),
     };
     return CURL_SOCKOPT_OK;
 }
 
-/* A number that is known is always libcurl's: once closed it may be that of
+/* Forgotten before it is closed: from then on the number may be that of
  * anything that another thread has opened. */
 int nymbl__socket_closed(void *payload, curl_socket_t fd)
 {
@@ -100,7 +119,8 @@ bool nymbl__sockets_are_silent(const nymbl_engine *engine, int port)
     for (unsigned i = 0; i < sockets_known(engine); i++) {
         int fd = engine->sockets[i].fd;
 
-        if (fd < 0 || !socket_has_port(fd, port))
+        if (fd < 0 || !socket_has_port(fd, port) ||
+            !socket_is_ours(&engine->sockets[i]))
             continue;
         if (recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0)
             return false; /* bytes, or the end */
@@ -127,7 +147,7 @@ void nymbl__sockets_drop(nymbl_engine *engine)
 {
     /* shut, not closed: libcurl finds it dead before it would use it again */
     for (unsigned i = 0; i < sockets_known(engine); i++) {
-        if (engine->sockets[i].fd >= 0 &&
+        if (socket_is_ours(&engine->sockets[i]) &&
             !origin_is_used(engine, engine->sockets[i].origin))
             shutdown(engine->sockets[i].fd, SHUT_RDWR);
     }
