@@ -489,8 +489,10 @@ typedef struct nymbl_upload_options {
  * Start `POST /Patients({id})/Documents`. The reply's body is the document's
  * JSON.
  *
- * The request goes out once. Whether it may be repeated is the caller's
- * decision, by `outcome_unknown` and nymbl_body_can_rewind().
+ * The request goes out once, on a new connection whose TLS session is resumed:
+ * a used one may be closing, and then the outcome would be unknown. Whether it
+ * may be repeated is the caller's decision, by `outcome_unknown` and
+ * nymbl_body_can_rewind().
  *
  * @param[out] out     yours to release with nymbl_transfer_free()
  * @param      engine  that will move it

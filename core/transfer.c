@@ -105,7 +105,7 @@ static int64_t whole_length(const nymbl_transfer *transfer)
     int64_t length = nymbl__verdict_length(&transfer->head);
 
     if (length > INT64_MAX - transfer->resumed_from)
-        return INT64_MAX; /* a server may promise anything */
+        return INT64_MAX; /* a server may claim any length */
     return length < 0 ? length : transfer->resumed_from + length;
 }
 
@@ -222,7 +222,7 @@ static size_t body_arrived(char *data, size_t size, size_t count, void *payload)
                     nymbl__verdict_is_success(transfer);
 
     size *= count;
-    if (!transfer->head.done) { /* its head was not looked at */
+    if (!transfer->head.done) { /* its head was not checked */
         nymbl__transfer_failing(transfer, NYMBL_PROTOCOL, "reply");
         return 0;
     }
@@ -270,6 +270,10 @@ static nymbl_kind exchange_configure(nymbl_transfer *transfer)
 {
     const nymbl__request *request = &transfer->request;
     CURL *easy = transfer->easy;
+    /* The server may be closing an idle connection, which cannot be seen here.
+     * An upload on it would end with an unknown outcome, so each upload makes a
+     * new connection; its TLS session is resumed. */
+    bool uploads = request->operation == NYMBL__UPLOAD;
     struct curl_slist *headers = transfer->foreign || request->secrets == NULL
                                      ? request->headers
                                      : request->secrets;
@@ -292,7 +296,7 @@ static nymbl_kind exchange_configure(nymbl_transfer *transfer)
     SET(CURLOPT_SOCKOPTDATA, transfer);
     SET(CURLOPT_CLOSESOCKETFUNCTION, nymbl__socket_closed);
     SET(CURLOPT_CLOSESOCKETDATA, transfer->engine);
-    SET(CURLOPT_FRESH_CONNECT, transfer->fresh ? 1L : 0L);
+    SET(CURLOPT_FRESH_CONNECT, transfer->fresh || uploads ? 1L : 0L);
     SET(CURLOPT_HEADERFUNCTION, nymbl__head_line);
     SET(CURLOPT_HEADERDATA, transfer);
     SET(CURLOPT_WRITEFUNCTION, body_arrived);
@@ -309,7 +313,6 @@ static nymbl_kind exchange_configure(nymbl_transfer *transfer)
                               &transfer->mime) < 0)
             code = CURLE_OUT_OF_MEMORY;
         SET(CURLOPT_EXPECT_100_TIMEOUT_MS, 200L);
-        SET(CURLOPT_MAXAGE_CONN, NYMBL__FRESH_SECONDS);
         break;
     case NYMBL__DELETE:
         SET(CURLOPT_CUSTOMREQUEST, "DELETE");

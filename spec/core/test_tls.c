@@ -424,6 +424,128 @@ static void peer_that_goes_raises_no_signal(void)
     tls_close();
 }
 
+/* ---- resumption ---- */
+
+/* Whether the server resumed the session of an upload, which is on a new
+ * connection. */
+static bool upload_resumes(nymbl_body *body)
+{
+    nymbl_transfer *transfer = start_upload(body);
+    request request;
+    bool resumed;
+    peer peer;
+
+    serve(&peer, &request);
+    resumed = SSL_session_reused(peer.tls) == 1;
+    CHECK_TEXT(request_field(&request, "x-api-key"), "key-of-test");
+    peer_reply(&peer, 201, "", "{\"id\":1}");
+    CHECK(ended(transfer, NULL) == NYMBL_OK);
+    nymbl_transfer_free(transfer);
+    request_free(&request);
+    tls_end(&peer, true);
+    return resumed;
+}
+
+static void check_resumption(int version)
+{
+    char other[] = "/tmp/nymbl-test-ca-XXXXXX";
+    nymbl_client_options options = {.api_key = "key-of-test", .ca_file = other};
+    char url[64], pem[4096];
+    nymbl_body *body;
+    size_t size;
+    FILE *file;
+    int fd;
+
+    tls_open();
+    SSL_CTX_set_min_proto_version(context, version);
+    SSL_CTX_set_max_proto_version(context, version);
+    body = body_of("%PDF-1.7", 8);
+    CHECK(!upload_resumes(body));
+    for (int i = 0; i < 5; i++)
+        CHECK(upload_resumes(body));
+    /* a client that trusts by another file has nothing of it */
+    file = fopen(ca_file, "r");
+    REQUIRE(file != NULL);
+    size = fread(pem, 1, sizeof(pem), file);
+    fclose(file);
+    fd = mkstemp(other);
+    REQUIRE(fd >= 0 && write(fd, pem, size) == (ssize_t)size);
+    close(fd);
+    snprintf(url, sizeof(url), "https://127.0.0.1:%d/v1", world.port);
+    options.base_url = url;
+    nymbl_client_free(world.client);
+    REQUIRE(nymbl_client_new(&world.client, &options, NULL) == NYMBL_OK);
+    CHECK(!upload_resumes(body));
+    CHECK(upload_resumes(body));
+    unlink(other);
+    nymbl_body_free(body);
+    tls_close();
+}
+
+static void uploads_resume_the_session_of_tls_1_2(void)
+{
+    check_resumption(TLS1_2_VERSION);
+}
+
+static void uploads_resume_the_session_of_tls_1_3(void)
+{
+    check_resumption(TLS1_3_VERSION);
+}
+
+/* ---- a proxy ---- */
+
+/* A tunnel's own head and the service's are two heads of one exchange. */
+static void tunnel(const char *answer, const char *response, nymbl_kind kind)
+{
+    nymbl_client_options options = {.base_url = "https://127.0.0.1:9/v1",
+                                    .api_key = "key-of-test",
+                                    .ca_file = ca_file};
+    nymbl_transfer *transfer;
+    nymbl_error err = {0};
+    request request;
+    char proxy[64];
+    peer peer;
+
+    tls_open();
+    snprintf(proxy, sizeof(proxy), "http://127.0.0.1:%d", world.port);
+    options.proxy = proxy;
+    nymbl_client_free(world.client);
+    REQUIRE(nymbl_client_new(&world.client, &options, NULL) == NYMBL_OK);
+    for (int i = 0; i < 2; i++) { /* on one handle, perhaps */
+        transfer = start_get();
+        peer_accept(&peer);
+        peer_read(&peer, &request);
+        CHECK(request_begins(&request, "CONNECT 127.0.0.1:9 HTTP/1.1\r\n"));
+        request_free(&request);
+        peer_say(&peer, answer);
+        tls_begin(&peer);
+        peer_read(&peer, &request);
+        if (!request.cut) {
+            CHECK_TEXT(request_field(&request, "x-api-key"), "key-of-test");
+            peer_say(&peer, response);
+        }
+        request_free(&request);
+        CHECK_NUMBER(ended(transfer, &err), kind);
+        nymbl_transfer_free(transfer);
+        tls_end(&peer, true);
+        world_settle();
+    }
+    tls_close();
+}
+
+static void head_behind_a_tunnels_is_looked_at_alike(void)
+{
+    static const char good[] =
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}";
+    static const char bad[] =
+        "HTTP/1.1 200 OK\r\n A: x\r\nContent-Length: 2\r\n\r\n{}";
+
+    tunnel("HTTP/1.1 200 OK\r\n\r\n", good, NYMBL_OK);
+    tunnel("HTTP/1.1 200 OK\r\nX: y\r\n\r\n", good, NYMBL_OK);
+    tunnel("HTTP/1.1 200 OK\r\n\r\n", bad, NYMBL_PROTOCOL);
+    tunnel("HTTP/1.1 200 OK\r\nX: y\r\n\r\n", bad, NYMBL_PROTOCOL);
+}
+
 int main(int argc, char **argv)
 {
     static const test tests[] = {
@@ -436,6 +558,9 @@ int main(int argc, char **argv)
         TEST(bytes_in_the_next_record_are_no_reply),
         TEST(bytes_that_came_later_are_no_reply),
         TEST(peer_that_goes_raises_no_signal),
+        TEST(uploads_resume_the_session_of_tls_1_2),
+        TEST(uploads_resume_the_session_of_tls_1_3),
+        TEST(head_behind_a_tunnels_is_looked_at_alike),
     };
 
     /* The peer writes from this thread, the engine from one where it is
