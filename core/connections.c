@@ -42,6 +42,7 @@ nymbl_kind nymbl__connections_open(nymbl_engine *engine)
     curl_multi_setopt(multi, CURLMOPT_PIPELINING, (long)CURLPIPE_NOTHING);
     curl_share_setopt(share, CURLSHOPT_SHARE, CURL_LOCK_DATA_SSL_SESSION);
     connections_set(engine, multi, share);
+    engine->handles_serve_once = nymbl__handles_serve_once();
     return NYMBL_OK;
 }
 
@@ -62,7 +63,8 @@ CURL *nymbl__engine_handle(nymbl_engine *engine)
 
 void nymbl__engine_handle_return(nymbl_engine *engine, CURL *easy)
 {
-    if (engine->multi == NULL || engine->idle_count == NYMBL__IDLE_HANDLES) {
+    if (engine->multi == NULL || engine->handles_serve_once ||
+        engine->idle_count == NYMBL__IDLE_HANDLES) {
         curl_easy_cleanup(easy);
         return;
     }

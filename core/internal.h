@@ -318,7 +318,7 @@ enum {
 /* A socket that libcurl has opened, and to where. */
 typedef struct nymbl__socket {
     int fd;          /* -1: it was closed */
-    ino_t inode;     /* of the socket: the number may be another's by now */
+    ino_t inode;     /* tells whether fd is still this socket */
     uint64_t origin; /* hash of scheme, host and port */
 } nymbl__socket;
 
@@ -340,6 +340,7 @@ struct nymbl_engine {
     CURLSH *share;
     CURL *idle[NYMBL__IDLE_HANDLES];
     int idle_count;
+    bool handles_serve_once; /* no easy handle is kept (quirks.c) */
     nymbl__socket sockets[NYMBL__SOCKETS];
     unsigned sockets_made;
     bool pumping;
@@ -398,6 +399,12 @@ nymbl_kind nymbl__connections_open(nymbl_engine *engine);
 void nymbl__connections_close(nymbl_engine *engine);
 CURL *nymbl__engine_handle(nymbl_engine *engine);
 void nymbl__engine_handle_return(nymbl_engine *engine, CURL *easy);
+
+/* ---- quirks.c ---- */
+
+/* Whether this libcurl must not use an easy handle for a second exchange, not
+ * even for the next hop of a redirect (before 8.20.0). Decided at run time. */
+bool nymbl__handles_serve_once(void);
 
 /* ---- thread.c ---- */
 
@@ -621,9 +628,9 @@ const char *nymbl__sniff_bytes(const char *known, const char *given,
 /* libcurl's header callback. */
 size_t nymbl__head_line(char *data, size_t size, size_t count, void *payload);
 void nymbl__head_reset(nymbl__reply_head *head);
-/* Whether text is what RFC 9110 allows in If-Range, and nothing but that: a
- * strong entity-tag (section 8.8.3) or a date (5.6.7). Whatever a server or a
- * file says is held against it before it is sent. */
+/* Whether text is exactly what RFC 9110 allows in If-Range: a strong entity-tag
+ * (section 8.8.3) or an HTTP-date (5.6.7). A validator from a server or a file
+ * must pass this check before it is sent. */
 bool nymbl__is_validator(const char *text);
 /* A validator strong enough to go on under (RFC 9110, section 8.8), or NULL. */
 const char *nymbl__head_validator(const nymbl__reply_head *head);

@@ -215,6 +215,8 @@ static bool descriptors_are_out(int count)
     return out;
 }
 
+#define TOO_LARGE 100 /* CURLE_TOO_LARGE, which headers before 8.6 lack */
+
 static nymbl_kind code_failure(nymbl_transfer *transfer, CURLcode code,
                                const char **reason)
 {
@@ -223,7 +225,7 @@ static nymbl_kind code_failure(nymbl_transfer *transfer, CURLcode code,
         *reason = "too_many_files";
         return NYMBL_IO;
     }
-    switch (code) {
+    switch ((int)code) {
     case CURLE_COULDNT_RESOLVE_PROXY:
     case CURLE_COULDNT_RESOLVE_HOST:
         *reason = "resolve";
@@ -260,7 +262,12 @@ static nymbl_kind code_failure(nymbl_transfer *transfer, CURLcode code,
     case CURLE_SSL_PINNEDPUBKEYNOTMATCH:
     case CURLE_PEER_FAILED_VERIFICATION:
         return tls_failure(transfer, code, reason);
+    case CURLE_BAD_CONTENT_ENCODING:
+        *reason = "encoding";
+        return transfer->request.operation == NYMBL__DOWNLOAD ? NYMBL_CORRUPT
+                                                              : NYMBL_PROTOCOL;
     case CURLE_OUT_OF_MEMORY:
+    case TOO_LARGE:
         /* what libcurl makes of a header line over its own limit */
         if (transfer->sent_this_hop && !transfer->head.done) {
             *reason = "head_too_long";
