@@ -62,9 +62,9 @@ char *chaos_strdup(const char *text)
 
 void chaos_free(void *memory)
 {
-    static const char *const marks[] = {"key-of-test", "token-of-test",
-                                        "secret-of-test", "bytes-of-test",
-                                        "patient-of-test"};
+    static const char *const marks[] = {"key-of-test",     "token-of-test",
+                                        "secret-of-test",  "bytes-of-test",
+                                        "patient-of-test", "signed-of-test"};
 
     if (memory == NULL)
         return;

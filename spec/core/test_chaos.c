@@ -55,8 +55,8 @@ static bool client_is_made(void)
                                     .client_id = "me",
                                     .client_secret = "secret-of-test",
                                     .scope = "x",
-                                    .ca_file = "f",
-                                    .ca_path = "p",
+                                    .ca_file = "/dev/null",
+                                    .ca_path = "/",
                                     .proxy = "q",
                                     .user_agent = "me"};
     nymbl_engine *engine = (nymbl_engine *)&options;
@@ -196,7 +196,7 @@ static bool download_by_reading_succeeds(void)
     return kind == NYMBL_DONE;
 }
 
-static bool redirected_download_succeeds(void)
+static bool redirect_is_refused(const char *reply)
 {
     nymbl_transfer *transfer = NULL;
     nymbl_error err = {0};
@@ -205,15 +205,29 @@ static bool redirected_download_succeeds(void)
                              "token-of-test", PATIENT, "9", NULL, &err);
 
     if (kind == NYMBL_OK)
-        kind = serve(transfer,
-                     "HTTP/1.1 302 x\r\nLocation: https://u@x/\r\n"
-                     "Content-Length: 0\r\n\r\n",
-                     "\r\n\r\n", &err);
+        kind = serve(transfer, reply, "\r\n\r\n", &err);
     CHECK(kind < 0);
     if (kind != NYMBL_REDIRECT)
         check_kind(kind);
     nymbl_transfer_free(transfer);
     return kind == NYMBL_REDIRECT;
+}
+
+static bool redirected_download_succeeds(void)
+{
+    return redirect_is_refused("HTTP/1.1 302 x\r\nLocation: https://u@x/\r\n"
+                               "Content-Length: 0\r\n\r\n");
+}
+
+/* Its URL, and what the document's fields say, are nobody's business later. */
+static bool signed_url_succeeds(void)
+{
+    return redirect_is_refused(
+        "HTTP/1.1 103 x\r\nLocation: https://x/signed-of-test\r\n\r\n"
+        "HTTP/1.1 302 x\r\nX-Other: patient-of-test\r\n"
+        "ETag: \"patient-of-test\"\r\nContent-Type: secret-of-test\r\n"
+        "Location: http://127.0.0.1:1/x?signature=signed-of-test\r\n"
+        "Content-Length: 0\r\n\r\n");
 }
 
 static bool listing_succeeds(void)
@@ -321,6 +335,7 @@ SCENARIO(pushed_upload_succeeds)
 SCENARIO(download_to_a_path_succeeds)
 SCENARIO(download_by_reading_succeeds)
 SCENARIO(redirected_download_succeeds)
+SCENARIO(signed_url_succeeds)
 SCENARIO(listing_succeeds)
 SCENARIO(next_page_succeeds)
 SCENARIO(store_is_written_and_replaced)
@@ -334,6 +349,7 @@ int main(int argc, char **argv)
         TEST(download_to_a_path_succeeds_or_fails),
         TEST(download_by_reading_succeeds_or_fails),
         TEST(redirected_download_succeeds_or_fails),
+        TEST(signed_url_succeeds_or_fails),
         TEST(listing_succeeds_or_fails),
         TEST(next_page_succeeds_or_fails),
         TEST(store_is_written_and_replaced_or_fails),
