@@ -2,8 +2,12 @@
 /* A client: where the service is, whom to trust, and the secrets. */
 #include "internal.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 /* No control characters: in a header value (RFC 9110, section 5.5) they could
  * begin another field, and in a credential they are a slip of copy and paste.
@@ -17,6 +21,43 @@ static bool text_is_clean(const char *text)
             return false;
     }
     return true;
+}
+
+static bool scheme_is_known(const char *scheme)
+{
+    static const char *const schemes[] = {"http",    "socks",  "socks4",
+                                          "socks4a", "socks5", "socks5h"};
+
+    if (strcasecmp(scheme, "https") == 0)
+        return (curl_version_info(CURLVERSION_NOW)->features &
+                CURL_VERSION_HTTPS_PROXY) != 0;
+    for (size_t i = 0; i < sizeof(schemes) / sizeof(schemes[0]); i++) {
+        if (strcasecmp(scheme, schemes[i]) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* Whether libcurl can use this proxy (CURLOPT_PROXY), which it checks only when
+ * it connects. "" means no proxy. If memory runs out here, the client's own
+ * allocations report it. */
+static bool proxy_is_known(const char *proxy)
+{
+    CURLU *url = *proxy == '\0' ? NULL : curl_url();
+    char *scheme = NULL;
+    CURLUcode code = CURLUE_OK;
+    bool known;
+
+    if (url != NULL)
+        code = curl_url_set(url, CURLUPART_URL, proxy,
+                            CURLU_NON_SUPPORT_SCHEME | CURLU_GUESS_SCHEME);
+    if (url != NULL && code == CURLUE_OK)
+        code = curl_url_get(url, CURLUPART_SCHEME, &scheme, 0);
+    known = code == CURLUE_OUT_OF_MEMORY ||
+            (code == CURLUE_OK && (scheme == NULL || scheme_is_known(scheme)));
+    curl_free(scheme);
+    curl_url_cleanup(url);
+    return known;
 }
 
 /* The option that cannot be used as it is, or NULL. */
@@ -41,6 +82,8 @@ static const char *options_problem(const nymbl_client_options *options)
         return "client_secret";
     if (!text_is_clean(options->scope))
         return "scope";
+    if (options->proxy != NULL && !proxy_is_known(options->proxy))
+        return "proxy";
     if (!(options->connect_timeout >= 0))
         return "connect_timeout";
     if (!(options->stall_timeout >= 0))
@@ -49,6 +92,42 @@ static const char *options_problem(const nymbl_client_options *options)
         return "max_upload_bytes";
     if (options->max_connections < 0)
         return "max_connections";
+    return NULL;
+}
+
+/* Whether at least one directory of a list can be read. OpenSSL separates them
+ * by colons (X509_LOOKUP_hash_dir(3)). */
+static bool folder_is_there(const char *list)
+{
+    while (*list != '\0') {
+        size_t length = strcspn(list, ":");
+        char *folder = strndup(list, length);
+        struct stat status;
+        bool there =
+            folder == NULL || /* told later */
+            (stat(folder, &status) == 0 && S_ISDIR(status.st_mode) &&
+             faccessat(AT_FDCWD, folder, R_OK | X_OK, AT_EACCESS) == 0);
+
+        free(folder);
+        if (there)
+            return true;
+        list += length + (list[length] == ':');
+    }
+    return false;
+}
+
+/* The option whose certificates cannot be read, or NULL. libcurl checks the
+ * file only in the first call, and the directory never. */
+static const char *certificates_problem(const nymbl_client_options *options)
+{
+    const char *file = options->ca_file;
+    struct stat status;
+
+    if (file != NULL && (stat(file, &status) < 0 || S_ISDIR(status.st_mode) ||
+                         faccessat(AT_FDCWD, file, R_OK, AT_EACCESS) < 0))
+        return "ca_file";
+    if (options->ca_path != NULL && !folder_is_there(options->ca_path))
+        return "ca_path";
     return NULL;
 }
 
@@ -115,6 +194,9 @@ nymbl_kind nymbl_client_new(nymbl_client **out,
     *out = NULL;
     if (problem != NULL)
         return nymbl__fail(err, NYMBL_MISUSE, problem);
+    problem = certificates_problem(options);
+    if (problem != NULL)
+        return nymbl__fail(err, NYMBL_TLS, problem);
     client = calloc(1, sizeof(*client));
     if (client == NULL)
         return nymbl__fail(err, NYMBL_NO_MEMORY, NULL);

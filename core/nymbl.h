@@ -248,7 +248,8 @@ typedef struct nymbl_client_options {
     const char *scope;        /**< optional */
     const char *ca_file;      /**< PEM file of trusted certificates; system's */
     const char *ca_path;      /**< folder of the same; none */
-    const char *proxy;        /**< as libcurl takes it; the environment's */
+    const char *proxy;        /**< http, https or socks…, as libcurl takes it;
+                                   "" for none; the environment's */
     const char *user_agent;   /**< appended to the library's own */
     double connect_timeout;   /**< seconds until a connection stands; 10 */
     double stall_timeout;     /**< seconds without a byte moving; 30 */
@@ -274,8 +275,9 @@ NYMBL_API const char *nymbl_url_problem(const char *url, bool allow_http);
  *
  * @param[out] out     yours to release with nymbl_client_free()
  * @param      options copied; secrets are wiped when the client is closed
- * @param[out] err     NYMBL_MISUSE with the option's name as reason, or
- *                     NYMBL_NO_MEMORY
+ * @param[out] err     NYMBL_MISUSE with the option's name as reason;
+ *                     NYMBL_TLS, reason "ca_file" or "ca_path", if there is
+ *                     nothing that can be read; or NYMBL_NO_MEMORY
  * @return NYMBL_OK or the failure
  */
 NYMBL_API nymbl_kind nymbl_client_new(nymbl_client **out,

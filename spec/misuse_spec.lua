@@ -187,6 +187,14 @@ describe("misuse of nymbl.client()", function()
     end
   end)
 
+  it("raises on proxies that libcurl cannot speak to", function()
+    for _, proxy in ipairs { "ftp://SENTINEL", "socks6://SENTINEL", "htps://SENTINEL", "unix:///SENTINEL", "http://",
+                             "http://SENTINEL:port", "http://SENTINEL SENTINEL", "http://SENTINEL\r\nx-evil: 1",
+                             "nope://SENTINEL:SENTINEL@127.0.0.1:3128" } do
+      check(function() nymbl.client(with { proxy = proxy }) end, A, "'proxy'")
+    end
+  end)
+
   it("takes http for loopback addresses only, where it is allowed", function()
     for _, url in ipairs {
       "http://api.example.org", "http://10.0.0.1", "http://0.0.0.0", "http://128.0.0.1", "http://127.0.0.1.example.org",
@@ -218,6 +226,8 @@ describe("misuse of nymbl.client()", function()
       { timeout = math.huge }, { max_attempts = 1 }, { max_upload_bytes = 1 }, { max_connections = 1 },
       { user_agent = "clinic/1.0 (x)" }, { on_event = print }, { token = "a.b-c_d~e+f/g==" },
       { token = function() return "x" end }, { proxy = "" }, { proxy = "http://127.0.0.1:3128" },
+      { proxy = "127.0.0.1:3128" }, { proxy = "https://127.0.0.1" }, { proxy = "SOCKS5h://127.0.0.1:1080" },
+      { proxy = "socks4a://user:word@127.0.0.1" },
     } do
       nymbl.client(with(changes)):close()
     end

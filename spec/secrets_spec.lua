@@ -305,7 +305,7 @@ describe("a failed call", function()
     for _, options in ipairs {
       { base_url = "https://127.0.0.1:9", token = "SENTINEL-token" },
       { base_url = "https://sentinel.invalid/SENTINEL-prefix", token = "SENTINEL-token", connect_timeout = 2 },
-      { ca_file = "/nowhere/SENTINEL.pem", token = "SENTINEL-token" },
+      { ca_file = helper.write_file(helper.temporary("SENTINEL.pem"), "SENTINEL"), token = "SENTINEL-token" },
       { proxy = "http://SENTINEL:SENTINEL@127.0.0.1:9", token = "SENTINEL-token" },
       { token = "SENTINEL-token" },
       { token = function() return nil, "SENTINEL-token failed" end },

@@ -161,20 +161,34 @@ describe("the options ca_file and ca_path", function()
   it("fail where there is no certificate to be had", function()
     local garbage = helper.write_file(helper.temporary(".pem"),
       "-----BEGIN CERTIFICATE-----\nnone\n-----END CERTIFICATE-----\n")
-    for _, path in ipairs { "/nonexistent/ca.pem", garbage, helper.write_file(helper.temporary(".pem"), ""),
-      helper.folder, "/dev/null" } do
+    for _, path in ipairs { garbage, helper.write_file(helper.temporary(".pem"), ""), "/dev/null" } do
       refused(client_new { ca_file = path, token = "secret" }, "tls")
     end
-    for _, path in ipairs { "/nonexistent/ca.pem", garbage } do
-      refused(client_new { ca_file = path }, "tls", { "ca_file" }) -- on the way to a token
-    end
+    refused(client_new { ca_file = garbage }, "tls", { "ca_file" }) -- on the way to a token
     local options = helper.options { token = "secret" }
-    options.ca_file = nil
-    for _, path in ipairs { "/nonexistent", helper.folder } do
-      options.ca_path = path
-      local client = require("nymbl").client(options)
-      clients[#clients + 1] = client
-      refused(client, "tls")
+    options.ca_file, options.ca_path = nil, helper.folder
+    local client = require("nymbl").client(options)
+    clients[#clients + 1] = client
+    refused(client, "tls")
+    assert.equal(0, #helper.admin("GET", "journal").requests)
+  end)
+
+  it("are told to be wrong when the client is created, where there is nothing to read", function()
+    local file = helper.write_file(helper.temporary(".pem"), "x")
+    for _, case in ipairs { { "ca_file", "/nonexistent/SENTINEL.pem" }, { "ca_file", helper.folder },
+                            { "ca_file", file .. "/x" }, { "ca_path", "/nonexistent/SENTINEL" }, { "ca_path", file },
+                            { "ca_path", "/nonexistent:" .. file } } do
+      local name, path = case[1], case[2]
+      local options = helper.options()
+      options.ca_file, options.ca_path = nil, nil
+      options[name] = path
+      local client, err = require("nymbl").client(options)
+      assert.is_nil(client, path)
+      assert.equal("tls", err.kind)
+      assert.equal(name, err.reason)
+      assert.is_nil(err.operation)
+      assert.equal(0, err.attempts or 0)
+      assert.is_nil(tostring(err):find("SENTINEL", 1, true))
     end
     assert.equal(0, #helper.admin("GET", "journal").requests)
   end)

@@ -6,6 +6,7 @@
 #include <dirent.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 
 /* ---- an exchange, whatever went before it ---- */
 
@@ -640,6 +641,100 @@ static void upload_leaves_its_connection_to_others(void)
     world_close();
 }
 
+/* ---- options that libcurl would find wrong only in a call ---- */
+
+static void check_option(const nymbl_client_options *given, nymbl_kind kind,
+                         const char *reason)
+{
+    nymbl_client_options options = *given;
+    nymbl_client *client = NULL;
+    nymbl_error err = {0};
+
+    options.base_url = "https://api.example.org";
+    options.api_key = "k";
+    if (!CHECK(nymbl_client_new(&client, &options, &err) == kind))
+        printf("for proxy %s, file %s, path %s\n", options.proxy,
+               options.ca_file, options.ca_path);
+    CHECK_TEXT(err.reason, reason);
+    CHECK((client != NULL) == (kind == NYMBL_OK));
+    nymbl_client_free(client);
+}
+
+static void proxy_that_libcurl_cannot_use_is_misuse(void)
+{
+    static const char *const good[] = {
+        "",
+        "proxy",
+        "proxy:3128",
+        "127.0.0.1",
+        "[::1]:3128",
+        "http://proxy",
+        "HTTP://proxy:3128/",
+        "https://proxy:443",
+        "socks://proxy",
+        "socks4://proxy",
+        "socks4a://proxy",
+        "socks5://user:word@proxy:1080",
+        "Socks5H://proxy",
+        "http://user:w%40rd@proxy:3128",
+    };
+    static const char *const bad[] = {
+        "ftp://proxy",
+        "htpp://proxy",
+        "socks6://proxy",
+        "socks5hh://proxy",
+        "file:///x",
+        "unix:///run/x",
+        "http://",
+        "http://a b",
+        "http://proxy:99999",
+        "http://proxy:x",
+        " ",
+        "://proxy",
+        "http://proxy\r\nX: y",
+        "h2://proxy",
+        "wss://proxy",
+    };
+
+    for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++)
+        check_option(&(nymbl_client_options){.proxy = good[i]}, NYMBL_OK, NULL);
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+        check_option(&(nymbl_client_options){.proxy = bad[i]}, NYMBL_MISUSE,
+                     "proxy");
+}
+
+static void certificates_that_cannot_be_read_are_told_at_once(void)
+{
+    char list[200];
+
+    world_open(NULL);
+    world_write("ca.pem", "x", 1);
+    check_option(&(nymbl_client_options){.ca_file = world_path("ca.pem")},
+                 NYMBL_OK, NULL);
+    check_option(&(nymbl_client_options){.ca_path = world.folder}, NYMBL_OK,
+                 NULL);
+    snprintf(list, sizeof(list), "/nonexistent:%s", world.folder);
+    check_option(&(nymbl_client_options){.ca_path = list}, NYMBL_OK, NULL);
+    check_option(&(nymbl_client_options){.ca_file = "/nonexistent/ca.pem"},
+                 NYMBL_TLS, "ca_file");
+    check_option(&(nymbl_client_options){.ca_file = world.folder}, NYMBL_TLS,
+                 "ca_file");
+    check_option(&(nymbl_client_options){.ca_file = ""}, NYMBL_TLS, "ca_file");
+    check_option(&(nymbl_client_options){.ca_path = "/nonexistent"}, NYMBL_TLS,
+                 "ca_path");
+    check_option(&(nymbl_client_options){.ca_path = world_path("ca.pem")},
+                 NYMBL_TLS, "ca_path");
+    check_option(&(nymbl_client_options){.ca_path = "/nonexistent:/nowhere"},
+                 NYMBL_TLS, "ca_path");
+    check_option(&(nymbl_client_options){.ca_path = ""}, NYMBL_TLS, "ca_path");
+    if (geteuid() != 0) { /* to whom nothing is forbidden */
+        chmod(world_path("ca.pem"), 0);
+        check_option(&(nymbl_client_options){.ca_file = world_path("ca.pem")},
+                     NYMBL_TLS, "ca_file");
+    }
+    world_close();
+}
+
 int main(int argc, char **argv)
 {
     static const test tests[] = {
@@ -655,6 +750,8 @@ int main(int argc, char **argv)
         TEST(next_link_is_followed_clean_or_not_at_all),
         TEST(server_that_closes_soon_leaves_no_outcome_unknown),
         TEST(upload_leaves_its_connection_to_others),
+        TEST(proxy_that_libcurl_cannot_use_is_misuse),
+        TEST(certificates_that_cannot_be_read_are_told_at_once),
     };
 
     return test_main(tests, TEST_COUNT(tests), argc, argv);
