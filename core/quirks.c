@@ -34,7 +34,8 @@
  *   8.3.0   A connection on which half a body was sent before a 417 is used
  *           (issue 11678). The second request is refused.
  *   8.15.0  This version and later ones let OpenSSL read ahead:
- *           nymbl__tls_has_pending() asks for records that were not processed.
+ *           nymbl__tls_has_pending() asks for records that were not processed,
+ *           nymbl__tls_has_ended() for an end that was.
  *
  * A head that can be read in two ways: head.c, which decides first
  *   8.0.0   A status of more than three digits is refused; later versions

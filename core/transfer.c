@@ -139,10 +139,11 @@ static int request_goes_out(void *payload, char *to, char *from, int to_port,
 
     /* Bytes on a used connection that nobody has asked for: they would be taken
      * for the reply to what goes out now, and be another document's at worst.
-     */
+     * Or its end, which newer versions read ahead and then overlook. */
     curl_easy_getinfo(transfer->easy, CURLINFO_NUM_CONNECTS, &made);
     if (!again && made == 0 &&
         (nymbl__tls_has_pending(transfer->easy) ||
+         nymbl__tls_has_ended(transfer->easy) ||
          !nymbl__sockets_are_silent(transfer->engine, from_port))) {
         transfer->spoilt = true;
         return CURL_PREREQFUNC_ABORT;

@@ -9,6 +9,7 @@
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 #include <signal.h>
+#include <sys/socket.h>
 
 static SSL_CTX *context;
 static char ca_file[64];
@@ -401,6 +402,56 @@ static void bytes_that_came_later_are_no_reply(void)
     stray_reply(2);
 }
 
+/* libcurl may take a head that breaks off for a whole one, and keep the
+ * connection although its end was read with it. */
+static void connection_of_a_head_that_breaks_off_is_not_used(void)
+{
+    static const char *const heads[] = {"HTTP/1.1 200 OK\r\nX: y\r\n",
+                                        "HTTP/1.1 200 OK\r\nX: y", "HTTP/1.1"};
+
+    for (int i = 0; i < 3 * 2; i++) {
+        nymbl_transfer *transfer;
+        request request;
+        peer old, fresh;
+
+        tls_open();
+        transfer = start_get();
+        serve(&old, &request);
+        request_free(&request);
+        peer_reply(&old, 200, "", "{}"); /* so that it was used before */
+        CHECK(ended(transfer, NULL) == NYMBL_OK);
+        nymbl_transfer_free(transfer);
+        transfer = start_get();
+        peer_read(&old, &request);
+        request_free(&request);
+        peer_send_some(&old, heads[i / 2], strlen(heads[i / 2]));
+        SSL_shutdown(old.tls);
+        if (i % 2 == 0)
+            shutdown(old.fd, SHUT_WR);
+        CHECK(ended(transfer, NULL) < 0);
+        nymbl_transfer_free(transfer);
+        while (peer_waits()) { /* libcurl's second try, which was refused */
+            peer_accept(&fresh);
+            peer_close(&fresh);
+        }
+        transfer = start_get();
+        for (int j = 0; j < 100 && !peer_waits() &&
+                        nymbl_transfer_result(transfer, NULL) == NYMBL_WAIT;
+             j++)
+            world_step();
+        if (CHECK(peer_waits())) {
+            serve(&fresh, &request);
+            peer_reply(&fresh, 200, "", "{}");
+            CHECK(ended(transfer, NULL) == NYMBL_OK);
+            request_free(&request);
+            tls_end(&fresh, true);
+        }
+        nymbl_transfer_free(transfer);
+        tls_end(&old, false);
+        tls_close();
+    }
+}
+
 /* NOSIGNAL leaves SIGPIPE to us: a peer that goes must not end the process. */
 static void peer_that_goes_raises_no_signal(void)
 {
@@ -557,6 +608,7 @@ int main(int argc, char **argv)
         TEST(bytes_in_the_record_before_are_no_reply),
         TEST(bytes_in_the_next_record_are_no_reply),
         TEST(bytes_that_came_later_are_no_reply),
+        TEST(connection_of_a_head_that_breaks_off_is_not_used),
         TEST(peer_that_goes_raises_no_signal),
         TEST(uploads_resume_the_session_of_tls_1_2),
         TEST(uploads_resume_the_session_of_tls_1_3),
