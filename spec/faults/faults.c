@@ -119,7 +119,10 @@ __attribute__((constructor)) static void plan_of_the_environment(void)
 
 static unsigned random_next(void)
 {
-    return (plan.random = plan.random * 1664525u + 1013904223u) >> 16;
+    unsigned next = plan.random * 1664525u + 1013904223u;
+
+    plan.random = next;
+    return next >> 16;
 }
 
 /* Whether a call fails, with errno. */
