@@ -163,8 +163,8 @@ static void folded_first_line_of_a_redirects_target_is_no_reply(void)
     static const char *const redirects[] = {
         "HTTP/1.1 302 Found\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n",
         "HTTP/1.1 302 Found\r\nLocation: /x\r\nContent-Length: 5\r\n\r\nmoved",
-        "HTTP/1.1 307 Found\r\nContent-Length: 0\r\nConnection: close\r\n"
-        "Location: /x\r\n\r\n",
+        ("HTTP/1.1 307 Found\r\nContent-Length: 0\r\nConnection: close\r\n"
+         "Location: /x\r\n\r\n"),
     };
     size_t thens = sizeof(hostile) / sizeof(hostile[0]);
 
@@ -233,8 +233,8 @@ static void replies_that_make_no_sense_are_refused(void)
         "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\r\n{}",
         "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n 3\r\n\r\n{}",
         "HTTP/2 200\r\nContent-Length: 2\r\n\r\n{}",
-        "HTTP/1.1 101 Switching\r\n\r\n"
-        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
+        ("HTTP/1.1 101 Switching\r\n\r\n"
+         "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"),
     };
 
     for (size_t i = 0; i < sizeof(replies) / sizeof(replies[0]); i++) {
@@ -414,8 +414,8 @@ static void validator_of_a_response_is_sent_back_clean_or_not_at_all(void)
 {
     static const char *const good[] = {
         "ETag: \"a-b\"\r\n", "ETag: \"\x80\"\r\n",
-        "Date: Sun, 06 Nov 1994 08:49:47 GMT\r\n"
-        "Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT\r\n"};
+        ("Date: Sun, 06 Nov 1994 08:49:47 GMT\r\n"
+         "Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT\r\n")};
     static const char *const bad[] = {
         "ETag: \"a\rX-Injected: 1\"\r\n",
         "ETag: \"a\rX-Injected: 1\rb\"\r\n",
