@@ -8,6 +8,7 @@
 #include <curl/curl.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 
 #if defined(__GNUC__)
@@ -232,6 +233,20 @@ nymbl_kind nymbl__save_commit(nymbl__save *save, const char **reason);
 void nymbl__save_suspend(nymbl__save *save);
 /* Remove what was written, release. NULL does nothing. */
 void nymbl__save_abandon(nymbl__save *save);
+
+/* ---- watch.c ---- */
+
+/* A regular file whose bytes are sent, as it was when that began. */
+typedef struct nymbl__watch {
+    int fd; /* borrowed; -1: nothing is watched */
+    struct stat before;
+    uint64_t name; /* a hash of its name, or 0 */
+} nymbl__watch;
+
+/* Does nothing if it is no regular file. */
+void nymbl__watch_begin(nymbl__watch *watch, int fd);
+/* Whether what was read meanwhile may be of two states of the file. */
+bool nymbl__watch_has_changed(const nymbl__watch *watch);
 
 /* ---- upload.c ---- */
 

@@ -333,12 +333,15 @@ NYMBL_API nymbl_kind nymbl_client_account(const nymbl_client *client,
 /**
  * A body read from a file, in the core, each time it is sent.
  *
- * The path must name a regular file (links are followed). It is opened here and
- * must keep its size and time until its last block is released.
+ * The path must name a regular file (links are followed). It is opened here. If
+ * its size or times have changed when its last block is to be sent, the upload
+ * is cut: NYMBL_IO, "changed". A file that reports a size of 0 is read here,
+ * since it may have content all the same (those of /proc do).
  *
  * @param[out] out  yours to release with nymbl_body_free()
  * @param      path of the file
- * @param[out] err  NYMBL_IO
+ * @param[out] err  NYMBL_IO; NYMBL_TOO_LARGE if a file that reports a size of 0
+ *                  has more than NYMBL_MAX_UPLOAD_BYTES; NYMBL_NO_MEMORY
  * @return NYMBL_OK or the failure
  */
 NYMBL_API nymbl_kind nymbl_body_from_path(nymbl_body **out, const char *path,
@@ -403,6 +406,17 @@ NYMBL_API nymbl_kind nymbl_body_write(nymbl_body *body, const void *data,
                                       size_t size, size_t *taken);
 
 /**
+ * Say that a pushed body is copied out of a file, before its first byte is
+ * read. nymbl_body_finish() then sees whether the file was rewritten meanwhile:
+ * in that case the upload is cut, NYMBL_IO, "changed".
+ *
+ * @param body a pushed body; nothing is done with others
+ * @param fd   borrowed until nymbl_body_finish(); nothing is done if it is no
+ *             regular file
+ */
+NYMBL_API void nymbl_body_watch(nymbl_body *body, int fd);
+
+/**
  * Room in the send window of a pushed body.
  *
  * @param body any
@@ -412,7 +426,7 @@ NYMBL_API size_t nymbl_body_room(const nymbl_body *body);
 
 /**
  * Say that a pushed body is complete. Fewer bytes than its stated size cut the
- * upload: NYMBL_IO, "size_mismatch".
+ * upload: NYMBL_IO, "size_mismatch"; see also nymbl_body_watch().
  *
  * @param body a pushed body
  */

@@ -19,7 +19,7 @@ struct nymbl_body {
     enum body_source source;
     int64_t size; /* -1: not known (yet) */
     int fd;
-    struct timespec changed; /* the file's time when it was opened */
+    nymbl__watch watch; /* of the file that it is read from, if it is one */
     char *data;
     nymbl__ring window;
     int64_t pushed;
@@ -49,16 +49,75 @@ static nymbl_body *body_new(enum body_source source, int64_t size,
     body->references = 1;
     body->source = source;
     body->size = size;
-    body->fd = -1;
+    body->fd = body->watch.fd = -1;
     body->max = INT64_MAX;
     nymbl__live(1);
     return body;
+}
+
+/* A file that says it is empty may not be: those of /proc have a size of 0, and
+ * so have those of some FUSE file systems until they are read. All of it is
+ * read now. False with errno set, or EFBIG past the limit. */
+static bool unsized_read(nymbl_body *body)
+{
+    size_t capacity = 0;
+
+    for (;;) {
+        ssize_t got;
+
+        if ((size_t)body->size == capacity) {
+            size_t larger = capacity == 0 ? 4096 : capacity * 2;
+            char *data;
+
+            if (capacity > NYMBL_MAX_UPLOAD_BYTES) {
+                errno = EFBIG;
+                return false;
+            }
+            data = malloc(larger);
+            if (data == NULL) {
+                errno = ENOMEM;
+                return false;
+            }
+            if (capacity > 0) {
+                memcpy(data, body->data, capacity);
+                nymbl__wipe(body->data, capacity);
+            }
+            free(body->data);
+            body->data = data;
+            capacity = larger;
+        }
+        got = pread(body->fd, body->data + body->size,
+                    capacity - (size_t)body->size, (off_t)body->size);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return false;
+        if (got == 0)
+            return true;
+        body->size += got;
+    }
+}
+
+static nymbl_kind unsized_take(nymbl_body *body, nymbl_error *err)
+{
+    if (!unsized_read(body)) {
+        if (errno == EFBIG)
+            return nymbl__fail(err, NYMBL_TOO_LARGE, NULL);
+        if (errno == ENOMEM)
+            return nymbl__fail(err, NYMBL_NO_MEMORY, NULL);
+        return nymbl__fail(err, NYMBL_IO, nymbl__errno_reason(errno));
+    }
+    body->source = BODY_BYTES;
+    close(body->fd);
+    body->fd = body->watch.fd = -1;
+    return NYMBL_OK;
 }
 
 nymbl_kind nymbl_body_from_path(nymbl_body **out, const char *path,
                                 nymbl_error *err)
 {
     struct stat status;
+    nymbl_kind kind = NYMBL_OK;
     nymbl_body *body;
     int fd;
 
@@ -85,7 +144,13 @@ nymbl_kind nymbl_body_from_path(nymbl_body **out, const char *path,
         return NYMBL_NO_MEMORY;
     }
     body->fd = fd;
-    body->changed = status.st_mtim;
+    nymbl__watch_begin(&body->watch, fd);
+    if (status.st_size == 0)
+        kind = unsized_take(body, err);
+    if (kind < 0) {
+        nymbl_body_free(body);
+        return kind;
+    }
     *out = body;
     return NYMBL_OK;
 }
@@ -256,6 +321,12 @@ nymbl_kind nymbl_body_write(nymbl_body *body, const void *data, size_t size,
     return kind;
 }
 
+void nymbl_body_watch(nymbl_body *body, int fd)
+{
+    if (body->source == BODY_PUSHED)
+        nymbl__watch_begin(&body->watch, fd);
+}
+
 size_t nymbl_body_room(const nymbl_body *body)
 {
     size_t room;
@@ -274,6 +345,10 @@ void nymbl_body_finish(nymbl_body *body)
         return;
     if (body->size >= 0 && body->pushed != body->size) {
         body_spoil(body, NYMBL_IO, "size_mismatch");
+        return;
+    }
+    if (nymbl__watch_has_changed(&body->watch)) {
+        body_spoil(body, NYMBL_IO, "changed");
         return;
     }
     body_lock(body);
@@ -409,31 +484,37 @@ bool nymbl__body_can_go_on(const nymbl_body *body)
            pushed_available(body) > 0;
 }
 
+/* Whether the file has more bytes than it said it has, as those of size 0. */
+static bool path_goes_on(const nymbl_body *body)
+{
+    char byte;
+
+    return pread(body->fd, &byte, 1, (off_t)body->size) != 0;
+}
+
 static size_t path_read(nymbl_body *body, char *buffer, size_t size)
 {
-    struct stat status;
+    int64_t left = body->size - body->released;
+    const char *reason = "changed";
     ssize_t got;
 
-    if ((int64_t)size >= body->size - body->released) {
-        size = (size_t)(body->size - body->released);
-        if (size == 0)
-            return 0;
-        if (fstat(body->fd, &status) < 0 ||
-            (int64_t)status.st_size != body->size ||
-            status.st_mtim.tv_sec != body->changed.tv_sec ||
-            status.st_mtim.tv_nsec != body->changed.tv_nsec) {
-            nymbl__transfer_failing(body->transfer, NYMBL_IO, "changed");
-            return CURL_READFUNC_ABORT;
-        }
+    if ((int64_t)size > left)
+        size = (size_t)left;
+    if (size == 0)
+        return 0;
+    do {
+        got = pread(body->fd, buffer, size, (off_t)body->released);
+    } while (got < 0 && errno == EINTR);
+    if (got < 0)
+        reason = nymbl__errno_reason(errno);
+    if (got > 0) {
+        /* looked at once the last byte was read, before libcurl has it */
+        if ((int64_t)got < left ||
+            (!nymbl__watch_has_changed(&body->watch) && !path_goes_on(body)))
+            return (size_t)got;
     }
-    got = pread(body->fd, buffer, size, (off_t)body->released);
-    if (got <= 0) {
-        nymbl__transfer_failing(body->transfer, NYMBL_IO,
-                                got < 0 ? nymbl__errno_reason(errno)
-                                        : "changed");
-        return CURL_READFUNC_ABORT;
-    }
-    return (size_t)got;
+    nymbl__transfer_failing(body->transfer, NYMBL_IO, reason);
+    return CURL_READFUNC_ABORT;
 }
 
 static size_t pushed_read(nymbl_body *body, char *buffer, size_t size)

@@ -82,6 +82,18 @@ static int body_write(lua_State *L)
     return 2;
 }
 
+/* body:watch(handle): the file that will be copied out of it must not be
+ * rewritten before the end */
+static int body_watch(lua_State *L)
+{
+    nymbl_body *body = body_check(L, 1);
+    FILE *file = handle_check(L, 2);
+
+    if (file != NULL)
+        nymbl_body_watch(body, fileno(file));
+    return 0;
+}
+
 /* Whether a file has ended, without a change of its position. */
 static bool has_ended(FILE *file)
 {
@@ -202,6 +214,7 @@ void body_class(lua_State *L)
 {
     static const luaL_Reg methods[] = {
         {"write", body_write},
+        {"watch", body_watch},
         {"write_from", body_write_from},
         {"finish", body_finish},
         {"is_ready", body_is_ready},

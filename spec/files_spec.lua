@@ -268,6 +268,55 @@ describe("patient:upload() of a handle", function()
     end
   end)
 
+  -- The file is rewritten and has its old time again.
+  local function rewrite(path, from, bytes)
+    helper.output(("touch -r %s %s.time"):format(quote(path), quote(path)))
+    local file = assert(io.open(path, "r+b"))
+    file:seek("set", from)
+    file:write(bytes)
+    file:close()
+    helper.output(("touch -r %s.time %s"):format(quote(path), quote(path)))
+  end
+
+  it("that is rewritten on the way, and has its old time again, ends the upload", function()
+    local path = folder .. "/a.pdf"
+    for _, kind in ipairs { "path", "handle" } do
+      os.execute(("cp %s %s"):format(helper.big_file(5000000), path))
+      local source, changed = path, nil
+      if kind == "handle" then source = assert(io.open(path, "rb")) end
+      local document, err = patient:upload(source, { file_name = "a.pdf", progress = function(done)
+        if done > 0 and not changed then
+          changed = true
+          rewrite(path, 9, ("other"):rep(998000))
+        end
+      end })
+      if kind == "handle" then source:close() end
+      assert.is_true(changed)
+      io_error(document, err, "changed", 1, kind)
+      assert.is_nil(err.outcome_unknown)
+      assert.equal(0, #helper.stored(PATIENT), kind)
+    end
+  end)
+
+  it("that gets another name, mode or time of access is sent", function()
+    local path = folder .. "/a.pdf"
+    local sum = helper.sha256(helper.big_file(5000000))
+    for _, command in ipairs { "mv %s %s.done", "chmod 400 %s", "ln %s %s.two", "rm %s" } do
+      os.execute(("rm -f %s*; cp %s %s"):format(path, helper.big_file(5000000), path))
+      local handle, changed = assert(io.open(path, "rb")), nil
+      local document = assert(patient:upload(handle, { file_name = "a.pdf", progress = function(done)
+        if done > 0 and not changed then
+          changed = true
+          os.execute((command:gsub("%%s", path)))
+        end
+      end }))
+      handle:close()
+      assert.is_true(changed)
+      assert.equal(sum, helper.stored(PATIENT)[1].sha256, command)
+      assert(document:delete())
+    end
+  end)
+
   it("that never ends is cut at the limit", function()
     local handle = assert(io.open("/dev/zero", "rb"))
     local document, err = patient:upload(handle, { file_name = "a.pdf" })

@@ -80,8 +80,13 @@ end
 
 local function from_handle(handle, size, most)
   local rest, position = handle_rest(handle)
-  local self = { body = core.body_pushed(size or rest or -1, most), replays = position ~= nil }
-  local ended = false
+  local self = { replays = position ~= nil }
+  local ended
+  local function begin()
+    self.body, ended = core.body_pushed(size or rest or -1, most), false
+    self.body:watch(handle)
+  end
+  begin()
   function self.fill()
     if ended then return "end" end
     while true do
@@ -102,7 +107,7 @@ local function from_handle(handle, size, most)
     if not position or io.type(handle) ~= "file" or not handle:seek("set", position) then
       return self.body:can_rewind()
     end
-    self.body, ended = core.body_pushed(size or rest or -1, most), false
+    begin()
     return true
   end
   return self
