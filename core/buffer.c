@@ -157,19 +157,28 @@ nymbl_kind nymbl__ring_put(nymbl__ring *ring, const void *data, size_t size)
     return NYMBL_OK;
 }
 
-size_t nymbl__ring_peek(const nymbl__ring *ring, void *out, size_t cap)
+size_t nymbl__ring_peek_at(const nymbl__ring *ring, size_t at, void *out,
+                           size_t cap)
 {
-    size_t size = cap < ring->size ? cap : ring->size;
-    size_t first;
+    size_t size = at < ring->size ? ring->size - at : 0;
+    size_t start, first;
 
+    if (size > cap)
+        size = cap;
     if (size == 0)
         return 0;
-    first = ring->capacity - ring->start;
+    start = (ring->start + at) % ring->capacity;
+    first = ring->capacity - start;
     if (first > size)
         first = size;
-    memcpy(out, ring->data + ring->start, first);
+    memcpy(out, ring->data + start, first);
     memcpy((char *)out + first, ring->data, size - first);
     return size;
+}
+
+size_t nymbl__ring_peek(const nymbl__ring *ring, void *out, size_t cap)
+{
+    return nymbl__ring_peek_at(ring, 0, out, cap);
 }
 
 size_t nymbl__ring_take(nymbl__ring *ring, void *out, size_t cap)

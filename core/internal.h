@@ -29,6 +29,7 @@
 #define NYMBL__TYPE_MAX 256      /* a Content-Type; longer is ignored */
 #define NYMBL__VALIDATOR_MAX 256 /* an ETag or a date */
 #define NYMBL__SNIFF 32          /* first bytes that are looked at */
+#define NYMBL__SNIFF_SENT 1024   /* the same, of what is sent */
 #define NYMBL__IDLE_HANDLES 16
 #define NYMBL__GUESTS 64      /* that connect and have said nothing yet */
 #define NYMBL__LEASE_TOKEN 32 /* hexadecimal digits */
@@ -87,6 +88,9 @@ size_t nymbl__ring_room(const nymbl__ring *ring);
 /* Put all of it in: the caller has looked at the room. */
 nymbl_kind nymbl__ring_put(nymbl__ring *ring, const void *data, size_t size);
 size_t nymbl__ring_peek(const nymbl__ring *ring, void *out, size_t cap);
+/* The same from a position on. */
+size_t nymbl__ring_peek_at(const nymbl__ring *ring, size_t at, void *out,
+                           size_t cap);
 size_t nymbl__ring_take(nymbl__ring *ring, void *out, size_t cap);
 void nymbl__ring_free(nymbl__ring *ring);
 
@@ -637,6 +641,24 @@ bool nymbl__verdict_is_unknown(const nymbl_transfer *transfer, nymbl_kind kind);
 const char *nymbl__sniff_type(const char *known, const char *given);
 const char *nymbl__sniff_bytes(const char *known, const char *given,
                                const char *bytes, size_t size);
+
+/* Bytes that can be looked at before they are sent. */
+typedef struct nymbl__view {
+    /* Copy bytes from a position on; fewer only at the end. */
+    size_t (*read)(void *payload, int64_t at, void *buf, size_t cap);
+    void *payload;
+    int64_t size;
+    bool whole; /* nothing comes behind them */
+} nymbl__view;
+
+/* A ZIP file of which more must be seen before it is known what it is. */
+#define NYMBL__ZIP "application/zip"
+
+/* The accepted type that the bytes are of, or NYMBL__ZIP; "" if they are of
+ * none, NULL if too few of them can be seen. */
+const char *nymbl__sniff_view(const nymbl__view *view);
+/* Whether they may be of a media type, as far as can be seen. */
+bool nymbl__sniff_is_type(const nymbl__view *view, const char *type);
 
 /* ---- head.c ---- */
 

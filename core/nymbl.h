@@ -451,14 +451,28 @@ NYMBL_API bool nymbl_body_is_ready(const nymbl_body *body);
 NYMBL_API bool nymbl_body_can_rewind(const nymbl_body *body);
 
 /**
- * The first bytes of the body, without taking them.
+ * The type that the bytes of a body are of, as far as they can be looked at
+ * before they are sent: all of a path or of bytes, and of a pushed body what
+ * is in its window. A few KB are read at most, and the names of a ZIP file's
+ * entries.
  *
- * @param      body any
- * @param[out] buf  at least @p cap bytes
- * @param      cap  how many at most
- * @return how many were written
+ * @param body any
+ * @return static text: the media type, if it is one that the service accepts
+ *         (PDF, PNG, JPEG, TIFF, DOCX); "" if the bytes are of none of them;
+ *         NULL if that cannot be said, because too few were pushed or the body
+ *         cannot be sent
  */
-NYMBL_API size_t nymbl_body_peek(nymbl_body *body, void *buf, size_t cap);
+NYMBL_API const char *nymbl_body_type(nymbl_body *body);
+
+/**
+ * Whether the bytes of a body may be of a type, by the same look.
+ *
+ * @param body         any
+ * @param content_type media type; parameters do not count
+ * @return false if they are of another type, or of none that is accepted; true
+ *         if they are of that type, or if it cannot be said
+ */
+NYMBL_API bool nymbl_body_is_type(nymbl_body *body, const char *content_type);
 
 /**
  * Size of the body.

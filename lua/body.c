@@ -170,13 +170,19 @@ static int body_can_rewind(lua_State *L)
     return 1;
 }
 
-/* body:peek(): the first bytes, enough for a signature */
-static int body_peek(lua_State *L)
+/* body:type(): the accepted media type that its bytes are of, "" if they are of
+ * none, nil if that cannot be said */
+static int body_type(lua_State *L)
 {
-    char bytes[16];
+    lua_pushstring(L, nymbl_body_type(body_check(L, 1)));
+    return 1;
+}
 
-    lua_pushlstring(L, bytes,
-                    nymbl_body_peek(body_check(L, 1), bytes, sizeof(bytes)));
+/* body:is_type(content_type): false if its bytes are of another type */
+static int body_is_type(lua_State *L)
+{
+    lua_pushboolean(
+        L, nymbl_body_is_type(body_check(L, 1), luaL_checkstring(L, 2)));
     return 1;
 }
 
@@ -219,7 +225,8 @@ void body_class(lua_State *L)
         {"finish", body_finish},
         {"is_ready", body_is_ready},
         {"can_rewind", body_can_rewind},
-        {"peek", body_peek},
+        {"type", body_type},
+        {"is_type", body_is_type},
         {"size", body_size},
         {"close", body_close},
         {NULL, NULL},

@@ -424,14 +424,14 @@ describe("client:close()", function()
           return result, err
         end,
         function() return patient:upload(helper.big_file(5000000), { progress = closing }) end,
-        function() return patient:upload({ data = ("x"):rep(5000000) }, { file_name = "a.pdf",
+        function() return patient:upload({ data = "%PDF-" .. ("x"):rep(4999995) }, { file_name = "a.pdf",
           progress = closing }) end,
         function()
           local calls = 0
           return patient:upload(function()
             calls = calls + 1
             if calls == 30 then closing() end
-            if calls <= 60 then return ("x"):rep(100000) end
+            if calls <= 60 then return "%PDF-" .. ("x"):rep(99995) end
           end, { file_name = "a.pdf" })
         end,
         function()

@@ -145,7 +145,7 @@ describe("the option stall_timeout #time", function()
   end
 
   it("ends an upload whose bytes do not move, and knows that it was cut", function()
-    for _, source in ipairs { helper.big_file(20000000), { data = ("x"):rep(20000000) } } do
+    for _, source in ipairs { helper.big_file(20000000), { data = "%PDF-" .. ("x"):rep(19999995) } } do
       helper.faults { operation = "upload", action = { during = { bytes = 100, how = "stall" } } }
       local result, err = patient:upload(source, { file_name = "a.pdf" })
       assert.is_nil(result)

@@ -12,6 +12,7 @@ local writer = {}
 writer.__index = writer
 
 local BLOCK = 1048576
+local HEAD = 1024 -- first bytes that tell a type
 local DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
 
 -- The accepted types, each with the beginnings its files may have.
@@ -19,7 +20,7 @@ local signatures = {
   ["application/pdf"] = { "%PDF-" },
   ["image/png"] = { "\137PNG\r\n\26\n" },
   ["image/jpeg"] = { "\255\216\255" },
-  ["image/tiff"] = { "II*\0", "MM\0*" },
+  ["image/tiff"] = { "II*\0", "MM\0*", "II+\0", "MM\0+" },
   [DOCX] = { "PK\3\4" },
 }
 
@@ -45,7 +46,8 @@ function content.acceptable(media_type, head)
       return true
     end
   end
-  return false
+  -- a PDF may have something before it
+  return media_type == "application/pdf" and head:find("%PDF-", 1, true) ~= nil
 end
 
 local function hex(bytes)
@@ -77,8 +79,8 @@ function content.writer(folder)
 end
 
 function writer:write(bytes)
-  if #self.head < 8 then
-    self.head = (self.head .. bytes:sub(1, 8)):sub(1, 8)
+  if #self.head < HEAD then
+    self.head = (self.head .. bytes:sub(1, HEAD)):sub(1, HEAD)
   end
   self.size = self.size + #bytes
   self.digest:update(bytes)

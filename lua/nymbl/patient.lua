@@ -38,6 +38,7 @@ local UPLOAD_OPTIONS = {
   size = check.integer(0, 2^53),
   progress = check["function"],
   reconcile = check.boolean,
+  check_type = check.boolean,
   timeout = check.seconds,
 }
 
@@ -67,15 +68,14 @@ local function push_and_wait(from, options, transfer, deadline)
   end
 end
 
--- The media type, where it can be known without reading a pushed source.
-local function early_type(from, options, name)
-  local given = options.content_type or source().type_by_name(name)
-  if not given and not from.fill then given = source().type_by_signature(from.body:peek(), name) or "" end
-  return given
-end
-
-local function refused(kind, reason)
-  return nil, errors.new { kind = kind, reason = reason }
+-- The media type, as far as it is known before the source is read: a pushed one
+-- shows its bytes only then. Gives nil and the error's fields if it is refused.
+local function early_type(env, from, declared, checked)
+  local size = from.body:size()
+  if size and size > core.max_upload_bytes(env.client) then return nil, { kind = "too_large" } end
+  if not from.fill or (declared and not source().is_accepted(declared)) then
+    return source().type_of(from, declared, checked)
+  end
 end
 
 -- Times a document is looked for whose upload may have gone well, and seconds
@@ -162,9 +162,12 @@ local function send(env, patient_id, from, name, content_type, options)
         local filled, err = from.fill(till)
         if not filled then return nil, err end
       end
-      content_type = content_type or source().type_by_signature(from.body:peek(), name) or ""
-      if not source().is_accepted(content_type) then return nil, { kind = "unsupported_type" } end
-      return core.upload(env.client, bearer, patient_id, from.body, name, content_type,
+      local sent_as, problem = content_type
+      if from.fill then
+        sent_as, problem = source().type_of(from, content_type, options.check_type ~= false)
+        if problem then return nil, problem end
+      end
+      return core.upload(env.client, bearer, patient_id, from.body, name, sent_as,
         options.document_type, options.description, from.replays, options.progress ~= nil)
     end,
     drive = function(transfer, till)
@@ -193,9 +196,13 @@ end
 -- taken it (a 401 for a token that has died).
 --
 -- @param what a path, a file handle, `{ data = bytes }`, an LTN12 source or a stream
--- @tab[opt] options `file_name` (required unless `what` is a path), `content_type`,
---   `document_type`, `description`, `size`, `progress(done, total)`, `timeout`,
---   `reconcile`: look for the document where the outcome is unknown
+-- @tab[opt] options `file_name` (required unless `what` is a path), `content_type`
+--   (by default by extension; if that is unknown, by the bytes), `document_type`,
+--   `description`, `size`, `progress(done, total)`, `timeout`,
+--   `reconcile`: look for the document where the outcome is unknown,
+--   `check_type` (default true): the bytes that can be inspected before sending must
+--   be of the type they are sent as, and not empty; otherwise nothing is sent and
+--   the error is `unsupported_type`, reason `signature` or `empty`
 -- @treturn[1] document
 -- @treturn[2] nil
 -- @treturn[2] table the error; with `outcome_unknown` the document may be there
@@ -215,15 +222,11 @@ function methods.upload(self, what, options)
   if from.err then return nil, errors.new(from.err) end
   problem = file_name(name)
   if problem then check.argument(1, "upload", "file name: " .. problem) end
-  local content_type = early_type(from, options, name)
-  local size = from.body:size()
-  local ran, created, err
-  if content_type and not source().is_accepted(content_type) then
-    ran, created, err = true, refused("unsupported_type")
-  elseif size and size > core.max_upload_bytes(env.client) then
-    ran, created, err = true, refused("too_large")
-  else
-    ran, created, err = pcall(send, env, state[3], from, name, content_type, options)
+  local declared = options.content_type or source().type_by_name(name)
+  local content_type, refusal = early_type(env, from, declared, options.check_type ~= false)
+  local ran, created, err = true, nil, refusal and errors.new(refusal)
+  if not refusal then
+    ran, created, err = pcall(send, env, state[3], from, name, content_type or declared, options)
   end
   from.body:close() -- it may hold a file open, and the collector is in no hurry
   if not ran then error(created, 0) end

@@ -22,33 +22,35 @@ local BY_EXTENSION = {
 local ACCEPTED = {}
 for _, content_type in pairs(BY_EXTENSION) do ACCEPTED[content_type] = true end
 
-local SIGNATURES = {
-  { "%PDF-", "application/pdf" },
-  { "\137PNG\r\n\26\n", "image/png" },
-  { "\255\216\255", "image/jpeg" },
-  { "II*\0", "image/tiff" },
-  { "MM\0*", "image/tiff" },
-}
-local ZIP = "PK\3\4"
-
 --- Whether the service takes a media type; parameters do not count.
 function source.is_accepted(content_type)
   return ACCEPTED[content_type:match("^[^;%s]*"):lower()] == true
 end
 
---- The media type by a file name's extension, or nil.
+--- The media type by a file name's extension; nil if the extension says nothing.
 function source.type_by_name(name)
   local extension = name:match("%.([^./\\]+)$")
   return extension and BY_EXTENSION[extension:lower()]
 end
 
---- The media type by the first bytes, or nil. A ZIP is taken for a DOCX only where
--- the name does not say that it is something else.
-function source.type_by_signature(bytes, name)
-  if bytes:sub(1, #ZIP) == ZIP and not name:match("%.[^./\\]+$") then return DOCX end
-  for _, signature in ipairs(SIGNATURES) do
-    if bytes:sub(1, #signature[1]) == signature[1] then return signature[2] end
+--- The media type to send a source as, from what can be seen of its bytes.
+-- @tparam table from the source
+-- @tparam ?string declared the type by option or file name
+-- @tparam boolean checked whether the bytes must be of that type
+-- @treturn[1] string media type
+-- @treturn[2] nil
+-- @treturn[2] table error fields: nothing may be sent
+function source.type_of(from, declared, checked)
+  local body = from.body
+  if declared and not source.is_accepted(declared) then
+    return nil, { kind = "unsupported_type" }
   end
+  local content_type = declared or body:type() or ""
+  if content_type == "" or (checked and not body:is_type(content_type)) then
+    local reason = checked and body:size() == 0 and "empty" or "signature"
+    return nil, { kind = "unsupported_type", reason = reason }
+  end
+  return content_type
 end
 
 -- Sources that must be pushed have
