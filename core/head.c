@@ -211,6 +211,29 @@ static bool coding_is_identity(const char *value)
     return *value == '\0' || strcasecmp(value, "identity") == 0;
 }
 
+/* The value of Content-Length: a number, or the same one several times (RFC
+ * 9112, section 6.3); or -1. */
+static int64_t length_parse(char *value)
+{
+    int64_t length = -1;
+
+    for (char *next = value; next != NULL;) {
+        char *text = next + strspn(next, " \t"), *end;
+        int64_t number;
+
+        next = strchr(text, ',');
+        end = next != NULL ? next++ : text + strlen(text);
+        while (end > text && (end[-1] == ' ' || end[-1] == '\t'))
+            end--;
+        *end = '\0';
+        number = number_parse(text);
+        if (number < 0 || (length >= 0 && number != length))
+            return -1;
+        length = number;
+    }
+    return length;
+}
+
 /* The fields that matter, and what else stands at the beginning of a line. */
 enum field {
     FIELD_OTHER,
@@ -260,14 +283,21 @@ static enum field field_find(const char *name, size_t length)
     return FIELD_OTHER;
 }
 
-static void field_take(nymbl_transfer *transfer, enum field field,
-                       const char *value)
+static void nonsense(nymbl_transfer *transfer)
+{
+    nymbl__transfer_failing(transfer, NYMBL_PROTOCOL, "reply");
+}
+
+static void field_take(nymbl_transfer *transfer, enum field field, char *value)
 {
     nymbl__reply_head *head = &transfer->head;
 
     switch (field) {
     case FIELD_CONTENT_LENGTH:
-        head->length = number_parse(value);
+        /* libcurl takes what its digits begin with */
+        head->length = length_parse(value);
+        if (head->length < 0)
+            nonsense(transfer);
         break;
     case FIELD_REMAPPED_LENGTH:
         head->remapped_length = number_parse(value);
@@ -275,7 +305,10 @@ static void field_take(nymbl_transfer *transfer, enum field field,
     case FIELD_TRANSFER_ENCODING:
         head->chunked = strcasecmp(value, "chunked") == 0;
         head->encoded =
-            head->encoded || !(head->chunked || coding_is_identity(value));
+            head->encoded || !(head->chunked || coding_is_identity(value)) ||
+            /* not more than once (section 6.1): libcurl takes it apart once */
+            (head->chunked && head->was_chunked);
+        head->was_chunked = head->was_chunked || head->chunked;
         break;
     case FIELD_CONTENT_TYPE:
         type_parse(head, value);
@@ -312,18 +345,13 @@ static void field_take(nymbl_transfer *transfer, enum field field,
     }
 }
 
-static void nonsense(nymbl_transfer *transfer)
-{
-    nymbl__transfer_failing(transfer, NYMBL_PROTOCOL, "reply");
-}
-
 /* Split "Name: value"; other lines are ignored. Only the value of a field that
  * matters is copied. It may be a signed URL, so the copy is wiped. */
 static void line_take(nymbl_transfer *transfer, const char *data, size_t size)
 {
     nymbl__reply_head *head = &transfer->head;
     const char *colon = memchr(data, ':', size);
-    const char *end = data + size, *value = colon;
+    const char *end = data + size, *value = colon, *name;
     char *text;
 
     /* A folded line continues the previous one (RFC 9112, section 5.2), whose
@@ -333,10 +361,17 @@ static void line_take(nymbl_transfer *transfer, const char *data, size_t size)
             nonsense(transfer);
         return;
     }
+    for (name = colon; name > data && (name[-1] == ' ' || name[-1] == '\t');)
+        name--;
     head->field =
-        colon == NULL ? FIELD_OTHER : field_find(data, (size_t)(colon - data));
+        colon == NULL ? FIELD_OTHER : field_find(data, (size_t)(name - data));
     if (head->field == FIELD_OTHER)
         return;
+    /* A proxy takes it for that field (section 5.1), libcurl does not. */
+    if (name != colon) {
+        nonsense(transfer);
+        return;
+    }
     for (value++; value < end && (*value == ' ' || *value == '\t'); value++)
         ;
     while (end > value && (end[-1] == ' ' || end[-1] == '\t' ||
