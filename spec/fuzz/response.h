@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: MIT */
+/* What the files of the response target share. */
+#ifndef NYMBL_FUZZ_RESPONSE_H
+#define NYMBL_FUZZ_RESPONSE_H
+
+#include "model.h"
+#include "nymbl.h"
+#include "server.h"
+
+/* ---- response.c ---- */
+
+/* In the order of their letters. */
+enum {
+    TOKEN,
+    LIST,
+    GET,
+    TO_PATH,
+    TO_WINDOW,
+    RESUMED,
+    FROM_BYTES,
+    FROM_PATH,
+    PUSHED,
+    PUSHED_UNSIZED,
+    DELETE,
+    OPERATIONS
+};
+
+struct settings {
+    int operation[2];
+    bool old_file, has_size, has_type, no_overwrite, progress, big;
+    bool expect, idle_between, short_push;
+    int64_t size;
+};
+
+extern struct settings settings;
+
+/* How often what was reached. */
+struct reached {
+    unsigned inputs, success[OPERATIONS], failure[OPERATIONS];
+    unsigned resumed, redirected, reused;
+};
+
+extern struct reached reached;
+
+extern const char operations[];
+/* The first invariant that is broken, or NULL. */
+extern const char *problem;
+void broken(const char *what);
+void need(bool good, const char *what);
+
+/* ---- world.c ---- */
+
+#define SMALL_SIZE 1000u
+#define LARGE_SIZE 200000u
+
+extern char base[64];       /* folder of all files */
+extern char folder[80];     /* of the downloads */
+extern char target[96];     /* of a download */
+extern char *small, *large; /* what is uploaded: files of these names in base */
+extern double tick;         /* how fast the engine's clock runs */
+extern nymbl_engine *engine;
+extern nymbl_client *client;
+
+void path_make(char *path, size_t cap, const char *within, const char *name);
+void file_write(const char *path, const void *data, size_t size);
+/* The file's bytes; false if there is no such file. */
+bool file_read(const char *path, bytes *out);
+/* Remove all that is in the folder of the downloads. */
+void folder_empty(void);
+/* Look for what should not be there. `parts`: an interrupted part may be. */
+void folder_check(bool parts);
+int fd_lowest(void);
+/* Once: files and sockets. */
+void target_open(void);
+/* For each input: an engine and a client. */
+void world_open(void);
+void world_close(void);
+
+/* ---- exchange.c ---- */
+
+typedef struct exchange {
+    int operation;
+    nymbl_transfer *transfer;
+    nymbl_body *body;
+    size_t pushed;
+    int first_request;
+    nymbl_kind kind;
+    nymbl_error error;
+    bool canceled;
+    bool old_exists, part_exists;
+    bytes old, part; /* what stood in the folder before it */
+    bytes read;      /* what came through the window */
+    bool read_done;
+} exchange;
+
+bool is_upload(int operation);
+bool is_download(int operation);
+bool is_pushed(int operation);
+/* What is uploaded, its size, and how much of it is pushed. */
+const char *content(void);
+size_t content_size(void);
+size_t push_size(void);
+/* One exchange, from its start to its checks. */
+void exchange_make(int operation);
+
+/* ---- check.c ---- */
+
+/* Hold the end of an exchange against the bytes that were sent for it. */
+void exchange_check(exchange *x);
+/* What broke an invariant; "" if it was none of exchange_check()'s. */
+extern char description[400];
+
+#endif
