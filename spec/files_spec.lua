@@ -64,9 +64,12 @@ local function interpreter()
 end
 
 -- Run a script in another interpreter, `before` it; it begins with a client of its own and a document `d`.
+-- It may run as another user, who cannot look into the sandbox's folder.
 local function child(before, script)
   local options = helper.options()
   local sandbox = helper.sandbox()
+  local ca_file = helper.write_file(folder .. "/ca.pem", helper.read_file(sandbox.ca_file))
+  os.execute("chmod 644 " .. quote(ca_file))
   local prologue = ([[
     io.stdout:setvbuf("no")
     local folder = ...
@@ -77,7 +80,7 @@ local function child(before, script)
     local function say(result, err)
       if result then print "ok" else print(err.kind .. " " .. tostring(err.reason) .. " " .. err.attempts) end
     end
-  ]]):format(options.base_url, sandbox.api_key, sandbox.ca_file, helper.token(), PATIENT)
+  ]]):format(options.base_url, sandbox.api_key, ca_file, helper.token(), PATIENT)
   local path = helper.write_file(helper.temporary(".lua"), prologue .. script)
   local command = ("LUA_PATH=%s LUA_CPATH=%s exec %s %s %s"):format(quote(package.path), quote(package.cpath),
     interpreter(),
@@ -197,19 +200,23 @@ describe("patient:upload() of a file", function()
     end
   end)
 
+  -- Each upload has a connection of its own, of which some stay open: so the files are counted.
   it("does not keep the file open afterwards", function()
-    assert(patient:count())
-    local before = descriptors()
+    local photo, large = helper.path("spec/fixtures/photo.jpg"), helper.big_file(1048577)
+    local handle = assert(io.open(photo))
+    assert.equal(1, helper.times_open(photo))
+    handle:close()
     collectgarbage("stop")
     for i = 1, 20 do
       if i % 2 == 0 then helper.faults { operation = "upload", action = { status = 500, body_kind = "empty" } } end
-      patient:upload(helper.path("spec/fixtures/photo.jpg"))
+      patient:upload(photo)
     end
-    patient:upload(helper.path("spec/fixtures/photo.jpg"), { content_type = "text/plain" })
-    pcall(patient.upload, patient, helper.big_file(1048577), { progress = function() error "mine" end })
-    local after = helper.descriptors()
+    patient:upload(photo, { content_type = "text/plain" })
+    pcall(patient.upload, patient, large, { progress = function() error "mine" end })
+    local photos, larges = helper.times_open(photo), helper.times_open(large)
     collectgarbage("restart")
-    assert.is_true(after <= before, after .. " descriptors") -- the connection may have gone with the raise
+    assert.equal(0, photos)
+    assert.equal(0, larges)
   end)
 end)
 

@@ -310,6 +310,12 @@ function helper.descriptors()
   return least
 end
 
+--- How often a file is open in this process (Linux).
+function helper.times_open(path)
+  return tonumber(helper.output(("find /proc/$PPID/fd -lname %s | wc -l"):format(
+    quote(helper.output("realpath " .. quote(path))))))
+end
+
 function helper.pid()
   return helper.output("echo $PPID")
 end
