@@ -17,7 +17,8 @@ typedef struct reader {
 
 typedef struct head {
     int status;
-    bool coded; /* a Transfer-Encoding other than "chunked" or "identity" */
+    bool coded;    /* a Transfer-Encoding other than "chunked" or "identity" */
+    bool identity; /* the end of the connection ends it (RFC 9112, 6.3) */
     bool chunked;
     bool has_length;
     uint64_t length;
@@ -98,7 +99,9 @@ static void coding_add(head *head, const char *text, size_t size)
         return;
     if (size == 7 && strncasecmp(text, "chunked", 7) == 0 && !head->chunked)
         head->chunked = true;
-    else if (size != 8 || strncasecmp(text, "identity", 8) != 0)
+    else if (size == 8 && strncasecmp(text, "identity", 8) == 0)
+        head->identity = true;
+    else
         head->coded = true;
 }
 
@@ -268,7 +271,7 @@ static void body_read(model *out, const head *head, reader *in, bool ended)
     } else if (head->chunked) {
         out->framing = FRAME_CHUNKED;
         chunks_read(out, in);
-    } else if (head->has_length) {
+    } else if (head->has_length && !head->identity) {
         out->framing = FRAME_LENGTH;
         out->size = head->length < left ? (size_t)head->length : left;
         memcpy(out->body, in->at, out->size);
