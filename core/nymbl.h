@@ -135,12 +135,14 @@ NYMBL_API const char *nymbl_kind_text(nymbl_kind kind);
 NYMBL_API long nymbl_live_objects(void);
 
 /**
- * Whether the process has a TLS library in the place of the one that libcurl
- * was linked with, so that a connection would crash. Look once, before the
- * first transfer; libcurl is called for no more than its version.
+ * Whether functions of another TLS library have taken the place of those that
+ * libcurl was linked with, so that a connection would crash. Look once, before
+ * the first transfer; the only libcurl function called is curl_version_info().
+ * On Linux with glibc every function is looked at that libcurl and its TLS
+ * library refer to, elsewhere a few.
  *
- * @return NULL where all is well, else static words that say which libraries
- *         they are and what to do
+ * @return NULL if all is well, else static text that names both libraries and
+ *         one of the functions, and says what to install
  */
 NYMBL_API const char *nymbl_tls_problem(void);
 

@@ -37,25 +37,24 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
  * makes its structures with one library and uses them with the other. That
  * works if
  *
- * - the other is of the same name and major version (before 3: and minor),
- *   whose functions are compatible, and
- * - either is called for everything, or both agree in their minor version too:
- *   a program exports no more than it uses, and the layouts of structures
- *   change with minor versions.
+ * - both are OpenSSL of the same minor version (before 3: patch), so that the
+ *   layouts of their structures are the same, or
+ * - every function that libcurl needs comes from the other library, which is
+ *   of the same major version (before 3: and minor) and not older. OpenSSL
+ *   keeps a newer minor version compatible, and no older one.
  *
- * Everything else crashes in the first TLS connection.
+ * Everything else crashes in the first TLS connection. A program exports no
+ * more than it uses, and functions are added with each minor version, so every
+ * function has to be looked at: those that libcurl calls, and those that its
+ * libssl and libcrypto call, which the program's may replace as well.
  */
 
 /* libcurl with all that it is linked with, in that order, or NULL. */
-static void *libcurl_open(void)
+static void *libcurl_open(const void *inside)
 {
-    CURLMcode (*inside)(CURLM *, int *) = curl_multi_perform;
-    void *address;
     Dl_info found;
 
-    /* memcpy: ISO C has no cast from a function's address to an object's */
-    memcpy(&address, &inside, sizeof(address));
-    if (dladdr(address, &found) == 0)
+    if (dladdr(inside, &found) == 0)
         return NULL;
     return dlopen(found.dli_fname, RTLD_LAZY | RTLD_LOCAL | RTLD_NOLOAD);
 }
@@ -137,77 +136,245 @@ static const char *version_of(void *symbol)
     return version(0);
 }
 
-/* Bytes of a version up to the nth dot; 0: there are not as many. */
-static size_t version_head(const char *version, int dots)
+/* Whether what needs `ours` can have `others` in its place: for every function,
+ * or for some. */
+static bool versions_agree(const char *ours, const char *others, bool all)
 {
-    for (size_t i = 0; version[i] != '\0'; i++) {
-        dots -= version[i] == '.';
-        if (dots == 0)
-            return i + 1;
+    int our[3], other[3], level;
+
+    if (sscanf(ours, "OpenSSL %d.%d.%d", &our[0], &our[1], &our[2]) != 3 ||
+        sscanf(others, "OpenSSL %d.%d.%d", &other[0], &other[1], &other[2]) !=
+            3)
+        return strchr(ours, '.') != NULL && strcmp(ours, others) == 0;
+    level = our[0] < 3 ? 2 : 1;
+    if (our[0] != other[0] || (level == 2 && our[1] != other[1]))
+        return false;
+    return our[level] == other[level] || (all && our[level] < other[level]);
+}
+
+/* Functions that are called here. */
+enum { VERSION, SHUTDOWN, PENDING, HAS_PENDING, WANTED };
+static const char *const wanted[WANTED] = {
+    "OpenSSL_version", "SSL_get_shutdown", "SSL_pending", "SSL_has_pending"};
+
+/* Where the references of libcurl and its TLS library lead. */
+typedef struct survey {
+    void *libcurl;
+    nymbl__image own[2];   /* the objects of its TLS library */
+    nymbl__image other[2]; /* and of the one that has taken its place */
+    size_t own_count, other_count;
+    size_t kept, astray;
+    bool strange;       /* one leads to a third library */
+    char name[64];      /* of the first that went astray */
+    void *seen[WANTED]; /* what libcurl's lead to */
+} survey;
+
+static bool images_hold(const nymbl__image *images, size_t count,
+                        const void *address)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (nymbl__image_holds(&images[i], (uintptr_t)address))
+            return true;
     }
-    return 0;
+    return false;
 }
 
-static bool versions_agree(const char *a, const char *b, int dots)
+/* Add the object of an address, unless it is there already. */
+static bool image_add(nymbl__image images[2], size_t *count,
+                      const void *address)
 {
-    size_t length = version_head(a, dots);
+    nymbl__image image;
 
-    return length > 0 && strncmp(a, b, length) == 0;
+    if (images_hold(images, *count, address))
+        return true;
+    if (*count == 2 || !nymbl__image_find(&image, address))
+        return false;
+    images[(*count)++] = image;
+    return true;
 }
 
-static char problem[400];
-
-/* Fill in `problem` where calls of libcurl's go astray. */
-static void problem_find(void *libcurl)
+static void astray_add(survey *survey, const char *name)
 {
-    /* of both libraries, what every program uses and what few do */
+    if (survey->astray++ == 0)
+        snprintf(survey->name, sizeof(survey->name), "%s", name);
+}
+
+/* Whether an address is in a program's table of stubs. If a program that is
+ * loaded at a fixed place takes the address of a library's function, its stub
+ * is that address for the whole process. */
+static bool is_stub(void *address)
+{
+#ifdef __GLIBC__
+    void *extra = NULL;
+    Dl_info found;
+
+    return dladdr1(address, &found, &extra, RTLD_DL_SYMENT) != 0 &&
+           extra != NULL && found.dli_saddr == address &&
+           ((const ElfW(Sym) *)extra)->st_shndx == SHN_UNDEF;
+#else
+    (void)address;
+    return false;
+#endif
+}
+
+/* Judge a reference; return what it leads to, or NULL if it is to no function
+ * of a TLS library. */
+static void *reference_judge(survey *survey, const char *name, void *bound)
+{
+    void *own;
+
+    if (images_hold(survey->own, survey->own_count, bound)) {
+        survey->kept++;
+        return bound;
+    }
+    own = dlsym(survey->libcurl, name);
+    /* curl_: libcurl's own, if the TLS library is within it */
+    if (!images_hold(survey->own, survey->own_count, own) ||
+        strncmp(name, "curl_", 5) == 0)
+        return NULL;
+    if (bound == NULL || is_stub(bound))
+        bound = symbol_find(survey->libcurl, name, &own);
+    if (images_hold(survey->own, survey->own_count, bound)) {
+        survey->kept++;
+    } else {
+        astray_add(survey, name);
+        if (!image_add(survey->other, &survey->other_count, bound))
+            survey->strange = true;
+    }
+    return bound;
+}
+
+static void libcurl_visit(const char *name, void *bound, void *payload)
+{
+    survey *survey = payload;
+
+    bound = reference_judge(survey, name, bound);
+    for (int i = 0; i < WANTED; i++) {
+        if (strcmp(name, wanted[i]) == 0)
+            survey->seen[i] = bound;
+    }
+}
+
+/* Look at every function; return false if references cannot be read. */
+static bool imports_survey(survey *survey, const void *inside)
+{
+    nymbl__image libcurl, libc;
+    size_t passed_over_count;
+
+    if (!nymbl__image_find(&libcurl, inside) ||
+        !image_add(survey->own, &survey->own_count,
+                   dlsym(survey->libcurl, "SSL_CTX_new")) ||
+        !image_add(survey->own, &survey->own_count,
+                   dlsym(survey->libcurl, "OpenSSL_version")))
+        return false;
+    passed_over_count = nymbl__image_libc(&libc);
+    nymbl__imports_each(&libcurl, &libc, passed_over_count, libcurl_visit,
+                        survey);
+    return survey->kept + survey->astray > 0;
+}
+
+/* Look at what every program uses, and what few do, of both libraries. */
+static void names_survey(survey *survey)
+{
     static const char *const names[] = {
         "OpenSSL_version",      "SSL_CTX_new",  "SSL_get_shutdown",
         "X509_STORE_set_flags", "BIO_meth_new", "X509_LOOKUP_file",
     };
-    const size_t count = sizeof(names) / sizeof(names[0]);
-    size_t astray = 0, there = 0;
-    const char *ours, *others;
     void *own, *bound;
 
-    for (size_t i = 0; i < count; i++) {
-        bound = symbol_find(libcurl, names[i], &own);
-        there += own != NULL;
-        astray += bound != own;
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        bound = symbol_find(survey->libcurl, names[i], &own);
+        if (bound != own)
+            astray_add(survey, names[i]);
+        else
+            survey->kept += own != NULL;
     }
-    if (astray == 0)
+}
+
+static void own_visit(const char *name, void *bound, void *payload)
+{
+    reference_judge(payload, name, bound);
+}
+
+/* Look at what libcurl's own TLS library calls. Unless it was built with
+ * -Bsymbolic, its calls of itself are bound by the dynamic linker too. */
+static void own_survey(survey *survey)
+{
+    nymbl__image good[3];
+    size_t count = survey->own_count;
+
+    memcpy(good, survey->own, count * sizeof(good[0]));
+    count += nymbl__image_libc(&good[count]);
+    for (size_t i = 0; i < survey->own_count; i++)
+        nymbl__imports_each(&survey->own[i], good, count, own_visit, survey);
+}
+
+static char problem[400];
+
+/* Fill in `problem` where calls go astray. */
+static void problem_find(survey *survey, const void *inside)
+{
+    const char *ours, *others;
+    void *own, *bound;
+    bool all;
+
+    if (!imports_survey(survey, inside))
+        names_survey(survey);
+    all = survey->kept == 0;
+    if (!all)
+        own_survey(survey);
+    if (survey->astray == 0)
         return;
-    bound = symbol_find(libcurl, "OpenSSL_version", &own);
+    bound = symbol_find(survey->libcurl, wanted[VERSION], &own);
+    if (survey->seen[VERSION] != NULL)
+        bound = survey->seen[VERSION];
     ours = version_of(own);
     others = bound != own ? version_of(bound) : "";
-    if (versions_agree(ours, others, strncmp(ours, "OpenSSL 1.", 10) ? 1 : 2) &&
-        (astray == there || versions_agree(ours, others, 2)))
+    if (!survey->strange && versions_agree(ours, others, all))
         return;
     snprintf(problem, sizeof(problem),
              "libcurl is linked with %.40s, but this program has %.40s in its "
-             "place, and a TLS connection would crash: install a libcurl that "
-             "is linked with what the program has, or a program that is linked "
-             "with the system's OpenSSL",
-             ours, *others != '\0' ? others : "another TLS library");
+             "place%s (%s), and a TLS connection would crash: install a "
+             "libcurl that is linked with what the program has, or a program "
+             "that is linked with the system's OpenSSL",
+             ours, *others != '\0' ? others : "another TLS library",
+             all ? "" : " for some functions", survey->name);
+}
+
+/* Store one of the library that libcurl calls. libcurl does not need all that
+ * are called here: then the program may lack it, or have it alone, and that of
+ * the wrong library must not get the other's connection. */
+static void function_store(void *function, const survey *survey, int which)
+{
+    void *found = survey->seen[which], *own;
+
+    if (found == NULL) {
+        found = symbol_find(survey->libcurl, wanted[which], &own);
+        if (survey->kept > 0 && survey->own_count > 0)
+            found = own;
+        else if (survey->own_count > 0 &&
+                 !images_hold(survey->other, survey->other_count, found))
+            found = NULL;
+    }
+    memcpy(function, &found, sizeof(found));
 }
 
 static void library_find(void)
 {
-    void *libcurl, *own, *symbol;
+    survey survey = {0};
+    /* in libcurl itself, as the address of a function may not be */
+    const void *inside = curl_version_info(CURLVERSION_NOW)->version;
 
     if (!is_openssl())
         return;
-    libcurl = libcurl_open();
-    if (libcurl == NULL)
-        libcurl = dlopen(NULL, RTLD_LAZY); /* it is in the program itself */
-    symbol = symbol_find(libcurl, "SSL_get_shutdown", &own);
-    memcpy(&shutdown_state, &symbol, sizeof(symbol));
-    symbol = symbol_find(libcurl, "SSL_pending", &own);
-    memcpy(&bytes_pending, &symbol, sizeof(symbol));
-    symbol = symbol_find(libcurl, "SSL_has_pending", &own);
-    memcpy(&records_pending, &symbol, sizeof(symbol));
-    problem_find(libcurl);
-    dlclose(libcurl);
+    survey.libcurl = libcurl_open(inside);
+    if (survey.libcurl == NULL)
+        survey.libcurl = dlopen(NULL, RTLD_LAZY); /* it is in the program */
+    problem_find(&survey, inside);
+    function_store(&shutdown_state, &survey, SHUTDOWN);
+    function_store(&bytes_pending, &survey, PENDING);
+    function_store(&records_pending, &survey, HAS_PENDING);
+    dlclose(survey.libcurl);
 }
 
 const char *nymbl_tls_problem(void)
