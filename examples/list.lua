@@ -14,6 +14,17 @@ local client = assert(nymbl.client {
   },
 })
 
+-- Print a line. What the service says may hold characters that steer a terminal or turn
+-- the direction of text (ASCII and C1 controls, bidi overrides): they are shown as "?".
+local function show(...)
+  local words = {}
+  for i = 1, select("#", ...) do
+    words[i] = tostring((select(i, ...))):gsub("%c", "?"):gsub("\194[\128-\159]", "?")
+      :gsub("\226\128[\168-\174]", "?"):gsub("\226\129[\166-\169]", "?")
+  end
+  print(table.concat(words, "\t"))
+end
+
 local patient = client:patient(assert(arg[1], "which patient?"))
 local query = { orderby = "uploaded_at desc" }
 -- filter puts the value in quotes; ".." would let it say anything
@@ -21,7 +32,7 @@ if arg[2] then query.filter = nymbl.filter("document_type eq ?", arg[2]) end
 -- fetches page after page; a failure is raised, as by io.lines
 local ok, err = pcall(function()
   for doc in patient:documents(query) do
-    print(doc.id, doc.file_name, doc.file_size_bytes)
+    show(doc.id, doc.file_name, doc.file_size_bytes)
   end
 end)
 if not ok then

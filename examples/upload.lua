@@ -14,6 +14,17 @@ local client = assert(nymbl.client {
   },
 })
 
+-- Print a line. What the service says may hold characters that steer a terminal or turn
+-- the direction of text (ASCII and C1 controls, bidi overrides): they are shown as "?".
+local function show(...)
+  local words = {}
+  for i = 1, select("#", ...) do
+    words[i] = tostring((select(i, ...))):gsub("%c", "?"):gsub("\194[\128-\159]", "?")
+      :gsub("\226\128[\168-\174]", "?"):gsub("\226\129[\166-\169]", "?")
+  end
+  print(table.concat(words, "\t"))
+end
+
 local patient, path, document_type = assert(arg[1], "which patient?"), assert(arg[2], "which file?"), arg[3]
 local doc, err = client:patient(patient):upload(path, { document_type = document_type, timeout = 300 })
 if not doc then
@@ -22,4 +33,4 @@ if not doc then
   io.stderr:write(tostring(err), "\n")
   os.exit(1)
 end
-print(doc.id, doc.file_name, doc.file_size_bytes)
+show(doc.id, doc.file_name, doc.file_size_bytes)

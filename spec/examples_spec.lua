@@ -135,6 +135,103 @@ describe("the example", function()
     assert.equal("there is no such document\n", out)
   end)
 
+  describe("never lets the service steer a terminal:", function()
+    -- What must not be printed, and is shown as "?".
+    local STEERING = { "\27[2J", "\27]0;title\7", "\r", "\n", "\t", "\8", "\127", "\0", "\194\15531m", "\194\144", "\194\159",
+                       "\226\128\174", "\226\128\170", "\226\128\168", "\226\129\166", "\226\129\169" }
+    -- What may be, and shares bytes with the others.
+    local HARMLESS = { "caf\195\169", "\194\160", "\226\128\167", "\226\128\175", "\226\129\165", "\195\155",
+                       "\240\159\145\141", "100 %", "-rf" }
+
+    local function steers(text)
+      return text:find("[%z\1-\9\11-\31\127]") or text:find("\194[\128-\159]")
+        or text:find("\226\128[\168-\174]") or text:find("\226\129[\166-\169]")
+    end
+
+    it("list.lua", function()
+      for i, text in ipairs(STEERING) do
+        helper.admin("POST", "documents", { patient = "12345", id = "s" .. i, file_name = "a" .. text .. "b.pdf" })
+      end
+      for i, text in ipairs(HARMLESS) do
+        helper.admin("POST", "documents", { patient = "12345", id = "h" .. i, file_name = text .. ".pdf" })
+      end
+      local status, out, err = example("list", "12345")
+      assert.same({ 0, "" }, { status, err })
+      local shown = {}
+      for line in out:gmatch("[^\n]+") do
+        local id, name = line:match("^(%w+)\t([^\t]+)\t%d+$")
+        shown[assert(id, line)] = name
+        assert.is_nil(steers((line:gsub("\t", ""))))
+      end
+      for i, text in ipairs(STEERING) do
+        local rest = text:gsub("^[\194\226]?[\128-\191]*", ""):gsub("%c", "?")
+        local expected = text:byte() < 128 and text:gsub("%c", "?") or "?" .. rest
+        assert.equal("a" .. expected .. "b.pdf", shown["s" .. i])
+      end
+      for i, text in ipairs(HARMLESS) do assert.equal(text .. ".pdf", shown["h" .. i]) end
+    end)
+
+    -- Every value is printed by way of show, ids and types too.
+    local function patch(text)
+      return { operation = "upload", times = -1, action = { body_patch = {
+        file_name = text, content_type = text, id = "i" .. text,
+      } } }
+    end
+
+    it("upload.lua", function()
+      for _, text in ipairs(STEERING) do
+        helper.faults(patch("a" .. text .. "b.pdf"))
+        local _, out, err = example("upload", "12345", PDF)
+        assert.is_nil(steers((out:gsub("\t", ""))))
+        assert.is_nil(steers(err))
+        assert.matches("^[^\n]*\n$", out .. err)
+        assert.is_truthy(err ~= "" or out:find("?", 1, true))
+      end
+    end)
+
+    it("quickstart", function()
+      local text = helper.read_file(helper.path("examples/quickstart"))
+      local tour = assert(text:match("tour%.lua\" <<'LUA'\n(.-)\nLUA\n"))
+      for line in tour:gmatch("[^\n]+") do -- print is for our own words
+        assert.is_nil(line:find("print.*doc[.:]") or line:find("print.*stream[.:]"), line)
+      end
+      local show = assert(tour:match("(local function show%(%.%.%.%).-\nend)\n"))
+      local script = helper.write_file(helper.temporary(".lua"), show .. "\nshow(nil, 1, io.read 'a')")
+      for _, one in ipairs(STEERING) do
+        local out = helper.output(("lua5.4 %s <%s"):format(script, helper.write_file(helper.temporary(), one)))
+        assert.matches("^nil\t1\t[^\n]", out)
+        assert.is_nil(steers((out:gsub("\t", ""))), out)
+      end
+      for _, one in ipairs(HARMLESS) do
+        local out = helper.output(("lua5.4 %s <%s"):format(script, helper.write_file(helper.temporary(), one)))
+        assert.equal("nil\t1\t" .. one, (out:gsub("\n$", "")))
+      end
+    end)
+
+    it("the README's program, whose paths are none of the service's either", function()
+      local program = helper.read_file(helper.path("README.md")):match("```lua\n(.-)```")
+      local body = assert(program:match("\nfor document in [^\n]+\n(.-\n)end\n$"))
+      local ids = { "../up", "/etc/x", "-rf", "a\27[2Jb", "", "\194\155", ".." }
+      local quoted = {}
+      for i, id in ipairs(ids) do quoted[i] = ("%q"):format(id) end
+      local script = helper.write_file(helper.temporary(".lua"), ([[
+        for _, id in ipairs { %s } do
+          local document = { id = id, file_name = id, file_size_bytes = 5 }
+          function document:download(path, options)
+            assert(not options.overwrite)
+            assert(path:find("^[%%w_]*%%.pdf$"), path)
+            return 5
+          end
+          %s
+        end
+      ]]):format(table.concat(quoted, ", "), body))
+      local out = helper.output(("%s %s 2>&1"):format(LUA, script))
+      local _, lines = out:gsub("%.pdf\t5", "")
+      assert.equal(#ids, lines, out)
+      assert.is_nil(steers((out:gsub("\t", ""))))
+    end)
+  end)
+
   describe("overnight.lua", function()
     local NAMES = { "it's $(a) scan.PDF", "second \195\164.pdf", "third.pdf" }
     local folder
@@ -193,6 +290,20 @@ describe("the example", function()
       status, out, err = example("overnight", "12345", folder .. "/", "Referral")
       assert.same({ 0, "", "" }, { status, out, err })
       assert.equal(requests, #helper.journal())
+    end)
+
+    it("takes a folder and files whose names look like options", function()
+      helper.write_file(folder .. "/-rf --help.pdf", "%PDF-1.4 dash")
+      local place, out, err = helper.temporary("-place"), helper.temporary(".out"), helper.temporary(".err")
+      local status = helper.output(('mkdir %s && ln -s "$PWD"/* %s && mv %s %s/-outbox && cd %s && '
+        .. "{ %s </dev/null >%s 2>%s; echo $?; }"):format(place, place, helper.quote(folder), place, place,
+        command("overnight", "12345", "-outbox"), out, err))
+      assert.equal("", helper.read_file(err))
+      assert.equal("0", status)
+      assert.equal("4 uploaded, 0 found there, 0 refused, 0 not known, 0 left in all\n", helper.read_file(out))
+      local seen = {}
+      for _, row in ipairs(helper.stored("12345")) do seen[row.metadata.file_name] = true end
+      assert.is_true(seen["-rf --help.pdf"])
     end)
 
     it("finds what was taken where it was killed before it knew", function()
