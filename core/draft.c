@@ -192,6 +192,12 @@ void nymbl__drafts_sweep(int directory)
 
 /* ---- one of ours ---- */
 
+bool nymbl__lock_is_lacking(int code)
+{
+    return code == ENOLCK || code == ENOTSUP || code == EOPNOTSUPP ||
+           code == ENOSYS || code == EINVAL;
+}
+
 /* Lock a new file. A file system without locks has none to break, either. */
 static int draft_lock(int fd)
 {
@@ -200,9 +206,7 @@ static int draft_lock(int fd)
     do
         locked = flock(fd, LOCK_EX | LOCK_NB);
     while (locked < 0 && errno == EINTR);
-    if (locked < 0 &&
-        (errno == ENOLCK || errno == ENOTSUP || errno == EOPNOTSUPP ||
-         errno == ENOSYS || errno == EINVAL))
+    if (locked < 0 && nymbl__lock_is_lacking(errno))
         return 0;
     return locked;
 }
@@ -402,7 +406,7 @@ static int bytes_copy(int from, int to)
         if (fstat(from, &all) < 0 || fstat(to, &copied) < 0)
             return -1;
         if (all.st_size == at && copied.st_size == at)
-            return fchmod(to, all.st_mode & 07777) < 0 ? -1 : 0;
+            return nymbl__file_set_mode(to, all.st_mode & 07777);
     }
     errno = EIO;
     return -1;
@@ -464,6 +468,17 @@ void nymbl__draft_drop(nymbl__draft *draft, int directory)
 
 /* ---- steps of every file that gets its name ---- */
 
+/* Bytes that a server or a FUSE program could not write are reported by fsync()
+ * or by the next close(), and by no later one. So a copy is closed. */
+static int copy_close(int fd)
+{
+    int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+
+    if (copy < 0 || (close(copy) < 0 && errno != EINTR))
+        return -1;
+    return 0;
+}
+
 int nymbl__file_flush(int fd)
 {
     int flushed;
@@ -471,14 +486,27 @@ int nymbl__file_flush(int fd)
     do
         flushed = fsync(fd);
     while (flushed < 0 && errno == EINTR);
+    if (flushed < 0 && (errno == EINVAL || errno == ENOTSUP ||
+                        errno == EOPNOTSUPP || errno == ENOSYS ||
+                        errno == EROFS)) /* "does not support" it: fsync(2) */
+        return copy_close(fd);
     return flushed;
 }
 
-/* Whether a file system does not know this call at all. */
-static bool is_unknown(int code)
+/* Whether a file system lacks a call. Some say so as if it were forbidden:
+ * CIFS, drvfs, FUSE and NFS for modes and links; Android for all links. If it
+ * really is forbidden, rename(), the last resort, is forbidden too. */
+static bool is_lacking(int code)
 {
-    return code == EPERM || code == ENOTSUP || code == EOPNOTSUPP ||
-           code == ENOSYS || code == EINVAL || code == EMLINK;
+    return code == EPERM || code == EACCES || code == EXDEV ||
+           code == ENOTSUP || code == EOPNOTSUPP || code == ENOSYS ||
+           code == EINVAL || code == EMLINK;
+}
+
+int nymbl__file_set_mode(int fd, unsigned mode)
+{
+    /* it was made with 0600, or with what the file system gives every file */
+    return fchmod(fd, (mode_t)mode) < 0 && !is_lacking(errno) ? -1 : 0;
 }
 
 int nymbl__file_rename(int fd, int directory, const char *from, const char *to,
@@ -497,7 +525,7 @@ int nymbl__file_rename(int fd, int directory, const char *from, const char *to,
 #ifdef RENAME_NOREPLACE
     if (renameat2(directory, from, directory, to, RENAME_NOREPLACE) == 0)
         return 0;
-    if (!is_unknown(errno))
+    if (!is_lacking(errno))
         return -1;
 #endif
     /* a kill between these two leaves both names, and neither is removed: file
@@ -506,7 +534,7 @@ int nymbl__file_rename(int fd, int directory, const char *from, const char *to,
         unlinkat(directory, from, 0);
         return 0;
     }
-    if (!is_unknown(errno))
+    if (!is_lacking(errno))
         return -1;
     /* file systems without links get the weaker test */
     if (fstatat(directory, to, &status, AT_SYMLINK_NOFOLLOW) == 0) {

@@ -175,8 +175,12 @@ int nymbl__draft_publish(nymbl__draft *draft, int directory, const char *name,
 /* Remove and close it; one without a file is left alone. */
 void nymbl__draft_drop(nymbl__draft *draft, int directory);
 
-/* fsync(), not to be interrupted. */
+/* Whether this error of flock() says that there are no locks. */
+bool nymbl__lock_is_lacking(int code);
+/* fsync(), not to be interrupted, and fchmod(). Good if the file system cannot
+ * do that; 0, or -1 with errno. */
 int nymbl__file_flush(int fd);
+int nymbl__file_set_mode(int fd, unsigned mode);
 /* Rename the file that is open here; without `overwrite` it fails with EEXIST
  * where there is one. 0, or -1 with errno. */
 int nymbl__file_rename(int fd, int directory, const char *from, const char *to,

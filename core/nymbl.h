@@ -598,7 +598,7 @@ NYMBL_API nymbl_kind nymbl_get_start(nymbl_transfer **out, nymbl_engine *engine,
 typedef struct nymbl_download_options {
     /** A file to replace as a whole; NULL: read with nymbl_transfer_read(). */
     const char *path;
-    unsigned mode;     /**< of the new file; 0600 */
+    unsigned mode;     /**< of the new file, if it can have one; 0600 */
     bool no_overwrite; /**< fail where @p path exists, also at the end */
     /**
      * Keep an interrupted part beside the path, and go on from it next time

@@ -130,7 +130,12 @@ nymbl_kind nymbl__part_open(nymbl__part *part, int directory,
     }
     memcpy(part->resource, resource, sizeof(part->resource));
     part->fd = private_open(directory, part->name, O_RDWR | O_CREAT);
+    errno = 0;
     if (part->fd < 0 || !part_lock(part, &status)) {
+        /* without locks no part is used, so a new one must not stay */
+        if (part->fd >= 0 && nymbl__lock_is_lacking(errno) &&
+            is_still_named(part, &status) && status.st_size == 0)
+            unlinkat(directory, part->name, 0);
         nymbl__part_free(part);
         return NYMBL_DONE;
     }

@@ -121,11 +121,6 @@ static bool length_is_right(const nymbl__save *save)
 
 /* ---- steps of a commit: 0, or -1 with errno ---- */
 
-static int mode_set(nymbl__save *save)
-{
-    return fchmod(save->fd, (mode_t)save->mode);
-}
-
 static int name_give(nymbl__save *save)
 {
     int directory = save->place.directory;
@@ -156,7 +151,8 @@ static void folder_flush(const nymbl__save *save)
 nymbl_kind nymbl__save_commit(nymbl__save *save, const char **reason)
 {
     nymbl_kind kind = NYMBL_OK;
-    bool failed = mode_set(save) < 0 || nymbl__file_flush(save->fd) < 0;
+    bool failed = nymbl__file_set_mode(save->fd, save->mode) < 0 ||
+                  nymbl__file_flush(save->fd) < 0;
 
     if (failed) {
         kind = NYMBL_IO;

@@ -407,6 +407,105 @@ static void short_reads_and_writes_are_gone_on_with(void)
     world_close();
 }
 
+/* ---- file systems that lack a step ---- */
+
+/* CIFS, drvfs, FUSE, NFS and others refuse calls, each with errors of its own.
+ * What is lacking is skipped, and the whole document is kept. */
+static void step_that_a_file_system_lacks_loses_nothing(void)
+{
+    static const char *const plans[] = {
+        "fchmod=EPERM",
+        "fchmod=EACCES",
+        "fchmod=ENOTSUP",
+        "fchmod=EINVAL",
+        "fsync=EINVAL",
+        "fsync=ENOTSUP",
+        "fsync=EROFS",
+        /* no links to files without a name */
+        "linkat=EACCES",
+        "linkat=EXDEV",
+        "linkat=ENOTSUP",
+        "linkat=EINVAL",
+        "linkat=ENOENT",
+        /* neither such files nor links */
+        "tmpfile=ENOTSUP renameat2=EINVAL linkat=EPERM",
+        "tmpfile=ENOTSUP renameat2=EINVAL linkat=EACCES",
+        "tmpfile=ENOTSUP renameat2=EINVAL linkat=EXDEV",
+        "tmpfile=ENOTSUP renameat2=EINVAL linkat=ENOTSUP",
+        "tmpfile=ENOTSUP renameat2=EPERM",
+        "tmpfile=EINVAL renameat2=EACCES",
+        "tmpfile=EACCES renameat2=EXDEV",
+        "renameat2=EACCES linkat=EXDEV",
+        /* no locks */
+        "flock=ENOLCK",
+        "flock=ENOTSUP",
+        "flock=EINVAL tmpfile=ENOTSUP",
+        /* little of all */
+        ("fchmod=EPERM fsync=EINVAL linkat=EACCES renameat2=EINVAL "
+         "tmpfile=ENOTSUP flock=ENOTSUP"),
+        "fchmod=EPERM linkat=EPERM fsync=EINVAL",
+    };
+
+    world_open(NULL);
+    bytes = pattern(SIZE);
+    part_make();
+    for (size_t i = 0; i < sizeof(plans) / sizeof(plans[0]); i++) {
+        for (size_t n = 0; n < SCENARIOS; n++) {
+            bool good;
+
+            folder_set_up(&scenarios[n]);
+            good = CHECK_NUMBER(run(&scenarios[n], "doc", plans[i], SIZE, NULL),
+                                GOOD);
+            good = CHECK(file_is("doc", bytes, SIZE)) && good;
+            /* a part from before, which cannot be locked, is nobody's */
+            if (!scenarios[n].part || strstr(plans[i], "flock=") == NULL)
+                good = CHECK_NUMBER(world_names(), 1) && good;
+            if (!good)
+                printf("%s: %s\n", scenarios[n].name, plans[i]);
+        }
+    }
+    free(bytes);
+    folder_clear();
+    world_close();
+}
+
+static void step_that_fails_is_not_one_that_is_lacking(void)
+{
+    static const char *const plans[] = {
+        "fchmod=EIO",
+        "fchmod=ENOSPC",
+        "fsync=EIO",
+        "fsync=ENOSPC",
+        "fsync=EDQUOT",
+        "tmpfile=ENOTSUP fsync=EIO",
+        "tmpfile=ENOTSUP fchmod=EIO",
+        "fsync=EINVAL close=EIO",
+        "renameat=EIO renameat2=EIO linkat=EIO",
+        "renameat=ENOSPC renameat2=ENOSPC linkat=ENOSPC",
+    };
+
+    world_open(NULL);
+    bytes = pattern(SIZE);
+    part_make();
+    for (size_t i = 0; i < sizeof(plans) / sizeof(plans[0]); i++) {
+        for (size_t n = 0; n < SCENARIOS; n++) {
+            const scenario *how = &scenarios[n];
+            bool good;
+
+            folder_set_up(how);
+            good = CHECK_NUMBER(run(how, "doc", plans[i], SIZE, NULL), BAD);
+            good = CHECK(how->old ? file_is("doc", "old", 3)
+                                  : access(world_path("doc"), F_OK) != 0) &&
+                   good;
+            if (!good)
+                printf("%s: %s\n", how->name, plans[i]);
+        }
+    }
+    free(bytes);
+    folder_clear();
+    world_close();
+}
+
 /* ---- what is swept ---- */
 
 /* In a child, which has seen no directory yet: a file comes to be. */
@@ -618,6 +717,8 @@ int main(int argc, char **argv)
         TEST(kill_at_any_call_leaves_nothing),
         TEST(failure_of_any_call_leaves_nothing),
         TEST(short_reads_and_writes_are_gone_on_with),
+        TEST(step_that_a_file_system_lacks_loses_nothing),
+        TEST(step_that_fails_is_not_one_that_is_lacking),
         TEST(living_process_s_file_is_not_swept),
         TEST(what_is_no_leftover_stays),
         TEST(leftover_is_swept_whatever_its_mode),
