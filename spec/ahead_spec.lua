@@ -111,7 +111,9 @@ describe("patient:documents(), half-way through a page,", function()
         begin_patient()
         seed(count)
         assert.equal(count, #walk { page_size = size })
-        assert.equal(math.max(1, math.ceil(count / size)), pages(), ("%d by %d"):format(count, size))
+        -- of 100, the most that a page can hold, 99 are new ones in all but the first
+        local most = size == 100 and count > 100 and 1 + math.ceil((count - 100) / 99)
+        assert.equal(most or math.max(1, math.ceil(count / size)), pages(), ("%d by %d"):format(count, size))
       end
     end
   end)

@@ -56,6 +56,11 @@ local function normalise(fields, patient_id)
   return id
 end
 
+--- The id in what the server sent as a document's fields, or nil.
+function document.row_id(fields)
+  return type(fields) == "table" and id_text(fields.id) or nil
+end
+
 --- A document of fields that were decoded from a reply; they become its own.
 -- @treturn[1] document
 -- @treturn[1] string its id

@@ -4,8 +4,10 @@
 local core = require "nymbl.core"
 local call = require "nymbl.call"
 local check = require "nymbl.check"
-local adopt = require("nymbl.document").adopt
+local document = require "nymbl.document"
 local errors = require "nymbl.errors"
+
+local adopt, row_id = document.adopt, document.row_id
 
 local listing = {}
 
@@ -15,9 +17,10 @@ local LARGEST_PAGE = 100
 -- More documents than there can be: less one it is less, which infinity is not.
 local ENDLESS = 2^53
 
--- Pages in a row that bring nothing new, beyond those that a fallen count
--- explains, before a listing is given up as endless.
+-- Pages in a row that bring nothing new, beyond those that going back explains, before a
+-- listing is given up as endless; and how often in a row a walk goes back in vain.
 local MOST_FRUITLESS = 3
+local MOST_RETREATS = 16
 
 -- Blanks beside commas and at the ends go, others become one: the service would take them
 -- for part of a name. What stands in quotes stays as it is. (No %s: it knows a locale.)
@@ -148,56 +151,142 @@ function listing.page(env, patient_id, query)
   return documents
 end
 
--- Where a walk stands: rows of the page at hand, the place of the next one, the ids
--- that were given out; `half` is the row at which the next page is asked for, and
--- `next` are the steps of that call. The walk raises errors: it is stepped by a `for`.
+-- A walk over all pages. While it runs, others (and the loop's own body) add and delete
+-- rows, which moves all rows behind them. So every page but the first begins one row
+-- early, and its first row must be known already: all that stand before a known row were
+-- known too, or are new. Otherwise rows may have moved past the walk, and it goes back.
+--
+-- State (positions count all rows of the list as the service has it, from 0):
+--   rows, at   the page at hand, and the row of it that was looked at last
+--   from       the position of its first row
+--   place      the position behind its last row: where new rows are expected
+--   back       how many rows before `place` the next page begins: 0 for the first page of
+--              a pass, 1 as a rule, more while rows in front of it are being deleted
+--   known      by id: true for a row that was returned, false for one that `skip` excludes
+--   width      rows of the largest page: the service may have a limit of its own
+--   fresh      rows of the page at hand that were not known
+--   fewest     the smallest count that any page reported
+--   half       the row at which the next page is prefetched, and `next` are its steps
+-- The walk raises errors: it is stepped by a `for`.
 local walk = {}
 walk.__index = walk
 
--- What the reply says about where to go on. Rows that others (or the loop's own
--- body) deleted since the page before have moved all behind them up: the count
--- tells, and the next request starts that many rows before this one did.
-function walk:place(page)
-  local fallen = 0
-  if page.count and self.count and page.count < self.count then
-    fallen = self.count - page.count
+-- Where the next page begins. The rows in front of `skip` are asked for only if the walk
+-- has lost its place (`floor` is 0 then).
+function walk:position()
+  return math.max(self.place - self.back, math.min(self.floor, self.place - 1), 0)
+end
+
+-- A link that counts rows as `$skip` does, changed so that it begins one row early; nil
+-- for any other. (A link that names a key instead is not upset by rows that move.)
+local function link_earlier(link, place)
+  for _, name in ipairs { "$skip=", "%24skip=" } do
+    local first, last = link:find(("%s%.0f"):format(name, place), 1, true)
+    if first and link:find("^[?&]", first - 1) and (last == #link or link:find("^[&#]", last + 1)) then
+      return ("%s%s%.0f%s"):format(link:sub(1, first - 1), name, place - 1, link:sub(last + 1))
+    end
   end
-  self.count = page.count or self.count
-  local linked = self.next_link ~= nil
-  self.next_link = nil
-  self.half = math.huge -- none, but where rows stand still
-  if fallen > 0 then -- a link would pass rows over, too
-    local back = math.min(fallen, self.skip)
-    self.skip = self.skip - back
-    self.allowance = self.allowance + math.ceil(back / self.query.size)
-    self.more = true
-    return
-  end
-  self.skip = self.skip + #page.rows
-  if page.next_link then
-    self.next_link, self.more = page.next_link, true
-  elseif linked or #page.rows == 0 then -- the last one has no link (OData JSON 4.01, 4.5.5)
-    self.more = false
-  elseif page.count then
-    self.more = self.skip < page.count
-  else
-    self.more = #page.rows >= self.query.size
-  end
-  if self.more then self.half = #page.rows / 2 end
 end
 
 -- The next request.
 function walk:steps()
-  return page_steps(self.env, self.patient_id, self.query, self.query.size, self.skip, self.next_link)
+  local query, from, top = self.query, self:position(), self.query.size
+  if self.back > 0 then
+    -- a page's worth of new rows; and after going back, all from there to where it was lost
+    top = math.min(self.most, math.max(top + self.margin, self.stride and self.place - from or 0) + 1)
+  end
+  local link, is_opaque = self.back <= 1 and self.next_link or nil, false
+  if link then
+    local earlier = self.back == 1 and link_earlier(link, self.place)
+    if not earlier then from, is_opaque = self.place, true end
+    link = earlier or link
+    if earlier and query.size == 1 then link = nil end -- it asks for one row: the known one
+  end
+  local steps = page_steps(self.env, self.patient_id, query, top, from, link)
+  steps.from, steps.is_linked, steps.is_opaque = from, link ~= nil, is_opaque
+  return steps
 end
 
--- Half-way through a page the next one is asked for, if it will be wanted for certain:
--- not in a page of one row, which has no half, and not while rows are being deleted:
--- it would come before those of this page are gone, and be asked for again.
+-- Whether nothing can stand between the rows that are known and those of a page.
+function walk:connects(page, steps)
+  if self.back == 0 or steps.from == 0 then return true end
+  if steps.is_opaque then return not (page.count and self.count and page.count < self.count) end
+  local first = page.rows[1]
+  if first == nil then return false end -- even the known row is gone
+  local id = row_id(first)
+  return id == nil or self.known[id] ~= nil -- without an id it is reported as wrong when its turn comes
+end
+
+-- Go back from a page that does not connect: a page, and twice as far each time.
+function walk:go_back(steps)
+  if not self.stride then
+    self.retreats = self.retreats + 1
+    if self.retreats > MOST_RETREATS then error(wrong_row("endless", self.attempts), 0) end
+  end
+  self.stride = self.stride and self.stride * 2 or self.width
+  if steps.from <= self.floor then self.floor = 0 end
+  self.back = self.place - steps.from + self.stride
+  self.spare = self.spare + 2 * math.ceil(self.back / self.width)
+  self.rows, self.at, self.next_link, self.more, self.has_moved = {}, 0, nil, true, true
+end
+
+-- Whether another page follows one that connects.
+function walk:has_more(page, steps)
+  local rows = page.rows
+  if page.next_link then return true end
+  -- the last page has no link (OData JSON 4.01, 4.5.5)
+  if steps.is_linked or #rows == 0 then return false end
+  -- only the known row is left
+  if self.back > 0 and #rows == 1 and self.known[row_id(rows[1]) or false] ~= nil then return false end
+  if page.count then return steps.from + #rows < page.count end
+  return #rows >= self.query.size
+end
+
+-- The position behind the last row of a page that is known.
+function walk:known_end(rows, from)
+  for at = #rows, 1, -1 do
+    if self.known[row_id(rows[at]) or false] ~= nil then return from + at end
+  end
+  return from
+end
+
+-- Take in a page that was fetched.
+function walk:take(page, steps)
+  self.half = math.huge
+  self.fewest = math.min(page.count or math.huge, self.fewest)
+  self.width = math.max(self.width, math.min(#page.rows, self.query.size))
+  local connects = self:connects(page, steps)
+  self.count = page.count or self.count
+  if not connects then return self:go_back(steps) end
+  local rows, overlap = page.rows, self.place - steps.from
+  if steps.is_opaque or (overlap > 0 and row_id(rows[1]) ~= self.last) then self.has_moved = true end
+  self.more, self.next_link = self:has_more(page, steps), page.next_link
+  local known_end = self:known_end(rows, steps.from)
+  local gone, fresh = math.max(0, self.place - known_end), steps.from + #rows - known_end
+  self.rows, self.at, self.from = rows, 0, steps.from
+  self.place, self.back, self.stride = steps.from + #rows, 1, nil
+  self.margin = 0
+  if gone > 0 then
+    -- The next page begins as early as if this one's rows went at the rate of the last
+    -- one's, with a margin: a page that begins too late is of no use.
+    gone = math.min(fresh, math.ceil(fresh * gone / math.max(self.fresh, 1)))
+    self.margin = math.ceil(gone / 10)
+    self.back = 1 + gone + self.margin
+  end
+  self.fresh = fresh
+  self.floor = math.max(0, self.query.skip - 1)
+  self.is_inside = self.query.skip == 0 or (steps.is_opaque and self.is_inside)
+  self.last = row_id(rows[#rows])
+  if self.more then self.half = (#rows + math.min(overlap, 1)) / 2 end
+end
+
+-- Halfway through a page the next one is prefetched if it will be wanted for certain. Not
+-- in a page of one row, which has no half, and not while rows are being deleted: it would
+-- be answered before those of this page are gone, and would have to be repeated.
 function walk:look_ahead()
   local rest = #self.rows - self.at
   self.half = math.huge
-  if rest > 0 and self.left > rest then
+  if rest > 0 and self.left > rest and self.back == 1 then
     self.next = self:steps()
     call.ahead(self.env, "list", self.next)
   end
@@ -208,21 +297,51 @@ function walk:fetch()
   self.next = nil
   local page, err = page_fetch(self.env, self.query, steps)
   -- rows that hold much may be too many for one response: then half as many are asked for
-  while not page and err.reason == "too_long" and self.query.size > 1 and not self.next_link do
+  while not page and err.reason == "too_long" and self.query.size > 1 and not steps.is_linked do
     self.query.size = math.ceil(self.query.size / 2)
-    page, err = page_fetch(self.env, self.query, self:steps())
+    self.most = self.query.size + 1
+    steps = self:steps()
+    page, err = page_fetch(self.env, self.query, steps)
   end
   if not page then error(err, 0) end
-  self.rows, self.at, self.left_before, self.attempts = page.rows, 0, self.left, page.attempts
-  self:place(page)
+  self.left_before, self.attempts = self.left, page.attempts
+  self:take(page, steps)
 end
 
 -- A page without a document that is new brings the walk nearer to giving up.
 function walk:judge()
-  self.fruitless = self.left < self.left_before and 0 or self.fruitless + 1
-  if self.fruitless > MOST_FRUITLESS + self.allowance then
-    error(wrong_row("endless", self.attempts), 0)
+  if self.left < self.left_before then
+    self.spare, self.retreats = math.max(self.spare, MOST_FRUITLESS), 0
+    return
   end
+  self.spare = self.spare - 1
+  if self.spare < 0 then error(wrong_row("endless", self.attempts), 0) end
+end
+
+-- Whether a row is to be returned. `skip` excludes what stands in front of all that was
+-- returned, at a position that it covers.
+function walk:is_wanted(id, at)
+  local known, position = self.known[id], self.from + at - 1
+  if known then self.is_inside = true end
+  if known ~= nil then return false end
+  if not self.is_inside and position < self.query.skip then
+    self.known[id] = false
+    return false
+  end
+  self.is_inside, self.known[id], self.is_fruitful = true, true, true
+  self.left = self.left - 1
+  return true
+end
+
+-- At the end: whether to walk once more. Fewer rows than each page has counted are too few,
+-- unless others have added some behind the walk while it ran: those are looked for.
+function walk:is_short()
+  local returned = (self.query.top or ENDLESS) - self.left
+  if self.fewest == math.huge or returned >= self.fewest - self.query.skip then return false end
+  if not (self.has_moved and self.is_fruitful) then error(wrong_row("rows_missing", self.attempts), 0) end
+  self.place, self.back, self.next_link, self.is_fruitful = self.query.skip, 0, nil, false
+  self.spare = self.spare + 2 * math.ceil(returned / self.width)
+  return true
 end
 
 -- What a step ends with after one in which an error was raised between a row and its
@@ -240,7 +359,6 @@ function walk:step()
     check.raise("attempt to use a closed client")
   end
   if self.next then call.advance(self.next) end
-  local seen = self.seen
   while self.left > 0 do
     local rows = self.rows
     for at = self.at + 1, #rows do
@@ -253,16 +371,14 @@ function walk:step()
         self:abandon()
         error(wrong_row(id, self.attempts), 0)
       end
-      if not seen[id] then
-        seen[id] = true
-        self.left = self.left - 1
+      if self:is_wanted(id, at) then
         if at >= self.half then self:look_ahead() end
         self.taking = false
         return found
       end
       self.taking = false
     end
-    if not self.more then break end
+    if not self.more and not self:is_short() then break end
     self:judge()
     self:fetch()
   end
@@ -278,7 +394,7 @@ end
 
 function walk:close()
   self:abandon()
-  self.closed, self.rows, self.seen = true, nil, nil
+  self.closed, self.rows, self.known = true, nil, nil
 end
 
 --- An iterator over all pages: step, nil, nil, closer. The step needs no argument,
@@ -286,11 +402,13 @@ end
 -- walk itself stays behind functions: it holds an id and a filter.
 function listing.documents(env, patient_id, query)
   local self = setmetatable({
-    env = env, patient_id = patient_id, query = query, skip = query.skip,
-    left = query.top or ENDLESS, left_before = math.huge, seen = {}, fruitless = 0, allowance = 0,
-    rows = {}, at = 0, half = math.huge, more = true, taking = false,
+    env = env, patient_id = patient_id, query = query, place = query.skip, back = 0, floor = 0,
+    left = query.top or ENDLESS, left_before = math.huge, known = {}, fewest = math.huge,
+    width = 1, fresh = 0, margin = 0,
+    spare = MOST_FRUITLESS, retreats = 0, rows = {}, at = 0, half = math.huge, more = true,
+    most = LARGEST_PAGE, taking = false,
   }, walk)
-  query.count = true -- without it nobody can tell that rows have moved
+  query.count = true -- without it nobody can tell that rows are missing
   -- no page larger than what is wanted in all
   if query.top and query.top > 0 and query.top < query.size then query.size = query.top end
   local closer = setmetatable({}, { __close = function() self:close() end })
