@@ -17,6 +17,7 @@ void nymbl__head_reset(nymbl__reply_head *head)
         .length = -1,
         .remapped_length = -1,
         .retry_after = -1,
+        .retry_date = -1,
         .range_start = -1,
         .range_total = -1,
     };
@@ -69,20 +70,52 @@ static int status_parse(const char *line, size_t size)
     return status >= 100 ? status : 0;
 }
 
-/* Seconds or a date (RFC 9110, section 10.2.3). */
-static double retry_after_parse(const char *text)
-{
-    int64_t seconds = number_parse(text);
-    time_t date;
-    double left;
+/* No longer wait is meant: 2^31 seconds (as RFC 9111, section 1.2.2). */
+#define RETRY_AFTER_MAX 2147483648.0
 
-    if (seconds >= 0)
-        return (double)seconds;
-    date = curl_getdate(text, NULL);
-    if (date == -1)
-        return -1;
-    left = difftime(date, time(NULL));
-    return left > 0 ? left : 0;
+/* Seconds or a date (RFC 9110, section 10.2.3). Each is the least wait that is
+ * asked for, so if there are several ("5, 10" too), the longest counts. */
+static void retry_after_take(nymbl__reply_head *head, const char *text)
+{
+    double seconds = -1;
+    time_t date;
+
+    if (text[strspn(text, "0123456789, \t")] != '\0') {
+        date = curl_getdate(text, NULL);
+        if (date > head->retry_date)
+            head->retry_date = date;
+        return;
+    }
+    for (; *text != '\0'; text++) {
+        if (*text < '0' || *text > '9') {
+            seconds = -1;
+            continue;
+        }
+        seconds = (seconds < 0 ? 0 : seconds * 10) + (*text - '0');
+        if (seconds > RETRY_AFTER_MAX)
+            seconds = RETRY_AFTER_MAX;
+        if (text[1] < '0' && seconds > head->retry_after)
+            head->retry_after = seconds; /* its last digit */
+    }
+}
+
+/* A date means the clock of whoever wrote it: the response's Date, which may
+ * stand behind it, or ours if there is none. So it is done at the end. */
+static void retry_date_settle(nymbl__reply_head *head)
+{
+    time_t now;
+    double seconds;
+
+    if (head->retry_date == -1)
+        return;
+    now = *head->date != '\0' ? curl_getdate(head->date, NULL) : -1;
+    seconds = difftime(head->retry_date, now != -1 ? now : time(NULL));
+    if (seconds < 0)
+        seconds = 0;
+    if (seconds > RETRY_AFTER_MAX)
+        seconds = RETRY_AFTER_MAX;
+    if (seconds > head->retry_after)
+        head->retry_after = seconds;
 }
 
 static void type_parse(nymbl__reply_head *head, const char *value)
@@ -329,7 +362,7 @@ static void field_take(nymbl_transfer *transfer, enum field field, char *value)
         text_keep(head->date, value);
         break;
     case FIELD_RETRY_AFTER:
-        head->retry_after = retry_after_parse(value);
+        retry_after_take(head, value);
         break;
     case FIELD_ERROR_TYPE:
         head->limit_exceeded =
@@ -408,6 +441,7 @@ static void status_take(nymbl_transfer *transfer, const char *data, size_t size)
 /* An empty line: the end of the final head, or of one before it. */
 static void head_end(nymbl_transfer *transfer)
 {
+    retry_date_settle(&transfer->head);
     if (transfer->head.status >= 200)
         nymbl__verdict_head(transfer);
     else

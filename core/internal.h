@@ -531,6 +531,7 @@ typedef struct nymbl__reply_head {
     int64_t length;          /* Content-Length, or -1 */
     int64_t remapped_length; /* x-amzn-Remapped-Content-Length, or -1 */
     double retry_after;
+    time_t retry_date; /* Retry-After as a date, until the head's end; or -1 */
     int64_t range_start; /* of Content-Range, or -1 */
     int64_t range_total;
     char content_type[NYMBL__TYPE_MAX];

@@ -88,7 +88,9 @@ typedef struct nymbl_error {
     nymbl_kind kind;
     int status;           /**< HTTP status of the reply; 0: none came */
     const char *reason;   /**< a fixed word for the cause, or NULL; static */
-    double retry_after;   /**< seconds, from Retry-After; negative: not given */
+    double retry_after;   /**< seconds, from Retry-After (a date is compared
+                               with the response's own Date, if there is one);
+                               negative: not given */
     bool outcome_unknown; /**< the upload or delete may have happened */
 } nymbl_error;
 

@@ -89,10 +89,9 @@ local function is_repeatable(operation, err, sent)
   return operation ~= "upload" or err.kind == "throttled" or not sent
 end
 
---- Seconds before the next attempt: full jitter, or what the service asks for.
+--- Seconds before the next attempt: full jitter, and no less than the service asks for.
 function call.backoff(try, err)
-  if err.retry_after then return err.retry_after end
-  return math.random() * math.min(30, 0.5 * 2 ^ (try - 1))
+  return math.max(err.retry_after or 0, math.random() * math.min(30, 0.5 * 2 ^ (try - 1)))
 end
 
 -- A renewal that took longer has made a place late.

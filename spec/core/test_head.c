@@ -365,29 +365,84 @@ static void validator_of_a_head_is_strong_and_clean(void)
     check_validator(NULL, "Sun, 06 Nov 1994 08:49:47 GMT", NULL); /* weak */
 }
 
+/* What a head with these lines asks for; NULL for no line. */
+static double retry_after_of(const char *first, const char *second)
+{
+    nymbl__head_reset(&transfer->head);
+    CHECK(say("HTTP/1.1 503 x"));
+    CHECK(first == NULL || say(first));
+    CHECK(second == NULL || say(second));
+    CHECK(say(""));
+    return transfer->head.retry_after;
+}
+
 static void retry_after_is_seconds_or_a_date(void)
 {
+    static const char *const bad[] = {
+        "Retry-After: soon", "Retry-After: -5",  "Retry-After:",
+        "Retry-After: 1.5",  "Retry-After: 1e3", "Retry-After: ,",
+        "Retry-After: 0x10",
+    };
     char line[128], date[64];
     time_t then = time(NULL) + 1000;
+    double seconds;
 
     head_open(NYMBL__GET);
-    CHECK(say("HTTP/1.1 503 x"));
-    CHECK(transfer->head.retry_after < 0);
+    CHECK(retry_after_of(NULL, NULL) < 0);
     strftime(date, sizeof(date), "%a, %d %b %Y %H:%M:%S GMT", gmtime(&then));
     snprintf(line, sizeof(line), "Retry-After: %s", date);
-    CHECK(say(line));
-    CHECK(transfer->head.retry_after > 900 &&
-          transfer->head.retry_after <= 1000);
-    CHECK(say("Retry-After: Sun, 06 Nov 1994 08:49:37 GMT"));
-    CHECK(transfer->head.retry_after == 0);
-    CHECK(say("Retry-After: soon"));
+    seconds = retry_after_of(line, NULL);
+    CHECK(seconds > 900 && seconds <= 1000);
+    CHECK(retry_after_of("Retry-After: Sun, 06 Nov 1994 08:49:37 GMT", NULL) ==
+          0);
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+        CHECK(retry_after_of(bad[i], NULL) < 0);
+    CHECK(retry_after_of("Retry-After: 0", NULL) == 0);
+    CHECK(retry_after_of("Retry-After: 0007", NULL) == 7);
+    /* absurd ones are a number that can be used */
+    CHECK(retry_after_of("Retry-After: 99999999999999999999", NULL) ==
+          2147483648.0);
+    CHECK(retry_after_of("Retry-After: Fri, 31 Dec 9999 23:59:59 GMT", NULL) ==
+          2147483648.0);
+    head_close();
+}
+
+static void retry_after_is_the_longest_of_several(void)
+{
+    static const char now[] = "Date: Sun, 06 Nov 1994 08:49:37 GMT";
+
+    head_open(NYMBL__GET);
+    CHECK(retry_after_of("Retry-After: 5", "Retry-After: 10") == 10);
+    CHECK(retry_after_of("Retry-After: 10", "Retry-After: 5") == 10);
+    CHECK(retry_after_of("Retry-After: 10", "Retry-After: soon") == 10);
+    CHECK(retry_after_of("Retry-After: 5, 10", NULL) == 10);
+    CHECK(retry_after_of("Retry-After: 10 ,5", NULL) == 10);
+    nymbl__head_reset(&transfer->head);
+    CHECK(say("HTTP/1.1 429 x") && say("Retry-After: 5") && say(now));
+    CHECK(say("Retry-After: Sun, 06 Nov 1994 08:50:07 GMT"));
+    CHECK(say("Retry-After: Sun, 06 Nov 1994 08:49:57 GMT") && say(""));
+    CHECK(transfer->head.retry_after == 30);
+    head_close();
+}
+
+static void retry_after_as_a_date_is_on_the_clock_of_the_response(void)
+{
+    static const char soon[] = "Retry-After: Sun, 06 Nov 1994 08:50:07 GMT";
+    static const char now[] = "Date: Sun, 06 Nov 1994 08:49:37 GMT";
+
+    head_open(NYMBL__GET);
+    CHECK(retry_after_of(now, soon) == 30);
+    CHECK(retry_after_of(soon, now) == 30); /* in either order */
+    CHECK(retry_after_of(soon, "Date: Sunday, 06-Nov-94 08:49:37 GMT") == 30);
+    CHECK(retry_after_of(soon, "Date: Sun Nov  6 08:49:37 1994") == 30);
+    CHECK(retry_after_of(soon, "Date: Sun, 06 Nov 1994 08:50:08 GMT") == 0);
+    CHECK(retry_after_of(soon, "Date: now") == 0); /* ours */
+    CHECK(retry_after_of("Retry-After: 7", now) == 7);
+    /* a head before the final one says nothing */
+    nymbl__head_reset(&transfer->head);
+    CHECK(say("HTTP/1.1 103 x") && say(soon) && say(now) && say(""));
+    CHECK(say("HTTP/1.1 429 x") && say(now) && say(""));
     CHECK(transfer->head.retry_after < 0);
-    CHECK(say("Retry-After: -5"));
-    CHECK(transfer->head.retry_after <= 0);
-    CHECK(say("Retry-After: "));
-    CHECK(transfer->head.retry_after < 0);
-    CHECK(say("Retry-After: 99999999999999999999"));
-    CHECK(transfer->head.retry_after < 0 || transfer->head.retry_after > 1e9);
     head_close();
 }
 
@@ -544,6 +599,8 @@ int main(int argc, char **argv)
         TEST(validators_are_what_may_be_sent_back),
         TEST(validator_of_a_head_is_strong_and_clean),
         TEST(retry_after_is_seconds_or_a_date),
+        TEST(retry_after_is_the_longest_of_several),
+        TEST(retry_after_as_a_date_is_on_the_clock_of_the_response),
         TEST(codings_are_told),
         TEST(heads_before_the_final_one_are_forgotten),
         TEST(trailers_say_nothing),
