@@ -550,7 +550,14 @@ describe("a token endpoint that fails", function()
     teardown_client()
   end)
 
+  -- Another client, with a store of its own: rejected credentials are remembered.
+  local function another_client()
+    teardown_client()
+    setup_client()
+  end
+
   local function token_error(action)
+    another_client()
     fault("token", action)
     return failed(patient:get("doc-1"))
   end
@@ -558,6 +565,7 @@ describe("a token endpoint that fails", function()
   it("gives unauthorized for 400 and 401, from every call, with no attempt", function()
     for _, status in ipairs { 400, 401 } do
       for _, call in ipairs(calls) do
+        another_client()
         fault("token", { status = status, body_kind = "token", message = "invalid_client" })
         local err = failed(call())
         assert.equal("unauthorized", err.kind)

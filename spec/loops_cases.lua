@@ -168,6 +168,26 @@ case("an error of the token endpoint", "unauthorized 400 - 0", function(t)
   return words(t.patient():get "d")
 end)
 
+case("callers that wait for a token share its failure", "8: " .. ("not_found 404 - 0, "):rep(8) .. "1 request; 8: "
+  .. ("unauthorized - token_function 0, "):rep(8) .. "1 call", function(t)
+  local patient = t.patient { max_attempts = 5 }
+  helper.faults { operation = "token", times = -1, action = { delay = 0.3, status = 404, body_kind = "empty" } }
+  local function get() return patient:get "d" end
+  local function eight(fn)
+    local list = {}
+    for i = 1, 8 do list[i] = function() return fn() end end
+    return together((unpack or table.unpack)(list)) -- luacheck: ignore
+  end
+  local first, requests, calls = eight(get), #helper.journal("token"), 0
+  local wait = require "nymbl.wait"
+  patient = t.patient { token = function()
+    calls = calls + 1
+    wait.wait(nil, wait.now() + 0.3)
+    return nil, "why"
+  end }
+  return ("%s, %d request; %s, %d call"):format(first, requests, eight(get), calls)
+end)
+
 case("429 with Retry-After is waited for", "others went on: d in 2 requests, paused", function(t)
   local patient = t.patient { max_attempts = 2 }
   document(1000)

@@ -87,7 +87,7 @@ describe("the renewal of a token", function()
   end)
 
   it("is another's at once where it failed", function()
-    helper.faults { operation = "token", action = { status = 400, body_kind = "token" } }
+    helper.faults { operation = "token", action = { status = 404, body_kind = "empty" } }
     assert.is_nil((one:patient("p"):page()))
     local began = clock.offset
     assert(two:patient("p"):page())

@@ -351,6 +351,27 @@ describe("nymbl.store.shdict() in nginx #nginx", function()
     assert.is_true(sent[3].time - sent[2].time >= 0.9)
   end)
 
+  it("shares the failure of a token request with callers in all workers", function()
+    start(2, { init = [[one = client { store = nymbl.store.shdict "nymbl", max_attempts = 5 }]] })
+    local code = [[
+      local nymbl = require "nymbl"
+      local count, failed = nymbl.each({ 1, 2, 3, 4 }, nil, function() return one:patient("p"):page() end)
+      local kinds = {}
+      for i, entry in ipairs(failed) do kinds[i] = entry.err.kind .. " " .. entry.err.status end
+      return count .. " " .. table.concat(kinds, " ")]]
+    helper.faults { operation = "token", action = { delay = 1.5, status = 404, body_kind = "empty" } }
+    local first = run(0, code)
+    wait_for(function() return #helper.journal("token") == 1 end)
+    local second = run(1, code)
+    assert.equal("0" .. (" not_found 404"):rep(4), first())
+    assert.equal("0" .. (" not_found 404"):rep(4), second())
+    assert.equal(1, #helper.journal("token"))
+    helper.faults { operation = "token", action = { status = 400, body_kind = "token" } }
+    assert.equal("0" .. (" unauthorized 400"):rep(4), run(0, code)())
+    assert.equal("0" .. (" unauthorized 400"):rep(4), run(1, code)()) -- it is remembered for a few seconds
+    assert.equal(2, #helper.journal("token"))
+  end)
+
   it("takes over a renewal from a worker that was killed, and from a request that has gone", function()
     start(3, { init = [[
         one = client { store = nymbl.store.shdict "nymbl" }

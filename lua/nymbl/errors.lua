@@ -46,12 +46,17 @@ end
 
 local NO_MEMORY = "not enough memory"
 
+--- Whether a caught error says that an allocation failed.
+function errors.is_memory(err)
+  return type(err) == "string" and err:find(NO_MEMORY, 1, true) ~= nil
+end
+
 --- Raise a caught error again if it says that an allocation failed: that tells nothing
 -- of what was at work, and Lua's own message passes through every call of ours. `require`
 -- puts words before it, the buffers of Lua 5.3 put some behind it.
 -- @param err what `pcall` caught
 function errors.pass_memory(err)
-  if type(err) == "string" and err:find(NO_MEMORY, 1, true) then error(NO_MEMORY, 0) end
+  if errors.is_memory(err) then error(NO_MEMORY, 0) end
 end
 
 return errors

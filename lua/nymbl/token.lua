@@ -8,6 +8,7 @@
 
 local call = require "nymbl.call"
 local core = require "nymbl.core"
+local errors = require "nymbl.errors"
 local json = require "nymbl.json"
 local pace = require "nymbl.pace"
 local store = require "nymbl.store"
@@ -49,8 +50,32 @@ local LONGEST_RENEWAL = 15
 local POLL = 0.05
 
 -- A renewal ahead that failed is not tried again at once: meanwhile the old token
--- serves, and nobody waits for an endpoint that is down.
+-- serves, and nobody waits for an endpoint that is down. Credentials that were rejected
+-- are not tried again at once either.
 local HOLD = 5
+
+-- A failure is kept with the state, for the callers that wait for the renewal: as one text
+-- of its fixed words and numbers. What the server said is not among them.
+
+local function failure_text(err)
+  return ("%s %s %s %s"):format(err.kind, err.reason or "-", err.status and ("%d"):format(err.status) or "-",
+    err.retry_after and ("%d"):format(math.ceil(err.retry_after)) or "-")
+end
+
+-- The same as what is known of a failure, `age` seconds later.
+local function failure_read_text(text, age)
+  local kind, reason, status, retry_after = text:match("^(%S+) (%S+) (%S+) (%S+)$")
+  if not kind then return { kind = "protocol", reason = "token" } end
+  retry_after = tonumber(retry_after)
+  return {
+    kind = kind, reason = reason ~= "-" and reason or nil, status = tonumber(status),
+    retry_after = retry_after and math.max(0, retry_after - age),
+  }
+end
+
+-- Failures of the caller that renews, which say nothing of the service: another one may
+-- have more luck.
+local OWN = { canceled = true, context = true, io = true, misuse = true, no_memory = true }
 
 -- Functions of the state kept under a token's key; a store runs them alone.
 
@@ -66,17 +91,31 @@ local function at_hand(state, now)
   return left_of(state, now) > 0 and now < state.renew and state.value or nil
 end
 
--- A token that may be used; or nil and how long somebody else's renewal may take; or
--- false, the number of a turn, in which the caller is to renew, and seconds that the
--- old one still serves.
-local function look(state, now, lease, stale, need)
+-- The failure that a caller shares which has waited `since`, or which anybody shares; and
+-- its age.
+local function failure_of(state, now, since)
+  local at, till = state.failed_at, state.failed_until
+  if not state.failure or not at or at > now then return nil end
+  if (since and at >= since) or (till and now < till and till <= now + HOLD) then return state.failure, now - at end
+end
+
+-- A token that may be used; or nil, how long somebody else's renewal may take, and the
+-- time; or nil, a failure that is shared, as a text, and its age; or false, the number of a
+-- turn, in which the caller is to renew, and seconds that the old one still serves.
+-- `since`: the time at which the caller began to wait.
+local function look(state, now, lease, stale, need, since)
   local left = left_of(state, now, stale)
   -- a token must serve for half its life at least, or every call would renew it
   local enough = left > 0 and left >= math.min(need, state.life / 2)
   if enough and now < state.renew then return state.value end
+  local failure, age = failure_of(state, now, since)
+  if failure then
+    if left > 0 then return state.value end
+    return nil, failure, age
+  end
   if state.lease and state.lease > now and state.lease <= now + lease then
     if enough then return state.value end -- the old one, while it lives
-    return nil, state.lease - now
+    return nil, state.lease - now, now
   end
   state.lease, state.turn = now + lease, (state.turn or 0) % 1e6 + 1 -- of few digits, whatever is kept
   return false, state.turn, left > 0 and left or nil
@@ -91,11 +130,16 @@ end
 local function put(state, now, turn, value, life)
   if state.turn ~= turn then return end
   state.value, state.life, state.dies, state.renew, state.lease = value, life, now + life, now + life - lead(life), nil
+  state.failure, state.failed_at, state.failed_until = nil, nil, nil
 end
 
--- A renewal that failed: the old one serves while it lives.
-local function give_up(state, now, turn, stale)
-  if state.turn == turn then state.lease = nil end
+-- A renewal that failed: the old one serves while it lives. `failure` is shared by those
+-- who wait for this renewal, and for `hold` seconds by all; nil for none that is.
+local function give_up(state, now, turn, stale, failure, hold)
+  if state.turn == turn then
+    state.lease = nil
+    if failure then state.failure, state.failed_at, state.failed_until = failure, now, hold and now + hold end
+  end
   if state.value and state.value ~= stale and now < state.dies then
     state.renew = math.max(state.renew, now + HOLD)
     return state.value
@@ -104,9 +148,15 @@ end
 
 -- Keeps what `fetch(deadline, await, once)` gives: a token and seconds it lives (nil:
 -- not to be kept). With `await`, as wait.wait, a lease that is shorter is kept alive.
--- `once`: it may fail, for there is another.
-local function cached(keeper, key, lease, fetch)
-  local function renew(deadline, stale, turn, left)
+-- `once`: it may fail, for there is another. `limit`: the time at which the caller has
+-- waited long enough, for others too. A third result says that it failed for want of the
+-- caller's own time.
+--
+-- Callers that wait for a renewal share its failure: else each would take its turn, one
+-- after another, at an endpoint that is down. `traits`: `raised`, what others share if
+-- `fetch` raises; `remembers`, whether rejected credentials are remembered.
+local function cached(keeper, key, lease, fetch, traits)
+  local function renew(deadline, stale, turn, left, limit)
     local function await(transfer, till)
       while true do
         local now = wait.now()
@@ -120,13 +170,19 @@ local function cached(keeper, key, lease, fetch)
       local now = wait.now()
       deadline = now + math.min(left, deadline and deadline - now or left) / 2
     end
-    local ran, fresh, life = pcall(fetch, deadline, await, left ~= nil)
+    local ran, fresh, life, is_own = pcall(fetch, deadline, await, left ~= nil, limit)
     if ran and fresh and life then
       keeper:update(key, deadline, put, turn, fresh, life) -- a store that fails takes no token away
       if fresh == stale then return nil end
       return fresh
     end
-    local old = keeper:update(key, deadline, give_up, turn, stale)
+    local failure, hold
+    if not ran then
+      failure = traits.raised and not errors.is_memory(fresh) and failure_text(traits.raised)
+    elseif not fresh and not OWN[life.kind] and (left or not is_own) then
+      failure, hold = failure_text(life), traits.remembers and life.kind == "unauthorized" and HOLD or nil
+    end
+    local old = keeper:update(key, deadline, give_up, turn, stale, failure or nil, hold)
     if not ran then error(fresh, 0) end
     if fresh then
       if fresh == stale then return nil end
@@ -136,15 +192,24 @@ local function cached(keeper, key, lease, fetch)
     return nil, life
   end
   return function(deadline, stale, need)
+    local began, since = wait.now(), nil
     while true do
-      local value, left, old = keeper:update(key, deadline, look, lease, stale, need or 0)
+      local value, left, third = keeper:update(key, deadline, look, lease, stale, need or 0, since)
       if value then return value end
-      if value == false then return renew(deadline, stale, left, old) end
+      if value == false then
+        -- who has waited for others does not wait as long again
+        local limit = since and math.max(began + LONGEST_RENEWAL, wait.now() + LEASE)
+        return renew(deadline, stale, left, third, limit or math.huge)
+      end
       if type(left) == "table" then return nil, left end -- the store failed
-      if deadline and wait.now() >= deadline then
+      if type(left) == "string" then return nil, failure_read_text(left, third) end
+      since = since or third
+      local now = wait.now()
+      if deadline and now >= deadline then
         return nil, { kind = "timeout", reason = "token" }
       end
-      wait.wait(nil, wait.now() + math.min(left, POLL))
+      local waited, err = wait.wait(nil, math.min(now + math.min(left, POLL), deadline or math.huge))
+      if waited == nil then return nil, err end
     end
   end, function()
     return (keeper:update(key, wait.now(), at_hand))
@@ -165,7 +230,7 @@ function token.from_function(ask)
     life = tonumber(life)
     if life and not (life > 0) then life = nil end
     return value, life and math.min(life, LONGEST_LIFE)
-  end)
+  end, { raised = { kind = "unauthorized", reason = "token_function" } })
 end
 
 local function reply_read(reply)
@@ -232,7 +297,7 @@ end
 -- @param keeper the store that keeps the token
 -- @tparam string key under which it is kept there
 function token.from_credentials(env, keeper, key)
-  return cached(keeper, key, LEASE, function(deadline, await, once)
+  return cached(keeper, key, LEASE, function(deadline, await, once, limit)
     -- where pace and quota cannot be kept, no token is asked for either
     local usable, problem = true, nil
     if keeper ~= env.store then usable, problem = pace.look(env, deadline) end
@@ -240,16 +305,20 @@ function token.from_credentials(env, keeper, key)
     if not usable then return nil, problem end
     local try, waited = 1, 0
     while true do
-      local till = wait.now() + LONGEST_RENEWAL
+      local till = math.min(wait.now() + LONGEST_RENEWAL, limit)
       if deadline and deadline < till then till = deadline end
       local value, life = request(env, till, await, try, waited) -- life: or what is known of a failure
-      if not value and life.reason == "deadline" and till ~= deadline then
+      if not value and life.reason == "deadline" then
+        if till == deadline then return nil, life, true end
         life.reason = "token"
         return nil, life
       end
-      if value or once or try >= env.max_attempts or not call.is_passing(life) then return value, life end
+      -- who waits does so for one timeout, not for several
+      if value or once or try >= env.max_attempts or life.kind == "timeout" or not call.is_passing(life) then
+        return value, life
+      end
       waited = call.backoff(try, life)
-      if deadline and wait.now() + waited >= deadline then return nil, life end
+      if deadline and wait.now() + waited >= deadline then return nil, life, true end
       local again = wait.now() + waited
       repeat
         await(nil, math.min(again, wait.now() + BEAT))
@@ -257,7 +326,7 @@ function token.from_credentials(env, keeper, key)
       until wait.now() >= again
       try = try + 1
     end
-  end)
+  end, { remembers = true })
 end
 
 return token

@@ -92,11 +92,15 @@ local function tell(data, wall)
   return now, now - seconds
 end
 
--- A token that is dead, and no renewal under way; else what is old.
+-- Seconds in which all who wait for a renewal of the token have seen that it failed.
+local FAILURE_KEPT = 60
+
+-- A token that is dead, and no renewal under way or failed just now; else what is old.
 local function is_over(entry, now)
   local state = entry.state
-  if state.dies or state.lease then
-    return not (is_number(state.dies) and state.dies > now or is_number(state.lease) and state.lease > now)
+  if state.dies or state.lease or state.failed_at then
+    return not (is_number(state.dies) and state.dies > now or is_number(state.lease) and state.lease > now
+      or is_number(state.failed_at) and now - state.failed_at < FAILURE_KEPT)
   end
   return now - entry.used > KEPT
 end
