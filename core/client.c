@@ -5,7 +5,6 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -28,11 +27,11 @@ static bool scheme_is_known(const char *scheme)
     static const char *const schemes[] = {"http",    "socks",  "socks4",
                                           "socks4a", "socks5", "socks5h"};
 
-    if (strcasecmp(scheme, "https") == 0)
+    if (nymbl__ascii_equal(scheme, "https"))
         return (curl_version_info(CURLVERSION_NOW)->features &
                 CURL_VERSION_HTTPS_PROXY) != 0;
     for (size_t i = 0; i < sizeof(schemes) / sizeof(schemes[0]); i++) {
-        if (strcasecmp(scheme, schemes[i]) == 0)
+        if (nymbl__ascii_equal(scheme, schemes[i]))
             return true;
     }
     return false;

@@ -4,7 +4,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <time.h>
 
 void nymbl__head_reset(nymbl__reply_head *head)
@@ -208,7 +207,8 @@ static void range_parse(nymbl__reply_head *head, const char *value)
     text_keep(text, value);
     dash = strchr(text, '-');
     slash = strchr(text, '/');
-    if (strncasecmp(text, "bytes ", 6) != 0 || dash == NULL || slash == NULL)
+    if (!nymbl__ascii_begins(text, "bytes ", 6) || dash == NULL ||
+        slash == NULL)
         return;
     *dash = *slash = '\0';
     start = number_parse(text + 6);
@@ -241,7 +241,7 @@ const char *nymbl__head_validator(const nymbl__reply_head *head)
 /* A coding other than none, where none was asked for. */
 static bool coding_is_identity(const char *value)
 {
-    return *value == '\0' || strcasecmp(value, "identity") == 0;
+    return *value == '\0' || nymbl__ascii_equal(value, "identity");
 }
 
 /* The value of Content-Length: a number, or the same one several times (RFC
@@ -310,7 +310,7 @@ static enum field field_find(const char *name, size_t length)
 
     for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
         if (known[i].length == length &&
-            strncasecmp(known[i].name, name, length) == 0)
+            nymbl__ascii_begins(known[i].name, name, length))
             return known[i].field;
     }
     return FIELD_OTHER;
@@ -336,7 +336,7 @@ static void field_take(nymbl_transfer *transfer, enum field field, char *value)
         head->remapped_length = number_parse(value);
         break;
     case FIELD_TRANSFER_ENCODING:
-        head->chunked = strcasecmp(value, "chunked") == 0;
+        head->chunked = nymbl__ascii_equal(value, "chunked");
         head->encoded =
             head->encoded || !(head->chunked || coding_is_identity(value)) ||
             /* not more than once (section 6.1): libcurl takes it apart once */
@@ -366,7 +366,7 @@ static void field_take(nymbl_transfer *transfer, enum field field, char *value)
         break;
     case FIELD_ERROR_TYPE:
         head->limit_exceeded =
-            strncasecmp(value, "LimitExceededException", 22) == 0;
+            nymbl__ascii_begins(value, "LimitExceededException", 22);
         break;
     case FIELD_LOCATION:
         if (head->location == NULL &&

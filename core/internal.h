@@ -55,6 +55,16 @@ const char *nymbl__errno_reason(int code);
 /* Count objects for nymbl_live_objects(). */
 void nymbl__live(int change);
 
+/* ---- ascii.c ---- */
+
+/* For names and words of protocols. <ctype.h> and <strings.h> ask the locale,
+ * which the host program may set at any time. */
+char nymbl__ascii_lower(char byte);
+/* Whether two texts are the same but for the case of letters. */
+bool nymbl__ascii_equal(const char *a, const char *b);
+/* The same for their first bytes; a NUL ends both. */
+bool nymbl__ascii_begins(const char *text, const char *with, size_t size);
+
 /* ---- buffer.c ---- */
 
 /* Bytes in memory that are wiped when freed, and never grow past `max`. */

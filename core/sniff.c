@@ -4,7 +4,6 @@
 #include "internal.h"
 
 #include <string.h>
-#include <strings.h>
 
 #define DOCX                                                                   \
     "application/vnd.openxmlformats-officedocument."                           \
@@ -19,7 +18,7 @@ static bool type_is(const char *type, const char *name)
 {
     size_t length = strcspn(type, "; \t");
 
-    return length == strlen(name) && strncasecmp(type, name, length) == 0;
+    return length == strlen(name) && nymbl__ascii_begins(type, name, length);
 }
 
 static bool type_is_json(const char *type)
@@ -27,7 +26,7 @@ static bool type_is_json(const char *type)
     size_t length = strcspn(type, "; \t");
 
     return type_is(type, "application/json") ||
-           (length > 5 && strncasecmp(type + length - 5, "+json", 5) == 0);
+           (length > 5 && nymbl__ascii_begins(type + length - 5, "+json", 5));
 }
 
 static bool type_is_html(const char *type)
@@ -112,7 +111,7 @@ static bool is_markup(const char *type, const char *bytes, size_t size)
     for (size_t i = 0; i < sizeof(beginnings) / sizeof(beginnings[0]); i++) {
         size_t length = strlen(beginnings[i]);
 
-        if (size >= length && strncasecmp(bytes, beginnings[i], length) == 0)
+        if (size >= length && nymbl__ascii_begins(bytes, beginnings[i], length))
             return true;
     }
     return false;

@@ -2,7 +2,6 @@
 /* The sockets that libcurl has open for an engine. */
 #include "internal.h"
 
-#include <ctype.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <string.h>
@@ -22,7 +21,7 @@ static uint64_t origin_of(const char *url)
     length += strcspn(url + length, "/?#");
     for (size_t i = 0; i < length; i++)
         hash =
-            (hash ^ (unsigned)tolower((unsigned char)url[i])) * 1099511628211u;
+            (hash ^ (unsigned char)nymbl__ascii_lower(url[i])) * 1099511628211u;
     return hash;
 }
 

@@ -4,11 +4,10 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
 bool nymbl__url_is_https(const char *url)
 {
-    return strncasecmp(url, "https://", 8) == 0;
+    return nymbl__ascii_begins(url, "https://", 8);
 }
 
 /* A part of a URL, or NULL; yours to release with curl_free(). */
@@ -42,7 +41,7 @@ static bool host_is_loopback(const char *host)
     unsigned octets[4];
     int used = 0;
 
-    if (strcasecmp(host, "localhost") == 0 || strcmp(host, "[::1]") == 0)
+    if (nymbl__ascii_equal(host, "localhost") || strcmp(host, "[::1]") == 0)
         return true;
     for (int i = 0; i < 4; i++) {
         const char *at = host + used;
@@ -83,7 +82,7 @@ const char *nymbl_url_problem(const char *url, bool allow_http)
         if ((unsigned char)*at <= ' ' || *at == 0x7f || *at == '\\')
             return "must not hold white space, control characters or \\";
     }
-    if (!nymbl__url_is_https(url) && strncasecmp(url, "http://", 7) != 0)
+    if (!nymbl__url_is_https(url) && !nymbl__ascii_begins(url, "http://", 7))
         return "must begin with https://";
     if (strpbrk(url, "?#") != NULL)
         return "must have no query or fragment";
@@ -113,7 +112,7 @@ static bool part_is_same(CURLU *a, CURLU *b, CURLUPart part, unsigned flags)
 {
     char *one = url_part(a, part, flags);
     char *other = url_part(b, part, flags);
-    bool same = one != NULL && other != NULL && strcasecmp(one, other) == 0;
+    bool same = one != NULL && other != NULL && nymbl__ascii_equal(one, other);
 
     curl_free(one);
     curl_free(other);
