@@ -264,8 +264,8 @@ typedef struct nymbl_client_options {
 
 /**
  * Whether a URL may be a base or token URL: https, or http on a loopback
- * address where that is allowed, with a host, and without user, query and
- * fragment.
+ * address where that is allowed, with a host in ASCII, and without user, query
+ * and fragment.
  *
  * @param url        any text
  * @param allow_http whether http is allowed on a loopback address

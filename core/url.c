@@ -58,6 +58,15 @@ static bool host_is_loopback(const char *host)
     return octets[0] == 127;
 }
 
+/* libcurl reads a name that is not ASCII in the charset of the host program's
+ * locale: bytes that mean one host here may mean another one there. */
+static bool host_is_ascii(const char *host)
+{
+    while (*host > 0 && *host < 0x7f)
+        host++;
+    return *host == '\0';
+}
+
 /* Whether a name in a path is "." or "..". */
 static bool path_has_dots(const char *path)
 {
@@ -96,6 +105,8 @@ const char *nymbl_url_problem(const char *url, bool allow_http)
     path = url_part(parsed, CURLUPART_PATH, 0);
     if (host == NULL || path == NULL)
         problem = "is not a valid URL";
+    else if (!host_is_ascii(host))
+        problem = "must name its host in ASCII (xn--...)";
     else if (path_has_dots(path))
         problem = "must have no . or .. in its path";
     else if (!nymbl__url_is_https(url) &&
@@ -149,7 +160,7 @@ nymbl_kind nymbl__url_resolve(char **out, const char *base,
 {
     nymbl_kind kind = NYMBL_REDIRECT;
     CURLU *parsed = url_parse(base);
-    char *url = NULL, *user = NULL, *password = NULL;
+    char *url = NULL, *host = NULL, *user = NULL, *password = NULL;
 
     *out = NULL;
     if (parsed == NULL)
@@ -164,6 +175,9 @@ nymbl_kind nymbl__url_resolve(char **out, const char *base,
     password = url_part(parsed, CURLUPART_PASSWORD, 0);
     if (user != NULL || password != NULL)
         goto done;
+    host = url_part(parsed, CURLUPART_HOST, 0);
+    if (host != NULL && !host_is_ascii(host))
+        goto done;
     curl_url_set(parsed, CURLUPART_FRAGMENT, NULL, 0);
     url = url_part(parsed, CURLUPART_URL, 0);
     if (url == NULL || !url_is_clean(url))
@@ -174,6 +188,7 @@ done:
         nymbl__wipe(url, strlen(url));
     if (password != NULL)
         nymbl__wipe(password, strlen(password));
+    curl_free(host);
     curl_free(user);
     curl_free(password);
     curl_free(url);
