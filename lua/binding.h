@@ -99,6 +99,9 @@ int body_pushed(lua_State *L);
 
 /* json.c */
 int json_values(lua_State *L);
+int json_mend(lua_State *L);
+int locale_set(lua_State *L);
+int text_lower(lua_State *L);
 
 /* store.c */
 void store_class(lua_State *L);

@@ -1,8 +1,18 @@
 /* SPDX-License-Identifier: MIT */
-/* How much a JSON text would take if it were decoded. */
+/* JSON texts before they are decoded: how much they would take, and what in
+ * them lua-cjson cannot read though it is beyond doubt. And lua-cjson apart
+ * from the locale. */
 #include "binding.h"
 
+#include <locale.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#ifdef __APPLE__
+#include <xlocale.h>
+#endif
 
 #define BLANKS " \t\r\n"
 
@@ -58,6 +68,144 @@ static size_t values_count(const char *text, size_t most)
         }
     }
     return count;
+}
+
+/* Copy a string, whose opening quote has been copied. */
+static const char *string_mend(luaL_Buffer *out, const char *at)
+{
+    for (;;) {
+        size_t plain = strcspn(at, "\"\\");
+
+        luaL_addlstring(out, at, plain);
+        at += plain;
+        if (*at == '\0')
+            return at;
+        if (*at == '"') {
+            luaL_addchar(out, '"');
+            return at + 1;
+        }
+        luaL_addlstring(out, at, at[1] == '\0' ? 1 : 2);
+        at += at[1] == '\0' ? 1 : 2;
+    }
+}
+
+#define DIGITS "0123456789"
+
+/* Copy a number without its point: lua-cjson reads one as the point of the
+ * locale in which it was loaded. 12.5e3 becomes 125e2. What is no such number
+ * stays as it is. */
+static void number_mend(luaL_Buffer *out, const char *token, size_t size)
+{
+    const char *at = token + (*token == '-');
+    size_t before = strspn(at, DIGITS), after, zeros;
+    long power = 0;
+    char text[32];
+    const char *end;
+    char *stop;
+
+    if (before == 0 || at[before] != '.' || (*at == '0' && before > 1)) {
+        luaL_addlstring(out, token, size);
+        return;
+    }
+    after = strspn(at + before + 1, DIGITS);
+    end = at + before + 1 + after;
+    if (*end == 'e' || *end == 'E') {
+        size_t sign = end[1] == '+' || end[1] == '-';
+
+        if (strspn(end + 1 + sign, DIGITS) > 0) {
+            power = strtol(end + 1, &stop, 10);
+            end = stop;
+        }
+    }
+    if (end != token + size) {
+        luaL_addlstring(out, token, size);
+        return;
+    }
+    /* zero or infinity in any case */
+    power = power > 100000000 ? 100000000 : power;
+    power = power < -100000000 ? -100000000 : power;
+    if (*token == '-')
+        luaL_addchar(out, '-');
+    /* no zero may stand before another digit */
+    zeros = *at == '0' ? strspn(at + before + 1, "0") : 0;
+    if (*at != '0')
+        luaL_addlstring(out, at, before);
+    if (*at == '0' && zeros == after)
+        luaL_addchar(out, '0');
+    luaL_addlstring(out, at + before + 1 + zeros, after - zeros);
+    luaL_addlstring(
+        out, text,
+        (size_t)snprintf(text, sizeof(text), "e%ld", power - (long)after));
+}
+
+/* core.json_mend(text): the text as lua-cjson can read it, where it could not
+ * and the meaning is beyond doubt. The text holds no NUL. */
+int json_mend(lua_State *L)
+{
+    const char *at = luaL_checkstring(L, 1);
+    luaL_Buffer out;
+
+    luaL_buffinit(L, &out);
+    while (*at != '\0') {
+        size_t size = strcspn(at, BLANKS ",:[]{}\"");
+
+        if (size > 0) {
+            number_mend(&out, at, size);
+            at += size;
+        } else {
+            luaL_addchar(&out, *at);
+            at = *at == '"' ? string_mend(&out, at + 1) : at + 1;
+        }
+    }
+    luaL_pushresult(&out);
+    return 1;
+}
+
+static locale_t plain;
+
+static void plain_make(void)
+{
+    plain = newlocale(LC_ALL_MASK, "C", (locale_t)0);
+}
+
+/* core.locale(plain): put this thread, and no other, into the C locale, or back
+ * into that which it was in. Nothing between the two may yield. Allocates
+ * nothing. */
+int locale_set(lua_State *L)
+{
+    static _Thread_local locale_t before;
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+    pthread_once(&once, plain_make);
+    if (plain == (locale_t)0) /* not in glibc and musl */
+        return 0;
+    if (lua_toboolean(L, 1)) {
+        locale_t now = uselocale(plain);
+
+        if (now != plain) /* an interrupt may have kept us from going back */
+            before = now;
+    } else if (before != (locale_t)0) {
+        uselocale(before);
+    }
+    return 0;
+}
+
+/* core.lower(text): its letters of ASCII in lower case, in any locale. */
+int text_lower(lua_State *L)
+{
+    size_t size;
+    const char *text = luaL_checklstring(L, 1, &size);
+    luaL_Buffer out;
+
+    luaL_buffinit(L, &out);
+    for (size_t i = 0; i < size; i++) {
+        char byte = text[i];
+
+        luaL_addchar(&out, byte >= 'A' && byte <= 'Z' ? (char)(byte - 'A' + 'a')
+                                                      : byte);
+    }
+    luaL_pushresult(&out);
+    return 1;
 }
 
 /* core.json_values(text, most): see above. The text holds no NUL. */

@@ -91,11 +91,11 @@ end
 
 --- Seconds before the next attempt: full jitter, and no less than the service asks for.
 function call.backoff(try, err)
-  return math.max(err.retry_after or 0, math.random() * math.min(30, 0.5 * 2 ^ (try - 1)))
+  return math.max(err.retry_after or 0, math.random() * math.min(30, 2 ^ (try - 2)))
 end
 
 -- A renewal that took longer has made a place late.
-local LATE = 0.05
+local LATE = 1 / 20
 
 -- Seconds of a sleep after which the script is asked whether it still wants the call.
 local NAP = 1

@@ -55,10 +55,10 @@ function filter.datetime(t)
     check.argument(1, "datetime", check.expected("number or table", t))
   end
   -- 0000 to 9999: what RFC 3339, section 5.6, can write
-  if not (seconds >= -62167219200 and seconds < 253402300799.9995) then
+  if not (seconds >= -62167219200 and seconds < 253402300800 - 5e-4) then
     check.argument(1, "datetime", "out of range")
   end
-  local thousandths = math.floor(seconds * 1000 + 0.5)
+  local thousandths = math.floor(seconds * 1000 + 1 / 2)
   local whole, rest = math.floor(thousandths / 1000), thousandths % 1000
   local days, clock = math.floor(whole / 86400), whole % 86400
   -- back from days to a date: the inverse of the above
@@ -78,9 +78,9 @@ function filter.datetime(t)
   return setmetatable({ text .. "Z" }, datetime)
 end
 
--- With a point, whatever the host's locale has in its place.
-local function decimal(format, value)
-  return (format:format(value):gsub("[^%w+-]", "."))
+-- With a point, whatever bytes the host's locale has in its place.
+local function decimal(text)
+  return (text:gsub("[^0-9e+-]+", "."))
 end
 
 local function number_literal(value)
@@ -88,8 +88,8 @@ local function number_literal(value)
   if value % 1 == 0 and math.abs(value) < 2^63 then
     return math.type and math.type(value) == "integer" and ("%d"):format(value) or ("%.0f"):format(value)
   end
-  local short = decimal("%.15g", value)
-  return tonumber(short) == value and short or decimal("%.17g", value)
+  local short = ("%.15g"):format(value)
+  return decimal(tonumber(short) == value and short or ("%.17g"):format(value))
 end
 
 -- The literal of a value (OData 4.01, URL conventions, 5.1.1.6), or nil.

@@ -9,10 +9,57 @@ local json = {}
 
 local codec
 
+-- lua-cjson keeps the decimal point of the locale in which it was loaded, or `new` was
+-- called, in one place for the whole process (its fpconv.c), and is wrong in any other. So it
+-- never works for us in the locale of the moment, but in C's (in_c), where it writes
+-- every number right, whatever it keeps, and reads every number but, at worst, fractions
+-- (core.json_mend). What it keeps is the host program's, and stays.
+
+-- Call a function as pcall does, in the C locale. Between the two nothing raises: a call of
+-- a C function of ours has just found room.
+local function in_c(fn, argument)
+  core.locale(true)
+  local ok, value = pcall(fn, argument)
+  core.locale(false)
+  return ok, value
+end
+
+local half = 1 / 2
+
+-- Whether a codec reads fractions, called so.
+local function reads(call, module)
+  local ok, value = call(module.decode, "0.5")
+  if not ok then errors.pass_memory(value) end
+  return ok and value == half
+end
+
+-- A new codec from a loaded lua-cjson, which then keeps the point that it has: that of the
+-- locale of the moment, or C's. (In a locale whose point is not one byte `new` ends the
+-- process.) Where it keeps that of a third locale there is none to be had: false.
+local function renewed(module)
+  local call = reads(pcall, module) and pcall or reads(in_c, module) and in_c
+  if not call then return false end
+  local ok, made = call(module.new)
+  if not ok then error(made, 0) end
+  return made
+end
+
+-- A codec from one that is not loaded. It is taken out again: with its own `require` the
+-- program gets one that knows its locale.
+local function loaded()
+  local ok, module = in_c(require, "cjson")
+  if not ok then error(module, 0) end
+  package.loaded.cjson = nil
+  return module
+end
+
 -- Loaded when it is first needed: half of a short script is start-up.
 local function codec_get()
   if not codec then
-    local made = require("cjson").new()
+    local module = package.loaded.cjson
+    local made
+    if module then made = renewed(module) else made = loaded() end
+    if not made then return module end -- with the program's settings, until its locale comes back
     made.decode_max_depth(32)
     made.decode_invalid_numbers(false)
     codec = made
@@ -44,9 +91,14 @@ end
 -- @treturn[2] string "json"
 function json.decode(text)
   if not text or text:find("\0", 1, true) then return nil, "json" end -- lua-cjson takes a NUL for the end
-  local ok, value = pcall(codec_get().decode, text)
+  local decode = codec_get().decode
+  local ok, value = in_c(decode, text)
+  if not ok then
+    errors.pass_memory(value)
+    ok, value = in_c(decode, core.json_mend(text))
+    if not ok then errors.pass_memory(value) end
+  end
   if ok and type(value) == "table" then return value end
-  if not ok then errors.pass_memory(value) end
   return nil, "json"
 end
 
@@ -69,7 +121,7 @@ end
 -- @treturn[1] string
 -- @treturn[2] nil it holds what JSON has no form for
 function json.encode(value)
-  local ok, text = pcall(codec_get().encode, value)
+  local ok, text = in_c(codec_get().encode, value)
   if ok then return text end
   errors.pass_memory(text)
   return nil

@@ -63,7 +63,7 @@ local function with_id(value, default)
   if value == nil then return default end
   local text = tidy(type(value) == "table" and table.concat(value, ",") or value)
   for item in text:gmatch("[^,]+") do
-    if item:match("^%s*(%S+)") == "id" then return text end
+    if item:match("^ *([^ ]+)") == "id" then return text end
   end
   return text .. ",id"
 end

@@ -24,13 +24,13 @@ for _, content_type in pairs(BY_EXTENSION) do ACCEPTED[content_type] = true end
 
 --- Whether the service takes a media type; parameters do not count.
 function source.is_accepted(content_type)
-  return ACCEPTED[content_type:match("^[^;%s]*"):lower()] == true
+  return ACCEPTED[core.lower(content_type:match("^[^; \t]*"))] == true
 end
 
 --- The media type by a file name's extension; nil if the extension says nothing.
 function source.type_by_name(name)
   local extension = name:match("%.([^./\\]+)$")
-  return extension and BY_EXTENSION[extension:lower()]
+  return extension and BY_EXTENSION[core.lower(extension)]
 end
 
 --- The media type to send a source as, from what can be seen of its bytes.

@@ -147,7 +147,7 @@ local function reader(format)
   elseif type(format) ~= "string" then
     return nil
   end
-  local letter = format:match("^%*?(%a)")
+  local letter = format:match("^%*?([lLa])")
   if letter == "l" then return function(state) return read_line(state, false) end end
   if letter == "L" then return function(state) return read_line(state, true) end end
   if letter == "a" then return read_all end

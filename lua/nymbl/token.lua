@@ -47,7 +47,7 @@ end
 local LEASE = 3
 local BEAT = 1
 local LONGEST_RENEWAL = 15
-local POLL = 0.05
+local POLL = 1 / 20
 
 -- A renewal ahead that failed is not tried again at once: meanwhile the old token
 -- serves, and nobody waits for an endpoint that is down. Credentials that were rejected
@@ -64,7 +64,7 @@ end
 
 -- The same as what is known of a failure, `age` seconds later.
 local function failure_read_text(text, age)
-  local kind, reason, status, retry_after = text:match("^(%S+) (%S+) (%S+) (%S+)$")
+  local kind, reason, status, retry_after = text:match("^([^ ]+) ([^ ]+) ([^ ]+) ([^ ]+)$")
   if not kind then return { kind = "protocol", reason = "token" } end
   retry_after = tonumber(retry_after)
   return {
@@ -216,6 +216,12 @@ local function cached(keeper, key, lease, fetch, traits)
   end
 end
 
+-- Seconds as a number or as digits; nil where it is neither. (tonumber() knows a locale.)
+local function seconds_of(value)
+  if type(value) == "string" then value = tonumber(value:match("^([0-9]+)%.?[0-9]*$")) end
+  return type(value) == "number" and value > 0 and value or nil
+end
+
 --- Ask a function for `token, expires_in`; without `expires_in` for every request.
 -- What it gives never enters a store that is shared.
 function token.from_function(ask)
@@ -227,8 +233,7 @@ function token.from_function(ask)
     if not token.is_valid(value) then
       return nil, { kind = "unauthorized", reason = "token_function" }
     end
-    life = tonumber(life)
-    if life and not (life > 0) then life = nil end
+    life = seconds_of(life)
     return value, life and math.min(life, LONGEST_LIFE)
   end, { raised = { kind = "unauthorized", reason = "token_function" } })
 end
@@ -236,10 +241,8 @@ end
 local function reply_read(reply)
   if not reply or not token.is_valid(reply.access_token) then return nil end
   local kind = reply.token_type
-  if type(kind) == "string" and kind:lower() ~= "bearer" then return nil end
-  local life = tonumber(reply.expires_in)
-  if not life or not (life > 0) then life = DEFAULT_LIFE end
-  return reply.access_token, math.min(life, LONGEST_LIFE)
+  if type(kind) == "string" and core.lower(kind) ~= "bearer" then return nil end
+  return reply.access_token, math.min(seconds_of(reply.expires_in) or DEFAULT_LIFE, LONGEST_LIFE)
 end
 
 local function failure_read(err, reply)

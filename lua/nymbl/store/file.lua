@@ -35,10 +35,10 @@ local LARGEST = 1048576
 -- it is held tells the file's time, for those who come late and cannot wait: but
 -- that is of a clock that may be set, so they look for a moment themselves.
 local LEASE = 15
-local LOOK = 0.5
+local LOOK = 1 / 2
 
 -- Pauses between tries for the lock.
-local SHORTEST, LONGEST = 0.001, 0.05
+local SHORTEST, LONGEST = 1 / 1000, 1 / 20
 
 -- What was not used for so long is of a month that is over, and its waits are.
 local KEPT = 32 * 86400
@@ -163,7 +163,7 @@ function file:stand_by(seen, deadline, mark, since)
   end
   if deadline and now >= deadline then return nil, { kind = "timeout", reason = "store" } end
   seen.step = math.min((seen.step or SHORTEST / 2) * 2, LONGEST)
-  local waited, err = wait.wait(nil, math.min(now + seen.step * (0.5 + math.random() / 2), deadline or math.huge))
+  local waited, err = wait.wait(nil, math.min(now + seen.step * (1 + math.random()) / 2, deadline or math.huge))
   if waited == nil then return nil, err end
   return true
 end

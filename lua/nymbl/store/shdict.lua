@@ -29,7 +29,7 @@ local LEASE = 1
 
 -- Tries at once, which take about as long as a change does; then pauses.
 local TRIES = 20
-local SHORTEST, LONGEST = 0.001, 0.03
+local SHORTEST, LONGEST = 1 / 1000, 3 / 100
 
 local STEP = 256
 

@@ -7,7 +7,7 @@ local core = require "nymbl.core"
 local block = {}
 
 -- A turn is bounded so that Lua's own signal handling (Ctrl-C) gets its chance.
-local TURN = 0.1
+local TURN = 1 / 10
 
 -- What the rest stands on; specs put another clock in its place.
 local pump = {

@@ -13,7 +13,7 @@ local driver = { threaded = true }
 local bells = setmetatable({}, { __mode = "k" })
 
 -- Without one (no descriptor left).
-local POLL = 0.005
+local POLL = 1 / 200
 
 -- Gives false where the transfer has ended, nil where none could be had.
 local function bell_new(transfer)

@@ -11,7 +11,7 @@ local driver = { threaded = true }
 local bells = setmetatable({}, { __mode = "k" })
 
 -- Without one (no descriptor left), in seconds.
-local POLL = 0.005
+local POLL = 1 / 200
 
 -- Longest time of a timer, in milliseconds: there are deadlines that never come.
 local LONGEST = 2^31 - 1

@@ -18,7 +18,7 @@ local NEVER = 2 ^ 31 - 1
 
 -- Where there is none to be read: no place or descriptor for one, one of another
 -- request, one that another light thread reads.
-local POLL = 0.005
+local POLL = 1 / 200
 
 -- Gives a socket, or false where none could be had, or nil where the transfer has ended.
 local function lease_new(transfer)
