@@ -70,6 +70,51 @@ static size_t values_count(const char *text, size_t most)
     return count;
 }
 
+/* Four hexadecimal digits, or -1. */
+static int unit_read(const char *at)
+{
+    int unit = 0;
+
+    for (int i = 0; i < 4; i++) {
+        static const char digits[] = "0123456789abcdef0123456789ABCDEF";
+        const char *digit = at[i] != '\0' ? strchr(digits, at[i]) : NULL;
+
+        if (digit == NULL)
+            return -1;
+        unit = unit * 16 + (int)((digit - digits) % 16);
+    }
+    return unit;
+}
+
+static bool unit_is(int unit, int first)
+{
+    return unit >= first && unit < first + 0x400;
+}
+
+/* Copy an escape sequence. Half of a surrogate pair stands for a character that
+ * was cut in two: it becomes U+FFFD (RFC 8259, 8.2; Unicode, 3.9). */
+static const char *escape_mend(luaL_Buffer *out, const char *at)
+{
+    int unit = at[1] == 'u' ? unit_read(at + 2) : -1;
+    size_t size = at[1] == '\0' ? 1 : 2;
+
+    if (at[1] == '\'') { /* JavaScript's, and it means nothing else */
+        luaL_addchar(out, '\'');
+        return at + 2;
+    }
+    if (unit >= 0)
+        size = 6;
+    if (unit_is(unit, 0xd800) && at[6] == '\\' && at[7] == 'u' &&
+        unit_is(unit_read(at + 8), 0xdc00))
+        size = 12;
+    else if (unit_is(unit, 0xd800) || unit_is(unit, 0xdc00)) {
+        luaL_addlstring(out, "\xef\xbf\xbd", 3);
+        return at + 6;
+    }
+    luaL_addlstring(out, at, size);
+    return at + size;
+}
+
 /* Copy a string, whose opening quote has been copied. */
 static const char *string_mend(luaL_Buffer *out, const char *at)
 {
@@ -84,8 +129,7 @@ static const char *string_mend(luaL_Buffer *out, const char *at)
             luaL_addchar(out, '"');
             return at + 1;
         }
-        luaL_addlstring(out, at, at[1] == '\0' ? 1 : 2);
-        at += at[1] == '\0' ? 1 : 2;
+        at = escape_mend(out, at);
     }
 }
 

@@ -18,9 +18,16 @@ local methods, metatable = core.class(CLASS)
 
 local document = {}
 
--- An id as a string; nil where the JSON decoder may have rounded it.
+-- Stands where a character was lost, here (json.lua) or at the service.
+local REPLACEMENT = "\239\191\189"
+
+-- An id as a string; nil where the JSON decoder may have rounded it, or where characters of
+-- it are lost: it could be another document's.
 local function id_text(value)
-  if type(value) == "string" and value ~= "" and not value:find("\0", 1, true) then return value end
+  if type(value) == "string" and value ~= "" and not value:find("\0", 1, true)
+    and not value:find(REPLACEMENT, 1, true) then
+    return value
+  end
   if type(value) == "number" and value % 1 == 0 and math.abs(value) < 2^53 then
     return ("%.0f"):format(value)
   end

@@ -105,12 +105,16 @@ end
 -- A value takes two bytes at least, with its comma or its end: shorter texts need no count.
 local SHORT = 2 * core.reply_values
 
+local MARK = "\239\187\191"
+
 --- Decode a response. Its values are counted before: 8 MB of `[[],[],…` would become 254 MB
 -- of tables.
 -- @treturn[1] table an object or array
 -- @treturn[2] nil the text is none, or too many values
 -- @treturn[2] string "json" or "too_long"
 function json.response(text)
+  -- a byte order mark says nothing more (RFC 8259, 8.1)
+  if text and text:sub(1, #MARK) == MARK then text = text:sub(#MARK + 1) end
   if text and #text >= SHORT and core.json_values(text, core.reply_values) > core.reply_values then
     return nil, "too_long"
   end
