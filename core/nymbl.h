@@ -536,7 +536,8 @@ typedef struct nymbl_upload_options {
  * @param      body    retained; must be ready and not in use by a live transfer
  * @param      options copied
  * @param[out] err     NYMBL_TOO_LARGE before anything is sent, NYMBL_IO where
- *                     the body cannot be rewound, NYMBL_MISUSE, NYMBL_NO_MEMORY
+ *                     the body cannot be rewound, NYMBL_BAD_REQUEST where the
+ *                     id is too long for a URL, NYMBL_MISUSE, NYMBL_NO_MEMORY
  * @return NYMBL_OK or the failure
  */
 NYMBL_API nymbl_kind nymbl_upload_start(nymbl_transfer **out,
@@ -568,7 +569,9 @@ typedef struct nymbl_list_options {
  * @param      patient id, percent-encoded here
  * @param      options copied; values are percent-encoded here
  * @param[out] err     NYMBL_REDIRECT where `next_link` leaves the service's
- *                     origin, NYMBL_MISUSE, NYMBL_NO_MEMORY
+ *                     origin, NYMBL_PROTOCOL where it is too long,
+ *                     NYMBL_BAD_REQUEST where the id or the query is,
+ *                     NYMBL_MISUSE, NYMBL_NO_MEMORY
  * @return NYMBL_OK or the failure
  */
 NYMBL_API nymbl_kind nymbl_list_start(nymbl_transfer **out,
@@ -588,7 +591,8 @@ NYMBL_API nymbl_kind nymbl_list_start(nymbl_transfer **out,
  * @param      token    bearer token, copied and wiped
  * @param      patient  id, percent-encoded here
  * @param      document id, percent-encoded here
- * @param[out] err      NYMBL_MISUSE, NYMBL_NO_MEMORY
+ * @param[out] err      NYMBL_BAD_REQUEST where an id is too long for a URL,
+ *                      NYMBL_MISUSE, NYMBL_NO_MEMORY
  * @return NYMBL_OK or the failure
  */
 NYMBL_API nymbl_kind nymbl_get_start(nymbl_transfer **out, nymbl_engine *engine,
@@ -646,6 +650,7 @@ NYMBL_API nymbl_kind nymbl_path_check(const char *path, bool no_overwrite,
  * @param      document id, percent-encoded here
  * @param      options  copied; NULL for none
  * @param[out] err      NYMBL_IO where the target cannot be written,
+ *                      NYMBL_BAD_REQUEST where an id is too long for a URL,
  *                      NYMBL_MISUSE, NYMBL_NO_MEMORY
  * @return NYMBL_OK or the failure
  */
@@ -663,7 +668,8 @@ NYMBL_API nymbl_kind nymbl_download_start(
  * @param      token    bearer token, copied and wiped
  * @param      patient  id, percent-encoded here
  * @param      document id, percent-encoded here
- * @param[out] err      NYMBL_MISUSE, NYMBL_NO_MEMORY
+ * @param[out] err      NYMBL_BAD_REQUEST where an id is too long for a URL,
+ *                      NYMBL_MISUSE, NYMBL_NO_MEMORY
  * @return NYMBL_OK or the failure
  */
 NYMBL_API nymbl_kind nymbl_delete_start(nymbl_transfer **out,

@@ -177,6 +177,15 @@ static nymbl_kind call_abandon(nymbl_transfer **out, nymbl__buffer *url,
     return kind;
 }
 
+/* What makes a URL too long is an id or a filter that may have come from the
+ * service: so it is told as any failure of a call, not as misuse. */
+static nymbl_kind start_fail(nymbl_error *err, nymbl_kind kind)
+{
+    if (kind == NYMBL_TOO_LARGE)
+        return nymbl__fail(err, NYMBL_BAD_REQUEST, "url_too_long");
+    return nymbl__fail(err, kind, NULL);
+}
+
 /* A transfer with all but its URL's end; *url is to be finished. */
 static nymbl_kind call_new(nymbl_transfer **out, nymbl__buffer *url,
                            nymbl__operation operation, nymbl_engine *engine,
@@ -200,8 +209,7 @@ static nymbl_kind call_new(nymbl_transfer **out, nymbl__buffer *url,
     kind = path_append(url, client, patient, document);
     if (kind < 0) {
         call_abandon(out, url, kind);
-        return nymbl__fail(err, kind == NYMBL_TOO_LARGE ? NYMBL_MISUSE : kind,
-                           "id");
+        return start_fail(err, kind);
     }
     return NYMBL_OK;
 }
@@ -223,8 +231,7 @@ static nymbl_kind call_start(nymbl_transfer **out, nymbl__buffer *url,
     if (kind < 0) {
         nymbl__transfer_release(transfer);
         *out = NULL;
-        return nymbl__fail(err, kind == NYMBL_TOO_LARGE ? NYMBL_MISUSE : kind,
-                           kind == NYMBL_TOO_LARGE ? "query" : NULL);
+        return start_fail(err, kind);
     }
     nymbl__client_join(transfer->client, transfer->engine);
     nymbl__engine_command(transfer->engine, transfer, NYMBL__ADD);
@@ -323,7 +330,10 @@ nymbl_kind nymbl_list_start(nymbl_transfer **out, nymbl_engine *engine,
     if (kind < 0)
         return kind;
     if (options->next_link != NULL) {
-        kind = nymbl__url_resolve(&resolved, url.data, options->next_link);
+        kind =
+            strlen(options->next_link) > NYMBL__URL_MAX
+                ? NYMBL_TOO_LARGE
+                : nymbl__url_resolve(&resolved, url.data, options->next_link);
         if (kind == NYMBL_OK &&
             !nymbl__url_same_origin(client->base_url, resolved))
             kind = NYMBL_REDIRECT;
@@ -331,6 +341,10 @@ nymbl_kind nymbl_list_start(nymbl_transfer **out, nymbl_engine *engine,
         if (kind == NYMBL_OK)
             kind = nymbl__buffer_puts(&url, resolved);
         nymbl__secret_free(resolved);
+        if (kind == NYMBL_TOO_LARGE) {
+            call_abandon(out, &url, kind);
+            return nymbl__fail(err, NYMBL_PROTOCOL, "url_too_long");
+        }
         return call_start(out, &url, token, kind, err);
     }
     kind = pair_append(&url, &separator, "$filter", options->filter);

@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- Responses that are slightly off: what is beyond doubt is read, all else is an error.
+-- Responses that are slightly off, and values that nobody expects in them: what is beyond
+-- doubt is read, all else is an error of the call, and nothing raises a string.
 local helper = require "helper"
 local json = require "nymbl.json"
 
@@ -179,6 +180,217 @@ describe("a response that is slightly off", function()
         _, err = patient:upload({ data = "%PDF-1.4" }, { file_name = "a.pdf" })
         assert.equal("protocol", err.kind, text)
         assert.is_true(err.outcome_unknown)
+      end
+    end
+  end)
+end)
+
+---- values that nobody expects ----
+
+local LONG = ("x"):rep(100000)
+
+-- JSON values for any field.
+local VALUES = {
+  "null", "true", "false", "0", "-0", "-1", "1", "1.5", "-1.5", "1e15", "9007199254740991", "9007199254740992",
+  "9223372036854775807", "9223372036854775808", "1e19", "-1e19", "1e300", "1e400", "-1e400", "1e-320", '""', '" "', '"."', '".."', '"/"',
+  '"a/../b"', '"%2e%2e"', '"a\\u0000b"', '"\\u0000"', '"\\ud800"', '"\\r\\nX-Evil: 1"', '"\\u007f"', '"\195\169"', '"\255\254"', '"?#&=%"',
+  '")/$value"', '"\'"', '"NaN"', '"1.5"', '"-1"', '"1e999"', '"application/pdf; x=\\"y\\""', '"IMAGE/TIFF"', '"text/html"', "[]", "{}",
+  "[null]", "[[[]]]", '{"a":{"b":[1.5]}}', '"' .. LONG .. '"', '"' .. ("\195\169"):rep(20000) .. '"', '"' .. ("x"):rep(65530) .. '"',
+  '"' .. ("x"):rep(65450) .. '"', "[" .. ("1,"):rep(5000) .. "1]",
+}
+
+local FIELDS = {
+  "id", "patient_id", "uploaded_by_id", "file_name", "content_type", "file_size_bytes", "document_type", "description", "uploaded_at",
+  "etag", "download", "", "nobody_knows",
+}
+
+-- Call, and fail if a string is raised; `raises`: an error table may be.
+local function call(label, raises, fn, ...)
+  local ok, result, err = pcall(fn, ...)
+  if not ok and raises and type(result) == "table" then ok, result, err = true, nil, result end
+  if not ok then error(label .. " raised " .. tostring(result):sub(1, 300), 0) end
+  if result == nil then
+    assert.equal("table", type(err), label)
+    assert.equal("string", type(err.kind), label)
+    assert.is_nil(tostring(err):find("xxxx", 1, true), label)
+    assert.is_true(#tostring(err) < 300, label)
+  end
+  return result, err
+end
+
+local function sink() return 1 end
+
+-- Every method of a document.
+local function use_document(document, label)
+  call(label .. " metadata", false, document.metadata, document)
+  tostring(document)
+  call(label .. " download", false, document.download, document, sink)
+  local path = helper.temporary ".pdf"
+  call(label .. " download to a path", false, document.download, document, path, { resume = true })
+  os.remove(path)
+  local stream = call(label .. " open", false, document.open, document)
+  if stream then
+    call(label .. " read", false, function() return stream:read "a" end)
+    stream:close()
+  end
+  call(label .. " refresh", false, document.refresh, document)
+  call(label .. " delete", false, document.delete, document)
+end
+
+local function short(text) return #text > 60 and text:sub(1, 60) .. "..." .. #text or text end
+
+describe("data", function()
+  before_each(setup_client)
+  after_each(teardown_client)
+
+  for _, field in ipairs(FIELDS) do
+    it("in the field '" .. field .. "' raises nothing but errors", function()
+      for _, value in ipairs(VALUES) do
+        local row = ('{"id":"d","file_name":"a.pdf","%s":%s}'):format(field, value)
+        local label = field .. " " .. short(value)
+        local list = { operation = "list", action = { status = 200, body = '{"@odata.count":1,"value":[' .. row .. "]}" } }
+        helper.faults(list, list,
+          { operation = "get", action = { status = 200, body = row } },
+          { operation = "upload", action = { status = 200, body = row } },
+          { operation = "download", times = 3, action = { status = 200, body = "%PDF-1.4", content_type = "application/pdf" } })
+        local page = call(label .. " page", false, patient.page, patient)
+        local walked = call(label .. " walk", true, function()
+          local last = false
+          for document in patient:documents() do last = document end
+          return last
+        end)
+        local got = call(label .. " get", false, patient.get, patient, "d")
+        local sent = call(label .. " upload", false, patient.upload, patient, { data = "%PDF-1.4" }, { file_name = "a.pdf" })
+        assert.equal(page ~= nil, walked ~= nil, label)
+        local one = page and page[1] or got or sent
+        if one then use_document(one, label) end
+      end
+    end)
+  end
+
+  it("that is an id too long for a URL is an error of every call", function()
+    for _, length in ipairs { 100000, 65536, 65500, 65536 - #helper.sandbox().base_url - #"/Patients(p)/Documents()" } do
+      local id = ("x"):rep(length)
+      answer { "list", ('{"@odata.count":1,"value":[{"id":"%s"}]}'):format(id) }
+      helper.admin("DELETE", "journal")
+      local document = assert(patient:page())[1]
+      assert.equal(id, document.id)
+      for _, step in ipairs { { document.download, sink }, { document.download, helper.temporary ".pdf" }, { document.open },
+                              length > 65499 and { document.refresh } or { document.open },
+                              length > 65499 and { document.delete } or { document.open } } do
+        local result, err = step[1](document, step[2])
+        assert.is_nil(result)
+        assert.equal("bad_request", err.kind)
+        assert.equal("url_too_long", err.reason)
+        assert.equal(0, err.attempts)
+        assert.is_nil(err.outcome_unknown)
+        assert.equal("nymbl: bad_request (url_too_long): an id, a filter or a link is too long for a URL: check it", tostring(err))
+      end
+      assert.equal(1, #helper.journal())
+    end
+  end)
+
+  it("that came as an argument is told in the same way", function()
+    local long = client:patient(LONG)
+    for name, fn in pairs {
+      page = function() return long:page() end,
+      count = function() return long:count() end,
+      get = function() return long:get "d" end,
+      upload = function() return long:upload({ data = "%PDF-1.4" }, { file_name = "a.pdf" }) end,
+      document = function() return long:document("d"):download(sink) end,
+      id = function() return patient:get(LONG) end,
+      filter = function() return patient:page { filter = require("nymbl").filter("file_name eq ?", LONG) } end,
+      counted = function() return patient:count("file_name eq '" .. LONG .. "'") end,
+      selected = function() return patient:page { select = LONG } end,
+    } do
+      local _, err = call(name, false, fn)
+      assert.equal("bad_request url_too_long", err.kind .. " " .. err.reason, name)
+    end
+    local _, err = call("walk", true, function()
+      for _ in patient:documents { filter = "a eq '" .. LONG .. "'" } do error "a row" end
+    end)
+    assert.equal("url_too_long", err.reason)
+    assert.equal(0, #helper.journal())
+  end)
+
+  it("that is a next link raises nothing but errors", function()
+    local base = helper.sandbox().base_url .. "/Patients(p)/Documents"
+    for _, value in ipairs(VALUES) do
+      for _, link in ipairs { value, value:match '^"' and value:gsub('^"', function() return '"' .. base .. "?$skip=1&x=" end) or value } do
+        local body = ('{"@odata.count":2,"value":[{"id":"d"}],"@odata.nextLink":%s}'):format(link)
+        local list = { operation = "list", action = { status = 200, body = body } }
+        helper.faults(list, list, { operation = "list", times = -1, action = { status = 200, body = '{"@odata.count":2,"value":[]}' } })
+        call("page " .. short(link), false, patient.page, patient)
+        call("walk " .. short(link), true, function()
+          for _ in patient:documents() do end -- luacheck: ignore
+          return true
+        end)
+      end
+    end
+  end)
+
+  it("that is a next link too long for a URL ends the walk with an error", function()
+    for _, length in ipairs { 65537, 65536, 65530, 200000 } do
+      for _, link in ipairs { "?" .. ("x"):rep(length - 1), helper.sandbox().base_url .. "/" .. ("x"):rep(length),
+                              "?" .. ("\195\169"):rep(math.floor(length / 4)) } do
+        answer { "list", ('{"@odata.count":2,"value":[{"id":"d"}],"@odata.nextLink":"%s"}'):format(link) }
+        helper.admin("DELETE", "journal")
+        local ids = {}
+        local _, err = call("walk", true, function()
+          for document in patient:documents() do ids[#ids + 1] = document.id end
+          return true
+        end)
+        assert.equal("d", table.concat(ids, " "))
+        assert.equal("protocol url_too_long", err.kind .. " " .. tostring(err.reason))
+        assert.equal(1, #helper.journal())
+      end
+    end
+  end)
+
+  it("in counts, links and rows raises nothing but errors", function()
+    for _, value in ipairs(VALUES) do
+      local shape = value:sub(1, 1) == "[" and value or "[" .. value .. "]"
+      for _, body in ipairs { ('{"@odata.count":%s,"value":[{"id":"d"}]}'):format(value), ('{"@odata.count":1,"value":%s}'):format(value),
+                              ('{"@odata.count":1,"value":%s}'):format(shape), value } do
+        helper.faults({ operation = "list", times = 12, action = { status = 200, body = body } })
+        local label = short(body)
+        call(label, false, patient.page, patient)
+        call(label, false, patient.count, patient)
+        call(label, true, function()
+          for _ in patient:documents() do end -- luacheck: ignore
+          return true
+        end)
+      end
+    end
+  end)
+
+  it("in errors, tokens and headers raises nothing but errors", function()
+    for _, value in ipairs(VALUES) do
+      for _, body in ipairs { ('{"error":%s}'):format(value),
+                              ('{"error":{"code":%s,"message":%s,"details":[%s]}}'):format(value, value, value),
+                              ('{"message":%s,"details":%s}'):format(value, value), value } do
+        helper.faults { operation = "get", action = { status = 400, body = body } }
+        call("error " .. short(body), false, patient.get, patient, "d")
+      end
+      for _, body in ipairs { ('{"access_token":%s}'):format(value), ('{"access_token":"t","expires_in":%s}'):format(value),
+                              ('{"access_token":"t","token_type":%s}'):format(value) } do
+        helper.faults({ operation = "token", action = { status = 200, body = body } },
+          { operation = "get", action = { status = 200, body = '{"id":"d"}' } })
+        local other = helper.client()
+        local one = other:patient "p"
+        call("token " .. short(body), false, one.get, one, "d")
+        other:close()
+      end
+    end
+    for _, text in ipairs { "", " ", "-1", "0", "1.5", "99999999999999999999", "x", "\195\169", "\1", ("x"):rep(5000) } do
+      for _, name in ipairs { "Retry-After", "ETag", "Last-Modified", "Content-Type", "Content-Range", "Date", "Location",
+                              "x-amzn-ErrorType", "Content-Encoding" } do
+        helper.faults({ operation = "get", action = { status = 503, headers = { { name, text } }, body = "{}" } },
+          { operation = "download", times = 2, action = { status = 200, headers = { { name, text } }, body = "%PDF-1.4" } })
+        call(name .. short(text), false, patient.get, patient, "d")
+        local document = patient:document "d"
+        call(name .. short(text), false, document.download, document, sink)
+        call(name .. short(text), false, document.download, document, helper.temporary ".pdf", { resume = true })
       end
     end
   end)

@@ -18,6 +18,8 @@ function metatable.__tostring(err)
   end
   if err.operation == "download" and (err.reason == "not_a_file" or err.reason == "mount_point") then
     words[#words + 1] = ": no file can be put there: pass a file handle or a sink"
+  elseif err.reason == "url_too_long" then
+    words[#words + 1] = ": an id, a filter or a link is too long for a URL: check it"
   else
     words[#words + 1] = ": " .. (core.kinds[err.kind] or "")
   end
