@@ -192,12 +192,6 @@ void nymbl__drafts_sweep(int directory)
 
 /* ---- one of ours ---- */
 
-bool nymbl__lock_is_lacking(int code)
-{
-    return code == ENOLCK || code == ENOTSUP || code == EOPNOTSUPP ||
-           code == ENOSYS || code == EINVAL;
-}
-
 /* Lock a new file. A file system without locks has none to break, either. */
 static int draft_lock(int fd)
 {
@@ -206,7 +200,7 @@ static int draft_lock(int fd)
     do
         locked = flock(fd, LOCK_EX | LOCK_NB);
     while (locked < 0 && errno == EINTR);
-    if (locked < 0 && nymbl__lock_is_lacking(errno))
+    if (locked < 0 && nymbl__is_lacking(errno))
         return 0;
     return locked;
 }
@@ -423,7 +417,7 @@ static int draft_copy(nymbl__draft *draft, int directory)
     if (copy.fd < 0)
         return -1;
     if (bytes_copy(draft->fd, copy.fd) == 0 &&
-        nymbl__file_flush(copy.fd) == 0) {
+        nymbl__file_flush(copy.fd) >= 0) {
         close(draft->fd);
         *draft = copy;
         return 0;
@@ -489,24 +483,49 @@ int nymbl__file_flush(int fd)
     if (flushed < 0 && (errno == EINVAL || errno == ENOTSUP ||
                         errno == EOPNOTSUPP || errno == ENOSYS ||
                         errno == EROFS)) /* "does not support" it: fsync(2) */
-        return copy_close(fd);
+        return copy_close(fd) < 0 ? -1 : 1;
     return flushed;
 }
 
-/* Whether a file system lacks a call. Some say so as if it were forbidden:
- * CIFS, drvfs, FUSE and NFS for modes and links; Android for all links. If it
- * really is forbidden, rename(), the last resort, is forbidden too. */
-static bool is_lacking(int code)
+int nymbl__directory_flush(int directory)
 {
-    return code == EPERM || code == EACCES || code == EXDEV ||
-           code == ENOTSUP || code == EOPNOTSUPP || code == ENOSYS ||
-           code == EINVAL || code == EMLINK;
+    int flushed;
+    int fd = nymbl__fd_high(
+        openat(directory, ".", O_RDONLY | O_CLOEXEC | O_DIRECTORY));
+
+    if (fd < 0) /* one that may be written to and not read, for example */
+        return nymbl__is_lacking(errno) ? 1 : -1;
+    flushed = nymbl__file_flush(fd);
+    close_keeping_errno(fd);
+    return flushed;
+}
+
+bool nymbl__is_lacking(int code)
+{
+    switch (code) {
+    case EPERM:
+    case EACCES:
+    case EINVAL:
+    case ENOSYS:
+    case ENOTSUP:
+#if EOPNOTSUPP != ENOTSUP
+    case EOPNOTSUPP:
+#endif
+    case ENOTTY:
+    case ENOLCK:
+    case EROFS:
+    case EXDEV:
+    case EMLINK:
+        return true;
+    default:
+        return false;
+    }
 }
 
 int nymbl__file_set_mode(int fd, unsigned mode)
 {
     /* it was made with 0600, or with what the file system gives every file */
-    return fchmod(fd, (mode_t)mode) < 0 && !is_lacking(errno) ? -1 : 0;
+    return fchmod(fd, (mode_t)mode) < 0 && !nymbl__is_lacking(errno) ? -1 : 0;
 }
 
 int nymbl__file_rename(int fd, int directory, const char *from, const char *to,
@@ -525,7 +544,7 @@ int nymbl__file_rename(int fd, int directory, const char *from, const char *to,
 #ifdef RENAME_NOREPLACE
     if (renameat2(directory, from, directory, to, RENAME_NOREPLACE) == 0)
         return 0;
-    if (!is_lacking(errno))
+    if (!nymbl__is_lacking(errno))
         return -1;
 #endif
     /* a kill between these two leaves both names, and neither is removed: file
@@ -534,7 +553,7 @@ int nymbl__file_rename(int fd, int directory, const char *from, const char *to,
         unlinkat(directory, from, 0);
         return 0;
     }
-    if (!is_lacking(errno))
+    if (!nymbl__is_lacking(errno))
         return -1;
     /* file systems without links get the weaker test */
     if (fstatat(directory, to, &status, AT_SYMLINK_NOFOLLOW) == 0) {

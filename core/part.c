@@ -133,7 +133,7 @@ nymbl_kind nymbl__part_open(nymbl__part *part, int directory,
     errno = 0;
     if (part->fd < 0 || !part_lock(part, &status)) {
         /* without locks no part is used, so a new one must not stay */
-        if (part->fd >= 0 && nymbl__lock_is_lacking(errno) &&
+        if (part->fd >= 0 && nymbl__is_lacking(errno) &&
             is_still_named(part, &status) && status.st_size == 0)
             unlinkat(directory, part->name, 0);
         nymbl__part_free(part);

@@ -135,19 +135,6 @@ static int name_give(nymbl__save *save)
     return nymbl__draft_publish(&save->draft, directory, name, save->overwrite);
 }
 
-/* The name itself must reach the disk too. A folder that cannot be opened or
- * flushed (some network file systems) is no reason to fail: the file stands. */
-static void folder_flush(const nymbl__save *save)
-{
-    int fd = nymbl__fd_high(
-        openat(save->place.directory, ".", O_RDONLY | O_CLOEXEC | O_DIRECTORY));
-
-    if (fd < 0)
-        return;
-    nymbl__file_flush(fd);
-    close(fd);
-}
-
 nymbl_kind nymbl__save_commit(nymbl__save *save, const char **reason)
 {
     nymbl_kind kind = NYMBL_OK;
@@ -170,7 +157,9 @@ nymbl_kind nymbl__save_commit(nymbl__save *save, const char **reason)
         nymbl__save_abandon(save);
         return kind;
     }
-    folder_flush(save);
+    /* The name must reach the disk too. A folder that cannot be flushed is no
+     * reason to fail: the file stands. */
+    nymbl__directory_flush(save->place.directory);
     /* what was kept of an earlier download to this name is of no use now */
     if (!save->resumes)
         nymbl__part_discard(save->place.directory, save->place.name);

@@ -34,6 +34,19 @@ static struct {
     const char *_Atomic struck;
 } plan;
 
+void (*faults_watch)(const char *call, int fd);
+const char *faults_boot;
+static bool watching;
+
+static void watch(const char *call, int fd)
+{
+    if (faults_watch == NULL || watching)
+        return;
+    watching = true;
+    faults_watch(call, fd);
+    watching = false;
+}
+
 static int error_of(const char *name)
 {
     static const struct {
@@ -45,6 +58,7 @@ static int error_of(const char *name)
         {"EINVAL", EINVAL}, {"ENOTSUP", ENOTSUP}, {"EXDEV", EXDEV},
         {"EROFS", EROFS},   {"EDQUOT", EDQUOT},   {"ENOLCK", ENOLCK},
         {"ENOENT", ENOENT}, {"ENOMEM", ENOMEM},   {"EBADF", EBADF},
+        {"ENOSYS", ENOSYS}, {"ENOTTY", ENOTTY},   {"EMLINK", EMLINK},
     };
 
     for (size_t i = 0; i < sizeof(errors) / sizeof(errors[0]); i++) {
@@ -130,8 +144,9 @@ static bool strikes(const char *call)
 {
     long number;
 
-    if (!plan.on)
+    if (!plan.on || watching)
         return false;
+    watch(call, -1);
     number = ++plan.calls;
     if (number == plan.kill_at)
         kill(getpid(), SIGKILL);
@@ -150,7 +165,7 @@ static bool strikes(const char *call)
 
 static bool interrupts(void)
 {
-    if (!plan.on || !plan.shortens || random_next() % 4 != 0)
+    if (!plan.on || watching || !plan.shortens || random_next() % 4 != 0)
         return false;
     errno = EINTR;
     return true;
@@ -186,6 +201,8 @@ int open(const char *path, int flags, ...)
     mode = mode_of(flags, list);
     va_end(list);
     REAL("open");
+    if (faults_boot != NULL && strstr(path, "/boot_id") != NULL)
+        path = faults_boot;
     return strikes("open") ? -1 : real(path, flags, mode);
 }
 
@@ -199,6 +216,8 @@ int open64(const char *path, int flags, ...)
     mode = mode_of(flags, list);
     va_end(list);
     REAL("open64");
+    if (faults_boot != NULL && strstr(path, "/boot_id") != NULL)
+        path = faults_boot;
     return strikes("open") ? -1 : real(path, flags, mode);
 }
 
@@ -295,9 +314,13 @@ int socket(int family, int type, int protocol)
 int fsync(int fd)
 {
     static int (*real)(int);
+    int synced;
 
     REAL("fsync");
-    return strikes("fsync") || interrupts() ? -1 : real(fd);
+    synced = strikes("fsync") || interrupts() ? -1 : real(fd);
+    if (synced == 0 && plan.on)
+        watch("synced", fd);
+    return synced;
 }
 
 int flock(int fd, int operation)

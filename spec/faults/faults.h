@@ -21,4 +21,11 @@ long faults_calls(void);
 /* Name of the Nth call, if it failed; else NULL. */
 const char *faults_struck(void);
 
+/* If it is set: told of each call before it is made, and, as "synced" and with
+ * the descriptor, of each fsync() that has gone well. What it calls itself is
+ * not counted. For tests with one thread. */
+extern void (*faults_watch)(const char *call, int fd);
+/* If it is set: the file that is opened in place of the boot's id. */
+extern const char *faults_boot;
+
 #endif
