@@ -64,10 +64,12 @@ bool nymbl__fd_has_name(int fd, int directory, const char *name)
 
 /* ---- what others have left ---- */
 
+/* Two names has a file whose writer was killed between link() and unlink():
+ * what is removed is the one of the draft, and the document keeps its own. */
 static bool is_ours(const struct stat *status)
 {
     return S_ISREG(status->st_mode) && status->st_uid == geteuid() &&
-           status->st_nlink == 1;
+           (status->st_nlink == 1 || status->st_nlink == 2);
 }
 
 /* Whether another machine may write here whose locks are not seen: flock(2)
@@ -118,9 +120,7 @@ static int leftover_open(int directory, const char *name)
     return nymbl__fd_high(fd);
 }
 
-/* Remove a file that a process has left behind. Returns whether there is no
- * file of that name now. */
-static bool leftover_remove(int directory, const char *name)
+bool nymbl__leftover_remove(int directory, const char *name)
 {
     struct stat status;
     bool removed = false;
@@ -185,7 +185,7 @@ void nymbl__drafts_sweep(int directory)
         name_make(name, i);
         if (fstatat(directory, name, &status, AT_SYMLINK_NOFOLLOW) == 0) {
             seen++;
-            leftover_remove(directory, name);
+            nymbl__leftover_remove(directory, name);
         }
     }
 }
@@ -263,7 +263,8 @@ static int named_make(int directory, const char *name)
     int fd = -1, high, problem;
 
     for (int i = 0; i < 2 && fd < 0; i++) {
-        if (i > 0 && (errno != EEXIST || !leftover_remove(directory, name)))
+        if (i > 0 &&
+            (errno != EEXIST || !nymbl__leftover_remove(directory, name)))
             break;
         fd = openat(directory, name,
                     O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
@@ -355,7 +356,8 @@ static int draft_link(nymbl__draft *draft, int directory)
 
         name_make(name, i);
         linked = unnamed_link(draft->fd, directory, name);
-        if (linked < 0 && errno == EEXIST && leftover_remove(directory, name))
+        if (linked < 0 && errno == EEXIST &&
+            nymbl__leftover_remove(directory, name))
             linked = unnamed_link(draft->fd, directory, name);
         if (linked == 0) {
             memcpy(draft->name, name, sizeof(name));
@@ -547,8 +549,7 @@ int nymbl__file_rename(int fd, int directory, const char *from, const char *to,
     if (!nymbl__is_lacking(errno))
         return -1;
 #endif
-    /* a kill between these two leaves both names, and neither is removed: file
-     * systems that know neither this flag nor O_TMPFILE (NFS) have no better */
+    /* a kill between these two leaves both names: see is_ours() */
     if (linkat(directory, from, directory, to, 0) == 0) {
         unlinkat(directory, from, 0);
         return 0;

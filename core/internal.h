@@ -185,6 +185,10 @@ int nymbl__draft_publish(nymbl__draft *draft, int directory, const char *name,
 /* Remove and close it; one without a file is left alone. */
 void nymbl__draft_drop(nymbl__draft *draft, int directory);
 
+/* Remove a file that a process has left behind. Returns whether there is no
+ * file of that name now. */
+bool nymbl__leftover_remove(int directory, const char *name);
+
 /* Whether an error says that a file system lacks a step. Some say so as if it
  * were forbidden: CIFS, drvfs, FUSE and NFS for modes and links; Android for
  * all links. If it really is forbidden, or nothing may be written at all,
@@ -225,6 +229,9 @@ nymbl_kind nymbl__part_open(nymbl__part *part, int directory,
 /* Begin from the first byte, under a validator, or under none: then nothing is
  * kept. False where the old note cannot be removed or the file not emptied. */
 bool nymbl__part_restart(nymbl__part *part, const char *validator);
+/* Remove the name that a kill has left of a part whose file has got the
+ * target's name. */
+void nymbl__part_settle(int directory, const char *target);
 /* Remove its files. */
 void nymbl__part_remove(const nymbl__part *part);
 /* Remove those of a target that nobody writes at the moment. */

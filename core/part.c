@@ -224,6 +224,19 @@ bool nymbl__part_restart(nymbl__part *part, const char *validator)
     return true;
 }
 
+void nymbl__part_settle(int directory, const char *target)
+{
+    nymbl__part part;
+    struct stat named, whole;
+
+    if (part_names(&part, directory, target) &&
+        fstatat(directory, part.name, &named, AT_SYMLINK_NOFOLLOW) == 0 &&
+        fstatat(directory, target, &whole, AT_SYMLINK_NOFOLLOW) == 0 &&
+        named.st_dev == whole.st_dev && named.st_ino == whole.st_ino)
+        nymbl__leftover_remove(directory, part.name);
+    nymbl__part_free(&part);
+}
+
 void nymbl__part_free(nymbl__part *part)
 {
     if (part->fd >= 0)

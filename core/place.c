@@ -146,8 +146,10 @@ static const char *file_problem(int directory, const char *name,
         return "directory";
     if (!S_ISREG(status->st_mode))
         return "not_a_file";
-    if (!overwrite)
+    if (!overwrite) {
+        nymbl__part_settle(directory, name);
         return "exists";
+    }
     /* rename() is refused so by the kernel, but only at the end */
     if (geteuid() != 0 && status->st_uid != geteuid() &&
         fstat(directory, &folder) == 0 && (folder.st_mode & S_ISVTX) != 0 &&
