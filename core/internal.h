@@ -217,9 +217,9 @@ typedef struct nymbl__part {
     char *name;
     char *note;        /* name of the file that says what it is a part of */
     char resource[65]; /* nymbl__client_resource() */
-    int64_t size;      /* bytes that may be gone on from */
-    char validator[NYMBL__VALIDATOR_MAX];
-    bool noted; /* it can be gone on from another time */
+    int64_t there;     /* bytes of it that are good, or 0 */
+    int64_t size;      /* those that it goes on from */
+    char validator[NYMBL__VALIDATOR_MAX]; /* "": it cannot be gone on from */
 } nymbl__part;
 
 /* Open or begin a part. NYMBL_DONE: none can be kept here (a link, somebody
@@ -229,6 +229,14 @@ nymbl_kind nymbl__part_open(nymbl__part *part, int directory,
 /* Begin from the first byte, under a validator, or under none: then nothing is
  * kept. False where the old note cannot be removed or the file not emptied. */
 bool nymbl__part_restart(nymbl__part *part, const char *validator);
+/* Go back by a byte, so that there is one to ask for: a part may be the whole
+ * document. */
+void nymbl__part_back(nymbl__part *part);
+/* Have it survive, with so many bytes, a power cut too. False if it cannot be
+ * gone on from. */
+bool nymbl__part_keep(nymbl__part *part, int64_t length, bool whole);
+/* Give it its final name. 0, or -1 with errno: then it is kept. */
+int nymbl__part_publish(nymbl__part *part, const char *target, bool overwrite);
 /* Remove the name that a kill has left of a part whose file has got the
  * target's name. */
 void nymbl__part_settle(int directory, const char *target);
@@ -253,6 +261,8 @@ nymbl_kind nymbl__save_open(nymbl__save **out, const char *path, unsigned mode,
  */
 int64_t nymbl__save_offset(const nymbl__save *save);
 const char *nymbl__save_validator(const nymbl__save *save);
+/* The part is as long as the document: have its last byte asked for again. */
+void nymbl__save_back(nymbl__save *save);
 /* The document comes from its first byte, under a validator or NULL. */
 nymbl_kind nymbl__save_restart(nymbl__save *save, const char *validator,
                                const char **reason);

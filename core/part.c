@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
@@ -13,8 +14,27 @@
 
 #define NOTE_MAX 1024
 
-/* Version 1 had the URL, and no account. */
-static const char magic[] = "nymbl part 2\n";
+/* The note: this line; the bytes of the part that are on disk, as 20 digits;
+ * the boot under which more may have been written, "-" if there are no more, or
+ * "w" if that is the whole document; what it is a part of, as a hash; the
+ * validator. Version 1 had the URL, and no
+ * account; version 2 said nothing of the disk.
+ *
+ * After a power cut a file may have its length and not its bytes. So what was
+ * written counts only while that boot lasts, and later only what was flushed
+ * before the note said so. */
+static const char magic[] = "nymbl part 3\n";
+
+#define DIGITS 20
+#define BOOT (NYMBL_BOOT_ID_SIZE - 1)
+#define CLAIM_SIZE (DIGITS + 1 + BOOT + 1)
+
+/* What the note says of the disk. */
+typedef struct claim {
+    int64_t length;
+    char boot[BOOT + 1]; /* "": there are no more bytes */
+    bool whole;
+} claim;
 
 /* `name` with an ending; NULL without memory. */
 static char *name_with(const char *name, const char *ending)
@@ -49,15 +69,46 @@ static int private_open(int directory, const char *name, int flags)
     return -1;
 }
 
-/* A line each: what it is a part of, as a hash, and the validator. */
+static bool claim_read(const char *text, claim *claim)
+{
+    const char *boot = text + DIGITS + 1;
+
+    claim->length = 0;
+    for (int i = 0; i < DIGITS; i++) {
+        if (text[i] < '0' || text[i] > '9' || claim->length > INT64_MAX / 20)
+            return false;
+        claim->length = claim->length * 10 + (text[i] - '0');
+    }
+    if (text[DIGITS] != '\n' || boot[BOOT] != '\n')
+        return false;
+    memcpy(claim->boot, boot, BOOT);
+    claim->whole = *boot == 'w';
+    claim->boot[*boot == '-' || claim->whole ? 0 : BOOT] = '\0';
+    return true;
+}
+
+static void claim_write(char text[CLAIM_SIZE + 1], const claim *claim)
+{
+    memset(text, '-', CLAIM_SIZE);
+    snprintf(text, CLAIM_SIZE + 1, "%020lld\n%s", (long long)claim->length,
+             claim->boot);
+    if (claim->boot[0] == '\0')
+        text[DIGITS + 1] = claim->whole ? 'w' : '-';
+    text[CLAIM_SIZE - 1] = '\n';
+    text[CLAIM_SIZE] = '\0';
+}
+
 static bool note_matches(const char *note, const char *resource,
-                         char *validator)
+                         char *validator, claim *claim)
 {
     size_t length = strlen(resource);
     const char *at = note + sizeof(magic) - 1, *end;
 
     if (strncmp(note, magic, sizeof(magic) - 1) != 0 ||
-        strncmp(at, resource, length) != 0 || at[length] != '\n')
+        strlen(at) < CLAIM_SIZE || !claim_read(at, claim))
+        return false;
+    at += CLAIM_SIZE;
+    if (strncmp(at, resource, length) != 0 || at[length] != '\n')
         return false;
     at += length + 1;
     end = strchr(at, '\n');
@@ -69,8 +120,9 @@ static bool note_matches(const char *note, const char *resource,
     return nymbl__is_validator(validator);
 }
 
-/* The validator that the part of this resource was begun under. */
-static bool note_read(const nymbl__part *part, char *validator)
+/* The validator that the part of this resource was begun under, and what is
+ * said of the disk. */
+static bool note_read(const nymbl__part *part, char *validator, claim *claim)
 {
     char note[NOTE_MAX + 1];
     int fd = private_open(part->directory, part->note, O_RDONLY);
@@ -87,7 +139,75 @@ static bool note_read(const nymbl__part *part, char *validator)
     close(fd);
     note[size] = '\0';
     return got == 0 && size < NOTE_MAX && strlen(note) == size &&
-           note_matches(note, part->resource, validator);
+           note_matches(note, part->resource, validator, claim);
+}
+
+/* All of a text, also if the system takes it in pieces. */
+static bool write_all(int fd, const char *text, off_t at)
+{
+    size_t left = strlen(text);
+
+    while (left > 0) {
+        ssize_t wrote = pwrite(fd, text, left, at);
+
+        if (wrote == 0 || (wrote < 0 && errno != EINTR))
+            return false;
+        if (wrote > 0) {
+            text += wrote;
+            at += wrote;
+            left -= (size_t)wrote;
+        }
+    }
+    return true;
+}
+
+/* Begin a note. False: there is none. */
+static bool note_begin(nymbl__part *part, const char *validator)
+{
+    claim claim = {0};
+    char line[CLAIM_SIZE + 1];
+    size_t at = sizeof(magic) - 1 + CLAIM_SIZE, length = strlen(validator);
+    bool noted;
+    int fd;
+
+    nymbl_boot_time(claim.boot);
+    claim_write(line, &claim);
+    fd = private_open(part->directory, part->note, O_WRONLY | O_CREAT | O_EXCL);
+    if (fd < 0) {
+        /* where all files are open to others it was made and cannot be used */
+        if (errno == EACCES)
+            nymbl__leftover_remove(part->directory, part->note);
+        return false;
+    }
+    noted = write_all(fd, magic, 0) && write_all(fd, line, sizeof(magic) - 1) &&
+            write_all(fd, part->resource, (off_t)at) &&
+            write_all(fd, "\n", (off_t)(at += strlen(part->resource))) &&
+            write_all(fd, validator, (off_t)(at + 1)) &&
+            write_all(fd, "\n", (off_t)(at + 1 + length));
+    if (close(fd) < 0)
+        noted = false;
+    if (!noted)
+        unlinkat(part->directory, part->note, 0);
+    return noted;
+}
+
+/* Change what the note says of the disk, in place: a full disk must not cost
+ * it. False: nothing can be gone on from. */
+static bool note_claim(const nymbl__part *part, const claim *claim, bool flush)
+{
+    char line[CLAIM_SIZE + 1];
+    int fd = private_open(part->directory, part->note, O_WRONLY);
+    bool good;
+
+    if (fd < 0)
+        return false;
+    claim_write(line, claim);
+    /* in the first sector, which reaches the disk as a whole */
+    good = write_all(fd, line, sizeof(magic) - 1) &&
+           (!flush || nymbl__file_flush(fd) >= 0);
+    if (close(fd) < 0)
+        good = false;
+    return good;
 }
 
 /* Whether the file that is locked now still has the part's name: another
@@ -119,6 +239,75 @@ static bool part_names(nymbl__part *part, int directory, const char *target)
     return part->name != NULL && part->note != NULL;
 }
 
+/* Open the part that is there, or make one. One that is ours and that a kill
+ * has left with another mode or a second name is replaced. */
+static bool part_take(nymbl__part *part, struct stat *status)
+{
+    bool made = false;
+
+    part->fd = private_open(part->directory, part->name, O_RDWR);
+    if (part->fd < 0 && (errno == ENOENT ||
+                         nymbl__leftover_remove(part->directory, part->name))) {
+        part->fd = private_open(part->directory, part->name,
+                                O_RDWR | O_CREAT | O_EXCL);
+        made = part->fd >= 0;
+        if (part->fd < 0 && errno == EACCES) /* all files are open to others */
+            nymbl__leftover_remove(part->directory, part->name);
+    }
+    if (part->fd < 0)
+        return false;
+    if (part_lock(part, status))
+        return true;
+    if (made && errno != EWOULDBLOCK &&
+        nymbl__fd_has_name(part->fd, part->directory, part->name))
+        unlinkat(part->directory, part->name, 0); /* no locks here */
+    return false;
+}
+
+/* Bytes of a part that are those which were written, or 0. */
+static int64_t claim_judge(const claim *claim, int64_t size)
+{
+    char boot[NYMBL_BOOT_ID_SIZE];
+
+    if (claim->boot[0] == '\0')
+        return size == claim->length ? size : 0;
+    nymbl_boot_time(boot);
+    if (size < claim->length)
+        return 0;
+    return strcmp(boot, claim->boot) == 0 ? size : claim->length;
+}
+
+void nymbl__part_back(nymbl__part *part)
+{
+    if (part->size > 0 && lseek(part->fd, (off_t)part->size - 1, SEEK_SET) >= 0)
+        part->size--;
+}
+
+/* Find out what can be gone on from. */
+static void part_look(nymbl__part *part, int64_t size)
+{
+    claim claim = {0};
+
+    if (size > 0 && note_read(part, part->validator, &claim))
+        part->there = claim_judge(&claim, size);
+    if ((part->there < size && ftruncate(part->fd, (off_t)part->there) < 0) ||
+        lseek(part->fd, (off_t)part->there, SEEK_SET) < 0)
+        part->there = 0;
+    part->size = part->there;
+    if (part->size == 0) {
+        part->validator[0] = '\0';
+        return;
+    }
+    if (claim.whole)
+        nymbl__part_back(part);
+    /* from now on there is more than was flushed; should a power cut undo this
+     * line, what is there is longer than the note says, and is not trusted */
+    claim.whole = false;
+    nymbl_boot_time(claim.boot);
+    if (claim.boot[0] != '\0')
+        note_claim(part, &claim, false);
+}
+
 nymbl_kind nymbl__part_open(nymbl__part *part, int directory,
                             const char *target, const char *resource)
 {
@@ -129,20 +318,11 @@ nymbl_kind nymbl__part_open(nymbl__part *part, int directory,
         return NYMBL_NO_MEMORY;
     }
     memcpy(part->resource, resource, sizeof(part->resource));
-    part->fd = private_open(directory, part->name, O_RDWR | O_CREAT);
-    errno = 0;
-    if (part->fd < 0 || !part_lock(part, &status)) {
-        /* without locks no part is used, so a new one must not stay */
-        if (part->fd >= 0 && nymbl__is_lacking(errno) &&
-            is_still_named(part, &status) && status.st_size == 0)
-            unlinkat(directory, part->name, 0);
+    if (!part_take(part, &status)) {
         nymbl__part_free(part);
         return NYMBL_DONE;
     }
-    if (status.st_size > 0 && note_read(part, part->validator))
-        part->size = (int64_t)status.st_size;
-    if (lseek(part->fd, (off_t)part->size, SEEK_SET) < 0)
-        part->size = 0;
+    part_look(part, (int64_t)status.st_size);
     return NYMBL_OK;
 }
 
@@ -171,6 +351,8 @@ void nymbl__part_discard(int directory, const char *target)
 
     if (part_names(&part, directory, target)) {
         part.fd = private_open(directory, part.name, O_RDWR);
+        if (part.fd < 0 && errno != ENOENT)
+            errno = nymbl__leftover_remove(directory, part.name) ? ENOENT : 0;
         if (part.fd >= 0 ? part_lock(&part, &status)
                          : errno == ENOENT && note_is_there(&part))
             nymbl__part_remove(&part);
@@ -178,50 +360,81 @@ void nymbl__part_discard(int directory, const char *target)
     nymbl__part_free(&part);
 }
 
-/* All of a text, also if the system takes it in pieces. */
-static bool write_all(int fd, const char *text)
+/* Empty the file, or have an empty one in its place. */
+static bool part_empty(nymbl__part *part)
 {
-    size_t left = strlen(text);
+    struct stat status;
 
-    while (left > 0) {
-        ssize_t wrote = write(fd, text, left);
-
-        if (wrote == 0 || (wrote < 0 && errno != EINTR))
-            return false;
-        if (wrote > 0) {
-            text += wrote;
-            left -= (size_t)wrote;
-        }
-    }
-    return true;
+    if (fstat(part->fd, &status) < 0)
+        return false;
+    if (status.st_size == 0 || ftruncate(part->fd, 0) == 0)
+        return lseek(part->fd, 0, SEEK_SET) == 0;
+    if (!nymbl__is_lacking(errno) ||
+        unlinkat(part->directory, part->name, 0) < 0)
+        return false;
+    close(part->fd);
+    part->fd = -1;
+    if (part_take(part, &status))
+        return status.st_size == 0;
+    errno = EACCES;
+    return false;
 }
 
 bool nymbl__part_restart(nymbl__part *part, const char *validator)
 {
-    bool noted = false;
-    int fd;
-
-    /* the old note goes first: it must never stand beside other bytes */
-    if (unlinkat(part->directory, part->note, 0) < 0 && note_is_there(part))
-        return false;
-    part->size = 0;
+    part->size = part->there = 0;
     part->validator[0] = '\0';
-    if (ftruncate(part->fd, 0) < 0 || lseek(part->fd, 0, SEEK_SET) < 0)
+    /* the old note goes first, on the disk too: it must never stand beside
+     * other bytes */
+    if (unlinkat(part->directory, part->note, 0) < 0) {
+        if (note_is_there(part))
+            return false;
+    } else if (nymbl__directory_flush(part->directory) < 0) {
         return false;
-    if (validator == NULL)
-        return true;
-    fd = private_open(part->directory, part->note, O_WRONLY | O_CREAT | O_EXCL);
-    if (fd >= 0) {
-        noted = write_all(fd, magic) && write_all(fd, part->resource) &&
-                write_all(fd, "\n") && write_all(fd, validator) &&
-                write_all(fd, "\n");
-        if (close(fd) < 0)
-            noted = false;
-        if (!noted)
-            unlinkat(part->directory, part->note, 0);
     }
-    part->noted = noted;
+    if (!part_empty(part))
+        return false;
+    if (validator != NULL && note_begin(part, validator))
+        strcpy(part->validator, validator);
     return true;
+}
+
+bool nymbl__part_keep(nymbl__part *part, int64_t length, bool whole)
+{
+    claim claim = {.length = length, .whole = whole};
+    int flushed;
+    bool kept;
+
+    if (part->validator[0] == '\0' ||
+        !nymbl__fd_has_name(part->fd, part->directory, part->name))
+        return false;
+    flushed = nymbl__file_flush(part->fd); /* before the note says so */
+    if (flushed < 0)
+        return false;
+    if (flushed > 0) {
+        claim.length = 0;
+        nymbl_boot_time(claim.boot);
+    }
+    kept = note_claim(part, &claim, true);
+    nymbl__directory_flush(part->directory);
+    return kept;
+}
+
+int nymbl__part_publish(nymbl__part *part, const char *target, bool overwrite)
+{
+    int problem;
+
+    /* first, so that a kill leaves no note that belongs to nothing */
+    unlinkat(part->directory, part->note, 0);
+    if (nymbl__file_rename(part->fd, part->directory, part->name, target,
+                           overwrite) == 0)
+        return 0;
+    problem = errno;
+    nymbl__file_set_mode(part->fd, 0600);
+    if (!note_begin(part, part->validator))
+        part->validator[0] = '\0';
+    errno = problem;
+    return -1;
 }
 
 void nymbl__part_settle(int directory, const char *target)

@@ -381,6 +381,10 @@ static nymbl_kind range_add(nymbl_transfer *transfer)
     char range[48];
     nymbl_kind kind;
 
+    if (transfer->has_size && offset == transfer->size) {
+        nymbl__save_back(transfer->save);
+        offset = nymbl__save_offset(transfer->save);
+    }
     if (offset == 0 || (transfer->has_size && offset >= transfer->size))
         return NYMBL_OK;
     snprintf(range, sizeof(range), "Range: bytes=%lld-", (long long)offset);

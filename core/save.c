@@ -75,14 +75,22 @@ const char *nymbl__save_validator(const nymbl__save *save)
     return save->part.validator;
 }
 
+void nymbl__save_back(nymbl__save *save)
+{
+    nymbl__part_back(&save->part);
+    save->length = save->part.size;
+}
+
 nymbl_kind nymbl__save_restart(nymbl__save *save, const char *validator,
                                const char **reason)
 {
     if (!save->resumes)
         return NYMBL_OK;
     save->length = 0;
-    if (nymbl__part_restart(&save->part, validator))
+    if (nymbl__part_restart(&save->part, validator)) {
+        save->fd = save->part.fd;
         return NYMBL_OK;
+    }
     *reason = nymbl__errno_reason(errno);
     return NYMBL_IO;
 }
@@ -112,11 +120,26 @@ nymbl_kind nymbl__save_write(nymbl__save *save, const void *data, size_t size,
 
 /* Whether the file has the bytes that were written, and no others: somebody may
  * have found another way to it, such as a descriptor's number. */
-static bool length_is_right(const nymbl__save *save)
+static bool length_is(const nymbl__save *save, int64_t length)
 {
     struct stat status;
 
-    return fstat(save->fd, &status) == 0 && status.st_size == save->length;
+    return fstat(save->fd, &status) == 0 && status.st_size == length;
+}
+
+/* Release; what can be gone on from stays. */
+static void save_keep(nymbl__save *save, bool whole)
+{
+    int64_t length = save->length;
+
+    /* not even the byte may have come that was asked for again */
+    if (length < save->part.there)
+        length = save->part.there;
+    if (save->resumes && length > 0 && length_is(save, length) &&
+        nymbl__part_keep(&save->part, length, whole))
+        save_free(save);
+    else
+        nymbl__save_abandon(save);
 }
 
 /* ---- steps of a commit: 0, or -1 with errno ---- */
@@ -126,12 +149,8 @@ static int name_give(nymbl__save *save)
     int directory = save->place.directory;
     const char *name = save->place.name;
 
-    if (save->resumes) {
-        /* first, so that a kill leaves no note that belongs to nothing */
-        unlinkat(directory, save->part.note, 0);
-        return nymbl__file_rename(save->part.fd, directory, save->part.name,
-                                  name, save->overwrite);
-    }
+    if (save->resumes)
+        return nymbl__part_publish(&save->part, name, save->overwrite);
     return nymbl__draft_publish(&save->draft, directory, name, save->overwrite);
 }
 
@@ -144,14 +163,15 @@ nymbl_kind nymbl__save_commit(nymbl__save *save, const char **reason)
     if (failed) {
         kind = NYMBL_IO;
         *reason = nymbl__errno_reason(errno);
-    } else if (!length_is_right(save)) {
+    } else if (!length_is(save, save->length)) {
         kind = NYMBL_IO;
         *reason = "changed";
     } else if (!nymbl__place_stands(&save->place, reason)) {
         kind = NYMBL_IO;
     } else if (name_give(save) < 0) {
-        kind = NYMBL_IO;
         *reason = nymbl__errno_reason(errno);
+        save_keep(save, true);
+        return NYMBL_IO;
     }
     if (kind < 0) {
         nymbl__save_abandon(save);
@@ -169,13 +189,8 @@ nymbl_kind nymbl__save_commit(nymbl__save *save, const char **reason)
 
 void nymbl__save_suspend(nymbl__save *save)
 {
-    if (save == NULL)
-        return;
-    if (save->resumes && (save->part.noted || save->part.size > 0) &&
-        save->length > 0 && length_is_right(save))
-        save_free(save);
-    else
-        nymbl__save_abandon(save);
+    if (save != NULL)
+        save_keep(save, false);
 }
 
 void nymbl__save_abandon(nymbl__save *save)

@@ -200,7 +200,7 @@ static void note_tells_nothing(void)
         if (!CHECK(!holds(&note, words[i])))
             printf("it holds: %s\n", words[i]);
     }
-    CHECK(holds(&note, "nymbl part 2\n"));
+    CHECK(holds(&note, "nymbl part 3\n"));
     CHECK(holds(&note, "\n\"same\"\n"));
     CHECK(stat(world_path("doc.nymbl-note"), &status) == 0);
     CHECK_NUMBER(status.st_mode & 07777, 0600);

@@ -98,14 +98,16 @@ static void what_a_file_system_lacks_is_left_out(void)
         "fsync",
         "linkat",
         "tmpfile",
+        "flock",
         "renameat2",
+        "ftruncate",
         "linkat fchmod",
         "linkat fsync",
         "tmpfile fchmod",
         "tmpfile renameat2",
         "tmpfile renameat2 linkat",
         "linkat renameat2",
-        "tmpfile renameat2 linkat fchmod fsync",
+        "tmpfile renameat2 linkat fchmod fsync flock ftruncate",
     };
     static const char *const errors[] = {"EPERM",  "EACCES", "ENOTSUP",
                                          "ENOSYS", "EINVAL", "EXDEV",
@@ -182,11 +184,439 @@ static void what_may_lose_bytes_is_told(void)
     world_close();
 }
 
+/* CIFS, drvfs: all files are open to others, whatever mode they were made with.
+ * A part cannot be trusted there, and must not be left lying about either. */
+static void part_that_cannot_be_private_is_none(void)
+{
+    static const char *const plans[] = {"flock=ENOLCK", "flock=ENOSYS",
+                                        "flock=EIO"};
+
+    world_open(NULL);
+    for (size_t i = 0; i < sizeof(plans) / sizeof(plans[0]); i++) {
+        nymbl__save *save;
+
+        faults_plan(plans[i]);
+        if (nymbl__save_open(&save, world_path("doc"), 0, true, RESOURCE,
+                             NULL) == NYMBL_OK) {
+            CHECK(nymbl__save_restart(save, "\"one\"", &reason) == NYMBL_OK);
+            CHECK(nymbl__save_write(save, "half", 4, &reason) == NYMBL_OK);
+            nymbl__save_suspend(save);
+        }
+        faults_plan(NULL);
+        if (!CHECK_NUMBER(world_names(), 0))
+            printf("%s\n", plans[i]);
+        folder_clear();
+    }
+    world_close();
+}
+
+/* ---- a part that is whole ---- */
+
+/* What can be gone on from now; it is let go as it is. */
+static int64_t offset_now(void)
+{
+    nymbl__save *save;
+    int64_t offset;
+
+    REQUIRE(nymbl__save_open(&save, world_path("doc"), 0, true, RESOURCE,
+                             NULL) == NYMBL_OK);
+    offset = nymbl__save_offset(save);
+    nymbl__save_suspend(save);
+    return offset;
+}
+
+/* Its last byte is asked for again: there is no range of no bytes. */
+static void whole_part_is_kept_where_it_gets_no_name(void)
+{
+    static const char *const plans[] = {"renameat=EIO",
+                                        "renameat=EACCES",
+                                        "renameat=ENOSPC",
+                                        "renameat=EXDEV",
+                                        "renameat=EPERM",
+                                        "renameat=EROFS",
+                                        "renameat=EDQUOT",
+                                        "renameat=ENOENT",
+                                        "renameat=EIO fsync=EINVAL",
+                                        "renameat=EIO fchmod=EPERM"};
+
+    world_open(NULL);
+    for (size_t i = 0; i < sizeof(plans) / sizeof(plans[0]); i++) {
+        way way = {.resume = true};
+        bool is_synced = strstr(plans[i], "fsync") == NULL;
+        unsigned mode = strstr(plans[i], "fchmod") != NULL ? 0 : 0644;
+        nymbl__save *save;
+
+        faults_plan(plans[i]);
+        CHECK(document_save(&way, mode) == NYMBL_IO);
+        faults_plan(NULL);
+        CHECK_NUMBER(world_names(), 2);
+        CHECK(file_is("doc.nymbl-part", "whole", 5));
+        if (is_synced)
+            CHECK_NUMBER(offset_now(), 4);
+        REQUIRE(nymbl__save_open(&save, world_path("doc"), mode, true, RESOURCE,
+                                 NULL) == NYMBL_OK);
+        CHECK_TEXT(nymbl__save_validator(save), "\"one\"");
+        if (nymbl__save_offset(save) == 5)
+            nymbl__save_back(save); /* its size is known */
+        CHECK_NUMBER(nymbl__save_offset(save), 4);
+        CHECK(nymbl__save_write(save, "e", 1, &reason) == NYMBL_OK);
+        CHECK(nymbl__save_commit(save, &reason) == NYMBL_OK);
+        CHECK(file_is("doc", "whole", 5));
+        CHECK_NUMBER(world_names(), 1);
+        folder_clear();
+        if (test_failed())
+            printf("%s\n", plans[i]);
+    }
+    world_close();
+}
+
+/* A kill after the mode was set must not leave a part that nobody takes. */
+static void part_of_another_mode_is_replaced(void)
+{
+    static const mode_t modes[] = {0644, 0666, 0400, 0440, 0};
+    way way = {.resume = true};
+
+    world_open(NULL);
+    for (size_t i = 0; i < 2 * sizeof(modes) / sizeof(modes[0]); i++) {
+        way.resume = i % 2 == 0;
+        world_write("doc.nymbl-part", "whole", 5);
+        CHECK(chmod(world_path("doc.nymbl-part"), modes[i / 2]) == 0);
+        CHECK(document_save(&way, 0) == NYMBL_OK);
+        CHECK(file_is("doc", "whole", 5));
+        if (modes[i / 2] != 0 || geteuid() == 0)
+            CHECK_NUMBER(world_names(), 1);
+        folder_clear();
+    }
+    world_close();
+}
+
+/* ---- a power cut ---- */
+
+/* What is known of a file: its bytes as they are, and as they were at the last
+ * fsync(). An open descriptor keeps its number from being used again. */
+typedef struct inode {
+    ino_t number;
+    int fd;
+    char *synced;
+    size_t size;
+} inode;
+
+#define INODES 64
+#define NAMES 16
+
+typedef struct listing {
+    char names[NAMES][64];
+    int inodes[NAMES]; /* places in `disk.inodes` */
+    int count;
+} listing;
+
+static struct {
+    inode inodes[INODES];
+    int count;
+    listing synced; /* the folder at its last fsync() */
+    struct {
+        char *one, *two; /* documents, by validator */
+        size_t size;
+    } documents;
+    char boots[2][128]; /* files with the id of a boot, before and after */
+    long cuts;
+    bool broken;
+} disk;
+
+/* A descriptor of our own: the other may be for writing only, and locked. */
+static int inode_of(int fd)
+{
+    char path[32];
+    struct stat status;
+    int i;
+
+    REQUIRE(fstat(fd, &status) == 0);
+    for (i = 0; i < disk.count; i++) {
+        if (disk.inodes[i].number == status.st_ino)
+            return i;
+    }
+    REQUIRE(disk.count < INODES);
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    disk.inodes[i].number = status.st_ino;
+    disk.inodes[i].fd = open(path, O_RDONLY | O_CLOEXEC);
+    REQUIRE(disk.inodes[i].fd >= 0);
+    disk.count++;
+    return i;
+}
+
+static char *bytes_of(int fd, size_t *size)
+{
+    struct stat status;
+    char *data;
+
+    REQUIRE(fstat(fd, &status) == 0);
+    *size = (size_t)status.st_size;
+    data = calloc(1, *size + 1);
+    REQUIRE(data != NULL &&
+            pread(fd, data, *size, 0) == (ssize_t)status.st_size);
+    return data;
+}
+
+static void listing_make(listing *to)
+{
+    DIR *folder = opendir(world_path("live"));
+    struct dirent *entry;
+
+    REQUIRE(folder != NULL);
+    to->count = 0;
+    for (entry = readdir(folder); entry != NULL; entry = readdir(folder)) {
+        int fd;
+
+        if (entry->d_name[0] == '.')
+            continue;
+        REQUIRE(to->count < NAMES && strlen(entry->d_name) < 64);
+        strcpy(to->names[to->count], entry->d_name);
+        fd = openat(dirfd(folder), entry->d_name, O_RDONLY | O_CLOEXEC);
+        to->inodes[to->count++] = inode_of(fd);
+        close(fd);
+    }
+    closedir(folder);
+}
+
+/* The disk as a power cut may leave it now: names as they are or as they were
+ * at the last fsync() of the folder, and of each file its bytes as they are or
+ * those of the last fsync(), in a file of the length that it had. `loses`: what
+ * the names end in of files that lose bytes. */
+static void disk_write(const listing *names, const char *loses)
+{
+    mkdir(world_path("cut"), 0700);
+    for (int i = 0; i < names->count; i++) {
+        const inode *inode = &disk.inodes[names->inodes[i]];
+        char path[400];
+        size_t size;
+        char *data = bytes_of(inode->fd, &size);
+        int fd;
+
+        if (strstr(names->names[i], loses) != NULL) {
+            memset(data, 0, size);
+            if (inode->size > 0)
+                memcpy(data, inode->synced,
+                       inode->size < size ? inode->size : size);
+        }
+        snprintf(path, sizeof(path), "%s/cut/%s", world.folder,
+                 names->names[i]);
+        fd = open(path, O_WRONLY | O_CREAT | O_EXCL, 0600);
+        REQUIRE(fd >= 0 && write(fd, data, size) == (ssize_t)size);
+        close(fd);
+        free(data);
+    }
+}
+
+static void cut_clear(void)
+{
+    DIR *folder = opendir(world_path("cut"));
+    struct dirent *entry;
+
+    for (entry = readdir(folder); entry != NULL; entry = readdir(folder))
+        unlinkat(dirfd(folder), entry->d_name, 0);
+    closedir(folder);
+    rmdir(world_path("cut"));
+}
+
+static bool is_document(const char *data, size_t size)
+{
+    return memcmp(data, disk.documents.one, size) == 0 ||
+           memcmp(data, disk.documents.two, size) == 0;
+}
+
+/* What is made of it after the machine has come up again. */
+static void disk_check(const char *call, const char *how)
+{
+    const char *before = faults_boot;
+    nymbl__save *save;
+    text got;
+
+    if (access(world_path("cut/doc"), F_OK) == 0) {
+        got = world_read("cut/doc");
+        if (!CHECK(got.size == disk.documents.size &&
+                   is_document(got.data, got.size)))
+            disk.broken = true;
+        text_free(&got);
+    }
+    faults_boot = disk.boots[1];
+    REQUIRE(nymbl__save_open(&save, world_path("cut/doc"), 0, true, RESOURCE,
+                             NULL) == NYMBL_OK);
+    if (nymbl__save_offset(save) > 0) {
+        const char *expected = strcmp(nymbl__save_validator(save), "\"one\"")
+                                   ? disk.documents.two
+                                   : disk.documents.one;
+
+        got = world_read("cut/doc.nymbl-part");
+        if (!CHECK(got.size >= (size_t)nymbl__save_offset(save) &&
+                   memcmp(got.data, expected,
+                          (size_t)nymbl__save_offset(save)) == 0))
+            disk.broken = true;
+        text_free(&got);
+    }
+    nymbl__save_abandon(save);
+    if (disk.broken)
+        printf("a power cut before %s, %s\n", call, how);
+    faults_boot = before;
+    cut_clear();
+}
+
+static void power_watch(const char *call, int fd)
+{
+    struct stat status;
+    listing now;
+
+    if (disk.broken)
+        return;
+    if (strcmp(call, "synced") == 0) {
+        REQUIRE(fstat(fd, &status) == 0);
+        if (S_ISDIR(status.st_mode)) {
+            listing_make(&disk.synced);
+        } else {
+            inode *inode = &disk.inodes[inode_of(fd)];
+
+            free(inode->synced);
+            inode->synced = bytes_of(inode->fd, &inode->size);
+        }
+        return;
+    }
+    listing_make(&now);
+    disk.cuts++;
+    for (int i = 0; i < 8 && !disk.broken; i++) {
+        static const char *const loses[] = {"none", "part", "note", "doc"};
+        char how[64];
+
+        snprintf(how, sizeof(how), "names %s, bytes lost of: %s",
+                 i % 2 == 0 ? "new" : "old", loses[i / 2]);
+        disk_write(i % 2 == 0 ? &now : &disk.synced, loses[i / 2]);
+        disk_check(call, how);
+    }
+}
+
+/* Go on with the document of a validator, up to `to`; the rest is lost, or it
+ * is committed. */
+static void part_go_on(const char *validator, size_t to, bool commits)
+{
+    const char *document = strcmp(validator, "\"one\"") == 0
+                               ? disk.documents.one
+                               : disk.documents.two;
+    nymbl__save *save;
+    size_t at;
+
+    REQUIRE(nymbl__save_open(&save, world_path("live/doc"), 0, true, RESOURCE,
+                             NULL) == NYMBL_OK);
+    at = (size_t)nymbl__save_offset(save);
+    if (at == 0 || strcmp(nymbl__save_validator(save), validator) != 0) {
+        CHECK(nymbl__save_restart(save, validator, &reason) == NYMBL_OK);
+        at = 0;
+    }
+    while (at < to) {
+        size_t size = to - at < 3000 ? to - at : 3000;
+
+        CHECK(nymbl__save_write(save, document + at, size, &reason) ==
+              NYMBL_OK);
+        at += size;
+    }
+    if (commits)
+        CHECK(nymbl__save_commit(save, &reason) == NYMBL_OK);
+    else
+        nymbl__save_suspend(save);
+}
+
+static void power_cut_leaves_a_part_whole_or_not_at_all(void)
+{
+    world_open(NULL);
+    disk.documents.size = 20000;
+    disk.documents.one = pattern(disk.documents.size);
+    disk.documents.two = pattern(disk.documents.size);
+    for (size_t i = 0; i < disk.documents.size; i++)
+        disk.documents.two[i] ^= 0x55;
+    world_write("boot-a", "aaaaaaaa-0000-4000-8000-000000000000\n", 37);
+    world_write("boot-b", "bbbbbbbb-0000-4000-8000-000000000000\n", 37);
+    CHECK(mkdir(world_path("live"), 0700) == 0);
+    snprintf(disk.boots[0], sizeof(disk.boots[0]), "%s", world_path("boot-a"));
+    snprintf(disk.boots[1], sizeof(disk.boots[1]), "%s", world_path("boot-b"));
+    faults_boot = disk.boots[0];
+    listing_make(&disk.synced);
+    faults_plan("");
+    faults_watch = power_watch;
+    part_go_on("\"one\"", 7000, false);
+    part_go_on("\"one\"", 12000, false); /* the same */
+    part_go_on("\"two\"", 12000, false); /* it has changed */
+    part_go_on("\"two\"", 12000, false); /* and nothing came */
+    part_go_on("\"two\"", 20000, true);
+    part_go_on("\"one\"", 20000, false); /* whole, and interrupted */
+    part_go_on("\"one\"", 20000, true);
+    faults_watch = NULL;
+    faults_plan(NULL);
+    printf("%ld power cuts\n", disk.cuts);
+    CHECK(disk.cuts > 100);
+    CHECK(file_is("live/doc", disk.documents.one, disk.documents.size));
+    faults_boot = NULL;
+    for (int i = 0; i < disk.count; i++) {
+        close(disk.inodes[i].fd);
+        free(disk.inodes[i].synced);
+    }
+    free(disk.documents.one);
+    free(disk.documents.two);
+    unlink(world_path("live/doc"));
+    rmdir(world_path("live"));
+    folder_clear();
+    world_close();
+}
+
+/* What was let go in an orderly way is on the disk; what a kill has left is in
+ * the memory of a machine that still runs. */
+static void part_is_gone_on_from_under_another_boot(void)
+{
+    for (int i = 0; i < 4; i++) {
+        bool suspends = i % 2 == 0, boots = i / 2 == 0;
+        char boot[2][128];
+        nymbl__save *save;
+
+        world_open(NULL);
+        world_write("boot-a", "aaaaaaaa-0000-4000-8000-000000000000\n", 37);
+        world_write("boot-b", "bbbbbbbb-0000-4000-8000-000000000000\n", 37);
+        snprintf(boot[0], sizeof(boot[0]), "%s", world_path("boot-a"));
+        snprintf(boot[1], sizeof(boot[1]), "%s", world_path("boot-b"));
+        faults_boot = boot[0];
+        faults_plan("");
+        REQUIRE(nymbl__save_open(&save, world_path("doc"), 0, true, RESOURCE,
+                                 NULL) == NYMBL_OK);
+        CHECK(nymbl__save_restart(save, "\"one\"", &reason) == NYMBL_OK);
+        CHECK(nymbl__save_write(save, "half", 4, &reason) == NYMBL_OK);
+        if (suspends) {
+            nymbl__save_suspend(save);
+        } else { /* as a kill leaves it: what it has is copied */
+            text part = world_read("doc.nymbl-part");
+            text note = world_read("doc.nymbl-note");
+
+            nymbl__save_abandon(save);
+            world_write("doc.nymbl-part", part.data, part.size);
+            world_write("doc.nymbl-note", note.data, note.size);
+            CHECK(chmod(world_path("doc.nymbl-part"), 0600) == 0);
+            CHECK(chmod(world_path("doc.nymbl-note"), 0600) == 0);
+            text_free(&part);
+            text_free(&note);
+        }
+        faults_boot = boot[boots];
+        CHECK_NUMBER(offset_now(), suspends || !boots ? 4 : 0);
+        faults_plan(NULL);
+        faults_boot = NULL;
+        folder_clear();
+        world_close();
+    }
+}
+
 int main(int argc, char **argv)
 {
     static const test tests[] = {
         TEST(what_a_file_system_lacks_is_left_out),
         TEST(what_may_lose_bytes_is_told),
+        TEST(part_that_cannot_be_private_is_none),
+        TEST(whole_part_is_kept_where_it_gets_no_name),
+        TEST(part_of_another_mode_is_replaced),
+        TEST(part_is_gone_on_from_under_another_boot),
+        TEST(power_cut_leaves_a_part_whole_or_not_at_all),
     };
 
     return test_main(tests, TEST_COUNT(tests), argc, argv);
