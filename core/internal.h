@@ -687,6 +687,9 @@ void nymbl__transfer_enforce(nymbl_transfer *transfer);
 void nymbl__verdict_head(nymbl_transfer *transfer);
 bool nymbl__verdict_is_success(const nymbl_transfer *transfer);
 bool nymbl__verdict_is_redirect(int status);
+/* Whether the rest of a part was asked for, and the status may be because of
+ * that: the whole document may be had all the same. */
+bool nymbl__verdict_refuses_range(const nymbl_transfer *transfer);
 /* Bytes of the body that the head promises, or -1. */
 int64_t nymbl__verdict_length(const nymbl__reply_head *head);
 /* Look at the first bytes before anybody gets them; `all`: there are no more.

@@ -610,7 +610,9 @@ typedef struct nymbl_download_options {
      * Keep an interrupted part beside the path, and go on from it next time
      * under the validator that was saved with it (RFC 9110, section 13.1.5),
      * if the client has the same base URL, API key, token URL, client id and
-     * scope, and patient and document are the same.
+     * scope, and patient and document are the same. If that is refused (the
+     * reason is then "range") the part is gone, and another transfer begins
+     * from the first byte.
      */
     bool resume;
     const char *content_type; /**< of the document, where known */

@@ -32,11 +32,11 @@ nymbl_kind nymbl__transfer_new(nymbl_transfer **out, nymbl_engine *engine,
 }
 
 /* Whether what was saved so far is worth keeping: it was interrupted, not
- * wrong. */
+ * wrong, and not what every later request would be refused for. */
 static bool part_is_good(const nymbl_transfer *transfer, nymbl_kind kind)
 {
     return kind != NYMBL_CORRUPT && kind != NYMBL_PROTOCOL &&
-           !(transfer->head.done && transfer->head.status == 416);
+           !nymbl__verdict_refuses_range(transfer);
 }
 
 /* What only an exchange on the wire needs. */

@@ -24,6 +24,14 @@ bool nymbl__verdict_is_success(const nymbl_transfer *transfer)
     }
 }
 
+bool nymbl__verdict_refuses_range(const nymbl_transfer *transfer)
+{
+    int status = transfer->head.done ? transfer->head.status : 0;
+
+    return transfer->range_asked && status != 401 && status != 429 &&
+           ((status >= 400 && status <= 499) || status == 501);
+}
+
 bool nymbl__verdict_is_redirect(int status)
 {
     return status == 301 || status == 302 || status == 303 || status == 307 ||
@@ -325,6 +333,8 @@ nymbl_kind nymbl__verdict(nymbl_transfer *transfer, CURLcode code,
             *reason = "not_followed";
             return NYMBL_REDIRECT;
         }
+        if (nymbl__verdict_refuses_range(transfer))
+            *reason = "range";
         return head->status == 429 && head->limit_exceeded
                    ? NYMBL_QUOTA
                    : nymbl__status_kind(head->status);

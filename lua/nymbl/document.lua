@@ -171,7 +171,7 @@ end
 
 -- The service would not go on from the part, which is gone now: so from the start.
 local function part_was_refused(err)
-  return err.status == 416 or err.reason == "range"
+  return err.reason == "range"
 end
 
 -- Asked while the call waits for its turn: nothing of the next attempt is done yet.
