@@ -515,7 +515,11 @@ typedef struct nymbl_upload_options {
     const char *content_type;  /**< required */
     const char *document_type; /**< optional */
     const char *description;   /**< optional */
-    bool replays;  /**< the caller can push a pushed body again, if need be */
+    /** The caller can push a pushed body again, if need be. Otherwise it is
+     * announced with `Expect: 100-continue`, to which 417 may be the answer:
+     * then nothing of it is taken, and it can be sent again with this set, if
+     * nymbl_body_can_rewind(). */
+    bool replays;
     bool progress; /**< bytes that move are news */
 } nymbl_upload_options;
 

@@ -156,6 +156,15 @@ local function send(env, patient_id, from, name, content_type, options)
   end
 
   local sent
+  -- A proxy or server that knows no Expect answers 417 to it (RFC 9110, section
+  -- 10.1.1): so once without it, if no byte of the document has been taken.
+  local unexpected = from.replays
+  local function again(err)
+    if err.status ~= 417 or unexpected or not from.body:can_rewind() or from.body:size() == 0 then return false end
+    unexpected = true
+    return true
+  end
+
   local ok, created = call.perform(env, "upload", { timeout = left(deadline) }, {
     start = function(bearer, till)
       if from.fill then
@@ -168,7 +177,7 @@ local function send(env, patient_id, from, name, content_type, options)
         if problem then return nil, problem end
       end
       return core.upload(env.client, bearer, patient_id, from.body, name, sent_as,
-        options.document_type, options.description, from.replays, options.progress ~= nil)
+        options.document_type, options.description, unexpected, options.progress ~= nil)
     end,
     drive = function(transfer, till)
       local done, err = push_and_wait(from, options, transfer, till)
@@ -180,6 +189,7 @@ local function send(env, patient_id, from, name, content_type, options)
     end,
     need = token_need(from),
     replay = from.replay,
+    again = again,
     asks = options.progress and function() return options.progress(0, from.body:size()) end,
   })
   if ok then return created end
