@@ -597,8 +597,9 @@ struct nymbl_transfer {
     bool send_paused;
     int64_t confirmed; /* received bytes that the owner knows of, or -1 */
     bool signaled;
-    double alarm; /* when the owner wants to be woken; 0: not */
-    int lease;    /* this end of it, or -1 */
+    double alarm;     /* when the owner wants to be woken; 0: not */
+    int lease;        /* this end of it, or -1 */
+    bool lease_loose; /* its other end was given back: no cancel */
     char lease_token[NYMBL__LEASE_TOKEN]; /* "" where none is awaited */
     bool head_told;                       /* `told` is good, and stays so */
     nymbl_head told;

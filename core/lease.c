@@ -85,7 +85,9 @@ nymbl_kind nymbl_transfer_pair(nymbl_transfer *transfer, int *out,
     fd_set_up(ends[0]);
     fd_set_up(ends[1]);
     nymbl__engine_lock(engine);
-    if (!transfer->ended && transfer->lease < 0) {
+    if (!transfer->ended && transfer->lease >= 0 && transfer->lease_loose) {
+        kind = NYMBL_IO; /* the one that was given back is not gone yet */
+    } else if (!transfer->ended && transfer->lease < 0) {
         kind = NYMBL_OK;
         transfer->lease = ends[0];
         transfer->lease_token[0] = '\0'; /* a guest would come too late */
@@ -93,14 +95,26 @@ nymbl_kind nymbl_transfer_pair(nymbl_transfer *transfer, int *out,
             nymbl__lease_wake(transfer);
     }
     nymbl__engine_unlock(engine);
-    if (kind == NYMBL_DONE) { /* nothing to wait for */
+    if (kind != NYMBL_OK) {
         close(ends[0]);
         close(ends[1]);
-        return kind;
+        return kind < 0 ? nymbl__fail(err, kind, "lease") : kind;
     }
     nymbl__engine_wake(engine);
     *out = ends[1];
     return kind;
+}
+
+void nymbl_transfer_unpair(nymbl_transfer *transfer, int fd)
+{
+    nymbl_engine *engine = transfer->engine;
+
+    if (nymbl_engine_is_own(engine)) {
+        nymbl__engine_lock(engine);
+        transfer->lease_loose = transfer->lease >= 0;
+        nymbl__engine_unlock(engine);
+    }
+    close(fd); /* whoever pumps sees that, and closes the other end */
 }
 
 /* ---- the listener's folder ---- */
@@ -341,18 +355,20 @@ void nymbl__lease_end(nymbl_transfer *transfer)
     nymbl__engine_lock(transfer->engine);
     lease = transfer->lease;
     transfer->lease = -1;
+    transfer->lease_loose = false;
     transfer->lease_token[0] = '\0';
     nymbl__engine_unlock(transfer->engine);
     if (lease >= 0)
         fd_end(lease);
 }
 
-static int lease_of(nymbl_transfer *transfer)
+static int lease_of(nymbl_transfer *transfer, bool *loose)
 {
     int lease;
 
     nymbl__engine_lock(transfer->engine);
     lease = transfer->lease;
+    *loose = transfer->lease_loose;
     nymbl__engine_unlock(transfer->engine);
     return lease;
 }
@@ -515,9 +531,15 @@ static void lease_serve(nymbl_engine *engine, int fd)
 
     for (int i = 0; i < 2; i++) {
         for (nymbl_transfer *t = lists[i]; t != NULL; t = t->next) {
-            if (lease_of(t) != fd)
+            bool loose;
+
+            if (lease_of(t, &loose) != fd)
                 continue;
-            if (lease_has_ended(fd))
+            if (!lease_has_ended(fd))
+                return;
+            if (loose)
+                nymbl__lease_end(t);
+            else
                 nymbl__transfer_abort(t, NYMBL_CANCELED, "lease");
             return;
         }

@@ -816,6 +816,16 @@ NYMBL_API void nymbl_transfer_alarm(nymbl_transfer *transfer, double at);
 NYMBL_API nymbl_kind nymbl_transfer_pair(nymbl_transfer *transfer, int *out,
                                          nymbl_error *err);
 
+/**
+ * Give the descriptor of nymbl_transfer_pair() back, where the event loop
+ * cannot take it: it is closed, and the transfer goes on. Another may be asked
+ * for, soon after.
+ *
+ * @param transfer that it was given for
+ * @param fd       closed
+ */
+NYMBL_API void nymbl_transfer_unpair(nymbl_transfer *transfer, int fd);
+
 /** How to connect to a transfer. */
 typedef struct nymbl_lease {
     char path[64];  /**< of a Unix stream socket */

@@ -370,6 +370,13 @@ static int transfer_pair(lua_State *L)
     return 1;
 }
 
+/* transfer:unpair(fd): see nymbl_transfer_unpair */
+static int transfer_unpair(lua_State *L)
+{
+    nymbl_transfer_unpair(transfer_check(L, 1), (int)luaL_checkinteger(L, 2));
+    return 0;
+}
+
 /* transfer:lease(): a path to connect to and what to send there; false where
  * the transfer has ended; or nil and the failure */
 static int transfer_lease(lua_State *L)
@@ -412,13 +419,21 @@ static int transfer_close(lua_State *L)
 void transfer_class(lua_State *L)
 {
     static const luaL_Reg methods[] = {
-        {"head", transfer_head},       {"read", transfer_read},
-        {"read_to", transfer_read_to}, {"result", transfer_result},
-        {"body", transfer_body},       {"counts", transfer_counts},
-        {"cancel", transfer_cancel},   {"confirm", transfer_confirm},
-        {"news", transfer_news},       {"alarm", transfer_alarm},
-        {"pair", transfer_pair},       {"lease", transfer_lease},
-        {"close", transfer_close},     {NULL, NULL},
+        {"head", transfer_head},
+        {"read", transfer_read},
+        {"read_to", transfer_read_to},
+        {"result", transfer_result},
+        {"body", transfer_body},
+        {"counts", transfer_counts},
+        {"cancel", transfer_cancel},
+        {"confirm", transfer_confirm},
+        {"news", transfer_news},
+        {"alarm", transfer_alarm},
+        {"pair", transfer_pair},
+        {"lease", transfer_lease},
+        {"unpair", transfer_unpair},
+        {"close", transfer_close},
+        {NULL, NULL},
     };
 
     class_make(L, TRANSFER_T, methods, transfer_collect);

@@ -19,8 +19,11 @@ local POLL = 1 / 200
 local function bell_new(transfer)
   local fd = transfer:pair()
   if not fd then return fd end
-  local made = socket.fdopen(fd)
-  if not made then return nil end
+  local ran, made = pcall(socket.fdopen, fd)
+  if not (ran and made) then
+    transfer:unpair(fd) -- it is still ours
+    return nil
+  end
   made:setmode("bn", "bn")
   bells[transfer] = { socket = made, waiting = 0 }
   return bells[transfer]

@@ -26,7 +26,11 @@ local function bell_new(transfer)
   local fd = transfer:pair()
   if not fd then return fd end
   local pipe = uv.new_pipe(false)
-  assert(pipe:open(fd))
+  if not (pipe and pipe:open(fd)) then
+    if pipe then pipe:close() end
+    transfer:unpair(fd) -- it is still ours
+    return nil
+  end
   bells[transfer] = { pipe = pipe, waiting = {} }
   return bells[transfer]
 end

@@ -28,7 +28,11 @@ local function lease_new(transfer)
   local socket = path and ngx.socket.tcp()
   if not socket then return false end
   socket:settimeouts(NEVER, NEVER, NEVER)
-  if not socket:connect("unix:" .. path) or not socket:send(token) then return false end
+  if not socket:connect("unix:" .. path) then return false end
+  if not socket:send(token) then
+    socket:close()
+    return false
+  end
   leases[transfer] = socket
   return socket
 end
