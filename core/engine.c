@@ -252,6 +252,43 @@ static void alarms_ring(nymbl_engine *engine, double now)
     nymbl__engine_unlock(engine);
 }
 
+/* Seconds that an owner gets who was not heard of in time: the whole process
+ * may have been stopped, and he goes on only now. */
+#define LAST_CHANCE 1.0
+
+/* One whose owner is gone, or NULL. */
+static nymbl_transfer *unwatched_find(nymbl_engine *engine, double now)
+{
+    nymbl_transfer *lists[] = {engine->running, engine->waiting};
+    nymbl_transfer *found = NULL;
+
+    nymbl__engine_lock(engine);
+    for (int i = 0; i < 2; i++) {
+        for (nymbl_transfer *t = lists[i]; t != NULL; t = t->next) {
+            if (t->watch <= 0 || t->watch > now)
+                continue;
+            if (t->missed) {
+                t->watch = 0;
+                found = t;
+                break;
+            }
+            t->missed = true;
+            t->watch = now + LAST_CHANCE;
+        }
+    }
+    nymbl__engine_unlock(engine);
+    return found;
+}
+
+static void unwatched_cancel(nymbl_engine *engine, double now)
+{
+    nymbl_transfer *transfer;
+
+    for (transfer = unwatched_find(engine, now); transfer != NULL;
+         transfer = unwatched_find(engine, now))
+        nymbl__transfer_abort(transfer, NYMBL_CANCELED, "lease");
+}
+
 /* Everything that can be done without waiting. */
 static void engine_turn(nymbl_engine *engine)
 {
@@ -269,6 +306,7 @@ static void engine_turn(nymbl_engine *engine)
     if (engine->admit)
         waiting_admit(engine);
     alarms_ring(engine, now);
+    unwatched_cancel(engine, now);
     transfer = engine->running;
     while (transfer != NULL) {
         nymbl_transfer *next = transfer->next;
@@ -304,6 +342,8 @@ static double wait_bound(nymbl_engine *engine, double seconds)
         for (nymbl_transfer *t = lists[i]; t != NULL; t = t->next) {
             if (t->alarm > 0 && t->alarm - now < seconds)
                 seconds = t->alarm - now;
+            if (t->watch > 0 && t->watch - now < seconds)
+                seconds = t->watch - now;
         }
     }
     nymbl__engine_unlock(engine);

@@ -410,6 +410,12 @@ typedef struct nymbl__guest {
     char token[NYMBL__LEASE_TOKEN];
 } nymbl__guest;
 
+/* Which file it is. */
+typedef struct nymbl__mark {
+    dev_t device;
+    ino_t inode;
+} nymbl__mark;
+
 struct nymbl_engine {
     atomic_int references; /* its owner, its transfers, bodies and clients */
     pid_t pid;
@@ -450,6 +456,7 @@ struct nymbl_engine {
     pthread_cond_t told;
     char folder[32]; /* of the listener; the owner's */
     int folder_fd;   /* its lock, or -1 */
+    nymbl__mark folder_mark, socket_mark;
 };
 
 /* The id of this process, once there is an engine. */
@@ -598,6 +605,8 @@ struct nymbl_transfer {
     int64_t confirmed; /* received bytes that the owner knows of, or -1 */
     bool signaled;
     double alarm;     /* when the owner wants to be woken; 0: not */
+    double watch;     /* when it must have been heard of again; 0: need not */
+    bool missed;      /* it was not, and gets a last chance */
     int lease;        /* this end of it, or -1 */
     bool lease_loose; /* its other end was given back: no cancel */
     char lease_token[NYMBL__LEASE_TOKEN]; /* "" where none is awaited */

@@ -254,39 +254,121 @@ static bool folder_open(nymbl_engine *engine)
     return false;
 }
 
+/* Whether a path still is what was made there. Who cleans up a place for
+ * temporary files may have removed it, and another process have made its own
+ * of the same name. */
+static bool mark_is_at(const nymbl__mark *mark, const char *path)
+{
+    struct stat status;
+
+    return lstat(path, &status) == 0 && status.st_dev == mark->device &&
+           status.st_ino == mark->inode;
+}
+
+static void mark_take(nymbl__mark *mark, const char *path)
+{
+    struct stat status = {0};
+
+    (void)!lstat(path, &status);
+    *mark = (nymbl__mark){status.st_dev, status.st_ino};
+}
+
+static void lease_path(char path[64], const nymbl_engine *engine)
+{
+    snprintf(path, 64, "%s/lease", engine->folder);
+}
+
 /* Remove it, and then end the lock. */
 static void folder_close(nymbl_engine *engine)
 {
-    folder_remove(engine->folder);
+    if (mark_is_at(&engine->folder_mark, engine->folder))
+        folder_remove(engine->folder);
     engine->folder[0] = '\0';
     if (engine->folder_fd >= 0)
         close(engine->folder_fd);
     engine->folder_fd = -1;
 }
 
+/* A listening socket at a path, or -1 with errno. */
+static int socket_listen(const char *path)
+{
+    struct sockaddr_un name = {.sun_family = AF_UNIX};
+    int fd = nymbl__fd_high(socket(AF_UNIX, STREAM, 0)), problem;
+
+    snprintf(name.sun_path, sizeof(name.sun_path), "%s", path);
+    if (fd < 0)
+        return -1;
+    if (bind(fd, (struct sockaddr *)&name, sizeof(name)) == 0 &&
+        chmod(path, 0600) == 0 && listen(fd, BACKLOG) == 0) {
+        fd_set_up(fd);
+        return fd;
+    }
+    problem = errno;
+    close(fd);
+    errno = problem;
+    return -1;
+}
+
+/* Put a new listener in the place of one that nobody can connect to any more.
+ * It keeps its number: whoever pumps may be about to use that. */
+static int listener_replace(int old, int fd)
+{
+    int replaced, problem;
+
+#ifdef SOCK_CLOEXEC
+    replaced = dup3(fd, old, O_CLOEXEC);
+#else
+    replaced = dup2(fd, old);
+    if (replaced >= 0)
+        fcntl(replaced, F_SETFD, FD_CLOEXEC);
+#endif
+    problem = errno;
+    close(fd);
+    errno = problem;
+    return replaced;
+}
+
 /* A socket to connect to, in a folder that nobody else can enter. */
 static nymbl_kind listener_open(nymbl_engine *engine, nymbl_error *err)
 {
-    struct sockaddr_un name = {.sun_family = AF_UNIX};
+    char path[64];
     int fd, problem;
 
     if (!folder_open(engine))
         return nymbl__fail(err, NYMBL_IO, nymbl__errno_reason(errno));
-    snprintf(name.sun_path, sizeof(name.sun_path), "%s/lease", engine->folder);
-    fd = nymbl__fd_high(socket(AF_UNIX, STREAM, 0));
-    if (fd < 0 || bind(fd, (struct sockaddr *)&name, sizeof(name)) != 0 ||
-        chmod(name.sun_path, 0600) != 0 || listen(fd, BACKLOG) != 0) {
+    mark_take(&engine->folder_mark, engine->folder);
+    lease_path(path, engine);
+    fd = socket_listen(path);
+    if (fd >= 0 && engine->listener >= 0)
+        fd = listener_replace(engine->listener, fd);
+    if (fd < 0) {
         problem = errno;
-        if (fd >= 0)
-            close(fd);
         folder_close(engine);
         return nymbl__fail(err, NYMBL_IO, nymbl__errno_reason(problem));
     }
-    fd_set_up(fd);
+    mark_take(&engine->socket_mark, path);
     nymbl__engine_lock(engine);
     engine->listener = fd;
     nymbl__engine_unlock(engine);
     return NYMBL_OK;
+}
+
+/* See that there is a listener, and that it can be found. */
+static nymbl_kind listener_ensure(nymbl_engine *engine, nymbl_error *err)
+{
+    char path[64];
+    nymbl_kind kind;
+
+    if (engine->folder[0] != '\0') {
+        lease_path(path, engine);
+        if (mark_is_at(&engine->socket_mark, path))
+            return NYMBL_OK;
+        folder_close(engine);
+    }
+    kind = listener_open(engine, err);
+    if (kind == NYMBL_OK)
+        nymbl__engine_wake(engine); /* it has to be listened on */
+    return kind;
 }
 
 /* Digits that nobody can guess. */
@@ -315,13 +397,10 @@ nymbl_kind nymbl_transfer_lease(nymbl_transfer *transfer, nymbl_lease *out,
 
     if (!nymbl_engine_is_own(engine))
         return nymbl__fail(err, NYMBL_CANCELED, "forked");
-    if (engine->folder[0] == '\0') {
-        kind = listener_open(engine, err);
-        if (kind < 0)
-            return kind;
-        nymbl__engine_wake(engine); /* it has to be listened on */
-        kind = NYMBL_DONE;
-    }
+    kind = listener_ensure(engine, err);
+    if (kind < 0)
+        return kind;
+    kind = NYMBL_DONE;
     if (!token_make(token))
         return nymbl__fail(err, NYMBL_IO, "random");
     nymbl__engine_lock(engine);
@@ -332,7 +411,7 @@ nymbl_kind nymbl_transfer_lease(nymbl_transfer *transfer, nymbl_lease *out,
     nymbl__engine_unlock(engine);
     if (kind == NYMBL_DONE)
         return kind;
-    snprintf(out->path, sizeof(out->path), "%s/lease", engine->folder);
+    lease_path(out->path, engine);
     memcpy(out->token, token, sizeof(token));
     out->token[sizeof(token)] = '\0';
     return NYMBL_OK;
@@ -575,9 +654,9 @@ void nymbl__leases_close(nymbl_engine *engine)
             fd_end(engine->guests[i].fd);
         engine->guests[i].fd = -1;
     }
-    if (engine->folder[0] == '\0')
-        return;
-    close(engine->listener);
+    if (engine->listener >= 0)
+        close(engine->listener);
     engine->listener = -1;
-    folder_close(engine);
+    if (engine->folder[0] != '\0')
+        folder_close(engine);
 }

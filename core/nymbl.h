@@ -802,6 +802,16 @@ NYMBL_API void nymbl_transfer_confirm(nymbl_transfer *transfer,
 NYMBL_API void nymbl_transfer_alarm(nymbl_transfer *transfer, double at);
 
 /**
+ * Be given up: unless this is called again before a time, the transfer is
+ * canceled a little later. For owners who ask for news again and again, as they
+ * have neither lease nor pair, and may end without a word in between.
+ *
+ * @param transfer any
+ * @param at       on the engine's clock; 0: it is not given up any more
+ */
+NYMBL_API void nymbl_transfer_watch(nymbl_transfer *transfer, double at);
+
+/**
  * A stream socket on which a byte arrives when there is news, after NYMBL_WAIT
  * was returned. Closing it cancels the transfer. Bytes are wake-ups, no counts:
  * read what is there and look again.

@@ -190,3 +190,18 @@ void nymbl_transfer_alarm(nymbl_transfer *transfer, double at)
     if (sooner) /* else it looks in time by itself */
         nymbl__engine_wake(transfer->engine);
 }
+
+void nymbl_transfer_watch(nymbl_transfer *transfer, double at)
+{
+    bool sooner;
+
+    if (!nymbl_engine_is_own(transfer->engine))
+        return;
+    nymbl__engine_lock(transfer->engine);
+    sooner = at > 0 && (transfer->watch <= 0 || at < transfer->watch);
+    transfer->watch = at > 0 ? at : 0;
+    transfer->missed = false;
+    nymbl__engine_unlock(transfer->engine);
+    if (sooner)
+        nymbl__engine_wake(transfer->engine);
+}

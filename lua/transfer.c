@@ -353,6 +353,18 @@ static int transfer_alarm(lua_State *L)
     return 0;
 }
 
+/* transfer:watch(at): see nymbl_transfer_watch; nothing where another coroutine
+ * has closed it */
+static int transfer_watch(lua_State *L)
+{
+    transfer_ud *self = luaL_checkudata(L, 1, TRANSFER_T);
+    double at = luaL_checknumber(L, 2);
+
+    if (self->transfer != NULL)
+        nymbl_transfer_watch(self->transfer, at);
+    return 0;
+}
+
 /* transfer:pair(): a descriptor, the caller's to close; false where the
  * transfer has ended; or nil and the failure */
 static int transfer_pair(lua_State *L)
@@ -419,21 +431,14 @@ static int transfer_close(lua_State *L)
 void transfer_class(lua_State *L)
 {
     static const luaL_Reg methods[] = {
-        {"head", transfer_head},
-        {"read", transfer_read},
-        {"read_to", transfer_read_to},
-        {"result", transfer_result},
-        {"body", transfer_body},
-        {"counts", transfer_counts},
-        {"cancel", transfer_cancel},
-        {"confirm", transfer_confirm},
-        {"news", transfer_news},
-        {"alarm", transfer_alarm},
-        {"pair", transfer_pair},
-        {"lease", transfer_lease},
-        {"unpair", transfer_unpair},
-        {"close", transfer_close},
-        {NULL, NULL},
+        {"head", transfer_head},       {"read", transfer_read},
+        {"read_to", transfer_read_to}, {"result", transfer_result},
+        {"body", transfer_body},       {"counts", transfer_counts},
+        {"cancel", transfer_cancel},   {"confirm", transfer_confirm},
+        {"news", transfer_news},       {"alarm", transfer_alarm},
+        {"watch", transfer_watch},     {"pair", transfer_pair},
+        {"lease", transfer_lease},     {"unpair", transfer_unpair},
+        {"close", transfer_close},     {NULL, NULL},
     };
 
     class_make(L, TRANSFER_T, methods, transfer_collect);

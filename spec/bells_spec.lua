@@ -72,7 +72,7 @@ local LOOPS = {
 
 local FAULTS = {
   { "cqueues", "fdopen fails", "socket.fdopen = function() return nil, 12 end" },
-  { "cqueues", "fdopen raises", "socket.fdopen = function() error('not enough memory', 0) end" },
+  { "cqueues", "fdopen raises", "socket.fdopen = function() error('bad file descriptor', 0) end" },
   { "cqueues", "fdopen fails every second time",
     "local n = 0 socket.fdopen = function(fd) n = n + 1 if n % 2 == 0 then return real(fd) end return nil, 12 end" },
   { "luv", "open fails", "class.open = function() return nil, 'EINVAL: invalid argument', 'EINVAL' end" },

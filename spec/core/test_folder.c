@@ -116,6 +116,21 @@ static void folder_goes_with_its_process(void)
     CHECK(!is_there(two.folder));
 }
 
+/* A cleaner has removed it, and another process has made one of that name. */
+static void folder_of_another_stays(void)
+{
+    worker one = worker_start(), two;
+    char socket[80];
+
+    snprintf(socket, sizeof(socket), "%s/lease", one.folder);
+    CHECK(unlink(socket) == 0 && rmdir(one.folder) == 0);
+    two = worker_start();
+    worker_end(&one, false);
+    check_stands(&two);
+    worker_end(&two, false);
+    CHECK(!is_there(two.folder));
+}
+
 static void folders_of_killed_processes_go_with_the_next(void)
 {
     worker killed[3], living = worker_start(), next;
@@ -187,6 +202,7 @@ int main(int argc, char **argv)
 {
     static const test tests[] = {
         TEST(folder_goes_with_its_process),
+        TEST(folder_of_another_stays),
         TEST(folders_of_killed_processes_go_with_the_next),
         TEST(name_of_a_stranger_s_is_left_alone),
         TEST(umask_of_the_host_does_not_matter),

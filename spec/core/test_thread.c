@@ -968,6 +968,118 @@ static void guest_without_a_descriptor_waits_in_peace(void)
     world_close();
 }
 
+/* Who cleans up a place for temporary files takes the socket, or its folder. */
+static void listener_that_was_removed_is_made_again(void)
+{
+    for (int how = 0; how < 5; how++) {
+        nymbl_transfer *before, *after;
+        nymbl_lease old, lease;
+        char folder[64];
+        int held, fd;
+
+        thread_open(true, 0);
+        before = download_of("hang", NULL);
+        old = lease_of(before);
+        held = guest_of(&old);
+        snprintf(folder, sizeof(folder), "%s", old.path);
+        *strrchr(folder, '/') = '\0';
+        usleep(20000); /* connected */
+        CHECK(unlink(old.path) == 0);
+        if (how > 0)
+            CHECK(rmdir(folder) == 0);
+        if (how == 2)
+            CHECK(mkdir(folder, 0755) == 0);
+        if (how == 3)
+            close(open(folder, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
+        if (how == 4)
+            CHECK(symlink("nowhere", folder) == 0);
+        after = download_of("hang", NULL);
+        lease = lease_of(after);
+        fd = guest_of(&lease);
+        nymbl_transfer_alarm(after, 1);
+        CHECK(is_woken(fd, PATIENCE_MS) && wakes_take(fd) == 1);
+        close(fd);
+        CHECK_NUMBER(wait_result(after, NULL), NYMBL_CANCELED);
+        /* one that was connected before has noticed nothing */
+        CHECK(nymbl_transfer_result(before, NULL) == NYMBL_WAIT);
+        nymbl_transfer_alarm(before, 1);
+        CHECK(is_woken(held, PATIENCE_MS) && wakes_take(held) == 1);
+        close(held);
+        CHECK_NUMBER(wait_result(before, NULL), NYMBL_CANCELED);
+        nymbl_transfer_free(before);
+        nymbl_transfer_free(after);
+        world_close();
+        CHECK(access(lease.path, F_OK) != 0);
+        if (how == 2) /* a stranger's now */
+            rmdir(folder);
+        else if (how > 2)
+            CHECK(unlink(folder) == 0);
+        if (test_failed())
+            printf("how %d\n", how);
+    }
+}
+
+/* An event loop could not take it. */
+static void descriptor_that_is_given_back_cancels_nothing(void)
+{
+    nymbl_transfer *transfer;
+    int fd = -1;
+
+    thread_open(true, 0);
+    transfer = download_of("hang", NULL);
+    for (int i = 0; i < 50; i++) {
+        nymbl_kind kind;
+        nymbl_error err;
+
+        do { /* the thread has to have seen it */
+            usleep(100);
+            kind = nymbl_transfer_pair(transfer, &fd, &err);
+        } while (kind == NYMBL_IO);
+        REQUIRE(kind == NYMBL_OK);
+        nymbl_transfer_unpair(transfer, fd);
+    }
+    usleep(50000);
+    CHECK(nymbl_transfer_result(transfer, NULL) == NYMBL_WAIT);
+    fd = pair_of(transfer);
+    nymbl_transfer_alarm(transfer, 1);
+    CHECK(is_woken(fd, PATIENCE_MS) && wakes_take(fd) == 1);
+    close(fd);
+    CHECK_NUMBER(wait_result(transfer, NULL), NYMBL_CANCELED);
+    nymbl_transfer_free(transfer);
+    world_close(); /* no descriptor is left */
+}
+
+/* An owner without lease or pair, who asks from time to time, or is gone. */
+static void transfer_that_nobody_asks_for_is_canceled(void)
+{
+    nymbl_transfer *gone, *asks, *free;
+    double now;
+
+    thread_open(true, 0);
+    gone = download_of("hang", NULL);
+    asks = download_of("hang", NULL);
+    free = download_of("hang", NULL);
+    usleep(50000); /* the thread waits for an hour */
+    now = nymbl_engine_now(world.engine);
+    nymbl_transfer_watch(gone, now + 0.2);
+    nymbl_transfer_watch(free, now + 0.2);
+    nymbl_transfer_watch(free, 0);
+    while (nymbl_transfer_result(gone, NULL) == NYMBL_WAIT &&
+           nymbl_engine_now(world.engine) < now + PATIENCE_MS / 1000) {
+        nymbl_transfer_watch(asks, nymbl_engine_now(world.engine) + 0.2);
+        usleep(5000);
+    }
+    CHECK_NUMBER(wait_result(gone, NULL), NYMBL_CANCELED);
+    /* not before an owner who was stopped had a chance */
+    CHECK(nymbl_engine_now(world.engine) >= now + 0.9);
+    CHECK(nymbl_transfer_result(asks, NULL) == NYMBL_WAIT);
+    CHECK(nymbl_transfer_result(free, NULL) == NYMBL_WAIT);
+    nymbl_transfer_free(gone);
+    nymbl_transfer_free(asks);
+    nymbl_transfer_free(free);
+    world_close();
+}
+
 static void folder_of_leases_is_private_whatever_the_umask(void)
 {
     mode_t before = umask(0777);
@@ -1462,6 +1574,9 @@ int main(int argc, char **argv)
         TEST(silent_guests_lock_nobody_out),
         TEST(hundreds_of_guests_come_at_once),
         TEST(guest_without_a_descriptor_waits_in_peace),
+        TEST(listener_that_was_removed_is_made_again),
+        TEST(descriptor_that_is_given_back_cancels_nothing),
+        TEST(transfer_that_nobody_asks_for_is_canceled),
         TEST(folder_of_leases_is_private_whatever_the_umask),
         TEST(alarm_wakes_at_its_time),
         TEST(owner_can_wait_as_without_a_thread),

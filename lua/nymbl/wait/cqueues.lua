@@ -2,6 +2,7 @@
 -- Waiting in cqueues: only the calling coroutine does.
 
 local core = require "nymbl.core"
+local errors = require "nymbl.errors"
 local condition = require "cqueues.condition"
 local cqueues = require "cqueues"
 local socket = require "cqueues.socket"
@@ -22,6 +23,7 @@ local function bell_new(transfer)
   local ran, made = pcall(socket.fdopen, fd)
   if not (ran and made) then
     transfer:unpair(fd) -- it is still ours
+    if not ran then errors.pass_memory(made) end
     return nil
   end
   made:setmode("bn", "bn")

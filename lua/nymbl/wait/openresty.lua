@@ -20,11 +20,19 @@ local NEVER = 2 ^ 31 - 1
 -- request, one that another light thread reads.
 local POLL = 1 / 200
 
+-- A request that dies while it asks again and again is not told from one that goes on;
+-- so the transfer is canceled where nobody has asked for so many seconds.
+local GONE = 3
+
+-- Seconds until another try to have a socket: nginx logs each that fails.
+local AGAIN = 1
+local tried = setmetatable({}, { __mode = "k" })
+
 -- Gives a socket, or false where none could be had, or nil where the transfer has ended.
 local function lease_new(transfer)
   local path, token = transfer:lease()
   if path == false then return nil end
-  leases[transfer] = false
+  leases[transfer], tried[transfer] = false, core.now()
   local socket = path and ngx.socket.tcp()
   if not socket then return false end
   socket:settimeouts(NEVER, NEVER, NEVER)
@@ -45,6 +53,12 @@ local function listen(transfer, socket)
   return ok and bytes ~= nil
 end
 
+-- Whether a socket is to be asked for.
+local function is_due(transfer)
+  local lease = leases[transfer]
+  return lease == nil or (lease == false and core.now() >= tried[transfer] + AGAIN)
+end
+
 function driver.wait(transfer, deadline)
   if not transfer then
     -- ngx.sleep cuts off what is less than 1 ms, and counts from when nginx last looked
@@ -56,20 +70,33 @@ function driver.wait(transfer, deadline)
     return false
   end
   if transfer:news() then return true end
-  if leases[transfer] == nil and lease_new(transfer) == nil then return true end
+  if is_due(transfer) and lease_new(transfer) == nil then return true end
   transfer:alarm(deadline or 0)
-  while true do
-    if deadline and core.now() >= deadline then return false end
-    if transfer:news() then return true end
-    local socket = leases[transfer]
-    if not (socket and listen(transfer, socket)) and not transfer:news() then ngx.sleep(POLL) end
+  local watched, result = false, nil
+  while result == nil do
+    if deadline and core.now() >= deadline then
+      result = false
+    elseif transfer:news() then
+      result = true
+    else
+      local socket = leases[transfer]
+      if not (socket and listen(transfer, socket)) and not transfer:news() then
+        if not leases[transfer] then -- else that one ends with its request
+          transfer:watch(core.now() + GONE)
+          watched = true
+        end
+        ngx.sleep(POLL)
+      end
+    end
   end
+  if watched then transfer:watch(0) end
+  return result
 end
 
 --- A transfer has been closed.
 function driver.release(transfer)
   local socket = leases[transfer]
-  leases[transfer] = nil
+  leases[transfer], tried[transfer] = nil, nil
   -- not in every phase; where another light thread reads, it sees the other end's close
   local ok, problem = true, nil
   if socket then ok, problem = pcall(socket.close, socket) end

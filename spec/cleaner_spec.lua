@@ -1,0 +1,144 @@
+-- SPDX-License-Identifier: MIT
+-- nginx, where the listener's folder is removed under it, as cleaners of temporary files do, or where
+-- no socket can be had: calls go on without a word in the log, and an abort ends its transfer.
+local helper = require "helper"
+local nginx = require "nginx"
+
+local server
+
+local function eventually(seconds, holds)
+  local now = require("nymbl.core").now
+  local ends = now() + seconds
+  local result
+  repeat
+    result = holds()
+    if result then break end
+    os.execute("sleep 0.02")
+  until now() > ends
+  return result
+end
+
+local function exists(path)
+  local code = os.execute("test -S " .. helper.quote(path))
+  return code == true or code == 0
+end
+
+-- The folders of a worker's engine, by the names that its sockets were bound to.
+local function lease_folders(pid)
+  local own, list = {}, {}
+  for inode in helper.output(("ls -l /proc/%d/fd"):format(pid)):gmatch("socket:%[(%d+)%]") do own[inode] = true end
+  for line in io.lines("/proc/net/unix") do
+    local inode, path = line:match("(%d+) (/%S+)/lease$")
+    if inode and own[inode] and not list[path] then list[#list + 1], list[path] = path, true end
+  end
+  return list
+end
+
+-- Curls in the background; gives their process ids.
+local function curls(count, path)
+  local lines = {}
+  for i = 1, count do lines[i] = ("%s >/dev/null & echo $!"):format(server:command(path):gsub(" 2>&1$", " 2>/dev/null")) end
+  local list = helper.temporary()
+  os.execute(("sh %s >%s"):format(helper.write_file(helper.temporary(".sh"), table.concat(lines, "\n") .. "\n"), list))
+  local pids = {}
+  for pid in helper.read_file(list):gmatch("%d+") do pids[#pids + 1] = pid end
+  return pids
+end
+
+local function start(init, locations)
+  locations["/count"] = "ngx.say(one:patient('p'):count())"
+  locations["/stream"] = [[
+    local stream = assert(one:patient("p"):document("d"):open())
+    for chunk in stream do ngx.print(chunk) ngx.flush(true) end
+  ]]
+  locations["/sink"] = [[
+    local bytes, err = one:patient("p"):document("d"):download(function() return 1 end)
+    ngx.say(bytes or tostring(err))
+  ]]
+  server = nginx.start {
+    init = "one = client { max_connections = 100, max_attempts = 1 } " .. init,
+    http = "lua_check_client_abort on; init_worker_by_lua_block { collectgarbage('stop') }",
+    locations = locations,
+  }
+end
+
+-- Abort some requests whose responses stall; seconds until their connections are gone.
+local function aborted_end(seconds)
+  local before = helper.admin("GET", "state").connections
+  helper.admin("DELETE", "journal")
+  helper.faults { operation = "download", times = 10, action = { stall = 200000 } }
+  local pids = curls(5, "/stream")
+  for _, pid in ipairs(curls(5, "/sink")) do pids[#pids + 1] = pid end
+  assert.is_true((eventually(20, function() return #helper.journal("download") == 10 end)))
+  os.execute("sleep 0.2")
+  os.execute("kill " .. table.concat(pids, " "))
+  return eventually(seconds, function() return helper.admin("GET", "state").connections <= before end)
+end
+
+describe("nginx and a cleaner of temporary files #nginx", function()
+  before_each(function()
+    helper.reset()
+    helper.admin("POST", "documents", { patient = "p", id = "d", size = 3000000, content_type = "application/pdf" })
+  end)
+
+  after_each(function()
+    server:stop()
+    assert.is_nil(server:log():match("%[crit%]"), server:log())
+    assert.is_nil(server:log():match("%[alert%]"), server:log())
+    server = nil
+  end)
+
+  for what, command in pairs {
+    ["the folder"] = "rm -rf %s",
+    ["the socket"] = "rm %s/lease",
+    ["the folder, and somebody has made a file of that name"] = "rm -rf %s && touch %s",
+    ["the folder, and somebody has made another"] = "rm -rf %s && mkdir -m 755 %s",
+  } do
+    it("lose " .. what, function()
+      start("", {})
+      local worker = server:workers()[1]
+      for _ = 1, 3 do
+        assert.equal("1", server:get("/count"))
+        local folders = lease_folders(worker)
+        assert.equal(1, #folders)
+        os.execute((command:gsub("%%s", folders[1])))
+        assert.is_false(exists(folders[1] .. "/lease"))
+        assert.equal("3000000", server:get("/sink"))
+        local found
+        for _, folder in ipairs(lease_folders(worker)) do found = found or exists(folder .. "/lease") end
+        assert.is_true(found)
+        if command:find "touch" then os.remove(folders[1]) end
+        if command:find "mkdir" then os.execute("rmdir " .. folders[1]) end
+      end
+      assert.is_true((aborted_end(2)))
+    end)
+  end
+
+  for how, code in pairs {
+    ["no socket can be made"] = "ngx.socket.tcp = function() return nil, 'no' end",
+    ["the connection fails"] = [[
+      local tcp = ngx.socket.tcp
+      ngx.socket.tcp = function()
+        local socket = tcp()
+        return setmetatable({ connect = function() return nil, "no" end, close = function() end },
+          { __index = function(_, name) return function(_, ...) return socket[name](socket, ...) end end })
+      end]],
+    ["the token cannot be sent"] = [[
+      local tcp = ngx.socket.tcp
+      ngx.socket.tcp = function()
+        local socket = tcp()
+        return setmetatable({ send = function() return nil, "no" end },
+          { __index = function(_, name) return function(_, ...) return socket[name](socket, ...) end end })
+      end]],
+  } do
+    it("ends aborted requests' transfers where " .. how, function()
+      start("", { ["/break"] = code .. " ngx.say('broken')" })
+      assert.equal("1", server:get("/count"))
+      assert.equal("broken", server:get("/break"))
+      assert.is_true((aborted_end(15)))
+      -- one that only takes long is not given up
+      helper.faults { operation = "download", action = { delay = 6 } }
+      assert.equal("3000000", server:get("/sink"))
+    end)
+  end
+end)
