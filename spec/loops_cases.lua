@@ -130,6 +130,31 @@ case("read a stream", "%PDF| one|two\n|three|four,five|nil|17 of 32", function(t
   return table.concat(read, "|")
 end)
 
+case("a part whose range is refused", "truncated 200 - 1, 3000000 in 2 requests, the same bytes", function(t)
+  local patient = t.patient { max_attempts = 2 }
+  document(3000000)
+  local path = helper.temporary()
+  helper.faults { operation = "download", action = { cut = 1000000 } }
+  local doc = patient:document "d"
+  local first = words(t.patient():document("d"):download(path, { resume = true }))
+  helper.faults { operation = "download", action = { status = 412, body_kind = "empty" } }
+  helper.admin("DELETE", "journal")
+  local size = assert(doc:download(path, { resume = true }))
+  local same = helper.stored("p")[1].sha256 == helper.sha256(path)
+  os.remove(path)
+  return ("%s, %d in %d requests, %s"):format(first, size, #helper.journal("download"),
+    same and "the same bytes" or "others")
+end)
+
+case("417 for a source that is read once", "3 requests, 300000", function(t)
+  local patient = t.patient { max_attempts = 2 }
+  helper.faults { operation = "upload", action = { status = 417, body_kind = "empty" } }
+  assert(patient:upload(pieces(bytes(100000), ("y"):rep(200000)), { file_name = "a.pdf" }))
+  helper.faults { operation = "upload", action = { status = 417, body_kind = "empty", effect = true } }
+  assert(not patient:upload(pieces(bytes(1000)), { file_name = "a.pdf" }))
+  return ("%d requests, %s"):format(#helper.journal("upload"), stored():match("%d+"))
+end)
+
 case("delete, and again", "true, not_found 404 - 1", function(t)
   local patient = t.patient()
   document(1000)
