@@ -27,10 +27,12 @@ static bool is_digit(char byte)
     return byte >= '0' && byte <= '9';
 }
 
-/* A whole non-negative decimal number, or -1. A number that is too large for
- * the type becomes INT64_MAX, so that no body is ever long enough for it. */
-static int64_t number_parse(const char *text)
+/* Read decimal digits and step over them: their number, or -1 if there are
+ * none. A number that is too large for the type becomes INT64_MAX, so that no
+ * body is ever long enough for it. */
+static int64_t digits_read(const char **at)
 {
+    const char *text = *at;
     int64_t value = 0;
 
     if (!is_digit(*text))
@@ -41,7 +43,33 @@ static int64_t number_parse(const char *text)
         value =
             value > (INT64_MAX - digit) / 10 ? INT64_MAX : value * 10 + digit;
     }
+    *at = text;
+    return value;
+}
+
+/* A whole non-negative decimal number, or -1. */
+static int64_t number_parse(const char *text)
+{
+    int64_t value = digits_read(&text);
+
     return *text == '\0' ? value : -1;
+}
+
+/* A length: one number, or a list of the same one (RFC 9112, section 6.3). -1
+ * if it is neither. */
+static int64_t length_parse(const char *text)
+{
+    int64_t value = digits_read(&text);
+
+    while (value >= 0 && *text != '\0') {
+        text += strspn(text, " \t");
+        if (*text++ != ',')
+            return -1;
+        text += strspn(text, " \t");
+        if (digits_read(&text) != value)
+            return -1;
+    }
+    return value;
 }
 
 /* The status of a line such as "HTTP/1.1 200 OK" (RFC 9112, section 4), or 0.
@@ -244,29 +272,6 @@ static bool coding_is_identity(const char *value)
     return *value == '\0' || nymbl__ascii_equal(value, "identity");
 }
 
-/* The value of Content-Length: a number, or the same one several times (RFC
- * 9112, section 6.3); or -1. */
-static int64_t length_parse(char *value)
-{
-    int64_t length = -1;
-
-    for (char *next = value; next != NULL;) {
-        char *text = next + strspn(next, " \t"), *end;
-        int64_t number;
-
-        next = strchr(text, ',');
-        end = next != NULL ? next++ : text + strlen(text);
-        while (end > text && (end[-1] == ' ' || end[-1] == '\t'))
-            end--;
-        *end = '\0';
-        number = number_parse(text);
-        if (number < 0 || (length >= 0 && number != length))
-            return -1;
-        length = number;
-    }
-    return length;
-}
-
 /* The fields that matter, and what else stands at the beginning of a line. */
 enum field {
     FIELD_OTHER,
@@ -321,27 +326,75 @@ static void nonsense(nymbl_transfer *transfer)
     nymbl__transfer_failing(transfer, NYMBL_PROTOCOL, "reply");
 }
 
-static void field_take(nymbl_transfer *transfer, enum field field, char *value)
+/* Whether the head gives the body two different ends. If it does, nobody knows
+ * where the body ends, and a gateway may have been misled (RFC 9112, section
+ * 6.3). */
+static bool lengths_disagree(const nymbl__reply_head *head)
+{
+    if (head->length < 0)
+        return false;
+    return head->chunked || (head->remapped_length >= 0 &&
+                             head->remapped_length != head->length);
+}
+
+static void length_take(nymbl_transfer *transfer, int64_t *field,
+                        const char *value)
+{
+    int64_t length = length_parse(value);
+
+    if (length < 0 || (*field >= 0 && *field != length))
+        nonsense(transfer);
+    *field = length;
+    if (lengths_disagree(&transfer->head))
+        nonsense(transfer);
+}
+
+/* The transfer coding is judged here, whatever the status, since libcurl's
+ * verdict depends on its version. Nobody asked for any coding but chunked,
+ * which is applied once (RFC 9112, sections 7 and 7.4). */
+static void coding_take(nymbl_transfer *transfer, const char *value)
+{
+    nymbl__reply_head *head = &transfer->head;
+    bool chunked = nymbl__ascii_equal(value, "chunked");
+
+    if (head->chunked || !(chunked || coding_is_identity(value)))
+        nymbl__transfer_failing(transfer,
+                                transfer->request.operation == NYMBL__DOWNLOAD
+                                    ? NYMBL_CORRUPT
+                                    : NYMBL_PROTOCOL,
+                                "encoding");
+    head->chunked = chunked;
+    if (lengths_disagree(head))
+        nonsense(transfer);
+}
+
+/* One target; it may be given twice. */
+static void location_take(nymbl_transfer *transfer, const char *value)
+{
+    nymbl__reply_head *head = &transfer->head;
+
+    if (head->location == NULL) {
+        if (nymbl__text_copy(&head->location, value) < 0)
+            nymbl__transfer_failing(transfer, NYMBL_NO_MEMORY, NULL);
+    } else if (strcmp(head->location, value) != 0) {
+        nonsense(transfer);
+    }
+}
+
+static void field_take(nymbl_transfer *transfer, enum field field,
+                       const char *value)
 {
     nymbl__reply_head *head = &transfer->head;
 
     switch (field) {
     case FIELD_CONTENT_LENGTH:
-        /* libcurl takes what its digits begin with */
-        head->length = length_parse(value);
-        if (head->length < 0)
-            nonsense(transfer);
+        length_take(transfer, &head->length, value);
         break;
     case FIELD_REMAPPED_LENGTH:
-        head->remapped_length = number_parse(value);
+        length_take(transfer, &head->remapped_length, value);
         break;
     case FIELD_TRANSFER_ENCODING:
-        head->chunked = nymbl__ascii_equal(value, "chunked");
-        head->encoded =
-            head->encoded || !(head->chunked || coding_is_identity(value)) ||
-            /* not more than once (section 6.1): libcurl takes it apart once */
-            (head->chunked && head->was_chunked);
-        head->was_chunked = head->was_chunked || head->chunked;
+        coding_take(transfer, value);
         break;
     case FIELD_CONTENT_TYPE:
         type_parse(head, value);
@@ -369,9 +422,7 @@ static void field_take(nymbl_transfer *transfer, enum field field, char *value)
             nymbl__ascii_begins(value, "LimitExceededException", 22);
         break;
     case FIELD_LOCATION:
-        if (head->location == NULL &&
-            nymbl__text_copy(&head->location, value) < 0)
-            nymbl__transfer_failing(transfer, NYMBL_NO_MEMORY, NULL);
+        location_take(transfer, value);
         break;
     default:
         break;

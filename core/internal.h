@@ -564,7 +564,6 @@ typedef struct nymbl__reply_head {
     int status;
     bool done;
     bool chunked;
-    bool was_chunked; /* by an earlier line */
     bool has_type;
     bool encoded;
     bool limit_exceeded;     /* x-amzn-ErrorType says so */

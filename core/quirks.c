@@ -43,13 +43,17 @@
  *   8.3.0   Headers may take any amount of memory (CVE-2023-38039):
  *           NYMBL__HEAD_MAX. A folded first line ends the exchange; later
  *           versions take it for a field.
- *   8.8.0   Other codings may follow "chunked".
+ *   8.8.0   Other codings may follow "chunked". A coding that was not asked for
+ *           is decoded, or it ends the exchange at its line (8.14).
  *   8.17.0  A second Location is ignored, later an error; a Content-Length may
  *           have something behind its digits.
  *   8.18.0  Folded lines reach the header callback as they are; later versions
  *           join them first.
  *   8.21.0  CRs inside a head are accepted, and a line that begins with a CR
  *           ends it.
+ *
+ * A reference that is resolved: url.c, which decides first
+ *   8.0.0   Control characters in it are refused; 8.14 encodes them.
  *
  * One failure with two codes: code_failure()
  *   8.6.0   A header line over libcurl's own limit is CURLE_OUT_OF_MEMORY;

@@ -144,6 +144,26 @@ bool nymbl__url_same_origin(const char *a, const char *b)
     return same;
 }
 
+/* Whether every version of libcurl reads a reference without its fragment in
+ * the same way, as RFC 3986 says. Older ones refuse control characters, newer
+ * ones encode them; and what stands before a colon in the first segment must be
+ * a scheme (sections 4.2 and 3.1). */
+static bool reference_is_clear(const char *reference)
+{
+    size_t scheme = strspn(reference, "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                                      "abcdefghijklmnopqrstuvwxyz"
+                                      "0123456789+-.");
+    size_t segment = strcspn(reference, ":/?");
+
+    for (const char *at = reference; *at != '\0'; at++) {
+        if ((unsigned char)*at < ' ' || *at == 0x7f)
+            return false;
+    }
+    return reference[segment] != ':' ||
+           (scheme == segment && scheme > 0 &&
+            strchr("0123456789+-.", *reference) == NULL);
+}
+
 /* Whether a URL can be part of a request line (RFC 9112, section 3.2). Bytes
  * from a server must never end that line, whatever libcurl checks. */
 static bool url_is_clean(const char *url)
@@ -161,14 +181,20 @@ nymbl_kind nymbl__url_resolve(char **out, const char *base,
     nymbl_kind kind = NYMBL_REDIRECT;
     CURLU *parsed = url_parse(base);
     char *url = NULL, *host = NULL, *user = NULL, *password = NULL;
+    char *text =
+        NULL; /* the reference without its fragment, which is of no use */
 
     *out = NULL;
-    if (parsed == NULL)
+    if (nymbl__text_copy(&text, reference) < 0) {
+        kind = NYMBL_NO_MEMORY;
         goto done;
-    if (strlen(reference) > NYMBL__URL_MAX)
+    }
+    text[strcspn(text, "#")] = '\0';
+    if (parsed == NULL || strlen(text) > NYMBL__URL_MAX ||
+        !reference_is_clear(text))
         goto done;
-    if (curl_url_set(parsed, CURLUPART_URL, reference, CURLU_URLENCODE) !=
-        CURLUE_OK)
+    if (*text != '\0' &&
+        curl_url_set(parsed, CURLUPART_URL, text, CURLU_URLENCODE) != CURLUE_OK)
         goto done;
     /* user information would become credentials nobody gave */
     user = url_part(parsed, CURLUPART_USER, 0);
@@ -184,7 +210,10 @@ nymbl_kind nymbl__url_resolve(char **out, const char *base,
         goto done;
     kind = nymbl__text_copy(out, url);
 done:
-    if (url != NULL) /* it may be a signed one */
+    if (text != NULL) /* it may be a signed URL */
+        nymbl__wipe(text, strlen(reference));
+    free(text);
+    if (url != NULL)
         nymbl__wipe(url, strlen(url));
     if (password != NULL)
         nymbl__wipe(password, strlen(password));

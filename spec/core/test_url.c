@@ -202,6 +202,17 @@ static void references_are_resolved(void)
         {"https://a.b/c/d", "https://", NULL},
         {"https://a.b/c/d", "https://x.y:99999/", NULL},
         {"https://a.b/c/d", "f\r\nX: y", NULL},
+        {"https://a.b/c/d", "f\tg", NULL},
+        {"https://a.b/c/d", "\x7f", NULL},
+        {"https://a.b/c/d", "#f\tg", "https://a.b/c/d"},
+        {"https://a.b/c/d?e", "#f", "https://a.b/c/d?e"},
+        {"https://a.b/c/d?e", "", "https://a.b/c/d?e"},
+        {"https://a.b/c/d?e", "?f#g?h", "https://a.b/c/d?f"},
+        {"https://a.b/c/d", "1.2:3", NULL},
+        {"https://a.b/c/d", "f g:h", NULL},
+        {"https://a.b/c/d", ":f", NULL},
+        {"https://a.b/c/d", "f/g:h", "https://a.b/c/f/g:h"},
+        {"https://a.b/c/d", "f?g:h", "https://a.b/c/f?g:h"},
         {"nonsense", "f", NULL},
     };
 
