@@ -28,8 +28,11 @@
 #define NYMBL__URL_MAX (64u << 10)
 #define NYMBL__TYPE_MAX 256      /* a Content-Type; longer is ignored */
 #define NYMBL__VALIDATOR_MAX 256 /* an ETag or a date */
-#define NYMBL__SNIFF 32          /* first bytes that are looked at */
-#define NYMBL__SNIFF_SENT 1024   /* the same, of what is sent */
+/* First bytes that are looked at; readers of PDF look for its signature in so
+ * many (ISO 32000-1, annex H, note 13). */
+#define NYMBL__SNIFF 1024
+#define NYMBL__SIGNATURE_MAX 8 /* bytes of the longest other signature */
+#define NYMBL__TEXT_MIN 16     /* bytes that tell what text is */
 #define NYMBL__IDLE_HANDLES 16
 #define NYMBL__GUESTS 64      /* that connect and have said nothing yet */
 #define NYMBL__LEASE_TOKEN 32 /* hexadecimal digits */
@@ -263,6 +266,8 @@ int64_t nymbl__save_offset(const nymbl__save *save);
 const char *nymbl__save_validator(const nymbl__save *save);
 /* The part is as long as the document: have its last byte asked for again. */
 void nymbl__save_back(nymbl__save *save);
+/* Copy the first bytes of a part; gives how many. */
+size_t nymbl__save_peek(const nymbl__save *save, void *buf, size_t cap);
 /* The document comes from its first byte, under a validator or NULL. */
 nymbl_kind nymbl__save_restart(nymbl__save *save, const char *validator,
                                const char **reason);
@@ -712,11 +717,28 @@ bool nymbl__verdict_is_unknown(const nymbl_transfer *transfer, nymbl_kind kind);
 
 /* ---- sniff.c ---- */
 
-/* Why what came cannot be the document, or NULL. `known` is the document's
- * media type or "", `given` the reply's or "". */
+/* The first bytes of a document, and what is known of it. */
+typedef struct nymbl__look {
+    const char *known; /* the document's media type, or "" */
+    const char *given; /* the response's, or "" */
+    bool has_size;     /* the document's size is known, and will be compared */
+    bool has_length;   /* so is the size, or the response's length */
+    bool encoded;      /* the response has a Content-Encoding */
+    const char *bytes;
+    size_t size; /* NYMBL__SNIFF at most */
+    bool all;    /* nothing comes behind them */
+} nymbl__look;
+
+/* Why the types contradict each other, or NULL. */
 const char *nymbl__sniff_type(const char *known, const char *given);
-const char *nymbl__sniff_bytes(const char *known, const char *given,
-                               const char *bytes, size_t size);
+/* NYMBL_OK if it may be the document, NYMBL_WAIT if more bytes must be seen, or
+ * NYMBL_CORRUPT with a reason. */
+nymbl_kind nymbl__sniff(const nymbl__look *look, const char **reason);
+/* Whether the head alone does not speak against the document; its bytes are
+ * not looked at. */
+bool nymbl__sniff_is_clear(const nymbl__look *look);
+/* Whether text begins as a JSON object or array. */
+bool nymbl__sniff_is_json(const char *bytes, size_t size);
 
 /* Bytes that can be looked at before they are sent. */
 typedef struct nymbl__view {

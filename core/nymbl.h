@@ -646,7 +646,9 @@ NYMBL_API nymbl_kind nymbl_path_check(const char *path, bool no_overwrite,
  *
  * Redirects are followed here: a few, to https only, and without credentials
  * once the origin has changed. The bytes are held against the reply's length,
- * the document's size and its type before the end is told.
+ * the document's size and its type before the end is told. If neither size nor
+ * type is known, the reply's type or its first bytes must be of a type that the
+ * service accepts. No byte can be read before the first ones were checked.
  *
  * @param[out] out      yours to release with nymbl_transfer_free()
  * @param      engine   that will move it

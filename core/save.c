@@ -81,6 +81,13 @@ void nymbl__save_back(nymbl__save *save)
     save->length = save->part.size;
 }
 
+size_t nymbl__save_peek(const nymbl__save *save, void *buf, size_t cap)
+{
+    ssize_t got = pread(save->fd, buf, cap, 0);
+
+    return got > 0 ? (size_t)got : 0;
+}
+
 nymbl_kind nymbl__save_restart(nymbl__save *save, const char *validator,
                                const char **reason)
 {

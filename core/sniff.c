@@ -79,7 +79,7 @@ static bool type_is_accepted(const char *type)
 
 static bool is_base64(const char *type, const char *bytes, size_t size)
 {
-    if (*bytes == '"' && size > 0) { /* a JSON string of it */
+    if (size > 0 && *bytes == '"') { /* a JSON string of it */
         bytes++;
         size--;
     }
@@ -91,30 +91,46 @@ static bool is_base64(const char *type, const char *bytes, size_t size)
     return false;
 }
 
-/* A page of HTML or XML for one of the accepted types, none of which begins so:
- * a proxy's sign-in page, or the error of an object storage (Amazon S3, "Error
- * responses"). */
-static bool is_markup(const char *type, const char *bytes, size_t size)
+/* Bytes without a byte order mark and white space at their beginning. */
+static const char *text_begin(const char *bytes, size_t *size)
 {
-    static const char *const beginnings[] = {"<!doctype", "<html", "<?xml"};
-
-    if (!type_is_accepted(type))
-        return false;
-    if (begins(bytes, size, "\xef\xbb\xbf")) { /* a byte order mark */
+    if (begins(bytes, *size, "\xef\xbb\xbf")) {
         bytes += 3;
-        size -= 3;
+        *size -= 3;
     }
-    while (size > 0 && memchr(" \t\r\n", *bytes, 4) != NULL) {
+    while (*size > 0 && memchr(" \t\r\n", *bytes, 4) != NULL) {
         bytes++;
-        size--;
+        *size -= 1;
     }
-    for (size_t i = 0; i < sizeof(beginnings) / sizeof(beginnings[0]); i++) {
-        size_t length = strlen(beginnings[i]);
+    return bytes;
+}
 
-        if (size >= length && nymbl__ascii_begins(bytes, beginnings[i], length))
-            return true;
+/* Whether text begins as what a gateway sends in the place of a document: HTML
+ * or XML (a sign-in page; the error of an object storage), JSON, or a data: URL
+ * (RFC 2397). No accepted type begins so. */
+static bool is_substitute(const char *text, size_t size)
+{
+    const char *rest = text + 1;
+    size_t left = size - 1;
+
+    if (size == 0)
+        return false;
+    if (*text == '<')
+        return left > 0 && (memchr("!?/", *rest, 3) != NULL ||
+                            (*rest >= 'a' && *rest <= 'z') ||
+                            (*rest >= 'A' && *rest <= 'Z'));
+    if (size >= 5 && nymbl__ascii_begins(text, "data:", 5))
+        return true;
+    if (*text != '{' && *text != '[')
+        return false;
+    while (left > 0 && memchr(" \t\r\n", *rest, 4) != NULL) {
+        rest++;
+        left--;
     }
-    return false;
+    if (left == 0)
+        return false;
+    return *text == '{' ? *rest == '"' || *rest == '}'
+                        : memchr("\"[]{-0123456789tfn", *rest, 18) != NULL;
 }
 
 /* Error bodies of the service and of gateways begin so (the guide; AWS,
@@ -132,23 +148,6 @@ static bool is_error_json(const char *bytes, size_t size)
     return begins(bytes + i, size - i, "\"error\"") ||
            begins(bytes + i, size - i, "\"message\"") ||
            begins(bytes + i, size - i, "\"Message\"");
-}
-
-const char *nymbl__sniff_bytes(const char *known, const char *given,
-                               const char *bytes, size_t size)
-{
-    const char *type = *known != '\0' ? known : given;
-
-    if (size == 0)
-        return NULL;
-    if (is_base64(type, bytes, size))
-        return "base64";
-    if (is_markup(type, bytes, size))
-        return "type";
-    if (!type_is_json(known) && is_error_json(bytes, size) &&
-        (*known != '\0' || type_is_json(given) || *given == '\0'))
-        return "type";
-    return NULL;
 }
 
 /* ---- what is to be sent ---- */
@@ -309,13 +308,15 @@ static const char *zip_type(const nymbl__view *view)
     return all || (entries.other && !entries.word) ? "" : NYMBL__ZIP;
 }
 
-static const char *signature_type(const char *bytes, size_t size)
+/* The type whose signature bytes begin with, NYMBL__ZIP, or "". */
+static const char *signature_start(const char *bytes, size_t size)
 {
     static const struct {
         const char *bytes;
         size_t size;
         const char *type;
     } signatures[] = {
+        {"%PDF-", 5, "application/pdf"},
         {"\x89PNG\r\n\x1a\n", 8, "image/png"},
         {"\xff\xd8\xff", 3, "image/jpeg"},
         {"II*\0", 4, "image/tiff"},
@@ -330,13 +331,26 @@ static const char *signature_type(const char *bytes, size_t size)
             memcmp(bytes, signatures[i].bytes, signatures[i].size) == 0)
             return signatures[i].type;
     }
-    /* ISO 32000-1, annex H, note 13: readers look for it in the first 1,024 */
-    return memmem(bytes, size, "%PDF-", 5) != NULL ? "application/pdf" : "";
+    return "";
+}
+
+/* ISO 32000-1, annex H, note 13: readers look for it in the first 1,024 bytes.
+ */
+static bool has_pdf(const char *bytes, size_t size)
+{
+    return memmem(bytes, size, "%PDF-", 5) != NULL;
+}
+
+static const char *signature_type(const char *bytes, size_t size)
+{
+    const char *type = signature_start(bytes, size);
+
+    return *type == '\0' && has_pdf(bytes, size) ? "application/pdf" : type;
 }
 
 const char *nymbl__sniff_view(const nymbl__view *view)
 {
-    char bytes[NYMBL__SNIFF_SENT];
+    char bytes[NYMBL__SNIFF];
     size_t size = view->size < (int64_t)sizeof(bytes) ? (size_t)view->size
                                                       : sizeof(bytes);
     const char *type;
@@ -357,4 +371,126 @@ bool nymbl__sniff_is_type(const nymbl__view *view, const char *type)
     if (seen == NULL || (strcmp(seen, NYMBL__ZIP) == 0 && type_is(type, DOCX)))
         return true;
     return *seen != '\0' && type_is(type, seen);
+}
+
+/* ---- what has come ---- */
+
+static size_t look_read(void *payload, int64_t at, void *buf, size_t cap)
+{
+    const nymbl__look *look = *(const nymbl__look **)payload;
+    size_t left = look->size - (size_t)at;
+
+    if (cap > left)
+        cap = left;
+    memcpy(buf, look->bytes + at, cap);
+    return cap;
+}
+
+/* The accepted type whose signature the bytes begin with, or "". A ZIP file
+ * that may still turn out to be a DOCX is taken for one. */
+static const char *signature_find(const nymbl__look *look)
+{
+    const char *type = signature_start(look->bytes, look->size);
+    nymbl__view view = {.read = look_read,
+                        .payload = &look,
+                        .size = (int64_t)look->size,
+                        .whole = look->all && look->size < NYMBL__SNIFF};
+
+    if (strcmp(type, NYMBL__ZIP) == 0)
+        type = zip_type(&view);
+    return type == NULL || strcmp(type, NYMBL__ZIP) == 0 ? DOCX : type;
+}
+
+static nymbl_kind corrupt(const char **reason, const char *why)
+{
+    *reason = why;
+    return NYMBL_CORRUPT;
+}
+
+/* The bytes begin as an accepted type does. A label counts for less than that
+ * if the end of the bytes is marked, too. */
+static nymbl_kind signature_judge(const nymbl__look *look, const char *type,
+                                  const char *label, const char **reason)
+{
+    bool fits = *look->known == '\0' || type_is(look->known, type);
+
+    if (label != NULL && !(fits && look->has_length))
+        return corrupt(reason, label);
+    /* a file of another type under this one's name: its size would prove it */
+    if (!fits && type_is_accepted(look->known) && !look->has_size)
+        return corrupt(reason, "type");
+    return NYMBL_OK;
+}
+
+/* What is wrong with bytes that begin with no signature, or NULL. */
+static const char *text_problem(const nymbl__look *look, const char *text,
+                                size_t size, bool is_proof_needed)
+{
+    const char *type = *look->known != '\0' ? look->known : look->given;
+
+    if (is_base64(type, text, size))
+        return "base64";
+    if (type_is_accepted(type) || is_proof_needed)
+        return is_substitute(text, size) ? "type" : NULL;
+    if (!type_is_json(look->known) && is_error_json(text, size) &&
+        (*look->known != '\0' || type_is_json(look->given) ||
+         *look->given == '\0'))
+        return "type";
+    return NULL;
+}
+
+nymbl_kind nymbl__sniff(const nymbl__look *look, const char **reason)
+{
+    const char *label = look->encoded
+                            ? "encoding"
+                            : nymbl__sniff_type(look->known, look->given);
+    const char *signature = signature_find(look);
+    bool may_come = look->size < NYMBL__SNIFF && !look->all;
+    bool may_be_pdf =
+        *look->known == '\0' || type_is(look->known, "application/pdf");
+    size_t size = look->size;
+    const char *text, *problem;
+    bool is_proof_needed;
+
+    if (*signature != '\0')
+        return signature_judge(look, signature, label, reason);
+    if (look->encoded && !(may_come && look->size < NYMBL__SIGNATURE_MAX))
+        return corrupt(reason, label);
+    text = text_begin(look->bytes, &size);
+    if (may_come && size < NYMBL__TEXT_MIN)
+        return NYMBL_WAIT;
+    /* nothing but the response itself says what it is */
+    is_proof_needed = label != NULL ||
+                      (!look->has_size && !type_is_accepted(look->given) &&
+                       (*look->known == '\0' || type_is_accepted(look->known)));
+    problem = text_problem(look, text, size, is_proof_needed);
+    if (problem != NULL)
+        return corrupt(reason, problem);
+    if (!is_proof_needed)
+        return NYMBL_OK;
+    if (may_be_pdf && has_pdf(look->bytes, look->size))
+        return label == NULL || look->has_length ? NYMBL_OK
+                                                 : corrupt(reason, label);
+    if (may_be_pdf && may_come)
+        return NYMBL_WAIT;
+    for (size_t i = 0; i < sizeof(encoded) / sizeof(encoded[0]); i++) {
+        if (*look->known == '\0' && is_base64(encoded[i].type, text, size))
+            return corrupt(reason, "base64");
+    }
+    return corrupt(reason, "type");
+}
+
+bool nymbl__sniff_is_clear(const nymbl__look *look)
+{
+    return !look->encoded &&
+           nymbl__sniff_type(look->known, look->given) == NULL &&
+           (look->has_size || *look->known != '\0' ||
+            type_is_accepted(look->given));
+}
+
+bool nymbl__sniff_is_json(const char *bytes, size_t size)
+{
+    const char *text = text_begin(bytes, &size);
+
+    return size > 0 && (*text == '{' || *text == '[');
 }

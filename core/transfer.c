@@ -200,10 +200,10 @@ static void document_append(nymbl_transfer *transfer, const char *data,
             more = size;
         memcpy(transfer->sniff + transfer->sniffed, data, more);
         transfer->sniffed += more;
-        nymbl__verdict_first_bytes(transfer, false);
-        if (transfer->failing != NYMBL_OK)
-            return;
     }
+    nymbl__verdict_first_bytes(transfer, false);
+    if (transfer->failing != NYMBL_OK)
+        return;
     if (transfer->save != NULL) {
         kind = nymbl__save_write(transfer->save, data, size, &reason);
     } else {

@@ -68,8 +68,11 @@ static void part_check(nymbl_transfer *transfer)
             nymbl__transfer_failing(transfer, NYMBL_PROTOCOL, "range");
         else if (transfer->has_size && head->range_total != transfer->size)
             nymbl__transfer_failing(transfer, NYMBL_CORRUPT, "size");
-        transfer->released = true; /* the first bytes were seen last time */
-        transfer->sniffed = NYMBL__SNIFF;
+        transfer->sniffed =
+            nymbl__save_peek(transfer->save, transfer->sniff,
+                             transfer->resumed_from < NYMBL__SNIFF
+                                 ? (size_t)transfer->resumed_from
+                                 : NYMBL__SNIFF);
         return;
     }
     kind = nymbl__save_restart(transfer->save, nymbl__head_validator(head),
@@ -78,11 +81,38 @@ static void part_check(nymbl_transfer *transfer)
         nymbl__transfer_failing(transfer, kind, reason);
 }
 
+/* What there is to look at. */
+static nymbl__look look_of(const nymbl_transfer *transfer, bool all)
+{
+    const nymbl__reply_head *head = &transfer->head;
+
+    return (nymbl__look){
+        .known = transfer->known_type,
+        .given = head->content_type,
+        .has_size = transfer->has_size,
+        .has_length = transfer->has_size || nymbl__verdict_length(head) >= 0,
+        .encoded = head->encoded,
+        .bytes = transfer->sniff,
+        .size = transfer->sniffed,
+        .all = all,
+    };
+}
+
+/* Why a response of another size is not the document: it is not a label then.
+ */
+static const char *size_reason(const nymbl__look *look)
+{
+    if (look->encoded)
+        return "encoding";
+    return nymbl__sniff_type(look->known, look->given) != NULL ? "type"
+                                                               : "size";
+}
+
 void nymbl__verdict_head(nymbl_transfer *transfer)
 {
     nymbl__reply_head *head = &transfer->head;
-    bool download = transfer->request.operation == NYMBL__DOWNLOAD;
     int64_t length = nymbl__verdict_length(head);
+    nymbl__look look;
 
     head->done = true;
     transfer->dirty = true;
@@ -90,37 +120,37 @@ void nymbl__verdict_head(nymbl_transfer *transfer)
         transfer->reply.max = NYMBL__ERROR_REPLY_MAX;
         return;
     }
-    if (head->encoded) /* nobody asked for it (RFC 9110, section 12.5.3) */
-        nymbl__transfer_failing(
-            transfer, download ? NYMBL_CORRUPT : NYMBL_PROTOCOL, "encoding");
-    if (!download) {
+    if (transfer->request.operation != NYMBL__DOWNLOAD) {
         nymbl__transfer_head_tell(transfer);
         return;
     }
-    if (nymbl__sniff_type(transfer->known_type, head->content_type) != NULL)
-        nymbl__transfer_failing(transfer, NYMBL_CORRUPT, "type");
     if (transfer->save != NULL)
         part_check(transfer);
+    look = look_of(transfer, false);
     if (transfer->has_size && length >= 0 && /* no sum: it may be any number */
         length != transfer->size - transfer->resumed_from)
-        nymbl__transfer_failing(transfer, NYMBL_CORRUPT, "size");
-    nymbl__transfer_head_tell(transfer);
+        nymbl__transfer_failing(transfer, NYMBL_CORRUPT, size_reason(&look));
+    if (nymbl__sniff_is_clear(&look))
+        nymbl__transfer_head_tell(transfer);
 }
 
 /* Look at the first bytes before anybody gets them. */
 void nymbl__verdict_first_bytes(nymbl_transfer *transfer, bool all)
 {
-    const char *reason;
+    nymbl__look look = look_of(transfer, all);
+    const char *reason = NULL;
+    nymbl_kind kind;
 
-    if (transfer->released || (!all && transfer->sniffed < NYMBL__SNIFF))
+    if (transfer->released)
         return;
-    reason =
-        nymbl__sniff_bytes(transfer->known_type, transfer->head.content_type,
-                           transfer->sniff, transfer->sniffed);
-    if (reason != NULL)
-        nymbl__transfer_failing(transfer, NYMBL_CORRUPT, reason);
-    else
+    kind = nymbl__sniff(&look, &reason);
+    if (kind < 0) {
+        nymbl__transfer_failing(transfer, kind, reason);
+    } else if (kind == NYMBL_OK) {
+        if (!transfer->head_told)
+            nymbl__transfer_head_tell(transfer);
         transfer->released = true;
+    }
 }
 
 /* ---- the end ---- */
@@ -347,6 +377,12 @@ nymbl_kind nymbl__verdict(nymbl_transfer *transfer, CURLcode code,
     }
     if (transfer->request.operation == NYMBL__DOWNLOAD)
         return document_verify(transfer, reason);
+    /* a label that nobody asked for (RFC 9110, section 12.5.3) may be wrong */
+    if (head->encoded && transfer->reply.size > 0 &&
+        !nymbl__sniff_is_json(transfer->reply.data, transfer->reply.size)) {
+        *reason = "encoding";
+        return NYMBL_PROTOCOL;
+    }
     if (transfer->body != NULL && !nymbl__body_all_released(transfer->body)) {
         *reason = "early"; /* for a document that had not come yet */
         return NYMBL_PROTOCOL;

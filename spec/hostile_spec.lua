@@ -297,11 +297,73 @@ describe("document:download() and document:open() from a lying server", function
     bring { action = { gzip = true }, kind = "corrupt", reason = "encoding", head = true }
     bring { action = { gzip = true, length = "chunked" }, known = false, kind = "corrupt", reason = "encoding",
       head = true }
+    local framed = "400;chunk-signature=0\r\n%PDF-1.7\r\n0;chunk-signature=0\r\n\r\n"
     for _, coding in ipairs { "br", "gzip, identity", "aws-chunked", "x-gzip" } do
-      bring { action = { headers = { { "Content-Encoding", coding } } }, kind = "corrupt", reason = "encoding",
-        head = true }
+      -- bytes that do not begin as the document does, although they are as many
+      for _, text in ipairs { framed, "\31\139\8\0" .. framed, "a letter" } do
+        bring { action = { status = 200, body = text, headers = { { "Content-Encoding", coding } } },
+          fields = { content = text:gsub(".", "x") }, kind = "corrupt", reason = "encoding", head = true }
+        bring { action = { status = 200, body = text, headers = { { "Content-Encoding", coding } } }, known = false,
+          kind = "corrupt", reason = "encoding", head = true }
+      end
     end
     bring { action = { headers = { { "Content-Encoding", "identity" } } } }
+  end)
+
+  it("take a document whatever its labels say, if length and first bytes prove it", function()
+    for _, header in ipairs { { "Content-Encoding", "aws-chunked" }, { "Content-Encoding", "utf-8" },
+      { "Content-Encoding", "none" }, { "Content-Encoding", "gzip" }, { "Content-Encoding", "binary" },
+      { "Content-Type", "application/json" }, { "Content-Type", "text/html" }, { "Content-Type", "" },
+      { "Content-Type", "application/problem+json; charset=utf-8" } } do
+      bring { action = { headers = { header } } }
+      bring { action = { headers = { header } }, options = { check_size = false } }
+      bring { action = { headers = { header } }, known = false }
+      bring { action = { headers = { header }, length = "chunked" } }
+      bring { action = { headers = { header }, truncate = 100, length = "chunked" }, kind = "corrupt",
+        reason = "size" }
+    end
+  end)
+
+  it("refuse an unknown document that is of no accepted type", function()
+    local page = "<!DOCTYPE html><html><title>Sign in</title></html>"
+    for _, body in ipairs { page, '{"fault":{"faultstring":"no"}}', '{"statusCode":500}', "[]", "null",
+      "<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "<Error/>", "Service unavailable\n",
+      "data:application/pdf;base64,JVBERi0xLjQK", "JVBERi0xLjQKJcOkw7zDtsOfCg==", "GIF89a", "\31\139\8\0\0", "",
+      (" "):rep(900) .. page, ("x"):rep(1020) .. "%PDF-1.7" } do
+      for _, content_type in ipairs { "text/html", "application/json", "application/octet-stream", "text/plain" } do
+        for _, length in ipairs { "chunked", "" } do
+          local action = { status = 200, body = body, content_type = content_type,
+            length = length ~= "" and length or nil }
+          bring { action = action, known = false, kind = "corrupt", head = true }
+        end
+      end
+      bring { action = { status = 200, body = body, content_type = "text/plain" }, known = false,
+        options = { content_type = "application/pdf" }, kind = "corrupt", head = true,
+        ways = { "a path", "a handle", "a sink" } }
+    end
+  end)
+
+  it("take an unknown document of an accepted type", function()
+    for _, body in ipairs { "%PDF-1.7", "\137PNG\r\n\26\n", "\255\216\255\224", "II*\0", "MM\0*", "II+\0\8\0\0\0",
+      "PK\3\4", ("x"):rep(1019) .. "%PDF-1.7" } do
+      for _, content_type in ipairs { "text/html", "application/octet-stream" } do
+        bring { action = { status = 200, body = body, content_type = content_type }, known = false, bytes = body }
+      end
+    end
+    bring { action = { status = 200, body = "damaged", content_type = "image/png" }, known = false, bytes = "damaged" }
+  end)
+
+  it("take a document of another type that is in the chart already", function()
+    for content_type, text in pairs { ["text/plain"] = "a letter", ["image/gif"] = "GIF89a",
+      ["application/dicom"] = ("\0"):rep(128) .. "DICM", ["text/xml"] = "<?xml version='1.0'?><a/>",
+      ["application/octet-stream"] = "anything", ["text/rtf"] = "{\\rtf1}" } do
+      local fields = { content = text, content_type = content_type, file_name = "a.bin" }
+      bring { action = { delay = 0 }, fields = fields }
+      bring { action = { delay = 0 }, fields = fields, options = { check_size = false } }
+      bring { action = { delay = 0 }, fields = fields, known = false, kind = "corrupt", reason = "type", head = true }
+      bring { action = { delay = 0 }, fields = fields, known = false, options = { content_type = content_type },
+        ways = { "a path", "a handle", "a sink" } }
+    end
   end)
 
   it("refuse a page of HTML with a good status", function()
@@ -351,6 +413,36 @@ describe("document:download() and document:open() from a lying server", function
     bring { action = { status = 200, body_kind = "empty" }, kind = "corrupt", reason = "size", head = true }
     bring { action = { status = 200, body_kind = "empty", length = "chunked" }, kind = "corrupt", reason = "size",
       head = true }
+  end)
+end)
+
+---- labels of JSON ----
+
+describe("a label that nobody asked for", function()
+  before_each(setup)
+  after_each(teardown)
+
+  it("changes nothing of JSON that can be decoded", function()
+    for _, coding in ipairs { "aws-chunked", "utf-8", "none", "gzip", "x" } do
+      local action = { headers = { { "Content-Encoding", coding } } }
+      helper.faults { operation = "upload", action = action }
+      local document = assert(patient:upload({ data = "%PDF-1.4 one" }, { file_name = "a.pdf" }))
+      helper.faults { operation = "list", action = action }
+      assert(patient:page())
+      helper.faults { operation = "get", action = action }
+      assert(patient:get(document.id))
+      helper.faults { operation = "delete", action = action }
+      assert(document:delete())
+    end
+  end)
+
+  it("explains JSON that cannot be", function()
+    local action = { headers = { { "Content-Encoding", "gzip" } }, gzip = true }
+    helper.faults { operation = "upload", action = action }
+    local document, err = patient:upload({ data = "%PDF-1.4 one" }, { file_name = "a.pdf" })
+    assert.is_nil(document)
+    check_error(err, "protocol", "encoding")
+    assert.is_true(err.outcome_unknown)
   end)
 end)
 

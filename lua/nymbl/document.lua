@@ -158,9 +158,10 @@ function methods.metadata(self)
 end
 
 -- What is known of the document, to hold the bytes against.
-local function known_type(state)
+local function known_type(state, options)
   local value = state[2].content_type
-  return type(value) == "string" and not value:find("\0", 1, true) and value or nil
+  if type(value) ~= "string" or value == "" or value:find("\0", 1, true) then return options.content_type end
+  return value
 end
 
 local function known_size(state, options)
@@ -186,12 +187,16 @@ local DOWNLOAD_OPTIONS = {
   overwrite = check.boolean,
   resume = check.boolean,
   check_size = check.boolean,
+  content_type = check.header,
 }
 
---- Download the bytes.
+--- Download the bytes. They are not taken for the document if they contradict what is
+-- known of it. If neither its type nor its size is known, then the response's type or its
+-- first bytes must be one of the accepted types.
 -- @param destination a path, a file handle opened for writing, or an LTN12 sink
 -- @tab[opt] options `progress(done, total)`, `mode`, `overwrite`, `resume` (a path
---   only), `check_size`, `timeout`
+--   only), `check_size`, `content_type` (to expect if the document's own is not known),
+--   `timeout`
 -- @treturn[1] integer bytes written
 -- @treturn[1] string content type, or nil
 -- @treturn[2] nil; a path is as it was
@@ -214,7 +219,7 @@ function methods.download(self, destination, options)
   local ok, bytes, content_type = call.perform(env, "download", options, {
     start = function(bearer)
       return core.download(env.client, bearer, state[3], state[4], to.path, options.mode,
-        options.overwrite == false, known_type(state), known_size(state, options),
+        options.overwrite == false, known_type(state, options), known_size(state, options),
         options.progress ~= nil, options.resume)
     end,
     drive = to.drive(options.progress),
@@ -250,7 +255,7 @@ function methods.open(self, options)
   local ok, transfer, _, attempts = call.perform(env, "download", options, {
     start = function(bearer)
       return core.download(env.client, bearer, state[3], state[4], nil, nil, false,
-        known_type(state), known_size(state, options))
+        known_type(state, options), known_size(state, options))
     end,
     drive = stream().begin,
     asks = asks(options),

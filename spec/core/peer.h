@@ -114,7 +114,11 @@ nymbl_kind read_all(nymbl_transfer *transfer, text *to, nymbl_error *err);
 nymbl_transfer *start_get(void);
 nymbl_transfer *start_delete(void);
 nymbl_transfer *start_list(const nymbl_list_options *options);
+/* Of a document whose type is known, but is none that bytes are compared with,
+ * unless the options say otherwise. */
 nymbl_transfer *start_download(const nymbl_download_options *options);
+/* As the options say. */
+nymbl_transfer *start_unknown(const nymbl_download_options *options);
 nymbl_transfer *start_upload(nymbl_body *body);
 nymbl_body *body_of(const void *data, size_t size);
 nymbl_counts counts_of(nymbl_transfer *transfer);

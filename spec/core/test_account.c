@@ -36,6 +36,7 @@ static nymbl_transfer *asked(nymbl_client *client, const char *token,
                              peer *peer, bool *ranged)
 {
     nymbl_download_options options = {.path = world_path("doc"),
+                                      .content_type = "text/plain",
                                       .resume = true};
     nymbl_transfer *transfer;
     request request;

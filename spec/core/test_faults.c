@@ -80,7 +80,8 @@ static int download(const scenario *how, const char *name, const char *plan,
     char url[64];
     nymbl_client_options service = {
         .base_url = url, .api_key = "key-of-test", .allow_http = true};
-    nymbl_download_options options = {.no_overwrite = how->no_overwrite,
+    nymbl_download_options options = {.content_type = "text/plain",
+                                      .no_overwrite = how->no_overwrite,
                                       .resume = how->resume};
     nymbl_engine *engine;
     nymbl_client *client;

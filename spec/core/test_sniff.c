@@ -35,17 +35,44 @@ static void types_that_cannot_be_the_document_are_told(void)
     }
 }
 
+static nymbl_kind judged(const nymbl__look *given, const char *bytes,
+                         size_t size, const char **reason)
+{
+    char *exact = malloc(size > 0 ? size : 1); /* a sanitizer sees its end */
+    nymbl__look look = *given;
+    nymbl_kind kind;
+
+    memcpy(exact, bytes, size);
+    look.bytes = exact;
+    look.size = size;
+    *reason = NULL;
+    kind = nymbl__sniff(&look, reason);
+    free(exact);
+    return kind;
+}
+
+static void check_look(const nymbl__look *look, const char *bytes, size_t size,
+                       nymbl_kind kind, const char *expected)
+{
+    const char *reason;
+    bool good = CHECK_NUMBER(judged(look, bytes, size, &reason), kind);
+
+    if (!(CHECK_TEXT(reason, expected) && good))
+        printf("\"%s\" as \"%s\": %.60s\n", look->known, look->given, bytes);
+}
+
+/* A document of a known size, of which all bytes are there. */
 static void check_bytes(const char *known, const char *given, const char *bytes,
                         const char *reason)
 {
-    size_t size = strlen(bytes);
-    char *exact = malloc(size + 1); /* so that a sanitizer sees its end */
+    nymbl__look look = {.known = known,
+                        .given = given,
+                        .has_size = true,
+                        .has_length = true,
+                        .all = true};
 
-    memcpy(exact, bytes, size);
-    exact = realloc(exact, size > 0 ? size : 1);
-    if (!CHECK_TEXT(nymbl__sniff_bytes(known, given, exact, size), reason))
-        printf("%s as %s: %s\n", known, given, bytes);
-    free(exact);
+    check_look(&look, bytes, strlen(bytes),
+               reason == NULL ? NYMBL_OK : NYMBL_CORRUPT, reason);
 }
 
 static void base64_is_told_for_every_accepted_type(void)
@@ -81,14 +108,224 @@ static void error_bodies_are_told(void)
     check_bytes("application/pdf", "application/pdf", "{\"error\"", "type");
     check_bytes("", "", "{\"error\": 1}", "type");
     check_bytes("", "application/json", "{\"error\": 1}", "type");
-    check_bytes("", "application/pdf", "{\"error\": 1}", NULL);
+    check_bytes("", "application/pdf", "{\"error\": 1}", "type");
     check_bytes("application/json", "", "{\"error\": 1}", NULL);
-    check_bytes("application/pdf", "", "{\"errors\": 1}", NULL);
-    check_bytes("application/pdf", "", "{\"error", NULL);
+    check_bytes("application/pdf", "", "{\"errors\": 1}", "type");
+    check_bytes("application/pdf", "", "{\"error", "type");
     check_bytes("application/pdf", "", "   ", NULL);
     check_bytes("application/pdf", "", "{", NULL);
     check_bytes("application/pdf", "", "{  ", NULL);
-    CHECK(nymbl__sniff_bytes("application/pdf", "", "\0{\"error\"", 9) == NULL);
+    check_look(&(nymbl__look){.known = "application/pdf",
+                              .given = "",
+                              .has_size = true,
+                              .all = true},
+               "\0{\"error\"", 9, NYMBL_OK, NULL);
+}
+
+#define PNG "\x89PNG\r\n\x1a\n"
+
+static const struct {
+    const char *type, *bytes;
+    size_t size;
+} good[] = {
+    {"application/pdf", "%PDF-1.7\nxxxxxxxxxxxxxxx", 24},
+    {"image/png", PNG "xxxxxxxxxxxxxxxx", 24},
+    {"image/jpeg", "\xff\xd8\xff\xe0xxxxxxxxxxxxxxxxxxxx", 24},
+    {"image/tiff", "II*\0xxxxxxxxxxxxxxxxxxxx", 24},
+    {"image/tiff", "MM\0*xxxxxxxxxxxxxxxxxxxx", 24},
+    {"image/tiff", "II+\0\10\0\0\0xxxxxxxxxxxxxxxx", 24},
+    {"image/tiff", "MM\0+\0\10\0\0xxxxxxxxxxxxxxxx", 24},
+    {DOCX, "PK\3\4\24\0\6\0xxxxxxxxxxxxxxxx", 24},
+};
+
+#define GOOD_COUNT (sizeof(good) / sizeof(good[0]))
+
+/* What is not of an accepted type: all that a gateway may send. */
+static const char *const bad[] = {
+    "",
+    " ",
+    "x",
+    "OK",
+    "Service unavailable, please try again later.\n",
+    "<!DOCTYPE html><html><title>Sign in</title></html>",
+    "<html lang=en>",
+    "<HTML>",
+    "<script>location='/login'</script>",
+    "<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code></Error>",
+    "<Error><Code>NoSuchKey</Code></Error>",
+    "<!-- a page --><p>Sign in",
+    "\xef\xbb\xbf<html>",
+    "\r\n\r\n   <html>",
+    "{\"error\": {\"code\": \"x\"}}",
+    "{\"fault\":{\"faultstring\":\"x\"}}",
+    "{\"statusCode\": 500}",
+    "{\"Errors\":[]}",
+    "{}",
+    "[]",
+    "[{\"code\":1}]",
+    "null",
+    "\"text\"",
+    "12",
+    "data:application/pdf;base64,JVBERi0xLjQK",
+    "DATA:text/plain,x",
+    "\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03xxxxxxxxxx",
+    "GIF89axxxxxxxxxxxxxxx",
+    "BMxxxxxxxxxxxxxxxxxx",
+    "RIFF\x01\x02\x03\x04WEBPVP8 ",
+    "{\\rtf1\\ansi}",
+    "\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1xxxxxxxx",
+    "%!PS-Adobe-3.0",
+    "PK\5\6xxxxxxxxxxxxxxxxxx",
+    "HTTP/1.1 200 OK",
+    "--boundary\r\nContent-Type: application/pdf",
+    "\xff\xfe<\x01h\x01t\x01",
+};
+
+static void unknown_document_must_be_of_an_accepted_type(void)
+{
+    static const char *const types[] = {
+        "",           "text/html",  "application/json",
+        "text/plain", "image/webp", "application/octet-stream",
+        "binary",     "image",      "application/pdfx"};
+
+    for (size_t t = 0; t < sizeof(types) / sizeof(types[0]); t++) {
+        nymbl__look look = {.known = "", .given = types[t], .all = true};
+
+        for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+            check_look(&look, bad[i], strlen(bad[i]), NYMBL_CORRUPT, "type");
+        for (int length = 0; length < 2; length++) {
+            look.has_length = length == 1;
+            for (size_t i = 0; i < GOOD_COUNT; i++)
+                check_look(&look, good[i].bytes, good[i].size, NYMBL_OK, NULL);
+        }
+    }
+    /* a ZIP file that is not of Word's, by the name of its first entry */
+    check_look(&(nymbl__look){.known = "", .given = "", .all = true},
+               "PK\3\4\24\0\0\0\0\0\0\0\0\0\0\0\0\0\1\0\0\0\1\0\0\0"
+               "\13\0\0\0xl/book.xmlx",
+               42, NYMBL_CORRUPT, "type");
+    /* one that the response names is believed if nothing speaks against it */
+    for (size_t t = 0; t < GOOD_COUNT; t++) {
+        nymbl__look look = {.known = "", .given = good[t].type, .all = true};
+
+        check_look(&look, "", 0, NYMBL_OK, NULL);
+        check_look(&look, "damaged", 7, NYMBL_OK, NULL);
+        check_look(&look, "<html>", 6, NYMBL_CORRUPT, "type");
+        check_look(&look, "{\"fault\":1}", 11, NYMBL_CORRUPT, "type");
+        check_look(&look, "data:,", 6, NYMBL_CORRUPT, "type");
+        for (size_t i = 0; i < GOOD_COUNT; i++)
+            check_look(&look, good[i].bytes, good[i].size, NYMBL_OK, NULL);
+    }
+}
+
+static void known_type_is_what_the_bytes_are_compared_with(void)
+{
+    static const char *const others[] = {"text/plain", "text/html", "image/gif",
+                                         "application/json",
+                                         "application/octet-stream"};
+
+    /* a size that agrees proves a damaged file; text is none at any size */
+    for (size_t t = 0; t < GOOD_COUNT; t++) {
+        nymbl__look look = {.known = good[t].type, .given = "", .all = true};
+
+        for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+            check_look(&look, bad[i], strlen(bad[i]), NYMBL_CORRUPT, "type");
+        for (size_t i = 0; i < GOOD_COUNT; i++) {
+            bool same = strcmp(good[i].type, good[t].type) == 0;
+
+            look.has_size = look.has_length = false;
+            check_look(&look, good[i].bytes, good[i].size,
+                       same ? NYMBL_OK : NYMBL_CORRUPT, same ? NULL : "type");
+            look.has_size = look.has_length = true;
+            check_look(&look, good[i].bytes, good[i].size, NYMBL_OK, NULL);
+        }
+        check_look(&look, "damaged", 7, NYMBL_OK, NULL);
+        check_look(&look, "[]", 2, NYMBL_CORRUPT, "type");
+        check_look(&look, "[\0]", 3, NYMBL_OK, NULL);
+        check_look(&look, "<\0x", 3, NYMBL_OK, NULL);
+        check_look(&look, "<p>", 3, NYMBL_CORRUPT, "type");
+    }
+    for (size_t t = 0; t < sizeof(others) / sizeof(others[0]); t++) {
+        nymbl__look look = {
+            .known = others[t], .given = others[t], .all = true};
+
+        check_look(&look, "", 0, NYMBL_OK, NULL);
+        check_look(&look, "a letter", 8, NYMBL_OK, NULL);
+        check_look(&look, "<html>", 6, NYMBL_OK, NULL);
+        check_look(&look, "[1]", 3, NYMBL_OK, NULL);
+        check_look(&look, "data:,x", 7, NYMBL_OK, NULL);
+    }
+}
+
+static void label_counts_for_less_than_length_and_signature(void)
+{
+    static const char *const labels[] = {"application/json", "text/html",
+                                         "application/problem+json", ""};
+
+    for (size_t t = 0; t < 4 * GOOD_COUNT; t++) {
+        bool coded = *labels[t % 4] == '\0';
+        const char *reason = coded ? "encoding" : "type";
+        size_t i = t / 4;
+        nymbl__look look = {.known = good[i].type,
+                            .given = labels[t % 4],
+                            .encoded = coded,
+                            .all = true};
+        char later[40] = "xxxxxxxx\r\n";
+
+        memcpy(later + 10, good[i].bytes, good[i].size);
+        check_look(&look, good[i].bytes, good[i].size, NYMBL_CORRUPT, reason);
+        look.has_length = true;
+        check_look(&look, good[i].bytes, good[i].size, NYMBL_OK, NULL);
+        check_look(&look, good[(i + 2) % GOOD_COUNT].bytes, 24,
+                   strcmp(good[(i + 2) % GOOD_COUNT].type, good[i].type) == 0
+                       ? NYMBL_OK
+                       : NYMBL_CORRUPT,
+                   strcmp(good[(i + 2) % GOOD_COUNT].type, good[i].type) == 0
+                       ? NULL
+                       : reason);
+        /* behind something, as in a chunk of aws-chunked or a gzip block */
+        check_look(&look, later, 34,
+                   !coded && i == 0 ? NYMBL_OK : NYMBL_CORRUPT,
+                   !coded && i == 0 ? NULL : reason);
+        check_look(&look, "damaged", 7, NYMBL_CORRUPT, reason);
+        check_look(&look, "", 0, NYMBL_CORRUPT, reason);
+        look.known = "text/plain";
+        check_look(&look, "a letter", 8, NYMBL_CORRUPT, reason);
+        look.known = "";
+        check_look(&look, good[i].bytes, good[i].size, NYMBL_OK, NULL);
+    }
+}
+
+/* Whatever the pieces, nothing is said too early, and the end is the same. */
+static void verdict_does_not_depend_on_the_pieces(void)
+{
+    static const char *const knowns[] = {"", "application/pdf", "image/png",
+                                         "text/plain"};
+    char pages[4][NYMBL__SNIFF + 600];
+
+    memset(pages, 'x', sizeof(pages));
+    memcpy(pages[0] + NYMBL__SNIFF - 5, "%PDF-", 5);
+    memcpy(pages[1] + NYMBL__SNIFF - 4, "%PDF-", 5); /* one too late */
+    memset(pages[2], ' ', 500);
+    memcpy(pages[2] + 500, "<html>", 6);
+    memcpy(pages[3], good[1].bytes, 24);
+    for (size_t i = 0; i < 4 * 4; i++) {
+        nymbl__look look = {.known = knowns[i / 4], .given = ""};
+        const char *reason, *last;
+        nymbl_kind end, kind;
+
+        end = judged(&look, pages[i % 4], NYMBL__SNIFF, &last);
+        CHECK(end == NYMBL_OK || end == NYMBL_CORRUPT);
+        for (size_t size = 0; size < NYMBL__SNIFF; size++) {
+            kind = judged(&look, pages[i % 4], size, &reason);
+            if (!CHECK(kind == NYMBL_WAIT || kind == end))
+                printf("%s, page %zu at %zu\n", look.known, i % 4, size);
+        }
+        if (i / 4 < 2)
+            CHECK_NUMBER(end, i % 4 == 0 || (i % 4 == 3 && i / 4 == 0)
+                                  ? NYMBL_OK
+                                  : NYMBL_CORRUPT);
+    }
 }
 
 int main(int argc, char **argv)
@@ -97,6 +334,10 @@ int main(int argc, char **argv)
         TEST(types_that_cannot_be_the_document_are_told),
         TEST(base64_is_told_for_every_accepted_type),
         TEST(error_bodies_are_told),
+        TEST(unknown_document_must_be_of_an_accepted_type),
+        TEST(known_type_is_what_the_bytes_are_compared_with),
+        TEST(label_counts_for_less_than_length_and_signature),
+        TEST(verdict_does_not_depend_on_the_pieces),
     };
 
     return test_main(tests, TEST_COUNT(tests), argc, argv);

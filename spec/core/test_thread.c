@@ -235,7 +235,8 @@ static void thread_open(bool served, int max_connections)
 
 static nymbl_transfer *download_of(const char *id, const char *path)
 {
-    nymbl_download_options options = {.path = path};
+    nymbl_download_options options = {.path = path,
+                                      .content_type = "text/plain"};
     nymbl_transfer *transfer;
 
     REQUIRE(nymbl_download_start(&transfer, world.engine, world.client, "tok",
@@ -1367,6 +1368,7 @@ static void engine_may_be_freed_right_after_its_last_client(void)
 static void four_start(nymbl_transfer *transfers[4])
 {
     nymbl_download_options parked = {.path = world_path("doc"),
+                                     .content_type = "text/plain",
                                      .progress = true};
 
     REQUIRE(nymbl_download_start(&transfers[3], world.engine, world.client,

@@ -255,6 +255,17 @@ nymbl_transfer *start_list(const nymbl_list_options *options)
 
 nymbl_transfer *start_download(const nymbl_download_options *options)
 {
+    nymbl_download_options known = {0};
+
+    if (options != NULL)
+        known = *options;
+    if (known.content_type == NULL)
+        known.content_type = "application/octet-stream";
+    return start_unknown(&known);
+}
+
+nymbl_transfer *start_unknown(const nymbl_download_options *options)
+{
     nymbl_transfer *transfer;
 
     REQUIRE(nymbl_download_start(&transfer, world.engine, world.client, "tok",
