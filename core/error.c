@@ -147,45 +147,41 @@ const char *nymbl_kind_text(nymbl_kind kind)
 {
     switch (kind) {
     case NYMBL_BAD_REQUEST:
-        return "the service refused the request: check its arguments and "
-               "filter, detail has the server's words";
+        return "the service refused the request: look at detail for its words";
     case NYMBL_UNAUTHORIZED:
-        return "no valid token: check the credentials or the token";
+        return "the service refuses the token: check where it comes from";
     case NYMBL_FORBIDDEN:
-        return "not allowed: check the API key, the scope and the URL";
+        return "it is not allowed with this token: check its scope";
     case NYMBL_NOT_FOUND:
-        return "no such patient or document: check the ids";
+        return "there is no such patient or document: check the ids";
     case NYMBL_TOO_LARGE:
-        return "the file is over the size limit: make it smaller or split it";
+        return "the file is over the size limit: make it smaller";
     case NYMBL_UNSUPPORTED_TYPE:
         return "not an accepted file type: use PDF, PNG, JPEG, TIFF or DOCX";
     case NYMBL_THROTTLED:
-        return "too many requests: try again after retry_after, or later";
+        return "there are too many requests: try again later";
     case NYMBL_QUOTA:
-        return "the monthly quota is spent: wait for the next month or ask "
-               "for more";
+        return "the monthly quota is spent: ask the service for more";
     case NYMBL_SERVER:
         return "the service failed: try again later";
     case NYMBL_HTTP:
-        return "the service gave an unexpected status: check base_url";
+        return "the status is not expected here: check base_url";
     case NYMBL_TIMEOUT:
-        return "a time limit ran out: try again or allow more time";
+        return "a time limit ran out: allow more time";
     case NYMBL_NETWORK:
-        return "the service could not be reached: check the network, then try "
-               "again";
+        return "the service could not be reached: check the network";
     case NYMBL_TLS:
-        return "no trusted connection: check ca_file, the host name and the "
-               "clock";
+        return "there is no trusted connection: check ca_file";
     case NYMBL_TRUNCATED:
-        return "the reply ended too early: try again";
+        return "the response ended too early: try again";
     case NYMBL_CORRUPT:
-        return "what came is not the document: try again, then report it";
+        return "what came is not the document: report it to the service";
     case NYMBL_PROTOCOL:
-        return "the reply makes no sense: check base_url, then report it";
+        return "the response makes no sense: check base_url";
     case NYMBL_REDIRECT:
-        return "the service redirects where it must not: report it";
+        return "the service redirects where it must not: check base_url";
     case NYMBL_IO:
-        return "a local file failed: check its path, permissions and space";
+        return "a local file failed: check its path";
     case NYMBL_CONTEXT:
         return "nothing may wait here: in nginx call from a rewrite, access or "
                "content handler or from ngx.timer.at, in an event loop from a "

@@ -131,6 +131,8 @@ void nymbl__sha256_text(nymbl__sha256 *hash, char text[65]);
 bool nymbl__url_is_https(const char *url);
 /* Whether scheme, host and port agree (RFC 6454, section 5). */
 bool nymbl__url_same_origin(const char *a, const char *b);
+/* Whether a text begins with a URL's "host port number". */
+bool nymbl__url_is_at(const char *url, const char *text);
 /* Resolve a reference (RFC 3986, section 5) without fragment. */
 nymbl_kind nymbl__url_resolve(char **out, const char *base,
                               const char *reference);
@@ -658,10 +660,11 @@ struct nymbl_transfer {
     /* how it ends */
     nymbl_kind failing; /* why a callback ended it */
     const char *failing_reason;
-    bool cut;      /* by a callback that has seen enough of the body */
-    bool end_told; /* TLS has told the end of a body without length */
-    bool spoilt;   /* nothing sent: the connection had bytes on it already */
-    bool over;     /* it is ending, or has ended */
+    bool cut;         /* by a callback that has seen enough of the body */
+    bool end_told;    /* TLS has told the end of a body without length */
+    int proxy_status; /* with which a proxy refused it, or 0 */
+    bool spoilt;      /* nothing sent: the connection had bytes on it already */
+    bool over;        /* it is ending, or has ended */
     char errors[CURL_ERROR_SIZE];
 };
 

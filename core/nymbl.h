@@ -86,7 +86,8 @@ typedef enum nymbl_kind {
  */
 typedef struct nymbl_error {
     nymbl_kind kind;
-    int status;           /**< HTTP status of the reply; 0: none came */
+    int status;           /**< HTTP status of the reply, or of the proxy that
+                               refused (reason "proxy", "proxy_auth"); 0: none */
     const char *reason;   /**< a fixed word for the cause, or NULL; static */
     double retry_after;   /**< seconds, from Retry-After (a date is compared
                                with the response's own Date, if there is one);

@@ -399,7 +399,8 @@ static void transfer_end(nymbl_transfer *transfer, nymbl_kind kind,
     bool held = transfer->is_waiting || transfer->is_running;
     nymbl_error error = {
         .kind = kind,
-        .status = transfer->head.done ? transfer->head.status : 0,
+        .status = transfer->head.done ? transfer->head.status
+                                      : transfer->proxy_status,
         .reason = reason,
         .retry_after = transfer->head.retry_after,
     };

@@ -144,6 +144,33 @@ bool nymbl__url_same_origin(const char *a, const char *b)
     return same;
 }
 
+bool nymbl__url_is_at(const char *url, const char *text)
+{
+    static const char word[] = " port ";
+    CURLU *parsed = url_parse(url);
+    char *host = url_part(parsed, CURLUPART_HOST, 0);
+    char *port = url_part(parsed, CURLUPART_PORT, CURLU_DEFAULT_PORT);
+    const char *name = host, *at;
+    size_t length = host == NULL ? 0 : strlen(host);
+    bool same = false;
+
+    if (length > 2 && name[0] == '[') { /* an IPv6 address */
+        name++;
+        length -= 2;
+    }
+    if (length > 0 && port != NULL && nymbl__ascii_begins(text, name, length) &&
+        strncmp(text + length, word, sizeof(word) - 1) == 0) {
+        at = text + length + sizeof(word) - 1;
+        length = strlen(port);
+        same = strncmp(at, port, length) == 0 &&
+               strspn(at, "0123456789") == length;
+    }
+    curl_free(host);
+    curl_free(port);
+    curl_url_cleanup(parsed);
+    return same;
+}
+
 /* Whether every version of libcurl reads a reference without its fragment in
  * the same way, as RFC 3986 says. Older ones refuse control characters, newer
  * ones encode them; and what stands before a colon in the first segment must be

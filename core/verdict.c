@@ -253,7 +253,40 @@ static bool descriptors_are_out(int count)
     return out;
 }
 
-#define TOO_LARGE 100 /* CURLE_TOO_LARGE, which headers before 8.6 lack */
+/* What the headers of older versions lack. */
+#define TOO_LARGE 100                               /* CURLE_TOO_LARGE, 8.6 */
+#define USED_PROXY ((CURLINFO)(CURLINFO_LONG + 66)) /* 8.7 */
+
+/* Whether it was a proxy that could not be reached. Before 8.7 only libcurl's
+ * words tell: they name the host and port that it tried. */
+static bool proxy_was_tried(const nymbl_transfer *transfer)
+{
+    static const char words[] = "Failed to connect to ";
+    const char *host = strstr(transfer->errors, words);
+    long used = 0;
+
+    if (curl_easy_getinfo(transfer->easy, USED_PROXY, &used) == CURLE_OK)
+        return used != 0;
+    if (host == NULL)
+        return false;
+    return !nymbl__url_is_at(transfer->request.url, host + sizeof(words) - 1);
+}
+
+/* A proxy that cannot be reached, or does not let the request pass. */
+static const char *proxy_failure(nymbl_transfer *transfer, CURLcode code)
+{
+    long status = 0;
+
+    curl_easy_getinfo(transfer->easy, CURLINFO_HTTP_CONNECTCODE, &status);
+    if (status >= 300 && status <= 999) {
+        transfer->proxy_status = (int)status;
+        return status == 407 ? "proxy_auth" : "proxy";
+    }
+    if (code == CURLE_PROXY || code == CURLE_COULDNT_RESOLVE_PROXY ||
+        (code == CURLE_COULDNT_CONNECT && proxy_was_tried(transfer)))
+        return "proxy";
+    return NULL;
+}
 
 static nymbl_kind code_failure(nymbl_transfer *transfer, CURLcode code,
                                const char **reason)
@@ -263,16 +296,17 @@ static nymbl_kind code_failure(nymbl_transfer *transfer, CURLcode code,
         *reason = "too_many_files";
         return NYMBL_IO;
     }
+    if (!transfer->sent_this_hop) {
+        *reason = proxy_failure(transfer, code);
+        if (*reason != NULL)
+            return NYMBL_NETWORK;
+    }
     switch ((int)code) {
-    case CURLE_COULDNT_RESOLVE_PROXY:
     case CURLE_COULDNT_RESOLVE_HOST:
         *reason = "resolve";
         return NYMBL_NETWORK;
     case CURLE_COULDNT_CONNECT:
         *reason = "connect";
-        return NYMBL_NETWORK;
-    case CURLE_PROXY:
-        *reason = "proxy";
         return NYMBL_NETWORK;
     case CURLE_PARTIAL_FILE:
         *reason = NULL;
@@ -365,6 +399,9 @@ nymbl_kind nymbl__verdict(nymbl_transfer *transfer, CURLcode code,
         }
         if (nymbl__verdict_refuses_range(transfer))
             *reason = "range";
+        /* the token endpoint's 400 is about the credentials (RFC 6749, 5.2) */
+        if (transfer->request.operation == NYMBL__TOKEN && head->status == 400)
+            return NYMBL_UNAUTHORIZED;
         return head->status == 429 && head->limit_exceeded
                    ? NYMBL_QUOTA
                    : nymbl__status_kind(head->status);

@@ -82,6 +82,20 @@ static int object_index(lua_State *L)
     return 1;
 }
 
+/* A field is what the service has sent. */
+static int object_newindex(lua_State *L)
+{
+    const char *name = "object";
+
+    if (lua_getmetatable(L, 1)) {
+        lua_pushliteral(L, "__name");
+        lua_rawget(L, -2);
+        if (lua_type(L, -1) == LUA_TSTRING)
+            name = lua_tostring(L, -1);
+    }
+    return luaL_error(L, "fields of a %s are read-only", name);
+}
+
 /* Class and state, never data: it may go to a log. */
 static int object_tostring(lua_State *L)
 {
@@ -115,6 +129,8 @@ static void class_new(lua_State *L, const char *name)
     lua_rawseti(L, -2, METHODS);
     lua_pushcfunction(L, object_index);
     lua_setfield(L, -2, "__index");
+    lua_pushcfunction(L, object_newindex);
+    lua_setfield(L, -2, "__newindex");
     lua_pushcfunction(L, object_tostring);
     lua_setfield(L, -2, "__tostring");
 }

@@ -85,14 +85,16 @@ describe("tostring() of an error", function()
       assert.truthy(line:find(": [^:]+: [^:]+$") or line:find("[,;:] "), line)
       assert.is_nil(seen[line])
       seen[line] = true
-      assert.equal(line, tostring(errors.new {
-        kind = kind, code = "SENTINEL", detail = "SENTINEL", attempts = 3, retry_after = 5,
-      }))
+      assert.equal(line, tostring(errors.new { kind = kind, code = "SENTINEL", detail = "SENTINEL", attempts = 3 }))
+      assert.equal((line:gsub(": ", ", retry after 5 s: ", 2):gsub(", retry after 5 s", "", 1)),
+        tostring(errors.new { kind = kind, retry_after = 4.2 }))
       assert.truthy(tostring(errors.new { kind = kind, status = 418 }):find(kind .. " 418: ", 1, true))
       assert.truthy(tostring(errors.new { kind = kind, reason = "why" }):find(kind .. " (why): ", 1, true))
       assert.truthy(tostring(errors.new { kind = kind, status = 418, reason = "why" }):find(kind .. " 418 (why): ",
         1, true))
-      assert.is_true(#tostring(errors.new { kind = kind, outcome_unknown = true }) > #line)
+      assert.equal("nymbl: " .. kind .. ": it may have been carried out: look before you repeat it",
+        tostring(errors.new { kind = kind, outcome_unknown = true, retry_after = 5 }))
+      assert.equal("nymbl: upload: " .. line:sub(8), tostring(errors.new({ kind = kind }, "upload")))
     end
   end)
 

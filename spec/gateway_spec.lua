@@ -364,7 +364,7 @@ describe("examples/gateway #nginx #gateway", function()
     local log = server:log()
     assert.matches(" upload 201 ", log)
     assert.matches(" download 200 ", log)
-    assert.matches("nymbl: forbidden 403", log)
+    assert.matches("nymbl: %l+: forbidden 403", log)
     local sandbox = helper.sandbox()
     local words = { PATIENT, "patients", "anna", sandbox.api_key, sandbox.client_id, sandbox.client_secret,
                     sandbox.base_url, helper.header(helper.journal("upload")[1], "authorization"):match("%S+$") }

@@ -255,9 +255,14 @@ describe("in nginx #nginx", function()
     server:stop()
     seen.exit_worker = helper.read_file(exit)
     for _, place in ipairs { "init_worker", "set", "header_filter", "body_filter", "log", "balancer", "exit_worker" } do
-      assert.equal(("nymbl: context (%s): nothing may wait here: in nginx call from a rewrite, access or content "
-        .. "handler or from ngx.timer.at, in an event loop from a coroutine of its own, and not from within gsub, "
-        .. "sort, require or another function of C"):format(place), seen[place])
+      local lines = 0
+      for line in seen[place]:gmatch "[^\n]+" do
+        lines = lines + 1
+        assert.equal(("nymbl: %s: context (%s): nothing may wait here: in nginx call from a rewrite, access or content "
+          .. "handler or from ngx.timer.at, in an event loop from a coroutine of its own, and not from within gsub, "
+          .. "sort, require or another function of C"):format(line:match "^nymbl: (%l+)", place), line)
+      end
+      assert.is_true(lines > 0)
     end
     assert.same({}, helper.admin("GET", "journal").requests)
     assert.is_false(exists(exit .. ".pdf"))

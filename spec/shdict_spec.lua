@@ -447,7 +447,7 @@ describe("nymbl.store.shdict() in nginx #nginx", function()
 
   it("fails with io where the dictionary is full, before anything is sent", function()
     start(1, { init = [[one = client { store = nymbl.store.shdict "small" }]] })
-    assert.equal("nymbl: io (no_space): a local file failed: check its path, permissions and space", run(0, [[
+    assert.equal("nymbl: list: io (no_space): no space is left: make room there", run(0, [[
       local small, i = ngx.shared.small, 0
       for size = 3000, 0, -500 do
         repeat i = i + 1 until not small:safe_set(i, ("x"):rep(size))

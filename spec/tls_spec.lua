@@ -54,7 +54,7 @@ local CALLS = {
   { "delete", function(client) return client:patient(PATIENT):document("d"):delete() end },
 }
 
-local function refused(client, kind, reasons)
+local function refused(client, kind, reasons, status)
   for _, call in ipairs(CALLS) do
     local result, err = call[2](client)
     assert.is_nil(result, call[1])
@@ -64,7 +64,7 @@ local function refused(client, kind, reasons)
     assert.is_true(fits, call[1] .. ": " .. tostring(err))
     assert.equal(0, err.attempts, call[1])
     assert.is_nil(err.outcome_unknown, call[1])
-    assert.is_nil(err.status, call[1])
+    assert.equal(status, err.status, call[1])
   end
 end
 
@@ -346,9 +346,9 @@ describe("the option proxy", function()
   after_each(teardown)
 
   it("is a failure of the network where there is none", function()
-    refused(client_new { proxy = "http://127.0.0.1:1", token = "secret" }, "network", { "connect" })
-    refused(client_new { proxy = "http://127.0.0.1:1" }, "network", { "connect" })
-    refused(client_new { proxy = "http://" .. ("x"):rep(64) .. ".invalid", token = "secret" }, "network", { "resolve" })
+    refused(client_new { proxy = "http://127.0.0.1:1", token = "secret" }, "network", { "proxy" })
+    refused(client_new { proxy = "http://127.0.0.1:1" }, "network", { "proxy" })
+    refused(client_new { proxy = "http://" .. ("x"):rep(64) .. ".invalid", token = "secret" }, "network", { "proxy" })
     assert.equal(0, #helper.journal())
   end)
 
@@ -358,8 +358,8 @@ describe("the option proxy", function()
       token = helper.token(),
                       timeout = 20, max_attempts = 1 }
     assert.equal("count 1", child("https_proxy=", script(options)))
-    assert.equal("network connect 0", child("https_proxy=http://127.0.0.1:1", script(options)))
-    assert.equal("network connect 0", child("all_proxy=http://127.0.0.1:1", script(options)))
+    assert.equal("network proxy 0", child("https_proxy=http://127.0.0.1:1", script(options)))
+    assert.equal("network proxy 0", child("all_proxy=http://127.0.0.1:1", script(options)))
     assert.equal("count 1", child("https_proxy=http://127.0.0.1:1 no_proxy=localhost", script(options)))
     options.proxy = ""
     assert.equal("count 1", child("https_proxy=http://127.0.0.1:1", script(options)))
@@ -368,7 +368,7 @@ describe("the option proxy", function()
   it("gets no header of the request", function()
     local plain = helper.admin("POST", "listen", { tls = "none", name = "proxy" })
     helper.admin("DELETE", "journal")
-    refused(client_new { proxy = plain.url, token = "secret" }, "network")
+    refused(client_new { proxy = plain.url, token = "secret" }, "network", { "proxy" }, 400)
     local seen = 0
     for _, entry in ipairs(helper.admin("GET", "journal").requests) do
       if entry.listener == "proxy" then

@@ -14,6 +14,8 @@ local function text(value)
   return type(value) == "string" and value or nil
 end
 
+local GATEWAY = { ["Forbidden"] = "api_key", ["Missing Authentication Token"] = "route" }
+
 -- The server's own words, in any of the shapes that are known: the service's
 -- {error = {code, message, details}}, a gateway's flat {message}.
 local function words_read(err, reply)
@@ -33,6 +35,8 @@ local function words_read(err, reply)
   err.detail = #words > 0 and table.concat(words, ": ") or nil
   -- told from a rate limit by its words alone (facts, section 11)
   if err.status == 429 and inner.message == "Limit Exceeded" then err.kind = "quota" end
+  -- a gateway's own refusals: of the key, and of a path that it does not know
+  if err.status == 403 then err.reason = err.reason or GATEWAY[reply.message] end
 end
 
 --- End a transfer whose deadline has come.
@@ -62,12 +66,12 @@ end
 
 -- What is known of a failure as the error that the script gets. One that is an
 -- error already came from a function of the script's and is handed on as it is.
-local function failure(err, attempts, transfer)
+local function failure(err, operation, attempts, transfer)
   if errors.is(err) then return err end
   if err.kind == "misuse" then check.raise("wrong " .. tostring(err.reason)) end
   if transfer and err.status and err.status >= 300 then words_read(err, json.response(transfer:body())) end
   err.attempts = attempts
-  return errors.new(err)
+  return errors.new(err, operation)
 end
 
 -- Failures after which a call that changes nothing, or a delete, may be repeated.
@@ -79,6 +83,7 @@ local LONGEST_RETRY = 120
 
 -- Whether a failure passes: the same request may go well the next time.
 function call.is_passing(err)
+  if errors.is_of_proxy(err) and err.status then return PASSING_STATUS[err.status] end
   return err.reason ~= "deadline" and (PASSING[err.kind] or PASSING_STATUS[err.status] or err.kind == "throttled")
     and (err.retry_after or 0) <= LONGEST_RETRY
 end
@@ -223,7 +228,7 @@ function attempt:follow(transfer)
     err = { kind = "canceled" }
   elseif not ok then
     self.foreign = errors.is(a)
-    err = failure(a, self.attempts, transfer)
+    err = failure(a, self.operation, self.attempts, transfer)
     self.seconds = call.backoff(self.tries, err)
   end
   if not self.sent then
@@ -280,7 +285,7 @@ function attempt:given_up(err, before)
     before.retry_after = before.retry_after or err.retry_after
     return before
   end
-  return failure(err, self.attempts)
+  return failure(err, self.operation, self.attempts)
 end
 
 --- Make the first attempt of a call now, for `perform` to take it up later: only
@@ -308,7 +313,7 @@ end
 -- What came of a request that nobody takes up: it counts, and its answer too.
 local function ahead_answered(ahead, done, err)
   local place, transfer = ahead.place, ahead.transfer
-  if err then err = failure(err, 1, transfer) end
+  if err then err = failure(err, place.operation, 1, transfer) end
   if done == false then err = { kind = "canceled" } end
   pace.answered(place, err, err and call.backoff(1, err))
   if place.env.on_event then
@@ -360,7 +365,7 @@ function call.perform(env, operation, options, steps)
   local entered, place = wait.enter()
   if not entered then
     call.abandon(steps)
-    return nil, failure(place, 0)
+    return nil, failure(place, operation, 0)
   end
   local err
   repeat
@@ -375,7 +380,7 @@ function call.perform(env, operation, options, steps)
     -- gone by an attempt whose reply was lost
     if operation == "delete" and err.status == 404 and self.unknown then return true, nil, nil, self.attempts end
     local goes_on, canceled = self:goes_on(err)
-    if canceled then err = failure(canceled, self.attempts) end
+    if canceled then err = failure(canceled, operation, self.attempts) end
   until not goes_on
   if self.unknown then err.outcome_unknown = true end
   return nil, err

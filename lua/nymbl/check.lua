@@ -110,7 +110,7 @@ function check.integer(least, most)
   return function(value)
     if type(value) ~= "number" then return check.expected("number", value) end
     if value ~= value or value % 1 ~= 0 then return "number has no integer representation" end
-    if value < least or value > most then return "out of range" end
+    if value < least or value > most then return ("out of range (%.0f to %.0f)"):format(least, most) end
   end
 end
 

@@ -131,8 +131,10 @@ local function options_check(options)
   for _, name in ipairs { "base_url", "api_key" } do
     if options[name] == nil then check.argument(1, "client", ("option '%s' is required"):format(name)) end
   end
-  if (options.credentials == nil) == (options.token == nil) then
+  if options.credentials == nil and options.token == nil then
     check.argument(1, "client", "one of the options 'credentials' and 'token' is required")
+  elseif options.credentials ~= nil and options.token ~= nil then
+    check.argument(1, "client", "only one of the options 'credentials' and 'token' may be given")
   end
   url_check(options, options.base_url, "base_url")
   if options.credentials then url_check(options, options.credentials.token_url, "credentials.token_url") end

@@ -211,8 +211,7 @@ function methods.download(self, destination, options)
   if to.path then
     local found, err = core.path_check(to.path, options.overwrite == false)
     if not found then
-      err.operation = "download"
-      return nil, errors.new(err)
+      return nil, errors.new(err, "download")
     end
   end
   local env = state[1]

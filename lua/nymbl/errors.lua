@@ -7,25 +7,112 @@ local errors = {}
 
 local metatable = { __name = "nymbl.error" }
 
+local NO_PLACE = "no file can be put there: pass a file handle or a sink"
+local CLOCK = "the server's certificate is not valid today: check the clock of this machine"
+local SIGNER = "nobody who is trusted has signed the certificate: check ca_file"
+
+-- What a reason means and the one thing to do about it. `kind.reason` comes before the
+-- reason alone, and that before the kind.
+local BY_REASON = {
+  resolve = "the host has no address: check the host name in the URL",
+  connect = "no connection could be made: check the network, then try again",
+  reset = "the connection broke: try again",
+  early = "the response came before the document was sent: try again",
+  proxy = "the proxy cannot be reached or refuses: check the option proxy",
+  proxy_auth = "the proxy wants another user or password: check those in the option proxy",
+  stall = "nothing has moved for too long: try again",
+  deadline = "the call took longer than its timeout: allow more time",
+  pace = "the rate limit would take longer than the timeout: allow more time",
+  ["timeout.token"] = "the token took too long: try again",
+  ["timeout.store"] = "the store is locked: try again",
+
+  handshake = "no TLS connection could be made: check the port in the URL",
+  protocol_version = "the server does not speak TLS 1.2 or newer: report it to the service",
+  certificate_expired = CLOCK,
+  certificate_not_yet_valid = CLOCK,
+  certificate_self_signed = SIGNER,
+  certificate_untrusted = SIGNER,
+  certificate_revoked = "the certificate is revoked: report it to the service",
+  host_name = "the certificate is for another host: check the host name in the URL",
+  ca_file = "the trusted certificates cannot be read: check ca_file",
+  ca_path = "the trusted certificates cannot be read: check ca_path",
+
+  api_key = "the gateway refuses the key: check api_key",
+  route = "the gateway knows no such path: check the prefix in base_url",
+  url_too_long = "an id, a filter or a link is too long for a URL: check it",
+  token_function = "the token function gave no token: check what it returns",
+  monthly_quota = "this month's budget is spent: wait for the next month",
+  limit_exceeded = "the service says that the month's quota is spent: ask it for more",
+
+  too_many_files = "no descriptor is left: raise the limit of open files",
+  too_many_threads = "no thread is left: raise the limit of processes and threads",
+  no_space = "no space is left: make room there",
+  exists = "there is a file of that name: choose another one, or let it be replaced",
+  permission = "it is not permitted: check the owner and mode of the path",
+  ["io.not_found"] = "there is no such file or directory: check the path",
+  directory = "it is a directory: pass the path of a file",
+  not_a_directory = "a part of the path is no directory: check the path",
+  name_too_long = "the path is too long: choose a shorter one",
+  too_many_links = "the path has too many links: choose another one",
+  read_only = "the file system is read-only: choose another path",
+  file_too_big = "the file would be larger than is allowed: raise the limit of file sizes",
+  ["io.changed"] = "the file was changed while it was sent: upload it again",
+  wrong_mode = "the handle is not open for this: open it in another mode",
+  size_mismatch = "the source has not the size that was stated: check size",
+
+  signature = "the bytes are not of that type: check the file",
+  empty = "there are no bytes: check the file",
+  no_length = "nothing says where the response ends: report it to the service",
+}
+
+-- The same for calls whose status says it.
+local BY_STATUS = {
+  [411] = "the service must know the size beforehand: pass the option size",
+}
+
+-- The same if the token request is what failed.
+local TOKEN_BY_KIND = {
+  bad_request = "the token endpoint refuses the request: check credentials",
+  unauthorized = "the token endpoint refuses the credentials: check client_id and client_secret",
+  forbidden = "the token endpoint is not open to this client: check token_url",
+  not_found = "there is no token endpoint: check token_url",
+  http = "that is no token endpoint: check token_url",
+  redirect = "that is no token endpoint: check token_url",
+  protocol = "the response is no token: check token_url",
+  throttled = "the token endpoint is asked too often: try again later",
+  server = "the token endpoint failed: try again later",
+  truncated = "the token response ended too early: try again",
+}
+
+local UNKNOWN = "it may have been carried out: look before you repeat it"
+
+local function advice(err)
+  if err.outcome_unknown then return UNKNOWN end
+  local kind, reason = err.kind, err.reason
+  if err.operation == "download" and (reason == "not_a_file" or reason == "mount_point") then return NO_PLACE end
+  if err.operation == "token" and err.code == "invalid_scope" then
+    return "the token endpoint refuses the scope: check credentials.scope"
+  end
+  return reason and (BY_REASON[kind .. "." .. reason] or BY_REASON[reason])
+    or err.operation == "token" and TOKEN_BY_KIND[kind]
+    or BY_STATUS[err.status] or core.kinds[kind] or ""
+end
+
 -- Fixed words only: no URL, id, name, secret or text of the server's.
 function metatable.__tostring(err)
-  local words = { "nymbl: ", err.kind }
+  local words = { "nymbl: " }
+  if err.operation then words[#words + 1] = err.operation .. ": " end
+  words[#words + 1] = err.kind
   if err.status then
     words[#words + 1] = " " .. string.format("%d", err.status)
   end
   if err.reason then
     words[#words + 1] = " (" .. err.reason .. ")"
   end
-  if err.operation == "download" and (err.reason == "not_a_file" or err.reason == "mount_point") then
-    words[#words + 1] = ": no file can be put there: pass a file handle or a sink"
-  elseif err.reason == "url_too_long" then
-    words[#words + 1] = ": an id, a filter or a link is too long for a URL: check it"
-  else
-    words[#words + 1] = ": " .. (core.kinds[err.kind] or "")
+  if err.retry_after and not err.outcome_unknown then
+    words[#words + 1] = string.format(", retry after %.0f s", math.ceil(err.retry_after))
   end
-  if err.outcome_unknown then
-    words[#words + 1] = "; it may have been carried out all the same: look before you repeat it"
-  end
+  words[#words + 1] = ": " .. advice(err)
   return table.concat(words)
 end
 
@@ -35,10 +122,17 @@ end
 
 --- Make a table of fields (see the contract) an error.
 -- @tparam table fields `kind` at least; becomes the error itself
+-- @tparam ?string operation the call, unless the fields name one
 -- @treturn table the error
-function errors.new(fields)
+function errors.new(fields, operation)
   fields.attempts = fields.attempts or 0
+  fields.operation = fields.operation or operation
   return setmetatable(fields, metatable)
+end
+
+--- Whether the status that is known of a failure, if there is one, is a proxy's.
+function errors.is_of_proxy(err)
+  return err.reason == "proxy" or err.reason == "proxy_auth"
 end
 
 --- Whether a value is an error of ours.

@@ -124,7 +124,7 @@ local function page_fetch(env, query, steps)
 end
 
 local function wrong_row(problem, attempts)
-  return errors.new { kind = "protocol", status = 200, reason = problem, attempts = attempts }
+  return errors.new({ kind = "protocol", status = 200, reason = problem, attempts = attempts }, "list")
 end
 
 --- One request: an array of documents with `count` and `has_more`.
@@ -346,7 +346,7 @@ end
 
 -- What a step ends with after one in which an error was raised between a row and its
 -- document (no memory): that one is lost, and the rest must not look like all.
-local LOST = errors.new { kind = "canceled", reason = "raised" }
+local LOST = errors.new { kind = "canceled", reason = "raised", operation = "list" }
 
 function walk:step()
   if self.closed then return nil end

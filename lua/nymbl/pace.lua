@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- Keeping within the service's limits: a place for every request.
 
+local errors = require "nymbl.errors"
 local limits = require "nymbl.limits"
 local wait = require "nymbl.wait"
 
@@ -42,7 +43,9 @@ function pace.reserve(env, operation, deadline)
   local at, mark, asks = change(env, deadline, "reserve", wait.month(), bucket, rate, burst, env.pace.quota)
   if not at then
     if type(mark) == "table" then return nil, mark end
-    return nil, { kind = "quota", reason = "monthly_quota", retry_after = mark or wait.month_left() }
+    -- `mark`: seconds until one call is let through to ask the service again
+    return nil, { kind = "quota", reason = mark and "limit_exceeded" or "monthly_quota",
+                  retry_after = mark or wait.month_left() }
   end
   return { env = env, operation = operation, deadline = deadline, at = at, left = at - env.store:now(), mark = mark,
            asks = asks }
@@ -91,7 +94,7 @@ end
 -- Whether an error was the service's own reply, for which it had quota left; a
 -- gateway's 401 or 403 comes before that is looked at.
 local function is_answer(err)
-  return err.status and err.status < 500 and err.status ~= 401 and err.status ~= 403
+  return err.status and not errors.is_of_proxy(err) and err.status < 500 and err.status ~= 401 and err.status ~= 403
 end
 
 --- Take in what the service answered.

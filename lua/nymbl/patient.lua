@@ -100,7 +100,7 @@ local function snapshot(env, patient_id, deadline)
   end)
   if ok then return found end
   errors.pass_memory(err)
-  if env.closed then return nil, errors.new { kind = "canceled", reason = "closed" } end
+  if env.closed then return nil, errors.new({ kind = "canceled", reason = "closed" }, "upload") end
   if errors.is(err) then return nil, err end
   error(err, 0)
 end
@@ -229,12 +229,12 @@ function methods.upload(self, what, options)
   if not name and type(what) ~= "string" then
     check.argument(2, "upload", "option 'file_name' is required for this source")
   end
-  if from.err then return nil, errors.new(from.err) end
+  if from.err then return nil, errors.new(from.err, "upload") end
   problem = file_name(name)
   if problem then check.argument(1, "upload", "file name: " .. problem) end
   local declared = options.content_type or source().type_by_name(name)
   local content_type, refusal = early_type(env, from, declared, options.check_type ~= false)
-  local ran, created, err = true, nil, refusal and errors.new(refusal)
+  local ran, created, err = true, nil, refusal and errors.new(refusal, "upload")
   if not refusal then
     ran, created, err = pcall(send, env, state[3], from, name, content_type or declared, options)
   end

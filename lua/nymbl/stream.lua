@@ -57,7 +57,7 @@ local function fill(state, deadline)
         if state[8](received, state[2].size) == false then
           transfer:cancel("canceled", "progress")
           state[4] = ""
-          state[7] = errors.new { kind = "canceled", reason = "progress", attempts = state[10] }
+          state[7] = errors.new { kind = "canceled", reason = "progress", attempts = state[10], operation = "download" }
           return nil, state[7]
         end
       end
@@ -65,13 +65,13 @@ local function fill(state, deadline)
     elseif chunk == false then
       local news, problem = wait.wait(transfer, deadline)
       if state[0] then -- by another coroutine, meanwhile
-        return nil, errors.new { kind = "canceled", reason = "closed", attempts = state[10] }
+        return nil, errors.new { kind = "canceled", reason = "closed", attempts = state[10], operation = "download" }
       end
-      if problem then return nil, errors.new(problem) end
+      if problem then return nil, errors.new(problem, "download") end
       if not news then return nil, { kind = "timeout", reason = "deadline" } end
     elseif err then
       err.attempts = state[10]
-      state[7] = errors.new(err)
+      state[7] = errors.new(err, "download")
       return nil, state[7]
     else
       state[6] = true
@@ -168,7 +168,7 @@ end
 
 -- What a read ends with after one in which an error was raised (no memory, the progress
 -- function): bytes that it had taken are lost, and the rest must not look like the whole.
-local LOST = errors.new { kind = "canceled", reason = "raised" }
+local LOST = errors.new { kind = "canceled", reason = "raised", operation = "download" }
 
 local function guarded(state, ran, ...)
   if ran then return ... end

@@ -65,10 +65,10 @@ end
 -- The same as what is known of a failure, `age` seconds later.
 local function failure_read_text(text, age)
   local kind, reason, status, retry_after = text:match("^([^ ]+) ([^ ]+) ([^ ]+) ([^ ]+)$")
-  if not kind then return { kind = "protocol", reason = "token" } end
+  if not kind then return { kind = "protocol", reason = "token", operation = "token" } end
   retry_after = tonumber(retry_after)
   return {
-    kind = kind, reason = reason ~= "-" and reason or nil, status = tonumber(status),
+    kind = kind, reason = reason ~= "-" and reason or nil, status = tonumber(status), operation = "token",
     retry_after = retry_after and math.max(0, retry_after - age),
   }
 end
@@ -206,7 +206,7 @@ local function cached(keeper, key, lease, fetch, traits)
       since = since or third
       local now = wait.now()
       if deadline and now >= deadline then
-        return nil, { kind = "timeout", reason = "token" }
+        return nil, { kind = "timeout", reason = "token", operation = "token" }
       end
       local waited, err = wait.wait(nil, math.min(now + math.min(left, POLL), deadline or math.huge))
       if waited == nil then return nil, err end
@@ -228,10 +228,11 @@ function token.from_function(ask)
   return cached(store.memory(), "token", LONGEST_RENEWAL, function()
     local value, life = ask()
     if value == nil or value == false then
-      return nil, { kind = "unauthorized", reason = "token_function", detail = type(life) == "string" and life or nil }
+      return nil, { kind = "unauthorized", reason = "token_function", operation = "token",
+                    detail = type(life) == "string" and life or nil }
     end
     if not token.is_valid(value) then
-      return nil, { kind = "unauthorized", reason = "token_function" }
+      return nil, { kind = "unauthorized", reason = "token_function", operation = "token" }
     end
     life = seconds_of(life)
     return value, life and math.min(life, LONGEST_LIFE)
@@ -267,7 +268,10 @@ end
 -- One token request (RFC 6749, 4.4). It counts as no attempt of the call.
 local function request(env, deadline, await, try, waited)
   local transfer, err = core.token(env.client)
-  if not transfer then return nil, err end
+  if not transfer then
+    err.operation = "token"
+    return nil, err
+  end
   local began = wait.now()
   local function drive()
     local done, value, life
@@ -290,7 +294,10 @@ local function request(env, deadline, await, try, waited)
   local ran, value, life = pcall(drive)
   wait.close(transfer)
   if not ran then error(value, 0) end
-  if err then return nil, err end
+  if err then
+    err.operation = "token"
+    return nil, err
+  end
   return value, life
 end
 
