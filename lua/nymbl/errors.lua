@@ -155,4 +155,24 @@ function errors.pass_memory(err)
   if errors.is_memory(err) then error(NO_MEMORY, 0) end
 end
 
+--- Call a function of its arguments alone. It fails if the arguments make it fail, and then
+-- each time. An error that does not come again was of something else: a lack of memory, or a
+-- hook, by which `lua` ends a script at Ctrl-C and a program stops what takes too long.
+-- @tparam function call as `pcall`
+-- @tparam function fn changes nothing
+-- @return true and its first result; or false
+-- @raise an error that tells nothing of the arguments
+function errors.try(call, fn, ...)
+  local ran, first = call(fn, ...)
+  if ran then return true, first end
+  errors.pass_memory(first)
+  local second, third
+  ran, second = call(fn, ...)
+  if ran then error(first, 0) end
+  errors.pass_memory(second)
+  if first == second then return false end
+  ran, third = call(fn, ...)
+  error(not ran and third == first and second or first, 0)
+end
+
 return errors

@@ -92,12 +92,8 @@ end
 function json.decode(text)
   if not text or text:find("\0", 1, true) then return nil, "json" end -- lua-cjson takes a NUL for the end
   local decode = codec_get().decode
-  local ok, value = in_c(decode, text)
-  if not ok then
-    errors.pass_memory(value)
-    ok, value = in_c(decode, core.json_mend(text))
-    if not ok then errors.pass_memory(value) end
-  end
+  local ok, value = errors.try(in_c, decode, text)
+  if not ok then ok, value = errors.try(in_c, decode, core.json_mend(text)) end
   if ok and type(value) == "table" then return value end
   return nil, "json"
 end
@@ -125,9 +121,8 @@ end
 -- @treturn[1] string
 -- @treturn[2] nil it holds what JSON has no form for
 function json.encode(value)
-  local ok, text = in_c(codec_get().encode, value)
+  local ok, text = errors.try(in_c, codec_get().encode, value)
   if ok then return text end
-  errors.pass_memory(text)
   return nil
 end
 

@@ -16,6 +16,7 @@
 -- @module nymbl.store
 
 local check = require "nymbl.check"
+local errors = require "nymbl.errors"
 local wait = require "nymbl.wait"
 
 local store = {}
@@ -33,14 +34,36 @@ local function keep(self, key, state, ...)
   return ...
 end
 
--- A copy is changed, so that an allocation that fails in the middle changes nothing.
-function memory:update(key, _, change, ...)
+-- A copy of a state, or an empty one.
+local function copy(old)
   local state = {}
-  local old = self[key]
   if old then
     for name, value in pairs(old) do state[name] = value end
   end
+  return state
+end
+
+-- A copy is changed, so that an allocation that fails in the middle changes nothing.
+function memory:update(key, _, change, ...)
+  local state = copy(self[key])
   return keep(self, key, state, change(state, self.now(), ...))
+end
+
+-- Change a copy of a state.
+local function changed(old, now, change, ...)
+  local state = copy(old)
+  return { state, change(state, now, ...) }
+end
+
+--- Change a state that another version may have kept: if it makes no sense to the change,
+-- that begins with an empty one.
+-- @tparam table old is left as it is
+-- @treturn table the state
+-- @return what `change` gave, three results at most
+function store.change(old, now, change, ...)
+  local ran, all = errors.try(pcall, changed, old, now, change, ...)
+  if not ran then all = changed(nil, now, change, ...) end
+  return all[1], all[2], all[3], all[4]
 end
 
 --- Have a store of this process forget a state. What others share stays.

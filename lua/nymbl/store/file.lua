@@ -23,7 +23,6 @@
 -- Without a boot id the wall clock stands in for the machine's, by the same rules.
 
 local core = require "nymbl.core"
-local errors = require "nymbl.errors"
 local json = require "nymbl.json"
 local store = require "nymbl.store"
 local wait = require "nymbl.wait"
@@ -131,13 +130,8 @@ function file:turn(lock, key, change, ...)
   local data = read(lock:content(), wall)
   local now, ahead = tell(data, wall)
   local entry = data.entries[key] or { state = {} }
-  local ran, a, b, c = pcall(change, entry.state, now, ...)
-  if not ran then -- what was kept makes no sense to it
-    errors.pass_memory(a)
-    entry.state = {}
-    a, b, c = change(entry.state, now, ...)
-  end
-  entry.used = now
+  local state, a, b, c = store.change(entry.state, now, change, ...)
+  entry.state, entry.used = state, now
   prune(data, now)
   data.entries[key] = entry
   local written, err = lock:write(write(data, key))

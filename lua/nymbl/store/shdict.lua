@@ -19,8 +19,8 @@
 -- of the one before.
 
 local check = require "nymbl.check"
-local errors = require "nymbl.errors"
 local json = require "nymbl.json"
+local store = require "nymbl.store"
 local wait = require "nymbl.wait"
 
 -- So long no lock is held but by one that was killed or stopped. Waiters do not know
@@ -100,14 +100,8 @@ end
 
 -- Change the state with the lock held: whether it was written, and what `change` gave.
 local function turn(dictionary, key, epoch, change, ...)
-  local state, old = read(dictionary, key, epoch)
-  local now = wait.now()
-  local ran, a, b, c = pcall(change, state, now, ...)
-  if not ran then -- what was kept, by another version, makes no sense to it
-    errors.pass_memory(a)
-    state = {}
-    a, b, c = change(state, now, ...)
-  end
+  local before, old = read(dictionary, key, epoch)
+  local state, a, b, c = store.change(before, wait.now(), change, ...)
   return write(dictionary, name(key, epoch), state, old), a, b, c
 end
 

@@ -1,0 +1,113 @@
+-- SPDX-License-Identifier: MIT
+-- An error that a hook raises (Ctrl-C in `lua`, a program's own limit of time) is none of the
+-- data that is at work at that moment: it goes on, and nothing that is stored is lost.
+local helper = require "helper"
+local json = require "nymbl.json"
+local limits = require "nymbl.limits"
+local nymbl = require "nymbl"
+
+local MONTH, WORD = "2026-02", "interrupted!"
+
+-- Compiled code of LuaJIT's calls no hooks.
+if jit then jit.off() end -- luacheck: ignore
+
+-- Call a function once for each of its calls and returns, at which the error is raised.
+local function each_interrupt(what, judge)
+  local n, raised = 0, nil -- luacheck: ignore
+  repeat
+    n, raised = n + 1, false
+    local seen, armed = 0, false
+    debug.sethook(function()
+      if not armed then return end
+      seen = seen + 1
+      if seen == n then
+        armed, raised = false, true
+        error(WORD, 0)
+      end
+    end, "cr")
+    local ok, a, b = pcall(function()
+      armed = true
+      local first, second = what()
+      armed = false
+      return first, second
+    end)
+    debug.sethook()
+    if raised then
+      assert.is_false(ok, "swallowed at " .. n)
+      assert.equal(WORD, a)
+    end
+    judge(n, ok, a, b)
+  until not raised
+  return n
+end
+
+describe("an error of a hook", function()
+  for name, make in pairs {
+    ["the file store"] = function() return nymbl.store.file(helper.temporary(".store")) end,
+    ["a dictionary"] = function()
+      local kept, dictionary = {}, {}
+      function dictionary:get(key) return kept[key] end -- luacheck: ignore self
+      function dictionary:safe_set(key, value) -- luacheck: ignore self
+        kept[key] = value
+        return true
+      end
+      function dictionary:safe_add(key, value) -- luacheck: ignore self
+        if kept[key] ~= nil then return nil, "exists" end
+        kept[key] = value
+        return true
+      end
+      function dictionary:delete(key) kept[key] = nil end -- luacheck: ignore self
+      package.loaded.ngx = { shared = { it = dictionary }, worker = { pid = function() return 1 end } }
+      local store = nymbl.store.shdict "it"
+      return setmetatable({ clear = function() -- who was interrupted in his turn holds the lock
+        for key in pairs(kept) do
+          if key:find(" lock$") then kept[key] = nil end
+        end
+      end }, { __index = store })
+    end,
+  } do
+    it("loses no account's count in " .. name, function()
+      local store = make()
+      finally(function() package.loaded.ngx = nil end)
+      local function count(key)
+        local _, requests = store:update(key, nil, limits.usage, MONTH)
+        return requests
+      end
+      local function reserve(key)
+        return store:update(key, nil, limits.reserve, MONTH, "read", false, 1, nil)
+      end
+      for _ = 1, 50 do
+        reserve "one"
+        reserve "other"
+      end
+      local last = 50
+      local times = each_interrupt(function() return reserve "one" end, function(n)
+        if store.clear then store.clear() end
+        collectgarbage() -- and a file that was open
+        local now = count "one"
+        assert.is_true(now >= last, ("%d at %d, after %d"):format(now, n, last))
+        assert.equal(50, count "other", "at " .. n)
+        last = now
+      end)
+      assert.is_true(times > 10)
+    end)
+  end
+
+  it("does not make JSON no JSON", function()
+    each_interrupt(function() return json.decode '{"a":[1,2]}' end, function(_, ok, value, problem)
+      if ok then
+        assert.same({ a = { 1, 2 } }, value)
+        assert.is_nil(problem)
+      end
+    end)
+  end)
+
+  it("leaves what is no JSON no JSON", function()
+    each_interrupt(function() return json.decode '{"a":[1,2}' end, function(_, ok, value, problem)
+      if ok then
+        assert.is_nil(value)
+        assert.equal("json", problem)
+      end
+    end)
+  end)
+end)
