@@ -37,6 +37,11 @@
  *           nymbl__tls_has_pending() asks for records that were not processed,
  *           nymbl__tls_has_ended() for an end that was.
  *
+ * A redirect's target
+ *   8.4.0   The name of a host of more than 255 bytes is copied past the end of
+ *           a buffer if a SOCKS5 proxy is to resolve it and is slow
+ *           (CVE-2023-38545; since 7.69.0): nymbl__url_resolve() takes none.
+ *
  * A head that can be read in two ways: head.c, which decides first
  *   8.0.0   A status of more than three digits is refused; later versions
  *           accept it.

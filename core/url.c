@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define HOST_MAX 255
+
 bool nymbl__url_is_https(const char *url)
 {
     return nymbl__ascii_begins(url, "https://", 8);
@@ -191,6 +193,20 @@ static bool reference_is_clear(const char *reference)
             strchr("0123456789+-.", *reference) == NULL);
 }
 
+/* Whether a host's name is longer than any name can be (RFC 1035, section
+ * 2.3.4). Before 8.4.0 libcurl writes such a one from a redirect past the end
+ * of its buffer when it tells it to a SOCKS5 proxy (CVE-2023-38545). */
+static bool host_is_too_long(CURLU *parsed)
+{
+    char *host = url_part(parsed, CURLUPART_HOST, 0);
+    bool too_long = host == NULL || strlen(host) > HOST_MAX;
+
+    if (host != NULL)
+        nymbl__wipe(host, strlen(host));
+    curl_free(host);
+    return too_long;
+}
+
 /* Whether a URL can be part of a request line (RFC 9112, section 3.2). Bytes
  * from a server must never end that line, whatever libcurl checks. */
 static bool url_is_clean(const char *url)
@@ -222,6 +238,8 @@ nymbl_kind nymbl__url_resolve(char **out, const char *base,
         goto done;
     if (*text != '\0' &&
         curl_url_set(parsed, CURLUPART_URL, text, CURLU_URLENCODE) != CURLUE_OK)
+        goto done;
+    if (host_is_too_long(parsed))
         goto done;
     /* user information would become credentials nobody gave */
     user = url_part(parsed, CURLUPART_USER, 0);

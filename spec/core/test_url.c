@@ -240,6 +240,31 @@ static void endless_reference_is_refused(void)
     free(reference);
 }
 
+/* libcurl 7.69 to 8.3 and a SOCKS5 proxy: CVE-2023-38545 */
+static void host_longer_than_any_name_is_refused(void)
+{
+    static const size_t lengths[] = {200, 253, 255, 256, 300, 16385, 40000};
+    static const char *const before[] = {"https://", "//"};
+
+    for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
+        for (size_t j = 0; j < 2; j++) {
+            char *reference = calloc(1, lengths[i] + 20), *url = NULL;
+            size_t used = strlen(before[j]);
+            nymbl_kind kind;
+
+            memcpy(reference, before[j], used);
+            for (size_t k = 0; k < lengths[i]; k++)
+                reference[used + k] = k % 64 == 63 ? '.' : 'a';
+            memcpy(reference + used + lengths[i], "/x", 2);
+            kind = nymbl__url_resolve(&url, "https://a.b/", reference);
+            CHECK_NUMBER(kind, lengths[i] > 255 ? NYMBL_REDIRECT : NYMBL_OK);
+            CHECK((url == NULL) == (lengths[i] > 255));
+            nymbl__secret_free(url);
+            free(reference);
+        }
+    }
+}
+
 static void escape_leaves_only_unreserved_characters(void)
 {
     nymbl__buffer buffer;
@@ -286,6 +311,7 @@ int main(int argc, char **argv)
         TEST(same_origin_needs_scheme_host_and_port),
         TEST(references_are_resolved),
         TEST(endless_reference_is_refused),
+        TEST(host_longer_than_any_name_is_refused),
         TEST(escape_leaves_only_unreserved_characters),
         TEST(escape_keeps_the_limit),
     };
