@@ -41,11 +41,12 @@ static void name_make(char name[NYMBL__DRAFT_NAME], int number)
     struct timespec now;
 
     if (number < NAMES) {
-        snprintf(name, NYMBL__DRAFT_NAME, ".nymbl-tmp-%02x", (unsigned)number);
+        snprintf(name, NYMBL__DRAFT_NAME, NYMBL__DRAFT_PREFIX "%02x",
+                 (unsigned)number);
         return;
     }
     clock_gettime(CLOCK_REALTIME, &now);
-    snprintf(name, NYMBL__DRAFT_NAME, ".nymbl-tmp-%08lx%08lx",
+    snprintf(name, NYMBL__DRAFT_NAME, NYMBL__DRAFT_PREFIX "%08lx%08lx",
              (unsigned long)getpid() & 0xffffffff,
              (unsigned long)(now.tv_nsec + number) & 0xffffffff);
 }

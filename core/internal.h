@@ -159,7 +159,8 @@ typedef struct nymbl__place {
 
 /* Follow a path, links included, to a directory and a name in it that is free
  * or a file's. Refuses links that strangers have put into a directory such as
- * /tmp, descriptor paths, and what is no place for a file. */
+ * /tmp, descriptor paths, names of drafts and parts, and what is no place for a
+ * file. */
 nymbl_kind nymbl__place_find(nymbl__place *place, const char *path,
                              bool overwrite, const char **reason);
 /* Whether the directory is still where it was found. */
@@ -169,6 +170,7 @@ void nymbl__place_free(nymbl__place *place);
 /* ---- draft.c ---- */
 
 #define NYMBL__DRAFT_NAME 32
+#define NYMBL__DRAFT_PREFIX ".nymbl-tmp-"
 
 /* A file that is written and has not got its name. */
 typedef struct nymbl__draft {
@@ -214,6 +216,9 @@ int nymbl__file_rename(int fd, int directory, const char *from, const char *to,
 bool nymbl__fd_has_name(int fd, int directory, const char *name);
 
 /* ---- part.c ---- */
+
+#define NYMBL__PART_END ".nymbl-part"
+#define NYMBL__NOTE_END ".nymbl-note"
 
 /* What is kept beside a file of an interrupted download. */
 typedef struct nymbl__part {

@@ -631,8 +631,10 @@ typedef struct nymbl_download_options {
 /**
  * Whether a path can be the target of a download: no directory or device, no
  * name of a descriptor such as /dev/stdout, no way over a link that a stranger
- * has put into a directory such as /tmp, and in a directory in which a file can
- * be made. Leaves nothing there; what a killed process has left is removed.
+ * has put into a directory such as /tmp, no name that files have before they
+ * are whole (".nymbl-tmp-…", "….nymbl-part", "….nymbl-note"), and in a
+ * directory in which a file can be made. Leaves nothing there; what a killed
+ * process has left is removed.
  *
  * @param      path         of the file
  * @param      no_overwrite whether it must not exist

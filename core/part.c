@@ -234,8 +234,8 @@ static bool part_lock(nymbl__part *part, struct stat *status)
 static bool part_names(nymbl__part *part, int directory, const char *target)
 {
     *part = (nymbl__part){.fd = -1, .directory = directory};
-    part->name = name_with(target, ".nymbl-part");
-    part->note = name_with(target, ".nymbl-note");
+    part->name = name_with(target, NYMBL__PART_END);
+    part->note = name_with(target, NYMBL__NOTE_END);
     return part->name != NULL && part->note != NULL;
 }
 

@@ -136,6 +136,23 @@ static nymbl_kind link_follow(walk *walk, const char *name, const char *tail,
     return *rest == '/' ? walk_begin(walk, true) : NYMBL_OK;
 }
 
+static bool name_ends(const char *name, const char *end)
+{
+    size_t length = strlen(name), least = strlen(end);
+
+    return length >= least && nymbl__ascii_equal(name + length - least, end);
+}
+
+/* Whether a name is one of those that files have before they are whole: a later
+ * download would remove the document. Some file systems know no case. */
+static bool name_is_ours(const char *name)
+{
+    static const char prefix[] = NYMBL__DRAFT_PREFIX;
+
+    return nymbl__ascii_begins(name, prefix, sizeof(prefix) - 1) ||
+           name_ends(name, NYMBL__PART_END) || name_ends(name, NYMBL__NOTE_END);
+}
+
 /* Why a file that exists cannot be replaced, or NULL. */
 static const char *file_problem(int directory, const char *name,
                                 const struct stat *status, bool overwrite)
@@ -190,6 +207,8 @@ static nymbl_kind walk_step(walk *walk, char name[NAME_MAX + 1], bool overwrite)
         return walk_fail(walk, "directory");
     memcpy(name, start, length);
     name[length] = '\0';
+    if (is_last && name_is_ours(name))
+        return walk_fail(walk, "reserved_name");
     if (fstatat(walk->directory, name, &status, AT_SYMLINK_NOFOLLOW) < 0) {
         if (errno == ENOENT && is_last)
             return NYMBL_DONE;

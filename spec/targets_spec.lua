@@ -63,6 +63,19 @@ describe("document:download() to a path", function()
     assert.equal("cwd\nfds\nout\nsecond", names())
   end)
 
+  it("that a later download would remove asks for nothing", function()
+    for _, name in ipairs { ".nymbl-tmp-00", ".nymbl-tmp-ff", ".nymbl-tmp-", ".NYMBL-TMP-07", "a.pdf.nymbl-part",
+                            "a.pdf.nymbl-note", ".nymbl-part", "a.pdf.Nymbl-Part" } do
+      check_refused(folder .. "/" .. name, "reserved_name")
+    end
+    os.execute(("ln -s .nymbl-tmp-01 %s/link"):format(quote(folder)))
+    check_refused(folder .. "/link", "reserved_name")
+    assert.equal(0, #helper.journal())
+    for _, name in ipairs { ".nymbl-tm", "nymbl-tmp-00", "a.nymbl-part.pdf", ".nymbl" } do
+      assert.equal(5000, document:download(folder .. "/" .. name))
+    end
+  end)
+
   it("says what to pass instead", function()
     local _, err = document:download("/dev/stdout")
     assert.truthy(tostring(err):find("pass a file handle or a sink", 1, true))

@@ -48,6 +48,7 @@ local BY_REASON = {
   too_many_threads = "no thread is left: raise the limit of processes and threads",
   no_space = "no space is left: make room there",
   exists = "there is a file of that name: choose another one, or let it be replaced",
+  reserved_name = "files that are not whole have such names: choose another one",
   permission = "it is not permitted: check the owner and mode of the path",
   ["io.not_found"] = "there is no such file or directory: check the path",
   directory = "it is a directory: pass the path of a file",
