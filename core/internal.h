@@ -153,7 +153,8 @@ void nymbl__fds_guard(void);
 /* Where a file is to be. */
 typedef struct nymbl__place {
     int directory; /* -1: none */
-    char *folder;  /* path of that, without links; NULL: the current one */
+    int from;      /* where `folder` begins, if it is relative; or -1 */
+    char *folder;  /* path of `directory`, without links; NULL: `from` */
     char *name;    /* in it */
 } nymbl__place;
 
@@ -163,7 +164,8 @@ typedef struct nymbl__place {
  * file. */
 nymbl_kind nymbl__place_find(nymbl__place *place, const char *path,
                              bool overwrite, const char **reason);
-/* Whether the directory is still where it was found. */
+/* Whether the directory is still where it was found. Where the process is now
+ * does not matter. */
 bool nymbl__place_stands(const nymbl__place *place, const char **reason);
 void nymbl__place_free(nymbl__place *place);
 

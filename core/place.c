@@ -28,7 +28,8 @@
 /* A path on its way. */
 typedef struct walk {
     int directory;        /* where it has led so far */
-    nymbl__buffer folder; /* the same as a path without links; "" is "." */
+    int from;             /* where a relative `folder` begins, or -1 */
+    nymbl__buffer folder; /* the same as a path without links; "" is `from` */
     char *rest;           /* what is still to be followed */
     int links;
     const char *reason;
@@ -84,8 +85,16 @@ static nymbl_kind walk_begin(walk *walk, bool at_root)
     nymbl_kind kind = walk_enter(walk, open(from, DIRECTORY));
 
     nymbl__buffer_free(&walk->folder);
+    if (walk->from >= 0) /* a link has led to the root */
+        close(walk->from);
+    walk->from = -1;
     if (kind == NYMBL_OK && at_root)
-        kind = nymbl__buffer_puts(&walk->folder, from);
+        return nymbl__buffer_puts(&walk->folder, from);
+    if (kind == NYMBL_OK) {
+        walk->from = nymbl__fd_high(openat(walk->directory, ".", DIRECTORY));
+        if (walk->from < 0)
+            kind = walk_fail(walk, nymbl__errno_reason(errno));
+    }
     return kind;
 }
 
@@ -235,11 +244,11 @@ static nymbl_kind walk_step(walk *walk, char name[NAME_MAX + 1], bool overwrite)
 nymbl_kind nymbl__place_find(nymbl__place *place, const char *path,
                              bool overwrite, const char **reason)
 {
-    walk walk = {.directory = -1};
+    walk walk = {.directory = -1, .from = -1};
     char name[NAME_MAX + 1];
     nymbl_kind kind;
 
-    *place = (nymbl__place){.directory = -1};
+    *place = (nymbl__place){.directory = -1, .from = -1};
     nymbl__buffer_init(&walk.folder, FOLDER_MAX);
     if (*path == '\0' || strlen(path) >= PATH_MAX) {
         *reason = nymbl__errno_reason(*path == '\0' ? ENOENT : ENAMETOOLONG);
@@ -256,6 +265,8 @@ nymbl_kind nymbl__place_find(nymbl__place *place, const char *path,
     if (kind != NYMBL_OK) {
         if (walk.directory >= 0)
             close(walk.directory);
+        if (walk.from >= 0)
+            close(walk.from);
         nymbl__buffer_free(&walk.folder);
         *reason = walk.reason;
         if (kind == NYMBL_TOO_LARGE) { /* the path of the directory */
@@ -265,6 +276,7 @@ nymbl_kind nymbl__place_find(nymbl__place *place, const char *path,
         return kind;
     }
     place->directory = walk.directory;
+    place->from = walk.from;
     place->folder = nymbl__buffer_take(&walk.folder);
     return NYMBL_OK;
 }
@@ -272,8 +284,10 @@ nymbl_kind nymbl__place_find(nymbl__place *place, const char *path,
 bool nymbl__place_stands(const nymbl__place *place, const char **reason)
 {
     struct stat held, named;
+    int from = place->from >= 0 ? place->from : AT_FDCWD;
 
-    if (stat(place->folder != NULL ? place->folder : ".", &named) < 0 ||
+    if (fstatat(from, place->folder != NULL ? place->folder : ".", &named, 0) <
+            0 ||
         fstat(place->directory, &held) < 0) {
         *reason = nymbl__errno_reason(errno);
         return false;
@@ -308,7 +322,9 @@ void nymbl__place_free(nymbl__place *place)
 {
     if (place->directory >= 0)
         close(place->directory);
+    if (place->from >= 0)
+        close(place->from);
     nymbl__secret_free(place->folder);
     nymbl__secret_free(place->name);
-    *place = (nymbl__place){.directory = -1};
+    *place = (nymbl__place){.directory = -1, .from = -1};
 }

@@ -40,7 +40,8 @@ nymbl_kind nymbl__save_open(nymbl__save **out, const char *path, unsigned mode,
     *out = NULL;
     if (save == NULL)
         return nymbl__fail(err, NYMBL_NO_MEMORY, NULL);
-    save->draft.fd = save->part.fd = save->place.directory = -1;
+    save->draft.fd = save->part.fd = -1;
+    save->place.directory = save->place.from = -1;
     save->mode = mode != 0 ? mode : 0600;
     save->overwrite = overwrite;
     kind = nymbl__place_find(&save->place, path, overwrite, &reason);

@@ -129,6 +129,50 @@ static void relative_path_is_one_of_this_folder(void)
     close(home);
 }
 
+/* A process has one current folder, and whoever waits does not own it. */
+static void relative_path_stays_where_it_was_begun(void)
+{
+    static const char *const paths[] = {"doc", "./doc", "sub/doc", "sub/../doc",
+                                        "../%s/doc"};
+    int home = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    nymbl__save *save;
+    int fds;
+
+    world_open(NULL);
+    CHECK(mkdir(world_path("sub"), 0700) == 0);
+    CHECK(mkdir(world_path("other"), 0700) == 0);
+    fds = fds_open();
+    for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++) {
+        char path[128];
+
+        snprintf(path, sizeof(path), paths[i], strrchr(world.folder, '/') + 1);
+        REQUIRE(chdir(world.folder) == 0);
+        save = save_open(path, true);
+        CHECK(nymbl__save_write(save, "new", 3, &reason) == NYMBL_OK);
+        REQUIRE(chdir(i % 2 == 0 ? world_path("other") : "/") == 0);
+        CHECK(nymbl__save_commit(save, &reason) == NYMBL_OK);
+        check_holds(i == 2 ? "sub/doc" : "doc", "new");
+        CHECK(unlink(world_path(i == 2 ? "sub/doc" : "doc")) == 0);
+        CHECK(rmdir(world_path("other")) == 0); /* it is empty */
+        CHECK(mkdir(world_path("other"), 0700) == 0);
+        CHECK_NUMBER(fds_open(), fds);
+    }
+    /* a folder that moves is seen from there, too */
+    REQUIRE(chdir(world.folder) == 0);
+    save = save_open("sub/doc", true);
+    CHECK(nymbl__save_write(save, "new", 3, &reason) == NYMBL_OK);
+    REQUIRE(chdir("/") == 0);
+    CHECK(rename(world_path("sub"), world_path("gone")) == 0);
+    CHECK(nymbl__save_commit(save, &reason) == NYMBL_IO);
+    CHECK_TEXT(reason, "not_found");
+    CHECK(rmdir(world_path("gone")) == 0);
+    CHECK(rmdir(world_path("other")) == 0);
+    CHECK_NUMBER(fds_open(), fds);
+    REQUIRE(fchdir(home) == 0);
+    world_close();
+    close(home);
+}
+
 static void existing_file_is_kept_where_asked(void)
 {
     nymbl__save *save;
@@ -609,6 +653,7 @@ int main(int argc, char **argv)
         TEST(committing_replaces_the_target),
         TEST(mode_is_as_asked_whatever_the_umask),
         TEST(relative_path_is_one_of_this_folder),
+        TEST(relative_path_stays_where_it_was_begun),
         TEST(existing_file_is_kept_where_asked),
         TEST(links_are_followed),
         TEST(link_into_another_folder_is_followed),
