@@ -175,6 +175,16 @@ static void upload_check(const exchange *x, const request *request)
          "upload of other bytes");
 }
 
+/* The validator in a note, which is its last line; without the end. */
+static bool note_has(const bytes *note, const char *validator)
+{
+    size_t length = strlen(validator);
+    const char *at = note->data + note->size - length - 1;
+
+    return length > 0 && note->size >= length + 2 && at[-1] == '\n' &&
+           memcmp(at, validator, length) == 0 && at[length] == '\n';
+}
+
 /* Bytes before which nothing was there, or the part and then the rest. */
 static void document_check(const exchange *x, const model *model,
                            const char *data, size_t size)
@@ -195,6 +205,11 @@ static void document_check(const exchange *x, const model *model,
                  3 &&
              from == before && last + 1 == total && total == size,
          "range of something else");
+    /* an ETag that is too long counts as none */
+    need(note_has(&x->note, model->etag) ||
+             ((model->etag[0] == '\0' || strlen(model->etag) > 255) &&
+              note_has(&x->note, model->modified)),
+         "range of another version");
     reached.resumed++;
 }
 
@@ -237,6 +252,28 @@ static bool begins_with(const bytes *whole, const char *data, size_t size)
     return size <= whole->size && memcmp(whole->data, data, size) == 0;
 }
 
+/* What a part would be continued under is what its bytes came under. */
+static void note_check(const exchange *x, const model *model, const bytes *part)
+{
+    char path[128];
+    bytes note;
+
+    path_make(path, sizeof(path), folder, "document.nymbl-note");
+    if (file_read(path, &note)) {
+        bool is_old = note.size == x->note.size &&
+                      memcmp(note.data, x->note.data, note.size) == 0 &&
+                      part->size >= x->part.size &&
+                      memcmp(part->data, x->part.data, x->part.size) == 0;
+        bool is_new =
+            model->status == 200 && part->size <= model->size &&
+            memcmp(part->data, model->body, part->size) == 0 &&
+            (note_has(&note, model->etag) || note_has(&note, model->modified));
+
+        need(is_old || is_new, "note of something else");
+    }
+    bytes_free(&note);
+}
+
 /* What is kept to be continued is what came. */
 static void part_check(const exchange *x, const model *model)
 {
@@ -257,6 +294,8 @@ static void part_check(const exchange *x, const model *model)
             bytes_add(&whole, model->body, model->size);
         need(good || begins_with(&whole, part.data, part.size),
              "part of something else");
+        if (part.size > 0)
+            note_check(x, model, &part);
     }
     bytes_free(&part);
     bytes_free(&whole);

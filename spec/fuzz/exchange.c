@@ -199,6 +199,8 @@ void exchange_make(int operation)
     path_make(path, sizeof(path), folder, "document.nymbl-part");
     x.old_exists = file_read(target, &x.old);
     x.part_exists = file_read(path, &x.part);
+    path_make(path, sizeof(path), folder, "document.nymbl-note");
+    file_read(path, &x.note);
     bytes_add(&x.read, "", 0);
     server.cancel = false;
     server.part = x.part.size;
@@ -220,5 +222,6 @@ void exchange_make(int operation)
     nymbl_body_free(x.body);
     bytes_free(&x.old);
     bytes_free(&x.part);
+    bytes_free(&x.note);
     bytes_free(&x.read);
 }

@@ -88,8 +88,8 @@ typedef struct exchange {
     nymbl_error error;
     bool canceled;
     bool old_exists, part_exists;
-    bytes old, part; /* what stood in the folder before it */
-    bytes read;      /* what came through the window */
+    bytes old, part, note; /* what stood in the folder before it */
+    bytes read;            /* what came through the window */
     bool read_done;
 } exchange;
 
