@@ -48,11 +48,22 @@ int body_from_bytes(lua_State *L)
                : 1;
 }
 
+/* A number of bytes. A server may claim any for its document, and a stream's
+ * length is then an upload's size; that of none is -1. */
+static int64_t size_check(lua_State *L, int index)
+{
+    lua_Number number = luaL_checknumber(L, index);
+
+    if (!(number >= 0))
+        return -1;
+    return number < 9223372036854775808.0 ? (int64_t)number : INT64_MAX;
+}
+
 /* core.body_pushed(size or -1, most): the source gives no more than that */
 int body_pushed(lua_State *L)
 {
-    int64_t size = (int64_t)luaL_checknumber(L, 1);
-    int64_t most = (int64_t)luaL_checknumber(L, 2);
+    int64_t size = size_check(L, 1);
+    int64_t most = size_check(L, 2);
     body_ud *self = body_new(L);
     nymbl_error err;
 

@@ -116,6 +116,22 @@ describe("a source", function()
     assert.same({}, helper.journal())
   end)
 
+  it("that is said to be longer than any number is too large, not of unknown size", function()
+    helper.reset()
+    helper.admin("POST", "documents", { patient = "p", id = "d", size = 300000, content_type = "application/pdf" })
+    local client = helper.client()
+    for _, length in ipairs { "9223372036854775807", "9223372036854775808", "99999999999999999999999" } do
+      helper.faults { operation = "download", action = { remapped_length = true, stall = 100000,
+        headers = { { "x-amzn-Remapped-Content-Length", length } } } }
+      local stream = assert(client:patient("p"):document("d"):open())
+      local made, err = client:patient("p"):upload(stream, { file_name = "a.pdf" })
+      stream:close()
+      assert.is_nil(made)
+      assert.equal("too_large 0", err.kind .. " " .. err.attempts, length)
+    end
+    client:close()
+  end)
+
   it("may be as long as its limit", function()
     for _, limit in ipairs { 9, 16384, 200000 } do
       local client = helper.client { token = helper.token(), max_upload_bytes = limit }

@@ -76,8 +76,8 @@ local function handle_rest(handle)
   local last = position and handle:seek("end")
   if not last then return nil end
   if not handle:seek("set", position) then return nil end
-  -- a device or a file of /proc has no size that could be believed
-  return last > position and last - position or nil, position
+  -- a device, a directory or a file of /proc has no size that could be believed
+  return last > position and last < 2^53 and last - position or nil, position
 end
 
 local function from_handle(handle, size, most)
