@@ -224,8 +224,7 @@ nymbl_kind nymbl__url_resolve(char **out, const char *base,
     nymbl_kind kind = NYMBL_REDIRECT;
     CURLU *parsed = url_parse(base);
     char *url = NULL, *host = NULL, *user = NULL, *password = NULL;
-    char *text =
-        NULL; /* the reference without its fragment, which is of no use */
+    char *text = NULL; /* the reference without its fragment */
 
     *out = NULL;
     if (nymbl__text_copy(&text, reference) < 0) {
