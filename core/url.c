@@ -199,7 +199,7 @@ static bool reference_is_clear(const char *reference)
 static bool host_is_too_long(CURLU *parsed)
 {
     char *host = url_part(parsed, CURLUPART_HOST, 0);
-    bool too_long = host == NULL || strlen(host) > HOST_MAX;
+    bool too_long = host != NULL && strlen(host) > HOST_MAX;
 
     if (host != NULL)
         nymbl__wipe(host, strlen(host));

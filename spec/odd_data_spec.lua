@@ -284,7 +284,8 @@ describe("data", function()
         assert.equal("url_too_long", err.reason)
         assert.equal(0, err.attempts)
         assert.is_nil(err.outcome_unknown)
-        assert.equal("nymbl: bad_request (url_too_long): an id, a filter or a link is too long for a URL: check it", tostring(err))
+        assert.equal(("nymbl: %s: bad_request (url_too_long): an id, a filter or a link is too long for a URL: check it")
+          :format(err.operation), tostring(err))
       end
       assert.equal(1, #helper.journal())
     end

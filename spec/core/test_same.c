@@ -144,8 +144,8 @@ static void two_lengths_are_nonsense(void)
         "Content-Length: 7\r\nX-Amzn-Remapped-Content-Length: 20016",
         "X-Amzn-Remapped-Content-Length: 20016\r\nContent-Length: 7",
         "X-Amzn-Remapped-Content-Length: 7, 9",
-        "X-Amzn-Remapped-Content-Length: 7\r\n"
-        "X-Amzn-Remapped-Content-Length: 9",
+        ("X-Amzn-Remapped-Content-Length: 7\r\n"
+         "X-Amzn-Remapped-Content-Length: 9"),
         "Content-Length: 7\r\nX-Amzn-Remapped-Content-Length: x",
         "Content-Length: 7\r\nTransfer-Encoding: chunked",
         "Transfer-Encoding: chunked\r\nContent-Length: 7",
