@@ -87,6 +87,7 @@ static int object_newindex(lua_State *L)
 {
     const char *name = "object";
 
+    luaL_checkany(L, 1);
     if (lua_getmetatable(L, 1)) {
         lua_pushliteral(L, "__name");
         lua_rawget(L, -2);

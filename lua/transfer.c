@@ -357,7 +357,7 @@ static int transfer_alarm(lua_State *L)
  * has closed it */
 static int transfer_watch(lua_State *L)
 {
-    transfer_ud *self = luaL_checkudata(L, 1, TRANSFER_T);
+    transfer_ud *self = transfer_block(L, 1);
     double at = luaL_checknumber(L, 2);
 
     if (self->transfer != NULL)

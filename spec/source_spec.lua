@@ -50,6 +50,14 @@ describe("the layers", function()
     assert.equal("nymbl.h", helper.output("cd " .. helper.path("core") .. " && ls *.h | grep -v internal.h"))
   end)
 
+  it("let the binding know its blocks by their tags: a metatable can be forged", function()
+    for _, path in ipairs(files("lua", "%.c$")) do
+      if not path:find("object%.c$") then
+        assert.is_nil(helper.read_file(path):match("luaL_checkudata"), path)
+      end
+    end
+  end)
+
   it("let no C function yield or call a function of the script's", function()
     for _, path in ipairs(files("lua", "%.c$")) do
       local text = helper.read_file(path)
