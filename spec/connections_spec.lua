@@ -198,9 +198,9 @@ describe("a connection that breaks", function()
   end)
 
   it("that was never made is no attempt", function()
-    local before = helper.admin("POST", "listen", { tls = "good", name = "gone" })
-    helper.admin("DELETE", "listen?name=gone")
-    use { base_url = before.url, token = "abc" }
+    local refusing, stop = helper.deaf_server("refusing")
+    finally(stop)
+    use { base_url = refusing, token = "abc" }
     document = patient:document("d")
     for _, call in ipairs(CALLS) do
       local result, err = call[3]()
@@ -210,7 +210,7 @@ describe("a connection that breaks", function()
       assert.equal(0, err.attempts, call[1])
       assert.is_nil(err.outcome_unknown, call[1])
     end
-    use { credentials = { token_url = before.url .. "/oauth2/token", client_id = "a", client_secret = "b",
+    use { credentials = { token_url = refusing .. "/oauth2/token", client_id = "a", client_secret = "b",
       scope = "c" } }
     document = patient:document("d")
     for _, call in ipairs(CALLS) do

@@ -204,16 +204,31 @@ function helper.token()
     sandbox.client_secret, (sandbox.scope:gsub("[^%w-]", function(c) return ("%%%02X"):format(c:byte()) end)))).access_token
 end
 
---- A server that takes no notice: "silent" accepts and says nothing,
--- "full" has no place for another connection. Gives its URL, and a function that ends it.
+--- A server that takes no notice: "silent" accepts and says nothing, "full" has no room for
+-- another connection, "refusing" keeps its port, so that nobody else gets it, and does not
+-- listen. Returns its URL, and a function that ends it.
 function helper.deaf_server(kind)
-  local script = helper.write_file(helper.temporary(".lua"), [[
+  local script = helper.write_file(helper.temporary(".lua"), [==[
     local cqueues, socket, ffi = require "cqueues", require "cqueues.socket", require "ffi"
-    ffi.cdef "int listen(int fd, int backlog);"
+    ffi.cdef [[
+      int listen(int fd, int backlog);
+      int socket(int domain, int type, int protocol);
+      int bind(int fd, const void *address, unsigned size);
+      int getsockname(int fd, void *address, unsigned *size);
+    ]]
     local kind, path = ...
-    local listener = socket.listen { host = "127.0.0.1", port = "0" }
-    listener:listen()
-    local _, _, port = listener:localname()
+    local listener, port
+    if kind == "refusing" then
+      local fd = ffi.C.socket(2, 1, 0) -- AF_INET, SOCK_STREAM
+      local address = ffi.new("uint8_t[16]", 2, 0, 0, 0, 127, 0, 0, 1) -- struct sockaddr_in
+      assert(ffi.C.bind(fd, address, 16) == 0)
+      assert(ffi.C.getsockname(fd, address, ffi.new("unsigned[1]", 16)) == 0)
+      port = address[2] * 256 + address[3]
+    else
+      listener = socket.listen { host = "127.0.0.1", port = "0" }
+      listener:listen()
+      _, _, port = listener:localname()
+    end
     local kept = {}
     local loop = cqueues.new()
     if kind == "full" then
@@ -224,7 +239,7 @@ function helper.deaf_server(kind)
           pcall(kept[i].connect, kept[i], 0.2)
         end)
       end
-    else
+    elseif kind == "silent" then
       loop:wrap(function()
         while true do kept[#kept + 1] = listener:accept() end
       end)
@@ -241,7 +256,7 @@ function helper.deaf_server(kind)
       os.exit(0)
     end)
     loop:loop()
-  ]])
+  ]==])
   local path = helper.temporary(".port")
   local pipe = assert(io.popen(("exec luajit %s %s %s"):format(script, kind, path), "w"))
   os.execute(("for i in $(seq 500); do [ -e %s ] && break; sleep 0.01; done"):format(path))

@@ -134,16 +134,17 @@ describe("a call that meets", function()
     assert.equal(0, helper.live_objects())
   end)
 
-  local refused, silent, stop -- services that are not there
+  local refused, silent, stops -- services that are not there
 
   setup(function()
-    local gone = helper.admin("POST", "listen", { tls = "good", name = "gone" })
-    helper.admin("DELETE", "listen?name=gone")
-    refused = gone.url
-    silent, stop = helper.deaf_server("silent")
+    stops = {}
+    refused, stops[1] = helper.deaf_server("refusing")
+    silent, stops[2] = helper.deaf_server("silent")
   end)
 
-  teardown(function() stop() end)
+  teardown(function()
+    for _, stop in ipairs(stops) do stop() end
+  end)
 
   -- Uploads have a patient each, who has no document; the others have one each.
   local function patient_of(column, name)
