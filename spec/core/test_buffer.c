@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Bounded memory: buffers and rings, by hand and against a simple model. */
-#include "internal.h"
+#include "base/buffer.h"
 #include "test.h"
 
 static uint32_t random_state;

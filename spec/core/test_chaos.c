@@ -5,7 +5,7 @@
  * too. */
 #define NYMBL_CHAOS_ITSELF
 #include "chaos.h"
-#include "internal.h"
+#include "exchange/exchange.h"
 #include "peer.h"
 
 #define BODY "bytes-of-test, of which there are a few more than thirty-two"

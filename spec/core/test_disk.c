@@ -3,7 +3,7 @@
  * document is not lost in the last step, and nothing is taken for a part of it
  * that is none. */
 #include "faults.h"
-#include "internal.h"
+#include "file/save.h"
 #include "peer.h"
 
 #include <dirent.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Kinds: their words, their texts, and where they come from. */
-#include "internal.h"
+#include "base/error.h"
 #include "test.h"
 
 #include <errno.h>

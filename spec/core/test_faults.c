@@ -3,7 +3,7 @@
  * there is the whole document or what was there before, and nothing else is
  * left once another download has gone into that directory. */
 #include "faults.h"
-#include "internal.h"
+#include "file/save.h"
 #include "peer.h"
 
 #include <dirent.h>

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* The reply's head, line by line, as libcurl hands it over. */
-#include "internal.h"
+#include "api/calls.h"
+#include "exchange/exchange.h"
+#include "exchange/head.h"
+#include "exchange/verdict.h"
 #include "test.h"
 
 #include <time.h>

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* References of loaded objects are found, and damaged tables do no harm. */
-#include "internal.h"
+#include "exchange/imports.h"
 #include "test.h"
 
 #ifdef __GLIBC__
 
+#include <curl/curl.h>
 #include <link.h>
 #include <stdlib.h>
 

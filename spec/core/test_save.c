@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* A file appears under its name as a whole, or not at all. */
-#include "internal.h"
+#include "file/save.h"
 #include "peer.h"
 
 #include <errno.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Telling a document from what a gateway may send in its place. */
-#include "internal.h"
+#include "exchange/sniff.h"
 #include "test.h"
 
 #define DOCX                                                                   \

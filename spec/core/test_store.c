@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
 /* A file that processes share: whole or empty, one at a time, ours alone. */
-#include "internal.h"
 #include "peer.h"
 
 #include <errno.h>

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /* URLs: which may be used, which belong together, how they are joined. */
-#include "internal.h"
+#include "base/buffer.h"
+#include "exchange/url.h"
 #include "test.h"
+
+#include <curl/curl.h>
 
 #include <strings.h>
 

@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- A store in a file: what processes of one machine share.
 --
--- Content. One JSON object, in the frame that core/store.c makes: `entries` (the
+-- Content. One JSON object, in the frame that core/file/store.c makes: `entries` (the
 -- states by their keys, each with when it was last used), `at` and `wall` (the
 -- store's time and the wall clock's when it was written) and `boots`. What cannot
 -- be read counts as empty.

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: MIT */
+/* A request as data. */
+#ifndef NYMBL_API_CALLS_H
+#define NYMBL_API_CALLS_H
+
+#include "nymbl.h"
+
+#include <curl/curl.h>
+
+#define NYMBL__URL_MAX (64u << 10)
+
+/* What stands around the file in a multipart body; strings are owned. */
+typedef struct nymbl__form {
+    char *file_name;
+    char *content_type;
+    char *document_type;
+    char *description;
+} nymbl__form;
+
+typedef enum nymbl__operation {
+    NYMBL__TOKEN,
+    NYMBL__UPLOAD,
+    NYMBL__LIST,
+    NYMBL__GET,
+    NYMBL__DOWNLOAD,
+    NYMBL__DELETE,
+} nymbl__operation;
+
+/* A request as data: made where a call starts, read where it is pumped. */
+typedef struct nymbl__request {
+    nymbl__operation operation;
+    char *url;
+    char *form;                 /* body of a token request */
+    char *proxy;                /* the client's, which forgets it */
+    struct curl_slist *secrets; /* ends in `headers` */
+    struct curl_slist *headers;
+    nymbl__form fields;
+    bool expect_continue;
+} nymbl__request;
+
+void nymbl__request_free(nymbl__request *request);
+
+#endif

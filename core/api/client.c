@@ -1,0 +1,412 @@
+/* SPDX-License-Identifier: MIT */
+/* A client: where the service is, whom to trust, and the secrets. */
+#include "api/client.h"
+
+#include "base/ascii.h"
+#include "base/buffer.h"
+#include "base/error.h"
+#include "base/sha256.h"
+#include "engine/engine.h"
+#include "engine/thread.h"
+#include "exchange/limits.h"
+#include "exchange/url.h"
+#include "file/part.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* No control characters: in a header value (RFC 9110, section 5.5) they could
+ * begin another field, and in a credential they are a slip of copy and paste.
+ */
+static bool text_is_clean(const char *text)
+{
+    if (text == NULL)
+        return true;
+    for (; *text != '\0'; text++) {
+        if ((unsigned char)*text < ' ' || *text == 0x7f)
+            return false;
+    }
+    return true;
+}
+
+static bool scheme_is_known(const char *scheme)
+{
+    static const char *const schemes[] = {"http",    "socks",  "socks4",
+                                          "socks4a", "socks5", "socks5h"};
+
+    if (nymbl__ascii_equal(scheme, "https"))
+        return (curl_version_info(CURLVERSION_NOW)->features &
+                CURL_VERSION_HTTPS_PROXY) != 0;
+    for (size_t i = 0; i < sizeof(schemes) / sizeof(schemes[0]); i++) {
+        if (nymbl__ascii_equal(scheme, schemes[i]))
+            return true;
+    }
+    return false;
+}
+
+/* Whether libcurl can use this proxy (CURLOPT_PROXY), which it checks only when
+ * it connects. "" means no proxy. If memory runs out here, the client's own
+ * allocations report it. */
+static bool proxy_is_known(const char *proxy)
+{
+    CURLU *url = *proxy == '\0' ? NULL : curl_url();
+    char *scheme = NULL;
+    CURLUcode code = CURLUE_OK;
+    bool known;
+
+    if (url != NULL)
+        code = curl_url_set(url, CURLUPART_URL, proxy,
+                            CURLU_NON_SUPPORT_SCHEME | CURLU_GUESS_SCHEME);
+    if (url != NULL && code == CURLUE_OK)
+        code = curl_url_get(url, CURLUPART_SCHEME, &scheme, 0);
+    known = code == CURLUE_OUT_OF_MEMORY ||
+            (code == CURLUE_OK && (scheme == NULL || scheme_is_known(scheme)));
+    curl_free(scheme);
+    curl_url_cleanup(url);
+    return known;
+}
+
+/* The option that cannot be used as it is, or NULL. */
+static const char *options_problem(const nymbl_client_options *options)
+{
+    if (options->base_url == NULL ||
+        nymbl_url_problem(options->base_url, options->allow_http) != NULL)
+        return "base_url";
+    if (options->token_url != NULL &&
+        nymbl_url_problem(options->token_url, options->allow_http) != NULL)
+        return "token_url";
+    if (options->api_key == NULL || *options->api_key == '\0' ||
+        !text_is_clean(options->api_key))
+        return "api_key";
+    if (!text_is_clean(options->user_agent))
+        return "user_agent";
+    if ((options->token_url != NULL && options->client_id == NULL) ||
+        !text_is_clean(options->client_id))
+        return "client_id";
+    if ((options->token_url != NULL && options->client_secret == NULL) ||
+        !text_is_clean(options->client_secret))
+        return "client_secret";
+    if (!text_is_clean(options->scope))
+        return "scope";
+    if (options->proxy != NULL && !proxy_is_known(options->proxy))
+        return "proxy";
+    if (!(options->connect_timeout >= 0))
+        return "connect_timeout";
+    if (!(options->stall_timeout >= 0))
+        return "stall_timeout";
+    if (options->max_upload_bytes < 0)
+        return "max_upload_bytes";
+    if (options->max_connections < 0)
+        return "max_connections";
+    return NULL;
+}
+
+/* Whether at least one directory of a list can be read. OpenSSL separates them
+ * by colons (X509_LOOKUP_hash_dir(3)). */
+static bool folder_is_there(const char *list)
+{
+    while (*list != '\0') {
+        size_t length = strcspn(list, ":");
+        char *folder = strndup(list, length);
+        struct stat status;
+        bool there =
+            folder == NULL || /* told later */
+            (stat(folder, &status) == 0 && S_ISDIR(status.st_mode) &&
+             faccessat(AT_FDCWD, folder, R_OK | X_OK, AT_EACCESS) == 0);
+
+        free(folder);
+        if (there)
+            return true;
+        list += length + (list[length] == ':');
+    }
+    return false;
+}
+
+/* The option whose certificates cannot be read, or NULL. libcurl checks the
+ * file only in the first call, and the directory never. */
+static const char *certificates_problem(const nymbl_client_options *options)
+{
+    const char *file = options->ca_file;
+    struct stat status;
+
+    if (file != NULL && (stat(file, &status) < 0 || S_ISDIR(status.st_mode) ||
+                         faccessat(AT_FDCWD, file, R_OK, AT_EACCESS) < 0))
+        return "ca_file";
+    if (options->ca_path != NULL && !folder_is_there(options->ca_path))
+        return "ca_path";
+    return NULL;
+}
+
+static nymbl_kind client_copy(nymbl_client *client,
+                              const nymbl_client_options *options)
+{
+    static const char product[] = "nymbl/" NYMBL_VERSION;
+    struct {
+        char **to;
+        const char *from;
+    } texts[] = {
+        {&client->base_url, options->base_url},
+        {&client->api_key, options->api_key},
+        {&client->token_url, options->token_url},
+        {&client->client_id, options->client_id},
+        {&client->client_secret, options->client_secret},
+        {&client->scope, options->scope},
+        {&client->ca_file, options->ca_file},
+        {&client->ca_path, options->ca_path},
+        {&client->proxy, options->proxy},
+    };
+    size_t length, extra;
+
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+        nymbl_kind kind = nymbl__text_copy(texts[i].to, texts[i].from);
+
+        if (kind < 0)
+            return kind;
+    }
+    length = strlen(client->base_url);
+    while (length > 0 && client->base_url[length - 1] == '/')
+        client->base_url[--length] = '\0';
+    extra = options->user_agent == NULL ? 0 : strlen(options->user_agent);
+    client->user_agent = malloc(sizeof(product) + 1 + extra);
+    if (client->user_agent == NULL)
+        return NYMBL_NO_MEMORY;
+    memcpy(client->user_agent, product, sizeof(product));
+    if (extra > 0) {
+        client->user_agent[sizeof(product) - 1] = ' ';
+        memcpy(client->user_agent + sizeof(product), options->user_agent,
+               extra + 1);
+    }
+    client->allow_http = options->allow_http;
+    client->connect_timeout = options->connect_timeout > 0
+                                  ? options->connect_timeout
+                                  : NYMBL__CONNECT_SECONDS;
+    client->stall_timeout = options->stall_timeout > 0 ? options->stall_timeout
+                                                       : NYMBL__STALL_SECONDS;
+    client->max_upload_bytes = options->max_upload_bytes > 0
+                                   ? options->max_upload_bytes
+                                   : NYMBL_MAX_UPLOAD_BYTES;
+    client->max_connections =
+        options->max_connections > 0 ? options->max_connections : 16;
+    return NYMBL_OK;
+}
+
+nymbl_kind nymbl_client_new(nymbl_client **out,
+                            const nymbl_client_options *options,
+                            nymbl_error *err)
+{
+    const char *problem = options_problem(options);
+    nymbl_client *client;
+
+    *out = NULL;
+    if (problem != NULL)
+        return nymbl__fail(err, NYMBL_MISUSE, problem);
+    problem = certificates_problem(options);
+    if (problem != NULL)
+        return nymbl__fail(err, NYMBL_TLS, problem);
+    client = calloc(1, sizeof(*client));
+    if (client == NULL)
+        return nymbl__fail(err, NYMBL_NO_MEMORY, NULL);
+    client->references = 1;
+    nymbl__live(1);
+    if (client_copy(client, options) < 0) {
+        nymbl_client_free(client);
+        return nymbl__fail(err, NYMBL_NO_MEMORY, NULL);
+    }
+    *out = client;
+    return NYMBL_OK;
+}
+
+void nymbl__client_retain(nymbl_client *client)
+{
+    atomic_fetch_add(&client->references, 1);
+}
+
+static void client_forget(nymbl_client *client)
+{
+    nymbl__secret_free(client->api_key);
+    nymbl__secret_free(client->client_id);
+    nymbl__secret_free(client->client_secret);
+    nymbl__secret_free(client->proxy);
+    client->api_key = client->client_id = client->client_secret = NULL;
+    client->proxy = NULL;
+}
+
+/* No longer be one of the engine's. Its reference is the caller's then. */
+static nymbl_engine *client_leave(nymbl_client *client)
+{
+    nymbl_engine *engine = client->engine;
+    nymbl_client **link;
+
+    if (engine == NULL)
+        return NULL;
+    nymbl__engine_lock(engine);
+    link = &engine->clients;
+    while (*link != client)
+        link = &(*link)->next;
+    *link = client->next;
+    nymbl__engine_unlock(engine);
+    client->engine = NULL;
+    return engine;
+}
+
+void nymbl__client_join(nymbl_client *client, nymbl_engine *engine)
+{
+    nymbl_engine *left;
+
+    if (client->engine == engine)
+        return;
+    left = client_leave(client);
+    if (left != NULL)
+        nymbl__engine_release(left);
+    nymbl__engine_retain(engine);
+    nymbl__engine_lock(engine);
+    client->next = engine->clients;
+    engine->clients = client;
+    nymbl__engine_unlock(engine);
+    client->engine = engine;
+}
+
+void nymbl_client_close(nymbl_client *client)
+{
+    nymbl_engine *engine;
+
+    if (client == NULL || client->closed)
+        return;
+    client->closed = true;
+    client_forget(client);
+    engine = client_leave(client);
+    if (engine == NULL)
+        return;
+    nymbl__engine_drop(engine, client);
+    nymbl__engine_release(engine);
+}
+
+void nymbl_client_free(nymbl_client *client)
+{
+    nymbl_engine *engine;
+
+    if (client == NULL)
+        return;
+    engine = client_leave(client); /* here: that one may have no lock */
+    if (engine != NULL)
+        nymbl__engine_release(engine);
+    nymbl__client_release(client);
+}
+
+void nymbl__client_release(nymbl_client *client)
+{
+    if (atomic_fetch_sub(&client->references, 1) > 1)
+        return;
+    client_forget(client);
+    free(client->base_url);
+    free(client->token_url);
+    free(client->scope);
+    free(client->ca_file);
+    free(client->ca_path);
+    free(client->user_agent);
+    free(client);
+    nymbl__live(-1);
+}
+
+int64_t nymbl_client_max_upload_bytes(const nymbl_client *client)
+{
+    return client->max_upload_bytes;
+}
+
+nymbl_kind nymbl_client_account(const nymbl_client *client, nymbl_account which,
+                                char *out)
+{
+    const char *limits[] = {client->base_url, client->api_key, NULL, NULL};
+    const char *token[] = {client->token_url, client->client_id,
+                           client->client_secret, client->scope};
+    const char *const *parts = which == NYMBL_ACCOUNT_TOKEN ? token : limits;
+    nymbl__sha256 hash;
+
+    if (client->closed || parts[0] == NULL)
+        return NYMBL_MISUSE;
+    nymbl__sha256_init(&hash);
+    for (int i = 0; i < 4; i++) { /* NULs between: "ab", "c" is not "a", "bc" */
+        if (parts[i] != NULL)
+            nymbl__sha256_add(&hash, parts[i], strlen(parts[i]));
+        nymbl__sha256_add(&hash, "", 1);
+    }
+    nymbl__sha256_text(&hash, out);
+    return NYMBL_OK;
+}
+
+/* A secret that is replaced, and a token that the caller gives, are of the same
+ * account: they are left out. */
+void nymbl__client_resource(const nymbl_client *client, const char *url,
+                            char out[65])
+{
+    const char *parts[] = {client->base_url,  client->api_key,
+                           client->token_url, client->client_id,
+                           client->scope,     url};
+    nymbl__sha256 hash;
+
+    nymbl__sha256_init(&hash);
+    for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
+        if (parts[i] != NULL)
+            nymbl__sha256_add(&hash, parts[i], strlen(parts[i]));
+        nymbl__sha256_add(&hash, "", 1);
+    }
+    nymbl__sha256_text(&hash, out);
+}
+
+CURLcode nymbl__client_apply(const nymbl_client *client, CURL *easy,
+                             const char *url, const char *proxy)
+{
+    bool https = nymbl__url_is_https(url);
+    const char *ca_file = client->ca_file;
+    CURLcode code = CURLE_OK;
+
+#define SET(option, value)                                                     \
+    do {                                                                       \
+        if (code == CURLE_OK)                                                  \
+            code = curl_easy_setopt(easy, option, value);                      \
+    } while (0)
+    SET(CURLOPT_NOSIGNAL, 1L);
+    SET(CURLOPT_QUICK_EXIT, 1L);
+    SET(CURLOPT_PROTOCOLS_STR, https ? "https" : "http");
+    SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+    SET(CURLOPT_FOLLOWLOCATION, 0L);
+    SET(CURLOPT_PATH_AS_IS, 1L);
+    SET(CURLOPT_NETRC, (long)CURL_NETRC_IGNORED);
+    SET(CURLOPT_DISALLOW_USERNAME_IN_URL, 1L);
+    SET(CURLOPT_USERAGENT, client->user_agent);
+    SET(CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
+    SET(CURLOPT_SSL_VERIFYPEER, 1L);
+    SET(CURLOPT_SSL_VERIFYHOST, 2L);
+    /* A folder of certificates, libcurl's default one too, switches off the
+     * cache of the parsed store (docs of CURLOPT_CA_CACHE_TIMEOUT): so none
+     * unless it was asked for. */
+    if (ca_file != NULL || client->ca_path != NULL)
+        SET(CURLOPT_CAINFO, ca_file);
+    if (client->ca_path != NULL)
+        SET(CURLOPT_CAPATH, client->ca_path);
+    else /* not every TLS library knows folders */
+        curl_easy_setopt(easy, CURLOPT_CAPATH, NULL);
+    SET(CURLOPT_PROXY_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
+    if (ca_file != NULL)
+        SET(CURLOPT_PROXY_CAINFO, ca_file);
+    if (client->ca_path != NULL)
+        SET(CURLOPT_PROXY_CAPATH, client->ca_path);
+    else
+        curl_easy_setopt(easy, CURLOPT_PROXY_CAPATH, NULL);
+    /* The headers of a request are not a proxy's business. */
+    SET(CURLOPT_HEADEROPT, (long)CURLHEADER_SEPARATE);
+    SET(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
+    if (!https)
+        SET(CURLOPT_PROXY, ""); /* loopback in the clear goes nowhere else */
+    else if (proxy != NULL)
+        SET(CURLOPT_PROXY, proxy);
+    /* Ours counts; libcurl's own is for it to try a host's next address. */
+    SET(CURLOPT_CONNECTTIMEOUT_MS, client->connect_timeout < 86400
+                                       ? (long)(client->connect_timeout * 1000)
+                                       : 86400000L);
+#undef SET
+    return code;
+}

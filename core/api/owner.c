@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: MIT */
+/* A transfer as its owner sees it, from another thread than the pump's. */
+#include "nymbl.h"
+
+#include "api/body.h"
+#include "base/buffer.h"
+#include "base/error.h"
+#include "engine/engine.h"
+#include "engine/thread.h"
+#include "exchange/exchange.h"
+
+bool nymbl_transfer_has_news(nymbl_transfer *transfer)
+{
+    bool news;
+
+    if (!nymbl_engine_is_own(transfer->engine))
+        return true; /* that nothing will come */
+    nymbl__engine_lock(transfer->engine);
+    news = transfer->signaled || transfer->ended;
+    nymbl__engine_unlock(transfer->engine);
+    return news;
+}
+
+nymbl_kind nymbl_transfer_wait(nymbl_transfer *transfer, double timeout)
+{
+    nymbl_engine *engine = transfer->engine;
+    double end = nymbl_engine_now(engine) + timeout;
+
+    if (!nymbl_engine_is_own(engine))
+        return NYMBL_MISUSE;
+    while (!nymbl_transfer_has_news(transfer)) {
+        double left = end - nymbl_engine_now(engine);
+        nymbl_kind kind;
+
+        if (left <= 0)
+            return NYMBL_WAIT;
+        kind = nymbl_engine_pump(engine, left);
+        if (kind < 0)
+            return kind;
+    }
+    return NYMBL_OK;
+}
+
+/* NYMBL_WAIT, and nothing else, takes the signal back. */
+static void wait_told(nymbl_transfer *transfer, nymbl_kind kind)
+{
+    if (kind == NYMBL_WAIT)
+        transfer->signaled = false;
+}
+
+/* Whether it was left behind by a fork, perhaps in the middle of a change: the
+ * thread that moves it is the parent's. */
+static bool is_left_behind(const nymbl_transfer *transfer)
+{
+    return transfer->engine->threaded && !transfer->ended &&
+           !nymbl_engine_is_own(transfer->engine);
+}
+
+/* The end as the owner is told it. */
+static nymbl_kind ending(nymbl_transfer *transfer, nymbl_error *err)
+{
+    if (!transfer->ended) /* what the parent waits for does not come here */
+        return nymbl_engine_is_own(transfer->engine)
+                   ? NYMBL_WAIT
+                   : nymbl__fail(err, NYMBL_CANCELED, "forked");
+    if (transfer->error.kind < 0 && err != NULL)
+        *err = transfer->error;
+    return transfer->error.kind;
+}
+
+nymbl_kind nymbl_transfer_head(nymbl_transfer *transfer, nymbl_head *out,
+                               nymbl_error *err)
+{
+    nymbl_kind kind;
+
+    nymbl__engine_lock(transfer->engine);
+    kind = ending(transfer, err);
+    if (kind == NYMBL_WAIT && transfer->head_told)
+        kind = NYMBL_OK;
+    if (kind == NYMBL_OK)
+        *out = transfer->told;
+    wait_told(transfer, kind);
+    nymbl__engine_unlock(transfer->engine);
+    return kind;
+}
+
+nymbl_kind nymbl_transfer_read(nymbl_transfer *transfer, void *buf, size_t cap,
+                               size_t *got, nymbl_error *err)
+{
+    nymbl_kind kind = NYMBL_OK;
+    bool resume = false;
+
+    nymbl__engine_lock(transfer->engine);
+    *got = transfer->released && cap > 0 && !is_left_behind(transfer)
+               ? nymbl__ring_take(&transfer->window, buf, cap)
+               : 0;
+    if (*got == 0)
+        kind = ending(transfer, err);
+    else
+        resume = transfer->receive_paused && !transfer->ended &&
+                 transfer->window.size <= transfer->window.max / 2;
+    if (kind == NYMBL_OK && *got == 0 && transfer->window.size == 0)
+        kind = NYMBL_DONE;
+    wait_told(transfer, kind);
+    if (resume)
+        nymbl__engine_queue(transfer->engine, transfer, NYMBL__UNPAUSE);
+    nymbl__engine_unlock(transfer->engine);
+    if (resume)
+        nymbl__engine_wake(transfer->engine);
+    return kind;
+}
+
+nymbl_kind nymbl_transfer_result(nymbl_transfer *transfer, nymbl_error *err)
+{
+    nymbl_kind kind;
+
+    nymbl__engine_lock(transfer->engine);
+    kind = ending(transfer, err);
+    if (kind == NYMBL_OK && transfer->window.size > 0)
+        kind = NYMBL_WAIT;
+    wait_told(transfer, kind);
+    nymbl__engine_unlock(transfer->engine);
+    return kind;
+}
+
+const char *nymbl_transfer_body(const nymbl_transfer *transfer, size_t *size)
+{
+    bool ended;
+
+    nymbl__engine_lock(transfer->engine);
+    ended = transfer->ended;
+    nymbl__engine_unlock(transfer->engine);
+    *size = ended ? transfer->reply.size : 0;
+    return *size > 0 ? transfer->reply.data : NULL;
+}
+
+void nymbl_transfer_counts(nymbl_transfer *transfer, nymbl_counts *out)
+{
+    nymbl__engine_lock(transfer->engine);
+    *out = (nymbl_counts){
+        .sent = transfer->sent,
+        .body_sent = transfer->body != NULL
+                         ? nymbl__body_released(transfer->body)
+                         : transfer->body_sent,
+        .body_received = transfer->hop_received,
+        .resumed_from = transfer->resumed_from,
+    };
+    nymbl__engine_unlock(transfer->engine);
+}
+
+/* Ask something of a transfer that has not ended. */
+static void transfer_command(nymbl_transfer *transfer, unsigned what,
+                             nymbl_kind kind, const char *reason,
+                             int64_t confirmed)
+{
+    nymbl_engine *engine = transfer->engine;
+    bool ended;
+
+    if (!nymbl_engine_is_own(engine))
+        return;
+    nymbl__engine_lock(engine);
+    ended = transfer->ended;
+    if (what == NYMBL__CONFIRM)
+        transfer->confirmed = confirmed;
+    if (what == NYMBL__REMOVE && transfer->cancel_kind == NYMBL_OK) {
+        transfer->cancel_kind = kind;
+        transfer->cancel_reason = reason;
+    }
+    if (!ended)
+        nymbl__engine_queue(engine, transfer, what);
+    nymbl__engine_unlock(engine);
+    if (!ended)
+        nymbl__engine_wake(engine);
+}
+
+void nymbl_transfer_confirm(nymbl_transfer *transfer, int64_t received)
+{
+    transfer_command(transfer, NYMBL__CONFIRM, NYMBL_OK, NULL, received);
+}
+
+void nymbl_transfer_cancel(nymbl_transfer *transfer, nymbl_kind kind,
+                           const char *reason)
+{
+    transfer_command(transfer, NYMBL__REMOVE, kind, reason, 0);
+}
+
+void nymbl_transfer_alarm(nymbl_transfer *transfer, double at)
+{
+    bool sooner;
+
+    if (!nymbl_engine_is_own(transfer->engine))
+        return;
+    nymbl__engine_lock(transfer->engine);
+    sooner = at > 0 && (transfer->alarm <= 0 || at < transfer->alarm);
+    transfer->alarm = at > 0 ? at : 0;
+    nymbl__engine_unlock(transfer->engine);
+    if (sooner) /* else it looks in time by itself */
+        nymbl__engine_wake(transfer->engine);
+}
+
+void nymbl_transfer_watch(nymbl_transfer *transfer, double at)
+{
+    bool sooner;
+
+    if (!nymbl_engine_is_own(transfer->engine))
+        return;
+    nymbl__engine_lock(transfer->engine);
+    sooner = at > 0 && (transfer->watch <= 0 || at < transfer->watch);
+    transfer->watch = at > 0 ? at : 0;
+    transfer->missed = false;
+    nymbl__engine_unlock(transfer->engine);
+    if (sooner)
+        nymbl__engine_wake(transfer->engine);
+}

@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: MIT */
+/* Kinds of failure: their words, and where they come from. */
+#include "base/error.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+
+static atomic_long live_objects;
+
+void nymbl__live(int change)
+{
+    atomic_fetch_add(&live_objects, change);
+}
+
+nymbl_kind nymbl__fail(nymbl_error *err, nymbl_kind kind, const char *reason)
+{
+    if (err != NULL)
+        *err =
+            (nymbl_error){.kind = kind, .reason = reason, .retry_after = -1.0};
+    return kind;
+}
+
+nymbl_kind nymbl__status_kind(int status)
+{
+    switch (status) {
+    case 400:
+        return NYMBL_BAD_REQUEST;
+    case 401:
+        return NYMBL_UNAUTHORIZED;
+    case 403:
+        return NYMBL_FORBIDDEN;
+    case 404:
+        return NYMBL_NOT_FOUND;
+    case 413:
+        return NYMBL_TOO_LARGE;
+    case 415:
+        return NYMBL_UNSUPPORTED_TYPE;
+    case 429:
+        return NYMBL_THROTTLED;
+    default:
+        return status >= 500 && status <= 599 ? NYMBL_SERVER : NYMBL_HTTP;
+    }
+}
+
+const char *nymbl__errno_reason(int code)
+{
+    switch (code) {
+    case ENOENT:
+        return "not_found";
+    case EACCES:
+    case EPERM:
+        return "permission";
+    case EEXIST:
+        return "exists";
+    case EISDIR:
+        return "directory";
+    case ENOTDIR:
+        return "not_a_directory";
+    case ENOSPC:
+        return "no_space";
+#ifdef EDQUOT
+    case EDQUOT:
+        return "no_space";
+#endif
+    case EFBIG:
+        return "file_too_big";
+    case EROFS:
+        return "read_only";
+    case EMFILE:
+    case ENFILE:
+        return "too_many_files";
+    case ELOOP:
+        return "too_many_links";
+    case ENAMETOOLONG:
+        return "name_too_long";
+    case ENXIO:
+        return "not_a_file";
+    case EBADF:
+        return "wrong_mode";
+    case EPIPE:
+        return "pipe_closed";
+    case EINTR:
+        return "interrupted";
+    default:
+        return "input_output";
+    }
+}
+
+const char *nymbl_kind_name(nymbl_kind kind)
+{
+    switch (kind) {
+    case NYMBL_OK:
+        return "ok";
+    case NYMBL_DONE:
+        return "done";
+    case NYMBL_WAIT:
+        return "wait";
+    case NYMBL_BAD_REQUEST:
+        return "bad_request";
+    case NYMBL_UNAUTHORIZED:
+        return "unauthorized";
+    case NYMBL_FORBIDDEN:
+        return "forbidden";
+    case NYMBL_NOT_FOUND:
+        return "not_found";
+    case NYMBL_TOO_LARGE:
+        return "too_large";
+    case NYMBL_UNSUPPORTED_TYPE:
+        return "unsupported_type";
+    case NYMBL_THROTTLED:
+        return "throttled";
+    case NYMBL_QUOTA:
+        return "quota";
+    case NYMBL_SERVER:
+        return "server";
+    case NYMBL_HTTP:
+        return "http";
+    case NYMBL_TIMEOUT:
+        return "timeout";
+    case NYMBL_NETWORK:
+        return "network";
+    case NYMBL_TLS:
+        return "tls";
+    case NYMBL_TRUNCATED:
+        return "truncated";
+    case NYMBL_CORRUPT:
+        return "corrupt";
+    case NYMBL_PROTOCOL:
+        return "protocol";
+    case NYMBL_REDIRECT:
+        return "redirect";
+    case NYMBL_IO:
+        return "io";
+    case NYMBL_CONTEXT:
+        return "context";
+    case NYMBL_CANCELED:
+        return "canceled";
+    case NYMBL_NO_MEMORY:
+        return "no_memory";
+    case NYMBL_MISUSE:
+        return "misuse";
+    }
+    return "unknown";
+}
+
+const char *nymbl_kind_text(nymbl_kind kind)
+{
+    switch (kind) {
+    case NYMBL_BAD_REQUEST:
+        return "the service refused the request: look at detail for its words";
+    case NYMBL_UNAUTHORIZED:
+        return "the service refuses the token: check where it comes from";
+    case NYMBL_FORBIDDEN:
+        return "it is not allowed with this token: check its scope";
+    case NYMBL_NOT_FOUND:
+        return "there is no such patient or document: check the ids";
+    case NYMBL_TOO_LARGE:
+        return "the file is over the size limit: make it smaller";
+    case NYMBL_UNSUPPORTED_TYPE:
+        return "not an accepted file type: use PDF, PNG, JPEG, TIFF or DOCX";
+    case NYMBL_THROTTLED:
+        return "there are too many requests: try again later";
+    case NYMBL_QUOTA:
+        return "the monthly quota is spent: ask the service for more";
+    case NYMBL_SERVER:
+        return "the service failed: try again later";
+    case NYMBL_HTTP:
+        return "the status is not expected here: check base_url";
+    case NYMBL_TIMEOUT:
+        return "a time limit ran out: allow more time";
+    case NYMBL_NETWORK:
+        return "the service could not be reached: check the network";
+    case NYMBL_TLS:
+        return "there is no trusted connection: check ca_file";
+    case NYMBL_TRUNCATED:
+        return "the response ended too early: try again";
+    case NYMBL_CORRUPT:
+        return "what came is not the document: report it to the service";
+    case NYMBL_PROTOCOL:
+        return "the response makes no sense: check base_url";
+    case NYMBL_REDIRECT:
+        return "the service redirects where it must not: check base_url";
+    case NYMBL_IO:
+        return "a local file failed: check its path";
+    case NYMBL_CONTEXT:
+        return "nothing may wait here: in nginx call from a rewrite, access or "
+               "content handler or from ngx.timer.at, in an event loop from a "
+               "coroutine of its own, and not from within gsub, sort, require "
+               "or another function of C";
+    case NYMBL_CANCELED:
+        return "ended by the program: nothing to do";
+    case NYMBL_NO_MEMORY:
+        return "not enough memory";
+    default:
+        return "";
+    }
+}
+
+long nymbl_live_objects(void)
+{
+    return atomic_load(&live_objects);
+}

@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: MIT */
+/* SHA-256 (FIPS 180-4). */
+#ifndef NYMBL_BASE_SHA256_H
+#define NYMBL_BASE_SHA256_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct nymbl__sha256 {
+    uint32_t state[8];
+    uint64_t size; /* bytes so far */
+    unsigned char block[64];
+} nymbl__sha256;
+
+void nymbl__sha256_init(nymbl__sha256 *hash);
+void nymbl__sha256_add(nymbl__sha256 *hash, const void *data, size_t size);
+/* The end: 64 hexadecimal digits. Wipes the hash. */
+void nymbl__sha256_text(nymbl__sha256 *hash, char text[65]);
+
+#endif

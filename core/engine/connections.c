@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: MIT */
+/* What an engine has of libcurl's: the multi handle, and easy ones for reuse.
+ */
+#include "engine/connections.h"
+
+#include "base/descriptor.h"
+#include "engine/engine.h"
+#include "engine/thread.h"
+#include "exchange/quirks.h"
+
+/* Close what there is, and begin anew with other handles or with none. */
+static void connections_set(nymbl_engine *engine, CURLM *multi, CURLSH *share)
+{
+    CURLM *old = engine->multi;
+
+    nymbl__engine_lock(engine);
+    engine->multi = multi;
+    nymbl__engine_unlock(engine);
+    while (engine->idle_count > 0)
+        curl_easy_cleanup(engine->idle[--engine->idle_count]);
+    curl_multi_cleanup(old);
+    curl_share_cleanup(engine->share);
+    engine->share = share;
+    if (engine->threaded && multi != NULL) /* what was to wake the old one */
+        curl_multi_wakeup(multi);
+}
+
+nymbl_kind nymbl__connections_open(nymbl_engine *engine)
+{
+    CURLM *multi;
+    CURLSH *share;
+
+    nymbl__fds_guard(); /* the handle has sockets to be woken by */
+    multi = curl_multi_init();
+    share = curl_share_init();
+    /* Where descriptors have run out it would be one that nothing can wake. */
+    if (multi == NULL || share == NULL ||
+        curl_multi_wakeup(multi) != CURLM_OK) {
+        bool no_memory = multi == NULL || share == NULL;
+
+        curl_multi_cleanup(multi);
+        curl_share_cleanup(share);
+        return no_memory ? NYMBL_NO_MEMORY : NYMBL_IO;
+    }
+    curl_multi_poll(multi, NULL, 0, 0, NULL); /* that was a try */
+    /* HTTP/1.1 only: a paused HTTP/2 stream holds up its neighbours */
+    curl_multi_setopt(multi, CURLMOPT_PIPELINING, (long)CURLPIPE_NOTHING);
+    curl_share_setopt(share, CURLSHOPT_SHARE, CURL_LOCK_DATA_SSL_SESSION);
+    connections_set(engine, multi, share);
+    engine->handles_serve_once = nymbl__handles_serve_once();
+    return NYMBL_OK;
+}
+
+void nymbl__connections_close(nymbl_engine *engine)
+{
+    connections_set(engine, NULL, NULL);
+}
+
+CURL *nymbl__engine_handle(nymbl_engine *engine)
+{
+    CURL *easy = engine->idle_count > 0 ? engine->idle[--engine->idle_count]
+                                        : curl_easy_init();
+
+    if (easy != NULL)
+        curl_easy_setopt(easy, CURLOPT_SHARE, engine->share);
+    return easy;
+}
+
+void nymbl__engine_handle_return(nymbl_engine *engine, CURL *easy)
+{
+    if (engine->multi == NULL || engine->handles_serve_once ||
+        engine->idle_count == NYMBL__IDLE_HANDLES) {
+        curl_easy_cleanup(easy);
+        return;
+    }
+    curl_easy_reset(easy);
+    engine->idle[engine->idle_count++] = easy;
+}

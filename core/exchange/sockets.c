@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: MIT */
+/* The sockets that libcurl has open for an engine. */
+#include "exchange/sockets.h"
+
+#include "base/ascii.h"
+#include "api/client.h"
+#include "base/descriptor.h"
+#include "engine/engine.h"
+#include "engine/thread.h"
+#include "exchange/exchange.h"
+
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* FNV-1a of the part of a URL before its path: equal for equal origins, and
+ * where two happen to meet, a connection is kept that might have been closed.
+ */
+static uint64_t origin_of(const char *url)
+{
+    const char *host = strstr(url, "://");
+    size_t length = host == NULL ? 0 : (size_t)(host - url) + 3;
+    uint64_t hash = 14695981039346656037u;
+
+    length += strcspn(url + length, "/?#");
+    for (size_t i = 0; i < length; i++)
+        hash =
+            (hash ^ (unsigned char)nymbl__ascii_lower(url[i])) * 1099511628211u;
+    return hash;
+}
+
+/* The inode number of a socket, unique while it is open; 0 if fd is none. */
+static ino_t inode_of(int fd)
+{
+    struct stat status;
+
+    return fstat(fd, &status) == 0 && S_ISSOCK(status.st_mode) ? status.st_ino
+                                                               : 0;
+}
+
+/* Whether fd is still the socket that libcurl opened. Some versions close one
+ * without calling us (quirks.c); any other file may have that number then. */
+static bool socket_is_ours(const nymbl__socket *socket)
+{
+    return socket->fd >= 0 && inode_of(socket->fd) == socket->inode;
+}
+
+static unsigned sockets_known(const nymbl_engine *engine)
+{
+    return engine->sockets_made < NYMBL__SOCKETS ? engine->sockets_made
+                                                 : NYMBL__SOCKETS;
+}
+
+/* libcurl 7.88 opens its sockets without SOCK_CLOEXEC: a program started by the
+ * host must not inherit a connection with patient data on it. And text that the
+ * host prints must not get onto one. */
+curl_socket_t nymbl__socket_open(void *payload, curlsocktype purpose,
+                                 struct curl_sockaddr *address)
+{
+    int type = address->socktype;
+
+    (void)payload;
+    (void)purpose;
+#ifdef SOCK_CLOEXEC
+    type |= SOCK_CLOEXEC;
+#endif
+    return nymbl__fd_high(socket(address->family, type, address->protocol));
+}
+
+int nymbl__socket_made(void *payload, curl_socket_t fd, curlsocktype purpose)
+{
+    nymbl_transfer *transfer = payload;
+    nymbl_engine *engine = transfer->engine;
+    unsigned i = 0;
+
+    (void)purpose;
+    fcntl(fd, F_SETFD, FD_CLOEXEC); /* where there is no SOCK_CLOEXEC */
+    while (i < sockets_known(engine) && engine->sockets[i].fd >= 0 &&
+           engine->sockets[i].fd != fd) /* closed without a callback */
+        i++;
+    if (i == sockets_known(engine))
+        i = engine->sockets_made++ % NYMBL__SOCKETS;
+    engine->sockets[i] = (nymbl__socket){
+        .fd = fd,
+        .inode = inode_of(fd),
+        .origin = origin_of(transfer->request.url),
+    };
+    return CURL_SOCKOPT_OK;
+}
+
+/* Forgotten before it is closed: from then on the number may be that of
+ * anything that another thread has opened. */
+int nymbl__socket_closed(void *payload, curl_socket_t fd)
+{
+    nymbl_engine *engine = payload;
+
+    for (unsigned i = 0; i < sockets_known(engine); i++) {
+        if (engine->sockets[i].fd == fd)
+            engine->sockets[i].fd = -1;
+    }
+    return close(fd);
+}
+
+static bool socket_has_port(int fd, int port)
+{
+    struct sockaddr_storage name;
+    socklen_t length = sizeof(name);
+
+    if (getsockname(fd, (struct sockaddr *)&name, &length) != 0)
+        return false;
+    if (name.ss_family == AF_INET)
+        return ntohs(((struct sockaddr_in *)&name)->sin_port) == port;
+    return name.ss_family == AF_INET6 &&
+           ntohs(((struct sockaddr_in6 *)&name)->sin6_port) == port;
+}
+
+bool nymbl__sockets_are_silent(const nymbl_engine *engine, int port)
+{
+    bool known = false;
+    char byte;
+
+    for (unsigned i = 0; i < sockets_known(engine); i++) {
+        int fd = engine->sockets[i].fd;
+
+        if (fd < 0 || !socket_has_port(fd, port) ||
+            !socket_is_ours(&engine->sockets[i]))
+            continue;
+        if (recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0)
+            return false; /* bytes, or the end */
+        known = true;
+    }
+    return known;
+}
+
+static bool origin_is_used(nymbl_engine *engine, uint64_t origin)
+{
+    bool used = false;
+
+    nymbl__engine_lock(engine);
+    for (nymbl_client *c = engine->clients; c != NULL && !used; c = c->next)
+        used = origin_of(c->base_url) == origin ||
+               (c->token_url != NULL && origin_of(c->token_url) == origin);
+    nymbl__engine_unlock(engine);
+    for (nymbl_transfer *t = engine->running; t != NULL && !used; t = t->next)
+        used = origin_of(t->request.url) == origin;
+    return used;
+}
+
+void nymbl__sockets_drop(nymbl_engine *engine)
+{
+    /* shut, not closed: libcurl finds it dead before it would use it again */
+    for (unsigned i = 0; i < sockets_known(engine); i++) {
+        if (socket_is_ours(&engine->sockets[i]) &&
+            !origin_is_used(engine, engine->sockets[i].origin))
+            shutdown(engine->sockets[i].fd, SHUT_RDWR);
+    }
+}

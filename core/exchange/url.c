@@ -1,0 +1,300 @@
+/* SPDX-License-Identifier: MIT */
+/* URLs: which may be used, which belong together, how ids go into them. */
+#include "exchange/url.h"
+
+#include "base/ascii.h"
+#include "api/calls.h"
+#include "base/buffer.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define HOST_MAX 255
+
+bool nymbl__url_is_https(const char *url)
+{
+    return nymbl__ascii_begins(url, "https://", 8);
+}
+
+/* A part of a URL, or NULL; yours to release with curl_free(). */
+static char *url_part(CURLU *parsed, CURLUPart part, unsigned flags)
+{
+    char *text = NULL;
+
+    if (curl_url_get(parsed, part, &text, flags) != CURLUE_OK)
+        return NULL;
+    return text;
+}
+
+static CURLU *url_parse(const char *url)
+{
+    CURLU *parsed = curl_url();
+
+    if (parsed == NULL)
+        return NULL;
+    if (curl_url_set(parsed, CURLUPART_URL, url, CURLU_PATH_AS_IS) !=
+        CURLUE_OK) {
+        curl_url_cleanup(parsed);
+        return NULL;
+    }
+    return parsed;
+}
+
+/* 127.0.0.0/8 and ::1 (RFC 6890), and the name that libcurl resolves to them
+ * without asking anybody. */
+static bool host_is_loopback(const char *host)
+{
+    unsigned octets[4];
+    int used = 0;
+
+    if (nymbl__ascii_equal(host, "localhost") || strcmp(host, "[::1]") == 0)
+        return true;
+    for (int i = 0; i < 4; i++) {
+        const char *at = host + used;
+        unsigned value = 0;
+        int digits = 0;
+
+        while (at[digits] >= '0' && at[digits] <= '9' && digits < 4)
+            value = value * 10 + (unsigned)(at[digits++] - '0');
+        if (digits == 0 || value > 255 || at[digits] != (i < 3 ? '.' : '\0'))
+            return false;
+        octets[i] = value;
+        used += digits + 1;
+    }
+    return octets[0] == 127;
+}
+
+/* libcurl reads a name that is not ASCII in the charset of the host program's
+ * locale: bytes that mean one host here may mean another one there. */
+static bool host_is_ascii(const char *host)
+{
+    while (*host > 0 && *host < 0x7f)
+        host++;
+    return *host == '\0';
+}
+
+/* Whether a name in a path is "." or "..". */
+static bool path_has_dots(const char *path)
+{
+    for (const char *at = strchr(path, '/'); at != NULL; at = strchr(at, '/')) {
+        size_t length = strcspn(++at, "/");
+
+        if (length > 0 && length <= 2 && strspn(at, ".") >= length)
+            return true;
+    }
+    return false;
+}
+
+const char *nymbl_url_problem(const char *url, bool allow_http)
+{
+    const char *problem = NULL;
+    CURLU *parsed;
+    char *host, *path;
+
+    if (strlen(url) > 2048)
+        return "is too long";
+    for (const char *at = url; *at != '\0'; at++) {
+        if ((unsigned char)*at <= ' ' || *at == 0x7f || *at == '\\')
+            return "must not hold white space, control characters or \\";
+    }
+    if (!nymbl__url_is_https(url) && !nymbl__ascii_begins(url, "http://", 7))
+        return "must begin with https://";
+    if (strpbrk(url, "?#") != NULL)
+        return "must have no query or fragment";
+    if (strchr(url, '@') != NULL)
+        return "must hold no user name or password";
+    /* libcurl passes over a third slash */
+    parsed = strstr(url, ":///") != NULL ? NULL : url_parse(url);
+    if (parsed == NULL)
+        return "is not a valid URL";
+    host = url_part(parsed, CURLUPART_HOST, 0);
+    path = url_part(parsed, CURLUPART_PATH, 0);
+    if (host == NULL || path == NULL)
+        problem = "is not a valid URL";
+    else if (!host_is_ascii(host))
+        problem = "must name its host in ASCII (xn--...)";
+    else if (path_has_dots(path))
+        problem = "must have no . or .. in its path";
+    else if (!nymbl__url_is_https(url) &&
+             !(allow_http && host_is_loopback(host)))
+        problem = allow_http ? "may be http:// on a loopback address only"
+                             : "must begin with https://";
+    curl_free(host);
+    curl_free(path);
+    curl_url_cleanup(parsed);
+    return problem;
+}
+
+static bool part_is_same(CURLU *a, CURLU *b, CURLUPart part, unsigned flags)
+{
+    char *one = url_part(a, part, flags);
+    char *other = url_part(b, part, flags);
+    bool same = one != NULL && other != NULL && nymbl__ascii_equal(one, other);
+
+    curl_free(one);
+    curl_free(other);
+    return same;
+}
+
+bool nymbl__url_same_origin(const char *a, const char *b)
+{
+    CURLU *one = url_parse(a);
+    CURLU *other = url_parse(b);
+    bool same = one != NULL && other != NULL &&
+                part_is_same(one, other, CURLUPART_SCHEME, 0) &&
+                part_is_same(one, other, CURLUPART_HOST, 0) &&
+                part_is_same(one, other, CURLUPART_PORT, CURLU_DEFAULT_PORT);
+
+    curl_url_cleanup(one);
+    curl_url_cleanup(other);
+    return same;
+}
+
+bool nymbl__url_is_at(const char *url, const char *text)
+{
+    static const char word[] = " port ";
+    CURLU *parsed = url_parse(url);
+    char *host = url_part(parsed, CURLUPART_HOST, 0);
+    char *port = url_part(parsed, CURLUPART_PORT, CURLU_DEFAULT_PORT);
+    const char *name = host, *at;
+    size_t length = host == NULL ? 0 : strlen(host);
+    bool same = false;
+
+    if (length > 2 && name[0] == '[') { /* an IPv6 address */
+        name++;
+        length -= 2;
+    }
+    if (length > 0 && port != NULL && nymbl__ascii_begins(text, name, length) &&
+        strncmp(text + length, word, sizeof(word) - 1) == 0) {
+        at = text + length + sizeof(word) - 1;
+        length = strlen(port);
+        same = strncmp(at, port, length) == 0 &&
+               strspn(at, "0123456789") == length;
+    }
+    curl_free(host);
+    curl_free(port);
+    curl_url_cleanup(parsed);
+    return same;
+}
+
+/* Whether every version of libcurl reads a reference without its fragment in
+ * the same way, as RFC 3986 says. Older ones refuse control characters, newer
+ * ones encode them; and what stands before a colon in the first segment must be
+ * a scheme (sections 4.2 and 3.1). */
+static bool reference_is_clear(const char *reference)
+{
+    size_t scheme = strspn(reference, "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                                      "abcdefghijklmnopqrstuvwxyz"
+                                      "0123456789+-.");
+    size_t segment = strcspn(reference, ":/?");
+
+    for (const char *at = reference; *at != '\0'; at++) {
+        if ((unsigned char)*at < ' ' || *at == 0x7f)
+            return false;
+    }
+    return reference[segment] != ':' ||
+           (scheme == segment && scheme > 0 &&
+            strchr("0123456789+-.", *reference) == NULL);
+}
+
+/* Whether a host's name is longer than any name can be (RFC 1035, section
+ * 2.3.4). Before 8.4.0 libcurl writes such a one from a redirect past the end
+ * of its buffer when it tells it to a SOCKS5 proxy (CVE-2023-38545). */
+static bool host_is_too_long(CURLU *parsed)
+{
+    char *host = url_part(parsed, CURLUPART_HOST, 0);
+    bool too_long = host != NULL && strlen(host) > HOST_MAX;
+
+    if (host != NULL)
+        nymbl__wipe(host, strlen(host));
+    curl_free(host);
+    return too_long;
+}
+
+/* Whether a URL can be part of a request line (RFC 9112, section 3.2). Bytes
+ * from a server must never end that line, whatever libcurl checks. */
+static bool url_is_clean(const char *url)
+{
+    for (; *url != '\0'; url++) {
+        if ((unsigned char)*url <= ' ' || *url == 0x7f)
+            return false;
+    }
+    return true;
+}
+
+nymbl_kind nymbl__url_resolve(char **out, const char *base,
+                              const char *reference)
+{
+    nymbl_kind kind = NYMBL_REDIRECT;
+    CURLU *parsed = url_parse(base);
+    char *url = NULL, *host = NULL, *user = NULL, *password = NULL;
+    char *text = NULL; /* the reference without its fragment */
+
+    *out = NULL;
+    if (nymbl__text_copy(&text, reference) < 0) {
+        kind = NYMBL_NO_MEMORY;
+        goto done;
+    }
+    text[strcspn(text, "#")] = '\0';
+    if (parsed == NULL || strlen(text) > NYMBL__URL_MAX ||
+        !reference_is_clear(text))
+        goto done;
+    if (*text != '\0' &&
+        curl_url_set(parsed, CURLUPART_URL, text, CURLU_URLENCODE) != CURLUE_OK)
+        goto done;
+    if (host_is_too_long(parsed))
+        goto done;
+    /* user information would become credentials nobody gave */
+    user = url_part(parsed, CURLUPART_USER, 0);
+    password = url_part(parsed, CURLUPART_PASSWORD, 0);
+    if (user != NULL || password != NULL)
+        goto done;
+    host = url_part(parsed, CURLUPART_HOST, 0);
+    if (host != NULL && !host_is_ascii(host))
+        goto done;
+    curl_url_set(parsed, CURLUPART_FRAGMENT, NULL, 0);
+    url = url_part(parsed, CURLUPART_URL, 0);
+    if (url == NULL || !url_is_clean(url))
+        goto done;
+    kind = nymbl__text_copy(out, url);
+done:
+    if (text != NULL) /* it may be a signed URL */
+        nymbl__wipe(text, strlen(reference));
+    free(text);
+    if (url != NULL)
+        nymbl__wipe(url, strlen(url));
+    if (password != NULL)
+        nymbl__wipe(password, strlen(password));
+    curl_free(host);
+    curl_free(user);
+    curl_free(password);
+    curl_free(url);
+    curl_url_cleanup(parsed);
+    return kind;
+}
+
+nymbl_kind nymbl__url_escape(nymbl__buffer *buffer, const char *text)
+{
+    static const char digits[] = "0123456789ABCDEF";
+    static const char unreserved[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                                     "abcdefghijklmnopqrstuvwxyz"
+                                     "0123456789-._~";
+
+    while (*text != '\0') {
+        size_t plain = strspn(text, unreserved);
+        nymbl_kind kind = nymbl__buffer_append(buffer, text, plain);
+
+        if (kind < 0)
+            return kind;
+        text += plain;
+        if (*text != '\0') {
+            unsigned char byte = (unsigned char)*text++;
+            char escaped[3] = {'%', digits[byte >> 4], digits[byte & 15]};
+
+            kind = nymbl__buffer_append(buffer, escaped, sizeof(escaped));
+            if (kind < 0)
+                return kind;
+        }
+    }
+    return NYMBL_OK;
+}
