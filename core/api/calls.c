@@ -1,49 +1,22 @@
 /* SPDX-License-Identifier: MIT */
 /* The six calls as URL, headers and body. */
-#include "api/calls.h"
+#include "nymbl.h"
 
 #include "api/body.h"
 #include "api/client.h"
 #include "base/buffer.h"
 #include "base/error.h"
-#include "engine/engine.h"
-#include "exchange/exchange.h"
-#include "exchange/head.h"
+#include "engine/pump.h"
+#include "exchange/request.h"
 #include "exchange/url.h"
-#include "file/part.h"
 #include "file/save.h"
+#include "port/body.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 /* ---- parts ---- */
-
-static nymbl_kind header_add(struct curl_slist **list, const char *line)
-{
-    struct curl_slist *longer = curl_slist_append(*list, line);
-
-    if (longer == NULL)
-        return NYMBL_NO_MEMORY;
-    *list = longer;
-    return NYMBL_OK;
-}
-
-static nymbl_kind secret_add(struct curl_slist **list, const char *name,
-                             const char *value)
-{
-    nymbl__buffer line;
-    nymbl_kind kind;
-
-    nymbl__buffer_init(&line, NYMBL__HEAD_MAX);
-    kind = nymbl__buffer_puts(&line, name);
-    if (kind == NYMBL_OK)
-        kind = nymbl__buffer_puts(&line, value);
-    if (kind == NYMBL_OK)
-        kind = header_add(list, line.data);
-    nymbl__buffer_free(&line);
-    return kind;
-}
 
 /* The secrets stand before the other headers in one list, so that a hop to
  * another origin leaves them out by starting further down. */
@@ -55,46 +28,27 @@ static nymbl_kind headers_make(nymbl__request *request,
 
     /* A text type first would let a gateway turn the bytes into base64 (AWS,
      * "payload encodings workflow"). */
-    kind = header_add(&request->headers, request->operation == NYMBL__DOWNLOAD
-                                             ? "Accept: */*"
-                                             : "Accept: application/json");
+    kind = nymbl__request_header(&request->headers,
+                                 request->operation == NYMBL__DOWNLOAD
+                                     ? "Accept: */*"
+                                     : "Accept: application/json");
     if (kind == NYMBL_OK && request->operation == NYMBL__UPLOAD)
-        kind = header_add(&request->headers, request->expect_continue
-                                                 ? "Expect: 100-continue"
-                                                 : "Expect:");
+        kind = nymbl__request_header(
+            &request->headers,
+            request->expect_continue ? "Expect: 100-continue" : "Expect:");
     if (token == NULL || kind < 0)
         return kind;
-    kind = secret_add(&request->secrets, "Authorization: Bearer ", token);
+    kind = nymbl__request_secret(&request->secrets, "Authorization: Bearer ",
+                                 token);
     if (kind == NYMBL_OK)
-        kind = secret_add(&request->secrets, "x-api-key: ", client->api_key);
+        kind = nymbl__request_secret(&request->secrets,
+                                     "x-api-key: ", client->api_key);
     if (kind < 0)
         return kind;
     for (last = request->secrets; last->next != NULL; last = last->next)
         ;
     last->next = request->headers;
     return NYMBL_OK;
-}
-
-void nymbl__request_free(nymbl__request *request)
-{
-    struct curl_slist *node = request->secrets;
-
-    for (; node != NULL && node != request->headers; node = node->next)
-        nymbl__wipe(node->data, strlen(node->data));
-    if (request->secrets != NULL && node == request->headers)
-        request->headers = NULL; /* part of the other list */
-    curl_slist_free_all(request->secrets);
-    curl_slist_free_all(request->headers);
-    request->secrets = request->headers = NULL;
-    nymbl__secret_free(request->url);
-    nymbl__secret_free(request->form);
-    nymbl__secret_free(request->proxy);
-    nymbl__secret_free(request->fields.file_name);
-    free(request->fields.content_type);
-    nymbl__secret_free(request->fields.document_type);
-    nymbl__secret_free(request->fields.description);
-    request->url = request->form = request->proxy = NULL;
-    request->fields = (nymbl__form){0};
 }
 
 /* "/Patients({patient})/Documents({document})" behind the base URL. Ids stand
@@ -216,7 +170,7 @@ static nymbl_kind call_new(nymbl_transfer **out, nymbl__buffer *url,
     kind = nymbl__transfer_new(out, engine, client, err);
     if (kind < 0)
         return kind;
-    (*out)->request.operation = operation;
+    (*out)->exchange.request.operation = operation;
     kind = path_append(url, client, patient, document);
     if (kind < 0) {
         call_abandon(out, url, kind);
@@ -233,19 +187,20 @@ static nymbl_kind call_start(nymbl_transfer **out, nymbl__buffer *url,
 {
     nymbl_transfer *transfer = *out;
 
-    transfer->request.url = nymbl__buffer_take(url);
-    if (kind == NYMBL_OK)
-        kind = headers_make(&transfer->request, transfer->client, token);
+    transfer->exchange.request.url = nymbl__buffer_take(url);
     if (kind == NYMBL_OK)
         kind =
-            nymbl__text_copy(&transfer->request.proxy, transfer->client->proxy);
+            headers_make(&transfer->exchange.request, transfer->client, token);
+    if (kind == NYMBL_OK)
+        kind = nymbl__text_copy(&transfer->exchange.request.proxy,
+                                transfer->client->proxy);
     if (kind < 0) {
         nymbl__transfer_release(transfer);
         *out = NULL;
         return start_fail(err, kind);
     }
     nymbl__client_join(transfer->client, transfer->engine);
-    nymbl__engine_command(transfer->engine, transfer, NYMBL__ADD);
+    nymbl__transfer_command(transfer, NYMBL__ADD);
     return NYMBL_OK;
 }
 
@@ -264,7 +219,7 @@ nymbl_kind nymbl_token_start(nymbl_transfer **out, nymbl_engine *engine,
     kind = nymbl__transfer_new(out, engine, client, err);
     if (kind < 0)
         return kind;
-    (*out)->request.operation = NYMBL__TOKEN;
+    (*out)->exchange.request.operation = NYMBL__TOKEN;
     nymbl__buffer_init(&url, NYMBL__URL_MAX);
     nymbl__buffer_init(&form, NYMBL__URL_MAX);
     kind = nymbl__buffer_puts(&url, client->token_url);
@@ -278,7 +233,7 @@ nymbl_kind nymbl_token_start(nymbl_transfer **out, nymbl_engine *engine,
                            client->client_secret);
     if (kind == NYMBL_OK)
         kind = pair_append(&form, &separator, "scope", client->scope);
-    (*out)->request.form = nymbl__buffer_take(&form);
+    (*out)->exchange.request.form = nymbl__buffer_take(&form);
     return call_start(out, &url, NULL, kind, err);
 }
 
@@ -308,11 +263,11 @@ nymbl_kind nymbl_upload_start(nymbl_transfer **out, nymbl_engine *engine,
     if (kind < 0) {
         return call_abandon(out, &url, kind);
     }
-    (*out)->body = body;
-    (*out)->progress = options->progress;
-    (*out)->request.expect_continue =
+    (*out)->port.body = body;
+    (*out)->exchange.progress = options->progress;
+    (*out)->exchange.request.expect_continue =
         nymbl__body_is_pushed(body) && !options->replays;
-    fields = &(*out)->request.fields;
+    fields = &(*out)->exchange.request.fields;
     kind = nymbl__text_copy(&fields->file_name, options->file_name);
     if (kind == NYMBL_OK)
         kind = nymbl__text_copy(&fields->content_type, options->content_type);
@@ -388,22 +343,24 @@ nymbl_kind nymbl_get_start(nymbl_transfer **out, nymbl_engine *engine,
 /* Ask for the rest of a part, if what it is a part of is still the same. */
 static nymbl_kind range_add(nymbl_transfer *transfer)
 {
-    int64_t offset = nymbl__save_offset(transfer->save);
+    int64_t offset = nymbl__save_offset(transfer->exchange.save);
     char range[48];
     nymbl_kind kind;
 
-    if (transfer->has_size && offset == transfer->size) {
-        nymbl__save_back(transfer->save);
-        offset = nymbl__save_offset(transfer->save);
+    if (transfer->exchange.has_size && offset == transfer->exchange.size) {
+        nymbl__save_back(transfer->exchange.save);
+        offset = nymbl__save_offset(transfer->exchange.save);
     }
-    if (offset == 0 || (transfer->has_size && offset >= transfer->size))
+    if (offset == 0 ||
+        (transfer->exchange.has_size && offset >= transfer->exchange.size))
         return NYMBL_OK;
     snprintf(range, sizeof(range), "Range: bytes=%lld-", (long long)offset);
-    kind = header_add(&transfer->request.headers, range);
+    kind = nymbl__request_header(&transfer->exchange.request.headers, range);
     if (kind == NYMBL_OK)
-        kind = secret_add(&transfer->request.headers,
-                          "If-Range: ", nymbl__save_validator(transfer->save));
-    transfer->range_asked = true;
+        kind = nymbl__request_secret(
+            &transfer->exchange.request.headers,
+            "If-Range: ", nymbl__save_validator(transfer->exchange.save));
+    transfer->exchange.range_asked = true;
     return kind;
 }
 
@@ -423,19 +380,19 @@ nymbl_kind nymbl_download_start(nymbl_transfer **out, nymbl_engine *engine,
                     document != NULL ? document : "", err);
     if (kind < 0)
         return kind;
-    (*out)->has_size = options->has_size;
-    (*out)->size = options->size;
-    (*out)->progress = options->progress;
+    (*out)->exchange.has_size = options->has_size;
+    (*out)->exchange.size = options->size;
+    (*out)->exchange.progress = options->progress;
     if (options->content_type != NULL &&
         strlen(options->content_type) < NYMBL__TYPE_MAX)
-        strcpy((*out)->known_type, options->content_type);
+        strcpy((*out)->exchange.known_type, options->content_type);
     kind = nymbl__buffer_puts(&url, "/$value");
     if (kind == NYMBL_OK && options->path != NULL) {
         char resource[65];
 
         nymbl__client_resource(client, url.data, resource);
-        kind = nymbl__save_open(&(*out)->save, options->path, options->mode,
-                                !options->no_overwrite,
+        kind = nymbl__save_open(&(*out)->exchange.save, options->path,
+                                options->mode, !options->no_overwrite,
                                 options->resume ? resource : NULL, err);
         if (kind < 0) {
             return call_abandon(out, &url, kind);

@@ -6,17 +6,17 @@
 #include "base/buffer.h"
 #include "base/error.h"
 #include "base/sha256.h"
-#include "engine/engine.h"
-#include "engine/thread.h"
-#include "exchange/limits.h"
-#include "exchange/url.h"
-#include "file/part.h"
+#include "engine/client.h"
+#include "engine/pump.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#define CONNECT_SECONDS 10.0
+#define STALL_SECONDS 30.0
 
 /* No control characters: in a header value (RFC 9110, section 5.5) they could
  * begin another field, and in a credential they are a slip of copy and paste.
@@ -154,8 +154,8 @@ static nymbl_kind client_copy(nymbl_client *client,
         {&client->client_id, options->client_id},
         {&client->client_secret, options->client_secret},
         {&client->scope, options->scope},
-        {&client->ca_file, options->ca_file},
-        {&client->ca_path, options->ca_path},
+        {&client->settings.ca_file, options->ca_file},
+        {&client->settings.ca_path, options->ca_path},
         {&client->proxy, options->proxy},
     };
     size_t length, extra;
@@ -170,21 +170,21 @@ static nymbl_kind client_copy(nymbl_client *client,
     while (length > 0 && client->base_url[length - 1] == '/')
         client->base_url[--length] = '\0';
     extra = options->user_agent == NULL ? 0 : strlen(options->user_agent);
-    client->user_agent = malloc(sizeof(product) + 1 + extra);
-    if (client->user_agent == NULL)
+    client->settings.user_agent = malloc(sizeof(product) + 1 + extra);
+    if (client->settings.user_agent == NULL)
         return NYMBL_NO_MEMORY;
-    memcpy(client->user_agent, product, sizeof(product));
+    memcpy(client->settings.user_agent, product, sizeof(product));
     if (extra > 0) {
-        client->user_agent[sizeof(product) - 1] = ' ';
-        memcpy(client->user_agent + sizeof(product), options->user_agent,
-               extra + 1);
+        client->settings.user_agent[sizeof(product) - 1] = ' ';
+        memcpy(client->settings.user_agent + sizeof(product),
+               options->user_agent, extra + 1);
     }
     client->allow_http = options->allow_http;
-    client->connect_timeout = options->connect_timeout > 0
-                                  ? options->connect_timeout
-                                  : NYMBL__CONNECT_SECONDS;
-    client->stall_timeout = options->stall_timeout > 0 ? options->stall_timeout
-                                                       : NYMBL__STALL_SECONDS;
+    client->settings.connect_timeout = options->connect_timeout > 0
+                                           ? options->connect_timeout
+                                           : CONNECT_SECONDS;
+    client->settings.stall_timeout =
+        options->stall_timeout > 0 ? options->stall_timeout : STALL_SECONDS;
     client->max_upload_bytes = options->max_upload_bytes > 0
                                    ? options->max_upload_bytes
                                    : NYMBL_MAX_UPLOAD_BYTES;
@@ -219,56 +219,6 @@ nymbl_kind nymbl_client_new(nymbl_client **out,
     return NYMBL_OK;
 }
 
-void nymbl__client_retain(nymbl_client *client)
-{
-    atomic_fetch_add(&client->references, 1);
-}
-
-static void client_forget(nymbl_client *client)
-{
-    nymbl__secret_free(client->api_key);
-    nymbl__secret_free(client->client_id);
-    nymbl__secret_free(client->client_secret);
-    nymbl__secret_free(client->proxy);
-    client->api_key = client->client_id = client->client_secret = NULL;
-    client->proxy = NULL;
-}
-
-/* No longer be one of the engine's. Its reference is the caller's then. */
-static nymbl_engine *client_leave(nymbl_client *client)
-{
-    nymbl_engine *engine = client->engine;
-    nymbl_client **link;
-
-    if (engine == NULL)
-        return NULL;
-    nymbl__engine_lock(engine);
-    link = &engine->clients;
-    while (*link != client)
-        link = &(*link)->next;
-    *link = client->next;
-    nymbl__engine_unlock(engine);
-    client->engine = NULL;
-    return engine;
-}
-
-void nymbl__client_join(nymbl_client *client, nymbl_engine *engine)
-{
-    nymbl_engine *left;
-
-    if (client->engine == engine)
-        return;
-    left = client_leave(client);
-    if (left != NULL)
-        nymbl__engine_release(left);
-    nymbl__engine_retain(engine);
-    nymbl__engine_lock(engine);
-    client->next = engine->clients;
-    engine->clients = client;
-    nymbl__engine_unlock(engine);
-    client->engine = engine;
-}
-
 void nymbl_client_close(nymbl_client *client)
 {
     nymbl_engine *engine;
@@ -276,8 +226,8 @@ void nymbl_client_close(nymbl_client *client)
     if (client == NULL || client->closed)
         return;
     client->closed = true;
-    client_forget(client);
-    engine = client_leave(client);
+    nymbl__client_forget(client);
+    engine = nymbl__client_leave(client);
     if (engine == NULL)
         return;
     nymbl__engine_drop(engine, client);
@@ -290,25 +240,10 @@ void nymbl_client_free(nymbl_client *client)
 
     if (client == NULL)
         return;
-    engine = client_leave(client); /* here: that one may have no lock */
+    engine = nymbl__client_leave(client); /* here: that one may have no lock */
     if (engine != NULL)
         nymbl__engine_release(engine);
     nymbl__client_release(client);
-}
-
-void nymbl__client_release(nymbl_client *client)
-{
-    if (atomic_fetch_sub(&client->references, 1) > 1)
-        return;
-    client_forget(client);
-    free(client->base_url);
-    free(client->token_url);
-    free(client->scope);
-    free(client->ca_file);
-    free(client->ca_path);
-    free(client->user_agent);
-    free(client);
-    nymbl__live(-1);
 }
 
 int64_t nymbl_client_max_upload_bytes(const nymbl_client *client)
@@ -354,59 +289,4 @@ void nymbl__client_resource(const nymbl_client *client, const char *url,
         nymbl__sha256_add(&hash, "", 1);
     }
     nymbl__sha256_text(&hash, out);
-}
-
-CURLcode nymbl__client_apply(const nymbl_client *client, CURL *easy,
-                             const char *url, const char *proxy)
-{
-    bool https = nymbl__url_is_https(url);
-    const char *ca_file = client->ca_file;
-    CURLcode code = CURLE_OK;
-
-#define SET(option, value)                                                     \
-    do {                                                                       \
-        if (code == CURLE_OK)                                                  \
-            code = curl_easy_setopt(easy, option, value);                      \
-    } while (0)
-    SET(CURLOPT_NOSIGNAL, 1L);
-    SET(CURLOPT_QUICK_EXIT, 1L);
-    SET(CURLOPT_PROTOCOLS_STR, https ? "https" : "http");
-    SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
-    SET(CURLOPT_FOLLOWLOCATION, 0L);
-    SET(CURLOPT_PATH_AS_IS, 1L);
-    SET(CURLOPT_NETRC, (long)CURL_NETRC_IGNORED);
-    SET(CURLOPT_DISALLOW_USERNAME_IN_URL, 1L);
-    SET(CURLOPT_USERAGENT, client->user_agent);
-    SET(CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
-    SET(CURLOPT_SSL_VERIFYPEER, 1L);
-    SET(CURLOPT_SSL_VERIFYHOST, 2L);
-    /* A folder of certificates, libcurl's default one too, switches off the
-     * cache of the parsed store (docs of CURLOPT_CA_CACHE_TIMEOUT): so none
-     * unless it was asked for. */
-    if (ca_file != NULL || client->ca_path != NULL)
-        SET(CURLOPT_CAINFO, ca_file);
-    if (client->ca_path != NULL)
-        SET(CURLOPT_CAPATH, client->ca_path);
-    else /* not every TLS library knows folders */
-        curl_easy_setopt(easy, CURLOPT_CAPATH, NULL);
-    SET(CURLOPT_PROXY_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
-    if (ca_file != NULL)
-        SET(CURLOPT_PROXY_CAINFO, ca_file);
-    if (client->ca_path != NULL)
-        SET(CURLOPT_PROXY_CAPATH, client->ca_path);
-    else
-        curl_easy_setopt(easy, CURLOPT_PROXY_CAPATH, NULL);
-    /* The headers of a request are not a proxy's business. */
-    SET(CURLOPT_HEADEROPT, (long)CURLHEADER_SEPARATE);
-    SET(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
-    if (!https)
-        SET(CURLOPT_PROXY, ""); /* loopback in the clear goes nowhere else */
-    else if (proxy != NULL)
-        SET(CURLOPT_PROXY, proxy);
-    /* Ours counts; libcurl's own is for it to try a host's next address. */
-    SET(CURLOPT_CONNECTTIMEOUT_MS, client->connect_timeout < 86400
-                                       ? (long)(client->connect_timeout * 1000)
-                                       : 86400000L);
-#undef SET
-    return code;
 }

@@ -2,12 +2,19 @@
 /* A transfer as its owner sees it, from another thread than the pump's. */
 #include "nymbl.h"
 
-#include "api/body.h"
-#include "base/buffer.h"
 #include "base/error.h"
-#include "engine/engine.h"
-#include "engine/thread.h"
-#include "exchange/exchange.h"
+#include "engine/commands.h"
+#include "engine/pump.h"
+#include "port/body.h"
+
+void nymbl_transfer_free(nymbl_transfer *transfer)
+{
+    /* In a forked child its sockets and files are the parent's. */
+    if (transfer == NULL || !nymbl_engine_is_own(transfer->engine))
+        return;
+    nymbl_transfer_cancel(transfer, NYMBL_CANCELED, NULL);
+    nymbl__transfer_release(transfer);
+}
 
 bool nymbl_transfer_has_news(nymbl_transfer *transfer)
 {
@@ -16,7 +23,7 @@ bool nymbl_transfer_has_news(nymbl_transfer *transfer)
     if (!nymbl_engine_is_own(transfer->engine))
         return true; /* that nothing will come */
     nymbl__engine_lock(transfer->engine);
-    news = transfer->signaled || transfer->ended;
+    news = transfer->port.signaled || transfer->port.ended;
     nymbl__engine_unlock(transfer->engine);
     return news;
 }
@@ -45,27 +52,28 @@ nymbl_kind nymbl_transfer_wait(nymbl_transfer *transfer, double timeout)
 static void wait_told(nymbl_transfer *transfer, nymbl_kind kind)
 {
     if (kind == NYMBL_WAIT)
-        transfer->signaled = false;
+        transfer->port.signaled = false;
 }
 
 /* Whether it was left behind by a fork, perhaps in the middle of a change: the
  * thread that moves it is the parent's. */
 static bool is_left_behind(const nymbl_transfer *transfer)
 {
-    return transfer->engine->threaded && !transfer->ended &&
-           !nymbl_engine_is_own(transfer->engine);
+    return nymbl__engine_is_threaded(transfer->engine) &&
+           !transfer->port.ended && !nymbl_engine_is_own(transfer->engine);
 }
 
 /* The end as the owner is told it. */
 static nymbl_kind ending(nymbl_transfer *transfer, nymbl_error *err)
 {
-    if (!transfer->ended) /* what the parent waits for does not come here */
+    if (!transfer->port
+             .ended) /* what the parent waits for does not come here */
         return nymbl_engine_is_own(transfer->engine)
                    ? NYMBL_WAIT
                    : nymbl__fail(err, NYMBL_CANCELED, "forked");
-    if (transfer->error.kind < 0 && err != NULL)
-        *err = transfer->error;
-    return transfer->error.kind;
+    if (transfer->port.error.kind < 0 && err != NULL)
+        *err = transfer->port.error;
+    return transfer->port.error.kind;
 }
 
 nymbl_kind nymbl_transfer_head(nymbl_transfer *transfer, nymbl_head *out,
@@ -75,10 +83,10 @@ nymbl_kind nymbl_transfer_head(nymbl_transfer *transfer, nymbl_head *out,
 
     nymbl__engine_lock(transfer->engine);
     kind = ending(transfer, err);
-    if (kind == NYMBL_WAIT && transfer->head_told)
+    if (kind == NYMBL_WAIT && transfer->port.head_told)
         kind = NYMBL_OK;
     if (kind == NYMBL_OK)
-        *out = transfer->told;
+        *out = transfer->port.told;
     wait_told(transfer, kind);
     nymbl__engine_unlock(transfer->engine);
     return kind;
@@ -91,19 +99,19 @@ nymbl_kind nymbl_transfer_read(nymbl_transfer *transfer, void *buf, size_t cap,
     bool resume = false;
 
     nymbl__engine_lock(transfer->engine);
-    *got = transfer->released && cap > 0 && !is_left_behind(transfer)
-               ? nymbl__ring_take(&transfer->window, buf, cap)
+    *got = transfer->port.released && cap > 0 && !is_left_behind(transfer)
+               ? nymbl__ring_take(&transfer->port.window, buf, cap)
                : 0;
     if (*got == 0)
         kind = ending(transfer, err);
     else
-        resume = transfer->receive_paused && !transfer->ended &&
-                 transfer->window.size <= transfer->window.max / 2;
-    if (kind == NYMBL_OK && *got == 0 && transfer->window.size == 0)
+        resume = transfer->port.receive_paused && !transfer->port.ended &&
+                 transfer->port.window.size <= transfer->port.window.max / 2;
+    if (kind == NYMBL_OK && *got == 0 && transfer->port.window.size == 0)
         kind = NYMBL_DONE;
     wait_told(transfer, kind);
     if (resume)
-        nymbl__engine_queue(transfer->engine, transfer, NYMBL__UNPAUSE);
+        nymbl__command_queue(transfer, NYMBL__UNPAUSE);
     nymbl__engine_unlock(transfer->engine);
     if (resume)
         nymbl__engine_wake(transfer->engine);
@@ -116,7 +124,7 @@ nymbl_kind nymbl_transfer_result(nymbl_transfer *transfer, nymbl_error *err)
 
     nymbl__engine_lock(transfer->engine);
     kind = ending(transfer, err);
-    if (kind == NYMBL_OK && transfer->window.size > 0)
+    if (kind == NYMBL_OK && transfer->port.window.size > 0)
         kind = NYMBL_WAIT;
     wait_told(transfer, kind);
     nymbl__engine_unlock(transfer->engine);
@@ -128,22 +136,22 @@ const char *nymbl_transfer_body(const nymbl_transfer *transfer, size_t *size)
     bool ended;
 
     nymbl__engine_lock(transfer->engine);
-    ended = transfer->ended;
+    ended = transfer->port.ended;
     nymbl__engine_unlock(transfer->engine);
-    *size = ended ? transfer->reply.size : 0;
-    return *size > 0 ? transfer->reply.data : NULL;
+    *size = ended ? transfer->port.reply.size : 0;
+    return *size > 0 ? transfer->port.reply.data : NULL;
 }
 
 void nymbl_transfer_counts(nymbl_transfer *transfer, nymbl_counts *out)
 {
     nymbl__engine_lock(transfer->engine);
     *out = (nymbl_counts){
-        .sent = transfer->sent,
-        .body_sent = transfer->body != NULL
-                         ? nymbl__body_released(transfer->body)
-                         : transfer->body_sent,
-        .body_received = transfer->hop_received,
-        .resumed_from = transfer->resumed_from,
+        .sent = transfer->port.sent,
+        .body_sent = transfer->port.body != NULL
+                         ? nymbl__body_released(transfer->port.body)
+                         : transfer->port.body_sent,
+        .body_received = transfer->port.hop_received,
+        .resumed_from = transfer->port.resumed_from,
     };
     nymbl__engine_unlock(transfer->engine);
 }
@@ -159,15 +167,15 @@ static void transfer_command(nymbl_transfer *transfer, unsigned what,
     if (!nymbl_engine_is_own(engine))
         return;
     nymbl__engine_lock(engine);
-    ended = transfer->ended;
+    ended = transfer->port.ended;
     if (what == NYMBL__CONFIRM)
-        transfer->confirmed = confirmed;
-    if (what == NYMBL__REMOVE && transfer->cancel_kind == NYMBL_OK) {
-        transfer->cancel_kind = kind;
-        transfer->cancel_reason = reason;
+        transfer->port.confirmed = confirmed;
+    if (what == NYMBL__REMOVE && transfer->port.cancel_kind == NYMBL_OK) {
+        transfer->port.cancel_kind = kind;
+        transfer->port.cancel_reason = reason;
     }
     if (!ended)
-        nymbl__engine_queue(engine, transfer, what);
+        nymbl__command_queue(transfer, what);
     nymbl__engine_unlock(engine);
     if (!ended)
         nymbl__engine_wake(engine);
@@ -191,8 +199,8 @@ void nymbl_transfer_alarm(nymbl_transfer *transfer, double at)
     if (!nymbl_engine_is_own(transfer->engine))
         return;
     nymbl__engine_lock(transfer->engine);
-    sooner = at > 0 && (transfer->alarm <= 0 || at < transfer->alarm);
-    transfer->alarm = at > 0 ? at : 0;
+    sooner = at > 0 && (transfer->port.alarm <= 0 || at < transfer->port.alarm);
+    transfer->port.alarm = at > 0 ? at : 0;
     nymbl__engine_unlock(transfer->engine);
     if (sooner) /* else it looks in time by itself */
         nymbl__engine_wake(transfer->engine);
@@ -205,9 +213,9 @@ void nymbl_transfer_watch(nymbl_transfer *transfer, double at)
     if (!nymbl_engine_is_own(transfer->engine))
         return;
     nymbl__engine_lock(transfer->engine);
-    sooner = at > 0 && (transfer->watch <= 0 || at < transfer->watch);
-    transfer->watch = at > 0 ? at : 0;
-    transfer->missed = false;
+    sooner = at > 0 && (transfer->port.watch <= 0 || at < transfer->port.watch);
+    transfer->port.watch = at > 0 ? at : 0;
+    transfer->port.missed = false;
     nymbl__engine_unlock(transfer->engine);
     if (sooner)
         nymbl__engine_wake(transfer->engine);

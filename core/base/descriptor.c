@@ -22,6 +22,14 @@ int nymbl__fd_high(int fd)
     return higher;
 }
 
+void nymbl__fd_close(int fd)
+{
+    int problem = errno;
+
+    close(fd);
+    errno = problem;
+}
+
 /* A descriptor that can be neither read nor written, as if it were closed, and
  * that is closed in programs that the host starts. */
 static int nothing_open(void)

@@ -4,8 +4,7 @@
 #include "engine/connections.h"
 
 #include "base/descriptor.h"
-#include "engine/engine.h"
-#include "engine/thread.h"
+#include "engine/transfer.h"
 #include "exchange/quirks.h"
 
 /* Close what there is, and begin anew with other handles or with none. */
@@ -21,7 +20,8 @@ static void connections_set(nymbl_engine *engine, CURLM *multi, CURLSH *share)
     curl_multi_cleanup(old);
     curl_share_cleanup(engine->share);
     engine->share = share;
-    if (engine->threaded && multi != NULL) /* what was to wake the old one */
+    if (engine->mutex->threaded &&
+        multi != NULL) /* what was to wake the old one */
         curl_multi_wakeup(multi);
 }
 
@@ -75,4 +75,19 @@ void nymbl__engine_handle_return(nymbl_engine *engine, CURL *easy)
     }
     curl_easy_reset(easy);
     engine->idle[engine->idle_count++] = easy;
+}
+
+static bool origin_is_used(uint64_t origin, void *payload)
+{
+    nymbl_engine *engine = payload;
+    bool used = nymbl__clients_use(engine, origin);
+
+    for (nymbl_transfer *t = engine->running; t != NULL && !used; t = t->next)
+        used = nymbl__origin_hash(t->exchange.request.url) == origin;
+    return used;
+}
+
+void nymbl__connections_drop(nymbl_engine *engine)
+{
+    nymbl__sockets_drop(&engine->sockets, origin_is_used, engine);
 }

@@ -1,28 +1,34 @@
 /* SPDX-License-Identifier: MIT */
-/* The engine: one curl multi handle, and the pump that moves its transfers. */
+/* The engine: what it consists of. It has one curl multi handle, and whoever
+ * pumps it moves its transfers. */
 #ifndef NYMBL_ENGINE_ENGINE_H
 #define NYMBL_ENGINE_ENGINE_H
 
-#include "engine/connections.h"
-#include "engine/lease.h"
+#include "base/mutex.h"
+#include "engine/folder.h"
 #include "exchange/sockets.h"
+#include "nymbl.h"
+#include "port/port.h"
 
+#include <curl/curl.h>
 #include <pthread.h>
 #include <stdatomic.h>
 
-/* What the owner of a transfer asks of the engine. */
-enum {
-    NYMBL__ADD = 1,
-    NYMBL__REMOVE = 2,
-    NYMBL__UNPAUSE = 4,
-    NYMBL__CONFIRM = 8,
-};
+#define NYMBL__IDLE_HANDLES 16
+#define NYMBL__GUESTS 64 /* that connect and have said nothing yet */
+
+/* One who has connected to the listener and has not said all of his token. */
+typedef struct nymbl__guest {
+    int fd; /* -1: a free place */
+    size_t got;
+    char token[NYMBL__LEASE_TOKEN];
+} nymbl__guest;
 
 struct nymbl_engine {
-    atomic_int references; /* its owner, its transfers, bodies and clients */
-    pid_t pid;
+    atomic_int references; /* its owner, its transfers and clients */
     double (*clock)(void *payload);
     void *payload;
+    nymbl__mutex *mutex; /* the one lock of this engine and its transfers */
 
     /* of whoever pumps */
     CURLM *multi; /* replaced under the lock */
@@ -30,8 +36,7 @@ struct nymbl_engine {
     CURL *idle[NYMBL__IDLE_HANDLES];
     int idle_count;
     bool handles_serve_once; /* no easy handle is kept (quirks.c) */
-    nymbl__socket sockets[NYMBL__SOCKETS];
-    unsigned sockets_made;
+    nymbl__sockets sockets;
     bool pumping;
     bool admit; /* a place on the wire may have become free */
     nymbl_transfer *waiting, *waiting_last; /* for a place on the wire */
@@ -44,42 +49,28 @@ struct nymbl_engine {
 
     /* under the lock */
     bool news;             /* somebody was signaled */
+    pthread_cond_t told;   /* of `news` */
     nymbl_client *clients; /* open ones that have started a transfer */
     nymbl_client *closing; /* their transfers are to be canceled */
     nymbl_transfer *commands, *commands_last;
     int listener; /* of leases, or -1 */
     bool stopping;
 
-    /* thread.c */
-    bool closed;   /* these two are the owner's, and ... */
-    bool threaded; /* ... change while there is no thread */
+    /* the owner's; `closed` changes only while there is no thread */
+    bool closed;
     pthread_t thread;
-    pthread_mutex_t mutex;
-    pthread_cond_t told;
-    char folder[32]; /* of the listener; the owner's */
+    char folder[32]; /* of the listener */
     int folder_fd;   /* its lock, or -1 */
     nymbl__mark folder_mark, socket_mark;
 };
 
-/* The id of this process, once there is an engine. */
-pid_t nymbl__process(void);
+/* An engine without a multi handle. */
+nymbl_kind nymbl__engine_create(nymbl_engine **out);
 void nymbl__engine_retain(nymbl_engine *engine);
 void nymbl__engine_release(nymbl_engine *engine);
-/* All that can be done without waiting, then one wait, then that again. */
-void nymbl__engine_pass(nymbl_engine *engine, double timeout);
-/* Queue a command and see that it is taken. */
-void nymbl__engine_command(nymbl_engine *engine, nymbl_transfer *transfer,
-                           unsigned command);
-/* Queue one under the lock; nymbl__engine_wake() must follow after it. */
-void nymbl__engine_queue(nymbl_engine *engine, nymbl_transfer *transfer,
-                         unsigned command);
-/* See that queued commands are taken. */
-void nymbl__engine_wake(nymbl_engine *engine);
-/* A transfer has ended: out of the lists. */
-void nymbl__engine_forget(nymbl_engine *engine, nymbl_transfer *transfer);
-/* Signal the owner of a transfer. */
-void nymbl__engine_news(nymbl_engine *engine, nymbl_transfer *transfer);
-/* Cancel the transfers of a client that closes, and its connections. */
-void nymbl__engine_drop(nymbl_engine *engine, nymbl_client *client);
+void nymbl__engine_lock(const nymbl_engine *engine);
+void nymbl__engine_unlock(const nymbl_engine *engine);
+/* Whether it has a thread of its own. */
+bool nymbl__engine_is_threaded(const nymbl_engine *engine);
 
 #endif

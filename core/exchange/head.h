@@ -3,12 +3,16 @@
 #ifndef NYMBL_EXCHANGE_HEAD_H
 #define NYMBL_EXCHANGE_HEAD_H
 
-#include "file/part.h"
+#include "base/validator.h"
+#include "nymbl.h"
+#include "port/port.h"
+
+#include <stddef.h>
+#include <stdint.h>
 
 #include <time.h>
 
 #define NYMBL__HEAD_MAX (64u << 10) /* 1xx heads and trailers included */
-#define NYMBL__TYPE_MAX 256         /* a Content-Type; longer is ignored */
 
 /* Head of the reply at hand. */
 typedef struct nymbl__reply_head {
@@ -30,16 +34,16 @@ typedef struct nymbl__reply_head {
     char modified[NYMBL__VALIDATOR_MAX]; /* Last-Modified */
     char date[NYMBL__VALIDATOR_MAX];
     char *location;
-    int field; /* of the last line: head.c */
+    int field;          /* of the last line: head.c */
+    nymbl_kind problem; /* why it is no head, or NYMBL_OK */
+    const char *problem_reason;
 } nymbl__reply_head;
 
-/* libcurl's header callback. */
-size_t nymbl__head_line(char *data, size_t size, size_t count, void *payload);
+/* Take a line, its end included. NYMBL_DONE: it was the last one of the final
+ * head; or a failure. */
+nymbl_kind nymbl__head_line(nymbl__reply_head *head, const char *data,
+                            size_t size, const char **reason);
 void nymbl__head_reset(nymbl__reply_head *head);
-/* Whether text is exactly what RFC 9110 allows in If-Range: a strong entity-tag
- * (section 8.8.3) or an HTTP-date (5.6.7). A validator from a server or a file
- * must pass this check before it is sent. */
-bool nymbl__is_validator(const char *text);
 /* A validator strong enough to go on under (RFC 9110, section 8.8), or NULL. */
 const char *nymbl__head_validator(const nymbl__reply_head *head);
 

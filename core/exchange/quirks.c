@@ -5,7 +5,7 @@
  *
  * Sources: curl's RELEASE-NOTES from 7.88.0 to 8.21.0, its issues and security
  * advisories. Listed is what a server or a proxy, hostile or odd, can trigger
- * with the options that client.c, transfer.c and upload.c set: HTTP/1.1, the
+ * with the options that settings.c, wire.c and multipart.c set: HTTP/1.1, the
  * OpenSSL backend, no cookies, no content decoding, and neither redirects nor
  * authentication by libcurl. Each item begins with the version that fixed it.
  *
@@ -60,13 +60,13 @@
  * A reference that is resolved: url.c, which decides first
  *   8.0.0   Control characters in it are refused; 8.14 encodes them.
  *
- * One failure with two codes: code_failure()
+ * One failure with two codes: failure.c
  *   8.6.0   A header line over libcurl's own limit is CURLE_OUT_OF_MEMORY;
  *           later versions have CURLE_TOO_LARGE.
  *   any     A transfer coding that was not asked for is ignored, or it is
  *           CURLE_BAD_CONTENT_ENCODING.
  *
- * Uploads: upload.c, nymbl__transfer_unpause()
+ * Uploads: multipart.c, nymbl__exchange_unpause()
  *   8.5.0   The read callback is called again after the end (since 7.84.0); it
  *           reports the end again.
  *   8.17.0  The end of a pause may be missed (since 8.7.0; issue 18848), and

@@ -3,6 +3,7 @@
 #ifndef NYMBL_EXCHANGE_SNIFF_H
 #define NYMBL_EXCHANGE_SNIFF_H
 
+#include "exchange/zip.h"
 #include "nymbl.h"
 
 #include <stdbool.h>
@@ -37,18 +38,6 @@ nymbl_kind nymbl__sniff(const nymbl__look *look, const char **reason);
 bool nymbl__sniff_is_clear(const nymbl__look *look);
 /* Whether text begins as a JSON object or array. */
 bool nymbl__sniff_is_json(const char *bytes, size_t size);
-
-/* Bytes that can be looked at before they are sent. */
-typedef struct nymbl__view {
-    /* Copy bytes from a position on; fewer only at the end. */
-    size_t (*read)(void *payload, int64_t at, void *buf, size_t cap);
-    void *payload;
-    int64_t size;
-    bool whole; /* nothing comes behind them */
-} nymbl__view;
-
-/* A ZIP file of which more must be seen before it is known what it is. */
-#define NYMBL__ZIP "application/zip"
 
 /* The accepted type that the bytes are of, or NYMBL__ZIP; "" if they are of
  * none, NULL if too few of them can be seen. */

@@ -1,13 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* The sockets that libcurl has open for an engine. */
+/* The sockets that libcurl has open. */
 #include "exchange/sockets.h"
 
 #include "base/ascii.h"
-#include "api/client.h"
 #include "base/descriptor.h"
-#include "engine/engine.h"
-#include "engine/thread.h"
-#include "exchange/exchange.h"
 
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -19,7 +15,7 @@
 /* FNV-1a of the part of a URL before its path: equal for equal origins, and
  * where two happen to meet, a connection is kept that might have been closed.
  */
-static uint64_t origin_of(const char *url)
+uint64_t nymbl__origin_hash(const char *url)
 {
     const char *host = strstr(url, "://");
     size_t length = host == NULL ? 0 : (size_t)(host - url) + 3;
@@ -48,10 +44,9 @@ static bool socket_is_ours(const nymbl__socket *socket)
     return socket->fd >= 0 && inode_of(socket->fd) == socket->inode;
 }
 
-static unsigned sockets_known(const nymbl_engine *engine)
+static unsigned sockets_known(const nymbl__sockets *sockets)
 {
-    return engine->sockets_made < NYMBL__SOCKETS ? engine->sockets_made
-                                                 : NYMBL__SOCKETS;
+    return sockets->made < NYMBL__SOCKETS ? sockets->made : NYMBL__SOCKETS;
 }
 
 /* libcurl 7.88 opens its sockets without SOCK_CLOEXEC: a program started by the
@@ -70,23 +65,21 @@ curl_socket_t nymbl__socket_open(void *payload, curlsocktype purpose,
     return nymbl__fd_high(socket(address->family, type, address->protocol));
 }
 
-int nymbl__socket_made(void *payload, curl_socket_t fd, curlsocktype purpose)
+int nymbl__socket_made(nymbl__sockets *sockets, curl_socket_t fd,
+                       const char *url)
 {
-    nymbl_transfer *transfer = payload;
-    nymbl_engine *engine = transfer->engine;
     unsigned i = 0;
 
-    (void)purpose;
     fcntl(fd, F_SETFD, FD_CLOEXEC); /* where there is no SOCK_CLOEXEC */
-    while (i < sockets_known(engine) && engine->sockets[i].fd >= 0 &&
-           engine->sockets[i].fd != fd) /* closed without a callback */
+    while (i < sockets_known(sockets) && sockets->all[i].fd >= 0 &&
+           sockets->all[i].fd != fd) /* closed without a callback */
         i++;
-    if (i == sockets_known(engine))
-        i = engine->sockets_made++ % NYMBL__SOCKETS;
-    engine->sockets[i] = (nymbl__socket){
+    if (i == sockets_known(sockets))
+        i = sockets->made++ % NYMBL__SOCKETS;
+    sockets->all[i] = (nymbl__socket){
         .fd = fd,
         .inode = inode_of(fd),
-        .origin = origin_of(transfer->request.url),
+        .origin = nymbl__origin_hash(url),
     };
     return CURL_SOCKOPT_OK;
 }
@@ -95,11 +88,11 @@ int nymbl__socket_made(void *payload, curl_socket_t fd, curlsocktype purpose)
  * anything that another thread has opened. */
 int nymbl__socket_closed(void *payload, curl_socket_t fd)
 {
-    nymbl_engine *engine = payload;
+    nymbl__sockets *sockets = payload;
 
-    for (unsigned i = 0; i < sockets_known(engine); i++) {
-        if (engine->sockets[i].fd == fd)
-            engine->sockets[i].fd = -1;
+    for (unsigned i = 0; i < sockets_known(sockets); i++) {
+        if (sockets->all[i].fd == fd)
+            sockets->all[i].fd = -1;
     }
     return close(fd);
 }
@@ -117,16 +110,16 @@ static bool socket_has_port(int fd, int port)
            ntohs(((struct sockaddr_in6 *)&name)->sin6_port) == port;
 }
 
-bool nymbl__sockets_are_silent(const nymbl_engine *engine, int port)
+bool nymbl__sockets_are_silent(const nymbl__sockets *sockets, int port)
 {
     bool known = false;
     char byte;
 
-    for (unsigned i = 0; i < sockets_known(engine); i++) {
-        int fd = engine->sockets[i].fd;
+    for (unsigned i = 0; i < sockets_known(sockets); i++) {
+        int fd = sockets->all[i].fd;
 
         if (fd < 0 || !socket_has_port(fd, port) ||
-            !socket_is_ours(&engine->sockets[i]))
+            !socket_is_ours(&sockets->all[i]))
             continue;
         if (recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0)
             return false; /* bytes, or the end */
@@ -135,26 +128,14 @@ bool nymbl__sockets_are_silent(const nymbl_engine *engine, int port)
     return known;
 }
 
-static bool origin_is_used(nymbl_engine *engine, uint64_t origin)
-{
-    bool used = false;
-
-    nymbl__engine_lock(engine);
-    for (nymbl_client *c = engine->clients; c != NULL && !used; c = c->next)
-        used = origin_of(c->base_url) == origin ||
-               (c->token_url != NULL && origin_of(c->token_url) == origin);
-    nymbl__engine_unlock(engine);
-    for (nymbl_transfer *t = engine->running; t != NULL && !used; t = t->next)
-        used = origin_of(t->request.url) == origin;
-    return used;
-}
-
-void nymbl__sockets_drop(nymbl_engine *engine)
+void nymbl__sockets_drop(nymbl__sockets *sockets,
+                         bool (*is_used)(uint64_t origin, void *payload),
+                         void *payload)
 {
     /* shut, not closed: libcurl finds it dead before it would use it again */
-    for (unsigned i = 0; i < sockets_known(engine); i++) {
-        if (socket_is_ours(&engine->sockets[i]) &&
-            !origin_is_used(engine, engine->sockets[i].origin))
-            shutdown(engine->sockets[i].fd, SHUT_RDWR);
+    for (unsigned i = 0; i < sockets_known(sockets); i++) {
+        if (socket_is_ours(&sockets->all[i]) &&
+            !is_used(sockets->all[i].origin, payload))
+            shutdown(sockets->all[i].fd, SHUT_RDWR);
     }
 }

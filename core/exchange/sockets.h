@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* The sockets that libcurl has open for an engine. */
+/* The sockets that libcurl has open. */
 #ifndef NYMBL_EXCHANGE_SOCKETS_H
 #define NYMBL_EXCHANGE_SOCKETS_H
 
-#include "nymbl.h"
-
 #include <curl/curl.h>
+#include <stdbool.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #define NYMBL__SOCKETS 128 /* that are known for reuse; more are not reused */
@@ -14,19 +14,32 @@
 typedef struct nymbl__socket {
     int fd;          /* -1: it was closed */
     ino_t inode;     /* tells whether fd is still this socket */
-    uint64_t origin; /* hash of scheme, host and port */
+    uint64_t origin; /* nymbl__origin_hash() */
 } nymbl__socket;
 
+/* A table of them, zeroed at first. Used by whoever pumps. */
+typedef struct nymbl__sockets {
+    nymbl__socket all[NYMBL__SOCKETS];
+    unsigned made;
+} nymbl__sockets;
+
+/* A hash of a URL's scheme, host and port. */
+uint64_t nymbl__origin_hash(const char *url);
 /* libcurl's callback to open a socket. */
 curl_socket_t nymbl__socket_open(void *payload, curlsocktype purpose,
                                  struct curl_sockaddr *address);
-/* libcurl's callback for a new socket, with the transfer as payload. */
-int nymbl__socket_made(void *payload, curl_socket_t fd, curlsocktype purpose);
-/* The same for one that it is through with, with the engine as payload. */
+/* Add a new socket, which is to go to a URL. Returns what libcurl's callback
+ * does. */
+int nymbl__socket_made(nymbl__sockets *sockets, curl_socket_t fd,
+                       const char *url);
+/* libcurl's callback for one that it is through with, with the table as
+ * payload. */
 int nymbl__socket_closed(void *payload, curl_socket_t fd);
 /* Whether the connection from this port is known, and has no bytes on it. */
-bool nymbl__sockets_are_silent(const nymbl_engine *engine, int port);
-/* End the connections to where no open client goes. */
-void nymbl__sockets_drop(nymbl_engine *engine);
+bool nymbl__sockets_are_silent(const nymbl__sockets *sockets, int port);
+/* End the connections to origins that are not used. */
+void nymbl__sockets_drop(nymbl__sockets *sockets,
+                         bool (*is_used)(uint64_t origin, void *payload),
+                         void *payload);
 
 #endif

@@ -3,9 +3,8 @@
 #include "exchange/url.h"
 
 #include "base/ascii.h"
-#include "api/calls.h"
-#include "base/buffer.h"
 
+#include <curl/curl.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -5,6 +5,8 @@
 
 #include "base/buffer.h"
 
+#define NYMBL__URL_MAX (64u << 10)
+
 bool nymbl__url_is_https(const char *url);
 /* Whether scheme, host and port agree (RFC 6454, section 5). */
 bool nymbl__url_same_origin(const char *a, const char *b);

@@ -32,23 +32,4 @@ void nymbl__draft_drop(nymbl__draft *draft, int directory);
  * file of that name now. */
 bool nymbl__leftover_remove(int directory, const char *name);
 
-/* Whether an error says that a file system lacks a step. Some say so as if it
- * were forbidden: CIFS, drvfs, FUSE and NFS for modes and links; Android for
- * all links. If it really is forbidden, or nothing may be written at all,
- * rename(), the last resort, fails too. */
-bool nymbl__is_lacking(int code);
-/* fsync(), not to be interrupted. 0; 1 if the file system cannot do that; -1
- * with errno. */
-int nymbl__file_flush(int fd);
-/* The same for the names in a directory. */
-int nymbl__directory_flush(int directory);
-/* fchmod(), if the file system can do that. 0, or -1 with errno. */
-int nymbl__file_set_mode(int fd, unsigned mode);
-/* Rename the file that is open here; without `overwrite` it fails with EEXIST
- * where there is one. 0, or -1 with errno. */
-int nymbl__file_rename(int fd, int directory, const char *from, const char *to,
-                       bool overwrite);
-/* Whether a name is that of the file that is open here. */
-bool nymbl__fd_has_name(int fd, int directory, const char *name);
-
 #endif

@@ -5,8 +5,9 @@
 
 #include "base/buffer.h"
 #include "base/descriptor.h"
-#include "exchange/head.h"
 #include "file/draft.h"
+#include "file/filesystem.h"
+#include "file/note.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -16,30 +17,6 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#define NOTE_MAX 1024
-
-/* The note: this line; the bytes of the part that are on disk, as 20 digits;
- * the boot under which more may have been written, "-" if there are no more, or
- * "w" if that is the whole document; what it is a part of, as a hash; the
- * validator. Version 1 had the URL, and no
- * account; version 2 said nothing of the disk.
- *
- * After a power cut a file may have its length and not its bytes. So what was
- * written counts only while that boot lasts, and later only what was flushed
- * before the note said so. */
-static const char magic[] = "nymbl part 3\n";
-
-#define DIGITS 20
-#define BOOT (NYMBL_BOOT_ID_SIZE - 1)
-#define CLAIM_SIZE (DIGITS + 1 + BOOT + 1)
-
-/* What the note says of the disk. */
-typedef struct claim {
-    int64_t length;
-    char boot[BOOT + 1]; /* "": there are no more bytes */
-    bool whole;
-} claim;
 
 /* `name` with an ending; NULL without memory. */
 static char *name_with(const char *name, const char *ending)
@@ -52,167 +29,6 @@ static char *name_with(const char *name, const char *ending)
     memcpy(longer, name, length);
     memcpy(longer + length, ending, more);
     return longer;
-}
-
-/* A file of ours alone: no link to elsewhere, nobody else's, closed to others.
- * A folder may be shared; what somebody put there must not be spliced into a
- * document, nor written through. */
-static int private_open(int directory, const char *name, int flags)
-{
-    struct stat status;
-    int fd = nymbl__fd_high(openat(
-        directory, name, flags | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0600));
-
-    if (fd < 0)
-        return -1;
-    if (fstat(fd, &status) == 0 && S_ISREG(status.st_mode) &&
-        status.st_uid == geteuid() && status.st_nlink == 1 &&
-        (status.st_mode & 077) == 0)
-        return fd;
-    close(fd);
-    errno = EACCES;
-    return -1;
-}
-
-static bool claim_read(const char *text, claim *claim)
-{
-    const char *boot = text + DIGITS + 1;
-
-    claim->length = 0;
-    for (int i = 0; i < DIGITS; i++) {
-        if (text[i] < '0' || text[i] > '9' || claim->length > INT64_MAX / 20)
-            return false;
-        claim->length = claim->length * 10 + (text[i] - '0');
-    }
-    if (text[DIGITS] != '\n' || boot[BOOT] != '\n')
-        return false;
-    memcpy(claim->boot, boot, BOOT);
-    claim->whole = *boot == 'w';
-    claim->boot[*boot == '-' || claim->whole ? 0 : BOOT] = '\0';
-    return true;
-}
-
-static void claim_write(char text[CLAIM_SIZE + 1], const claim *claim)
-{
-    memset(text, '-', CLAIM_SIZE);
-    snprintf(text, CLAIM_SIZE + 1, "%020lld\n%s", (long long)claim->length,
-             claim->boot);
-    if (claim->boot[0] == '\0')
-        text[DIGITS + 1] = claim->whole ? 'w' : '-';
-    text[CLAIM_SIZE - 1] = '\n';
-    text[CLAIM_SIZE] = '\0';
-}
-
-static bool note_matches(const char *note, const char *resource,
-                         char *validator, claim *claim)
-{
-    size_t length = strlen(resource);
-    const char *at = note + sizeof(magic) - 1, *end;
-
-    if (strncmp(note, magic, sizeof(magic) - 1) != 0 ||
-        strlen(at) < CLAIM_SIZE || !claim_read(at, claim))
-        return false;
-    at += CLAIM_SIZE;
-    if (strncmp(at, resource, length) != 0 || at[length] != '\n')
-        return false;
-    at += length + 1;
-    end = strchr(at, '\n');
-    if (end == NULL || end == at || end[1] != '\0' ||
-        (size_t)(end - at) >= NYMBL__VALIDATOR_MAX)
-        return false;
-    memcpy(validator, at, (size_t)(end - at));
-    validator[end - at] = '\0';
-    return nymbl__is_validator(validator);
-}
-
-/* The validator that the part of this resource was begun under, and what is
- * said of the disk. */
-static bool note_read(const nymbl__part *part, char *validator, claim *claim)
-{
-    char note[NOTE_MAX + 1];
-    int fd = private_open(part->directory, part->note, O_RDONLY);
-    size_t size = 0;
-    ssize_t got = -1;
-
-    if (fd < 0)
-        return false;
-    do {
-        got = read(fd, note + size, NOTE_MAX - size);
-        if (got > 0)
-            size += (size_t)got;
-    } while (got > 0 || (got < 0 && errno == EINTR));
-    close(fd);
-    note[size] = '\0';
-    return got == 0 && size < NOTE_MAX && strlen(note) == size &&
-           note_matches(note, part->resource, validator, claim);
-}
-
-/* All of a text, also if the system takes it in pieces. */
-static bool write_all(int fd, const char *text, off_t at)
-{
-    size_t left = strlen(text);
-
-    while (left > 0) {
-        ssize_t wrote = pwrite(fd, text, left, at);
-
-        if (wrote == 0 || (wrote < 0 && errno != EINTR))
-            return false;
-        if (wrote > 0) {
-            text += wrote;
-            at += wrote;
-            left -= (size_t)wrote;
-        }
-    }
-    return true;
-}
-
-/* Begin a note. False: there is none. */
-static bool note_begin(nymbl__part *part, const char *validator)
-{
-    claim claim = {0};
-    char line[CLAIM_SIZE + 1];
-    size_t at = sizeof(magic) - 1 + CLAIM_SIZE, length = strlen(validator);
-    bool noted;
-    int fd;
-
-    nymbl_boot_time(claim.boot);
-    claim_write(line, &claim);
-    fd = private_open(part->directory, part->note, O_WRONLY | O_CREAT | O_EXCL);
-    if (fd < 0) {
-        /* where all files are open to others it was made and cannot be used */
-        if (errno == EACCES)
-            nymbl__leftover_remove(part->directory, part->note);
-        return false;
-    }
-    noted = write_all(fd, magic, 0) && write_all(fd, line, sizeof(magic) - 1) &&
-            write_all(fd, part->resource, (off_t)at) &&
-            write_all(fd, "\n", (off_t)(at += strlen(part->resource))) &&
-            write_all(fd, validator, (off_t)(at + 1)) &&
-            write_all(fd, "\n", (off_t)(at + 1 + length));
-    if (close(fd) < 0)
-        noted = false;
-    if (!noted)
-        unlinkat(part->directory, part->note, 0);
-    return noted;
-}
-
-/* Change what the note says of the disk, in place: a full disk must not cost
- * it. False: nothing can be gone on from. */
-static bool note_claim(const nymbl__part *part, const claim *claim, bool flush)
-{
-    char line[CLAIM_SIZE + 1];
-    int fd = private_open(part->directory, part->note, O_WRONLY);
-    bool good;
-
-    if (fd < 0)
-        return false;
-    claim_write(line, claim);
-    /* in the first sector, which reaches the disk as a whole */
-    good = write_all(fd, line, sizeof(magic) - 1) &&
-           (!flush || nymbl__file_flush(fd) >= 0);
-    if (close(fd) < 0)
-        good = false;
-    return good;
 }
 
 /* Whether the file that is locked now still has the part's name: another
@@ -250,11 +66,11 @@ static bool part_take(nymbl__part *part, struct stat *status)
 {
     bool made = false;
 
-    part->fd = private_open(part->directory, part->name, O_RDWR);
+    part->fd = nymbl__private_open(part->directory, part->name, O_RDWR);
     if (part->fd < 0 && (errno == ENOENT ||
                          nymbl__leftover_remove(part->directory, part->name))) {
-        part->fd = private_open(part->directory, part->name,
-                                O_RDWR | O_CREAT | O_EXCL);
+        part->fd = nymbl__private_open(part->directory, part->name,
+                                       O_RDWR | O_CREAT | O_EXCL);
         made = part->fd >= 0;
         if (part->fd < 0 && errno == EACCES) /* all files are open to others */
             nymbl__leftover_remove(part->directory, part->name);
@@ -270,7 +86,7 @@ static bool part_take(nymbl__part *part, struct stat *status)
 }
 
 /* Bytes of a part that are those which were written, or 0. */
-static int64_t claim_judge(const claim *claim, int64_t size)
+static int64_t claim_judge(const nymbl__claim *claim, int64_t size)
 {
     char boot[NYMBL_BOOT_ID_SIZE];
 
@@ -291,9 +107,10 @@ void nymbl__part_back(nymbl__part *part)
 /* Find out what can be gone on from. */
 static void part_look(nymbl__part *part, int64_t size)
 {
-    claim claim = {0};
+    nymbl__claim claim = {0};
 
-    if (size > 0 && note_read(part, part->validator, &claim))
+    if (size > 0 && nymbl__note_read(part->directory, part->note,
+                                     part->resource, part->validator, &claim))
         part->there = claim_judge(&claim, size);
     if ((part->there < size && ftruncate(part->fd, (off_t)part->there) < 0) ||
         lseek(part->fd, (off_t)part->there, SEEK_SET) < 0)
@@ -310,7 +127,7 @@ static void part_look(nymbl__part *part, int64_t size)
     claim.whole = false;
     nymbl_boot_time(claim.boot);
     if (claim.boot[0] != '\0')
-        note_claim(part, &claim, false);
+        nymbl__note_claim(part->directory, part->note, &claim, false);
 }
 
 nymbl_kind nymbl__part_open(nymbl__part *part, int directory,
@@ -342,7 +159,7 @@ void nymbl__part_remove(const nymbl__part *part)
 /* Whether there is a note that could be read as one of ours. */
 static bool note_is_there(const nymbl__part *part)
 {
-    int fd = private_open(part->directory, part->note, O_RDONLY);
+    int fd = nymbl__private_open(part->directory, part->note, O_RDONLY);
 
     if (fd >= 0)
         close(fd);
@@ -355,7 +172,7 @@ void nymbl__part_discard(int directory, const char *target)
     struct stat status;
 
     if (part_names(&part, directory, target)) {
-        part.fd = private_open(directory, part.name, O_RDWR);
+        part.fd = nymbl__private_open(directory, part.name, O_RDWR);
         if (part.fd < 0 && errno != ENOENT)
             errno = nymbl__leftover_remove(directory, part.name) ? ENOENT : 0;
         if (part.fd >= 0 ? part_lock(&part, &status)
@@ -399,14 +216,15 @@ bool nymbl__part_restart(nymbl__part *part, const char *validator)
     }
     if (!part_empty(part))
         return false;
-    if (validator != NULL && note_begin(part, validator))
+    if (validator != NULL && nymbl__note_begin(part->directory, part->note,
+                                               part->resource, validator))
         strcpy(part->validator, validator);
     return true;
 }
 
 bool nymbl__part_keep(nymbl__part *part, int64_t length, bool whole)
 {
-    claim claim = {.length = length, .whole = whole};
+    nymbl__claim claim = {.length = length, .whole = whole};
     int flushed;
     bool kept;
 
@@ -420,7 +238,7 @@ bool nymbl__part_keep(nymbl__part *part, int64_t length, bool whole)
         claim.length = 0;
         nymbl_boot_time(claim.boot);
     }
-    kept = note_claim(part, &claim, true);
+    kept = nymbl__note_claim(part->directory, part->note, &claim, true);
     nymbl__directory_flush(part->directory);
     return kept;
 }
@@ -436,7 +254,8 @@ int nymbl__part_publish(nymbl__part *part, const char *target, bool overwrite)
         return 0;
     problem = errno;
     nymbl__file_set_mode(part->fd, 0600);
-    if (!note_begin(part, part->validator))
+    if (!nymbl__note_begin(part->directory, part->note, part->resource,
+                           part->validator))
         part->validator[0] = '\0';
     errno = problem;
     return -1;

@@ -3,9 +3,8 @@
 #ifndef NYMBL_FILE_PART_H
 #define NYMBL_FILE_PART_H
 
+#include "base/validator.h"
 #include "nymbl.h"
-
-#define NYMBL__VALIDATOR_MAX 256 /* an ETag or a date */
 
 #define NYMBL__PART_END ".nymbl-part"
 #define NYMBL__NOTE_END ".nymbl-note"

@@ -7,6 +7,7 @@
 #include "file/draft.h"
 #include "file/part.h"
 #include "file/place.h"
+#include "file/filesystem.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -328,29 +328,3 @@ nymbl_kind nymbl_store_replace(const char *path, uint64_t mark,
     close(fd);
     return kind < 0 ? nymbl__fail(err, kind, reason) : NYMBL_OK;
 }
-
-double nymbl_boot_time(char id[NYMBL_BOOT_ID_SIZE])
-{
-    struct timespec now = {0};
-    ssize_t got = -1;
-
-    id[0] = '\0';
-#ifdef CLOCK_BOOTTIME
-    int fd = nymbl__fd_high(
-        open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC));
-
-    if (fd >= 0) {
-        got = read(fd, id, NYMBL_BOOT_ID_SIZE - 1);
-        close(fd);
-    }
-    if (got == NYMBL_BOOT_ID_SIZE - 1 &&
-        clock_gettime(CLOCK_BOOTTIME, &now) == 0) {
-        id[NYMBL_BOOT_ID_SIZE - 1] = '\0';
-        return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-    }
-#endif
-    (void)got;
-    id[0] = '\0';
-    clock_gettime(CLOCK_REALTIME, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}

@@ -5,7 +5,7 @@
  * too. */
 #define NYMBL_CHAOS_ITSELF
 #include "chaos.h"
-#include "exchange/exchange.h"
+#include "engine/transfer.h"
 #include "peer.h"
 
 #define BODY "bytes-of-test, of which there are a few more than thirty-two"
@@ -33,7 +33,7 @@ static nymbl_kind serve(nymbl_transfer *transfer, const char *reply,
             replied = true;
         }
         kind = nymbl_transfer_result(transfer, err);
-        if (kind == NYMBL_WAIT && transfer->window.size > 0)
+        if (kind == NYMBL_WAIT && transfer->port.window.size > 0)
             break; /* to be read */
     }
     peer_close(&peer);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* The reply's head, line by line, as libcurl hands it over. */
-#include "api/calls.h"
-#include "exchange/exchange.h"
-#include "exchange/head.h"
+#include "base/validator.h"
+#include "engine/transfer.h"
 #include "exchange/verdict.h"
+#include "exchange/wire.h"
 #include "test.h"
 
 #include <time.h>
@@ -19,7 +19,7 @@ static void head_open(nymbl__operation operation)
     REQUIRE(nymbl_engine_new(&engine, NULL, NULL) == NYMBL_OK);
     REQUIRE(nymbl_client_new(&client, &options, NULL) == NYMBL_OK);
     REQUIRE(nymbl__transfer_new(&transfer, engine, client, NULL) == NYMBL_OK);
-    transfer->request.operation = operation;
+    transfer->exchange.request.operation = operation;
 }
 
 static void head_close(void)
@@ -39,7 +39,7 @@ static bool say(const char *line)
 
     memcpy(exact, line, size - 2);
     memcpy(exact + size - 2, "\r\n", 3);
-    on = nymbl__head_line(exact, 1, size, transfer) == size;
+    on = nymbl__exchange_header(&transfer->exchange, exact, size);
     free(exact);
     return on;
 }
@@ -49,7 +49,7 @@ static void fields_that_matter_are_taken(void)
     nymbl__reply_head *head;
 
     head_open(NYMBL__GET);
-    head = &transfer->head;
+    head = &transfer->exchange.head;
     CHECK(say("HTTP/1.1 429 Too Many"));
     CHECK(say("CONTENT-length:  12 "));
     CHECK(say("content-type: application/json; charset=utf-8\t"));
@@ -87,10 +87,10 @@ static void numbers_that_are_none_are_not_taken(void)
         snprintf(line, sizeof(line), "%s: %s", names[i % 2], bad[i / 2]);
         if (!CHECK(!say(line)))
             printf("for: %s\n", line);
-        CHECK_NUMBER(transfer->head.length, -1);
-        CHECK_NUMBER(transfer->head.remapped_length, -1);
-        CHECK(transfer->failing == NYMBL_PROTOCOL);
-        CHECK_TEXT(transfer->failing_reason, "reply");
+        CHECK_NUMBER(transfer->exchange.head.length, -1);
+        CHECK_NUMBER(transfer->exchange.head.remapped_length, -1);
+        CHECK(transfer->exchange.failing == NYMBL_PROTOCOL);
+        CHECK_TEXT(transfer->exchange.failing_reason, "reply");
         head_close();
     }
 }
@@ -100,12 +100,12 @@ static void number_that_is_given_twice_counts_once(void)
     head_open(NYMBL__GET);
     CHECK(say("HTTP/1.1 200 OK"));
     CHECK(say("Content-Length: 1000000000000000000"));
-    CHECK_NUMBER(transfer->head.length, 1000000000000000000LL);
+    CHECK_NUMBER(transfer->exchange.head.length, 1000000000000000000LL);
     CHECK(say("Content-Length: 1000000000000000000 , 1000000000000000000"));
     CHECK(say("X-Amzn-Remapped-Content-Length: 1000000000000000000"));
-    CHECK_NUMBER(transfer->head.length, 1000000000000000000LL);
+    CHECK_NUMBER(transfer->exchange.head.length, 1000000000000000000LL);
     CHECK(!say("Content-Length: 0"));
-    CHECK(transfer->failing == NYMBL_PROTOCOL);
+    CHECK(transfer->exchange.failing == NYMBL_PROTOCOL);
     head_close();
     head_open(NYMBL__GET);
     CHECK(say("HTTP/1.1 103 Early")); /* each head has its own */
@@ -113,7 +113,7 @@ static void number_that_is_given_twice_counts_once(void)
     CHECK(say(""));
     CHECK(say("HTTP/1.1 200 OK"));
     CHECK(say("Content-Length: 0,0"));
-    CHECK_NUMBER(transfer->head.length, 0);
+    CHECK_NUMBER(transfer->exchange.head.length, 0);
     CHECK(say(""));
     head_close();
 }
@@ -127,8 +127,9 @@ static void check_length(const char *value, int64_t length)
     snprintf(line, sizeof(line), "Content-Length: %s", value);
     if (!CHECK(say(line) == (length >= 0)))
         printf("%s\n", line);
-    CHECK_NUMBER(transfer->head.length, length);
-    CHECK(transfer->failing == (length < 0 ? NYMBL_PROTOCOL : NYMBL_OK));
+    CHECK_NUMBER(transfer->exchange.head.length, length);
+    CHECK(transfer->exchange.failing ==
+          (length < 0 ? NYMBL_PROTOCOL : NYMBL_OK));
     head_close();
 }
 
@@ -157,25 +158,25 @@ static void length_that_is_too_large_is_never_reached(void)
 
     for (size_t i = 0; i < sizeof(large) / sizeof(large[0]); i++) {
         head_open(NYMBL__DOWNLOAD);
-        strcpy(transfer->known_type, "text/plain");
-        transfer->resumed_from = 100; /* as of a part */
+        strcpy(transfer->exchange.known_type, "text/plain");
+        transfer->port.resumed_from = 100; /* as of a part */
         CHECK(say("HTTP/1.1 200 OK"));
         CHECK(say("Transfer-Encoding: chunked"));
         snprintf(line, sizeof(line), "x-amzn-Remapped-Content-Length: %s",
                  large[i]);
         CHECK(say(line));
-        CHECK(transfer->head.remapped_length >= INT64_MAX - 8);
+        CHECK(transfer->exchange.head.remapped_length >= INT64_MAX - 8);
         CHECK(say(""));
-        CHECK(transfer->told.content_length == INT64_MAX);
+        CHECK(transfer->port.told.content_length == INT64_MAX);
         head_close();
         head_open(NYMBL__DOWNLOAD);
-        transfer->resumed_from = 100;
-        transfer->has_size = true;
-        transfer->size = 200;
+        transfer->port.resumed_from = 100;
+        transfer->exchange.has_size = true;
+        transfer->exchange.size = 200;
         CHECK(say("HTTP/1.1 200 OK"));
         CHECK(say(line));
         CHECK(!say(""));
-        CHECK(transfer->failing == NYMBL_CORRUPT);
+        CHECK(transfer->exchange.failing == NYMBL_CORRUPT);
         head_close();
     }
 }
@@ -187,12 +188,12 @@ static void check_status(const char *line, size_t size, int status)
 
     head_open(NYMBL__GET);
     memcpy(exact, line, size);
-    on = nymbl__head_line(exact, 1, size, transfer) == size;
-    if (!CHECK(on == (status != 0) && transfer->head.status == status))
+    on = nymbl__exchange_header(&transfer->exchange, exact, size);
+    if (!CHECK(on == (status != 0) && transfer->exchange.head.status == status))
         printf("for: %.*s\n", (int)size, line);
     if (status == 0) {
-        CHECK(transfer->failing == NYMBL_PROTOCOL);
-        CHECK_TEXT(transfer->failing_reason, "reply");
+        CHECK(transfer->exchange.failing == NYMBL_PROTOCOL);
+        CHECK_TEXT(transfer->exchange.failing_reason, "reply");
     }
     free(exact);
     head_close();
@@ -237,8 +238,8 @@ static void protocol_that_nobody_asked_for_is_no_reply(void)
 {
     head_open(NYMBL__GET);
     CHECK(!say("HTTP/1.1 101 Switching Protocols"));
-    CHECK(transfer->failing == NYMBL_PROTOCOL);
-    CHECK_TEXT(transfer->failing_reason, "reply");
+    CHECK(transfer->exchange.failing == NYMBL_PROTOCOL);
+    CHECK_TEXT(transfer->exchange.failing_reason, "reply");
     head_close();
 }
 
@@ -256,16 +257,16 @@ static void head_that_can_be_read_two_ways_is_no_reply(void)
         CHECK(say("HTTP/1.1 200 OK"));
         CHECK(say("Content-Length: 5"));
         CHECK(!say(lines[i]));
-        CHECK(transfer->failing == NYMBL_PROTOCOL);
-        CHECK_TEXT(transfer->failing_reason, "reply");
-        CHECK(!transfer->head.done);
+        CHECK(transfer->exchange.failing == NYMBL_PROTOCOL);
+        CHECK_TEXT(transfer->exchange.failing_reason, "reply");
+        CHECK(!transfer->exchange.head.done);
         head_close();
     }
     head_open(NYMBL__GET);
     CHECK(say("HTTP/1.1 200 OK"));
-    CHECK(nymbl__head_line((char[]){"Location: /a\0b\r\n"}, 1, 16, transfer) ==
-          0);
-    CHECK(transfer->failing == NYMBL_PROTOCOL);
+    CHECK(!nymbl__exchange_header(&transfer->exchange, "Location: /a\0b\r\n",
+                                  16));
+    CHECK(transfer->exchange.failing == NYMBL_PROTOCOL);
     head_close();
 }
 
@@ -282,7 +283,7 @@ static void blank_before_the_colon_of_a_field_that_matters_is_no_reply(void)
         CHECK(say("X-Other : y"));
         CHECK(say(": y"));
         CHECK(!say(lines[i]));
-        CHECK(transfer->failing == NYMBL_PROTOCOL);
+        CHECK(transfer->exchange.failing == NYMBL_PROTOCOL);
         head_close();
     }
 }
@@ -301,8 +302,8 @@ static void folded_line_of_a_field_that_matters_is_no_reply(void)
         CHECK(say("HTTP/1.1 200 OK"));
         CHECK(field == NULL || say(field));
         CHECK(!say(folded[i % 5]));
-        CHECK(transfer->failing == NYMBL_PROTOCOL);
-        CHECK_TEXT(transfer->failing_reason, "reply");
+        CHECK(transfer->exchange.failing == NYMBL_PROTOCOL);
+        CHECK_TEXT(transfer->exchange.failing_reason, "reply");
         head_close();
         head_open(NYMBL__GET);
         CHECK(say("HTTP/1.1 200 OK"));
@@ -310,7 +311,8 @@ static void folded_line_of_a_field_that_matters_is_no_reply(void)
         CHECK(say(folded[i % 5]));
         CHECK(say(folded[i % 5]));
         CHECK(say(""));
-        CHECK(transfer->head.done && transfer->head.length == -1);
+        CHECK(transfer->exchange.head.done &&
+              transfer->exchange.head.length == -1);
         head_close();
     }
 }
@@ -387,7 +389,7 @@ static void check_validator(const char *tag, const char *modified,
     CHECK(tag == NULL || say(line));
     snprintf(line, sizeof(line), "Last-Modified: %s", modified);
     CHECK(modified == NULL || say(line));
-    CHECK_TEXT(nymbl__head_validator(&transfer->head), expected);
+    CHECK_TEXT(nymbl__head_validator(&transfer->exchange.head), expected);
     head_close();
 }
 
@@ -414,12 +416,12 @@ static void validator_of_a_head_is_strong_and_clean(void)
 /* What a head with these lines asks for; NULL for no line. */
 static double retry_after_of(const char *first, const char *second)
 {
-    nymbl__head_reset(&transfer->head);
+    nymbl__head_reset(&transfer->exchange.head);
     CHECK(say("HTTP/1.1 503 x"));
     CHECK(first == NULL || say(first));
     CHECK(second == NULL || say(second));
     CHECK(say(""));
-    return transfer->head.retry_after;
+    return transfer->exchange.head.retry_after;
 }
 
 static void retry_after_is_seconds_or_a_date(void)
@@ -463,11 +465,11 @@ static void retry_after_is_the_longest_of_several(void)
     CHECK(retry_after_of("Retry-After: 10", "Retry-After: soon") == 10);
     CHECK(retry_after_of("Retry-After: 5, 10", NULL) == 10);
     CHECK(retry_after_of("Retry-After: 10 ,5", NULL) == 10);
-    nymbl__head_reset(&transfer->head);
+    nymbl__head_reset(&transfer->exchange.head);
     CHECK(say("HTTP/1.1 429 x") && say("Retry-After: 5") && say(now));
     CHECK(say("Retry-After: Sun, 06 Nov 1994 08:50:07 GMT"));
     CHECK(say("Retry-After: Sun, 06 Nov 1994 08:49:57 GMT") && say(""));
-    CHECK(transfer->head.retry_after == 30);
+    CHECK(transfer->exchange.head.retry_after == 30);
     head_close();
 }
 
@@ -485,10 +487,10 @@ static void retry_after_as_a_date_is_on_the_clock_of_the_response(void)
     CHECK(retry_after_of(soon, "Date: now") == 0); /* ours */
     CHECK(retry_after_of("Retry-After: 7", now) == 7);
     /* a head before the final one says nothing */
-    nymbl__head_reset(&transfer->head);
+    nymbl__head_reset(&transfer->exchange.head);
     CHECK(say("HTTP/1.1 103 x") && say(soon) && say(now) && say(""));
     CHECK(say("HTTP/1.1 429 x") && say(now) && say(""));
-    CHECK(transfer->head.retry_after < 0);
+    CHECK(transfer->exchange.head.retry_after < 0);
     head_close();
 }
 
@@ -497,7 +499,7 @@ static void codings_are_told(void)
     nymbl__reply_head *head;
 
     head_open(NYMBL__GET);
-    head = &transfer->head;
+    head = &transfer->exchange.head;
     CHECK(say("HTTP/1.1 200 x"));
     CHECK(say("Content-Encoding: identity"));
     CHECK(say("Content-Encoding:"));
@@ -509,8 +511,8 @@ static void codings_are_told(void)
     CHECK(say("Content-Encoding: br"));
     CHECK(head->encoded);
     CHECK(!say("Transfer-Encoding: identity")); /* chunked is the last one */
-    CHECK(transfer->failing == NYMBL_PROTOCOL);
-    CHECK_TEXT(transfer->failing_reason, "encoding");
+    CHECK(transfer->exchange.failing == NYMBL_PROTOCOL);
+    CHECK_TEXT(transfer->exchange.failing_reason, "encoding");
     head_close();
 }
 
@@ -519,7 +521,7 @@ static void heads_before_the_final_one_are_forgotten(void)
     nymbl__reply_head *head;
 
     head_open(NYMBL__GET);
-    head = &transfer->head;
+    head = &transfer->exchange.head;
     CHECK(say("HTTP/1.1 103 Early"));
     CHECK(say("Content-Length: 99"));
     CHECK(say("Location: /x"));
@@ -544,9 +546,9 @@ static void trailers_say_nothing(void)
     CHECK(say("Content-Length: 5"));
     CHECK(say("HTTP/1.1 500 x"));
     CHECK(say(""));
-    CHECK_TEXT(transfer->head.content_type, "a/b");
-    CHECK_NUMBER(transfer->head.length, -1);
-    CHECK_NUMBER(transfer->head.status, 200);
+    CHECK_TEXT(transfer->exchange.head.content_type, "a/b");
+    CHECK_NUMBER(transfer->exchange.head.length, -1);
+    CHECK_NUMBER(transfer->exchange.head.status, 200);
     head_close();
 }
 
@@ -557,9 +559,10 @@ static void all_heads_have_one_limit(void)
     head_open(NYMBL__GET);
     while (say(lines % 2 == 0 ? "HTTP/1.1 100 Continue" : "") && lines < 99999)
         lines++;
-    CHECK(transfer->failing == NYMBL_PROTOCOL);
-    CHECK_TEXT(transfer->failing_reason, "head_too_long");
-    CHECK(transfer->head.bytes > 65536 && transfer->head.bytes < 65600);
+    CHECK(transfer->exchange.failing == NYMBL_PROTOCOL);
+    CHECK_TEXT(transfer->exchange.failing_reason, "head_too_long");
+    CHECK(transfer->exchange.head.bytes > 65536 &&
+          transfer->exchange.head.bytes < 65600);
     head_close();
     head_open(NYMBL__GET);
     CHECK(say("HTTP/1.1 200 OK"));
@@ -581,14 +584,14 @@ static void lines_that_are_no_fields_are_passed_over(void)
     CHECK(say("HTTP/1.1 200 OK"));
     for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++)
         CHECK(say(lines[i]));
-    CHECK_NUMBER(transfer->head.length, -1);
+    CHECK_NUMBER(transfer->exchange.head.length, -1);
     CHECK(say(""));
-    CHECK(transfer->head.done);
+    CHECK(transfer->exchange.head.done);
     head_close();
     head_open(NYMBL__GET);
     CHECK(!say("HTTP/1.1"));
     CHECK(!say(""));
-    CHECK(!transfer->head.done); /* no status */
+    CHECK(!transfer->exchange.head.done); /* no status */
     head_close();
 }
 
@@ -600,34 +603,34 @@ static void type_that_is_too_long_is_ignored(void)
     memset(line + 14, 'x', 500);
     CHECK(say("HTTP/1.1 200 OK"));
     CHECK(say(line));
-    CHECK(!transfer->head.has_type);
+    CHECK(!transfer->exchange.head.has_type);
     line[14 + NYMBL__TYPE_MAX - 1] = '\0';
     CHECK(say(line));
-    CHECK(transfer->head.has_type);
+    CHECK(transfer->exchange.head.has_type);
     head_close();
 }
 
 static void document_of_another_size_is_told_by_the_head(void)
 {
     head_open(NYMBL__DOWNLOAD);
-    transfer->has_size = true;
-    transfer->size = 10;
+    transfer->exchange.has_size = true;
+    transfer->exchange.size = 10;
     CHECK(say("HTTP/1.1 200 OK"));
     CHECK(say("Content-Length: 11"));
     CHECK(!say(""));
-    CHECK(transfer->failing == NYMBL_CORRUPT);
-    CHECK_TEXT(transfer->failing_reason, "size");
+    CHECK(transfer->exchange.failing == NYMBL_CORRUPT);
+    CHECK_TEXT(transfer->exchange.failing_reason, "size");
     head_close();
     head_open(NYMBL__DOWNLOAD);
-    strcpy(transfer->known_type, "application/pdf");
+    strcpy(transfer->exchange.known_type, "application/pdf");
     CHECK(say("HTTP/1.1 200 OK"));
     CHECK(say("Content-Type: application/json"));
     CHECK(say("")); /* a mere label perhaps: nobody sees it yet */
-    CHECK(!transfer->head_told && !transfer->released);
-    nymbl__verdict_first_bytes(transfer, true);
-    CHECK(!transfer->head_told && !transfer->released);
-    CHECK(transfer->failing == NYMBL_CORRUPT);
-    CHECK_TEXT(transfer->failing_reason, "type");
+    CHECK(!transfer->port.head_told && !transfer->port.released);
+    nymbl__verdict_first_bytes(&transfer->exchange, true);
+    CHECK(!transfer->port.head_told && !transfer->port.released);
+    CHECK(transfer->exchange.failing == NYMBL_CORRUPT);
+    CHECK_TEXT(transfer->exchange.failing_reason, "type");
     head_close();
 }
 

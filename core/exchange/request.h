@@ -1,21 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* A request as data. */
-#ifndef NYMBL_API_CALLS_H
-#define NYMBL_API_CALLS_H
+/* A request as data: made where a call starts, read where it is pumped. */
+#ifndef NYMBL_EXCHANGE_REQUEST_H
+#define NYMBL_EXCHANGE_REQUEST_H
 
 #include "nymbl.h"
 
 #include <curl/curl.h>
-
-#define NYMBL__URL_MAX (64u << 10)
-
-/* What stands around the file in a multipart body; strings are owned. */
-typedef struct nymbl__form {
-    char *file_name;
-    char *content_type;
-    char *document_type;
-    char *description;
-} nymbl__form;
 
 typedef enum nymbl__operation {
     NYMBL__TOKEN,
@@ -26,7 +16,14 @@ typedef enum nymbl__operation {
     NYMBL__DELETE,
 } nymbl__operation;
 
-/* A request as data: made where a call starts, read where it is pumped. */
+/* What stands around the file in a multipart body; strings are owned. */
+typedef struct nymbl__form {
+    char *file_name;
+    char *content_type;
+    char *document_type;
+    char *description;
+} nymbl__form;
+
 typedef struct nymbl__request {
     nymbl__operation operation;
     char *url;
@@ -38,6 +35,11 @@ typedef struct nymbl__request {
     bool expect_continue;
 } nymbl__request;
 
+/* Add a header line. */
+nymbl_kind nymbl__request_header(struct curl_slist **list, const char *line);
+/* The same in two parts; no copy of it stays in memory. */
+nymbl_kind nymbl__request_secret(struct curl_slist **list, const char *name,
+                                 const char *value);
 void nymbl__request_free(nymbl__request *request);
 
 #endif

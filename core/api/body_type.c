@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: MIT */
+/* What the bytes of a body are, as its caller asks before it is sent. */
+#include "nymbl.h"
+
+#include "exchange/sniff.h"
+#include "port/body.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Bytes of the body, by position, for a view of it. */
+static size_t body_look(void *payload, int64_t at, void *buf, size_t cap)
+{
+    nymbl_body *body = payload;
+    size_t size = 0;
+
+    switch (body->source) {
+    case NYMBL__BODY_PATH:
+        while (size < cap) {
+            ssize_t got = pread(body->fd, (char *)buf + size, cap - size,
+                                (off_t)(at + (int64_t)size));
+
+            if (got < 0 && errno == EINTR)
+                continue;
+            if (got <= 0)
+                break;
+            size += (size_t)got;
+        }
+        return size;
+    case NYMBL__BODY_BYTES:
+        size =
+            cap < (size_t)(body->size - at) ? cap : (size_t)(body->size - at);
+        memcpy(buf, body->data + at, size);
+        return size;
+    default:
+        return nymbl__ring_peek_at(&body->window, (size_t)at, buf, cap);
+    }
+}
+
+/* What can be seen of the body; under the lock, if it is a pushed one. */
+static nymbl__view body_view(nymbl_body *body)
+{
+    nymbl__view view = {.read = body_look, .payload = body, .whole = true};
+
+    if (body->source != NYMBL__BODY_PUSHED) {
+        view.size = body->size;
+        return view;
+    }
+    /* of a body that is being sent the beginning has gone */
+    view.size = body->released > 0 ? 0 : (int64_t)body->window.size;
+    view.whole = body->released == 0 &&
+                 (body->finished || body->size == (int64_t)body->window.size);
+    return view;
+}
+
+const char *nymbl_body_type(nymbl_body *body)
+{
+    nymbl__view view;
+    const char *type;
+
+    if (body->problem != NYMBL_OK)
+        return NULL;
+    if (body->source == NYMBL__BODY_PUSHED)
+        nymbl__body_lock(body);
+    view = body_view(body);
+    type = nymbl__sniff_view(&view);
+    if (body->source == NYMBL__BODY_PUSHED)
+        nymbl__body_unlock(body);
+    return type == NULL || strcmp(type, NYMBL__ZIP) == 0 ? NULL : type;
+}
+
+bool nymbl_body_is_type(nymbl_body *body, const char *content_type)
+{
+    nymbl__view view;
+    bool is;
+
+    if (body->problem != NYMBL_OK) /* which says more */
+        return true;
+    if (body->source == NYMBL__BODY_PUSHED)
+        nymbl__body_lock(body);
+    view = body_view(body);
+    is = nymbl__sniff_is_type(&view, content_type);
+    if (body->source == NYMBL__BODY_PUSHED)
+        nymbl__body_unlock(body);
+    return is;
+}

@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: MIT */
+/* An engine, as its owner makes, pumps and frees it. */
+#include "nymbl.h"
+
+#include "base/error.h"
+#include "base/process.h"
+#include "engine/connections.h"
+#include "engine/lease.h"
+#include "engine/pump.h"
+#include "engine/thread.h"
+
+static pthread_once_t global_once = PTHREAD_ONCE_INIT;
+
+/* Never undone: libcurl's resolver threads may outlive us. */
+static void global_start(void)
+{
+    nymbl__process_start();
+    curl_global_init(CURL_GLOBAL_DEFAULT);
+}
+
+nymbl_kind nymbl_engine_new(nymbl_engine **out,
+                            const nymbl_engine_options *options,
+                            nymbl_error *err)
+{
+    nymbl_engine *engine;
+    nymbl_kind kind;
+
+    *out = NULL;
+    pthread_once(&global_once, global_start);
+    kind = nymbl__engine_create(&engine);
+    if (kind < 0)
+        return nymbl__fail(err, kind, NULL);
+    if (options != NULL && options->clock != NULL) {
+        engine->clock = options->clock;
+        engine->payload = options->payload;
+    }
+    kind = nymbl__connections_open(engine);
+    if (kind < 0) {
+        nymbl__engine_release(engine);
+        return nymbl__fail(err, kind,
+                           kind == NYMBL_IO ? "too_many_files" : NULL);
+    }
+    *out = engine;
+    return NYMBL_OK;
+}
+
+nymbl_kind nymbl_engine_pump(nymbl_engine *engine, double timeout)
+{
+    if (!nymbl_engine_is_own(engine) || engine->closed)
+        return NYMBL_MISUSE;
+    if (nymbl__engine_is_threaded(engine)) {
+        nymbl__thread_wait(engine, timeout);
+        return NYMBL_OK;
+    }
+    engine->news = false;
+    nymbl__pump_pass(engine, timeout);
+    return NYMBL_OK;
+}
+
+void nymbl_engine_free(nymbl_engine *engine)
+{
+    if (engine == NULL)
+        return;
+    if (nymbl_engine_is_own(engine)) {
+        nymbl__thread_stop(engine);
+        if (!engine->closed) {
+            nymbl__pump_commands(engine);
+            nymbl__pump_cancel(engine, NULL);
+            nymbl__connections_close(engine);
+            engine->closed = true;
+        }
+        nymbl__leases_close(engine);
+    }
+    nymbl__engine_release(engine);
+}

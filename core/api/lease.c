@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: MIT */
+/* Leases, as the caller of a transfer gets them. */
+#include "nymbl.h"
+
+#include "base/descriptor.h"
+#include "base/error.h"
+#include "engine/lease.h"
+#include "engine/pump.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static bool pair_open(int ends[2])
+{
+    int problem;
+
+    if (socketpair(AF_UNIX, NYMBL__STREAM, 0, ends) != 0)
+        return false;
+    ends[0] = nymbl__fd_high(ends[0]);
+    ends[1] = nymbl__fd_high(ends[1]);
+    if (ends[0] >= 0 && ends[1] >= 0)
+        return true;
+    problem = errno;
+    for (int i = 0; i < 2; i++) {
+        if (ends[i] >= 0)
+            close(ends[i]);
+    }
+    errno = problem;
+    return false;
+}
+
+nymbl_kind nymbl_transfer_pair(nymbl_transfer *transfer, int *out,
+                               nymbl_error *err)
+{
+    nymbl_engine *engine = transfer->engine;
+    nymbl_kind kind = NYMBL_DONE;
+    int ends[2];
+
+    *out = -1;
+    if (!nymbl_engine_is_own(engine))
+        return nymbl__fail(err, NYMBL_CANCELED, "forked");
+    if (!pair_open(ends))
+        return nymbl__fail(err, NYMBL_IO, nymbl__errno_reason(errno));
+    nymbl__stream_set_up(ends[0]);
+    nymbl__stream_set_up(ends[1]);
+    nymbl__engine_lock(engine);
+    if (!transfer->port.ended && transfer->port.lease >= 0 &&
+        transfer->port.lease_loose) {
+        kind = NYMBL_IO; /* the one that was given back is not gone yet */
+    } else if (!transfer->port.ended && transfer->port.lease < 0) {
+        kind = NYMBL_OK;
+        transfer->port.lease = ends[0];
+        transfer->port.lease_token[0] = '\0'; /* a guest would come too late */
+        if (transfer->port.signaled)
+            nymbl__port_wake(&transfer->port);
+    }
+    nymbl__engine_unlock(engine);
+    if (kind != NYMBL_OK) {
+        close(ends[0]);
+        close(ends[1]);
+        return kind < 0 ? nymbl__fail(err, kind, "lease") : kind;
+    }
+    nymbl__engine_wake(engine);
+    *out = ends[1];
+    return kind;
+}
+
+void nymbl_transfer_unpair(nymbl_transfer *transfer, int fd)
+{
+    nymbl_engine *engine = transfer->engine;
+
+    if (nymbl_engine_is_own(engine)) {
+        nymbl__engine_lock(engine);
+        transfer->port.lease_loose = transfer->port.lease >= 0;
+        nymbl__engine_unlock(engine);
+    }
+    close(fd); /* whoever pumps sees that, and closes the other end */
+}
+
+/* Digits that nobody can guess. */
+static bool token_make(char token[NYMBL__LEASE_TOKEN])
+{
+    static const char digits[] = "0123456789abcdef";
+    unsigned char bytes[NYMBL__LEASE_TOKEN / 2];
+    int fd = nymbl__fd_high(open("/dev/urandom", O_RDONLY | O_CLOEXEC));
+    bool good = fd >= 0 && read(fd, bytes, sizeof(bytes)) == sizeof(bytes);
+
+    if (fd >= 0)
+        close(fd);
+    for (size_t i = 0; good && i < sizeof(bytes); i++) {
+        token[2 * i] = digits[bytes[i] >> 4];
+        token[2 * i + 1] = digits[bytes[i] & 15];
+    }
+    return good;
+}
+
+nymbl_kind nymbl_transfer_lease(nymbl_transfer *transfer, nymbl_lease *out,
+                                nymbl_error *err)
+{
+    nymbl_engine *engine = transfer->engine;
+    char token[NYMBL__LEASE_TOKEN];
+    nymbl_kind kind = NYMBL_DONE;
+
+    if (!nymbl_engine_is_own(engine))
+        return nymbl__fail(err, NYMBL_CANCELED, "forked");
+    kind = nymbl__leases_listen(engine, err);
+    if (kind < 0)
+        return kind;
+    if (kind == NYMBL_OK)
+        nymbl__engine_wake(engine); /* it has to be listened on */
+    kind = NYMBL_DONE;
+    if (!token_make(token))
+        return nymbl__fail(err, NYMBL_IO, "random");
+    nymbl__engine_lock(engine);
+    if (!transfer->port.ended && transfer->port.lease < 0) {
+        kind = NYMBL_OK;
+        memcpy(transfer->port.lease_token, token, sizeof(token));
+    }
+    nymbl__engine_unlock(engine);
+    if (kind == NYMBL_DONE)
+        return kind;
+    nymbl__lease_path(out->path, engine);
+    memcpy(out->token, token, sizeof(token));
+    out->token[sizeof(token)] = '\0';
+    return NYMBL_OK;
+}

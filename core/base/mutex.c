@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: MIT */
+/* The lock between callers and the I/O thread. */
+#include "base/mutex.h"
+
+#include "base/process.h"
+
+#include <stdlib.h>
+
+nymbl_kind nymbl__mutex_new(nymbl__mutex **out)
+{
+    nymbl__mutex *mutex = calloc(1, sizeof(*mutex));
+
+    *out = NULL;
+    if (mutex == NULL)
+        return NYMBL_NO_MEMORY;
+    if (pthread_mutex_init(&mutex->mutex, NULL) != 0) {
+        free(mutex);
+        return NYMBL_NO_MEMORY;
+    }
+    mutex->references = 1;
+    mutex->pid = nymbl__process();
+    *out = mutex;
+    return NYMBL_OK;
+}
+
+void nymbl__mutex_retain(nymbl__mutex *mutex)
+{
+    atomic_fetch_add(&mutex->references, 1);
+}
+
+void nymbl__mutex_release(nymbl__mutex *mutex)
+{
+    if (atomic_fetch_sub(&mutex->references, 1) > 1)
+        return;
+    if (!mutex->threaded) /* else forked: the thread that may hold it is the
+                             parent's */
+        pthread_mutex_destroy(&mutex->mutex);
+    free(mutex);
+}
+
+void nymbl__mutex_lock(nymbl__mutex *mutex)
+{
+    /* in a forked child the thread is not, but it may have held the lock */
+    if (mutex->threaded && nymbl__mutex_is_own(mutex))
+        pthread_mutex_lock(&mutex->mutex);
+}
+
+void nymbl__mutex_unlock(nymbl__mutex *mutex)
+{
+    if (mutex->threaded && nymbl__mutex_is_own(mutex))
+        pthread_mutex_unlock(&mutex->mutex);
+}
+
+bool nymbl__mutex_is_own(const nymbl__mutex *mutex)
+{
+    return mutex->pid == nymbl__process();
+}

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: MIT */
+/* What a part of a document may be continued under: an entity-tag or a date. */
+#include "base/validator.h"
+
+#include <string.h>
+
+static bool is_digit(char byte)
+{
+    return byte >= '0' && byte <= '9';
+}
+
+static bool is_letter(char byte)
+{
+    return (byte >= 'a' && byte <= 'z') || (byte >= 'A' && byte <= 'Z');
+}
+
+/* Whether text has the form of a pattern, in which 'a' stands for a letter, '0'
+ * for a digit, '_' for a digit or a blank, and all else for itself. */
+static bool text_has_form(const char *text, const char *pattern)
+{
+    for (; *pattern != '\0'; pattern++, text++) {
+        bool fits = *text == *pattern;
+
+        if (*pattern == 'a')
+            fits = is_letter(*text);
+        else if (*pattern == '0')
+            fits = is_digit(*text);
+        else if (*pattern == '_')
+            fits = is_digit(*text) || *text == ' ';
+        if (!fits)
+            return false;
+    }
+    return *text == '\0';
+}
+
+/* HTTP-date in its three forms (RFC 9110, section 5.6.7). */
+bool nymbl__is_date(const char *text)
+{
+    const char *day = text;
+
+    while (is_letter(*day)) /* the second form has the day's full name */
+        day++;
+    return text_has_form(text, "aaa, 00 aaa 0000 00:00:00 GMT") ||
+           (day - text >= 6 &&
+            text_has_form(day, ", 00-aaa-00 00:00:00 GMT")) ||
+           text_has_form(text, "aaa aaa _0 00:00:00 0000");
+}
+
+/* A strong entity-tag: etagc between quotes (RFC 9110, section 8.8.3). */
+bool nymbl__is_strong_tag(const char *text)
+{
+    size_t length = strlen(text);
+
+    if (length < 2 || text[0] != '"' || text[length - 1] != '"')
+        return false;
+    for (size_t i = 1; i < length - 1; i++) {
+        unsigned char byte = (unsigned char)text[i];
+
+        if (byte <= ' ' || byte == '"' || byte == 0x7f)
+            return false;
+    }
+    return true;
+}
+
+bool nymbl__is_validator(const char *text)
+{
+    return nymbl__is_strong_tag(text) || nymbl__is_date(text);
+}

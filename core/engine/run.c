@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: MIT */
+/* How an engine runs a transfer: hop after hop, each on an easy handle, to its
+ * end. */
+#include "engine/run.h"
+
+#include "engine/connections.h"
+#include "exchange/verdict.h"
+#include "exchange/wire.h"
+#include "file/save.h"
+
+/* Take its easy handle off the wire: a hop under way is cut. */
+static void wire_leave(nymbl_transfer *transfer)
+{
+    nymbl__exchange *exchange = &transfer->exchange;
+
+    if (exchange->easy != NULL) {
+        curl_multi_remove_handle(transfer->engine->multi, exchange->easy);
+        nymbl__engine_handle_return(transfer->engine, exchange->easy);
+    }
+    nymbl__exchange_leave(exchange);
+}
+
+static void transfer_end(nymbl_transfer *transfer, nymbl_kind kind,
+                         const char *reason)
+{
+    nymbl__exchange *exchange = &transfer->exchange;
+    nymbl__port *port = &transfer->port;
+    nymbl__stage before = transfer->stage;
+    bool held;
+    nymbl_error error = {
+        .kind = kind,
+        .status = exchange->head.done ? exchange->head.status
+                                      : exchange->proxy_status,
+        .reason = reason,
+        .retry_after = exchange->head.retry_after,
+    };
+
+    if (before == NYMBL__OVER)
+        return;
+    transfer->stage = NYMBL__OVER;
+    error.outcome_unknown =
+        kind < 0 && nymbl__verdict_is_unknown(exchange, kind);
+    wire_leave(transfer);
+    nymbl__exchange_release(exchange,
+                            nymbl__verdict_keeps_part(exchange, kind));
+    held = nymbl__transfer_forget(transfer, before);
+    transfer->engine->admit = true;
+    nymbl__port_lock(port);
+    port->error = error;
+    port->ended = true;
+    nymbl__port_unlock(port);
+    exchange->has_news = true;
+    nymbl__transfer_publish(transfer);
+    nymbl__port_lease_end(port);
+    if (held)
+        nymbl__transfer_release(transfer); /* the engine's reference */
+}
+
+void nymbl__transfer_begin(nymbl_transfer *transfer)
+{
+    nymbl_engine *engine = transfer->engine;
+    CURL *easy = nymbl__engine_handle(engine);
+    nymbl_kind kind = NYMBL_NO_MEMORY;
+
+    if (easy != NULL)
+        kind = nymbl__exchange_begin(&transfer->exchange, easy);
+    if (kind == NYMBL_OK)
+        curl_easy_setopt(easy, CURLOPT_PRIVATE, transfer);
+    if (kind == NYMBL_OK &&
+        curl_multi_add_handle(engine->multi, easy) != CURLM_OK)
+        kind = NYMBL_NO_MEMORY;
+    if (kind < 0)
+        transfer_end(transfer, kind, NULL);
+}
+
+void nymbl__transfer_abort(nymbl_transfer *transfer, nymbl_kind kind,
+                           const char *reason)
+{
+    nymbl__exchange *exchange = &transfer->exchange;
+
+    if (transfer->stage == NYMBL__OVER)
+        return;
+    nymbl__exchange_fail(exchange, kind, reason);
+    transfer_end(transfer, exchange->failing, exchange->failing_reason);
+}
+
+void nymbl__transfer_unpause(nymbl_transfer *transfer)
+{
+    nymbl_kind kind = nymbl__exchange_unpause(&transfer->exchange);
+
+    if (kind < 0)
+        nymbl__transfer_abort(transfer, kind, NULL);
+}
+
+void nymbl__transfer_confirmed(nymbl_transfer *transfer)
+{
+    nymbl__exchange *exchange = &transfer->exchange;
+    nymbl__port *port = &transfer->port;
+    nymbl__save *save = exchange->save;
+    const char *reason = NULL;
+    int64_t confirmed;
+    nymbl_kind kind;
+
+    nymbl__port_lock(port);
+    confirmed = port->confirmed;
+    nymbl__port_unlock(port);
+    if (transfer->stage != NYMBL__UNCONFIRMED ||
+        (exchange->progress && confirmed != port->hop_received))
+        return;
+    exchange->save = NULL;
+    kind = nymbl__save_commit(save, &reason);
+    transfer_end(transfer, kind, reason);
+}
+
+void nymbl__transfer_complete(nymbl_transfer *transfer, CURLcode code)
+{
+    nymbl__exchange *exchange = &transfer->exchange;
+    nymbl__result result;
+
+    nymbl__exchange_complete(exchange, code, &result);
+    if (result.how == NYMBL__AGAIN) {
+        wire_leave(transfer);
+        nymbl__exchange_again(exchange, &result);
+        nymbl__transfer_begin(transfer);
+        return;
+    }
+    if (result.how == NYMBL__FAILED || exchange->save == NULL) {
+        transfer_end(transfer, result.kind, result.reason);
+        return;
+    }
+    wire_leave(transfer);
+    transfer->stage = NYMBL__UNCONFIRMED;
+    transfer->references++; /* its owner may have let it go meanwhile */
+    nymbl__transfer_confirmed(transfer);
+    if (transfer->stage != NYMBL__OVER) {
+        exchange->has_news = true;
+        nymbl__transfer_publish(transfer);
+    }
+    nymbl__transfer_release(transfer);
+}

@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: MIT */
+/* What a failure of libcurl means for the call. */
+#include "exchange/failure.h"
+
+#include "exchange/url.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+/* X509_V_ERR_... as OpenSSL numbers them (x509_vfy.h);
+ * CURLINFO_SSL_VERIFYRESULT hands them on. */
+static const char *certificate_reason(long result)
+{
+    switch (result) {
+    case 0: /* the chain is good: libcurl's own check of the name failed */
+    case 1: /* the same: what libcurl 7.88 begins with, and leaves so */
+    case 62:
+        return "host_name";
+    case 9:
+        return "certificate_not_yet_valid";
+    case 10:
+        return "certificate_expired";
+    case 18:
+        return "certificate_self_signed";
+    case 23:
+        return "certificate_revoked";
+    default:
+        return "certificate_untrusted";
+    }
+}
+
+static nymbl_kind tls_failure(nymbl__exchange *exchange, CURLcode code,
+                              const char **reason)
+{
+    long result = 0;
+
+    if (code == CURLE_SSL_CACERT_BADFILE) {
+        *reason = "ca_file";
+    } else if (code == CURLE_PEER_FAILED_VERIFICATION) {
+        curl_easy_getinfo(exchange->easy, CURLINFO_SSL_VERIFYRESULT, &result);
+        *reason = certificate_reason(result);
+    } else if (strstr(exchange->errors, "protocol version") != NULL ||
+               strstr(exchange->errors, "unsupported protocol") != NULL) {
+        *reason = "protocol_version";
+    } else {
+        *reason = "handshake";
+    }
+    return NYMBL_TLS;
+}
+
+/* A connection that broke. In a body it makes the difference whether the peer
+ * was cut off (network) or ended without having sent all (truncated). */
+static nymbl_kind broken_connection(nymbl__exchange *exchange, CURLcode code,
+                                    const char **reason)
+{
+    long number = 0;
+
+    curl_easy_getinfo(exchange->easy, CURLINFO_OS_ERRNO, &number);
+    if (!nymbl__exchange_was_sent(exchange) && code != CURLE_GOT_NOTHING) {
+        *reason = "connect";
+        return NYMBL_NETWORK;
+    }
+    if (exchange->head.done && number != ECONNRESET && number != EPIPE &&
+        code != CURLE_SEND_ERROR) {
+        *reason = NULL;
+        return NYMBL_TRUNCATED;
+    }
+    *reason = "reset";
+    return NYMBL_NETWORK;
+}
+
+/* How many descriptors libcurl lacks at least one of if it fails with a code
+ * for want of them. What it had opened until then is closed again. */
+static int descriptors_needed(CURLcode code)
+{
+    switch (code) {
+    case CURLE_COULDNT_CONNECT: /* a socket */
+        return 1;
+    case CURLE_SSL_CACERT_BADFILE: /* a socket and a file */
+        return 2;
+    case CURLE_COULDNT_RESOLVE_PROXY: /* its thread's sockets, /etc/hosts */
+    case CURLE_COULDNT_RESOLVE_HOST:
+        return 3;
+    default:
+        return 0;
+    }
+}
+
+/* Whether the process has fewer descriptors left than so many, up to 3: libcurl
+ * does not say why it could open no socket or file. */
+static bool descriptors_are_out(int count)
+{
+    int opened[3], number = 0;
+    bool out = false;
+
+    while (number < count && !out) {
+        opened[number] = open("/", O_RDONLY | O_CLOEXEC);
+        out = opened[number] < 0 && (errno == EMFILE || errno == ENFILE);
+        if (opened[number] < 0)
+            break;
+        number++;
+    }
+    while (number > 0)
+        close(opened[--number]);
+    return out;
+}
+
+/* What the headers of older versions lack. */
+#define TOO_LARGE 100                               /* CURLE_TOO_LARGE, 8.6 */
+#define USED_PROXY ((CURLINFO)(CURLINFO_LONG + 66)) /* 8.7 */
+
+/* Whether it was a proxy that could not be reached. Before 8.7 only libcurl's
+ * words tell: they name the host and port that it tried. */
+static bool proxy_was_tried(const nymbl__exchange *exchange)
+{
+    static const char words[] = "Failed to connect to ";
+    const char *host = strstr(exchange->errors, words);
+    long used = 0;
+
+    if (curl_easy_getinfo(exchange->easy, USED_PROXY, &used) == CURLE_OK)
+        return used != 0;
+    if (host == NULL)
+        return false;
+    return !nymbl__url_is_at(exchange->request.url, host + sizeof(words) - 1);
+}
+
+/* A proxy that cannot be reached, or does not let the request pass. */
+static const char *proxy_failure(nymbl__exchange *exchange, CURLcode code)
+{
+    long status = 0;
+
+    curl_easy_getinfo(exchange->easy, CURLINFO_HTTP_CONNECTCODE, &status);
+    if (status >= 300 && status <= 999) {
+        exchange->proxy_status = (int)status;
+        return status == 407 ? "proxy_auth" : "proxy";
+    }
+    if (code == CURLE_PROXY || code == CURLE_COULDNT_RESOLVE_PROXY ||
+        (code == CURLE_COULDNT_CONNECT && proxy_was_tried(exchange)))
+        return "proxy";
+    return NULL;
+}
+
+nymbl_kind nymbl__failure(nymbl__exchange *exchange, CURLcode code,
+                          const char **reason)
+{
+    if (!nymbl__exchange_was_sent(exchange) &&
+        descriptors_are_out(descriptors_needed(code))) {
+        *reason = "too_many_files";
+        return NYMBL_IO;
+    }
+    if (!nymbl__exchange_was_sent(exchange)) {
+        *reason = proxy_failure(exchange, code);
+        if (*reason != NULL)
+            return NYMBL_NETWORK;
+    }
+    switch ((int)code) {
+    case CURLE_COULDNT_RESOLVE_HOST:
+        *reason = "resolve";
+        return NYMBL_NETWORK;
+    case CURLE_COULDNT_CONNECT:
+        *reason = "connect";
+        return NYMBL_NETWORK;
+    case CURLE_PARTIAL_FILE:
+        *reason = NULL;
+        return NYMBL_TRUNCATED;
+    case CURLE_SEND_ERROR:
+    case CURLE_RECV_ERROR:
+    case CURLE_GOT_NOTHING:
+    case CURLE_SEND_FAIL_REWIND:
+    case CURLE_AGAIN:
+        return broken_connection(exchange, code, reason);
+    case CURLE_OPERATION_TIMEDOUT:
+        *reason = "connect";
+        return NYMBL_TIMEOUT;
+    case CURLE_SSL_CONNECT_ERROR:
+    case CURLE_SSL_CERTPROBLEM:
+    case CURLE_SSL_CIPHER:
+    case CURLE_SSL_ENGINE_NOTFOUND:
+    case CURLE_SSL_ENGINE_SETFAILED:
+    case CURLE_SSL_ENGINE_INITFAILED:
+    case CURLE_SSL_CACERT_BADFILE:
+    case CURLE_SSL_SHUTDOWN_FAILED:
+    case CURLE_SSL_CRL_BADFILE:
+    case CURLE_SSL_ISSUER_ERROR:
+    case CURLE_SSL_INVALIDCERTSTATUS:
+    case CURLE_SSL_PINNEDPUBKEYNOTMATCH:
+    case CURLE_PEER_FAILED_VERIFICATION:
+        return tls_failure(exchange, code, reason);
+    case CURLE_BAD_CONTENT_ENCODING:
+        *reason = "encoding";
+        return exchange->request.operation == NYMBL__DOWNLOAD ? NYMBL_CORRUPT
+                                                              : NYMBL_PROTOCOL;
+    case CURLE_OUT_OF_MEMORY:
+    case TOO_LARGE:
+        /* what libcurl makes of a header line over its own limit */
+        if (nymbl__exchange_was_sent(exchange) && !exchange->head.done) {
+            *reason = "head_too_long";
+            return NYMBL_PROTOCOL;
+        }
+        return NYMBL_NO_MEMORY;
+    default:
+        *reason = "reply";
+        return NYMBL_PROTOCOL;
+    }
+}

@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: MIT */
+/* The body of an upload as multipart/form-data (RFC 7578). */
+#ifndef NYMBL_EXCHANGE_MULTIPART_H
+#define NYMBL_EXCHANGE_MULTIPART_H
+
+#include "exchange/exchange.h"
+
+/* Set the multipart body on the exchange's easy handle. */
+nymbl_kind nymbl__multipart_apply(nymbl__exchange *exchange);
+
+#endif

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: MIT */
+/* How the service is reached and whom to trust, for every request of a client.
+ */
+#ifndef NYMBL_EXCHANGE_SETTINGS_H
+#define NYMBL_EXCHANGE_SETTINGS_H
+
+#include <curl/curl.h>
+
+typedef struct nymbl__settings {
+    char *ca_file;
+    char *ca_path;
+    char *user_agent;
+    double connect_timeout; /* seconds */
+    double stall_timeout;
+} nymbl__settings;
+
+/* TLS and user agent, for a request to url by way of a proxy. */
+CURLcode nymbl__settings_apply(const nymbl__settings *settings, CURL *easy,
+                               const char *url, const char *proxy);
+void nymbl__settings_free(nymbl__settings *settings);
+
+#endif

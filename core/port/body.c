@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: MIT */
+/* The body of an upload: a source of bytes that a caller makes and fills, and
+ * whoever pumps empties. */
+#include "port/body.h"
+
+#include "base/error.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+void nymbl__body_retain(nymbl_body *body)
+{
+    atomic_fetch_add(&body->references, 1);
+}
+
+void nymbl_body_free(nymbl_body *body)
+{
+    if (body == NULL || atomic_fetch_sub(&body->references, 1) > 1)
+        return;
+    if (body->mutex != NULL)
+        nymbl__mutex_release(body->mutex);
+    if (body->fd >= 0)
+        close(body->fd);
+    if (body->data != NULL)
+        nymbl__wipe(body->data, (size_t)body->size);
+    free(body->data);
+    nymbl__ring_free(&body->window);
+    free(body);
+    nymbl__live(-1);
+}
+
+void nymbl__body_lock(const nymbl_body *body)
+{
+    if (body->mutex != NULL)
+        nymbl__mutex_lock(body->mutex);
+}
+
+void nymbl__body_unlock(const nymbl_body *body)
+{
+    if (body->mutex != NULL)
+        nymbl__mutex_unlock(body->mutex);
+}
+
+void nymbl__body_detach(nymbl_body *body)
+{
+    nymbl__body_lock(body);
+    body->transfer = NULL;
+    body->port = NULL;
+    body->was_sent = true;
+    nymbl__body_unlock(body);
+    nymbl_body_free(body);
+}
+
+bool nymbl__body_is_pushed(const nymbl_body *body)
+{
+    return body->source == NYMBL__BODY_PUSHED;
+}
+
+int64_t nymbl__body_released(const nymbl_body *body)
+{
+    int64_t released = body->released, rewound = body->rewound;
+
+    return released > rewound ? released : rewound;
+}
+
+bool nymbl__body_all_released(const nymbl_body *body)
+{
+    bool all;
+
+    if (body->source != NYMBL__BODY_PUSHED)
+        return body->was_whole || body->released == body->size;
+    nymbl__body_lock(body);
+    /* without a size the last chunk goes out after the last byte; of no bytes
+     * nothing could be kept back until the end is told */
+    all = body->size < 0
+              ? body->end_told
+              : (body->finished || body->size == 0) && body->window.size == 0;
+    nymbl__body_unlock(body);
+    return all;
+}
+
+/* Of a stated size the last byte is kept back until the source has said that
+ * nothing follows it. */
+size_t nymbl__body_available(const nymbl_body *body)
+{
+    size_t available = body->window.size;
+
+    if (!body->finished && body->size >= 0 && available > 0 &&
+        body->released + (int64_t)available == body->size)
+        available--;
+    return available;
+}
+
+bool nymbl__body_can_go_on(const nymbl_body *body)
+{
+    return body->source != NYMBL__BODY_PUSHED || body->finished ||
+           nymbl__body_available(body) > 0;
+}

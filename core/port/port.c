@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: MIT */
+/* The port: what a caller and the I/O thread share of a transfer. */
+#include "port/port.h"
+
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+void nymbl__port_init(nymbl__port *port, nymbl__mutex *mutex)
+{
+    port->mutex = mutex;
+    port->confirmed = -1;
+    port->lease = -1;
+    nymbl__ring_init(&port->window, NYMBL__RECEIVE_WINDOW);
+}
+
+void nymbl__port_free(nymbl__port *port)
+{
+    nymbl__buffer_free(&port->reply);
+    nymbl__ring_free(&port->window);
+}
+
+void nymbl__port_lock(const nymbl__port *port)
+{
+    nymbl__mutex_lock(port->mutex);
+}
+
+void nymbl__port_unlock(const nymbl__port *port)
+{
+    nymbl__mutex_unlock(port->mutex);
+}
+
+void nymbl__port_wake(const nymbl__port *port)
+{
+    /* A byte at most is under way each time the caller has asked: if the socket
+     * is full, there is news enough on it. */
+    if (port->lease >= 0)
+        (void)!send(port->lease, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+void nymbl__port_lease_end(nymbl__port *port)
+{
+    int lease;
+
+    nymbl__port_lock(port);
+    lease = port->lease;
+    port->lease = -1;
+    port->lease_loose = false;
+    port->lease_token[0] = '\0';
+    nymbl__port_unlock(port);
+    if (lease >= 0)
+        nymbl__stream_end(lease);
+}
+
+void nymbl__stream_set_up(int fd)
+{
+#ifndef SOCK_CLOEXEC
+    fcntl(fd, F_SETFD, FD_CLOEXEC);
+    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+#endif
+#ifdef SO_NOSIGPIPE
+    setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &(int){1}, sizeof(int));
+#endif
+    (void)fd;
+}
+
+void nymbl__stream_end(int fd)
+{
+    shutdown(fd, SHUT_RDWR);
+    close(fd);
+}
