@@ -16,7 +16,7 @@
 -- @module nymbl.store
 
 local check = require "nymbl.check"
-local errors = require "nymbl.errors"
+local copy = require("nymbl.store.change").copy
 local wait = require "nymbl.wait"
 
 local store = {}
@@ -34,36 +34,10 @@ local function keep(self, key, state, ...)
   return ...
 end
 
--- A copy of a state, or an empty one.
-local function copy(old)
-  local state = {}
-  if old then
-    for name, value in pairs(old) do state[name] = value end
-  end
-  return state
-end
-
 -- A copy is changed, so that an allocation that fails in the middle changes nothing.
 function memory:update(key, _, change, ...)
   local state = copy(self[key])
   return keep(self, key, state, change(state, self.now(), ...))
-end
-
--- Change a copy of a state.
-local function changed(old, now, change, ...)
-  local state = copy(old)
-  return { state, change(state, now, ...) }
-end
-
---- Change a state that another version may have kept: if it makes no sense to the change,
--- that begins with an empty one.
--- @tparam table old is left as it is
--- @treturn table the state
--- @return what `change` gave, three results at most
-function store.change(old, now, change, ...)
-  local ran, all = errors.try(pcall, changed, old, now, change, ...)
-  if not ran then all = changed(nil, now, change, ...) end
-  return all[1], all[2], all[3], all[4]
 end
 
 --- Have a store of this process forget a state. What others share stays.
@@ -97,7 +71,7 @@ function store.file(path, options)
   local problem = check.nonempty(path)
   if problem then check.argument(1, "file", problem) end
   options = check.options(options, { token = check.boolean }, 2, "file")
-  return require("nymbl.store.file").new(path, options)
+  return require("nymbl.store.file").new(path, not options.token and store.default or nil)
 end
 
 --- A store in a shared dictionary, for the workers of one nginx: token, pace, quota and

@@ -22,9 +22,9 @@
 -- the buckets once; and what is stored needs no conversion, whatever it means.
 -- Without a boot id the wall clock stands in for the machine's, by the same rules.
 
+local apply = require("nymbl.store.change").apply
 local core = require "nymbl.core"
 local json = require "nymbl.json"
-local store = require "nymbl.store"
 local wait = require "nymbl.wait"
 
 -- Longest content that the core takes.
@@ -45,8 +45,9 @@ local KEPT = 32 * 86400
 local file = {}
 file.__index = file
 
-function file.new(path, options)
-  return setmetatable({ path = path, tokens = not options.token and store.default or nil }, file)
+-- `tokens` is the store for tokens, or nil for this one.
+function file.new(path, tokens)
+  return setmetatable({ path = path, tokens = tokens }, file)
 end
 
 -- Nothing of where it is.
@@ -130,7 +131,7 @@ function file:turn(lock, key, change, ...)
   local data = read(lock:content(), wall)
   local now, ahead = tell(data, wall)
   local entry = data.entries[key] or { state = {} }
-  local state, a, b, c = store.change(entry.state, now, change, ...)
+  local state, a, b, c = apply(entry.state, now, change, ...)
   entry.state, entry.used = state, now
   prune(data, now)
   data.entries[key] = entry

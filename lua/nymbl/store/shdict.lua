@@ -18,9 +18,9 @@
 -- A state is written in steps of some size, so that it nearly always takes the place
 -- of the one before.
 
+local apply = require("nymbl.store.change").apply
 local check = require "nymbl.check"
 local json = require "nymbl.json"
-local store = require "nymbl.store"
 local wait = require "nymbl.wait"
 
 -- So long no lock is held but by one that was killed or stopped. Waiters do not know
@@ -101,7 +101,7 @@ end
 -- Change the state with the lock held: whether it was written, and what `change` gave.
 local function turn(dictionary, key, epoch, change, ...)
   local before, old = read(dictionary, key, epoch)
-  local state, a, b, c = store.change(before, wait.now(), change, ...)
+  local state, a, b, c = apply(before, wait.now(), change, ...)
   return write(dictionary, name(key, epoch), state, old), a, b, c
 end
 
