@@ -82,6 +82,163 @@ describe("the layers", function()
   end)
 end)
 
+-- The folders of the core, from the bottom to the top.
+local LAYERS = { "base", "file", "port", "exchange", "engine", "api" }
+
+-- Nodes of a graph that reach themselves. `graph` maps each node to a set of others.
+local function circle(graph)
+  local state, path = {}, {}
+  local function visit(node)
+    state[node] = "open"
+    path[#path + 1] = node
+    for other in pairs(graph[node] or {}) do
+      if state[other] == "open" then return table.concat(path, " -> ") .. " -> " .. other end
+      local found = not state[other] and visit(other)
+      if found then return found end
+    end
+    path[#path] = nil
+    state[node] = "done"
+  end
+  for node in pairs(graph) do
+    local found = not state[node] and visit(node)
+    if found then return found end
+  end
+end
+
+-- A file of the core with comments left out, by "layer/name.c".
+local function core_files()
+  local found = {}
+  local root = helper.path("core")
+  for _, path in ipairs(files("core", "%.[ch]$")) do
+    local name = path:sub(#root + 2)
+    if name ~= "nymbl.h" then found[name] = helper.read_file(path):gsub("/%*.-%*/", " ") end
+  end
+  return found
+end
+
+-- The functions of a file that others may call.
+local function functions(text)
+  local found = {}
+  for line in text:gmatch("[^\n]+") do
+    local name = line:match("^[%a_][%w_ %*]-%*?(nymbl__?[%w_]+)%(")
+    if name and not line:match("^static") then found[name] = true end
+  end
+  return found
+end
+
+-- What the units of the core use, a unit being "layer/name": by the headers that they
+-- include, and by the functions that they call, whatever header declares these.
+local function core_graph()
+  local texts = core_files()
+  local graph, defined = {}, {}
+  for path, text in pairs(texts) do
+    local unit = path:match("^(.+)%.")
+    graph[unit] = graph[unit] or {}
+    if path:match("%.c$") then
+      for name in pairs(functions(text)) do defined[name] = unit end
+    end
+  end
+  for path, text in pairs(texts) do
+    local unit = path:match("^(.+)%.")
+    local function use(other)
+      if other and other ~= unit then graph[unit][other] = true end
+    end
+    for name in text:gmatch('#include "([^"]+)%.h"') do
+      if name ~= "nymbl" then
+        assert.is_truthy(graph[name], path .. " includes " .. name)
+        use(name)
+      end
+    end
+    if path:match("%.c$") then
+      for name in text:gmatch("%f[%w_](nymbl__?[%w_]+)") do use(defined[name]) end
+    end
+  end
+  return graph
+end
+
+describe("the layers of the core", function()
+  it("use none above them", function()
+    local rank = {}
+    for i, layer in ipairs(LAYERS) do rank[layer] = i end
+    local count = 0
+    for unit, others in pairs(core_graph()) do
+      local own = assert(rank[unit:match("^%w+")], unit)
+      for other in pairs(others) do
+        count = count + 1
+        assert.is_true(rank[other:match("^%w+")] <= own, unit .. " uses " .. other)
+      end
+    end
+    assert.is_true(count > 100)
+  end)
+
+  it("have no circle", function()
+    assert.is_nil(circle(core_graph()))
+  end)
+
+  it("declare what a file defines in its own header, which it includes first", function()
+    local texts = core_files()
+    for path, text in pairs(texts) do
+      if path:match("%.c$") then
+        local own = path:gsub("c$", "h")
+        local first = text:match('#include "([^"]+)"')
+        assert.equal(texts[own] and own or "nymbl.h", first, path)
+        for name in pairs(functions(text)) do
+          local declared = name:match("^nymbl__") and texts[own] or header
+          assert.is_truthy(declared and declared:find(name .. "(", 1, true), path .. ": " .. name)
+        end
+      end
+    end
+  end)
+
+  it("leave libcurl to exchanges and what is above them", function()
+    for path, text in pairs(core_files()) do
+      if path:match("^base/") or path:match("^file/") or path:match("^port/") then
+        assert.is_nil(text:match("#include <curl"), path)
+      end
+    end
+  end)
+end)
+
+describe("the files of the binding", function()
+  it("have no circle", function()
+    local graph = {}
+    for _, path in ipairs(files("lua", "%.[ch]$")) do
+      local unit = path:match("([%w_]+)%.[ch]$")
+      graph[unit] = graph[unit] or {}
+      for name in helper.read_file(path):gmatch('#include "([^"]+)%.h"') do
+        if name ~= unit then graph[unit][name] = true end
+      end
+    end
+    assert.is_nil(circle(graph))
+  end)
+
+  it("have no circle in Lua, not even one that is closed at a call", function()
+    local graph = {}
+    local root = helper.path("lua")
+    for _, path in ipairs(files("lua", "%.lua$")) do
+      local module = path:sub(#root + 2):gsub("%.lua$", ""):gsub("/", ".")
+      graph[module] = {}
+      for line in helper.read_file(path):gmatch("[^\n]+") do
+        local name = not line:match("^%s*%-%-") and line:match('require%s*%(?%s*"(nymbl[%w.]*)"')
+        if name then graph[module][name] = true end
+      end
+    end
+    assert.is_truthy(graph["nymbl.store.file"]["nymbl.json"])
+    assert.is_nil(circle(graph))
+  end)
+end)
+
+describe("a C file", function()
+  it("has no more than 450 lines", function()
+    for _, folder in ipairs { "core", "lua" } do
+      for _, path in ipairs(files(folder, "%.c$")) do
+        local _, lines = helper.read_file(path):gsub("\n", "")
+        assert.is_true(lines <= 450, path .. ": " .. lines)
+      end
+    end
+  end)
+end)
+
 describe("nymbl.h", function()
   it("says of every function what it takes and gives", function()
     local count = 0
