@@ -975,6 +975,7 @@ static void listener_that_was_removed_is_made_again(void)
     for (int how = 0; how < 5; how++) {
         nymbl_transfer *before, *after;
         nymbl_lease old, lease;
+        struct stat made, found;
         char folder[64];
         int held, fd;
 
@@ -1009,8 +1010,12 @@ static void listener_that_was_removed_is_made_again(void)
         CHECK_NUMBER(wait_result(before, NULL), NYMBL_CANCELED);
         nymbl_transfer_free(before);
         nymbl_transfer_free(after);
+        CHECK(stat(lease.path, &made) == 0);
         world_close();
-        CHECK(access(lease.path, F_OK) != 0);
+        /* another process may have taken the name since */
+        CHECK(stat(lease.path, &found) != 0 || found.st_ino != made.st_ino ||
+              found.st_ctim.tv_sec != made.st_ctim.tv_sec ||
+              found.st_ctim.tv_nsec != made.st_ctim.tv_nsec);
         if (how == 2) /* a stranger's now */
             rmdir(folder);
         else if (how > 2)
