@@ -54,7 +54,7 @@ nymbl_kind nymbl_transfer_pair(nymbl_transfer *transfer, int *out,
     } else if (!transfer->port.ended && transfer->port.lease < 0) {
         kind = NYMBL_OK;
         transfer->port.lease = ends[0];
-        transfer->port.lease_token[0] = '\0'; /* a guest would come too late */
+        transfer->port.lease_token[0] = '\0'; /* the peer would be too late */
         if (transfer->port.signaled)
             nymbl__port_wake(&transfer->port);
     }
@@ -78,10 +78,10 @@ void nymbl_transfer_unpair(nymbl_transfer *transfer, int fd)
         transfer->port.lease_loose = transfer->port.lease >= 0;
         nymbl__engine_unlock(engine);
     }
-    close(fd); /* whoever pumps sees that, and closes the other end */
+    close(fd); /* the pump notices, and closes its end */
 }
 
-/* Digits that nobody can guess. */
+/* Digits that cannot be guessed. */
 static bool token_make(char token[NYMBL__LEASE_TOKEN])
 {
     static const char digits[] = "0123456789abcdef";

@@ -9,7 +9,7 @@
 #include <stdatomic.h>
 #include <sys/types.h>
 
-/* One for each engine. It stands between the callers and whoever pumps. While
+/* The lock between an engine's callers and its pump, one for each engine. While
  * they are one thread, it does nothing. Nothing that can call back or wait for
  * long is done while it is held. */
 typedef struct nymbl__mutex {
