@@ -12,8 +12,9 @@
  * Strings that go in are copied before a function returns. Times are seconds.
  * Nothing here waits but nymbl_engine_pump() and nymbl_transfer_wait(), and
  * nothing calls back into the caller but the engine's clock. One engine and all
- * that was started on it belong to one thread at a time; nymbl_engine_start()
- * adds a thread of its own to it, which none of its users sees.
+ * that was started on it belong to one thread at a time;
+ * nymbl_engine_start_thread() adds a thread of its own to it, which none of its
+ * users sees.
  *
  * A call is made in four steps: a `nymbl_*_start` function makes a transfer,
  * nymbl_engine_pump() moves it, nymbl_transfer_result() tells how it ended, and
@@ -50,8 +51,8 @@ extern "C" {
  */
 typedef enum nymbl_kind {
     NYMBL_OK = 0,
-    NYMBL_DONE = 1, /**< no more will come */
-    NYMBL_WAIT = 2, /**< not yet: pump, then ask again */
+    NYMBL_DONE = 1,  /**< no more will come */
+    NYMBL_AGAIN = 2, /**< not yet: pump, then ask again */
 
     NYMBL_BAD_REQUEST = -1,  /**< 400 */
     NYMBL_UNAUTHORIZED = -2, /**< 401 */
@@ -97,11 +98,11 @@ typedef struct nymbl_error {
 
 /** Bytes of a JSON response to a call. One that is longer is NYMBL_PROTOCOL,
  * "too_long". */
-#define NYMBL_REPLY_MAX (2u << 20)
+#define NYMBL_RESPONSE_MAX (2u << 20)
 
 /** Values in a JSON response that a decoder should accept: arrays and objects
  * count, names of members do not. More cost a multiple of their bytes. */
-#define NYMBL_REPLY_VALUES 20000
+#define NYMBL_RESPONSE_MAX_VALUES 20000
 
 typedef struct nymbl_engine nymbl_engine;
 typedef struct nymbl_client nymbl_client;
@@ -135,7 +136,7 @@ NYMBL_API const char *nymbl_kind_text(nymbl_kind kind);
  *
  * @return the count
  */
-NYMBL_API long nymbl_live_objects(void);
+NYMBL_API long nymbl_object_count(void);
 
 /**
  * Whether functions of another TLS library have taken the place of those that
@@ -213,7 +214,8 @@ NYMBL_API nymbl_kind nymbl_engine_pump(nymbl_engine *engine, double timeout);
  *                    NYMBL_MISUSE in a forked process
  * @return NYMBL_OK or the failure
  */
-NYMBL_API nymbl_kind nymbl_engine_start(nymbl_engine *engine, nymbl_error *err);
+NYMBL_API nymbl_kind nymbl_engine_start_thread(nymbl_engine *engine,
+                                               nymbl_error *err);
 
 /**
  * Whether this engine was made by the running process (and not by its parent).
@@ -221,7 +223,7 @@ NYMBL_API nymbl_kind nymbl_engine_start(nymbl_engine *engine, nymbl_error *err);
  * @param engine may be NULL, which gives false
  * @return true where it may be used
  */
-NYMBL_API bool nymbl_engine_is_own(const nymbl_engine *engine);
+NYMBL_API bool nymbl_engine_in_this_process(const nymbl_engine *engine);
 
 /**
  * Whether nothing is started on an engine that its owner pumps, so that freeing
@@ -375,7 +377,7 @@ NYMBL_API nymbl_kind nymbl_body_from_bytes(nymbl_body **out, const void *data,
  * @param[out] err  NYMBL_NO_MEMORY
  * @return NYMBL_OK or the failure
  */
-NYMBL_API nymbl_kind nymbl_body_pushed(nymbl_body **out, int64_t size,
+NYMBL_API nymbl_kind nymbl_body_stream(nymbl_body **out, int64_t size,
                                        nymbl_error *err);
 
 /**
@@ -394,7 +396,7 @@ NYMBL_API void nymbl_body_limit(nymbl_body *body, int64_t max);
  * @param body a pushed body
  * @return bytes; INT64_MAX if neither is known
  */
-NYMBL_API int64_t nymbl_body_left(const nymbl_body *body);
+NYMBL_API int64_t nymbl_body_remaining(const nymbl_body *body);
 
 /**
  * Push bytes into the send window of a pushed body. Never waits.
@@ -403,7 +405,7 @@ NYMBL_API int64_t nymbl_body_left(const nymbl_body *body);
  * @param      data  copied
  * @param      size  bytes
  * @param[out] taken how many of them were taken
- * @return NYMBL_OK where all were taken, NYMBL_WAIT where the window is full,
+ * @return NYMBL_OK where all were taken, NYMBL_AGAIN where the window is full,
  *         NYMBL_DONE where the transfer takes no more (its result says why),
  *         NYMBL_MISUSE on a finished body
  */
@@ -520,7 +522,7 @@ typedef struct nymbl_upload_options {
      * announced with `Expect: 100-continue`, to which 417 may be the answer:
      * then nothing of it is taken, and it can be sent again with this set, if
      * nymbl_body_can_rewind(). */
-    bool replays;
+    bool is_rewindable;
     bool progress; /**< bytes that move are news */
 } nymbl_upload_options;
 
@@ -692,31 +694,31 @@ NYMBL_API nymbl_kind nymbl_delete_start(nymbl_transfer **out,
 /* ---- transfers ---- */
 
 /**
- * Whether something happened since a call last returned NYMBL_WAIT: bytes to
+ * Whether something happened since a call last returned NYMBL_AGAIN: bytes to
  * read, room to write, a head, the end, or progress of a file.
  *
  * @param transfer any
  * @return true when it is worth asking again
  */
-NYMBL_API bool nymbl_transfer_has_news(nymbl_transfer *transfer);
+NYMBL_API bool nymbl_transfer_is_ready(nymbl_transfer *transfer);
 
 /**
  * Pump until a transfer has news. For C programs; this is the one that waits.
  *
  * @param transfer any
  * @param timeout  seconds at most
- * @return NYMBL_OK, NYMBL_WAIT when the time is up, NYMBL_MISUSE in a forked
+ * @return NYMBL_OK, NYMBL_AGAIN when the time is up, NYMBL_MISUSE in a forked
  *         process
  */
 NYMBL_API nymbl_kind nymbl_transfer_wait(nymbl_transfer *transfer,
                                          double timeout);
 
 /** Head of the reply, as far as it matters. Borrowed strings. */
-typedef struct nymbl_head {
+typedef struct nymbl_response {
     int status;
     int64_t content_length;   /**< bytes of the body; -1: not told */
     const char *content_type; /**< or NULL */
-} nymbl_head;
+} nymbl_response;
 
 /**
  * The final reply's head, once it is complete and was found good.
@@ -724,10 +726,11 @@ typedef struct nymbl_head {
  * @param      transfer any
  * @param[out] out      filled on NYMBL_OK
  * @param[out] err      the failure
- * @return NYMBL_OK, NYMBL_WAIT, or any failure of an exchange
+ * @return NYMBL_OK, NYMBL_AGAIN, or any failure of an exchange
  */
-NYMBL_API nymbl_kind nymbl_transfer_head(nymbl_transfer *transfer,
-                                         nymbl_head *out, nymbl_error *err);
+NYMBL_API nymbl_kind nymbl_transfer_response(nymbl_transfer *transfer,
+                                             nymbl_response *out,
+                                             nymbl_error *err);
 
 /**
  * Take bytes of the reply's body that have arrived.
@@ -739,7 +742,7 @@ NYMBL_API nymbl_kind nymbl_transfer_head(nymbl_transfer *transfer,
  * @param      cap      how many at most
  * @param[out] got      bytes taken; 0 unless NYMBL_OK is returned
  * @param[out] err      the failure
- * @return NYMBL_OK, NYMBL_WAIT when nothing is there yet, NYMBL_DONE at the
+ * @return NYMBL_OK, NYMBL_AGAIN when nothing is there yet, NYMBL_DONE at the
  *         verified end, or any failure of an exchange
  */
 NYMBL_API nymbl_kind nymbl_transfer_read(nymbl_transfer *transfer, void *buf,
@@ -753,7 +756,7 @@ NYMBL_API nymbl_kind nymbl_transfer_read(nymbl_transfer *transfer, void *buf,
  *
  * @param      transfer any
  * @param[out] err      the failure
- * @return NYMBL_OK, NYMBL_WAIT, or any failure of an exchange
+ * @return NYMBL_OK, NYMBL_AGAIN, or any failure of an exchange
  */
 NYMBL_API nymbl_kind nymbl_transfer_result(nymbl_transfer *transfer,
                                            nymbl_error *err);
@@ -804,7 +807,7 @@ NYMBL_API void nymbl_transfer_confirm(nymbl_transfer *transfer,
  * @param transfer any
  * @param at       on the engine's clock; 0: not
  */
-NYMBL_API void nymbl_transfer_alarm(nymbl_transfer *transfer, double at);
+NYMBL_API void nymbl_transfer_wake_at(nymbl_transfer *transfer, double at);
 
 /**
  * Be given up: unless this is called again before a time, the transfer is
@@ -814,10 +817,10 @@ NYMBL_API void nymbl_transfer_alarm(nymbl_transfer *transfer, double at);
  * @param transfer any
  * @param at       on the engine's clock; 0: it is not given up any more
  */
-NYMBL_API void nymbl_transfer_watch(nymbl_transfer *transfer, double at);
+NYMBL_API void nymbl_transfer_watchdog(nymbl_transfer *transfer, double at);
 
 /**
- * A stream socket on which a byte arrives when there is news, after NYMBL_WAIT
+ * A stream socket on which a byte arrives when there is news, after NYMBL_AGAIN
  * was returned. Closing it cancels the transfer. Bytes are wake-ups, no counts:
  * read what is there and look again.
  *
@@ -828,29 +831,30 @@ NYMBL_API void nymbl_transfer_watch(nymbl_transfer *transfer, double at);
  * @return NYMBL_OK, NYMBL_DONE where the transfer has ended and nothing is to
  *         be waited for, or the failure
  */
-NYMBL_API nymbl_kind nymbl_transfer_pair(nymbl_transfer *transfer, int *out,
-                                         nymbl_error *err);
+NYMBL_API nymbl_kind nymbl_transfer_notify_fd(nymbl_transfer *transfer,
+                                              int *out, nymbl_error *err);
 
 /**
- * Give the descriptor of nymbl_transfer_pair() back, where the event loop
+ * Give the descriptor of nymbl_transfer_notify_fd() back, where the event loop
  * cannot take it: it is closed, and the transfer goes on. Another may be asked
  * for, soon after.
  *
  * @param transfer that it was given for
  * @param fd       closed
  */
-NYMBL_API void nymbl_transfer_unpair(nymbl_transfer *transfer, int fd);
+NYMBL_API void nymbl_transfer_notify_fd_release(nymbl_transfer *transfer,
+                                                int fd);
 
 /** How to connect to a transfer. */
-typedef struct nymbl_lease {
+typedef struct nymbl_notify_socket {
     char path[64];  /**< of a Unix stream socket */
     char token[33]; /**< what to send first: 32 digits */
-} nymbl_lease;
+} nymbl_notify_socket;
 
 /**
- * The same as nymbl_transfer_pair() for hosts who can only wait for sockets
- * that they have connected themselves, such as nginx: connect to a path, send a
- * token. Only this process is let in, and each token once.
+ * The same as nymbl_transfer_notify_fd() for hosts who can only wait for
+ * sockets that they have connected themselves, such as nginx: connect to a
+ * path, send a token. Only this process is let in, and each token once.
  *
  * @param      transfer any that has no lease or pair yet
  * @param[out] out      filled in
@@ -858,8 +862,9 @@ typedef struct nymbl_lease {
  * @return NYMBL_OK, NYMBL_DONE where the transfer has ended and nothing is to
  *         be waited for, or the failure
  */
-NYMBL_API nymbl_kind nymbl_transfer_lease(nymbl_transfer *transfer,
-                                          nymbl_lease *out, nymbl_error *err);
+NYMBL_API nymbl_kind nymbl_transfer_notify_socket(nymbl_transfer *transfer,
+                                                  nymbl_notify_socket *out,
+                                                  nymbl_error *err);
 
 /**
  * End a transfer before its time. Its result becomes @p kind, with
@@ -888,7 +893,7 @@ NYMBL_API void nymbl_transfer_free(nymbl_transfer *transfer);
 /** What is known of a process that holds the lock of a store. */
 typedef struct nymbl_store_holder {
     /** The same for as long as the same one holds it and writes nothing. */
-    uint64_t mark;
+    uint64_t fingerprint;
     double since; /**< seconds since 1970 by the file's own time */
 } nymbl_store_holder;
 
@@ -902,9 +907,9 @@ typedef struct nymbl_store_holder {
  *
  * @param[out] out    yours to release with nymbl_store_close(), which unlocks
  * @param      path   of the file, copied
- * @param[out] holder filled on NYMBL_WAIT; may be NULL
+ * @param[out] holder filled on NYMBL_AGAIN; may be NULL
  * @param[out] err    NYMBL_IO, NYMBL_NO_MEMORY
- * @return NYMBL_OK, NYMBL_WAIT where another holds the lock, or the failure
+ * @return NYMBL_OK, NYMBL_AGAIN where another holds the lock, or the failure
  */
 NYMBL_API nymbl_kind nymbl_store_open(nymbl_store **out, const char *path,
                                       nymbl_store_holder *holder,
@@ -930,9 +935,9 @@ NYMBL_API const char *nymbl_store_content(const nymbl_store *store,
  * @param      size  bytes
  * @param[out] err   NYMBL_TOO_LARGE over NYMBL_STORE_MAX, NYMBL_IO,
  *                   NYMBL_NO_MEMORY
- * @return NYMBL_OK, NYMBL_WAIT where another file has taken its place (see
- *         nymbl_store_replace()), so that nobody will read this: close it and
- *         begin again; or the failure
+ * @return NYMBL_OK, NYMBL_AGAIN where another file has taken its place (see
+ *         nymbl_store_break_lock()), so that nobody will read this: close it
+ * and begin again; or the failure
  */
 NYMBL_API nymbl_kind nymbl_store_write(nymbl_store *store, const void *data,
                                        size_t size, nymbl_error *err);
@@ -953,12 +958,13 @@ NYMBL_API void nymbl_store_close(nymbl_store *store);
  * Where two do this at the same moment, a write between them may be lost.
  *
  * @param      path of the file
- * @param      mark of the holder, as nymbl_store_open() gave it
+ * @param      fingerprint of the holder, as nymbl_store_open() gave it
  * @param[out] err  NYMBL_IO, NYMBL_NO_MEMORY
  * @return NYMBL_OK or the failure
  */
-NYMBL_API nymbl_kind nymbl_store_replace(const char *path, uint64_t mark,
-                                         nymbl_error *err);
+NYMBL_API nymbl_kind nymbl_store_break_lock(const char *path,
+                                            uint64_t fingerprint,
+                                            nymbl_error *err);
 
 /** Bytes of a boot's name, NUL included. */
 #define NYMBL_BOOT_ID_SIZE 37
@@ -971,7 +977,7 @@ NYMBL_API nymbl_kind nymbl_store_replace(const char *path, uint64_t mark,
  *                name, and then this is the wall clock, since 1970
  * @return seconds
  */
-NYMBL_API double nymbl_boot_time(char id[NYMBL_BOOT_ID_SIZE]);
+NYMBL_API double nymbl_boot_clock(char id[NYMBL_BOOT_ID_SIZE]);
 
 #ifdef __cplusplus
 }

@@ -67,7 +67,7 @@ int body_pushed(lua_State *L)
     body_ud *self = body_new(L);
     nymbl_error err;
 
-    if (nymbl_body_pushed(&self->body, size, &err) < 0)
+    if (nymbl_body_stream(&self->body, size, &err) < 0)
         return failure_push(L, &err);
     nymbl_body_limit(self->body, most);
     return 1;
@@ -89,7 +89,7 @@ static int body_write(lua_State *L)
     push_size(L, from + taken);
     if (kind == NYMBL_OK)
         return 1;
-    lua_pushboolean(L, kind == NYMBL_WAIT);
+    lua_pushboolean(L, kind == NYMBL_AGAIN);
     return 2;
 }
 
@@ -125,7 +125,7 @@ static int body_write_from(lua_State *L)
     FILE *file = handle_check(L, 2);
     char buffer[16384];
     size_t room = nymbl_body_room(body);
-    int64_t left = nymbl_body_left(body);
+    int64_t left = nymbl_body_remaining(body);
     size_t got = 0, taken;
 
     if (file == NULL)

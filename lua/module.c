@@ -31,8 +31,9 @@ static nymbl_engine *engine_find(lua_State *L)
     lua_getfield(L, LUA_REGISTRYINDEX, ENGINE_T);
     self = block_test(L, -1, BLOCK_ENGINE, sizeof(*self));
     lua_pop(L, 1);
-    return self != NULL && nymbl_engine_is_own(self->engine) ? self->engine
-                                                             : NULL;
+    return self != NULL && nymbl_engine_in_this_process(self->engine)
+               ? self->engine
+               : NULL;
 }
 
 /* One engine a Lua state, in the registry. A forked child gets a new one: the
@@ -127,7 +128,7 @@ static int module_pump(lua_State *L)
 
     if (nymbl_engine_pump(engine_get(L), timeout) < 0)
         return luaL_error(L, "the engine of another process");
-    lua_pushboolean(L, transfer != NULL && nymbl_transfer_has_news(transfer));
+    lua_pushboolean(L, transfer != NULL && nymbl_transfer_is_ready(transfer));
     return 1;
 }
 
@@ -147,7 +148,7 @@ static int module_ready(lua_State *L)
 
     if (engine == NULL)
         return failure_push(L, &err);
-    if (lua_toboolean(L, 1) && nymbl_engine_start(engine, &err) < 0)
+    if (lua_toboolean(L, 1) && nymbl_engine_start_thread(engine, &err) < 0)
         return failure_push(L, &err);
     lua_pushboolean(L, 1);
     return 1;
@@ -191,7 +192,7 @@ static void kind_texts(lua_State *L)
 /* core.live_objects(): for leak checks */
 static int module_live_objects(lua_State *L)
 {
-    lua_pushinteger(L, (lua_Integer)nymbl_live_objects());
+    lua_pushinteger(L, (lua_Integer)nymbl_object_count());
     return 1;
 }
 
@@ -245,7 +246,7 @@ int luaopen_nymbl_core(lua_State *L)
     kind_texts(L);
     lua_pushlightuserdata(L, NULL); /* as cjson.null, without loading cjson */
     lua_setfield(L, -2, "null");
-    lua_pushinteger(L, NYMBL_REPLY_VALUES);
+    lua_pushinteger(L, NYMBL_RESPONSE_MAX_VALUES);
     lua_setfield(L, -2, "reply_values");
     lua_pushstring(L, NYMBL_VERSION);
     lua_setfield(L, -2, "version");

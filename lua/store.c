@@ -30,7 +30,8 @@ int store_open(lua_State *L)
     if (kind < 0)
         return failure_push(L, &err);
     lua_pushboolean(L, 0);
-    lua_pushlstring(L, (const char *)&holder.mark, sizeof(holder.mark));
+    lua_pushlstring(L, (const char *)&holder.fingerprint,
+                    sizeof(holder.fingerprint));
     lua_pushnumber(L, holder.since);
     return 3;
 }
@@ -46,7 +47,7 @@ int store_replace(lua_State *L)
 
     luaL_argcheck(L, size == sizeof(mark), 2, "no mark");
     memcpy(&mark, bytes, sizeof(mark));
-    if (nymbl_store_replace(path, mark, &err) < 0)
+    if (nymbl_store_break_lock(path, mark, &err) < 0)
         return failure_push(L, &err);
     lua_pushboolean(L, 1);
     return 1;
@@ -57,7 +58,7 @@ int boot_time(lua_State *L)
 {
     char id[NYMBL_BOOT_ID_SIZE];
 
-    lua_pushnumber(L, nymbl_boot_time(id));
+    lua_pushnumber(L, nymbl_boot_clock(id));
     lua_pushstring(L, id);
     return 2;
 }

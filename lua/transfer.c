@@ -44,7 +44,7 @@ int token_start(lua_State *L)
 }
 
 /* core.upload(client, token, patient, body, file_name, content_type,
- * document_type, description, replays, progress) */
+ * document_type, description, is_rewindable, progress) */
 int upload_start(lua_State *L)
 {
     nymbl_client *client = client_check(L, 1);
@@ -56,7 +56,7 @@ int upload_start(lua_State *L)
         .content_type = text_check(L, 6),
         .document_type = text_optional(L, 7),
         .description = text_optional(L, 8),
-        .replays = lua_toboolean(L, 9),
+        .is_rewindable = lua_toboolean(L, 9),
         .progress = lua_toboolean(L, 10),
     };
     nymbl_engine *engine = engine_get(L);
@@ -174,13 +174,14 @@ int delete_start(lua_State *L)
  * and the failure. */
 static int transfer_head(lua_State *L)
 {
-    nymbl_head head;
+    nymbl_response head;
     nymbl_error err;
-    nymbl_kind kind = nymbl_transfer_head(transfer_check(L, 1), &head, &err);
+    nymbl_kind kind =
+        nymbl_transfer_response(transfer_check(L, 1), &head, &err);
 
     if (kind < 0)
         return failure_push(L, &err);
-    if (kind == NYMBL_WAIT) {
+    if (kind == NYMBL_AGAIN) {
         lua_pushboolean(L, 0);
         return 1;
     }
@@ -208,7 +209,7 @@ static int transfer_read(lua_State *L)
         return failure_push(L, &err);
     if (kind == NYMBL_OK)
         lua_pushlstring(L, buffer, got);
-    else if (kind == NYMBL_WAIT)
+    else if (kind == NYMBL_AGAIN)
         lua_pushboolean(L, 0);
     else
         lua_pushnil(L);
@@ -262,7 +263,7 @@ static int transfer_read_to(lua_State *L)
         total += got;
         if (kind == NYMBL_OK)
             continue;
-        if (kind == NYMBL_WAIT && total == 0)
+        if (kind == NYMBL_AGAIN && total == 0)
             lua_pushboolean(L, 0);
         else if (kind == NYMBL_DONE && total == 0)
             lua_pushnil(L);
@@ -342,26 +343,26 @@ static int transfer_news(lua_State *L)
     transfer_ud *self = transfer_block(L, 1);
 
     lua_pushboolean(L, self->transfer == NULL ||
-                           nymbl_transfer_has_news(self->transfer));
+                           nymbl_transfer_is_ready(self->transfer));
     return 1;
 }
 
-/* transfer:alarm(at): see nymbl_transfer_alarm */
+/* transfer:alarm(at): see nymbl_transfer_wake_at */
 static int transfer_alarm(lua_State *L)
 {
-    nymbl_transfer_alarm(transfer_check(L, 1), luaL_checknumber(L, 2));
+    nymbl_transfer_wake_at(transfer_check(L, 1), luaL_checknumber(L, 2));
     return 0;
 }
 
-/* transfer:watch(at): see nymbl_transfer_watch; nothing where another coroutine
- * has closed it */
+/* transfer:watch(at): see nymbl_transfer_watchdog; nothing where another
+ * coroutine has closed it */
 static int transfer_watch(lua_State *L)
 {
     transfer_ud *self = transfer_block(L, 1);
     double at = luaL_checknumber(L, 2);
 
     if (self->transfer != NULL)
-        nymbl_transfer_watch(self->transfer, at);
+        nymbl_transfer_watchdog(self->transfer, at);
     return 0;
 }
 
@@ -371,7 +372,7 @@ static int transfer_pair(lua_State *L)
 {
     nymbl_error err;
     int fd;
-    nymbl_kind kind = nymbl_transfer_pair(transfer_check(L, 1), &fd, &err);
+    nymbl_kind kind = nymbl_transfer_notify_fd(transfer_check(L, 1), &fd, &err);
 
     if (kind < 0)
         return failure_push(L, &err);
@@ -382,10 +383,11 @@ static int transfer_pair(lua_State *L)
     return 1;
 }
 
-/* transfer:unpair(fd): see nymbl_transfer_unpair */
+/* transfer:unpair(fd): see nymbl_transfer_notify_fd_release */
 static int transfer_unpair(lua_State *L)
 {
-    nymbl_transfer_unpair(transfer_check(L, 1), (int)luaL_checkinteger(L, 2));
+    nymbl_transfer_notify_fd_release(transfer_check(L, 1),
+                                     (int)luaL_checkinteger(L, 2));
     return 0;
 }
 
@@ -393,9 +395,10 @@ static int transfer_unpair(lua_State *L)
  * the transfer has ended; or nil and the failure */
 static int transfer_lease(lua_State *L)
 {
-    nymbl_lease lease;
+    nymbl_notify_socket lease;
     nymbl_error err;
-    nymbl_kind kind = nymbl_transfer_lease(transfer_check(L, 1), &lease, &err);
+    nymbl_kind kind =
+        nymbl_transfer_notify_socket(transfer_check(L, 1), &lease, &err);
 
     if (kind < 0)
         return failure_push(L, &err);

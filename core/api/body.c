@@ -34,7 +34,7 @@ static nymbl_body *body_new(enum nymbl__body_source source, int64_t size,
     body->size = size;
     body->fd = body->watch.fd = -1;
     body->max = INT64_MAX;
-    nymbl__live(1);
+    nymbl__object_count_add(1);
     return body;
 }
 
@@ -157,9 +157,9 @@ nymbl_kind nymbl_body_from_bytes(nymbl_body **out, const void *data,
     return NYMBL_OK;
 }
 
-nymbl_kind nymbl_body_pushed(nymbl_body **out, int64_t size, nymbl_error *err)
+nymbl_kind nymbl_body_stream(nymbl_body **out, int64_t size, nymbl_error *err)
 {
-    nymbl_body *body = body_new(NYMBL__BODY_PUSHED, size < 0 ? -1 : size, err);
+    nymbl_body *body = body_new(NYMBL__BODY_STREAM, size < 0 ? -1 : size, err);
 
     *out = NULL;
     if (body == NULL)
@@ -177,7 +177,7 @@ void nymbl_body_limit(nymbl_body *body, int64_t max)
         body->max = max;
 }
 
-int64_t nymbl_body_left(const nymbl_body *body)
+int64_t nymbl_body_remaining(const nymbl_body *body)
 {
     int64_t most = body->max;
 
@@ -185,12 +185,12 @@ int64_t nymbl_body_left(const nymbl_body *body)
         most = body->size;
     if (most == INT64_MAX)
         return most;
-    return most > body->pushed ? most - body->pushed : 0;
+    return most > body->written ? most - body->written : 0;
 }
 
 /* It cannot be sent: the transfer ends before the last block is released, so
  * that no server takes what it has for a document. */
-static void body_spoil(nymbl_body *body, nymbl_kind kind, const char *reason)
+static void body_fail(nymbl_body *body, nymbl_kind kind, const char *reason)
 {
     nymbl_transfer *transfer;
 
@@ -240,32 +240,32 @@ nymbl_kind nymbl_body_write(nymbl_body *body, const void *data, size_t size,
     size_t room;
 
     *taken = 0;
-    if (body->source != NYMBL__BODY_PUSHED || body->finished)
+    if (body->source != NYMBL__BODY_STREAM || body->finished)
         return NYMBL_MISUSE;
     nymbl__body_lock(body);
     over = body->was_sent;
     nymbl__body_unlock(body);
     /* left behind by a fork, perhaps in the middle of a change */
     if (body->mutex != NULL && body->mutex->threaded &&
-        !nymbl__mutex_is_own(body->mutex))
+        !nymbl__mutex_in_this_process(body->mutex))
         over = true;
     if (body->problem != NYMBL_OK || over)
         return NYMBL_DONE;
-    if (body->size >= 0 && (int64_t)size > body->size - body->pushed) {
-        body_spoil(body, NYMBL_IO, "size_mismatch");
+    if (body->size >= 0 && (int64_t)size > body->size - body->written) {
+        body_fail(body, NYMBL_IO, "size_mismatch");
         return NYMBL_DONE;
     }
-    if ((int64_t)size > body->max - body->pushed) {
-        body_spoil(body, NYMBL_TOO_LARGE, NULL);
+    if ((int64_t)size > body->max - body->written) {
+        body_fail(body, NYMBL_TOO_LARGE, NULL);
         return NYMBL_DONE;
     }
     nymbl__body_lock(body);
     room = nymbl__ring_room(&body->window);
     if (size > room) {
         size = room;
-        kind = NYMBL_WAIT;
+        kind = NYMBL_AGAIN;
         if (body->transfer != NULL)
-            body->port->signaled = false;
+            body->port->notified = false;
     }
     if (nymbl__ring_put(&body->window, data, size) < 0) {
         kind = NYMBL_NO_MEMORY;
@@ -275,17 +275,17 @@ nymbl_kind nymbl_body_write(nymbl_body *body, const void *data, size_t size,
     }
     nymbl__body_unlock(body);
     if (kind < 0) {
-        body_spoil(body, kind, NULL);
+        body_fail(body, kind, NULL);
         return NYMBL_DONE;
     }
-    body->pushed += (int64_t)size;
+    body->written += (int64_t)size;
     body_wake(resumed);
     return kind;
 }
 
 void nymbl_body_watch(nymbl_body *body, int fd)
 {
-    if (body->source == NYMBL__BODY_PUSHED)
+    if (body->source == NYMBL__BODY_STREAM)
         nymbl__watch_begin(&body->watch, fd);
 }
 
@@ -303,20 +303,20 @@ void nymbl_body_finish(nymbl_body *body)
 {
     nymbl_transfer *resumed;
 
-    if (body->source != NYMBL__BODY_PUSHED || body->finished)
+    if (body->source != NYMBL__BODY_STREAM || body->finished)
         return;
-    if (body->size >= 0 && body->pushed != body->size) {
-        body_spoil(body, NYMBL_IO, "size_mismatch");
+    if (body->size >= 0 && body->written != body->size) {
+        body_fail(body, NYMBL_IO, "size_mismatch");
         return;
     }
     if (nymbl__watch_has_changed(&body->watch)) {
-        body_spoil(body, NYMBL_IO, "changed");
+        body_fail(body, NYMBL_IO, "changed");
         return;
     }
     nymbl__body_lock(body);
     body->finished = true;
     if (body->transfer == NULL)
-        body->size = body->pushed;
+        body->size = body->written;
     resumed = body_resume(body);
     nymbl__body_unlock(body);
     body_wake(resumed);
@@ -324,14 +324,14 @@ void nymbl_body_finish(nymbl_body *body)
 
 bool nymbl_body_is_ready(const nymbl_body *body)
 {
-    return body->source != NYMBL__BODY_PUSHED || body->size >= 0 ||
+    return body->source != NYMBL__BODY_STREAM || body->size >= 0 ||
            body->problem != NYMBL_OK || nymbl_body_room(body) == 0;
 }
 
 bool nymbl_body_can_rewind(const nymbl_body *body)
 {
     return body->problem == NYMBL_OK &&
-           (body->source != NYMBL__BODY_PUSHED || body->released == 0);
+           (body->source != NYMBL__BODY_STREAM || body->bytes_read == 0);
 }
 
 int64_t nymbl_body_size(const nymbl_body *body)
@@ -355,7 +355,7 @@ nymbl_kind nymbl__body_attach(nymbl_body *body, nymbl_transfer *transfer,
         return nymbl__fail(err, NYMBL_MISUSE, "body");
     if (!nymbl_body_can_rewind(body))
         return nymbl__fail(err, NYMBL_IO, "cannot_rewind");
-    if (body->size > max || body->pushed > max)
+    if (body->size > max || body->written > max)
         return nymbl__fail(err, NYMBL_TOO_LARGE, NULL);
     nymbl__body_retain(body);
     nymbl__mutex_retain(transfer->engine->mutex);
@@ -363,8 +363,8 @@ nymbl_kind nymbl__body_attach(nymbl_body *body, nymbl_transfer *transfer,
         nymbl__mutex_release(body->mutex);
     body->mutex = transfer->engine->mutex;
     body->max = max;
-    body->was_sent = body->was_whole = body->end_told = false;
-    body->released = body->rewound = 0;
+    body->was_sent = body->fully_sent = body->eof_sent = false;
+    body->bytes_read = body->rewound = 0;
     body->port = &transfer->port;
     body->transfer = transfer;
     return NYMBL_OK;

@@ -43,13 +43,13 @@ static nymbl__view body_view(nymbl_body *body)
 {
     nymbl__view view = {.read = body_look, .payload = body, .whole = true};
 
-    if (body->source != NYMBL__BODY_PUSHED) {
+    if (body->source != NYMBL__BODY_STREAM) {
         view.size = body->size;
         return view;
     }
     /* of a body that is being sent the beginning has gone */
-    view.size = body->released > 0 ? 0 : (int64_t)body->window.size;
-    view.whole = body->released == 0 &&
+    view.size = body->bytes_read > 0 ? 0 : (int64_t)body->window.size;
+    view.whole = body->bytes_read == 0 &&
                  (body->finished || body->size == (int64_t)body->window.size);
     return view;
 }
@@ -61,11 +61,11 @@ const char *nymbl_body_type(nymbl_body *body)
 
     if (body->problem != NYMBL_OK)
         return NULL;
-    if (body->source == NYMBL__BODY_PUSHED)
+    if (body->source == NYMBL__BODY_STREAM)
         nymbl__body_lock(body);
     view = body_view(body);
     type = nymbl__sniff_view(&view);
-    if (body->source == NYMBL__BODY_PUSHED)
+    if (body->source == NYMBL__BODY_STREAM)
         nymbl__body_unlock(body);
     return type == NULL || strcmp(type, NYMBL__ZIP) == 0 ? NULL : type;
 }
@@ -77,11 +77,11 @@ bool nymbl_body_is_type(nymbl_body *body, const char *content_type)
 
     if (body->problem != NYMBL_OK) /* which says more */
         return true;
-    if (body->source == NYMBL__BODY_PUSHED)
+    if (body->source == NYMBL__BODY_STREAM)
         nymbl__body_lock(body);
     view = body_view(body);
     is = nymbl__sniff_is_type(&view, content_type);
-    if (body->source == NYMBL__BODY_PUSHED)
+    if (body->source == NYMBL__BODY_STREAM)
         nymbl__body_unlock(body);
     return is;
 }

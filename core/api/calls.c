@@ -119,7 +119,7 @@ static const char *arguments_problem(const nymbl_engine *engine,
                                      const nymbl_client *client,
                                      const char *token, const char *patient)
 {
-    if (!nymbl_engine_is_own(engine) || engine->closed)
+    if (!nymbl_engine_in_this_process(engine) || engine->closed)
         return "engine";
     if (client == NULL || client->closed)
         return "client";
@@ -199,7 +199,7 @@ static nymbl_kind call_start(nymbl_transfer **out, nymbl__buffer *url,
         *out = NULL;
         return start_fail(err, kind);
     }
-    nymbl__client_join(transfer->client, transfer->engine);
+    nymbl__client_register(transfer->client, transfer->engine);
     nymbl__transfer_command(transfer, NYMBL__ADD);
     return NYMBL_OK;
 }
@@ -212,7 +212,7 @@ nymbl_kind nymbl_token_start(nymbl_transfer **out, nymbl_engine *engine,
     nymbl_kind kind;
 
     *out = NULL;
-    if (!nymbl_engine_is_own(engine) || engine->closed)
+    if (!nymbl_engine_in_this_process(engine) || engine->closed)
         return nymbl__fail(err, NYMBL_MISUSE, "engine");
     if (client == NULL || client->closed || client->token_url == NULL)
         return nymbl__fail(err, NYMBL_MISUSE, "client");
@@ -233,7 +233,7 @@ nymbl_kind nymbl_token_start(nymbl_transfer **out, nymbl_engine *engine,
                            client->client_secret);
     if (kind == NYMBL_OK)
         kind = pair_append(&form, &separator, "scope", client->scope);
-    (*out)->exchange.request.form = nymbl__buffer_take(&form);
+    (*out)->exchange.request.token_body = nymbl__buffer_take(&form);
     return call_start(out, &url, NULL, kind, err);
 }
 
@@ -266,8 +266,8 @@ nymbl_kind nymbl_upload_start(nymbl_transfer **out, nymbl_engine *engine,
     (*out)->port.body = body;
     (*out)->exchange.progress = options->progress;
     (*out)->exchange.request.expect_continue =
-        nymbl__body_is_pushed(body) && !options->replays;
-    fields = &(*out)->exchange.request.fields;
+        nymbl__body_is_stream(body) && !options->is_rewindable;
+    fields = &(*out)->exchange.request.form;
     kind = nymbl__text_copy(&fields->file_name, options->file_name);
     if (kind == NYMBL_OK)
         kind = nymbl__text_copy(&fields->content_type, options->content_type);
@@ -348,7 +348,7 @@ static nymbl_kind range_add(nymbl_transfer *transfer)
     nymbl_kind kind;
 
     if (transfer->exchange.has_size && offset == transfer->exchange.size) {
-        nymbl__save_back(transfer->exchange.save);
+        nymbl__save_step_back(transfer->exchange.save);
         offset = nymbl__save_offset(transfer->exchange.save);
     }
     if (offset == 0 ||
@@ -360,7 +360,7 @@ static nymbl_kind range_add(nymbl_transfer *transfer)
         kind = nymbl__request_secret(
             &transfer->exchange.request.headers,
             "If-Range: ", nymbl__save_validator(transfer->exchange.save));
-    transfer->exchange.range_asked = true;
+    transfer->exchange.range_requested = true;
     return kind;
 }
 
@@ -385,7 +385,7 @@ nymbl_kind nymbl_download_start(nymbl_transfer **out, nymbl_engine *engine,
     (*out)->exchange.progress = options->progress;
     if (options->content_type != NULL &&
         strlen(options->content_type) < NYMBL__TYPE_MAX)
-        strcpy((*out)->exchange.known_type, options->content_type);
+        strcpy((*out)->exchange.expected_type, options->content_type);
     kind = nymbl__buffer_puts(&url, "/$value");
     if (kind == NYMBL_OK && options->path != NULL) {
         char resource[65];

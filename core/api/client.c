@@ -210,7 +210,7 @@ nymbl_kind nymbl_client_new(nymbl_client **out,
     if (client == NULL)
         return nymbl__fail(err, NYMBL_NO_MEMORY, NULL);
     client->references = 1;
-    nymbl__live(1);
+    nymbl__object_count_add(1);
     if (client_copy(client, options) < 0) {
         nymbl_client_free(client);
         return nymbl__fail(err, NYMBL_NO_MEMORY, NULL);
@@ -226,11 +226,11 @@ void nymbl_client_close(nymbl_client *client)
     if (client == NULL || client->closed)
         return;
     client->closed = true;
-    nymbl__client_forget(client);
-    engine = nymbl__client_leave(client);
+    nymbl__client_wipe(client);
+    engine = nymbl__client_unregister(client);
     if (engine == NULL)
         return;
-    nymbl__engine_drop(engine, client);
+    nymbl__engine_close_client(engine, client);
     nymbl__engine_release(engine);
 }
 
@@ -240,7 +240,8 @@ void nymbl_client_free(nymbl_client *client)
 
     if (client == NULL)
         return;
-    engine = nymbl__client_leave(client); /* here: that one may have no lock */
+    engine =
+        nymbl__client_unregister(client); /* here: that one may have no lock */
     if (engine != NULL)
         nymbl__engine_release(engine);
     nymbl__client_release(client);

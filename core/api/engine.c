@@ -5,7 +5,7 @@
 #include "base/error.h"
 #include "base/process.h"
 #include "engine/connections.h"
-#include "engine/lease.h"
+#include "engine/notify.h"
 #include "engine/pump.h"
 #include "engine/thread.h"
 
@@ -46,13 +46,13 @@ nymbl_kind nymbl_engine_new(nymbl_engine **out,
 
 nymbl_kind nymbl_engine_pump(nymbl_engine *engine, double timeout)
 {
-    if (!nymbl_engine_is_own(engine) || engine->closed)
+    if (!nymbl_engine_in_this_process(engine) || engine->closed)
         return NYMBL_MISUSE;
     if (nymbl__engine_is_threaded(engine)) {
         nymbl__thread_wait(engine, timeout);
         return NYMBL_OK;
     }
-    engine->news = false;
+    engine->callers_notified = false;
     nymbl__pump_pass(engine, timeout);
     return NYMBL_OK;
 }
@@ -61,7 +61,7 @@ void nymbl_engine_free(nymbl_engine *engine)
 {
     if (engine == NULL)
         return;
-    if (nymbl_engine_is_own(engine)) {
+    if (nymbl_engine_in_this_process(engine)) {
         nymbl__thread_stop(engine);
         if (!engine->closed) {
             nymbl__pump_commands(engine);
@@ -69,7 +69,7 @@ void nymbl_engine_free(nymbl_engine *engine)
             nymbl__connections_close(engine);
             engine->closed = true;
         }
-        nymbl__leases_close(engine);
+        nymbl__notify_close(engine);
     }
     nymbl__engine_release(engine);
 }

@@ -8,7 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
-double nymbl_boot_time(char id[NYMBL_BOOT_ID_SIZE])
+double nymbl_boot_clock(char id[NYMBL_BOOT_ID_SIZE])
 {
     struct timespec now = {0};
     ssize_t got = -1;

@@ -7,7 +7,7 @@
 
 static atomic_long live_objects;
 
-void nymbl__live(int change)
+void nymbl__object_count_add(int change)
 {
     atomic_fetch_add(&live_objects, change);
 }
@@ -93,7 +93,7 @@ const char *nymbl_kind_name(nymbl_kind kind)
         return "ok";
     case NYMBL_DONE:
         return "done";
-    case NYMBL_WAIT:
+    case NYMBL_AGAIN:
         return "wait";
     case NYMBL_BAD_REQUEST:
         return "bad_request";
@@ -196,7 +196,7 @@ const char *nymbl_kind_text(nymbl_kind kind)
     }
 }
 
-long nymbl_live_objects(void)
+long nymbl_object_count(void)
 {
     return atomic_load(&live_objects);
 }

@@ -14,7 +14,7 @@ nymbl_kind nymbl__status_kind(int status);
 /* The fixed word of an errno. */
 const char *nymbl__errno_reason(int code);
 
-/* Count objects for nymbl_live_objects(). */
-void nymbl__live(int change);
+/* Count objects for nymbl_object_count(). */
+void nymbl__object_count_add(int change);
 
 #endif

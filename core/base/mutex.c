@@ -41,17 +41,17 @@ void nymbl__mutex_release(nymbl__mutex *mutex)
 void nymbl__mutex_lock(nymbl__mutex *mutex)
 {
     /* in a forked child the thread is not, but it may have held the lock */
-    if (mutex->threaded && nymbl__mutex_is_own(mutex))
+    if (mutex->threaded && nymbl__mutex_in_this_process(mutex))
         pthread_mutex_lock(&mutex->mutex);
 }
 
 void nymbl__mutex_unlock(nymbl__mutex *mutex)
 {
-    if (mutex->threaded && nymbl__mutex_is_own(mutex))
+    if (mutex->threaded && nymbl__mutex_in_this_process(mutex))
         pthread_mutex_unlock(&mutex->mutex);
 }
 
-bool nymbl__mutex_is_own(const nymbl__mutex *mutex)
+bool nymbl__mutex_in_this_process(const nymbl__mutex *mutex)
 {
     return mutex->pid == nymbl__process();
 }

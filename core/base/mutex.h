@@ -26,6 +26,6 @@ void nymbl__mutex_release(nymbl__mutex *mutex);
 void nymbl__mutex_lock(nymbl__mutex *mutex);
 void nymbl__mutex_unlock(nymbl__mutex *mutex);
 /* False in a forked child. */
-bool nymbl__mutex_is_own(const nymbl__mutex *mutex);
+bool nymbl__mutex_in_this_process(const nymbl__mutex *mutex);
 
 #endif

@@ -12,7 +12,7 @@ void nymbl__client_retain(nymbl_client *client)
     atomic_fetch_add(&client->references, 1);
 }
 
-void nymbl__client_forget(nymbl_client *client)
+void nymbl__client_wipe(nymbl_client *client)
 {
     nymbl__secret_free(client->api_key);
     nymbl__secret_free(client->client_id);
@@ -26,16 +26,16 @@ void nymbl__client_release(nymbl_client *client)
 {
     if (atomic_fetch_sub(&client->references, 1) > 1)
         return;
-    nymbl__client_forget(client);
+    nymbl__client_wipe(client);
     free(client->base_url);
     free(client->token_url);
     free(client->scope);
     nymbl__settings_free(&client->settings);
     free(client);
-    nymbl__live(-1);
+    nymbl__object_count_add(-1);
 }
 
-nymbl_engine *nymbl__client_leave(nymbl_client *client)
+nymbl_engine *nymbl__client_unregister(nymbl_client *client)
 {
     nymbl_engine *engine = client->engine;
     nymbl_client **link;
@@ -52,13 +52,13 @@ nymbl_engine *nymbl__client_leave(nymbl_client *client)
     return engine;
 }
 
-void nymbl__client_join(nymbl_client *client, nymbl_engine *engine)
+void nymbl__client_register(nymbl_client *client, nymbl_engine *engine)
 {
     nymbl_engine *left;
 
     if (client->engine == engine)
         return;
-    left = nymbl__client_leave(client);
+    left = nymbl__client_unregister(client);
     if (left != NULL)
         nymbl__engine_release(left);
     nymbl__engine_retain(engine);

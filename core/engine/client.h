@@ -33,12 +33,12 @@ void nymbl__client_retain(nymbl_client *client);
  */
 void nymbl__client_release(nymbl_client *client);
 /* Wipe and free its secrets. */
-void nymbl__client_forget(nymbl_client *client);
+void nymbl__client_wipe(nymbl_client *client);
 /* Be counted as a user of an engine's connections. */
-void nymbl__client_join(nymbl_client *client, nymbl_engine *engine);
+void nymbl__client_register(nymbl_client *client, nymbl_engine *engine);
 /* No longer be one. Returns the engine, whose reference is the caller's then,
  * or NULL. */
-nymbl_engine *nymbl__client_leave(nymbl_client *client);
+nymbl_engine *nymbl__client_unregister(nymbl_client *client);
 /* Whether an open client of the engine may send a request to an origin. */
 bool nymbl__clients_use(const nymbl_engine *engine, uint64_t origin);
 

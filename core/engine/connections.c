@@ -87,7 +87,7 @@ static bool origin_is_used(uint64_t origin, void *payload)
     return used;
 }
 
-void nymbl__connections_drop(nymbl_engine *engine)
+void nymbl__connections_close_unused(nymbl_engine *engine)
 {
-    nymbl__sockets_drop(&engine->sockets, origin_is_used, engine);
+    nymbl__sockets_shutdown_unused(&engine->sockets, origin_is_used, engine);
 }

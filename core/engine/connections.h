@@ -13,7 +13,7 @@ nymbl_kind nymbl__connections_open(nymbl_engine *engine);
 void nymbl__connections_close(nymbl_engine *engine);
 /* End the connections to origins that no open client and no running transfer
  * uses. */
-void nymbl__connections_drop(nymbl_engine *engine);
+void nymbl__connections_close_unused(nymbl_engine *engine);
 CURL *nymbl__engine_handle(nymbl_engine *engine);
 void nymbl__engine_handle_return(nymbl_engine *engine, CURL *easy);
 

@@ -36,15 +36,15 @@ nymbl_kind nymbl__engine_create(nymbl_engine **out)
     if (engine == NULL)
         return NYMBL_NO_MEMORY;
     engine->references = 1;
-    engine->listener = engine->folder_fd = -1;
-    for (int i = 0; i < NYMBL__GUESTS; i++)
-        engine->guests[i].fd = -1;
+    engine->listener = engine->dir_fd = -1;
+    for (int i = 0; i < NYMBL__PENDING_MAX; i++)
+        engine->pending[i].fd = -1;
     engine->clock = clock_monotonic;
     if (nymbl__mutex_new(&engine->mutex) < 0) {
         free(engine);
         return NYMBL_NO_MEMORY;
     }
-    if (!condition_init(&engine->told)) {
+    if (!condition_init(&engine->cond)) {
         nymbl__mutex_release(engine->mutex);
         free(engine);
         return NYMBL_NO_MEMORY;
@@ -63,9 +63,9 @@ void nymbl__engine_release(nymbl_engine *engine)
     if (atomic_fetch_sub(&engine->references, 1) > 1)
         return;
     if (!engine->mutex->threaded) /* else forked: the parent's */
-        pthread_cond_destroy(&engine->told);
+        pthread_cond_destroy(&engine->cond);
     nymbl__mutex_release(engine->mutex);
-    free(engine->polled);
+    free(engine->waitfds);
     free(engine);
 }
 
@@ -84,9 +84,9 @@ bool nymbl__engine_is_threaded(const nymbl_engine *engine)
     return engine->mutex->threaded;
 }
 
-bool nymbl_engine_is_own(const nymbl_engine *engine)
+bool nymbl_engine_in_this_process(const nymbl_engine *engine)
 {
-    return engine != NULL && nymbl__mutex_is_own(engine->mutex);
+    return engine != NULL && nymbl__mutex_in_this_process(engine->mutex);
 }
 
 bool nymbl_engine_is_idle(const nymbl_engine *engine)

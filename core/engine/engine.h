@@ -5,7 +5,7 @@
 #define NYMBL_ENGINE_ENGINE_H
 
 #include "base/mutex.h"
-#include "engine/folder.h"
+#include "engine/private_dir.h"
 #include "exchange/sockets.h"
 #include "nymbl.h"
 #include "port/port.h"
@@ -15,14 +15,14 @@
 #include <stdatomic.h>
 
 #define NYMBL__IDLE_HANDLES 16
-#define NYMBL__GUESTS 64 /* that connect and have said nothing yet */
+#define NYMBL__PENDING_MAX 64 /* that connect and have said nothing yet */
 
 /* One who has connected to the listener and has not said all of his token. */
-typedef struct nymbl__guest {
+typedef struct nymbl__pending_peer {
     int fd; /* -1: a free place */
     size_t got;
-    char token[NYMBL__LEASE_TOKEN];
-} nymbl__guest;
+    char token[NYMBL__NOTIFY_TOKEN];
+} nymbl__pending_peer;
 
 struct nymbl_engine {
     atomic_int references; /* its owner, its transfers and clients */
@@ -41,15 +41,15 @@ struct nymbl_engine {
     bool admit; /* a place on the wire may have become free */
     nymbl_transfer *waiting, *waiting_last; /* for a place on the wire */
     nymbl_transfer *running;
-    nymbl__guest guests[NYMBL__GUESTS];
-    unsigned guests_seated; /* the next place is the one longest taken */
-    bool deaf;              /* a guest waits whom no descriptor was left for */
-    struct curl_waitfd *polled; /* leases, beside libcurl's sockets */
-    unsigned polled_count, polled_capacity;
+    nymbl__pending_peer pending[NYMBL__PENDING_MAX];
+    unsigned pending_next; /* the next place is the one longest taken */
+    bool accept_paused;    /* a peer waits whom no descriptor was left for */
+    struct curl_waitfd *waitfds; /* leases, beside libcurl's sockets */
+    unsigned waitfd_count, waitfd_capacity;
 
     /* under the lock */
-    bool news;             /* somebody was signaled */
-    pthread_cond_t told;   /* of `news` */
+    bool callers_notified; /* somebody was signaled */
+    pthread_cond_t cond;   /* of `callers_notified` */
     nymbl_client *clients; /* open ones that have started a transfer */
     nymbl_client *closing; /* their transfers are to be canceled */
     nymbl_transfer *commands, *commands_last;
@@ -59,9 +59,9 @@ struct nymbl_engine {
     /* the owner's; `closed` changes only while there is no thread */
     bool closed;
     pthread_t thread;
-    char folder[32]; /* of the listener */
-    int folder_fd;   /* its lock, or -1 */
-    nymbl__mark folder_mark, socket_mark;
+    char dir[32]; /* of the listener */
+    int dir_fd;   /* its lock, or -1 */
+    nymbl__file_id dir_id, socket_id;
 };
 
 /* An engine without a multi handle. */

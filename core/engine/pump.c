@@ -6,11 +6,11 @@
 #include "base/descriptor.h"
 #include "engine/commands.h"
 #include "engine/connections.h"
-#include "engine/lease.h"
+#include "engine/notify.h"
 #include "engine/run.h"
-#include "exchange/limits.h"
+#include "exchange/timeouts.h"
 
-/* Milliseconds until a guest is let in who found no descriptor left. */
+/* Milliseconds until a peer is let in who found no descriptor left. */
 #define ACCEPT_AGAIN 50
 
 /* ---- commands ---- */
@@ -33,7 +33,7 @@ void nymbl__pump_cancel(nymbl_engine *engine, const nymbl_client *client)
     }
 }
 
-static void client_drop(nymbl_engine *engine, nymbl_client *client)
+static void client_close_transfers(nymbl_engine *engine, nymbl_client *client)
 {
     bool last;
 
@@ -44,13 +44,13 @@ static void client_drop(nymbl_engine *engine, nymbl_client *client)
     /* what still runs is of a client that has gone on to another engine */
     if (!last || engine->running != NULL || engine->waiting != NULL ||
         nymbl__connections_open(engine) < 0)
-        nymbl__connections_drop(engine);
+        nymbl__connections_close_unused(engine);
 }
 
 static void command_take(nymbl_engine *engine, nymbl_transfer *transfer,
                          unsigned commands)
 {
-    if (transfer->stage == NYMBL__OVER)
+    if (transfer->stage == NYMBL__ENDED)
         return;
     if (commands & NYMBL__REMOVE) {
         nymbl__transfer_abort(transfer, transfer->port.cancel_kind,
@@ -80,7 +80,7 @@ void nymbl__pump_commands(nymbl_engine *engine)
             command_take(engine, transfer, commands);
             nymbl__transfer_release(transfer);
         } else if (closing != NULL) {
-            client_drop(engine, closing);
+            client_close_transfers(engine, closing);
             nymbl__client_release(closing);
         } else {
             return;
@@ -91,7 +91,7 @@ void nymbl__pump_commands(nymbl_engine *engine)
 /* ---- admission ---- */
 
 /* A stream that nobody reads at the moment holds no place. */
-static int places_taken(const nymbl_engine *engine, const nymbl_client *client)
+static int slots_taken(const nymbl_engine *engine, const nymbl_client *client)
 {
     int taken = 0;
 
@@ -118,7 +118,7 @@ static void waiting_admit(nymbl_engine *engine)
     while (transfer != NULL) {
         nymbl_transfer *next = transfer->next;
 
-        if (places_taken(engine, transfer->client) <
+        if (slots_taken(engine, transfer->client) <
             transfer->client->max_connections) {
             nymbl__transfer_run(transfer);
             nymbl__transfer_begin(transfer);
@@ -147,16 +147,16 @@ static void finished_collect(nymbl_engine *engine)
 }
 
 /* Wake the owners at the times they asked for. */
-static void alarms_ring(nymbl_engine *engine, double now)
+static void timers_fire(nymbl_engine *engine, double now)
 {
     nymbl_transfer *lists[] = {engine->running, engine->waiting};
 
     nymbl__engine_lock(engine);
     for (int i = 0; i < 2; i++) {
         for (nymbl_transfer *t = lists[i]; t != NULL; t = t->next) {
-            if (t->port.alarm > 0 && t->port.alarm <= now) {
-                t->port.alarm = 0;
-                t->exchange.has_news = true;
+            if (t->port.wake_at > 0 && t->port.wake_at <= now) {
+                t->port.wake_at = 0;
+                t->exchange.notify_pending = true;
             }
         }
     }
@@ -168,7 +168,7 @@ static void alarms_ring(nymbl_engine *engine, double now)
 #define LAST_CHANCE 1.0
 
 /* One whose owner is gone, or NULL. */
-static nymbl_transfer *unwatched_find(nymbl_engine *engine, double now)
+static nymbl_transfer *watchdog_expired(nymbl_engine *engine, double now)
 {
     nymbl_transfer *lists[] = {engine->running, engine->waiting};
     nymbl_transfer *found = NULL;
@@ -176,43 +176,43 @@ static nymbl_transfer *unwatched_find(nymbl_engine *engine, double now)
     nymbl__engine_lock(engine);
     for (int i = 0; i < 2; i++) {
         for (nymbl_transfer *t = lists[i]; t != NULL; t = t->next) {
-            if (t->port.watch <= 0 || t->port.watch > now)
+            if (t->port.watchdog_at <= 0 || t->port.watchdog_at > now)
                 continue;
-            if (t->port.missed) {
-                t->port.watch = 0;
+            if (t->port.watchdog_missed) {
+                t->port.watchdog_at = 0;
                 found = t;
                 break;
             }
-            t->port.missed = true;
-            t->port.watch = now + LAST_CHANCE;
+            t->port.watchdog_missed = true;
+            t->port.watchdog_at = now + LAST_CHANCE;
         }
     }
     nymbl__engine_unlock(engine);
     return found;
 }
 
-static void unwatched_cancel(nymbl_engine *engine, double now)
+static void watchdog_cancel(nymbl_engine *engine, double now)
 {
     nymbl_transfer *transfer;
 
-    for (transfer = unwatched_find(engine, now); transfer != NULL;
-         transfer = unwatched_find(engine, now))
+    for (transfer = watchdog_expired(engine, now); transfer != NULL;
+         transfer = watchdog_expired(engine, now))
         nymbl__transfer_abort(transfer, NYMBL_CANCELED, "lease");
 }
 
-static void limits_enforce(nymbl_transfer *transfer)
+static void timeouts_enforce(nymbl_transfer *transfer)
 {
     const char *exceeded;
 
-    if (transfer->stage == NYMBL__OVER)
+    if (transfer->stage == NYMBL__ENDED)
         return;
-    exceeded = nymbl__limits_exceeded(&transfer->exchange);
+    exceeded = nymbl__timeouts_exceeded(&transfer->exchange);
     if (exceeded != NULL)
         nymbl__transfer_abort(transfer, NYMBL_TIMEOUT, exceeded);
 }
 
 /* Everything that can be done without waiting. */
-static void engine_turn(nymbl_engine *engine)
+static void engine_run_once(nymbl_engine *engine)
 {
     double now = nymbl_engine_now(engine);
     nymbl_transfer *transfer;
@@ -220,27 +220,27 @@ static void engine_turn(nymbl_engine *engine)
 
     nymbl__fds_guard(); /* libcurl may look up a name, for one */
     nymbl__pump_commands(engine);
-    nymbl__leases_serve(engine);
+    nymbl__notify_serve(engine);
     waiting_admit(engine);
     curl_multi_perform(engine->multi, &running);
     finished_collect(engine);
     waiting_admit(engine);
-    alarms_ring(engine, now);
-    unwatched_cancel(engine, now);
+    timers_fire(engine, now);
+    watchdog_cancel(engine, now);
     transfer = engine->running;
     while (transfer != NULL) {
         nymbl_transfer *next = transfer->next;
 
         /* enforcing may end it, and with it its place in the list */
         transfer->references++;
-        limits_enforce(transfer);
-        nymbl__transfer_publish(transfer);
+        timeouts_enforce(transfer);
+        nymbl__transfer_notify(transfer);
         nymbl__transfer_release(transfer);
         transfer = next;
     }
     for (transfer = engine->waiting; transfer != NULL;
          transfer = transfer->next)
-        nymbl__transfer_publish(transfer);
+        nymbl__transfer_notify(transfer);
 }
 
 /* The given seconds, or those until a time limit runs out or an alarm rings. */
@@ -252,7 +252,7 @@ static double wait_bound(nymbl_engine *engine, double seconds)
     if (engine->admit)
         return 0;
     for (nymbl_transfer *t = engine->running; t != NULL; t = t->next) {
-        double left = nymbl__limits_left(&t->exchange);
+        double left = nymbl__timeouts_left(&t->exchange);
 
         if (left < seconds)
             seconds = left;
@@ -260,10 +260,10 @@ static double wait_bound(nymbl_engine *engine, double seconds)
     nymbl__engine_lock(engine);
     for (int i = 0; i < 2; i++) {
         for (nymbl_transfer *t = lists[i]; t != NULL; t = t->next) {
-            if (t->port.alarm > 0 && t->port.alarm - now < seconds)
-                seconds = t->port.alarm - now;
-            if (t->port.watch > 0 && t->port.watch - now < seconds)
-                seconds = t->port.watch - now;
+            if (t->port.wake_at > 0 && t->port.wake_at - now < seconds)
+                seconds = t->port.wake_at - now;
+            if (t->port.watchdog_at > 0 && t->port.watchdog_at - now < seconds)
+                seconds = t->port.watchdog_at - now;
         }
     }
     nymbl__engine_unlock(engine);
@@ -282,22 +282,22 @@ static void engine_wait(nymbl_engine *engine, double timeout)
     milliseconds = (int)(seconds * 1000);
     if (milliseconds < seconds * 1000)
         milliseconds++; /* not ceil(): it would ask for libm */
-    if (nymbl__leases_poll(engine) && milliseconds > ACCEPT_AGAIN)
+    if (nymbl__notify_collect_fds(engine) && milliseconds > ACCEPT_AGAIN)
         milliseconds = ACCEPT_AGAIN;
-    curl_multi_poll(engine->multi, engine->polled, engine->polled_count,
+    curl_multi_poll(engine->multi, engine->waitfds, engine->waitfd_count,
                     milliseconds, NULL);
     passed = nymbl_engine_now(engine) - before;
     for (nymbl_transfer *t = engine->running; t != NULL; t = t->next)
-        nymbl__limits_charge(&t->exchange, passed);
+        nymbl__timeouts_charge(&t->exchange, passed);
 }
 
 void nymbl__pump_pass(nymbl_engine *engine, double timeout)
 {
     engine->pumping = true;
-    engine_turn(engine);
-    if (timeout > 0 && (engine->mutex->threaded || !engine->news)) {
+    engine_run_once(engine);
+    if (timeout > 0 && (engine->mutex->threaded || !engine->callers_notified)) {
         engine_wait(engine, timeout);
-        engine_turn(engine);
+        engine_run_once(engine);
     }
     engine->pumping = false;
 }
@@ -308,7 +308,7 @@ void nymbl__engine_wake(nymbl_engine *engine)
 {
     bool removes = false;
 
-    if (!nymbl_engine_is_own(engine))
+    if (!nymbl_engine_in_this_process(engine))
         return;
     if (engine->mutex->threaded) {
         nymbl__engine_lock(engine); /* the multi handle may be replaced */
@@ -335,9 +335,9 @@ void nymbl__transfer_command(nymbl_transfer *transfer, unsigned command)
     nymbl__engine_wake(engine);
 }
 
-void nymbl__engine_drop(nymbl_engine *engine, nymbl_client *client)
+void nymbl__engine_close_client(nymbl_engine *engine, nymbl_client *client)
 {
-    if (!nymbl_engine_is_own(engine) || engine->closed)
+    if (!nymbl_engine_in_this_process(engine) || engine->closed)
         return;
     nymbl__engine_lock(engine);
     nymbl__client_retain(client);

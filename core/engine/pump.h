@@ -23,6 +23,6 @@ void nymbl__engine_wake(nymbl_engine *engine);
 /* Queue a command and see that it is taken. */
 void nymbl__transfer_command(nymbl_transfer *transfer, unsigned command);
 /* Cancel the transfers of a client that closes, and its connections. */
-void nymbl__engine_drop(nymbl_engine *engine, nymbl_client *client);
+void nymbl__engine_close_client(nymbl_engine *engine, nymbl_client *client);
 
 #endif

@@ -35,23 +35,23 @@ static void transfer_end(nymbl_transfer *transfer, nymbl_kind kind,
         .retry_after = exchange->head.retry_after,
     };
 
-    if (before == NYMBL__OVER)
+    if (before == NYMBL__ENDED)
         return;
-    transfer->stage = NYMBL__OVER;
+    transfer->stage = NYMBL__ENDED;
     error.outcome_unknown =
-        kind < 0 && nymbl__verdict_is_unknown(exchange, kind);
+        kind < 0 && nymbl__result_outcome_is_unknown(exchange, kind);
     wire_leave(transfer);
     nymbl__exchange_release(exchange,
-                            nymbl__verdict_keeps_part(exchange, kind));
-    held = nymbl__transfer_forget(transfer, before);
+                            nymbl__result_keeps_partial(exchange, kind));
+    held = nymbl__transfer_unlink(transfer, before);
     transfer->engine->admit = true;
     nymbl__port_lock(port);
     port->error = error;
     port->ended = true;
     nymbl__port_unlock(port);
-    exchange->has_news = true;
-    nymbl__transfer_publish(transfer);
-    nymbl__port_lease_end(port);
+    exchange->notify_pending = true;
+    nymbl__transfer_notify(transfer);
+    nymbl__port_notify_close(port);
     if (held)
         nymbl__transfer_release(transfer); /* the engine's reference */
 }
@@ -78,10 +78,10 @@ void nymbl__transfer_abort(nymbl_transfer *transfer, nymbl_kind kind,
 {
     nymbl__exchange *exchange = &transfer->exchange;
 
-    if (transfer->stage == NYMBL__OVER)
+    if (transfer->stage == NYMBL__ENDED)
         return;
     nymbl__exchange_fail(exchange, kind, reason);
-    transfer_end(transfer, exchange->failing, exchange->failing_reason);
+    transfer_end(transfer, exchange->failure, exchange->failure_reason);
 }
 
 void nymbl__transfer_unpause(nymbl_transfer *transfer)
@@ -104,8 +104,8 @@ void nymbl__transfer_confirmed(nymbl_transfer *transfer)
     nymbl__port_lock(port);
     confirmed = port->confirmed;
     nymbl__port_unlock(port);
-    if (transfer->stage != NYMBL__UNCONFIRMED ||
-        (exchange->progress && confirmed != port->hop_received))
+    if (transfer->stage != NYMBL__AWAITING_CONFIRM ||
+        (exchange->progress && confirmed != port->body_received))
         return;
     exchange->save = NULL;
     kind = nymbl__save_commit(save, &reason);
@@ -118,7 +118,7 @@ void nymbl__transfer_complete(nymbl_transfer *transfer, CURLcode code)
     nymbl__result result;
 
     nymbl__exchange_complete(exchange, code, &result);
-    if (result.how == NYMBL__AGAIN) {
+    if (result.how == NYMBL__RESTART) {
         wire_leave(transfer);
         nymbl__exchange_again(exchange, &result);
         nymbl__transfer_begin(transfer);
@@ -129,12 +129,12 @@ void nymbl__transfer_complete(nymbl_transfer *transfer, CURLcode code)
         return;
     }
     wire_leave(transfer);
-    transfer->stage = NYMBL__UNCONFIRMED;
+    transfer->stage = NYMBL__AWAITING_CONFIRM;
     transfer->references++; /* its owner may have let it go meanwhile */
     nymbl__transfer_confirmed(transfer);
-    if (transfer->stage != NYMBL__OVER) {
-        exchange->has_news = true;
-        nymbl__transfer_publish(transfer);
+    if (transfer->stage != NYMBL__ENDED) {
+        exchange->notify_pending = true;
+        nymbl__transfer_notify(transfer);
     }
     nymbl__transfer_release(transfer);
 }

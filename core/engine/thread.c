@@ -28,12 +28,12 @@ static void *thread_main(void *payload)
     return NULL;
 }
 
-nymbl_kind nymbl_engine_start(nymbl_engine *engine, nymbl_error *err)
+nymbl_kind nymbl_engine_start_thread(nymbl_engine *engine, nymbl_error *err)
 {
     sigset_t all, before;
     int problem;
 
-    if (!nymbl_engine_is_own(engine) || engine->closed)
+    if (!nymbl_engine_in_this_process(engine) || engine->closed)
         return nymbl__fail(err, NYMBL_MISUSE, "engine");
     if (engine->mutex->threaded)
         return NYMBL_OK;
@@ -66,10 +66,10 @@ void nymbl__thread_wait(nymbl_engine *engine, double timeout)
         end.tv_nsec -= 1000000000;
     }
     nymbl__engine_lock(engine);
-    while (!engine->news && problem == 0)
+    while (!engine->callers_notified && problem == 0)
         problem =
-            pthread_cond_timedwait(&engine->told, &engine->mutex->mutex, &end);
-    engine->news = false;
+            pthread_cond_timedwait(&engine->cond, &engine->mutex->mutex, &end);
+    engine->callers_notified = false;
     nymbl__engine_unlock(engine);
 }
 

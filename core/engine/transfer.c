@@ -25,7 +25,7 @@ nymbl_kind nymbl__transfer_new(nymbl_transfer **out, nymbl_engine *engine,
     nymbl__port_init(&transfer->port, engine->mutex);
     nymbl__exchange_init(&transfer->exchange, &transfer->port, &engine->sockets,
                          &client->settings);
-    nymbl__live(1);
+    nymbl__object_count_add(1);
     *out = transfer;
     return NYMBL_OK;
 }
@@ -40,7 +40,7 @@ void nymbl__transfer_release(nymbl_transfer *transfer)
     nymbl__engine_release(transfer->engine);
     nymbl__wipe(transfer, sizeof(*transfer));
     free(transfer);
-    nymbl__live(-1);
+    nymbl__object_count_add(-1);
 }
 
 /* ---- lists ---- */
@@ -96,11 +96,11 @@ static void running_remove(nymbl_transfer *transfer)
         transfer->next->previous = transfer->previous;
 }
 
-bool nymbl__transfer_forget(nymbl_transfer *transfer, nymbl__stage before)
+bool nymbl__transfer_unlink(nymbl_transfer *transfer, nymbl__stage before)
 {
     if (before == NYMBL__WAITING)
         waiting_remove(transfer);
-    else if (before == NYMBL__RUNNING || before == NYMBL__UNCONFIRMED)
+    else if (before == NYMBL__RUNNING || before == NYMBL__AWAITING_CONFIRM)
         running_remove(transfer);
     else
         return false;
@@ -110,22 +110,22 @@ bool nymbl__transfer_forget(nymbl_transfer *transfer, nymbl__stage before)
 /* ---- news ---- */
 
 /* One signal for a pass, however much came. */
-void nymbl__transfer_publish(nymbl_transfer *transfer)
+void nymbl__transfer_notify(nymbl_transfer *transfer)
 {
     nymbl_engine *engine = transfer->engine;
     nymbl__port *port = &transfer->port;
     bool first;
 
-    if (!transfer->exchange.has_news)
+    if (!transfer->exchange.notify_pending)
         return;
-    transfer->exchange.has_news = false;
+    transfer->exchange.notify_pending = false;
     nymbl__port_lock(port);
-    first = !port->signaled;
-    port->signaled = true;
-    engine->news = engine->news || first;
+    first = !port->notified;
+    port->notified = true;
+    engine->callers_notified = engine->callers_notified || first;
     if (first) {
-        pthread_cond_signal(&engine->told);
-        nymbl__port_wake(port);
+        pthread_cond_signal(&engine->cond);
+        nymbl__port_notify(port);
     }
     nymbl__port_unlock(port);
 }

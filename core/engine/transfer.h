@@ -16,8 +16,9 @@ typedef enum nymbl__stage {
     NYMBL__NEW,     /* on no list: perhaps its start is a command */
     NYMBL__WAITING, /* for a place on the wire */
     NYMBL__RUNNING,
-    NYMBL__UNCONFIRMED, /* found good; its caller is to know of all bytes */
-    NYMBL__OVER,
+    NYMBL__AWAITING_CONFIRM, /* found good; its caller is to know of all bytes
+                              */
+    NYMBL__ENDED,
 } nymbl__stage;
 
 /* Four parts, by who may touch each. */
@@ -51,8 +52,8 @@ void nymbl__transfer_wait(nymbl_transfer *transfer);
 /* Move one that waits to those that run. */
 void nymbl__transfer_run(nymbl_transfer *transfer);
 /* Take it off its list: it is over. Returns whether it was on one. */
-bool nymbl__transfer_forget(nymbl_transfer *transfer, nymbl__stage before);
+bool nymbl__transfer_unlink(nymbl_transfer *transfer, nymbl__stage before);
 /* Signal the caller if there is something to report. */
-void nymbl__transfer_publish(nymbl_transfer *transfer);
+void nymbl__transfer_notify(nymbl_transfer *transfer);
 
 #endif

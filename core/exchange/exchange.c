@@ -13,7 +13,7 @@ void nymbl__exchange_init(nymbl__exchange *exchange, nymbl__port *port,
     exchange->sockets = sockets;
     exchange->settings = settings;
     nymbl__head_reset(&exchange->head);
-    nymbl__buffer_init(&port->reply, NYMBL__REPLY_MAX);
+    nymbl__buffer_init(&port->response_body, NYMBL__REPLY_MAX);
 }
 
 void nymbl__exchange_release(nymbl__exchange *exchange, bool keep)
@@ -22,13 +22,13 @@ void nymbl__exchange_release(nymbl__exchange *exchange, bool keep)
     nymbl_body *body = port->body;
 
     if (keep)
-        nymbl__save_suspend(exchange->save);
+        nymbl__save_keep_partial(exchange->save);
     else
-        nymbl__save_abandon(exchange->save);
+        nymbl__save_discard(exchange->save);
     exchange->save = NULL;
     nymbl__port_lock(port);
     if (body != NULL)
-        port->body_sent = nymbl__body_released(body);
+        port->body_sent = nymbl__body_bytes_read(body);
     port->body = NULL;
     nymbl__port_unlock(port);
     if (body != NULL)
@@ -45,17 +45,17 @@ void nymbl__exchange_free(nymbl__exchange *exchange)
 void nymbl__exchange_fail(nymbl__exchange *exchange, nymbl_kind kind,
                           const char *reason)
 {
-    if (exchange->failing != NYMBL_OK)
+    if (exchange->failure != NYMBL_OK)
         return;
-    exchange->failing = kind;
-    exchange->failing_reason = reason;
+    exchange->failure = kind;
+    exchange->failure_reason = reason;
 }
 
-void nymbl__exchange_moved(nymbl__exchange *exchange)
+void nymbl__exchange_count_activity(nymbl__exchange *exchange)
 {
-    exchange->moved = true;
+    exchange->active = true;
     if (exchange->progress)
-        exchange->has_news = true;
+        exchange->notify_pending = true;
 }
 
 bool nymbl__exchange_was_sent(const nymbl__exchange *exchange)

@@ -142,8 +142,8 @@ static const char *proxy_failure(nymbl__exchange *exchange, CURLcode code)
     return NULL;
 }
 
-nymbl_kind nymbl__failure(nymbl__exchange *exchange, CURLcode code,
-                          const char **reason)
+nymbl_kind nymbl__failure_classify(nymbl__exchange *exchange, CURLcode code,
+                                   const char **reason)
 {
     if (!nymbl__exchange_was_sent(exchange) &&
         descriptors_are_out(descriptors_needed(code))) {

@@ -5,7 +5,7 @@
 
 #include "exchange/exchange.h"
 
-nymbl_kind nymbl__failure(nymbl__exchange *exchange, CURLcode code,
-                          const char **reason);
+nymbl_kind nymbl__failure_classify(nymbl__exchange *exchange, CURLcode code,
+                                   const char **reason);
 
 #endif

@@ -12,12 +12,12 @@
 #include <string.h>
 #include <time.h>
 
-void nymbl__head_reset(nymbl__reply_head *head)
+void nymbl__head_reset(nymbl__response_head *head)
 {
     size_t bytes = head->bytes; /* the cap is for all heads together */
 
     nymbl__secret_free(head->location); /* a signed URL, perhaps */
-    *head = (nymbl__reply_head){
+    *head = (nymbl__response_head){
         .bytes = bytes,
         .length = -1,
         .remapped_length = -1,
@@ -33,7 +33,7 @@ void nymbl__head_reset(nymbl__reply_head *head)
 
 /* Seconds or a date (RFC 9110, section 10.2.3). Each is the least wait that is
  * asked for, so if there are several ("5, 10" too), the longest counts. */
-static void retry_after_take(nymbl__reply_head *head, const char *text)
+static void retry_after_take(nymbl__response_head *head, const char *text)
 {
     double seconds = -1;
     time_t date;
@@ -59,7 +59,7 @@ static void retry_after_take(nymbl__reply_head *head, const char *text)
 
 /* A date means the clock of whoever wrote it: the response's Date, which may
  * stand behind it, or ours if there is none. So it is done at the end. */
-static void retry_date_settle(nymbl__reply_head *head)
+static void retry_date_settle(nymbl__response_head *head)
 {
     time_t now;
     double seconds;
@@ -76,7 +76,7 @@ static void retry_date_settle(nymbl__reply_head *head)
         head->retry_after = seconds;
 }
 
-static void type_parse(nymbl__reply_head *head, const char *value)
+static void type_parse(nymbl__response_head *head, const char *value)
 {
     size_t length = strlen(value);
 
@@ -99,7 +99,7 @@ static void text_keep(char *field, const char *value)
 }
 
 /* "bytes 5-9/10" (RFC 9110, section 14.4), the one range up to the end. */
-static void range_parse(nymbl__reply_head *head, const char *value)
+static void range_parse(nymbl__response_head *head, const char *value)
 {
     char text[NYMBL__VALIDATOR_MAX] = "";
     char *dash, *slash;
@@ -121,7 +121,7 @@ static void range_parse(nymbl__reply_head *head, const char *value)
     head->range_total = total;
 }
 
-const char *nymbl__head_validator(const nymbl__reply_head *head)
+const char *nymbl__head_validator(const nymbl__response_head *head)
 {
     time_t modified, date;
 
@@ -195,7 +195,7 @@ static enum field field_find(const char *name, size_t length)
 }
 
 /* The first problem counts. */
-static void head_fail(nymbl__reply_head *head, nymbl_kind kind,
+static void head_fail(nymbl__response_head *head, nymbl_kind kind,
                       const char *reason)
 {
     if (head->problem != NYMBL_OK)
@@ -204,7 +204,7 @@ static void head_fail(nymbl__reply_head *head, nymbl_kind kind,
     head->problem_reason = reason;
 }
 
-static void nonsense(nymbl__reply_head *head)
+static void nonsense(nymbl__response_head *head)
 {
     head_fail(head, NYMBL_PROTOCOL, "reply");
 }
@@ -212,7 +212,7 @@ static void nonsense(nymbl__reply_head *head)
 /* Whether the head gives the body two different ends. If it does, nobody knows
  * where the body ends, and a gateway may have been misled (RFC 9112, section
  * 6.3). */
-static bool lengths_disagree(const nymbl__reply_head *head)
+static bool lengths_disagree(const nymbl__response_head *head)
 {
     if (head->length < 0)
         return false;
@@ -220,7 +220,7 @@ static bool lengths_disagree(const nymbl__reply_head *head)
                              head->remapped_length != head->length);
 }
 
-static void length_take(nymbl__reply_head *head, int64_t *field,
+static void length_take(nymbl__response_head *head, int64_t *field,
                         const char *value)
 {
     int64_t length = nymbl__value_length(value);
@@ -235,7 +235,7 @@ static void length_take(nymbl__reply_head *head, int64_t *field,
 /* The transfer coding is judged here, whatever the status, since libcurl's
  * verdict depends on its version. Nobody asked for any coding but chunked,
  * which is applied once (RFC 9112, sections 7 and 7.4). */
-static void coding_take(nymbl__reply_head *head, const char *value)
+static void coding_take(nymbl__response_head *head, const char *value)
 {
     bool chunked = nymbl__ascii_equal(value, "chunked");
 
@@ -247,7 +247,7 @@ static void coding_take(nymbl__reply_head *head, const char *value)
 }
 
 /* One target; it may be given twice. */
-static void location_take(nymbl__reply_head *head, const char *value)
+static void location_take(nymbl__response_head *head, const char *value)
 {
 
     if (head->location == NULL) {
@@ -258,7 +258,7 @@ static void location_take(nymbl__reply_head *head, const char *value)
     }
 }
 
-static void field_take(nymbl__reply_head *head, enum field field,
+static void field_take(nymbl__response_head *head, enum field field,
                        const char *value)
 {
 
@@ -307,7 +307,7 @@ static void field_take(nymbl__reply_head *head, enum field field,
 
 /* Split "Name: value"; other lines are ignored. Only the value of a field that
  * matters is copied. It may be a signed URL, so the copy is wiped. */
-static void line_take(nymbl__reply_head *head, const char *data, size_t size)
+static void line_take(nymbl__response_head *head, const char *data, size_t size)
 {
     const char *colon = memchr(data, ':', size);
     const char *end = data + size, *value = colon, *name;
@@ -354,7 +354,8 @@ static void line_take(nymbl__reply_head *head, const char *data, size_t size)
 }
 
 /* The line that each head begins with. */
-static void status_take(nymbl__reply_head *head, const char *data, size_t size)
+static void status_take(nymbl__response_head *head, const char *data,
+                        size_t size)
 {
     nymbl__head_reset(head);
     head->status = nymbl__value_status(data, size);
@@ -365,7 +366,7 @@ static void status_take(nymbl__reply_head *head, const char *data, size_t size)
 }
 
 /* An empty line: the end of the final head, or of one before it. */
-static void head_end(nymbl__reply_head *head)
+static void head_end(nymbl__response_head *head)
 {
     retry_date_settle(head);
     if (head->status >= 200)
@@ -374,7 +375,7 @@ static void head_end(nymbl__reply_head *head)
         head->status = 0;
 }
 
-nymbl_kind nymbl__head_line(nymbl__reply_head *head, const char *data,
+nymbl_kind nymbl__head_line(nymbl__response_head *head, const char *data,
                             size_t size, const char **reason)
 {
     head->bytes += size;

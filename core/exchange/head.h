@@ -15,7 +15,7 @@
 #define NYMBL__HEAD_MAX (64u << 10) /* 1xx heads and trailers included */
 
 /* Head of the reply at hand. */
-typedef struct nymbl__reply_head {
+typedef struct nymbl__response_head {
     size_t bytes; /* of all heads of the transfer */
     int status;
     bool done;
@@ -37,14 +37,14 @@ typedef struct nymbl__reply_head {
     int field;          /* of the last line: head.c */
     nymbl_kind problem; /* why it is no head, or NYMBL_OK */
     const char *problem_reason;
-} nymbl__reply_head;
+} nymbl__response_head;
 
 /* Take a line, its end included. NYMBL_DONE: it was the last one of the final
  * head; or a failure. */
-nymbl_kind nymbl__head_line(nymbl__reply_head *head, const char *data,
+nymbl_kind nymbl__head_line(nymbl__response_head *head, const char *data,
                             size_t size, const char **reason);
-void nymbl__head_reset(nymbl__reply_head *head);
+void nymbl__head_reset(nymbl__response_head *head);
 /* A validator strong enough to go on under (RFC 9110, section 8.8), or NULL. */
-const char *nymbl__head_validator(const nymbl__reply_head *head);
+const char *nymbl__head_validator(const nymbl__response_head *head);
 
 #endif

@@ -21,7 +21,7 @@ static bool path_goes_on(const nymbl_body *body)
 static size_t path_read(nymbl__exchange *exchange, nymbl_body *body,
                         char *buffer, size_t size)
 {
-    int64_t left = body->size - body->released;
+    int64_t left = body->size - body->bytes_read;
     const char *reason = "changed";
     ssize_t got;
 
@@ -30,7 +30,7 @@ static size_t path_read(nymbl__exchange *exchange, nymbl_body *body,
     if (size == 0)
         return 0;
     do {
-        got = pread(body->fd, buffer, size, (off_t)body->released);
+        got = pread(body->fd, buffer, size, (off_t)body->bytes_read);
     } while (got < 0 && errno == EINTR);
     if (got < 0)
         reason = nymbl__errno_reason(errno);
@@ -57,9 +57,9 @@ static size_t pushed_read(nymbl__exchange *exchange, nymbl_body *body,
         exchange->port->send_paused = true;
         got = CURL_READFUNC_PAUSE;
     }
-    body->end_told = got == 0;
+    body->eof_sent = got == 0;
     if (body->window.size <= body->window.max / 2)
-        exchange->has_news = true;
+        exchange->notify_pending = true;
     nymbl__port_unlock(exchange->port);
     return got;
 }
@@ -77,9 +77,9 @@ static size_t body_read(char *buffer, size_t size, size_t count, void *payload)
         got = path_read(exchange, body, buffer, size);
         break;
     case NYMBL__BODY_BYTES:
-        if ((int64_t)size > body->size - body->released)
-            size = (size_t)(body->size - body->released);
-        memcpy(buffer, body->data + body->released, size);
+        if ((int64_t)size > body->size - body->bytes_read)
+            size = (size_t)(body->size - body->bytes_read);
+        memcpy(buffer, body->data + body->bytes_read, size);
         got = size;
         break;
     default:
@@ -88,8 +88,8 @@ static size_t body_read(char *buffer, size_t size, size_t count, void *payload)
     }
     if (got == CURL_READFUNC_ABORT || got == CURL_READFUNC_PAUSE)
         return got;
-    body->released += (int64_t)got;
-    nymbl__exchange_moved(exchange);
+    body->bytes_read += (int64_t)got;
+    nymbl__exchange_count_activity(exchange);
     return got;
 }
 
@@ -100,11 +100,11 @@ static int body_seek(void *payload, curl_off_t offset, int origin)
     nymbl_body *body = exchange->port->body;
 
     if (origin != SEEK_SET || offset != 0 ||
-        (body->source == NYMBL__BODY_PUSHED && body->released > 0))
+        (body->source == NYMBL__BODY_STREAM && body->bytes_read > 0))
         return CURL_SEEKFUNC_CANTSEEK;
-    body->was_whole = nymbl__body_all_released(body);
-    body->rewound = nymbl__body_released(body);
-    body->released = 0;
+    body->fully_sent = nymbl__body_all_read(body);
+    body->rewound = nymbl__body_bytes_read(body);
+    body->bytes_read = 0;
     return CURL_SEEKFUNC_OK;
 }
 
@@ -126,7 +126,7 @@ static CURLcode text_part(curl_mime *mime, const char *name, const char *value)
 
 nymbl_kind nymbl__multipart_apply(nymbl__exchange *exchange)
 {
-    const nymbl__form *form = &exchange->request.fields;
+    const nymbl__form *form = &exchange->request.form;
     nymbl_body *body = exchange->port->body;
     CURL *easy = exchange->easy;
     CURLcode code = CURLE_OUT_OF_MEMORY;

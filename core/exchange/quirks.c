@@ -24,7 +24,7 @@
  *   curl_easy_duphandle() is no substitute for a new handle: before 8.5.0 it
  *   frees pointers twice if memory runs out.
  *
- * A connection that is used again: request_goes_out(), sockets.c, tls.c
+ * A connection that is used again: prereq_cb(), sockets.c, tls.c
  *   8.0.0   A connection with unread bytes is used, and a dead one counts as
  *           alive (issues 10690, 10646). Later versions still repeat the
  *           request on their own, and do not see bytes that OpenSSL has

@@ -46,12 +46,12 @@ void nymbl__request_free(nymbl__request *request)
     curl_slist_free_all(request->headers);
     request->secrets = request->headers = NULL;
     nymbl__secret_free(request->url);
-    nymbl__secret_free(request->form);
+    nymbl__secret_free(request->token_body);
     nymbl__secret_free(request->proxy);
-    nymbl__secret_free(request->fields.file_name);
-    free(request->fields.content_type);
-    nymbl__secret_free(request->fields.document_type);
-    nymbl__secret_free(request->fields.description);
-    request->url = request->form = request->proxy = NULL;
-    request->fields = (nymbl__form){0};
+    nymbl__secret_free(request->form.file_name);
+    free(request->form.content_type);
+    nymbl__secret_free(request->form.document_type);
+    nymbl__secret_free(request->form.description);
+    request->url = request->token_body = request->proxy = NULL;
+    request->form = (nymbl__form){0};
 }

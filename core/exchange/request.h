@@ -27,11 +27,11 @@ typedef struct nymbl__form {
 typedef struct nymbl__request {
     nymbl__operation operation;
     char *url;
-    char *form;                 /* body of a token request */
+    char *token_body;           /* body of a token request */
     char *proxy;                /* the client's, which forgets it */
     struct curl_slist *secrets; /* ends in `headers` */
     struct curl_slist *headers;
-    nymbl__form fields;
+    nymbl__form form;
     bool expect_continue;
 } nymbl__request;
 

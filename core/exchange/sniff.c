@@ -296,7 +296,7 @@ nymbl_kind nymbl__sniff(const nymbl__look *look, const char **reason)
         return corrupt(reason, label);
     text = text_begin(look->bytes, &size);
     if (may_come && size < NYMBL__TEXT_MIN)
-        return NYMBL_WAIT;
+        return NYMBL_AGAIN;
     /* nothing but the response itself says what it is */
     is_proof_needed = label != NULL ||
                       (!look->has_size && !type_is_accepted(look->given) &&
@@ -310,7 +310,7 @@ nymbl_kind nymbl__sniff(const nymbl__look *look, const char **reason)
         return label == NULL || look->has_length ? NYMBL_OK
                                                  : corrupt(reason, label);
     if (may_be_pdf && may_come)
-        return NYMBL_WAIT;
+        return NYMBL_AGAIN;
     for (size_t i = 0; i < sizeof(encoded) / sizeof(encoded[0]); i++) {
         if (*look->known == '\0' && is_base64(encoded[i].type, text, size))
             return corrupt(reason, "base64");

@@ -30,8 +30,8 @@ typedef struct nymbl__look {
 
 /* Why the types contradict each other, or NULL. */
 const char *nymbl__sniff_type(const char *known, const char *given);
-/* NYMBL_OK if it may be the document, NYMBL_WAIT if more bytes must be seen, or
- * NYMBL_CORRUPT with a reason. */
+/* NYMBL_OK if it may be the document, NYMBL_AGAIN if more bytes must be seen,
+ * or NYMBL_CORRUPT with a reason. */
 nymbl_kind nymbl__sniff(const nymbl__look *look, const char **reason);
 /* Whether the head alone does not speak against the document; its bytes are
  * not looked at. */

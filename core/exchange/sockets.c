@@ -52,8 +52,8 @@ static unsigned sockets_known(const nymbl__sockets *sockets)
 /* libcurl 7.88 opens its sockets without SOCK_CLOEXEC: a program started by the
  * host must not inherit a connection with patient data on it. And text that the
  * host prints must not get onto one. */
-curl_socket_t nymbl__socket_open(void *payload, curlsocktype purpose,
-                                 struct curl_sockaddr *address)
+curl_socket_t nymbl__opensocket_cb(void *payload, curlsocktype purpose,
+                                   struct curl_sockaddr *address)
 {
     int type = address->socktype;
 
@@ -65,7 +65,7 @@ curl_socket_t nymbl__socket_open(void *payload, curlsocktype purpose,
     return nymbl__fd_high(socket(address->family, type, address->protocol));
 }
 
-int nymbl__socket_made(nymbl__sockets *sockets, curl_socket_t fd,
+int nymbl__sockets_add(nymbl__sockets *sockets, curl_socket_t fd,
                        const char *url)
 {
     unsigned i = 0;
@@ -86,7 +86,7 @@ int nymbl__socket_made(nymbl__sockets *sockets, curl_socket_t fd,
 
 /* Forgotten before it is closed: from then on the number may be that of
  * anything that another thread has opened. */
-int nymbl__socket_closed(void *payload, curl_socket_t fd)
+int nymbl__closesocket_cb(void *payload, curl_socket_t fd)
 {
     nymbl__sockets *sockets = payload;
 
@@ -128,9 +128,10 @@ bool nymbl__sockets_are_silent(const nymbl__sockets *sockets, int port)
     return known;
 }
 
-void nymbl__sockets_drop(nymbl__sockets *sockets,
-                         bool (*is_used)(uint64_t origin, void *payload),
-                         void *payload)
+void nymbl__sockets_shutdown_unused(nymbl__sockets *sockets,
+                                    bool (*is_used)(uint64_t origin,
+                                                    void *payload),
+                                    void *payload)
 {
     /* shut, not closed: libcurl finds it dead before it would use it again */
     for (unsigned i = 0; i < sockets_known(sockets); i++) {

@@ -26,20 +26,21 @@ typedef struct nymbl__sockets {
 /* A hash of a URL's scheme, host and port. */
 uint64_t nymbl__origin_hash(const char *url);
 /* libcurl's callback to open a socket. */
-curl_socket_t nymbl__socket_open(void *payload, curlsocktype purpose,
-                                 struct curl_sockaddr *address);
+curl_socket_t nymbl__opensocket_cb(void *payload, curlsocktype purpose,
+                                   struct curl_sockaddr *address);
 /* Add a new socket, which is to go to a URL. Returns what libcurl's callback
  * does. */
-int nymbl__socket_made(nymbl__sockets *sockets, curl_socket_t fd,
+int nymbl__sockets_add(nymbl__sockets *sockets, curl_socket_t fd,
                        const char *url);
 /* libcurl's callback for one that it is through with, with the table as
  * payload. */
-int nymbl__socket_closed(void *payload, curl_socket_t fd);
+int nymbl__closesocket_cb(void *payload, curl_socket_t fd);
 /* Whether the connection from this port is known, and has no bytes on it. */
 bool nymbl__sockets_are_silent(const nymbl__sockets *sockets, int port);
 /* End the connections to origins that are not used. */
-void nymbl__sockets_drop(nymbl__sockets *sockets,
-                         bool (*is_used)(uint64_t origin, void *payload),
-                         void *payload);
+void nymbl__sockets_shutdown_unused(nymbl__sockets *sockets,
+                                    bool (*is_used)(uint64_t origin,
+                                                    void *payload),
+                                    void *payload);
 
 #endif

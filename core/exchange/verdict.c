@@ -12,7 +12,7 @@
 
 /* ---- what a status means ---- */
 
-bool nymbl__verdict_is_success(const nymbl__exchange *exchange)
+bool nymbl__response_is_success(const nymbl__exchange *exchange)
 {
     int status = exchange->head.status;
 
@@ -21,7 +21,7 @@ bool nymbl__verdict_is_success(const nymbl__exchange *exchange)
     case NYMBL__DELETE:
         return status >= 200 && status <= 299;
     case NYMBL__DOWNLOAD:
-        return status == 200 || (status == 206 && exchange->range_asked);
+        return status == 200 || (status == 206 && exchange->range_requested);
     default:
         return status == 200;
     }
@@ -33,11 +33,11 @@ static bool refuses_range(const nymbl__exchange *exchange)
 {
     int status = exchange->head.done ? exchange->head.status : 0;
 
-    return exchange->range_asked && status != 401 && status != 429 &&
+    return exchange->range_requested && status != 401 && status != 429 &&
            ((status >= 400 && status <= 499) || status == 501);
 }
 
-bool nymbl__verdict_is_redirect(int status)
+bool nymbl__response_is_redirect(int status)
 {
     return status == 301 || status == 302 || status == 303 || status == 307 ||
            status == 308;
@@ -46,7 +46,7 @@ bool nymbl__verdict_is_redirect(int status)
 /* ---- the head and the first bytes ---- */
 
 /* Bytes of the body that the head promises, or -1. */
-int64_t nymbl__verdict_length(const nymbl__reply_head *head)
+int64_t nymbl__response_length(const nymbl__response_head *head)
 {
     if (head->chunked)
         return head->remapped_length;
@@ -57,7 +57,7 @@ int64_t nymbl__verdict_length(const nymbl__reply_head *head)
  * the range that was asked for, under the validator it was asked under. */
 static void part_check(nymbl__exchange *exchange)
 {
-    const nymbl__reply_head *head = &exchange->head;
+    const nymbl__response_head *head = &exchange->head;
     const char *reason = NULL;
     nymbl_kind kind;
 
@@ -89,13 +89,13 @@ static void part_check(nymbl__exchange *exchange)
 /* What there is to look at. */
 static nymbl__look look_of(const nymbl__exchange *exchange, bool all)
 {
-    const nymbl__reply_head *head = &exchange->head;
+    const nymbl__response_head *head = &exchange->head;
 
     return (nymbl__look){
-        .known = exchange->known_type,
+        .known = exchange->expected_type,
         .given = head->content_type,
         .has_size = exchange->has_size,
-        .has_length = exchange->has_size || nymbl__verdict_length(head) >= 0,
+        .has_length = exchange->has_size || nymbl__response_length(head) >= 0,
         .encoded = head->encoded,
         .bytes = exchange->sniff,
         .size = exchange->sniffed,
@@ -116,7 +116,7 @@ static const char *size_reason(const nymbl__look *look)
 /* Bytes of the document, a part that was there included; or -1. */
 static int64_t whole_length(const nymbl__exchange *exchange)
 {
-    int64_t length = nymbl__verdict_length(&exchange->head);
+    int64_t length = nymbl__response_length(&exchange->head);
     int64_t before = exchange->port->resumed_from;
 
     if (length > INT64_MAX - before)
@@ -127,32 +127,32 @@ static int64_t whole_length(const nymbl__exchange *exchange)
 /* The head of the reply is good: let the caller see it. */
 static void head_tell(nymbl__exchange *exchange)
 {
-    const nymbl__reply_head *head = &exchange->head;
+    const nymbl__response_head *head = &exchange->head;
     nymbl__port *port = exchange->port;
 
-    if (exchange->failing != NYMBL_OK)
+    if (exchange->failure != NYMBL_OK)
         return;
-    memcpy(port->told_type, head->content_type, sizeof(head->content_type));
+    memcpy(port->response_type, head->content_type, sizeof(head->content_type));
     nymbl__port_lock(port);
-    port->told = (nymbl_head){
+    port->response = (nymbl_response){
         .status = head->status,
         .content_length = whole_length(exchange),
-        .content_type = head->has_type ? port->told_type : NULL,
+        .content_type = head->has_type ? port->response_type : NULL,
     };
-    port->head_told = true;
+    port->response_published = true;
     nymbl__port_unlock(port);
 }
 
-void nymbl__verdict_head(nymbl__exchange *exchange)
+void nymbl__response_check_head(nymbl__exchange *exchange)
 {
-    nymbl__reply_head *head = &exchange->head;
-    int64_t length = nymbl__verdict_length(head);
+    nymbl__response_head *head = &exchange->head;
+    int64_t length = nymbl__response_length(head);
     nymbl__look look;
 
     head->done = true;
-    exchange->has_news = true;
-    if (!nymbl__verdict_is_success(exchange)) {
-        exchange->port->reply.max = NYMBL__ERROR_REPLY_MAX;
+    exchange->notify_pending = true;
+    if (!nymbl__response_is_success(exchange)) {
+        exchange->port->response_body.max = NYMBL__ERROR_REPLY_MAX;
         return;
     }
     if (exchange->request.operation != NYMBL__DOWNLOAD) {
@@ -170,21 +170,21 @@ void nymbl__verdict_head(nymbl__exchange *exchange)
 }
 
 /* Look at the first bytes before anybody gets them. */
-void nymbl__verdict_first_bytes(nymbl__exchange *exchange, bool all)
+void nymbl__response_check_first_bytes(nymbl__exchange *exchange, bool all)
 {
     nymbl__look look = look_of(exchange, all);
     const char *reason = NULL;
     nymbl_kind kind;
 
-    if (exchange->port->released)
+    if (exchange->port->content_checked)
         return;
     kind = nymbl__sniff(&look, &reason);
     if (kind < 0) {
         nymbl__exchange_fail(exchange, kind, reason);
     } else if (kind == NYMBL_OK) {
-        if (!exchange->port->head_told)
+        if (!exchange->port->response_published)
             head_tell(exchange);
-        exchange->port->released = true;
+        exchange->port->content_checked = true;
     }
 }
 
@@ -194,19 +194,19 @@ void nymbl__verdict_first_bytes(nymbl__exchange *exchange, bool all)
 static nymbl_kind document_verify(nymbl__exchange *exchange,
                                   const char **reason)
 {
-    nymbl__reply_head *head = &exchange->head;
-    int64_t length = nymbl__verdict_length(head);
-    int64_t got = exchange->port->hop_received;
+    nymbl__response_head *head = &exchange->head;
+    int64_t length = nymbl__response_length(head);
+    int64_t got = exchange->port->body_received;
 
-    nymbl__verdict_first_bytes(exchange, true);
-    if (exchange->failing != NYMBL_OK) {
-        *reason = exchange->failing_reason;
-        return exchange->failing;
+    nymbl__response_check_first_bytes(exchange, true);
+    if (exchange->failure != NYMBL_OK) {
+        *reason = exchange->failure_reason;
+        return exchange->failure;
     }
     if (length >= 0 && got < length)
         return NYMBL_TRUNCATED;
     /* An end that neither length nor chunks nor TLS tell is no end. */
-    if (head->length < 0 && !head->chunked && !exchange->end_told) {
+    if (head->length < 0 && !head->chunked && !exchange->close_notify_seen) {
         *reason = "no_length";
         return NYMBL_TRUNCATED;
     }
@@ -221,18 +221,18 @@ static nymbl_kind document_verify(nymbl__exchange *exchange,
     return NYMBL_OK;
 }
 
-nymbl_kind nymbl__verdict(nymbl__exchange *exchange, CURLcode code,
-                          const char **reason)
+nymbl_kind nymbl__result_classify(nymbl__exchange *exchange, CURLcode code,
+                                  const char **reason)
 {
-    nymbl__reply_head *head = &exchange->head;
+    nymbl__response_head *head = &exchange->head;
 
     *reason = NULL;
-    if (exchange->failing != NYMBL_OK) {
-        *reason = exchange->failing_reason;
-        return exchange->failing;
+    if (exchange->failure != NYMBL_OK) {
+        *reason = exchange->failure_reason;
+        return exchange->failure;
     }
-    if (head->done && !nymbl__verdict_is_success(exchange)) {
-        if (nymbl__verdict_is_redirect(head->status)) {
+    if (head->done && !nymbl__response_is_success(exchange)) {
+        if (nymbl__response_is_redirect(head->status)) {
             *reason = "not_followed";
             return NYMBL_REDIRECT;
         }
@@ -246,7 +246,7 @@ nymbl_kind nymbl__verdict(nymbl__exchange *exchange, CURLcode code,
                    : nymbl__status_kind(head->status);
     }
     if (code != CURLE_OK)
-        return nymbl__failure(exchange, code, reason);
+        return nymbl__failure_classify(exchange, code, reason);
     if (!head->done) { /* libcurl takes a head that was cut for a whole one */
         *reason = "reset";
         return NYMBL_NETWORK;
@@ -254,14 +254,14 @@ nymbl_kind nymbl__verdict(nymbl__exchange *exchange, CURLcode code,
     if (exchange->request.operation == NYMBL__DOWNLOAD)
         return document_verify(exchange, reason);
     /* a label that nobody asked for (RFC 9110, section 12.5.3) may be wrong */
-    if (head->encoded && exchange->port->reply.size > 0 &&
-        !nymbl__sniff_is_json(exchange->port->reply.data,
-                              exchange->port->reply.size)) {
+    if (head->encoded && exchange->port->response_body.size > 0 &&
+        !nymbl__sniff_is_json(exchange->port->response_body.data,
+                              exchange->port->response_body.size)) {
         *reason = "encoding";
         return NYMBL_PROTOCOL;
     }
     if (exchange->port->body != NULL &&
-        !nymbl__body_all_released(exchange->port->body)) {
+        !nymbl__body_all_read(exchange->port->body)) {
         *reason = "early"; /* for a document that had not come yet */
         return NYMBL_PROTOCOL;
     }
@@ -269,7 +269,8 @@ nymbl_kind nymbl__verdict(nymbl__exchange *exchange, CURLcode code,
 }
 
 /* Whether the upload or delete may have been carried out although it failed. */
-bool nymbl__verdict_is_unknown(const nymbl__exchange *exchange, nymbl_kind kind)
+bool nymbl__result_outcome_is_unknown(const nymbl__exchange *exchange,
+                                      nymbl_kind kind)
 {
     int status = exchange->head.done ? exchange->head.status : 0;
 
@@ -282,11 +283,12 @@ bool nymbl__verdict_is_unknown(const nymbl__exchange *exchange, nymbl_kind kind)
     if (exchange->port->body != NULL && status == 0 &&
         (kind == NYMBL_IO || kind == NYMBL_TOO_LARGE || kind == NYMBL_TIMEOUT ||
          kind == NYMBL_CANCELED || kind == NYMBL_NO_MEMORY))
-        return nymbl__body_all_released(exchange->port->body);
+        return nymbl__body_all_read(exchange->port->body);
     return true;
 }
 
-bool nymbl__verdict_keeps_part(const nymbl__exchange *exchange, nymbl_kind kind)
+bool nymbl__result_keeps_partial(const nymbl__exchange *exchange,
+                                 nymbl_kind kind)
 {
     return kind != NYMBL_CORRUPT && kind != NYMBL_PROTOCOL &&
            !refuses_range(exchange);

@@ -20,8 +20,8 @@
 
 /* libcurl repeats a request by itself where a reused connection turns out to be
  * dead, a POST too. Here the second one is stopped before it goes out. */
-static int request_goes_out(void *payload, char *to, char *from, int to_port,
-                            int from_port)
+static int prereq_cb(void *payload, char *to, char *from, int to_port,
+                     int from_port)
 {
     nymbl__exchange *exchange = payload;
     bool again = nymbl__exchange_was_sent(exchange), removed;
@@ -35,7 +35,7 @@ static int request_goes_out(void *payload, char *to, char *from, int to_port,
         (nymbl__tls_has_pending(exchange->easy) ||
          nymbl__tls_has_ended(exchange->easy) ||
          !nymbl__sockets_are_silent(exchange->sockets, from_port))) {
-        exchange->phase = NYMBL__SPOILT;
+        exchange->phase = NYMBL__EXCESS_DATA;
         return CURL_PREREQFUNC_ABORT;
     }
     (void)to;
@@ -48,7 +48,7 @@ static int request_goes_out(void *payload, char *to, char *from, int to_port,
         exchange->phase = NYMBL__SENT;
     }
     nymbl__port_unlock(exchange->port);
-    exchange->moved = true;
+    exchange->active = true;
     /* a final status stands: libcurl would try a 417 again without Expect */
     if (again && !(exchange->head.done && exchange->head.status >= 300))
         nymbl__exchange_fail(exchange, NYMBL_NETWORK, "reset");
@@ -61,16 +61,17 @@ static int request_goes_out(void *payload, char *to, char *from, int to_port,
 static void reply_append(nymbl__exchange *exchange, const char *data,
                          size_t size)
 {
-    nymbl_kind kind = nymbl__buffer_append(&exchange->port->reply, data, size);
+    nymbl_kind kind =
+        nymbl__buffer_append(&exchange->port->response_body, data, size);
 
     if (kind == NYMBL_OK)
         return;
     if (kind == NYMBL_NO_MEMORY)
         nymbl__exchange_fail(exchange, kind, NULL);
-    else if (nymbl__verdict_is_success(exchange))
+    else if (nymbl__response_is_success(exchange))
         nymbl__exchange_fail(exchange, NYMBL_PROTOCOL, "too_long");
     else
-        exchange->phase = NYMBL__CUT; /* the status says enough */
+        exchange->phase = NYMBL__BODY_IGNORED; /* the status says enough */
 }
 
 static void document_append(nymbl__exchange *exchange, const char *data,
@@ -81,7 +82,7 @@ static void document_append(nymbl__exchange *exchange, const char *data,
 
     if (exchange->has_size &&
         (int64_t)size > exchange->size - exchange->port->resumed_from -
-                            exchange->port->hop_received) {
+                            exchange->port->body_received) {
         nymbl__exchange_fail(exchange, NYMBL_CORRUPT, "size");
         return;
     }
@@ -93,8 +94,8 @@ static void document_append(nymbl__exchange *exchange, const char *data,
         memcpy(exchange->sniff + exchange->sniffed, data, more);
         exchange->sniffed += more;
     }
-    nymbl__verdict_first_bytes(exchange, false);
-    if (exchange->failing != NYMBL_OK)
+    nymbl__response_check_first_bytes(exchange, false);
+    if (exchange->failure != NYMBL_OK)
         return;
     if (exchange->save != NULL) {
         kind = nymbl__save_write(exchange->save, data, size, &reason);
@@ -102,7 +103,7 @@ static void document_append(nymbl__exchange *exchange, const char *data,
         nymbl__port_lock(exchange->port);
         kind = nymbl__ring_put(&exchange->port->window, data, size);
         nymbl__port_unlock(exchange->port);
-        exchange->has_news = true;
+        exchange->notify_pending = true;
     }
     if (kind < 0)
         nymbl__exchange_fail(exchange, kind, reason);
@@ -114,7 +115,7 @@ bool nymbl__exchange_header(nymbl__exchange *exchange, const char *data,
     const char *reason = NULL;
     nymbl_kind kind;
 
-    nymbl__exchange_moved(exchange);
+    nymbl__exchange_count_activity(exchange);
     kind = nymbl__head_line(&exchange->head, data, size, &reason);
     if (kind == NYMBL_CORRUPT && /* what only a document can be */
         exchange->request.operation != NYMBL__DOWNLOAD)
@@ -122,13 +123,12 @@ bool nymbl__exchange_header(nymbl__exchange *exchange, const char *data,
     if (kind < 0)
         nymbl__exchange_fail(exchange, kind, reason);
     else if (kind == NYMBL_DONE)
-        nymbl__verdict_head(exchange);
-    return exchange->failing == NYMBL_OK;
+        nymbl__response_check_head(exchange);
+    return exchange->failure == NYMBL_OK;
 }
 
 /* libcurl's header callback, for each line. */
-static size_t header_arrived(char *data, size_t size, size_t count,
-                             void *payload)
+static size_t header_cb(char *data, size_t size, size_t count, void *payload)
 {
     size *= count;
     return nymbl__exchange_header(payload, data, size) ? size : 0;
@@ -139,14 +139,14 @@ static int socket_made(void *payload, curl_socket_t fd, curlsocktype purpose)
     nymbl__exchange *exchange = payload;
 
     (void)purpose;
-    return nymbl__socket_made(exchange->sockets, fd, exchange->request.url);
+    return nymbl__sockets_add(exchange->sockets, fd, exchange->request.url);
 }
 
-static size_t body_arrived(char *data, size_t size, size_t count, void *payload)
+static size_t write_cb(char *data, size_t size, size_t count, void *payload)
 {
     nymbl__exchange *exchange = payload;
     bool document = exchange->request.operation == NYMBL__DOWNLOAD &&
-                    nymbl__verdict_is_success(exchange);
+                    nymbl__response_is_success(exchange);
 
     size *= count;
     if (!exchange->head.done) { /* its head was not checked */
@@ -169,26 +169,29 @@ static size_t body_arrived(char *data, size_t size, size_t count, void *payload)
         document_append(exchange, data, size);
     else
         reply_append(exchange, data, size);
-    exchange->port->hop_received += (int64_t)size;
-    nymbl__exchange_moved(exchange);
-    return exchange->failing == NYMBL_OK && exchange->phase != NYMBL__CUT ? size
-                                                                          : 0;
+    exchange->port->body_received += (int64_t)size;
+    nymbl__exchange_count_activity(exchange);
+    return exchange->failure == NYMBL_OK &&
+                   exchange->phase != NYMBL__BODY_IGNORED
+               ? size
+               : 0;
 }
 
 /* libcurl's progress callback, the last one before a connection that ended is
  * let go. */
-static int progress_made(void *payload, curl_off_t down_total, curl_off_t down,
-                         curl_off_t up_total, curl_off_t up)
+static int xferinfo_cb(void *payload, curl_off_t down_total, curl_off_t down,
+                       curl_off_t up_total, curl_off_t up)
 {
     nymbl__exchange *exchange = payload;
-    const nymbl__reply_head *head = &exchange->head;
+    const nymbl__response_head *head = &exchange->head;
 
     (void)down_total;
     (void)down;
     (void)up_total;
     (void)up;
-    if (head->done && head->length < 0 && !head->chunked && !exchange->end_told)
-        exchange->end_told = nymbl__tls_has_ended(exchange->easy);
+    if (head->done && head->length < 0 && !head->chunked &&
+        !exchange->close_notify_seen)
+        exchange->close_notify_seen = nymbl__tls_has_ended(exchange->easy);
     return 0;
 }
 
@@ -202,9 +205,9 @@ static nymbl_kind exchange_configure(nymbl__exchange *exchange)
      * An upload on it would end with an unknown outcome, so each upload makes a
      * new connection; its TLS session is resumed. */
     bool uploads = request->operation == NYMBL__UPLOAD;
-    struct curl_slist *headers = exchange->foreign || request->secrets == NULL
-                                     ? request->headers
-                                     : request->secrets;
+    struct curl_slist *headers =
+        exchange->cross_origin || request->secrets == NULL ? request->headers
+                                                           : request->secrets;
     CURLcode code = nymbl__settings_apply(exchange->settings, easy,
                                           request->url, request->proxy);
 
@@ -216,22 +219,22 @@ static nymbl_kind exchange_configure(nymbl__exchange *exchange)
     SET(CURLOPT_URL, request->url);
     SET(CURLOPT_ERRORBUFFER, exchange->errors);
     SET(CURLOPT_HTTPHEADER, headers);
-    SET(CURLOPT_PREREQFUNCTION, request_goes_out);
+    SET(CURLOPT_PREREQFUNCTION, prereq_cb);
     SET(CURLOPT_PREREQDATA, exchange);
-    SET(CURLOPT_OPENSOCKETFUNCTION, nymbl__socket_open);
+    SET(CURLOPT_OPENSOCKETFUNCTION, nymbl__opensocket_cb);
     SET(CURLOPT_SOCKOPTFUNCTION, socket_made);
     SET(CURLOPT_SOCKOPTDATA, exchange);
-    SET(CURLOPT_CLOSESOCKETFUNCTION, nymbl__socket_closed);
+    SET(CURLOPT_CLOSESOCKETFUNCTION, nymbl__closesocket_cb);
     SET(CURLOPT_CLOSESOCKETDATA, exchange->sockets);
     SET(CURLOPT_FRESH_CONNECT, exchange->fresh || uploads ? 1L : 0L);
-    SET(CURLOPT_HEADERFUNCTION, header_arrived);
+    SET(CURLOPT_HEADERFUNCTION, header_cb);
     SET(CURLOPT_HEADERDATA, exchange);
-    SET(CURLOPT_WRITEFUNCTION, body_arrived);
+    SET(CURLOPT_WRITEFUNCTION, write_cb);
     SET(CURLOPT_WRITEDATA, exchange);
     switch (request->operation) {
     case NYMBL__TOKEN:
-        exchange->port->reply.max = NYMBL__TOKEN_REPLY_MAX;
-        SET(CURLOPT_POSTFIELDS, request->form);
+        exchange->port->response_body.max = NYMBL__TOKEN_REPLY_MAX;
+        SET(CURLOPT_POSTFIELDS, request->token_body);
         SET(CURLOPT_MAXAGE_CONN, FRESH_SECONDS);
         break;
     case NYMBL__UPLOAD:
@@ -245,7 +248,7 @@ static nymbl_kind exchange_configure(nymbl__exchange *exchange)
         break;
     case NYMBL__DOWNLOAD:
         SET(CURLOPT_NOPROGRESS, 0L);
-        SET(CURLOPT_XFERINFOFUNCTION, progress_made);
+        SET(CURLOPT_XFERINFOFUNCTION, xferinfo_cb);
         SET(CURLOPT_XFERINFODATA, exchange);
         break;
     default:
@@ -275,7 +278,7 @@ nymbl_kind nymbl__exchange_unpause(nymbl__exchange *exchange)
     if (exchange->port->window.size <= exchange->port->window.max / 2)
         exchange->port->receive_paused = false;
     if (exchange->port->body == NULL ||
-        nymbl__body_can_go_on(exchange->port->body))
+        nymbl__body_can_resume(exchange->port->body))
         exchange->port->send_paused = false;
     if (exchange->port->receive_paused)
         mask |= CURLPAUSE_RECV;
@@ -305,14 +308,14 @@ void nymbl__exchange_leave(nymbl__exchange *exchange)
 /* ---- the end of a hop ---- */
 
 /* Whether nothing went out, for a reason that a new connection may mend. */
-static bool connection_is_due(nymbl__exchange *exchange, CURLcode code)
+static bool should_reconnect(nymbl__exchange *exchange, CURLcode code)
 {
-    if (exchange->failing != NYMBL_OK || nymbl__exchange_was_sent(exchange) ||
+    if (exchange->failure != NYMBL_OK || nymbl__exchange_was_sent(exchange) ||
         exchange->fresh)
         return false;
     /* libcurl's own limit runs while the host does other things: only ours
      * decides */
-    return exchange->phase == NYMBL__SPOILT ||
+    return exchange->phase == NYMBL__EXCESS_DATA ||
            (code == CURLE_OPERATION_TIMEDOUT &&
             exchange->connect_time < exchange->settings->connect_timeout / 2);
 }
@@ -327,7 +330,7 @@ static nymbl_kind redirect_target(nymbl__exchange *exchange, char **out,
     *reason = "location";
     if (exchange->head.location == NULL || *exchange->head.location == '\0')
         return NYMBL_REDIRECT;
-    if (exchange->hops == NYMBL__REDIRECTS_MAX) {
+    if (exchange->redirects == NYMBL__REDIRECTS_MAX) {
         *reason = "too_many";
         return NYMBL_REDIRECT;
     }
@@ -349,20 +352,20 @@ void nymbl__exchange_complete(nymbl__exchange *exchange, CURLcode code,
                               nymbl__result *result)
 {
     *result = (nymbl__result){.fresh = exchange->fresh};
-    if (connection_is_due(exchange, code)) { /* nothing went out: once more */
-        result->how = NYMBL__AGAIN;
+    if (should_reconnect(exchange, code)) { /* nothing went out: once more */
+        result->how = NYMBL__RESTART;
         result->fresh = true;
         return;
     }
     if (exchange->request.operation == NYMBL__DOWNLOAD &&
-        exchange->failing == NYMBL_OK && exchange->head.done &&
-        nymbl__verdict_is_redirect(exchange->head.status)) {
+        exchange->failure == NYMBL_OK && exchange->head.done &&
+        nymbl__response_is_redirect(exchange->head.status)) {
         result->kind = redirect_target(exchange, &result->url, &result->reason);
-        result->how = result->kind < 0 ? NYMBL__FAILED : NYMBL__AGAIN;
+        result->how = result->kind < 0 ? NYMBL__FAILED : NYMBL__RESTART;
         return;
     }
-    result->kind = nymbl__verdict(exchange, code, &result->reason);
-    result->how = result->kind < 0 ? NYMBL__FAILED : NYMBL__GOOD;
+    result->kind = nymbl__result_classify(exchange, code, &result->reason);
+    result->how = result->kind < 0 ? NYMBL__FAILED : NYMBL__SUCCEEDED;
 }
 
 /* Go to where a download was sent. Once the origin has changed the credentials
@@ -373,16 +376,16 @@ static void redirect_follow(nymbl__exchange *exchange, char *url)
     nymbl__port *port = exchange->port;
 
     if (!nymbl__url_same_origin(request->url, url))
-        exchange->foreign = true;
+        exchange->cross_origin = true;
     nymbl__secret_free(request->url);
     request->url = url;
-    exchange->hops++;
+    exchange->redirects++;
     nymbl__head_reset(&exchange->head);
-    nymbl__buffer_free(&port->reply);
-    port->reply.max = NYMBL__REPLY_MAX;
-    port->hop_received = 0;
-    exchange->end_told = false;
-    exchange->connect_time = exchange->idle_time = exchange->reply_time = 0;
+    nymbl__buffer_free(&port->response_body);
+    port->response_body.max = NYMBL__REPLY_MAX;
+    port->body_received = 0;
+    exchange->close_notify_seen = false;
+    exchange->connect_time = exchange->idle_time = exchange->response_time = 0;
 }
 
 void nymbl__exchange_again(nymbl__exchange *exchange, nymbl__result *result)

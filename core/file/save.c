@@ -4,9 +4,9 @@
 
 #include "base/descriptor.h"
 #include "base/error.h"
-#include "file/draft.h"
-#include "file/part.h"
-#include "file/place.h"
+#include "file/tempfile.h"
+#include "file/partial.h"
+#include "file/target.h"
 #include "file/filesystem.h"
 
 #include <errno.h>
@@ -16,9 +16,9 @@
 #include <unistd.h>
 
 struct nymbl__save {
-    nymbl__place place;
-    nymbl__draft draft;
-    nymbl__part part;
+    nymbl__target place;
+    nymbl__tempfile draft;
+    nymbl__partial part;
     bool resumes;   /* `part` is used in place of `draft` */
     int fd;         /* of the one that is used */
     int64_t length; /* bytes that it must have */
@@ -31,8 +31,8 @@ static void save_free(nymbl__save *save)
 {
     if (save->draft.fd >= 0)
         close(save->draft.fd);
-    nymbl__part_free(&save->part);
-    nymbl__place_free(&save->place);
+    nymbl__partial_free(&save->part);
+    nymbl__target_free(&save->place);
     free(save);
 }
 
@@ -51,22 +51,23 @@ nymbl_kind nymbl__save_open(nymbl__save **out, const char *path, unsigned mode,
     save->place.directory = save->place.from = -1;
     save->mode = mode != 0 ? mode : 0600;
     save->overwrite = overwrite;
-    kind = nymbl__place_find(&save->place, path, overwrite, &reason);
+    kind = nymbl__target_resolve(&save->place, path, overwrite, &reason);
     if (kind == NYMBL_OK)
-        nymbl__drafts_sweep(save->place.directory);
+        nymbl__tempfiles_sweep(save->place.directory);
     if (kind == NYMBL_OK && resource != NULL) {
-        kind = nymbl__part_open(&save->part, save->place.directory,
-                                save->place.name, resource);
+        kind = nymbl__partial_open(&save->part, save->place.directory,
+                                   save->place.name, resource);
         save->resumes = kind == NYMBL_OK;
         save->fd = save->part.fd;
         save->length = save->part.size;
     }
     if (kind >= 0 && !save->resumes) {
-        kind = nymbl__draft_open(&save->draft, save->place.directory, &reason);
+        kind =
+            nymbl__tempfile_open(&save->draft, save->place.directory, &reason);
         save->fd = save->draft.fd;
     }
     if (kind < 0) {
-        nymbl__save_abandon(save);
+        nymbl__save_discard(save);
         return nymbl__fail(err, kind, reason);
     }
     *out = save;
@@ -83,9 +84,9 @@ const char *nymbl__save_validator(const nymbl__save *save)
     return save->part.validator;
 }
 
-void nymbl__save_back(nymbl__save *save)
+void nymbl__save_step_back(nymbl__save *save)
 {
-    nymbl__part_back(&save->part);
+    nymbl__partial_step_back(&save->part);
     save->length = save->part.size;
 }
 
@@ -102,7 +103,7 @@ nymbl_kind nymbl__save_restart(nymbl__save *save, const char *validator,
     if (!save->resumes)
         return NYMBL_OK;
     save->length = 0;
-    if (nymbl__part_restart(&save->part, validator)) {
+    if (nymbl__partial_restart(&save->part, validator)) {
         save->fd = save->part.fd;
         return NYMBL_OK;
     }
@@ -151,22 +152,23 @@ static void save_keep(nymbl__save *save, bool whole)
     if (length < save->part.there)
         length = save->part.there;
     if (save->resumes && length > 0 && length_is(save, length) &&
-        nymbl__part_keep(&save->part, length, whole))
+        nymbl__partial_keep(&save->part, length, whole))
         save_free(save);
     else
-        nymbl__save_abandon(save);
+        nymbl__save_discard(save);
 }
 
 /* ---- steps of a commit: 0, or -1 with errno ---- */
 
-static int name_give(nymbl__save *save)
+static int rename_into_place(nymbl__save *save)
 {
     int directory = save->place.directory;
     const char *name = save->place.name;
 
     if (save->resumes)
-        return nymbl__part_publish(&save->part, name, save->overwrite);
-    return nymbl__draft_publish(&save->draft, directory, name, save->overwrite);
+        return nymbl__partial_publish(&save->part, name, save->overwrite);
+    return nymbl__tempfile_publish(&save->draft, directory, name,
+                                   save->overwrite);
 }
 
 nymbl_kind nymbl__save_commit(nymbl__save *save, const char **reason)
@@ -181,15 +183,15 @@ nymbl_kind nymbl__save_commit(nymbl__save *save, const char **reason)
     } else if (!length_is(save, save->length)) {
         kind = NYMBL_IO;
         *reason = "changed";
-    } else if (!nymbl__place_stands(&save->place, reason)) {
+    } else if (!nymbl__target_is_unmoved(&save->place, reason)) {
         kind = NYMBL_IO;
-    } else if (name_give(save) < 0) {
+    } else if (rename_into_place(save) < 0) {
         *reason = nymbl__errno_reason(errno);
         save_keep(save, true);
         return NYMBL_IO;
     }
     if (kind < 0) {
-        nymbl__save_abandon(save);
+        nymbl__save_discard(save);
         return kind;
     }
     /* The name must reach the disk too. A folder that cannot be flushed is no
@@ -197,23 +199,23 @@ nymbl_kind nymbl__save_commit(nymbl__save *save, const char **reason)
     nymbl__directory_flush(save->place.directory);
     /* what was kept of an earlier download to this name is of no use now */
     if (!save->resumes)
-        nymbl__part_discard(save->place.directory, save->place.name);
+        nymbl__partial_discard(save->place.directory, save->place.name);
     save_free(save);
     return NYMBL_OK;
 }
 
-void nymbl__save_suspend(nymbl__save *save)
+void nymbl__save_keep_partial(nymbl__save *save)
 {
     if (save != NULL)
         save_keep(save, false);
 }
 
-void nymbl__save_abandon(nymbl__save *save)
+void nymbl__save_discard(nymbl__save *save)
 {
     if (save == NULL)
         return;
-    nymbl__draft_drop(&save->draft, save->place.directory);
+    nymbl__tempfile_discard(&save->draft, save->place.directory);
     if (save->resumes)
-        nymbl__part_remove(&save->part);
+        nymbl__partial_remove(&save->part);
     save_free(save);
 }

@@ -18,7 +18,7 @@ nymbl_kind nymbl__save_open(nymbl__save **out, const char *path, unsigned mode,
 int64_t nymbl__save_offset(const nymbl__save *save);
 const char *nymbl__save_validator(const nymbl__save *save);
 /* The part is as long as the document: have its last byte asked for again. */
-void nymbl__save_back(nymbl__save *save);
+void nymbl__save_step_back(nymbl__save *save);
 /* Copy the first bytes of a part; gives how many. */
 size_t nymbl__save_peek(const nymbl__save *save, void *buf, size_t cap);
 /* The document comes from its first byte, under a validator or NULL. */
@@ -29,8 +29,8 @@ nymbl_kind nymbl__save_write(nymbl__save *save, const void *data, size_t size,
 /* Flush, name, release. */
 nymbl_kind nymbl__save_commit(nymbl__save *save, const char **reason);
 /* Release; what was written stays where it can be gone on from. */
-void nymbl__save_suspend(nymbl__save *save);
+void nymbl__save_keep_partial(nymbl__save *save);
 /* Remove what was written, release. NULL does nothing. */
-void nymbl__save_abandon(nymbl__save *save);
+void nymbl__save_discard(nymbl__save *save);
 
 #endif

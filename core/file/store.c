@@ -168,12 +168,12 @@ static nymbl_kind file_lock(nymbl_store *store, const struct stat *status,
 {
     if (flock(store->fd, LOCK_EX | LOCK_NB) < 0) {
         if (errno == EWOULDBLOCK)
-            return NYMBL_WAIT;
+            return NYMBL_AGAIN;
         *reason = nymbl__errno_reason(errno);
         return NYMBL_IO;
     }
     if (!is_named(status, store->path))
-        return NYMBL_WAIT;
+        return NYMBL_AGAIN;
     if (((status->st_mode & 07777) == 0600 || fchmod(store->fd, 0600) == 0) &&
         futimens(store->fd, NULL) == 0)
         return NYMBL_OK;
@@ -192,7 +192,7 @@ nymbl_kind nymbl_store_open(nymbl_store **out, const char *path,
     *out = NULL;
     if (store == NULL)
         return nymbl__fail(err, NYMBL_NO_MEMORY, NULL);
-    nymbl__live(1);
+    nymbl__object_count_add(1);
     nymbl__buffer_init(&store->content, NYMBL_STORE_MAX);
     store->fd = -1;
     kind = nymbl__text_copy(&store->path, path);
@@ -200,8 +200,8 @@ nymbl_kind nymbl_store_open(nymbl_store **out, const char *path,
         store->fd = file_open(path, O_CREAT, &status, &reason);
         kind = store->fd < 0 ? NYMBL_IO : file_lock(store, &status, &reason);
     }
-    if (kind == NYMBL_WAIT && holder != NULL) {
-        holder->mark = mark_of(&status);
+    if (kind == NYMBL_AGAIN && holder != NULL) {
+        holder->fingerprint = mark_of(&status);
         holder->since = (double)status.st_mtim.tv_sec;
     }
     if (kind == NYMBL_OK)
@@ -269,7 +269,7 @@ nymbl_kind nymbl_store_write(nymbl_store *store, const void *data, size_t size,
     if (kind < 0)
         return nymbl__fail(err, kind, reason);
     if (fstat(store->fd, &status) < 0 || !is_named(&status, store->path))
-        return NYMBL_WAIT;
+        return NYMBL_AGAIN;
     return NYMBL_OK;
 }
 
@@ -282,7 +282,7 @@ void nymbl_store_close(nymbl_store *store)
     nymbl__buffer_free(&store->content);
     free(store->path);
     free(store);
-    nymbl__live(-1);
+    nymbl__object_count_add(-1);
 }
 
 /* Whether somebody still holds the lock of a file that is open. */
@@ -291,8 +291,8 @@ static bool is_held(int fd)
     return flock(fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK;
 }
 
-nymbl_kind nymbl_store_replace(const char *path, uint64_t mark,
-                               nymbl_error *err)
+nymbl_kind nymbl_store_break_lock(const char *path, uint64_t mark,
+                                  nymbl_error *err)
 {
     const char *reason = NULL;
     struct stat status;
@@ -323,7 +323,7 @@ nymbl_kind nymbl_store_replace(const char *path, uint64_t mark,
         kind = nymbl__save_commit(save, &reason);
         save = NULL;
     }
-    nymbl__save_abandon(save);
+    nymbl__save_discard(save);
     nymbl__buffer_free(&bytes);
     close(fd);
     return kind < 0 ? nymbl__fail(err, kind, reason) : NYMBL_OK;

@@ -26,7 +26,7 @@ void nymbl_body_free(nymbl_body *body)
     free(body->data);
     nymbl__ring_free(&body->window);
     free(body);
-    nymbl__live(-1);
+    nymbl__object_count_add(-1);
 }
 
 void nymbl__body_lock(const nymbl_body *body)
@@ -51,29 +51,29 @@ void nymbl__body_detach(nymbl_body *body)
     nymbl_body_free(body);
 }
 
-bool nymbl__body_is_pushed(const nymbl_body *body)
+bool nymbl__body_is_stream(const nymbl_body *body)
 {
-    return body->source == NYMBL__BODY_PUSHED;
+    return body->source == NYMBL__BODY_STREAM;
 }
 
-int64_t nymbl__body_released(const nymbl_body *body)
+int64_t nymbl__body_bytes_read(const nymbl_body *body)
 {
-    int64_t released = body->released, rewound = body->rewound;
+    int64_t released = body->bytes_read, rewound = body->rewound;
 
     return released > rewound ? released : rewound;
 }
 
-bool nymbl__body_all_released(const nymbl_body *body)
+bool nymbl__body_all_read(const nymbl_body *body)
 {
     bool all;
 
-    if (body->source != NYMBL__BODY_PUSHED)
-        return body->was_whole || body->released == body->size;
+    if (body->source != NYMBL__BODY_STREAM)
+        return body->fully_sent || body->bytes_read == body->size;
     nymbl__body_lock(body);
     /* without a size the last chunk goes out after the last byte; of no bytes
      * nothing could be kept back until the end is told */
     all = body->size < 0
-              ? body->end_told
+              ? body->eof_sent
               : (body->finished || body->size == 0) && body->window.size == 0;
     nymbl__body_unlock(body);
     return all;
@@ -86,13 +86,13 @@ size_t nymbl__body_available(const nymbl_body *body)
     size_t available = body->window.size;
 
     if (!body->finished && body->size >= 0 && available > 0 &&
-        body->released + (int64_t)available == body->size)
+        body->bytes_read + (int64_t)available == body->size)
         available--;
     return available;
 }
 
-bool nymbl__body_can_go_on(const nymbl_body *body)
+bool nymbl__body_can_resume(const nymbl_body *body)
 {
-    return body->source != NYMBL__BODY_PUSHED || body->finished ||
+    return body->source != NYMBL__BODY_STREAM || body->finished ||
            nymbl__body_available(body) > 0;
 }

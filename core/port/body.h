@@ -15,7 +15,7 @@
 enum nymbl__body_source {
     NYMBL__BODY_PATH,
     NYMBL__BODY_BYTES,
-    NYMBL__BODY_PUSHED,
+    NYMBL__BODY_STREAM,
 };
 
 /* The caller's until it is attached; then `window`, `finished`, `transfer`,
@@ -29,17 +29,17 @@ struct nymbl_body {
     nymbl__watch watch; /* of the file that it is read from, if it is one */
     char *data;
     nymbl__ring window;
-    int64_t pushed;
+    int64_t written;
     bool finished;
-    bool end_told;            /* to libcurl, if it knew no size */
-    _Atomic int64_t released; /* bytes that libcurl has taken */
-    _Atomic int64_t rewound;  /* the same, before it rewound the body */
-    int64_t max;              /* bytes that may be pushed */
-    nymbl_transfer *transfer; /* the one that sends it; not retained */
-    nymbl__port *port;        /* of that transfer */
-    bool was_sent;            /* a transfer has ended with it */
-    bool was_whole;           /* all was sent, then libcurl rewound it */
-    nymbl_kind problem;       /* why it cannot be sent */
+    bool eof_sent;              /* to libcurl, if it knew no size */
+    _Atomic int64_t bytes_read; /* bytes that libcurl has taken */
+    _Atomic int64_t rewound;    /* the same, before it rewound the body */
+    int64_t max;                /* bytes that may be pushed */
+    nymbl_transfer *transfer;   /* the one that sends it; not retained */
+    nymbl__port *port;          /* of that transfer */
+    bool was_sent;              /* a transfer has ended with it */
+    bool fully_sent;            /* all was sent, then libcurl rewound it */
+    nymbl_kind problem;         /* why it cannot be sent */
     const char *problem_reason;
 };
 
@@ -48,12 +48,12 @@ void nymbl__body_lock(const nymbl_body *body);
 void nymbl__body_unlock(const nymbl_body *body);
 /* Let it go: pushes are told that no more is taken. */
 void nymbl__body_detach(nymbl_body *body);
-bool nymbl__body_all_released(const nymbl_body *body);
-bool nymbl__body_is_pushed(const nymbl_body *body);
+bool nymbl__body_all_read(const nymbl_body *body);
+bool nymbl__body_is_stream(const nymbl_body *body);
 /* Under the lock: bytes that may be sent now. */
 size_t nymbl__body_available(const nymbl_body *body);
 /* Under the lock: whether a paused send has something to go on with. */
-bool nymbl__body_can_go_on(const nymbl_body *body);
-int64_t nymbl__body_released(const nymbl_body *body);
+bool nymbl__body_can_resume(const nymbl_body *body);
+int64_t nymbl__body_bytes_read(const nymbl_body *body);
 
 #endif

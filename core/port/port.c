@@ -10,13 +10,13 @@ void nymbl__port_init(nymbl__port *port, nymbl__mutex *mutex)
 {
     port->mutex = mutex;
     port->confirmed = -1;
-    port->lease = -1;
+    port->notify_fd = -1;
     nymbl__ring_init(&port->window, NYMBL__RECEIVE_WINDOW);
 }
 
 void nymbl__port_free(nymbl__port *port)
 {
-    nymbl__buffer_free(&port->reply);
+    nymbl__buffer_free(&port->response_body);
     nymbl__ring_free(&port->window);
 }
 
@@ -30,26 +30,26 @@ void nymbl__port_unlock(const nymbl__port *port)
     nymbl__mutex_unlock(port->mutex);
 }
 
-void nymbl__port_wake(const nymbl__port *port)
+void nymbl__port_notify(const nymbl__port *port)
 {
     /* A byte at most is under way each time the caller has asked: if the socket
      * is full, there is news enough on it. */
-    if (port->lease >= 0)
-        (void)!send(port->lease, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (port->notify_fd >= 0)
+        (void)!send(port->notify_fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
-void nymbl__port_lease_end(nymbl__port *port)
+void nymbl__port_notify_close(nymbl__port *port)
 {
     int lease;
 
     nymbl__port_lock(port);
-    lease = port->lease;
-    port->lease = -1;
-    port->lease_loose = false;
-    port->lease_token[0] = '\0';
+    lease = port->notify_fd;
+    port->notify_fd = -1;
+    port->notify_fd_released = false;
+    port->notify_token[0] = '\0';
     nymbl__port_unlock(port);
     if (lease >= 0)
-        nymbl__stream_end(lease);
+        nymbl__stream_close(lease);
 }
 
 void nymbl__stream_set_up(int fd)
@@ -64,7 +64,7 @@ void nymbl__stream_set_up(int fd)
     (void)fd;
 }
 
-void nymbl__stream_end(int fd)
+void nymbl__stream_close(int fd)
 {
     shutdown(fd, SHUT_RDWR);
     close(fd);

@@ -10,8 +10,8 @@
 #include <sys/socket.h>
 
 #define NYMBL__RECEIVE_WINDOW (128u << 10)
-#define NYMBL__LEASE_TOKEN 32 /* hexadecimal digits */
-#define NYMBL__TYPE_MAX 256   /* a Content-Type; longer is ignored */
+#define NYMBL__NOTIFY_TOKEN 32 /* hexadecimal digits */
+#define NYMBL__TYPE_MAX 256    /* a Content-Type; longer is ignored */
 
 /* What a caller asks of whoever pumps. */
 enum {
@@ -34,28 +34,29 @@ typedef struct nymbl__port {
     bool receive_paused; /* these two are written by the pump alone */
     bool send_paused;
     int64_t confirmed; /* received bytes that the caller knows of, or -1 */
-    bool signaled;
-    double alarm;     /* when the caller wants to be woken; 0: not */
-    double watch;     /* when it must have been heard of again; 0: need not */
-    bool missed;      /* it was not, and gets a last chance */
-    int lease;        /* the pump's end of it, or -1 */
-    bool lease_loose; /* its other end was given back: no cancel */
-    char lease_token[NYMBL__LEASE_TOKEN]; /* "" if none is awaited */
-    nymbl_body *body;                     /* NULL once it has ended */
-    bool head_told;                       /* `told` is good, and stays so */
-    nymbl_head told;
-    bool ended; /* `error`, `reply`, `body_sent` are good, and stay so */
+    bool notified;
+    double wake_at;     /* when the caller wants to be woken; 0: not */
+    double watchdog_at; /* when it must have been heard of again; 0: need not */
+    bool watchdog_missed;    /* it was not, and gets a last chance */
+    int notify_fd;           /* the pump's end of it, or -1 */
+    bool notify_fd_released; /* its other end was given back: no cancel */
+    char notify_token[NYMBL__NOTIFY_TOKEN]; /* "" if none is awaited */
+    nymbl_body *body;                       /* NULL once it has ended */
+    bool response_published; /* `response` is good, and stays so */
+    nymbl_response response;
+    bool
+        ended; /* `error`, `response_body`, `body_sent` are good, and stay so */
     nymbl_error error;
 
-    /* of whoever pumps, until `head_told` or `ended` */
-    char told_type[NYMBL__TYPE_MAX];
-    nymbl__buffer reply;
+    /* of whoever pumps, until `response_published` or `ended` */
+    char response_type[NYMBL__TYPE_MAX];
+    nymbl__buffer response_body;
     int64_t body_sent; /* of a body that was let go */
 
     /* atomic */
-    atomic_bool sent;     /* a request went out, or part of one */
-    atomic_bool released; /* the first bytes were found good */
-    _Atomic int64_t hop_received;
+    atomic_bool sent;            /* a request went out, or part of one */
+    atomic_bool content_checked; /* the first bytes were found good */
+    _Atomic int64_t body_received;
     _Atomic int64_t resumed_from; /* bytes of a part the reply continues */
 } nymbl__port;
 
@@ -65,9 +66,9 @@ void nymbl__port_lock(const nymbl__port *port);
 void nymbl__port_unlock(const nymbl__port *port);
 /* Under the lock: wake whoever holds the other end of the lease, if there is
  * one. */
-void nymbl__port_wake(const nymbl__port *port);
+void nymbl__port_notify(const nymbl__port *port);
 /* No more news: close the pump's end of the lease. */
-void nymbl__port_lease_end(nymbl__port *port);
+void nymbl__port_notify_close(nymbl__port *port);
 /* Another thread of the host may start a program at any moment: a lease that it
  * inherits never ends. So where it can be, a socket is born closed to it. */
 #ifdef SOCK_CLOEXEC
@@ -80,6 +81,6 @@ void nymbl__port_lease_end(nymbl__port *port);
 void nymbl__stream_set_up(int fd);
 /* Close a socket. The other end sees it even if a forked process still has this
  * one. */
-void nymbl__stream_end(int fd);
+void nymbl__stream_close(int fd);
 
 #endif

@@ -12,7 +12,7 @@
 static char reply[1 << 20];
 static size_t reply_size;
 
-static size_t body_arrived(char *data, size_t size, size_t count, void *payload)
+static size_t write_cb(char *data, size_t size, size_t count, void *payload)
 {
     (void)payload;
     size *= count;
@@ -79,7 +79,7 @@ int main(int argc, char **argv)
     easy = curl_easy_init();
     curl_easy_setopt(easy, CURLOPT_CAINFO, argv[4]);
     curl_easy_setopt(easy, CURLOPT_HTTPHEADER, headers);
-    curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, body_arrived);
+    curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, write_cb);
     to = call_prepare(easy, argv[1], argv[6]);
     for (int i = 0; i < count; i++) {
         long status = 0;

@@ -165,26 +165,26 @@ static bool loader_serve(struct loader *loader)
 /* Gives how many were complete. */
 static int download(const char *path, int count, int at_once, double seconds)
 {
-    struct pollfd polled[AT_ONCE_MAX];
+    struct pollfd waitfds[AT_ONCE_MAX];
     double end = now() + seconds;
     int asked = 0, done = 0;
 
     for (int i = 0; i < at_once; i++) {
         loaders[i].fd = open_socket();
-        polled[i] = (struct pollfd){.fd = loaders[i].fd, .events = POLLIN};
+        waitfds[i] = (struct pollfd){.fd = loaders[i].fd, .events = POLLIN};
     }
     for (; asked < at_once && asked < count; asked++)
         loader_start(&loaders[asked], path);
     while (done < count && now() < end) {
-        poll(polled, (nfds_t)at_once, 100);
+        poll(waitfds, (nfds_t)at_once, 100);
         for (int i = 0; i < at_once; i++) {
-            if (polled[i].revents == 0 || !loader_serve(&loaders[i]))
+            if (waitfds[i].revents == 0 || !loader_serve(&loaders[i]))
                 continue;
             done++;
             if (asked++ < count)
                 loader_start(&loaders[i], path);
             else
-                polled[i].fd = -1;
+                waitfds[i].fd = -1;
         }
     }
     return done;

@@ -24,7 +24,7 @@ static void source_step(void)
 void source_open(int64_t stated, const char *data, size_t size, bool finish)
 {
     memset(&source, 0, sizeof(source));
-    REQUIRE(nymbl_body_pushed(&source.body, stated, NULL) == NYMBL_OK);
+    REQUIRE(nymbl_body_stream(&source.body, stated, NULL) == NYMBL_OK);
     source.data = data;
     source.size = size;
     source.finish = finish;

@@ -17,11 +17,11 @@ static bool all; /* libcurl's allocations count */
 static nymbl_kind serve(nymbl_transfer *transfer, const char *reply,
                         const char *must_hold, nymbl_error *err)
 {
-    nymbl_kind kind = NYMBL_WAIT;
+    nymbl_kind kind = NYMBL_AGAIN;
     peer peer = {.fd = -1};
     bool replied = false;
 
-    for (int i = 0; i < 20000 && kind == NYMBL_WAIT; i++) {
+    for (int i = 0; i < 20000 && kind == NYMBL_AGAIN; i++) {
         nymbl_engine_pump(world.engine, 0.001);
         if (peer.fd < 0 && peer_waits())
             peer_accept(&peer);
@@ -33,7 +33,7 @@ static nymbl_kind serve(nymbl_transfer *transfer, const char *reply,
             replied = true;
         }
         kind = nymbl_transfer_result(transfer, err);
-        if (kind == NYMBL_WAIT && transfer->port.window.size > 0)
+        if (kind == NYMBL_AGAIN && transfer->port.window.size > 0)
             break; /* to be read */
     }
     peer_close(&peer);
@@ -120,12 +120,12 @@ static bool pushed_upload_succeeds(void)
 {
     nymbl_upload_options options = {.file_name = "a.pdf",
                                     .content_type = "application/pdf",
-                                    .replays = true};
+                                    .is_rewindable = true};
     nymbl_body *body;
     nymbl_transfer *transfer = NULL;
     nymbl_error err = {0};
     size_t taken = 0;
-    nymbl_kind kind = nymbl_body_pushed(&body, -1, &err);
+    nymbl_kind kind = nymbl_body_stream(&body, -1, &err);
 
     if (kind == NYMBL_OK) {
         kind = nymbl_body_write(body, BODY, sizeof(BODY) - 1, &taken);
@@ -184,7 +184,7 @@ static bool download_by_reading_succeeds(void)
 
     if (kind == NYMBL_OK) {
         kind = serve(transfer, DOCUMENT, "\r\n\r\n", &err);
-        if (kind == NYMBL_WAIT || kind == NYMBL_OK)
+        if (kind == NYMBL_AGAIN || kind == NYMBL_OK)
             kind = read_all(transfer, &got, &err);
     }
     if (kind < 0)
@@ -290,11 +290,12 @@ static bool store_is_written_and_replaced(void)
     if (kind == NYMBL_OK) {
         CHECK_TEXT(nymbl_store_content(store, &size), "token-of-test");
         kind = nymbl_store_open(&other, world_path("store"), &holder, &err);
-        CHECK(kind == NYMBL_WAIT || kind == NYMBL_NO_MEMORY);
+        CHECK(kind == NYMBL_AGAIN || kind == NYMBL_NO_MEMORY);
         CHECK(other == NULL);
     }
-    if (kind == NYMBL_WAIT)
-        kind = nymbl_store_replace(world_path("store"), holder.mark, &err);
+    if (kind == NYMBL_AGAIN)
+        kind = nymbl_store_break_lock(world_path("store"), holder.fingerprint,
+                                      &err);
     nymbl_store_close(store);
     if (kind < 0)
         CHECK(kind == NYMBL_NO_MEMORY && err.kind == NYMBL_NO_MEMORY);

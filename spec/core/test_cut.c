@@ -30,7 +30,7 @@ static void body_over_the_limit_is_refused_at_once(void)
     world_write("up", "0123456789a", 11);
     REQUIRE(nymbl_body_from_path(&bodies[1], world_path("up"), NULL) ==
             NYMBL_OK);
-    REQUIRE(nymbl_body_pushed(&bodies[2], 11, NULL) == NYMBL_OK);
+    REQUIRE(nymbl_body_stream(&bodies[2], 11, NULL) == NYMBL_OK);
     for (int i = 0; i < 3; i++) {
         nymbl_transfer *transfer;
 

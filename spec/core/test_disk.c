@@ -71,7 +71,7 @@ static nymbl_kind document_save(const way *way, unsigned mode)
     if (kind == NYMBL_OK)
         kind = nymbl__save_commit(save, &reason);
     else
-        nymbl__save_abandon(save);
+        nymbl__save_discard(save);
     return kind;
 }
 
@@ -200,7 +200,7 @@ static void part_that_cannot_be_private_is_none(void)
                              NULL) == NYMBL_OK) {
             CHECK(nymbl__save_restart(save, "\"one\"", &reason) == NYMBL_OK);
             CHECK(nymbl__save_write(save, "half", 4, &reason) == NYMBL_OK);
-            nymbl__save_suspend(save);
+            nymbl__save_keep_partial(save);
         }
         faults_plan(NULL);
         if (!CHECK_NUMBER(world_names(), 0))
@@ -221,7 +221,7 @@ static int64_t offset_now(void)
     REQUIRE(nymbl__save_open(&save, world_path("doc"), 0, true, RESOURCE,
                              NULL) == NYMBL_OK);
     offset = nymbl__save_offset(save);
-    nymbl__save_suspend(save);
+    nymbl__save_keep_partial(save);
     return offset;
 }
 
@@ -257,7 +257,7 @@ static void whole_part_is_kept_where_it_gets_no_name(void)
                                  NULL) == NYMBL_OK);
         CHECK_TEXT(nymbl__save_validator(save), "\"one\"");
         if (nymbl__save_offset(save) == 5)
-            nymbl__save_back(save); /* its size is known */
+            nymbl__save_step_back(save); /* its size is known */
         CHECK_NUMBER(nymbl__save_offset(save), 4);
         CHECK(nymbl__save_write(save, "e", 1, &reason) == NYMBL_OK);
         CHECK(nymbl__save_commit(save, &reason) == NYMBL_OK);
@@ -453,7 +453,7 @@ static void disk_check(const char *call, const char *how)
             disk.broken = true;
         text_free(&got);
     }
-    nymbl__save_abandon(save);
+    nymbl__save_discard(save);
     if (disk.broken)
         printf("a power cut before %s, %s\n", call, how);
     faults_boot = before;
@@ -519,7 +519,7 @@ static void part_go_on(const char *validator, size_t to, bool commits)
     if (commits)
         CHECK(nymbl__save_commit(save, &reason) == NYMBL_OK);
     else
-        nymbl__save_suspend(save);
+        nymbl__save_keep_partial(save);
 }
 
 static void power_cut_leaves_a_part_whole_or_not_at_all(void)
@@ -585,12 +585,12 @@ static void part_is_gone_on_from_under_another_boot(void)
         CHECK(nymbl__save_restart(save, "\"one\"", &reason) == NYMBL_OK);
         CHECK(nymbl__save_write(save, "half", 4, &reason) == NYMBL_OK);
         if (suspends) {
-            nymbl__save_suspend(save);
+            nymbl__save_keep_partial(save);
         } else { /* as a kill leaves it: what it has is copied */
             text part = world_read("doc.nymbl-part");
             text note = world_read("doc.nymbl-note");
 
-            nymbl__save_abandon(save);
+            nymbl__save_discard(save);
             world_write("doc.nymbl-part", part.data, part.size);
             world_write("doc.nymbl-note", note.data, note.size);
             CHECK(chmod(world_path("doc.nymbl-part"), 0600) == 0);

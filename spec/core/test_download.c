@@ -24,7 +24,7 @@ static void download_by_reading_gives_all_bytes(void)
 {
     char *data = pattern(MEGABYTE + 7);
     nymbl_transfer *transfer;
-    nymbl_head head;
+    nymbl_response head;
     text got = {0};
     peer peer;
 
@@ -32,11 +32,11 @@ static void download_by_reading_gives_all_bytes(void)
     transfer = asked(start_download(&(nymbl_download_options){
                          .has_size = true, .size = MEGABYTE + 7}),
                      &peer);
-    CHECK(nymbl_transfer_head(transfer, &head, NULL) == NYMBL_WAIT);
+    CHECK(nymbl_transfer_response(transfer, &head, NULL) == NYMBL_AGAIN);
     peer_say(&peer, "HTTP/1.1 200 OK\r\nContent-Type: image/png\r\n"
                     "Content-Length: 1048583\r\n\r\n");
     world_settle();
-    CHECK(nymbl_transfer_head(transfer, &head, NULL) == NYMBL_OK);
+    CHECK(nymbl_transfer_response(transfer, &head, NULL) == NYMBL_OK);
     CHECK_NUMBER(head.content_length, MEGABYTE + 7);
     CHECK_TEXT(head.content_type, "image/png");
     for (size_t at = 0; at < MEGABYTE + 7; at += 65536) {
@@ -104,7 +104,7 @@ static void window_is_bounded_while_nobody_reads(void)
 {
     char *data = pattern(5 * MEGABYTE);
     nymbl_transfer *transfer;
-    nymbl_head head;
+    nymbl_response head;
     text got = {0};
     size_t at = 0, size;
     peer peer;
@@ -124,8 +124,8 @@ static void window_is_bounded_while_nobody_reads(void)
     CHECK(counts_of(transfer).body_received <= 128 * 1024);
     CHECK(counts_of(transfer).body_received >= 64 * 1024);
     /* a head that is there is no reason to forget that bytes are, too */
-    CHECK(nymbl_transfer_head(transfer, &head, NULL) == NYMBL_OK);
-    CHECK(nymbl_transfer_has_news(transfer));
+    CHECK(nymbl_transfer_response(transfer, &head, NULL) == NYMBL_OK);
+    CHECK(nymbl_transfer_is_ready(transfer));
     while (at < 5 * MEGABYTE) {
         char piece[30000];
         ssize_t sent = peer_send_some(&peer, data + at, 5 * MEGABYTE - at);
@@ -313,7 +313,7 @@ static void empty_document_is_one(void)
 static void chunked_document_arrives_whole(void)
 {
     nymbl_transfer *transfer;
-    nymbl_head head;
+    nymbl_response head;
     size_t size;
     char byte;
     text got = {0};
@@ -325,11 +325,11 @@ static void chunked_document_arrives_whole(void)
                             "5;x=\"y\"\r\n01234\r\n1\r\n5\r\n0\r\n"
                             "Content-Length: 99\r\nX: y\r\n\r\n");
     world_settle(); /* it has come to its end, unread */
-    CHECK(nymbl_transfer_result(transfer, NULL) == NYMBL_WAIT);
+    CHECK(nymbl_transfer_result(transfer, NULL) == NYMBL_AGAIN);
     CHECK(nymbl_transfer_read(transfer, &byte, 0, &size, NULL) != NYMBL_DONE);
     CHECK(read_all(transfer, &got, NULL) == NYMBL_DONE);
     CHECK_TEXT(got.data, "012345");
-    CHECK(nymbl_transfer_head(transfer, &head, NULL) == NYMBL_OK);
+    CHECK(nymbl_transfer_response(transfer, &head, NULL) == NYMBL_OK);
     CHECK_NUMBER(head.content_length, -1);
     nymbl_transfer_free(transfer);
     text_free(&got);

@@ -11,7 +11,7 @@ static const struct {
 } kinds[] = {
     {NYMBL_OK, "ok"},
     {NYMBL_DONE, "done"},
-    {NYMBL_WAIT, "wait"},
+    {NYMBL_AGAIN, "wait"},
     {NYMBL_BAD_REQUEST, "bad_request"},
     {NYMBL_UNAUTHORIZED, "unauthorized"},
     {NYMBL_FORBIDDEN, "forbidden"},

@@ -99,7 +99,7 @@ static int download(const scenario *how, const char *name, const char *plan,
     if (kind == NYMBL_OK)
         kind = nymbl_download_start(&transfer, engine, client, "tok", "7", "9",
                                     &options, NULL);
-    while (kind == NYMBL_OK || kind == NYMBL_WAIT) {
+    while (kind == NYMBL_OK || kind == NYMBL_AGAIN) {
         kind = nymbl_transfer_wait(transfer, 10);
         if (kind == NYMBL_OK)
             kind = nymbl_transfer_result(transfer, NULL);
@@ -672,7 +672,7 @@ static void file_of_another_is_never_given_the_name(void)
         if (commits)
             CHECK(nymbl__save_commit(save, &reason) == NYMBL_IO);
         else
-            nymbl__save_abandon(save);
+            nymbl__save_discard(save);
         CHECK(file_is("doc", "old", 3));
         CHECK(file_is(".nymbl-tmp-00", "their half", 10));
         world_close();

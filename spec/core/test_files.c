@@ -43,7 +43,7 @@ static void file_that_says_it_is_empty_has_a_limit(void)
     kind = nymbl_body_from_path(&body, "/proc/self/pagemap", &err);
     CHECK(kind == NYMBL_TOO_LARGE || kind == NYMBL_IO);
     CHECK(body == NULL);
-    CHECK_NUMBER(nymbl_live_objects(), 0);
+    CHECK_NUMBER(nymbl_object_count(), 0);
 }
 
 /* Those of /sys say 4,096 and hold less. */

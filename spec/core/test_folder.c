@@ -22,7 +22,7 @@ static void worker_run(int end, int tell)
     nymbl_engine *engine;
     nymbl_client *client;
     nymbl_transfer *transfer;
-    nymbl_lease lease;
+    nymbl_notify_socket lease;
     nymbl_client_options options = {.base_url = "http://127.0.0.1:9/",
                                     .api_key = "key-of-test",
                                     .allow_http = true};
@@ -36,7 +36,7 @@ static void worker_run(int end, int tell)
     if (nymbl_engine_new(&engine, NULL, NULL) < 0 ||
         nymbl_client_new(&client, &options, NULL) < 0 ||
         nymbl_get_start(&transfer, engine, client, "tok", "7", "9", NULL) < 0 ||
-        nymbl_transfer_lease(transfer, &lease, NULL) != NYMBL_OK)
+        nymbl_transfer_notify_socket(transfer, &lease, NULL) != NYMBL_OK)
         _exit(1);
     *strrchr(lease.path, '/') = '\0';
     if (write(tell, lease.path, strlen(lease.path) + 1) < 0)

@@ -122,7 +122,7 @@ static void connection_that_dies_gets_no_second_post_of_pushed_bytes(void)
 
     world_open(NULL);
     connection_warm(&peer);
-    REQUIRE(nymbl_body_pushed(&body, 5, NULL) == NYMBL_OK);
+    REQUIRE(nymbl_body_stream(&body, 5, NULL) == NYMBL_OK);
     transfer = start_upload(body);
     CHECK(nymbl_body_write(body, "12345", 5, &taken) == NYMBL_OK);
     nymbl_body_finish(body);
@@ -237,7 +237,7 @@ static void canceling_after_the_last_byte_is_unknown(void)
     upload_accept(&peer);
     peer_read(&peer, &request);
     world_settle();
-    CHECK(nymbl_transfer_result(transfer, NULL) == NYMBL_WAIT);
+    CHECK(nymbl_transfer_result(transfer, NULL) == NYMBL_AGAIN);
     nymbl_transfer_cancel(transfer, NYMBL_CANCELED, NULL);
     CHECK(nymbl_transfer_result(transfer, &err) == NYMBL_CANCELED);
     CHECK(err.outcome_unknown);
@@ -267,7 +267,7 @@ static void canceling_during_the_second_try_is_unknown(void)
     listener_fill(fds);
     peer_close(&peer);
     world_settle();
-    CHECK(nymbl_transfer_result(transfer, NULL) == NYMBL_WAIT);
+    CHECK(nymbl_transfer_result(transfer, NULL) == NYMBL_AGAIN);
     nymbl_transfer_cancel(transfer, NYMBL_CANCELED, NULL);
     CHECK(nymbl_transfer_result(transfer, &err) == NYMBL_CANCELED);
     CHECK(err.outcome_unknown);

@@ -27,7 +27,7 @@ static void head_close(void)
     nymbl__transfer_release(transfer);
     nymbl_client_free(client);
     nymbl_engine_free(engine);
-    CHECK_NUMBER(nymbl_live_objects(), 0);
+    CHECK_NUMBER(nymbl_object_count(), 0);
 }
 
 /* Lines without their ends, "" for the empty one; whether it goes on. */
@@ -46,7 +46,7 @@ static bool say(const char *line)
 
 static void fields_that_matter_are_taken(void)
 {
-    nymbl__reply_head *head;
+    nymbl__response_head *head;
 
     head_open(NYMBL__GET);
     head = &transfer->exchange.head;
@@ -89,8 +89,8 @@ static void numbers_that_are_none_are_not_taken(void)
             printf("for: %s\n", line);
         CHECK_NUMBER(transfer->exchange.head.length, -1);
         CHECK_NUMBER(transfer->exchange.head.remapped_length, -1);
-        CHECK(transfer->exchange.failing == NYMBL_PROTOCOL);
-        CHECK_TEXT(transfer->exchange.failing_reason, "reply");
+        CHECK(transfer->exchange.failure == NYMBL_PROTOCOL);
+        CHECK_TEXT(transfer->exchange.failure_reason, "reply");
         head_close();
     }
 }
@@ -105,7 +105,7 @@ static void number_that_is_given_twice_counts_once(void)
     CHECK(say("X-Amzn-Remapped-Content-Length: 1000000000000000000"));
     CHECK_NUMBER(transfer->exchange.head.length, 1000000000000000000LL);
     CHECK(!say("Content-Length: 0"));
-    CHECK(transfer->exchange.failing == NYMBL_PROTOCOL);
+    CHECK(transfer->exchange.failure == NYMBL_PROTOCOL);
     head_close();
     head_open(NYMBL__GET);
     CHECK(say("HTTP/1.1 103 Early")); /* each head has its own */
@@ -128,7 +128,7 @@ static void check_length(const char *value, int64_t length)
     if (!CHECK(say(line) == (length >= 0)))
         printf("%s\n", line);
     CHECK_NUMBER(transfer->exchange.head.length, length);
-    CHECK(transfer->exchange.failing ==
+    CHECK(transfer->exchange.failure ==
           (length < 0 ? NYMBL_PROTOCOL : NYMBL_OK));
     head_close();
 }
@@ -158,7 +158,7 @@ static void length_that_is_too_large_is_never_reached(void)
 
     for (size_t i = 0; i < sizeof(large) / sizeof(large[0]); i++) {
         head_open(NYMBL__DOWNLOAD);
-        strcpy(transfer->exchange.known_type, "text/plain");
+        strcpy(transfer->exchange.expected_type, "text/plain");
         transfer->port.resumed_from = 100; /* as of a part */
         CHECK(say("HTTP/1.1 200 OK"));
         CHECK(say("Transfer-Encoding: chunked"));
@@ -167,7 +167,7 @@ static void length_that_is_too_large_is_never_reached(void)
         CHECK(say(line));
         CHECK(transfer->exchange.head.remapped_length >= INT64_MAX - 8);
         CHECK(say(""));
-        CHECK(transfer->port.told.content_length == INT64_MAX);
+        CHECK(transfer->port.response.content_length == INT64_MAX);
         head_close();
         head_open(NYMBL__DOWNLOAD);
         transfer->port.resumed_from = 100;
@@ -176,7 +176,7 @@ static void length_that_is_too_large_is_never_reached(void)
         CHECK(say("HTTP/1.1 200 OK"));
         CHECK(say(line));
         CHECK(!say(""));
-        CHECK(transfer->exchange.failing == NYMBL_CORRUPT);
+        CHECK(transfer->exchange.failure == NYMBL_CORRUPT);
         head_close();
     }
 }
@@ -192,8 +192,8 @@ static void check_status(const char *line, size_t size, int status)
     if (!CHECK(on == (status != 0) && transfer->exchange.head.status == status))
         printf("for: %.*s\n", (int)size, line);
     if (status == 0) {
-        CHECK(transfer->exchange.failing == NYMBL_PROTOCOL);
-        CHECK_TEXT(transfer->exchange.failing_reason, "reply");
+        CHECK(transfer->exchange.failure == NYMBL_PROTOCOL);
+        CHECK_TEXT(transfer->exchange.failure_reason, "reply");
     }
     free(exact);
     head_close();
@@ -238,8 +238,8 @@ static void protocol_that_nobody_asked_for_is_no_reply(void)
 {
     head_open(NYMBL__GET);
     CHECK(!say("HTTP/1.1 101 Switching Protocols"));
-    CHECK(transfer->exchange.failing == NYMBL_PROTOCOL);
-    CHECK_TEXT(transfer->exchange.failing_reason, "reply");
+    CHECK(transfer->exchange.failure == NYMBL_PROTOCOL);
+    CHECK_TEXT(transfer->exchange.failure_reason, "reply");
     head_close();
 }
 
@@ -257,8 +257,8 @@ static void head_that_can_be_read_two_ways_is_no_reply(void)
         CHECK(say("HTTP/1.1 200 OK"));
         CHECK(say("Content-Length: 5"));
         CHECK(!say(lines[i]));
-        CHECK(transfer->exchange.failing == NYMBL_PROTOCOL);
-        CHECK_TEXT(transfer->exchange.failing_reason, "reply");
+        CHECK(transfer->exchange.failure == NYMBL_PROTOCOL);
+        CHECK_TEXT(transfer->exchange.failure_reason, "reply");
         CHECK(!transfer->exchange.head.done);
         head_close();
     }
@@ -266,7 +266,7 @@ static void head_that_can_be_read_two_ways_is_no_reply(void)
     CHECK(say("HTTP/1.1 200 OK"));
     CHECK(!nymbl__exchange_header(&transfer->exchange, "Location: /a\0b\r\n",
                                   16));
-    CHECK(transfer->exchange.failing == NYMBL_PROTOCOL);
+    CHECK(transfer->exchange.failure == NYMBL_PROTOCOL);
     head_close();
 }
 
@@ -283,7 +283,7 @@ static void blank_before_the_colon_of_a_field_that_matters_is_no_reply(void)
         CHECK(say("X-Other : y"));
         CHECK(say(": y"));
         CHECK(!say(lines[i]));
-        CHECK(transfer->exchange.failing == NYMBL_PROTOCOL);
+        CHECK(transfer->exchange.failure == NYMBL_PROTOCOL);
         head_close();
     }
 }
@@ -302,8 +302,8 @@ static void folded_line_of_a_field_that_matters_is_no_reply(void)
         CHECK(say("HTTP/1.1 200 OK"));
         CHECK(field == NULL || say(field));
         CHECK(!say(folded[i % 5]));
-        CHECK(transfer->exchange.failing == NYMBL_PROTOCOL);
-        CHECK_TEXT(transfer->exchange.failing_reason, "reply");
+        CHECK(transfer->exchange.failure == NYMBL_PROTOCOL);
+        CHECK_TEXT(transfer->exchange.failure_reason, "reply");
         head_close();
         head_open(NYMBL__GET);
         CHECK(say("HTTP/1.1 200 OK"));
@@ -496,7 +496,7 @@ static void retry_after_as_a_date_is_on_the_clock_of_the_response(void)
 
 static void codings_are_told(void)
 {
-    nymbl__reply_head *head;
+    nymbl__response_head *head;
 
     head_open(NYMBL__GET);
     head = &transfer->exchange.head;
@@ -511,14 +511,14 @@ static void codings_are_told(void)
     CHECK(say("Content-Encoding: br"));
     CHECK(head->encoded);
     CHECK(!say("Transfer-Encoding: identity")); /* chunked is the last one */
-    CHECK(transfer->exchange.failing == NYMBL_PROTOCOL);
-    CHECK_TEXT(transfer->exchange.failing_reason, "encoding");
+    CHECK(transfer->exchange.failure == NYMBL_PROTOCOL);
+    CHECK_TEXT(transfer->exchange.failure_reason, "encoding");
     head_close();
 }
 
 static void heads_before_the_final_one_are_forgotten(void)
 {
-    nymbl__reply_head *head;
+    nymbl__response_head *head;
 
     head_open(NYMBL__GET);
     head = &transfer->exchange.head;
@@ -559,8 +559,8 @@ static void all_heads_have_one_limit(void)
     head_open(NYMBL__GET);
     while (say(lines % 2 == 0 ? "HTTP/1.1 100 Continue" : "") && lines < 99999)
         lines++;
-    CHECK(transfer->exchange.failing == NYMBL_PROTOCOL);
-    CHECK_TEXT(transfer->exchange.failing_reason, "head_too_long");
+    CHECK(transfer->exchange.failure == NYMBL_PROTOCOL);
+    CHECK_TEXT(transfer->exchange.failure_reason, "head_too_long");
     CHECK(transfer->exchange.head.bytes > 65536 &&
           transfer->exchange.head.bytes < 65600);
     head_close();
@@ -618,19 +618,21 @@ static void document_of_another_size_is_told_by_the_head(void)
     CHECK(say("HTTP/1.1 200 OK"));
     CHECK(say("Content-Length: 11"));
     CHECK(!say(""));
-    CHECK(transfer->exchange.failing == NYMBL_CORRUPT);
-    CHECK_TEXT(transfer->exchange.failing_reason, "size");
+    CHECK(transfer->exchange.failure == NYMBL_CORRUPT);
+    CHECK_TEXT(transfer->exchange.failure_reason, "size");
     head_close();
     head_open(NYMBL__DOWNLOAD);
-    strcpy(transfer->exchange.known_type, "application/pdf");
+    strcpy(transfer->exchange.expected_type, "application/pdf");
     CHECK(say("HTTP/1.1 200 OK"));
     CHECK(say("Content-Type: application/json"));
     CHECK(say("")); /* a mere label perhaps: nobody sees it yet */
-    CHECK(!transfer->port.head_told && !transfer->port.released);
-    nymbl__verdict_first_bytes(&transfer->exchange, true);
-    CHECK(!transfer->port.head_told && !transfer->port.released);
-    CHECK(transfer->exchange.failing == NYMBL_CORRUPT);
-    CHECK_TEXT(transfer->exchange.failing_reason, "type");
+    CHECK(!transfer->port.response_published &&
+          !transfer->port.content_checked);
+    nymbl__response_check_first_bytes(&transfer->exchange, true);
+    CHECK(!transfer->port.response_published &&
+          !transfer->port.content_checked);
+    CHECK(transfer->exchange.failure == NYMBL_CORRUPT);
+    CHECK_TEXT(transfer->exchange.failure_reason, "type");
     head_close();
 }
 

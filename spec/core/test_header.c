@@ -10,5 +10,5 @@ int used(void)
     nymbl_error err = {NYMBL_OK, 0, NULL, -1.0, false};
     nymbl_upload_options options = {.file_name = "a", .content_type = "b/c"};
 
-    return err.kind < 0 || options.replays;
+    return err.kind < 0 || options.is_rewindable;
 }

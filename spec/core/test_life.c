@@ -11,7 +11,7 @@ static void check_canceled(nymbl_transfer *transfer, bool unknown)
     nymbl_error err = {0};
 
     nymbl_transfer_cancel(transfer, NYMBL_CANCELED, "word");
-    CHECK(nymbl_transfer_has_news(transfer));
+    CHECK(nymbl_transfer_is_ready(transfer));
     CHECK_NUMBER(nymbl_transfer_result(transfer, &err), NYMBL_CANCELED);
     CHECK_TEXT(err.reason, "word");
     CHECK(err.outcome_unknown == unknown);
@@ -167,7 +167,7 @@ static void freeing_a_transfer_cancels_it(void)
     CHECK_NUMBER(world_files(), 0);
     CHECK_NUMBER(sockets_to(world.port), 0);
     CHECK_NUMBER(world_names(), 0);
-    CHECK_NUMBER(nymbl_live_objects(), 1); /* the client */
+    CHECK_NUMBER(nymbl_object_count(), 1); /* the client */
     check_end_seen(&peer);
     request_free(&request);
     world_close();
@@ -405,7 +405,7 @@ static void upload_without_its_last_chunk_did_not_happen(void)
     peer peer;
 
     world_open(NULL);
-    REQUIRE(nymbl_body_pushed(&body, -1, NULL) == NYMBL_OK);
+    REQUIRE(nymbl_body_stream(&body, -1, NULL) == NYMBL_OK);
     CHECK(nymbl_body_write(body, data, size, &taken) == NYMBL_OK);
     transfer = start_upload(body);
     peer_accept(&peer);
@@ -449,13 +449,13 @@ static void child_that_releases_all_leaves_the_parent_alone(void)
     peer_say(&one, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n01234");
     peer_say(&two, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n01234");
     world_settle();
-    CHECK(nymbl_transfer_result(stream, NULL) == NYMBL_WAIT);
+    CHECK(nymbl_transfer_result(stream, NULL) == NYMBL_AGAIN);
     fflush(stdout);
     child = fork();
     REQUIRE(child >= 0);
     if (child == 0) {
         bool good = nymbl_engine_pump(world.engine, 0) == NYMBL_MISUSE &&
-                    !nymbl_engine_is_own(world.engine) &&
+                    !nymbl_engine_in_this_process(world.engine) &&
                     nymbl_get_start(&(nymbl_transfer *){NULL}, world.engine,
                                     world.client, "t", "1", "2",
                                     NULL) == NYMBL_MISUSE &&
@@ -512,7 +512,7 @@ static void child_can_have_its_own_engine(void)
 
         for (int i = 0; good && i < 20; i++)
             nymbl_engine_pump(engine, 0.001);
-        good = good && nymbl_transfer_result(own, NULL) == NYMBL_WAIT;
+        good = good && nymbl_transfer_result(own, NULL) == NYMBL_AGAIN;
         nymbl_transfer_free(own);
         nymbl_client_close(world.client);
         nymbl_engine_free(engine);

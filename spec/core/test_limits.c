@@ -23,7 +23,7 @@ static void clocked_open(const nymbl_client_options *options)
 
 static void check_runs(nymbl_transfer *transfer)
 {
-    CHECK_NUMBER(nymbl_transfer_result(transfer, NULL), NYMBL_WAIT);
+    CHECK_NUMBER(nymbl_transfer_result(transfer, NULL), NYMBL_AGAIN);
 }
 
 static void check_timeout(nymbl_transfer *transfer, const char *reason)
@@ -240,7 +240,7 @@ static nymbl_transfer *continued(nymbl_body **body, int64_t size, peer *peer)
     nymbl_transfer *transfer;
     request request;
 
-    REQUIRE(nymbl_body_pushed(body, size, NULL) == NYMBL_OK);
+    REQUIRE(nymbl_body_stream(body, size, NULL) == NYMBL_OK);
     transfer = start_upload(*body);
     peer_accept(peer);
     peer_read_head(peer, &request);
@@ -267,7 +267,7 @@ static void sending_may_take_long_after_100_continue(void)
         poll_for(at % MEGABYTE == 0 ? 20 : 1); /* as on a slow line */
         while (peer_take(&peer))
             ;
-        if (!CHECK(nymbl_transfer_result(transfer, NULL) == NYMBL_WAIT))
+        if (!CHECK(nymbl_transfer_result(transfer, NULL) == NYMBL_AGAIN))
             break;
     }
     nymbl_body_free(body);

@@ -379,10 +379,10 @@ static void redirects_have_an_end(void)
 
     world_open(NULL);
     transfer = asked(start_download(NULL), &peer);
-    while (nymbl_transfer_result(transfer, &err) == NYMBL_WAIT) {
+    while (nymbl_transfer_result(transfer, &err) == NYMBL_AGAIN) {
         peer_reply(&peer, 301, "Location: /loop\r\n", "");
         world_settle();
-        if (nymbl_transfer_result(transfer, &err) != NYMBL_WAIT)
+        if (nymbl_transfer_result(transfer, &err) != NYMBL_AGAIN)
             break;
         peer_read(&peer, &request);
         request_free(&request);

@@ -63,13 +63,13 @@ static void abandoning_leaves_the_target_alone(void)
     CHECK(nymbl__save_write(save, "new", 3, &reason) == NYMBL_OK);
     CHECK_NUMBER(world_files(), 1);
     check_holds("doc", "old");
-    nymbl__save_abandon(save);
+    nymbl__save_discard(save);
     check_holds("doc", "old");
     CHECK_NUMBER(world_names(), 1);
     CHECK_NUMBER(fds_open(), fds);
     save = save_open(world_path("none"), true);
-    nymbl__save_abandon(save);
-    nymbl__save_abandon(NULL);
+    nymbl__save_discard(save);
+    nymbl__save_discard(NULL);
     CHECK_NUMBER(world_names(), 1);
     world_close();
 }
@@ -590,7 +590,7 @@ static int full_disk_try(void)
         kind = nymbl__save_write(save, block, sizeof(block), &reason);
     CHECK(kind == NYMBL_IO);
     CHECK_TEXT(reason, "no_space");
-    nymbl__save_abandon(save);
+    nymbl__save_discard(save);
     check_holds("doc", "old");
     CHECK_NUMBER(world_names(), 1);
     CHECK(mount("tmpfs", world.folder, "tmpfs", MS_REMOUNT | MS_RDONLY, NULL) ==
@@ -642,7 +642,7 @@ static void files_are_closed_on_exec(void)
             CHECK(flags & FD_CLOEXEC);
     }
     nymbl_body_free(body);
-    nymbl__save_abandon(save);
+    nymbl__save_discard(save);
     world_close();
 }
 

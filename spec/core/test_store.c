@@ -71,7 +71,7 @@ static void content_is_what_was_written_last(void)
     int fds;
 
     world_open(NULL);
-    objects = nymbl_live_objects();
+    objects = nymbl_object_count();
     fds = fds_open();
     check_content("");
     put("a long content, which is longer than the next one");
@@ -81,7 +81,7 @@ static void content_is_what_was_written_last(void)
     put("");
     check_content("");
     CHECK_NUMBER(fds_open(), fds);
-    CHECK_NUMBER(nymbl_live_objects(), objects);
+    CHECK_NUMBER(nymbl_object_count(), objects);
     nymbl_store_close(NULL);
     world_close();
 }
@@ -149,13 +149,13 @@ static void lock_is_one_holder_s(void)
 
     world_open(NULL);
     REQUIRE(store_open(&first, world_path("store")) == NYMBL_OK);
-    CHECK(store_open(&second, world_path("store")) == NYMBL_WAIT);
-    mark = holder.mark;
-    CHECK(store_open(&second, world_path("store")) == NYMBL_WAIT);
-    CHECK(holder.mark == mark);
+    CHECK(store_open(&second, world_path("store")) == NYMBL_AGAIN);
+    mark = holder.fingerprint;
+    CHECK(store_open(&second, world_path("store")) == NYMBL_AGAIN);
+    CHECK(holder.fingerprint == mark);
     CHECK(holder.since > 1e9);
     CHECK(nymbl_store_open(&second, world_path("store"), NULL, NULL) ==
-          NYMBL_WAIT);
+          NYMBL_AGAIN);
     nymbl_store_close(first);
 
     child = fork(); /* what a process holds that is killed is free */
@@ -177,15 +177,15 @@ static void holder_that_is_stopped_loses_its_place(void)
     world_open(NULL);
     put("before");
     REQUIRE(store_open(&stopped, world_path("store")) == NYMBL_OK);
-    CHECK(store_open(&other, world_path("store")) == NYMBL_WAIT);
-    CHECK(nymbl_store_replace(world_path("store"), holder.mark + 1, NULL) ==
-          NYMBL_OK);
-    CHECK(store_open(&other, world_path("store")) == NYMBL_WAIT);
-    CHECK(nymbl_store_replace(world_path("store"), holder.mark, NULL) ==
-          NYMBL_OK);
+    CHECK(store_open(&other, world_path("store")) == NYMBL_AGAIN);
+    CHECK(nymbl_store_break_lock(world_path("store"), holder.fingerprint + 1,
+                                 NULL) == NYMBL_OK);
+    CHECK(store_open(&other, world_path("store")) == NYMBL_AGAIN);
+    CHECK(nymbl_store_break_lock(world_path("store"), holder.fingerprint,
+                                 NULL) == NYMBL_OK);
     check_content("before");
     put("after");
-    CHECK(store_put(stopped, "by the stopped one") == NYMBL_WAIT);
+    CHECK(store_put(stopped, "by the stopped one") == NYMBL_AGAIN);
     nymbl_store_close(stopped);
     check_content("after");
     CHECK_NUMBER(world_names(), 1);
@@ -199,11 +199,11 @@ static void lock_that_was_given_up_is_not_taken(void)
 
     world_open(NULL);
     REQUIRE(store_open(&store, world_path("store")) == NYMBL_OK);
-    CHECK(store_open(&other, world_path("store")) == NYMBL_WAIT);
+    CHECK(store_open(&other, world_path("store")) == NYMBL_AGAIN);
     CHECK(stat(world_path("store"), &before) == 0);
     nymbl_store_close(store);
-    CHECK(nymbl_store_replace(world_path("store"), holder.mark, NULL) ==
-          NYMBL_OK);
+    CHECK(nymbl_store_break_lock(world_path("store"), holder.fingerprint,
+                                 NULL) == NYMBL_OK);
     CHECK(stat(world_path("store"), &after) == 0);
     CHECK(before.st_ino == after.st_ino);
     CHECK_NUMBER(world_names(), 1);
@@ -288,9 +288,9 @@ static void content_has_a_limit(void)
         nymbl_store *other;
 
         REQUIRE(store_open(&store, world_path("store")) == NYMBL_OK);
-        CHECK(store_open(&other, world_path("store")) == NYMBL_WAIT);
-        CHECK(nymbl_store_replace(world_path("store"), holder.mark, NULL) ==
-              NYMBL_OK);
+        CHECK(store_open(&other, world_path("store")) == NYMBL_AGAIN);
+        CHECK(nymbl_store_break_lock(world_path("store"), holder.fingerprint,
+                                     NULL) == NYMBL_OK);
         check_content("");
         nymbl_store_close(store);
     }
@@ -391,7 +391,7 @@ static void store_is_closed_on_exec(void)
 static void machine_s_clock_runs_and_has_a_name(void)
 {
     char first[NYMBL_BOOT_ID_SIZE], second[NYMBL_BOOT_ID_SIZE];
-    double then = nymbl_boot_time(first), now = nymbl_boot_time(second);
+    double then = nymbl_boot_clock(first), now = nymbl_boot_clock(second);
 
     CHECK(then > 0);
     CHECK(now >= then && now < then + 60);

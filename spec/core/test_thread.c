@@ -171,7 +171,7 @@ static void connection_serve(struct connection *connection)
 static void server_run(int listener)
 {
     static struct connection connections[CONNECTIONS];
-    struct pollfd polled[CONNECTIONS + 1];
+    struct pollfd waitfds[CONNECTIONS + 1];
 
     for (int i = 0; i < CONNECTIONS; i++)
         connections[i].fd = -1;
@@ -182,20 +182,20 @@ static void server_run(int listener)
             struct connection *connection = &connections[i];
             bool writes = connection->out.size > connection->sent;
 
-            polled[i] = (struct pollfd){
+            waitfds[i] = (struct pollfd){
                 .fd = connection->fd,
                 .events = (short)(POLLIN | (writes ? POLLOUT : 0))};
             if (connection->fd < 0)
                 free_place = i;
         }
-        polled[CONNECTIONS] = (struct pollfd){
+        waitfds[CONNECTIONS] = (struct pollfd){
             .fd = free_place < 0 ? -1 : listener, .events = POLLIN};
-        poll(polled, CONNECTIONS + 1, -1);
+        poll(waitfds, CONNECTIONS + 1, -1);
         for (int i = 0; i < CONNECTIONS; i++) {
-            if (polled[i].fd >= 0 && polled[i].revents != 0)
+            if (waitfds[i].fd >= 0 && waitfds[i].revents != 0)
                 connection_serve(&connections[i]);
         }
-        if (polled[CONNECTIONS].fd >= 0 && polled[CONNECTIONS].revents != 0)
+        if (waitfds[CONNECTIONS].fd >= 0 && waitfds[CONNECTIONS].revents != 0)
             connections[free_place].fd = accept(listener, NULL, NULL);
     }
 }
@@ -229,8 +229,8 @@ static void thread_open(bool served, int max_connections)
         options.base_url = url;
     }
     world_open(&options);
-    CHECK(nymbl_engine_start(world.engine, NULL) == NYMBL_OK);
-    CHECK(nymbl_engine_start(world.engine, NULL) == NYMBL_OK);
+    CHECK(nymbl_engine_start_thread(world.engine, NULL) == NYMBL_OK);
+    CHECK(nymbl_engine_start_thread(world.engine, NULL) == NYMBL_OK);
 }
 
 static nymbl_transfer *download_of(const char *id, const char *path)
@@ -248,20 +248,20 @@ static int pair_of(nymbl_transfer *transfer)
 {
     int fd = -1;
 
-    REQUIRE(nymbl_transfer_pair(transfer, &fd, NULL) == NYMBL_OK);
+    REQUIRE(nymbl_transfer_notify_fd(transfer, &fd, NULL) == NYMBL_OK);
     return fd;
 }
 
-static nymbl_lease lease_of(nymbl_transfer *transfer)
+static nymbl_notify_socket notify_fd_of(nymbl_transfer *transfer)
 {
-    nymbl_lease lease;
+    nymbl_notify_socket lease;
 
-    REQUIRE(nymbl_transfer_lease(transfer, &lease, NULL) == NYMBL_OK);
+    REQUIRE(nymbl_transfer_notify_socket(transfer, &lease, NULL) == NYMBL_OK);
     CHECK_NUMBER((long long)strlen(lease.token), 32);
     return lease;
 }
 
-static int guest_connect(const nymbl_lease *lease)
+static int guest_connect(const nymbl_notify_socket *lease)
 {
     struct sockaddr_un name = {.sun_family = AF_UNIX};
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -275,7 +275,7 @@ static int guest_connect(const nymbl_lease *lease)
     return fd;
 }
 
-static int guest_of(const nymbl_lease *lease)
+static int guest_of(const nymbl_notify_socket *lease)
 {
     int fd = guest_connect(lease);
 
@@ -287,9 +287,9 @@ static int guest_of(const nymbl_lease *lease)
 /* Wait until something can be read. */
 static bool is_woken(int fd, int milliseconds)
 {
-    struct pollfd polled = {.fd = fd, .events = POLLIN};
+    struct pollfd waitfds = {.fd = fd, .events = POLLIN};
 
-    return poll(&polled, 1, milliseconds) == 1;
+    return poll(&waitfds, 1, milliseconds) == 1;
 }
 
 /* What is there: bytes, or -1 at the end. */
@@ -317,14 +317,14 @@ static bool comes_to(int (*count)(int), int argument, int expected)
 static int live(int none)
 {
     (void)none;
-    return (int)nymbl_live_objects();
+    return (int)nymbl_object_count();
 }
 
 static nymbl_kind wait_result(nymbl_transfer *transfer, nymbl_error *err)
 {
     nymbl_kind kind = nymbl_transfer_result(transfer, err);
 
-    while (kind == NYMBL_WAIT) {
+    while (kind == NYMBL_AGAIN) {
         REQUIRE(nymbl_transfer_wait(transfer, 20) == NYMBL_OK);
         kind = nymbl_transfer_result(transfer, err);
     }
@@ -449,7 +449,7 @@ static void slot_open(struct slot *slot, int number)
         slot->body = body_of(bytes, slot->size);
         break;
     case SEND_PUSHED:
-        REQUIRE(nymbl_body_pushed(&slot->body, (int64_t)slot->size, NULL) ==
+        REQUIRE(nymbl_body_stream(&slot->body, (int64_t)slot->size, NULL) ==
                 NYMBL_OK);
         break;
     default:
@@ -461,14 +461,14 @@ static void slot_open(struct slot *slot, int number)
         slot->transfer = start_upload(slot->body);
     if (dice(2) == 0) {
         slot->fd = -1; /* it may have ended already */
-        nymbl_transfer_pair(slot->transfer, &slot->fd, NULL);
+        nymbl_transfer_notify_fd(slot->transfer, &slot->fd, NULL);
     } else {
-        nymbl_lease lease;
+        nymbl_notify_socket lease;
 
-        slot->fd =
-            nymbl_transfer_lease(slot->transfer, &lease, NULL) == NYMBL_OK
-                ? guest_of(&lease)
-                : -1;
+        slot->fd = nymbl_transfer_notify_socket(slot->transfer, &lease, NULL) ==
+                           NYMBL_OK
+                       ? guest_of(&lease)
+                       : -1;
     }
 }
 
@@ -526,7 +526,7 @@ static nymbl_kind slot_step(struct slot *slot)
 
         kind = nymbl_body_write(slot->body, bytes + slot->at, size, &got);
         slot->at += got;
-        if (kind == NYMBL_WAIT)
+        if (kind == NYMBL_AGAIN)
             return kind;
         nymbl_body_finish(slot->body);
         slot->at = slot->size + 1;
@@ -564,7 +564,7 @@ static bool slot_serve(struct slot *slot)
         CHECK(slot->wakes <= slot->waits + 1);
     }
     kind = slot_step(slot);
-    if (kind == NYMBL_WAIT) {
+    if (kind == NYMBL_AGAIN) {
         slot->waits++;
         REQUIRE(slot->fd >= 0); /* without one it has ended */
         return false;
@@ -577,7 +577,7 @@ static bool slot_serve(struct slot *slot)
 static void mixed_run(uint32_t seed, int total)
 {
     static struct slot slots[40];
-    struct pollfd polled[40];
+    struct pollfd waitfds[40];
     int started = 0, through = 0, rounds = 0;
 
     dice_state = seed;
@@ -590,15 +590,15 @@ static void mixed_run(uint32_t seed, int total)
                 if (slot_serve(&slots[i]))
                     through++;
             }
-            polled[i] = (struct pollfd){
+            waitfds[i] = (struct pollfd){
                 .fd = slots[i].transfer == NULL ? -1 : slots[i].fd,
                 .events = POLLIN};
         }
         if (through == total)
             break;
-        REQUIRE(poll(polled, 40, PATIENCE_MS) > 0); /* no lost wake-up */
+        REQUIRE(poll(waitfds, 40, PATIENCE_MS) > 0); /* no lost wake-up */
         for (int i = 0; i < 40; i++) {
-            if (polled[i].fd >= 0 && polled[i].revents != 0 &&
+            if (waitfds[i].fd >= 0 && waitfds[i].revents != 0 &&
                 slot_serve(&slots[i]))
                 through++;
         }
@@ -632,10 +632,10 @@ static void canceling_at_any_moment_is_canceled_or_too_late(void)
         for (int spin = 0; spin < i * 200; spin++) /* about 100 us at most */
             atomic_signal_fence(memory_order_seq_cst);
         nymbl_transfer_cancel(transfer, NYMBL_TIMEOUT, "deadline");
-        while (!nymbl_transfer_has_news(transfer))
+        while (!nymbl_transfer_is_ready(transfer))
             nymbl_transfer_wait(transfer, 1);
         kind = nymbl_transfer_result(transfer, &err);
-        while (kind == NYMBL_WAIT) {
+        while (kind == NYMBL_AGAIN) {
             char bytes[64];
             size_t got;
 
@@ -690,7 +690,7 @@ static void closing_the_other_end_of_a_pair_cancels(void)
     close(fd);
     peer_end_awaited(&peer); /* without a call of the owner's */
     CHECK_NUMBER(wait_result(transfer, NULL), NYMBL_CANCELED);
-    CHECK(nymbl_transfer_pair(transfer, &fd, NULL) == NYMBL_DONE);
+    CHECK(nymbl_transfer_notify_fd(transfer, &fd, NULL) == NYMBL_DONE);
     CHECK_NUMBER(fd, -1);
     nymbl_transfer_free(transfer);
     request_free(&request);
@@ -761,8 +761,8 @@ static void end_is_told_though_a_forked_process_has_the_socket_too(void)
 
 /* ---- leases ---- */
 
-/* A guest that is not let in is at the end of his connection. */
-static void check_refused(const nymbl_lease *lease, const char *token,
+/* A peer that is not let in is at the end of his connection. */
+static void check_refused(const nymbl_notify_socket *lease, const char *token,
                           size_t size)
 {
     int fd = guest_connect(lease);
@@ -777,7 +777,7 @@ static void lease_is_for_who_knows_its_token(void)
 {
     static const char zeros[32];
     nymbl_transfer *paired, *leased;
-    nymbl_lease lease;
+    nymbl_notify_socket lease;
     char almost[33];
     int fd, pair;
 
@@ -785,7 +785,7 @@ static void lease_is_for_who_knows_its_token(void)
     paired = download_of("hang", NULL);
     pair = pair_of(paired);
     leased = download_of("hang", NULL);
-    lease = lease_of(leased);
+    lease = notify_fd_of(leased);
     strcpy(almost, lease.token);
     almost[31] = almost[31] == '0' ? '1' : '0';
     check_refused(&lease, almost, 32);
@@ -800,16 +800,16 @@ static void lease_is_for_who_knows_its_token(void)
     strcpy(almost, lease.token);
     almost[0] = '\0';
     check_refused(&lease, almost, 32);
-    CHECK(nymbl_transfer_result(leased, NULL) == NYMBL_WAIT);
-    CHECK(nymbl_transfer_result(paired, NULL) == NYMBL_WAIT);
-    nymbl_transfer_alarm(leased, 1);
+    CHECK(nymbl_transfer_result(leased, NULL) == NYMBL_AGAIN);
+    CHECK(nymbl_transfer_result(paired, NULL) == NYMBL_AGAIN);
+    nymbl_transfer_wake_at(leased, 1);
     CHECK(is_woken(fd, PATIENCE_MS));
     CHECK_NUMBER(wakes_take(fd), 1);
     CHECK(!is_woken(pair, 0));
     close(fd);
     CHECK_NUMBER(wait_result(leased, NULL), NYMBL_CANCELED);
-    CHECK(nymbl_transfer_result(paired, NULL) == NYMBL_WAIT);
-    CHECK(nymbl_transfer_lease(leased, &lease, NULL) == NYMBL_DONE);
+    CHECK(nymbl_transfer_result(paired, NULL) == NYMBL_AGAIN);
+    CHECK(nymbl_transfer_notify_socket(leased, &lease, NULL) == NYMBL_DONE);
     close(pair);
     nymbl_transfer_free(leased);
     nymbl_transfer_free(paired);
@@ -820,12 +820,12 @@ static void lease_is_for_who_knows_its_token(void)
 static void first_lease_is_heard_at_once(void)
 {
     nymbl_transfer *transfer;
-    nymbl_lease lease;
+    nymbl_notify_socket lease;
 
     thread_open(true, 0);
     transfer = download_of("hang", NULL);
     usleep(400000); /* libcurl's own timers have run out too */
-    lease = lease_of(transfer);
+    lease = notify_fd_of(transfer);
     close(guest_of(&lease));
     CHECK(nymbl_transfer_wait(transfer, 7) ==
           NYMBL_OK); /* one runs out at 10 */
@@ -837,13 +837,13 @@ static void first_lease_is_heard_at_once(void)
 static void other_process_is_not_let_in(void)
 {
     nymbl_transfer *transfer;
-    nymbl_lease lease;
+    nymbl_notify_socket lease;
     int status, fd;
     pid_t child;
 
     thread_open(true, 0);
     transfer = download_of("hang", NULL);
-    lease = lease_of(transfer);
+    lease = notify_fd_of(transfer);
     fflush(stdout);
     child = fork();
     REQUIRE(child >= 0);
@@ -856,7 +856,7 @@ static void other_process_is_not_let_in(void)
     CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
     fd = guest_of(&lease); /* the token is still good */
     CHECK(!is_woken(fd, 20));
-    CHECK(nymbl_transfer_result(transfer, NULL) == NYMBL_WAIT);
+    CHECK(nymbl_transfer_result(transfer, NULL) == NYMBL_AGAIN);
     nymbl_transfer_free(transfer);
     close(fd);
     world_close();
@@ -865,17 +865,18 @@ static void other_process_is_not_let_in(void)
 static void guest_who_comes_late_is_told_at_once(void)
 {
     nymbl_transfer *running, *over;
-    nymbl_lease lease, late;
+    nymbl_notify_socket lease, late;
     int fd;
 
     thread_open(true, 0);
     running = download_of("600000", NULL);
     over = download_of("10", world_path("doc"));
-    lease = lease_of(running);
-    late = nymbl_transfer_lease(over, &late, NULL) == NYMBL_OK ? late : lease;
+    lease = notify_fd_of(running);
+    late = nymbl_transfer_notify_socket(over, &late, NULL) == NYMBL_OK ? late
+                                                                       : lease;
     CHECK_NUMBER(wait_result(over, NULL), NYMBL_OK);
     for (int i = 0; i < PATIENCE_MS; i++) {
-        if (nymbl_transfer_has_news(running))
+        if (nymbl_transfer_is_ready(running))
             break;
         usleep(1000);
     }
@@ -893,19 +894,19 @@ static void guest_who_comes_late_is_told_at_once(void)
 static void silent_guests_lock_nobody_out(void)
 {
     nymbl_transfer *transfer;
-    nymbl_lease lease;
+    nymbl_notify_socket lease;
     int silent[100], fd;
 
     thread_open(true, 0);
     transfer = download_of("hang", NULL);
-    lease = lease_of(transfer);
+    lease = notify_fd_of(transfer);
     for (int i = 0; i < 100; i++) {
         silent[i] = guest_connect(&lease);
         CHECK(silent[i] >= 0);
     }
     CHECK(is_calm());
     fd = guest_of(&lease);
-    nymbl_transfer_alarm(transfer, 1);
+    nymbl_transfer_wake_at(transfer, 1);
     CHECK(is_woken(fd, PATIENCE_MS) && wakes_take(fd) == 1);
     CHECK(is_at_end(silent[0]));
     CHECK(!is_woken(silent[99], 0));
@@ -926,14 +927,14 @@ static void hundreds_of_guests_come_at_once(void)
 
     thread_open(true, 4);
     for (int i = 0; i < MANY; i++) {
-        nymbl_lease lease;
+        nymbl_notify_socket lease;
 
         transfers[i] = download_of("hang", NULL);
-        lease = lease_of(transfers[i]);
+        lease = notify_fd_of(transfers[i]);
         fds[i] = guest_of(&lease);
     }
     for (int i = 0; i < MANY; i++)
-        nymbl_transfer_alarm(transfers[i], 1);
+        nymbl_transfer_wake_at(transfers[i], 1);
     for (int i = 0; i < MANY; i++)
         CHECK(is_woken(fds[i], PATIENCE_MS) && wakes_take(fds[i]) == 1);
     for (int i = 0; i < MANY; i++)
@@ -948,18 +949,18 @@ static void hundreds_of_guests_come_at_once(void)
 static void guest_without_a_descriptor_waits_in_peace(void)
 {
     nymbl_transfer *transfer;
-    nymbl_lease lease;
+    nymbl_notify_socket lease;
     int fd, spare;
 
     thread_open(true, 0);
     transfer = download_of("hang", NULL);
-    lease = lease_of(transfer);
+    lease = notify_fd_of(transfer);
     usleep(50000); /* connected */
     spare = dup(0);
     descriptors_take();
     close(spare);
     fd = guest_of(&lease); /* the last one */
-    nymbl_transfer_alarm(transfer, 1);
+    nymbl_transfer_wake_at(transfer, 1);
     CHECK(is_calm());
     CHECK(!is_woken(fd, 0));
     descriptors_give_back();
@@ -974,14 +975,14 @@ static void listener_that_was_removed_is_made_again(void)
 {
     for (int how = 0; how < 5; how++) {
         nymbl_transfer *before, *after;
-        nymbl_lease old, lease;
+        nymbl_notify_socket old, lease;
         struct stat made, found;
         char folder[64];
         int held, fd;
 
         thread_open(true, 0);
         before = download_of("hang", NULL);
-        old = lease_of(before);
+        old = notify_fd_of(before);
         held = guest_of(&old);
         snprintf(folder, sizeof(folder), "%s", old.path);
         *strrchr(folder, '/') = '\0';
@@ -996,15 +997,15 @@ static void listener_that_was_removed_is_made_again(void)
         if (how == 4)
             CHECK(symlink("nowhere", folder) == 0);
         after = download_of("hang", NULL);
-        lease = lease_of(after);
+        lease = notify_fd_of(after);
         fd = guest_of(&lease);
-        nymbl_transfer_alarm(after, 1);
+        nymbl_transfer_wake_at(after, 1);
         CHECK(is_woken(fd, PATIENCE_MS) && wakes_take(fd) == 1);
         close(fd);
         CHECK_NUMBER(wait_result(after, NULL), NYMBL_CANCELED);
         /* one that was connected before has noticed nothing */
-        CHECK(nymbl_transfer_result(before, NULL) == NYMBL_WAIT);
-        nymbl_transfer_alarm(before, 1);
+        CHECK(nymbl_transfer_result(before, NULL) == NYMBL_AGAIN);
+        nymbl_transfer_wake_at(before, 1);
         CHECK(is_woken(held, PATIENCE_MS) && wakes_take(held) == 1);
         close(held);
         CHECK_NUMBER(wait_result(before, NULL), NYMBL_CANCELED);
@@ -1039,15 +1040,15 @@ static void descriptor_that_is_given_back_cancels_nothing(void)
 
         do { /* the thread has to have seen it */
             usleep(100);
-            kind = nymbl_transfer_pair(transfer, &fd, &err);
+            kind = nymbl_transfer_notify_fd(transfer, &fd, &err);
         } while (kind == NYMBL_IO);
         REQUIRE(kind == NYMBL_OK);
-        nymbl_transfer_unpair(transfer, fd);
+        nymbl_transfer_notify_fd_release(transfer, fd);
     }
     usleep(50000);
-    CHECK(nymbl_transfer_result(transfer, NULL) == NYMBL_WAIT);
+    CHECK(nymbl_transfer_result(transfer, NULL) == NYMBL_AGAIN);
     fd = pair_of(transfer);
-    nymbl_transfer_alarm(transfer, 1);
+    nymbl_transfer_wake_at(transfer, 1);
     CHECK(is_woken(fd, PATIENCE_MS) && wakes_take(fd) == 1);
     close(fd);
     CHECK_NUMBER(wait_result(transfer, NULL), NYMBL_CANCELED);
@@ -1067,19 +1068,19 @@ static void transfer_that_nobody_asks_for_is_canceled(void)
     free = download_of("hang", NULL);
     usleep(50000); /* the thread waits for an hour */
     now = nymbl_engine_now(world.engine);
-    nymbl_transfer_watch(gone, now + 0.2);
-    nymbl_transfer_watch(free, now + 0.2);
-    nymbl_transfer_watch(free, 0);
-    while (nymbl_transfer_result(gone, NULL) == NYMBL_WAIT &&
+    nymbl_transfer_watchdog(gone, now + 0.2);
+    nymbl_transfer_watchdog(free, now + 0.2);
+    nymbl_transfer_watchdog(free, 0);
+    while (nymbl_transfer_result(gone, NULL) == NYMBL_AGAIN &&
            nymbl_engine_now(world.engine) < now + PATIENCE_MS / 1000) {
-        nymbl_transfer_watch(asks, nymbl_engine_now(world.engine) + 0.2);
+        nymbl_transfer_watchdog(asks, nymbl_engine_now(world.engine) + 0.2);
         usleep(5000);
     }
     CHECK_NUMBER(wait_result(gone, NULL), NYMBL_CANCELED);
     /* not before an owner who was stopped had a chance */
     CHECK(nymbl_engine_now(world.engine) >= now + 0.9);
-    CHECK(nymbl_transfer_result(asks, NULL) == NYMBL_WAIT);
-    CHECK(nymbl_transfer_result(free, NULL) == NYMBL_WAIT);
+    CHECK(nymbl_transfer_result(asks, NULL) == NYMBL_AGAIN);
+    CHECK(nymbl_transfer_result(free, NULL) == NYMBL_AGAIN);
     nymbl_transfer_free(gone);
     nymbl_transfer_free(asks);
     nymbl_transfer_free(free);
@@ -1091,14 +1092,14 @@ static void folder_of_leases_is_private_whatever_the_umask(void)
     mode_t before = umask(0777);
     nymbl_transfer *transfer;
     struct stat status;
-    nymbl_lease lease;
+    nymbl_notify_socket lease;
     int fd;
 
     world_open(NULL);
     CHECK(chmod(world.folder, 0700) == 0);
-    CHECK(nymbl_engine_start(world.engine, NULL) == NYMBL_OK);
+    CHECK(nymbl_engine_start_thread(world.engine, NULL) == NYMBL_OK);
     transfer = start_get();
-    lease = lease_of(transfer);
+    lease = notify_fd_of(transfer);
     umask(before);
     CHECK(stat(lease.path, &status) == 0);
     CHECK_NUMBER(status.st_mode & 0777, 0600);
@@ -1129,17 +1130,17 @@ static void alarm_wakes_at_its_time(void)
     thread_open(true, 0);
     transfer = download_of("hang", NULL);
     fd = pair_of(transfer);
-    CHECK(nymbl_transfer_result(transfer, NULL) == NYMBL_WAIT);
+    CHECK(nymbl_transfer_result(transfer, NULL) == NYMBL_AGAIN);
     before = nymbl_engine_now(world.engine);
-    nymbl_transfer_alarm(transfer, before + 3600);
-    nymbl_transfer_alarm(transfer, before + 0.1);
+    nymbl_transfer_wake_at(transfer, before + 3600);
+    nymbl_transfer_wake_at(transfer, before + 0.1);
     CHECK(is_woken(fd, PATIENCE_MS));
     after = nymbl_engine_now(world.engine);
     CHECK(after - before >= 0.1);
     CHECK_NUMBER(wakes_take(fd), 1);
-    CHECK(nymbl_transfer_result(transfer, NULL) == NYMBL_WAIT);
-    nymbl_transfer_alarm(transfer, nymbl_engine_now(world.engine) + 0.05);
-    nymbl_transfer_alarm(transfer, 0); /* taken back */
+    CHECK(nymbl_transfer_result(transfer, NULL) == NYMBL_AGAIN);
+    nymbl_transfer_wake_at(transfer, nymbl_engine_now(world.engine) + 0.05);
+    nymbl_transfer_wake_at(transfer, 0); /* taken back */
     CHECK(!is_woken(fd, 150));
     close(fd);
     nymbl_transfer_free(transfer);
@@ -1152,8 +1153,8 @@ static void owner_can_wait_as_without_a_thread(void)
 
     thread_open(true, 0);
     transfer = download_of("hang", NULL);
-    CHECK(nymbl_transfer_wait(transfer, 0) == NYMBL_WAIT);
-    CHECK(nymbl_transfer_wait(transfer, 0.05) == NYMBL_WAIT);
+    CHECK(nymbl_transfer_wait(transfer, 0) == NYMBL_AGAIN);
+    CHECK(nymbl_transfer_wait(transfer, 0.05) == NYMBL_AGAIN);
     CHECK(nymbl_engine_pump(world.engine, 0) == NYMBL_OK);
     nymbl_transfer_cancel(transfer, NYMBL_TIMEOUT, "word");
     CHECK(nymbl_transfer_wait(transfer, 20) == NYMBL_OK);
@@ -1182,7 +1183,7 @@ static void thread_sleeps_while_nothing_happens(void)
     nymbl_transfer_free(running);
     nymbl_transfer_free(waiting);
     close(fd);
-    REQUIRE(nymbl_body_pushed(&body, 1000, NULL) == NYMBL_OK);
+    REQUIRE(nymbl_body_stream(&body, 1000, NULL) == NYMBL_OK);
     paused = start_upload(body);
     usleep(300000); /* it goes out without a 100 after a while */
     CHECK(is_calm());
@@ -1196,20 +1197,20 @@ static void stall_is_noticed_although_commands_never_cease(void)
 {
     nymbl_client_options options = {.stall_timeout = 0.2};
     nymbl_transfer *transfer;
-    nymbl_kind kind = NYMBL_WAIT;
+    nymbl_kind kind = NYMBL_AGAIN;
     nymbl_error err = {0};
     request request;
     double end;
     peer peer;
 
     world_open(&options);
-    CHECK(nymbl_engine_start(world.engine, NULL) == NYMBL_OK);
+    CHECK(nymbl_engine_start_thread(world.engine, NULL) == NYMBL_OK);
     transfer = start_get();
     peer_accept(&peer);
     peer_read(&peer, &request);
     end = nymbl_engine_now(world.engine) + 15;
-    while (kind == NYMBL_WAIT && nymbl_engine_now(world.engine) < end) {
-        nymbl_transfer_alarm(transfer, 0);
+    while (kind == NYMBL_AGAIN && nymbl_engine_now(world.engine) < end) {
+        nymbl_transfer_wake_at(transfer, 0);
         kind = nymbl_transfer_result(transfer, &err);
     }
     CHECK_NUMBER(kind, NYMBL_TIMEOUT);
@@ -1356,7 +1357,7 @@ static void engine_may_be_freed_right_after_its_last_client(void)
         nymbl_engine *engine;
 
         REQUIRE(nymbl_engine_new(&engine, NULL, NULL) == NYMBL_OK);
-        CHECK(nymbl_engine_start(engine, NULL) == NYMBL_OK);
+        CHECK(nymbl_engine_start_thread(engine, NULL) == NYMBL_OK);
         REQUIRE(nymbl_get_start(&transfer, engine, client, "tok", "7", "hang",
                                 NULL) == NYMBL_OK);
         nymbl_transfer_free(transfer);
@@ -1366,7 +1367,7 @@ static void engine_may_be_freed_right_after_its_last_client(void)
             __asm__ volatile("");
         nymbl_engine_free(engine); /* the alarm of test_main() goes off */
     }
-    CHECK_NUMBER(nymbl_live_objects(), 0);
+    CHECK_NUMBER(nymbl_object_count(), 0);
 }
 
 /* One that runs, one that waits, one paused, one parked. */
@@ -1393,13 +1394,13 @@ static void engine_can_be_freed_while_all_kinds_are_under_way(void)
 {
     for (int order = 0; order < 3; order++) {
         nymbl_transfer *transfers[4];
-        nymbl_lease lease;
+        nymbl_notify_socket lease;
         int fds[4];
 
         thread_open(true, 2);
         four_start(transfers);
         for (int i = 0; i < 4; i++) {
-            lease = lease_of(transfers[i]);
+            lease = notify_fd_of(transfers[i]);
             fds[i] = i % 2 == 0 ? pair_of(transfers[i]) : guest_of(&lease);
         }
         if (order == 1) {
@@ -1454,7 +1455,7 @@ static void ten_thousand_given_up_leave_nothing(void)
         if (i % 2 == 0) {
             fd = pair_of(transfer);
         } else {
-            nymbl_lease lease = lease_of(transfer);
+            nymbl_notify_socket lease = notify_fd_of(transfer);
 
             fd = guest_of(&lease);
         }
@@ -1495,7 +1496,7 @@ static void child_of_a_fork(nymbl_transfer **transfers, nymbl_body *body)
             nymbl_transfer_read(transfers[i], data, sizeof(data), &got, NULL);
 
         good = good && (kind == NYMBL_CANCELED || kind >= 0) &&
-               kind != NYMBL_WAIT &&
+               kind != NYMBL_AGAIN &&
                nymbl_transfer_wait(transfers[i], 1) == NYMBL_MISUSE;
         nymbl_transfer_cancel(transfers[i], NYMBL_CANCELED, NULL);
         nymbl_transfer_free(transfers[i]);
@@ -1510,7 +1511,7 @@ static void child_of_a_fork(nymbl_transfer **transfers, nymbl_body *body)
 #endif
     client = client_more();
     good = good && nymbl_engine_new(&engine, NULL, NULL) == NYMBL_OK &&
-           nymbl_engine_start(engine, NULL) == NYMBL_OK &&
+           nymbl_engine_start_thread(engine, NULL) == NYMBL_OK &&
            nymbl_get_start(&own, engine, client, "tok", "7", "100", NULL) ==
                NYMBL_OK &&
            wait_result(own, NULL) == NYMBL_OK;
@@ -1533,7 +1534,7 @@ static void fork_leaves_the_parent_alone(void)
         pid_t child;
 
         thread_open(true, 0);
-        REQUIRE(nymbl_body_pushed(&body, 3, NULL) == NYMBL_OK);
+        REQUIRE(nymbl_body_stream(&body, 3, NULL) == NYMBL_OK);
         REQUIRE(nymbl_upload_start(&upload, world.engine, world.client, "tok",
                                    "7", body, &options, NULL) == NYMBL_OK);
         for (int i = 0; i < 4; i++)

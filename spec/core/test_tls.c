@@ -205,7 +205,7 @@ static void check_untrusted(const char *name, long from, long to,
     transfer = start_delete();
     tls_accept(&peer);
     for (int i = 0; i < 2000 && !peer.eof &&
-                    nymbl_transfer_result(transfer, NULL) == NYMBL_WAIT;
+                    nymbl_transfer_result(transfer, NULL) == NYMBL_AGAIN;
          i++) {
         peer_take(&peer);
         world_step();
@@ -371,7 +371,7 @@ static void stray_reply(int how)
     usleep(1000);
     transfer = start_get();
     for (int i = 0; i < 100 && !peer_waits() &&
-                    nymbl_transfer_result(transfer, NULL) == NYMBL_WAIT;
+                    nymbl_transfer_result(transfer, NULL) == NYMBL_AGAIN;
          i++)
         world_step();
     if (CHECK(peer_waits())) {
@@ -436,7 +436,7 @@ static void connection_of_a_head_that_breaks_off_is_not_used(void)
         }
         transfer = start_get();
         for (int j = 0; j < 100 && !peer_waits() &&
-                        nymbl_transfer_result(transfer, NULL) == NYMBL_WAIT;
+                        nymbl_transfer_result(transfer, NULL) == NYMBL_AGAIN;
              j++)
             world_step();
         if (CHECK(peer_waits())) {

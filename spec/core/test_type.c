@@ -97,7 +97,7 @@ static nymbl_body *pushed_of(const void *data, size_t size, bool finished)
     nymbl_body *body;
     size_t taken;
 
-    REQUIRE(nymbl_body_pushed(&body, -1, NULL) == NYMBL_OK);
+    REQUIRE(nymbl_body_stream(&body, -1, NULL) == NYMBL_OK);
     CHECK(nymbl_body_write(body, data, size, &taken) >= 0);
     if (finished)
         nymbl_body_finish(body);
@@ -231,7 +231,7 @@ static void beginning_is_seen_wherever_it_lies(void)
     size_t taken;
 
     world_open(NULL);
-    REQUIRE(nymbl_body_pushed(&body, 300000, NULL) == NYMBL_OK);
+    REQUIRE(nymbl_body_stream(&body, 300000, NULL) == NYMBL_OK);
     CHECK(nymbl_body_write(body, letter.data, letter.size, &taken) == NYMBL_OK);
     CHECK(nymbl_body_is_type(body, DOCX));
     CHECK(!nymbl_body_is_type(body, "image/png"));

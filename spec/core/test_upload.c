@@ -80,7 +80,7 @@ static void bytes_arrive_with_their_fields(void)
                                     .description = "two\r\nlines: \xc3\xa9"};
     nymbl_body *body;
     nymbl_transfer *transfer;
-    nymbl_head head;
+    nymbl_response head;
     request request;
     peer peer;
     size_t size;
@@ -112,7 +112,7 @@ static void bytes_arrive_with_their_fields(void)
     CHECK(ended(transfer, NULL) == NYMBL_OK);
     CHECK_TEXT(nymbl_transfer_body(transfer, &size), "{\"id\":3}");
     CHECK_NUMBER((long long)size, 8);
-    CHECK(nymbl_transfer_head(transfer, &head, NULL) == NYMBL_OK);
+    CHECK(nymbl_transfer_response(transfer, &head, NULL) == NYMBL_OK);
     CHECK_NUMBER(head.status, 200);
     CHECK_TEXT(head.content_type, "application/json");
     peer_close(&peer);
@@ -169,7 +169,7 @@ static void empty_bodies_arrive(void)
     world_write("up", "", 0);
     REQUIRE(nymbl_body_from_path(&bodies[1], world_path("up"), NULL) ==
             NYMBL_OK);
-    REQUIRE(nymbl_body_pushed(&bodies[2], 0, NULL) == NYMBL_OK);
+    REQUIRE(nymbl_body_stream(&bodies[2], 0, NULL) == NYMBL_OK);
     nymbl_body_finish(bodies[2]);
     for (int i = 0; i < 3; i++) {
         nymbl_transfer *transfer = start_upload(bodies[i]);
@@ -210,7 +210,7 @@ static void pushed_body_of_no_bytes_needs_no_end(void)
     nymbl_body *body;
 
     world_open(NULL);
-    REQUIRE(nymbl_body_pushed(&body, 0, NULL) == NYMBL_OK);
+    REQUIRE(nymbl_body_stream(&body, 0, NULL) == NYMBL_OK);
     transfer = start_upload(body);
     check_sent(transfer, "", 0, false);
     nymbl_body_finish(body);
@@ -243,23 +243,23 @@ static void pushed_body_has_a_limit_before_it_is_sent(void)
     size_t taken;
 
     world_open(NULL);
-    REQUIRE(nymbl_body_pushed(&body, -1, NULL) == NYMBL_OK);
-    CHECK(nymbl_body_left(body) == INT64_MAX);
+    REQUIRE(nymbl_body_stream(&body, -1, NULL) == NYMBL_OK);
+    CHECK(nymbl_body_remaining(body) == INT64_MAX);
     nymbl_body_limit(body, 5);
     CHECK(nymbl_body_write(body, "123", 3, &taken) == NYMBL_OK);
-    CHECK_NUMBER(nymbl_body_left(body), 2);
+    CHECK_NUMBER(nymbl_body_remaining(body), 2);
     CHECK(nymbl_body_write(body, "45", 2, &taken) == NYMBL_OK);
-    CHECK_NUMBER(nymbl_body_left(body), 0);
+    CHECK_NUMBER(nymbl_body_remaining(body), 0);
     CHECK(nymbl_body_write(body, "6", 1, &taken) == NYMBL_DONE);
     CHECK_NUMBER(taken, 0);
     CHECK(nymbl_body_is_ready(body));
     CHECK(nymbl_upload_start(&transfer, world.engine, world.client, "tok", "7",
                              body, &options, &err) == NYMBL_TOO_LARGE);
     nymbl_body_free(body);
-    REQUIRE(nymbl_body_pushed(&body, 3, NULL) == NYMBL_OK);
-    CHECK_NUMBER(nymbl_body_left(body), 3);
+    REQUIRE(nymbl_body_stream(&body, 3, NULL) == NYMBL_OK);
+    CHECK_NUMBER(nymbl_body_remaining(body), 3);
     nymbl_body_limit(body, 2);
-    CHECK_NUMBER(nymbl_body_left(body), 2);
+    CHECK_NUMBER(nymbl_body_remaining(body), 2);
     nymbl_body_free(body);
     world_close();
 }
@@ -301,7 +301,7 @@ static void body_goes_with_one_transfer_at_a_time(void)
     CHECK_TEXT(err.reason, "body");
     nymbl_transfer_free(first);
     /* a thread has connected by now, and may take a moment to let go */
-    while (nymbl_live_objects() > 2)
+    while (nymbl_object_count() > 2)
         usleep(1000);
     while (peer_waits()) {
         peer_accept(&peer);

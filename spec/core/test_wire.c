@@ -57,7 +57,7 @@ static bool await(peer *peer, nymbl_transfer *transfer)
         }
         if (peer_has_bytes(peer))
             return true;
-        if (nymbl_transfer_result(transfer, NULL) != NYMBL_WAIT)
+        if (nymbl_transfer_result(transfer, NULL) != NYMBL_AGAIN)
             return false;
         world_step();
     }
@@ -309,7 +309,7 @@ static void socket_of_others_is_never_shut(void)
     REQUIRE(nymbl_get_start(&transfer, world.engine, client, "tok", "7", "9",
                             NULL) == NYMBL_OK);
     world_settle();
-    CHECK(nymbl_transfer_result(transfer, NULL) == NYMBL_WAIT);
+    CHECK(nymbl_transfer_result(transfer, NULL) == NYMBL_AGAIN);
     nymbl_transfer_free(transfer);
     world_settle();
     REQUIRE(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);

@@ -68,7 +68,7 @@ void world_open(const nymbl_client_options *options)
     }
     memset(&world, 0, sizeof(world));
     world.fds = fds_open();
-    CHECK_NUMBER(nymbl_live_objects(), 0);
+    CHECK_NUMBER(nymbl_object_count(), 0);
     strcpy(world.folder, "/tmp/nymbl-test-XXXXXX");
     REQUIRE(mkdtemp(world.folder) != NULL);
     world.listener = listener_open(&world.port, 64);
@@ -82,7 +82,7 @@ void world_open(const nymbl_client_options *options)
     filled.allow_http = true;
     REQUIRE(nymbl_engine_new(&world.engine, &engine, &err) == NYMBL_OK);
     if (getenv("NYMBL_TEST_THREAD") != NULL)
-        REQUIRE(nymbl_engine_start(world.engine, &err) == NYMBL_OK);
+        REQUIRE(nymbl_engine_start_thread(world.engine, &err) == NYMBL_OK);
     REQUIRE(nymbl_client_new(&world.client, &filled, &err) == NYMBL_OK);
 }
 
@@ -100,7 +100,7 @@ void world_close(void)
         unlinkat(dirfd(folder), entry->d_name, 0);
     closedir(folder);
     CHECK(rmdir(world.folder) == 0);
-    CHECK_NUMBER(nymbl_live_objects(), 0);
+    CHECK_NUMBER(nymbl_object_count(), 0);
     CHECK_NUMBER(fds_open(), world.fds);
     memset(&world, 0, sizeof(world));
 }
@@ -196,12 +196,12 @@ nymbl_kind ended(nymbl_transfer *transfer, nymbl_error *err)
     for (int i = 0; i < PATIENCE; i++) {
         nymbl_kind kind = nymbl_transfer_result(transfer, err);
 
-        if (kind != NYMBL_WAIT)
+        if (kind != NYMBL_AGAIN)
             return kind;
         world_step();
     }
-    REQUIRE(nymbl_transfer_result(transfer, err) != NYMBL_WAIT);
-    return NYMBL_WAIT;
+    REQUIRE(nymbl_transfer_result(transfer, err) != NYMBL_AGAIN);
+    return NYMBL_AGAIN;
 }
 
 nymbl_kind read_all(nymbl_transfer *transfer, text *to, nymbl_error *err)
@@ -213,7 +213,7 @@ nymbl_kind read_all(nymbl_transfer *transfer, text *to, nymbl_error *err)
         nymbl_kind kind =
             nymbl_transfer_read(transfer, piece, sizeof(piece), &got, err);
 
-        if (kind == NYMBL_WAIT) {
+        if (kind == NYMBL_AGAIN) {
             world_step();
             continue;
         }
@@ -223,7 +223,7 @@ nymbl_kind read_all(nymbl_transfer *transfer, text *to, nymbl_error *err)
         quiet = 0;
     }
     REQUIRE(!"read_all() has waited too long");
-    return NYMBL_WAIT;
+    return NYMBL_AGAIN;
 }
 
 nymbl_transfer *start_get(void)

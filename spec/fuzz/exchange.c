@@ -57,7 +57,7 @@ static nymbl_kind upload_start(exchange *x)
         .file_name = "a.pdf",
         .content_type = "application/pdf",
         .document_type = "Referral",
-        .replays = !settings.expect,
+        .is_rewindable = !settings.expect,
         .progress = settings.progress,
     };
     char path[128];
@@ -72,10 +72,10 @@ static nymbl_kind upload_start(exchange *x)
         kind = nymbl_body_from_path(&x->body, path, NULL);
         break;
     case PUSHED:
-        kind = nymbl_body_pushed(&x->body, (int64_t)content_size(), NULL);
+        kind = nymbl_body_stream(&x->body, (int64_t)content_size(), NULL);
         break;
     default:
-        kind = nymbl_body_pushed(&x->body, -1, NULL);
+        kind = nymbl_body_stream(&x->body, -1, NULL);
         while (!nymbl_body_is_ready(x->body) && x->pushed < push_size())
             push(x);
         break;
@@ -165,7 +165,7 @@ static void exchange_run(exchange *x)
         nymbl_transfer_counts(x->transfer, &before);
         moved = owner_step(x, round);
         x->kind = nymbl_transfer_result(x->transfer, &x->error);
-        if (x->kind != NYMBL_WAIT || problem != NULL)
+        if (x->kind != NYMBL_AGAIN || problem != NULL)
             return;
         nymbl_engine_pump(engine, 0);
         moved = server_step() || moved;

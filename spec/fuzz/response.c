@@ -98,7 +98,7 @@ static const char *run(const uint8_t *data, size_t size)
         exchange_make(settings.operation[1]);
     server_reset();
     world_close();
-    need(nymbl_live_objects() == 0, "objects are alive");
+    need(nymbl_object_count() == 0, "objects are alive");
     need(fd_lowest() == fd, "a descriptor is open");
     folder_empty();
     return problem;

@@ -10,20 +10,20 @@
 void nymbl_transfer_free(nymbl_transfer *transfer)
 {
     /* In a forked child its sockets and files are the parent's. */
-    if (transfer == NULL || !nymbl_engine_is_own(transfer->engine))
+    if (transfer == NULL || !nymbl_engine_in_this_process(transfer->engine))
         return;
     nymbl_transfer_cancel(transfer, NYMBL_CANCELED, NULL);
     nymbl__transfer_release(transfer);
 }
 
-bool nymbl_transfer_has_news(nymbl_transfer *transfer)
+bool nymbl_transfer_is_ready(nymbl_transfer *transfer)
 {
     bool news;
 
-    if (!nymbl_engine_is_own(transfer->engine))
+    if (!nymbl_engine_in_this_process(transfer->engine))
         return true; /* that nothing will come */
     nymbl__engine_lock(transfer->engine);
-    news = transfer->port.signaled || transfer->port.ended;
+    news = transfer->port.notified || transfer->port.ended;
     nymbl__engine_unlock(transfer->engine);
     return news;
 }
@@ -33,14 +33,14 @@ nymbl_kind nymbl_transfer_wait(nymbl_transfer *transfer, double timeout)
     nymbl_engine *engine = transfer->engine;
     double end = nymbl_engine_now(engine) + timeout;
 
-    if (!nymbl_engine_is_own(engine))
+    if (!nymbl_engine_in_this_process(engine))
         return NYMBL_MISUSE;
-    while (!nymbl_transfer_has_news(transfer)) {
+    while (!nymbl_transfer_is_ready(transfer)) {
         double left = end - nymbl_engine_now(engine);
         nymbl_kind kind;
 
         if (left <= 0)
-            return NYMBL_WAIT;
+            return NYMBL_AGAIN;
         kind = nymbl_engine_pump(engine, left);
         if (kind < 0)
             return kind;
@@ -48,19 +48,20 @@ nymbl_kind nymbl_transfer_wait(nymbl_transfer *transfer, double timeout)
     return NYMBL_OK;
 }
 
-/* NYMBL_WAIT, and nothing else, takes the signal back. */
-static void wait_told(nymbl_transfer *transfer, nymbl_kind kind)
+/* NYMBL_AGAIN, and nothing else, takes the signal back. */
+static void clear_notified_if_again(nymbl_transfer *transfer, nymbl_kind kind)
 {
-    if (kind == NYMBL_WAIT)
-        transfer->port.signaled = false;
+    if (kind == NYMBL_AGAIN)
+        transfer->port.notified = false;
 }
 
 /* Whether it was left behind by a fork, perhaps in the middle of a change: the
  * thread that moves it is the parent's. */
-static bool is_left_behind(const nymbl_transfer *transfer)
+static bool is_inherited_by_fork(const nymbl_transfer *transfer)
 {
     return nymbl__engine_is_threaded(transfer->engine) &&
-           !transfer->port.ended && !nymbl_engine_is_own(transfer->engine);
+           !transfer->port.ended &&
+           !nymbl_engine_in_this_process(transfer->engine);
 }
 
 /* The end as the owner is told it. */
@@ -68,26 +69,26 @@ static nymbl_kind ending(nymbl_transfer *transfer, nymbl_error *err)
 {
     if (!transfer->port
              .ended) /* what the parent waits for does not come here */
-        return nymbl_engine_is_own(transfer->engine)
-                   ? NYMBL_WAIT
+        return nymbl_engine_in_this_process(transfer->engine)
+                   ? NYMBL_AGAIN
                    : nymbl__fail(err, NYMBL_CANCELED, "forked");
     if (transfer->port.error.kind < 0 && err != NULL)
         *err = transfer->port.error;
     return transfer->port.error.kind;
 }
 
-nymbl_kind nymbl_transfer_head(nymbl_transfer *transfer, nymbl_head *out,
-                               nymbl_error *err)
+nymbl_kind nymbl_transfer_response(nymbl_transfer *transfer,
+                                   nymbl_response *out, nymbl_error *err)
 {
     nymbl_kind kind;
 
     nymbl__engine_lock(transfer->engine);
     kind = ending(transfer, err);
-    if (kind == NYMBL_WAIT && transfer->port.head_told)
+    if (kind == NYMBL_AGAIN && transfer->port.response_published)
         kind = NYMBL_OK;
     if (kind == NYMBL_OK)
-        *out = transfer->port.told;
-    wait_told(transfer, kind);
+        *out = transfer->port.response;
+    clear_notified_if_again(transfer, kind);
     nymbl__engine_unlock(transfer->engine);
     return kind;
 }
@@ -99,7 +100,8 @@ nymbl_kind nymbl_transfer_read(nymbl_transfer *transfer, void *buf, size_t cap,
     bool resume = false;
 
     nymbl__engine_lock(transfer->engine);
-    *got = transfer->port.released && cap > 0 && !is_left_behind(transfer)
+    *got = transfer->port.content_checked && cap > 0 &&
+                   !is_inherited_by_fork(transfer)
                ? nymbl__ring_take(&transfer->port.window, buf, cap)
                : 0;
     if (*got == 0)
@@ -109,7 +111,7 @@ nymbl_kind nymbl_transfer_read(nymbl_transfer *transfer, void *buf, size_t cap,
                  transfer->port.window.size <= transfer->port.window.max / 2;
     if (kind == NYMBL_OK && *got == 0 && transfer->port.window.size == 0)
         kind = NYMBL_DONE;
-    wait_told(transfer, kind);
+    clear_notified_if_again(transfer, kind);
     if (resume)
         nymbl__command_queue(transfer, NYMBL__UNPAUSE);
     nymbl__engine_unlock(transfer->engine);
@@ -125,8 +127,8 @@ nymbl_kind nymbl_transfer_result(nymbl_transfer *transfer, nymbl_error *err)
     nymbl__engine_lock(transfer->engine);
     kind = ending(transfer, err);
     if (kind == NYMBL_OK && transfer->port.window.size > 0)
-        kind = NYMBL_WAIT;
-    wait_told(transfer, kind);
+        kind = NYMBL_AGAIN;
+    clear_notified_if_again(transfer, kind);
     nymbl__engine_unlock(transfer->engine);
     return kind;
 }
@@ -138,8 +140,8 @@ const char *nymbl_transfer_body(const nymbl_transfer *transfer, size_t *size)
     nymbl__engine_lock(transfer->engine);
     ended = transfer->port.ended;
     nymbl__engine_unlock(transfer->engine);
-    *size = ended ? transfer->port.reply.size : 0;
-    return *size > 0 ? transfer->port.reply.data : NULL;
+    *size = ended ? transfer->port.response_body.size : 0;
+    return *size > 0 ? transfer->port.response_body.data : NULL;
 }
 
 void nymbl_transfer_counts(nymbl_transfer *transfer, nymbl_counts *out)
@@ -148,9 +150,9 @@ void nymbl_transfer_counts(nymbl_transfer *transfer, nymbl_counts *out)
     *out = (nymbl_counts){
         .sent = transfer->port.sent,
         .body_sent = transfer->port.body != NULL
-                         ? nymbl__body_released(transfer->port.body)
+                         ? nymbl__body_bytes_read(transfer->port.body)
                          : transfer->port.body_sent,
-        .body_received = transfer->port.hop_received,
+        .body_received = transfer->port.body_received,
         .resumed_from = transfer->port.resumed_from,
     };
     nymbl__engine_unlock(transfer->engine);
@@ -164,7 +166,7 @@ static void transfer_command(nymbl_transfer *transfer, unsigned what,
     nymbl_engine *engine = transfer->engine;
     bool ended;
 
-    if (!nymbl_engine_is_own(engine))
+    if (!nymbl_engine_in_this_process(engine))
         return;
     nymbl__engine_lock(engine);
     ended = transfer->port.ended;
@@ -192,30 +194,32 @@ void nymbl_transfer_cancel(nymbl_transfer *transfer, nymbl_kind kind,
     transfer_command(transfer, NYMBL__REMOVE, kind, reason, 0);
 }
 
-void nymbl_transfer_alarm(nymbl_transfer *transfer, double at)
+void nymbl_transfer_wake_at(nymbl_transfer *transfer, double at)
 {
     bool sooner;
 
-    if (!nymbl_engine_is_own(transfer->engine))
+    if (!nymbl_engine_in_this_process(transfer->engine))
         return;
     nymbl__engine_lock(transfer->engine);
-    sooner = at > 0 && (transfer->port.alarm <= 0 || at < transfer->port.alarm);
-    transfer->port.alarm = at > 0 ? at : 0;
+    sooner =
+        at > 0 && (transfer->port.wake_at <= 0 || at < transfer->port.wake_at);
+    transfer->port.wake_at = at > 0 ? at : 0;
     nymbl__engine_unlock(transfer->engine);
     if (sooner) /* else it looks in time by itself */
         nymbl__engine_wake(transfer->engine);
 }
 
-void nymbl_transfer_watch(nymbl_transfer *transfer, double at)
+void nymbl_transfer_watchdog(nymbl_transfer *transfer, double at)
 {
     bool sooner;
 
-    if (!nymbl_engine_is_own(transfer->engine))
+    if (!nymbl_engine_in_this_process(transfer->engine))
         return;
     nymbl__engine_lock(transfer->engine);
-    sooner = at > 0 && (transfer->port.watch <= 0 || at < transfer->port.watch);
-    transfer->port.watch = at > 0 ? at : 0;
-    transfer->port.missed = false;
+    sooner = at > 0 && (transfer->port.watchdog_at <= 0 ||
+                        at < transfer->port.watchdog_at);
+    transfer->port.watchdog_at = at > 0 ? at : 0;
+    transfer->port.watchdog_missed = false;
     nymbl__engine_unlock(transfer->engine);
     if (sooner)
         nymbl__engine_wake(transfer->engine);

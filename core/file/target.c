@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /* Where a file is to be: a path is followed once, name by name, to a directory
  * that is kept open and a name in it. */
-#include "file/place.h"
+#include "file/target.h"
 
 #include "base/ascii.h"
 #include "base/buffer.h"
 #include "base/descriptor.h"
 #include "base/error.h"
-#include "file/draft.h"
-#include "file/part.h"
+#include "file/tempfile.h"
+#include "file/partial.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -180,7 +180,7 @@ static const char *file_problem(int directory, const char *name,
     if (!S_ISREG(status->st_mode))
         return "not_a_file";
     if (!overwrite) {
-        nymbl__part_settle(directory, name);
+        nymbl__partial_settle(directory, name);
         return "exists";
     }
     /* rename() is refused so by the kernel, but only at the end */
@@ -248,14 +248,14 @@ static nymbl_kind walk_step(walk *walk, char name[NAME_MAX + 1], bool overwrite)
     return kind;
 }
 
-nymbl_kind nymbl__place_find(nymbl__place *place, const char *path,
-                             bool overwrite, const char **reason)
+nymbl_kind nymbl__target_resolve(nymbl__target *place, const char *path,
+                                 bool overwrite, const char **reason)
 {
     walk walk = {.directory = -1, .from = -1};
     char name[NAME_MAX + 1];
     nymbl_kind kind;
 
-    *place = (nymbl__place){.directory = -1, .from = -1};
+    *place = (nymbl__target){.directory = -1, .from = -1};
     nymbl__buffer_init(&walk.folder, FOLDER_MAX);
     if (*path == '\0' || strlen(path) >= PATH_MAX) {
         *reason = nymbl__errno_reason(*path == '\0' ? ENOENT : ENAMETOOLONG);
@@ -288,7 +288,7 @@ nymbl_kind nymbl__place_find(nymbl__place *place, const char *path,
     return NYMBL_OK;
 }
 
-bool nymbl__place_stands(const nymbl__place *place, const char **reason)
+bool nymbl__target_is_unmoved(const nymbl__target *place, const char **reason)
 {
     struct stat held, named;
     int from = place->from >= 0 ? place->from : AT_FDCWD;
@@ -309,8 +309,9 @@ nymbl_kind nymbl_path_check(const char *path, bool no_overwrite,
                             nymbl_error *err)
 {
     const char *reason = NULL;
-    nymbl__place place;
-    nymbl_kind kind = nymbl__place_find(&place, path, !no_overwrite, &reason);
+    nymbl__target place;
+    nymbl_kind kind =
+        nymbl__target_resolve(&place, path, !no_overwrite, &reason);
 
     if (kind == NYMBL_OK &&
         faccessat(place.directory, ".", W_OK | X_OK, AT_EACCESS) < 0) {
@@ -318,14 +319,14 @@ nymbl_kind nymbl_path_check(const char *path, bool no_overwrite,
         reason = nymbl__errno_reason(errno);
     }
     if (kind == NYMBL_OK) {
-        nymbl__drafts_sweep(place.directory);
-        kind = nymbl__draft_try(place.directory, &reason);
+        nymbl__tempfiles_sweep(place.directory);
+        kind = nymbl__tempfile_try(place.directory, &reason);
     }
-    nymbl__place_free(&place);
+    nymbl__target_free(&place);
     return kind < 0 ? nymbl__fail(err, kind, reason) : NYMBL_OK;
 }
 
-void nymbl__place_free(nymbl__place *place)
+void nymbl__target_free(nymbl__target *place)
 {
     if (place->directory >= 0)
         close(place->directory);
@@ -333,5 +334,5 @@ void nymbl__place_free(nymbl__place *place)
         close(place->from);
     nymbl__secret_free(place->folder);
     nymbl__secret_free(place->name);
-    *place = (nymbl__place){.directory = -1, .from = -1};
+    *place = (nymbl__target){.directory = -1, .from = -1};
 }

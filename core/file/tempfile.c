@@ -5,7 +5,7 @@
  * Locks. Whoever writes holds flock(2) from before the file has a name until
  * after it has its final one. So a file that is named so and can be locked is
  * that of a process that is gone. */
-#include "file/draft.h"
+#include "file/tempfile.h"
 
 #include "base/buffer.h"
 #include "base/descriptor.h"
@@ -38,17 +38,17 @@
 
 /* Past the fixed ones a name that is not swept: only if 256 processes write
  * here at the same time, or if a stranger has taken all names. */
-static void name_make(char name[NYMBL__DRAFT_NAME], int number)
+static void name_make(char name[NYMBL__TEMPFILE_NAME], int number)
 {
     struct timespec now;
 
     if (number < NAMES) {
-        snprintf(name, NYMBL__DRAFT_NAME, NYMBL__DRAFT_PREFIX "%02x",
+        snprintf(name, NYMBL__TEMPFILE_NAME, NYMBL__DRAFT_PREFIX "%02x",
                  (unsigned)number);
         return;
     }
     clock_gettime(CLOCK_REALTIME, &now);
-    snprintf(name, NYMBL__DRAFT_NAME, NYMBL__DRAFT_PREFIX "%08lx%08lx",
+    snprintf(name, NYMBL__TEMPFILE_NAME, NYMBL__DRAFT_PREFIX "%08lx%08lx",
              (unsigned long)getpid() & 0xffffffff,
              (unsigned long)(now.tv_nsec + number) & 0xffffffff);
 }
@@ -126,9 +126,9 @@ static bool is_new(int directory)
     return true;
 }
 
-void nymbl__drafts_sweep(int directory)
+void nymbl__tempfiles_sweep(int directory)
 {
-    char name[NYMBL__DRAFT_NAME];
+    char name[NYMBL__TEMPFILE_NAME];
     int seen = GROUP;
 
     if (!is_new(directory))
@@ -235,7 +235,7 @@ static int named_make(int directory, const char *name)
 }
 
 /* A locked file under a name that nobody has; -1 with errno. */
-static int named_open(int directory, char name[NYMBL__DRAFT_NAME])
+static int named_open(int directory, char name[NYMBL__TEMPFILE_NAME])
 {
     for (int i = 0; i < TRIES; i++) {
         int fd, locked;
@@ -257,8 +257,8 @@ static int named_open(int directory, char name[NYMBL__DRAFT_NAME])
     return -1;
 }
 
-nymbl_kind nymbl__draft_open(nymbl__draft *draft, int directory,
-                             const char **reason)
+nymbl_kind nymbl__tempfile_open(nymbl__tempfile *draft, int directory,
+                                const char **reason)
 {
     draft->name[0] = '\0';
     draft->fd = unnamed_open(directory);
@@ -274,9 +274,9 @@ nymbl_kind nymbl__draft_open(nymbl__draft *draft, int directory,
     return NYMBL_IO;
 }
 
-nymbl_kind nymbl__draft_try(int directory, const char **reason)
+nymbl_kind nymbl__tempfile_try(int directory, const char **reason)
 {
-    nymbl__draft draft = {.fd = unnamed_open(directory)};
+    nymbl__tempfile draft = {.fd = unnamed_open(directory)};
 
     if (draft.fd < 0)
         draft.fd = named_open(directory, draft.name);
@@ -284,7 +284,7 @@ nymbl_kind nymbl__draft_try(int directory, const char **reason)
         *reason = nymbl__errno_reason(errno);
         return NYMBL_IO;
     }
-    nymbl__draft_drop(&draft, directory);
+    nymbl__tempfile_discard(&draft, directory);
     return NYMBL_OK;
 }
 
@@ -298,9 +298,9 @@ static int unnamed_link(int fd, int directory, const char *name)
 }
 
 /* Give it one of our names, to be renamed. */
-static int draft_link(nymbl__draft *draft, int directory)
+static int draft_link(nymbl__tempfile *draft, int directory)
 {
-    char name[NYMBL__DRAFT_NAME];
+    char name[NYMBL__TEMPFILE_NAME];
 
     for (int i = 0; i < TRIES; i++) {
         int linked;
@@ -361,9 +361,9 @@ static int bytes_copy(int from, int to)
 
 /* Have the bytes in a file with one of our names instead: some file systems
  * make files without a name and cannot link them. */
-static int draft_copy(nymbl__draft *draft, int directory)
+static int draft_copy(nymbl__tempfile *draft, int directory)
 {
-    nymbl__draft copy;
+    nymbl__tempfile copy;
     int problem;
 
     copy.fd = named_open(directory, copy.name);
@@ -376,13 +376,13 @@ static int draft_copy(nymbl__draft *draft, int directory)
         return 0;
     }
     problem = errno;
-    nymbl__draft_drop(&copy, directory);
+    nymbl__tempfile_discard(&copy, directory);
     errno = problem;
     return -1;
 }
 
-int nymbl__draft_publish(nymbl__draft *draft, int directory, const char *name,
-                         bool overwrite)
+int nymbl__tempfile_publish(nymbl__tempfile *draft, int directory,
+                            const char *name, bool overwrite)
 {
     if (draft->name[0] == '\0') {
         if (unnamed_link(draft->fd, directory, name) == 0)
@@ -400,7 +400,7 @@ int nymbl__draft_publish(nymbl__draft *draft, int directory, const char *name,
     return 0;
 }
 
-void nymbl__draft_drop(nymbl__draft *draft, int directory)
+void nymbl__tempfile_discard(nymbl__tempfile *draft, int directory)
 {
     if (draft->fd < 0)
         return;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Folders for a listener, which nobody else can enter. */
-#include "engine/folder.h"
+#include "engine/private_dir.h"
 
 #include "base/descriptor.h"
 
@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-bool nymbl__mark_is_at(const nymbl__mark *mark, const char *path)
+bool nymbl__file_id_matches(const nymbl__file_id *mark, const char *path)
 {
     struct stat status;
 
@@ -20,12 +20,12 @@ bool nymbl__mark_is_at(const nymbl__mark *mark, const char *path)
            status.st_ino == mark->inode;
 }
 
-void nymbl__mark_take(nymbl__mark *mark, const char *path)
+void nymbl__file_id_get(nymbl__file_id *mark, const char *path)
 {
     struct stat status = {0};
 
     (void)!lstat(path, &status);
-    *mark = (nymbl__mark){status.st_dev, status.st_ino};
+    *mark = (nymbl__file_id){status.st_dev, status.st_ino};
 }
 
 /* Folders that nobody else can enter. Their names are few, so that what a
@@ -145,7 +145,7 @@ static bool folder_make(char path[32], const char *place)
     return true;
 }
 
-bool nymbl__folder_open(char path[32], int *lock)
+bool nymbl__private_dir_create(char path[32], int *lock)
 {
     static const char *const places[] = {"/tmp", "/run", "/dev/shm"};
     int problem = 0;
@@ -163,9 +163,10 @@ bool nymbl__folder_open(char path[32], int *lock)
     return false;
 }
 
-void nymbl__folder_close(char path[32], int *lock, const nymbl__mark *mark)
+void nymbl__private_dir_remove(char path[32], int *lock,
+                               const nymbl__file_id *mark)
 {
-    if (nymbl__mark_is_at(mark, path))
+    if (nymbl__file_id_matches(mark, path))
         folder_remove(path);
     path[0] = '\0';
     if (*lock >= 0)

@@ -4,7 +4,7 @@
 
 #include "base/descriptor.h"
 #include "base/error.h"
-#include "engine/lease.h"
+#include "engine/notify.h"
 #include "engine/pump.h"
 
 #include <errno.h>
@@ -33,30 +33,30 @@ static bool pair_open(int ends[2])
     return false;
 }
 
-nymbl_kind nymbl_transfer_pair(nymbl_transfer *transfer, int *out,
-                               nymbl_error *err)
+nymbl_kind nymbl_transfer_notify_fd(nymbl_transfer *transfer, int *out,
+                                    nymbl_error *err)
 {
     nymbl_engine *engine = transfer->engine;
     nymbl_kind kind = NYMBL_DONE;
     int ends[2];
 
     *out = -1;
-    if (!nymbl_engine_is_own(engine))
+    if (!nymbl_engine_in_this_process(engine))
         return nymbl__fail(err, NYMBL_CANCELED, "forked");
     if (!pair_open(ends))
         return nymbl__fail(err, NYMBL_IO, nymbl__errno_reason(errno));
     nymbl__stream_set_up(ends[0]);
     nymbl__stream_set_up(ends[1]);
     nymbl__engine_lock(engine);
-    if (!transfer->port.ended && transfer->port.lease >= 0 &&
-        transfer->port.lease_loose) {
+    if (!transfer->port.ended && transfer->port.notify_fd >= 0 &&
+        transfer->port.notify_fd_released) {
         kind = NYMBL_IO; /* the one that was given back is not gone yet */
-    } else if (!transfer->port.ended && transfer->port.lease < 0) {
+    } else if (!transfer->port.ended && transfer->port.notify_fd < 0) {
         kind = NYMBL_OK;
-        transfer->port.lease = ends[0];
-        transfer->port.lease_token[0] = '\0'; /* the peer would be too late */
-        if (transfer->port.signaled)
-            nymbl__port_wake(&transfer->port);
+        transfer->port.notify_fd = ends[0];
+        transfer->port.notify_token[0] = '\0'; /* the peer would be too late */
+        if (transfer->port.notified)
+            nymbl__port_notify(&transfer->port);
     }
     nymbl__engine_unlock(engine);
     if (kind != NYMBL_OK) {
@@ -69,23 +69,23 @@ nymbl_kind nymbl_transfer_pair(nymbl_transfer *transfer, int *out,
     return kind;
 }
 
-void nymbl_transfer_unpair(nymbl_transfer *transfer, int fd)
+void nymbl_transfer_notify_fd_release(nymbl_transfer *transfer, int fd)
 {
     nymbl_engine *engine = transfer->engine;
 
-    if (nymbl_engine_is_own(engine)) {
+    if (nymbl_engine_in_this_process(engine)) {
         nymbl__engine_lock(engine);
-        transfer->port.lease_loose = transfer->port.lease >= 0;
+        transfer->port.notify_fd_released = transfer->port.notify_fd >= 0;
         nymbl__engine_unlock(engine);
     }
     close(fd); /* the pump notices, and closes its end */
 }
 
 /* Digits that cannot be guessed. */
-static bool token_make(char token[NYMBL__LEASE_TOKEN])
+static bool token_make(char token[NYMBL__NOTIFY_TOKEN])
 {
     static const char digits[] = "0123456789abcdef";
-    unsigned char bytes[NYMBL__LEASE_TOKEN / 2];
+    unsigned char bytes[NYMBL__NOTIFY_TOKEN / 2];
     int fd = nymbl__fd_high(open("/dev/urandom", O_RDONLY | O_CLOEXEC));
     bool good = fd >= 0 && read(fd, bytes, sizeof(bytes)) == sizeof(bytes);
 
@@ -98,16 +98,17 @@ static bool token_make(char token[NYMBL__LEASE_TOKEN])
     return good;
 }
 
-nymbl_kind nymbl_transfer_lease(nymbl_transfer *transfer, nymbl_lease *out,
-                                nymbl_error *err)
+nymbl_kind nymbl_transfer_notify_socket(nymbl_transfer *transfer,
+                                        nymbl_notify_socket *out,
+                                        nymbl_error *err)
 {
     nymbl_engine *engine = transfer->engine;
-    char token[NYMBL__LEASE_TOKEN];
+    char token[NYMBL__NOTIFY_TOKEN];
     nymbl_kind kind = NYMBL_DONE;
 
-    if (!nymbl_engine_is_own(engine))
+    if (!nymbl_engine_in_this_process(engine))
         return nymbl__fail(err, NYMBL_CANCELED, "forked");
-    kind = nymbl__leases_listen(engine, err);
+    kind = nymbl__notify_listen(engine, err);
     if (kind < 0)
         return kind;
     if (kind == NYMBL_OK)
@@ -116,14 +117,14 @@ nymbl_kind nymbl_transfer_lease(nymbl_transfer *transfer, nymbl_lease *out,
     if (!token_make(token))
         return nymbl__fail(err, NYMBL_IO, "random");
     nymbl__engine_lock(engine);
-    if (!transfer->port.ended && transfer->port.lease < 0) {
+    if (!transfer->port.ended && transfer->port.notify_fd < 0) {
         kind = NYMBL_OK;
-        memcpy(transfer->port.lease_token, token, sizeof(token));
+        memcpy(transfer->port.notify_token, token, sizeof(token));
     }
     nymbl__engine_unlock(engine);
     if (kind == NYMBL_DONE)
         return kind;
-    nymbl__lease_path(out->path, engine);
+    nymbl__notify_path(out->path, engine);
     memcpy(out->token, token, sizeof(token));
     out->token[sizeof(token)] = '\0';
     return NYMBL_OK;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* Notes: what is said of a part of a document, in a file beside it. */
-#include "file/note.h"
+#include "file/meta.h"
 
 #include "base/validator.h"
-#include "file/draft.h"
+#include "file/tempfile.h"
 #include "file/filesystem.h"
 
 #include <errno.h>
@@ -29,7 +29,7 @@ static const char magic[] = "nymbl part 3\n";
 #define BOOT (NYMBL_BOOT_ID_SIZE - 1)
 #define CLAIM_SIZE (DIGITS + 1 + BOOT + 1)
 
-static bool claim_read(const char *text, nymbl__claim *claim)
+static bool claim_read(const char *text, nymbl__partial_state *claim)
 {
     const char *boot = text + DIGITS + 1;
 
@@ -47,7 +47,8 @@ static bool claim_read(const char *text, nymbl__claim *claim)
     return true;
 }
 
-static void claim_write(char text[CLAIM_SIZE + 1], const nymbl__claim *claim)
+static void claim_write(char text[CLAIM_SIZE + 1],
+                        const nymbl__partial_state *claim)
 {
     memset(text, '-', CLAIM_SIZE);
     snprintf(text, CLAIM_SIZE + 1, "%020lld\n%s", (long long)claim->length,
@@ -59,7 +60,7 @@ static void claim_write(char text[CLAIM_SIZE + 1], const nymbl__claim *claim)
 }
 
 static bool note_matches(const char *note, const char *resource,
-                         char *validator, nymbl__claim *claim)
+                         char *validator, nymbl__partial_state *claim)
 {
     size_t length = strlen(resource);
     const char *at = note + sizeof(magic) - 1, *end;
@@ -80,8 +81,8 @@ static bool note_matches(const char *note, const char *resource,
     return nymbl__is_validator(validator);
 }
 
-bool nymbl__note_read(int directory, const char *name, const char *resource,
-                      char *validator, nymbl__claim *claim)
+bool nymbl__meta_read(int directory, const char *name, const char *resource,
+                      char *validator, nymbl__partial_state *claim)
 {
     char note[NOTE_MAX + 1];
     int fd = nymbl__private_open(directory, name, O_RDONLY);
@@ -120,16 +121,16 @@ static bool write_all(int fd, const char *text, off_t at)
     return true;
 }
 
-bool nymbl__note_begin(int directory, const char *name, const char *resource,
-                       const char *validator)
+bool nymbl__meta_create(int directory, const char *name, const char *resource,
+                        const char *validator)
 {
-    nymbl__claim claim = {0};
+    nymbl__partial_state claim = {0};
     char line[CLAIM_SIZE + 1];
     size_t at = sizeof(magic) - 1 + CLAIM_SIZE, length = strlen(validator);
     bool noted;
     int fd;
 
-    nymbl_boot_time(claim.boot);
+    nymbl_boot_clock(claim.boot);
     claim_write(line, &claim);
     fd = nymbl__private_open(directory, name, O_WRONLY | O_CREAT | O_EXCL);
     if (fd < 0) {
@@ -150,8 +151,8 @@ bool nymbl__note_begin(int directory, const char *name, const char *resource,
     return noted;
 }
 
-bool nymbl__note_claim(int directory, const char *name,
-                       const nymbl__claim *claim, bool flush)
+bool nymbl__meta_update(int directory, const char *name,
+                        const nymbl__partial_state *claim, bool flush)
 {
     char line[CLAIM_SIZE + 1];
     int fd = nymbl__private_open(directory, name, O_WRONLY);

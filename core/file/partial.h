@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Part files: what is kept of an interrupted download. */
-#ifndef NYMBL_FILE_PART_H
-#define NYMBL_FILE_PART_H
+#ifndef NYMBL_FILE_PARTIAL_H
+#define NYMBL_FILE_PARTIAL_H
 
 #include "base/validator.h"
 #include "nymbl.h"
@@ -10,7 +10,7 @@
 #define NYMBL__NOTE_END ".nymbl-note"
 
 /* What is kept beside a file of an interrupted download. */
-typedef struct nymbl__part {
+typedef struct nymbl__partial {
     int fd;
     int directory; /* borrowed */
     char *name;
@@ -19,31 +19,32 @@ typedef struct nymbl__part {
     int64_t there;     /* bytes of it that are good, or 0 */
     int64_t size;      /* those that it goes on from */
     char validator[NYMBL__VALIDATOR_MAX]; /* "": it cannot be gone on from */
-} nymbl__part;
+} nymbl__partial;
 
 /* Open or begin a part. NYMBL_DONE: none can be kept here (a link, somebody
  * else's file, one that another process writes). */
-nymbl_kind nymbl__part_open(nymbl__part *part, int directory,
-                            const char *target, const char *resource);
+nymbl_kind nymbl__partial_open(nymbl__partial *part, int directory,
+                               const char *target, const char *resource);
 /* Begin from the first byte, under a validator, or under none: then nothing is
  * kept. False where the old note cannot be removed or the file not emptied. */
-bool nymbl__part_restart(nymbl__part *part, const char *validator);
+bool nymbl__partial_restart(nymbl__partial *part, const char *validator);
 /* Go back by a byte, so that there is one to ask for: a part may be the whole
  * document. */
-void nymbl__part_back(nymbl__part *part);
+void nymbl__partial_step_back(nymbl__partial *part);
 /* Have it survive, with so many bytes, a power cut too. False if it cannot be
  * gone on from. */
-bool nymbl__part_keep(nymbl__part *part, int64_t length, bool whole);
+bool nymbl__partial_keep(nymbl__partial *part, int64_t length, bool whole);
 /* Give it its final name. 0, or -1 with errno: then it is kept. */
-int nymbl__part_publish(nymbl__part *part, const char *target, bool overwrite);
+int nymbl__partial_publish(nymbl__partial *part, const char *target,
+                           bool overwrite);
 /* Remove the name that a kill has left of a part whose file has got the
  * target's name. */
-void nymbl__part_settle(int directory, const char *target);
+void nymbl__partial_settle(int directory, const char *target);
 /* Remove its files. */
-void nymbl__part_remove(const nymbl__part *part);
+void nymbl__partial_remove(const nymbl__partial *part);
 /* Remove those of a target that nobody writes at the moment. */
-void nymbl__part_discard(int directory, const char *target);
+void nymbl__partial_discard(int directory, const char *target);
 /* Close and release; the files stay. */
-void nymbl__part_free(nymbl__part *part);
+void nymbl__partial_free(nymbl__partial *part);
 
 #endif

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /* Part files: what is kept of an interrupted download, and the note beside it
  * that says of which document, and under which validator, it is a part. */
-#include "file/part.h"
+#include "file/partial.h"
 
 #include "base/buffer.h"
 #include "base/descriptor.h"
-#include "file/draft.h"
+#include "file/tempfile.h"
 #include "file/filesystem.h"
-#include "file/note.h"
+#include "file/meta.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -34,14 +34,14 @@ static char *name_with(const char *name, const char *ending)
 /* Whether the file that is locked now still has the part's name: another
  * process may have finished it, and given it its own, before the lock was ours.
  */
-static bool is_still_named(const nymbl__part *part, struct stat *status)
+static bool is_still_named(const nymbl__partial *part, struct stat *status)
 {
     return fstat(part->fd, status) == 0 && status->st_nlink == 1 &&
            nymbl__fd_has_name(part->fd, part->directory, part->name);
 }
 
 /* Lock it, to the end: two that write one part would mix their bytes. */
-static bool part_lock(nymbl__part *part, struct stat *status)
+static bool part_lock(nymbl__partial *part, struct stat *status)
 {
     int locked;
 
@@ -52,9 +52,9 @@ static bool part_lock(nymbl__part *part, struct stat *status)
 }
 
 /* The names beside a target. False without memory. */
-static bool part_names(nymbl__part *part, int directory, const char *target)
+static bool part_names(nymbl__partial *part, int directory, const char *target)
 {
-    *part = (nymbl__part){.fd = -1, .directory = directory};
+    *part = (nymbl__partial){.fd = -1, .directory = directory};
     part->name = name_with(target, NYMBL__PART_END);
     part->note = name_with(target, NYMBL__NOTE_END);
     return part->name != NULL && part->note != NULL;
@@ -62,7 +62,7 @@ static bool part_names(nymbl__part *part, int directory, const char *target)
 
 /* Open the part that is there, or make one. One that is ours and that a kill
  * has left with another mode or a second name is replaced. */
-static bool part_take(nymbl__part *part, struct stat *status)
+static bool part_take(nymbl__partial *part, struct stat *status)
 {
     bool made = false;
 
@@ -86,30 +86,30 @@ static bool part_take(nymbl__part *part, struct stat *status)
 }
 
 /* Bytes of a part that are those which were written, or 0. */
-static int64_t claim_judge(const nymbl__claim *claim, int64_t size)
+static int64_t claim_judge(const nymbl__partial_state *claim, int64_t size)
 {
     char boot[NYMBL_BOOT_ID_SIZE];
 
     if (claim->boot[0] == '\0')
         return size == claim->length ? size : 0;
-    nymbl_boot_time(boot);
+    nymbl_boot_clock(boot);
     if (size < claim->length)
         return 0;
     return strcmp(boot, claim->boot) == 0 ? size : claim->length;
 }
 
-void nymbl__part_back(nymbl__part *part)
+void nymbl__partial_step_back(nymbl__partial *part)
 {
     if (part->size > 0 && lseek(part->fd, (off_t)part->size - 1, SEEK_SET) >= 0)
         part->size--;
 }
 
 /* Find out what can be gone on from. */
-static void part_look(nymbl__part *part, int64_t size)
+static void part_look(nymbl__partial *part, int64_t size)
 {
-    nymbl__claim claim = {0};
+    nymbl__partial_state claim = {0};
 
-    if (size > 0 && nymbl__note_read(part->directory, part->note,
+    if (size > 0 && nymbl__meta_read(part->directory, part->note,
                                      part->resource, part->validator, &claim))
         part->there = claim_judge(&claim, size);
     if ((part->there < size && ftruncate(part->fd, (off_t)part->there) < 0) ||
@@ -121,34 +121,34 @@ static void part_look(nymbl__part *part, int64_t size)
         return;
     }
     if (claim.whole)
-        nymbl__part_back(part);
+        nymbl__partial_step_back(part);
     /* from now on there is more than was flushed; should a power cut undo this
      * line, what is there is longer than the note says, and is not trusted */
     claim.whole = false;
-    nymbl_boot_time(claim.boot);
+    nymbl_boot_clock(claim.boot);
     if (claim.boot[0] != '\0')
-        nymbl__note_claim(part->directory, part->note, &claim, false);
+        nymbl__meta_update(part->directory, part->note, &claim, false);
 }
 
-nymbl_kind nymbl__part_open(nymbl__part *part, int directory,
-                            const char *target, const char *resource)
+nymbl_kind nymbl__partial_open(nymbl__partial *part, int directory,
+                               const char *target, const char *resource)
 {
     struct stat status;
 
     if (!part_names(part, directory, target)) {
-        nymbl__part_free(part);
+        nymbl__partial_free(part);
         return NYMBL_NO_MEMORY;
     }
     memcpy(part->resource, resource, sizeof(part->resource));
     if (!part_take(part, &status)) {
-        nymbl__part_free(part);
+        nymbl__partial_free(part);
         return NYMBL_DONE;
     }
     part_look(part, (int64_t)status.st_size);
     return NYMBL_OK;
 }
 
-void nymbl__part_remove(const nymbl__part *part)
+void nymbl__partial_remove(const nymbl__partial *part)
 {
     unlinkat(part->directory, part->note, 0);
     if (part->fd >= 0 &&
@@ -157,7 +157,7 @@ void nymbl__part_remove(const nymbl__part *part)
 }
 
 /* Whether there is a note that could be read as one of ours. */
-static bool note_is_there(const nymbl__part *part)
+static bool note_is_there(const nymbl__partial *part)
 {
     int fd = nymbl__private_open(part->directory, part->note, O_RDONLY);
 
@@ -166,9 +166,9 @@ static bool note_is_there(const nymbl__part *part)
     return fd >= 0;
 }
 
-void nymbl__part_discard(int directory, const char *target)
+void nymbl__partial_discard(int directory, const char *target)
 {
-    nymbl__part part;
+    nymbl__partial part;
     struct stat status;
 
     if (part_names(&part, directory, target)) {
@@ -177,13 +177,13 @@ void nymbl__part_discard(int directory, const char *target)
             errno = nymbl__leftover_remove(directory, part.name) ? ENOENT : 0;
         if (part.fd >= 0 ? part_lock(&part, &status)
                          : errno == ENOENT && note_is_there(&part))
-            nymbl__part_remove(&part);
+            nymbl__partial_remove(&part);
     }
-    nymbl__part_free(&part);
+    nymbl__partial_free(&part);
 }
 
 /* Empty the file, or have an empty one in its place. */
-static bool part_empty(nymbl__part *part)
+static bool part_empty(nymbl__partial *part)
 {
     struct stat status;
 
@@ -202,7 +202,7 @@ static bool part_empty(nymbl__part *part)
     return false;
 }
 
-bool nymbl__part_restart(nymbl__part *part, const char *validator)
+bool nymbl__partial_restart(nymbl__partial *part, const char *validator)
 {
     part->size = part->there = 0;
     part->validator[0] = '\0';
@@ -216,15 +216,15 @@ bool nymbl__part_restart(nymbl__part *part, const char *validator)
     }
     if (!part_empty(part))
         return false;
-    if (validator != NULL && nymbl__note_begin(part->directory, part->note,
-                                               part->resource, validator))
+    if (validator != NULL && nymbl__meta_create(part->directory, part->note,
+                                                part->resource, validator))
         strcpy(part->validator, validator);
     return true;
 }
 
-bool nymbl__part_keep(nymbl__part *part, int64_t length, bool whole)
+bool nymbl__partial_keep(nymbl__partial *part, int64_t length, bool whole)
 {
-    nymbl__claim claim = {.length = length, .whole = whole};
+    nymbl__partial_state claim = {.length = length, .whole = whole};
     int flushed;
     bool kept;
 
@@ -236,14 +236,15 @@ bool nymbl__part_keep(nymbl__part *part, int64_t length, bool whole)
         return false;
     if (flushed > 0) {
         claim.length = 0;
-        nymbl_boot_time(claim.boot);
+        nymbl_boot_clock(claim.boot);
     }
-    kept = nymbl__note_claim(part->directory, part->note, &claim, true);
+    kept = nymbl__meta_update(part->directory, part->note, &claim, true);
     nymbl__directory_flush(part->directory);
     return kept;
 }
 
-int nymbl__part_publish(nymbl__part *part, const char *target, bool overwrite)
+int nymbl__partial_publish(nymbl__partial *part, const char *target,
+                           bool overwrite)
 {
     int problem;
 
@@ -254,16 +255,16 @@ int nymbl__part_publish(nymbl__part *part, const char *target, bool overwrite)
         return 0;
     problem = errno;
     nymbl__file_set_mode(part->fd, 0600);
-    if (!nymbl__note_begin(part->directory, part->note, part->resource,
-                           part->validator))
+    if (!nymbl__meta_create(part->directory, part->note, part->resource,
+                            part->validator))
         part->validator[0] = '\0';
     errno = problem;
     return -1;
 }
 
-void nymbl__part_settle(int directory, const char *target)
+void nymbl__partial_settle(int directory, const char *target)
 {
-    nymbl__part part;
+    nymbl__partial part;
     struct stat named, whole;
 
     if (part_names(&part, directory, target) &&
@@ -271,10 +272,10 @@ void nymbl__part_settle(int directory, const char *target)
         fstatat(directory, target, &whole, AT_SYMLINK_NOFOLLOW) == 0 &&
         named.st_dev == whole.st_dev && named.st_ino == whole.st_ino)
         nymbl__leftover_remove(directory, part.name);
-    nymbl__part_free(&part);
+    nymbl__partial_free(&part);
 }
 
-void nymbl__part_free(nymbl__part *part)
+void nymbl__partial_free(nymbl__partial *part)
 {
     if (part->fd >= 0)
         close(part->fd);

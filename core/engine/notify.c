@@ -2,11 +2,11 @@
 /* Leases: a stream socket for each transfer, one end with whoever pumps, the
  * other with an event loop. A byte on it says that there is news; its end says
  * that nobody waits any more, and the transfer is canceled at once. */
-#include "engine/lease.h"
+#include "engine/notify.h"
 
 #include "base/descriptor.h"
 #include "base/error.h"
-#include "engine/folder.h"
+#include "engine/private_dir.h"
 #include "engine/run.h"
 
 #include <errno.h>
@@ -32,9 +32,9 @@
 
 /* ---- the listener ---- */
 
-void nymbl__lease_path(char path[64], const nymbl_engine *engine)
+void nymbl__notify_path(char path[64], const nymbl_engine *engine)
 {
-    snprintf(path, 64, "%s/lease", engine->folder);
+    snprintf(path, 64, "%s/lease", engine->dir);
 }
 
 /* A listening socket at a path, or -1 with errno. */
@@ -82,81 +82,81 @@ static nymbl_kind listener_open(nymbl_engine *engine, nymbl_error *err)
     char path[64];
     int fd, problem;
 
-    if (!nymbl__folder_open(engine->folder, &engine->folder_fd))
+    if (!nymbl__private_dir_create(engine->dir, &engine->dir_fd))
         return nymbl__fail(err, NYMBL_IO, nymbl__errno_reason(errno));
-    nymbl__mark_take(&engine->folder_mark, engine->folder);
-    nymbl__lease_path(path, engine);
+    nymbl__file_id_get(&engine->dir_id, engine->dir);
+    nymbl__notify_path(path, engine);
     fd = socket_listen(path);
     if (fd >= 0 && engine->listener >= 0)
         fd = listener_replace(engine->listener, fd);
     if (fd < 0) {
         problem = errno;
-        nymbl__folder_close(engine->folder, &engine->folder_fd,
-                            &engine->folder_mark);
+        nymbl__private_dir_remove(engine->dir, &engine->dir_fd,
+                                  &engine->dir_id);
         return nymbl__fail(err, NYMBL_IO, nymbl__errno_reason(problem));
     }
-    nymbl__mark_take(&engine->socket_mark, path);
+    nymbl__file_id_get(&engine->socket_id, path);
     nymbl__engine_lock(engine);
     engine->listener = fd;
     nymbl__engine_unlock(engine);
     return NYMBL_OK;
 }
 
-nymbl_kind nymbl__leases_listen(nymbl_engine *engine, nymbl_error *err)
+nymbl_kind nymbl__notify_listen(nymbl_engine *engine, nymbl_error *err)
 {
     char path[64];
 
-    if (engine->folder[0] != '\0') {
-        nymbl__lease_path(path, engine);
-        if (nymbl__mark_is_at(&engine->socket_mark, path))
+    if (engine->dir[0] != '\0') {
+        nymbl__notify_path(path, engine);
+        if (nymbl__file_id_matches(&engine->socket_id, path))
             return NYMBL_DONE;
-        nymbl__folder_close(engine->folder, &engine->folder_fd,
-                            &engine->folder_mark);
+        nymbl__private_dir_remove(engine->dir, &engine->dir_fd,
+                                  &engine->dir_id);
     }
     return listener_open(engine, err);
 }
 
 /* ---- the pump's side ---- */
 
-static void polled_add(nymbl_engine *engine, int fd)
+static void waitfd_add(nymbl_engine *engine, int fd)
 {
-    if (engine->polled_count == engine->polled_capacity) {
+    if (engine->waitfd_count == engine->waitfd_capacity) {
         unsigned capacity =
-            engine->polled_count == 0 ? 64 : engine->polled_count * 2;
+            engine->waitfd_count == 0 ? 64 : engine->waitfd_count * 2;
         struct curl_waitfd *more =
-            realloc(engine->polled, capacity * sizeof(*more));
+            realloc(engine->waitfds, capacity * sizeof(*more));
 
         if (more == NULL)
             return; /* another pass has memory for it */
-        engine->polled = more;
-        engine->polled_capacity = capacity;
+        engine->waitfds = more;
+        engine->waitfd_capacity = capacity;
     }
-    engine->polled[engine->polled_count++] =
+    engine->waitfds[engine->waitfd_count++] =
         (struct curl_waitfd){.fd = fd, .events = CURL_WAIT_POLLIN};
 }
 
-bool nymbl__leases_poll(nymbl_engine *engine)
+bool nymbl__notify_collect_fds(nymbl_engine *engine)
 {
     nymbl_transfer *lists[] = {engine->running, engine->waiting};
-    bool deaf = engine->deaf;
+    bool accept_paused = engine->accept_paused;
 
-    engine->polled_count = 0;
-    engine->deaf = false;
-    for (int i = 0; i < NYMBL__GUESTS; i++) {
-        if (engine->guests[i].fd >= 0)
-            polled_add(engine, engine->guests[i].fd);
+    engine->waitfd_count = 0;
+    engine->accept_paused = false;
+    for (int i = 0; i < NYMBL__PENDING_MAX; i++) {
+        if (engine->pending[i].fd >= 0)
+            waitfd_add(engine, engine->pending[i].fd);
     }
     nymbl__engine_lock(engine);
-    if (engine->listener >= 0 && !deaf)
-        polled_add(engine, engine->listener);
+    if (engine->listener >= 0 && !accept_paused)
+        waitfd_add(engine, engine->listener);
     for (int i = 0; i < 2; i++) {
         for (nymbl_transfer *t = lists[i]; t != NULL; t = t->next) {
-            if (t->port.lease >= 0)
-                polled_add(engine, t->port.lease);
+            if (t->port.notify_fd >= 0)
+                waitfd_add(engine, t->port.notify_fd);
         }
     }
     nymbl__engine_unlock(engine);
-    return deaf;
+    return accept_paused;
 }
 
 /* Only this very process may hold a lease. */
@@ -181,20 +181,20 @@ static nymbl_transfer *transfer_of(nymbl_engine *engine, const char *token)
     nymbl_transfer *lists[] = {engine->running, engine->waiting};
     nymbl_transfer *found = NULL;
 
-    if (token[0] == '\0') /* it would be that of all who await no guest */
+    if (token[0] == '\0') /* it would be that of all who await no peer */
         return NULL;
     nymbl__engine_lock(engine);
     for (int i = 0; i < 2; i++) {
         for (nymbl_transfer *t = lists[i]; t != NULL && found == NULL;
              t = t->next) {
-            if (memcmp(t->port.lease_token, token, NYMBL__LEASE_TOKEN) == 0)
+            if (memcmp(t->port.notify_token, token, NYMBL__NOTIFY_TOKEN) == 0)
                 found = t;
         }
     }
     for (nymbl_transfer *t = engine->commands; t != NULL && found == NULL;
          t = t->next_command) {
         if (!t->port.ended &&
-            memcmp(t->port.lease_token, token, NYMBL__LEASE_TOKEN) == 0)
+            memcmp(t->port.notify_token, token, NYMBL__NOTIFY_TOKEN) == 0)
             found = t;
     }
     nymbl__engine_unlock(engine);
@@ -203,63 +203,63 @@ static nymbl_transfer *transfer_of(nymbl_engine *engine, const char *token)
 
 /* Take his token; where it is whole, make him the holder of a lease. One whose
  * transfer has ended meanwhile is told by the end of the connection. */
-static void guest_serve(nymbl_engine *engine, nymbl__guest *guest)
+static void pending_serve(nymbl_engine *engine, nymbl__pending_peer *peer)
 {
-    ssize_t got = recv(guest->fd, guest->token + guest->got,
-                       sizeof(guest->token) - guest->got, MSG_DONTWAIT);
+    ssize_t got = recv(peer->fd, peer->token + peer->got,
+                       sizeof(peer->token) - peer->got, MSG_DONTWAIT);
     nymbl_transfer *transfer;
 
     if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
         return;
     if (got > 0)
-        guest->got += (size_t)got;
-    if (got > 0 && guest->got < sizeof(guest->token))
+        peer->got += (size_t)got;
+    if (got > 0 && peer->got < sizeof(peer->token))
         return;
-    transfer = got > 0 ? transfer_of(engine, guest->token) : NULL;
+    transfer = got > 0 ? transfer_of(engine, peer->token) : NULL;
     if (transfer == NULL) {
-        nymbl__stream_end(guest->fd);
+        nymbl__stream_close(peer->fd);
     } else {
         nymbl__engine_lock(engine);
-        transfer->port.lease = guest->fd;
-        transfer->port.lease_token[0] = '\0';
-        if (transfer->port.signaled)
-            nymbl__port_wake(&transfer->port);
+        transfer->port.notify_fd = peer->fd;
+        transfer->port.notify_token[0] = '\0';
+        if (transfer->port.notified)
+            nymbl__port_notify(&transfer->port);
         nymbl__engine_unlock(engine);
     }
-    guest->fd = -1;
+    peer->fd = -1;
 }
 
 /* Let in all who wait, each with his token at once where it is there already.
  * Who has said nothing yet gets a place, and where all are taken, that of the
  * one who has been silent longest. */
-static void guests_accept(nymbl_engine *engine, int listener)
+static void pending_accept(nymbl_engine *engine, int listener)
 {
     for (;;) {
-        nymbl__guest guest = {.fd = nymbl__fd_high(ACCEPT(listener))};
-        nymbl__guest *place;
+        nymbl__pending_peer peer = {.fd = nymbl__fd_high(ACCEPT(listener))};
+        nymbl__pending_peer *place;
 
-        if (guest.fd < 0) {
-            engine->deaf = errno == EMFILE || errno == ENFILE ||
-                           errno == ENOBUFS || errno == ENOMEM;
+        if (peer.fd < 0) {
+            engine->accept_paused = errno == EMFILE || errno == ENFILE ||
+                                    errno == ENOBUFS || errno == ENOMEM;
             return;
         }
-        if (!peer_is_self(guest.fd)) {
-            close(guest.fd);
+        if (!peer_is_self(peer.fd)) {
+            close(peer.fd);
             continue;
         }
-        nymbl__stream_set_up(guest.fd);
-        guest_serve(engine, &guest);
-        if (guest.fd < 0)
+        nymbl__stream_set_up(peer.fd);
+        pending_serve(engine, &peer);
+        if (peer.fd < 0)
             continue;
-        place = &engine->guests[engine->guests_seated++ % NYMBL__GUESTS];
+        place = &engine->pending[engine->pending_next++ % NYMBL__PENDING_MAX];
         if (place->fd >= 0)
-            nymbl__stream_end(place->fd);
-        *place = guest;
+            nymbl__stream_close(place->fd);
+        *place = peer;
     }
 }
 
 /* Whether the other end is closed. What comes from it otherwise is nothing. */
-static bool lease_has_ended(int fd)
+static bool notify_has_closed(int fd)
 {
     char bytes[64];
     ssize_t got;
@@ -271,18 +271,18 @@ static bool lease_has_ended(int fd)
            (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR);
 }
 
-static int lease_of(nymbl_transfer *transfer, bool *loose)
+static int notify_fd_of(nymbl_transfer *transfer, bool *loose)
 {
     int lease;
 
     nymbl__engine_lock(transfer->engine);
-    lease = transfer->port.lease;
-    *loose = transfer->port.lease_loose;
+    lease = transfer->port.notify_fd;
+    *loose = transfer->port.notify_fd_released;
     nymbl__engine_unlock(transfer->engine);
     return lease;
 }
 
-static void lease_serve(nymbl_engine *engine, int fd)
+static void notify_fd_serve(nymbl_engine *engine, int fd)
 {
     nymbl_transfer *lists[] = {engine->running, engine->waiting};
 
@@ -290,12 +290,12 @@ static void lease_serve(nymbl_engine *engine, int fd)
         for (nymbl_transfer *t = lists[i]; t != NULL; t = t->next) {
             bool loose;
 
-            if (lease_of(t, &loose) != fd)
+            if (notify_fd_of(t, &loose) != fd)
                 continue;
-            if (!lease_has_ended(fd))
+            if (!notify_has_closed(fd))
                 return;
             if (loose)
-                nymbl__port_lease_end(&t->port);
+                nymbl__port_notify_close(&t->port);
             else
                 nymbl__transfer_abort(t, NYMBL_CANCELED, "lease");
             return;
@@ -303,7 +303,7 @@ static void lease_serve(nymbl_engine *engine, int fd)
     }
 }
 
-void nymbl__leases_serve(nymbl_engine *engine)
+void nymbl__notify_serve(nymbl_engine *engine)
 {
     int listener;
 
@@ -311,31 +311,31 @@ void nymbl__leases_serve(nymbl_engine *engine)
     listener = engine->listener;
     nymbl__engine_unlock(engine);
     /* A number may be another socket's by now: all are asked, not believed. */
-    for (unsigned i = 0; i < engine->polled_count; i++) {
-        if (engine->polled[i].revents != 0)
-            lease_serve(engine, engine->polled[i].fd);
+    for (unsigned i = 0; i < engine->waitfd_count; i++) {
+        if (engine->waitfds[i].revents != 0)
+            notify_fd_serve(engine, engine->waitfds[i].fd);
     }
-    engine->polled_count = 0;
+    engine->waitfd_count = 0;
     if (listener < 0)
         return;
-    for (int i = 0; i < NYMBL__GUESTS; i++) {
-        if (engine->guests[i].fd >= 0)
-            guest_serve(engine, &engine->guests[i]);
+    for (int i = 0; i < NYMBL__PENDING_MAX; i++) {
+        if (engine->pending[i].fd >= 0)
+            pending_serve(engine, &engine->pending[i]);
     }
-    guests_accept(engine, listener);
+    pending_accept(engine, listener);
 }
 
-void nymbl__leases_close(nymbl_engine *engine)
+void nymbl__notify_close(nymbl_engine *engine)
 {
-    for (int i = 0; i < NYMBL__GUESTS; i++) {
-        if (engine->guests[i].fd >= 0)
-            nymbl__stream_end(engine->guests[i].fd);
-        engine->guests[i].fd = -1;
+    for (int i = 0; i < NYMBL__PENDING_MAX; i++) {
+        if (engine->pending[i].fd >= 0)
+            nymbl__stream_close(engine->pending[i].fd);
+        engine->pending[i].fd = -1;
     }
     if (engine->listener >= 0)
         close(engine->listener);
     engine->listener = -1;
-    if (engine->folder[0] != '\0')
-        nymbl__folder_close(engine->folder, &engine->folder_fd,
-                            &engine->folder_mark);
+    if (engine->dir[0] != '\0')
+        nymbl__private_dir_remove(engine->dir, &engine->dir_fd,
+                                  &engine->dir_id);
 }
