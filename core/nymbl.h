@@ -97,7 +97,7 @@ typedef struct nymbl_error {
 } nymbl_error;
 
 /** Bytes of a JSON response to a call. One that is longer is NYMBL_PROTOCOL,
- * "too_long". */
+ * "response_too_long". */
 #define NYMBL_RESPONSE_MAX (2u << 20)
 
 /** Values in a JSON response that a decoder should accept: arrays and objects
@@ -618,8 +618,8 @@ typedef struct nymbl_download_options {
      * under the validator that was saved with it (RFC 9110, section 13.1.5),
      * if the client has the same base URL, API key, token URL, client id and
      * scope, and patient and document are the same. If that is refused (the
-     * reason is then "range") the part is gone, and another transfer begins
-     * from the first byte.
+     * reason is then "range_refused" or "content_range") the part is gone, and
+     * another transfer begins from the first byte.
      */
     bool resume;
     const char *content_type; /**< of the document, where known */

@@ -149,9 +149,9 @@ static int body_write_from(lua_State *L)
         return 1;
     }
     if (got == 0 && ferror(file)) {
-        const char *reason = errno == EBADF    ? "wrong_mode"
+        const char *reason = errno == EBADF    ? "not_open_for_access"
                              : errno == EISDIR ? "directory"
-                                               : "input_output";
+                                               : "io_error";
         clearerr(file);
         return failure_push(L,
                             &(nymbl_error){.kind = NYMBL_IO, .reason = reason});

@@ -227,9 +227,9 @@ static const char *write_problem(void)
     case EPIPE:
         return "pipe_closed";
     case EBADF:
-        return "wrong_mode";
+        return "not_open_for_access";
     default:
-        return "input_output";
+        return "io_error";
     }
 }
 

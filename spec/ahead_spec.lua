@@ -224,7 +224,7 @@ describe("patient:documents(), half-way through a page,", function()
       for _ = 1, 3 do step() end
       local ok, err = pcall(step)
       assert.is_false(ok)
-      assert.equal("other_patient", err.reason)
+      assert.equal("patient_mismatch", err.reason)
       assert.equal(2, pages())
     end)
   end)

@@ -82,7 +82,7 @@ describe("a response", function()
   local function refused(result, err, attempts)
     assert.is_nil(result)
     assert.equal("protocol", err.kind)
-    assert.equal("too_long", err.reason)
+    assert.equal("response_too_long", err.reason)
     assert.equal(attempts or 1, err.attempts)
     return err
   end

@@ -129,7 +129,7 @@ describe("callers that need a token share a failure:", function()
       helper.faults { operation = "token", times = -1, action = { delay = 60 } }
       for _, result in ipairs(together { one, two, one, two, one, two, one, two }) do
         assert.equal("timeout", result.err.kind)
-        assert.equal("token", result.err.reason)
+        assert.equal("token_wait", result.err.reason)
         assert.is_true(result.ended >= 14 and result.ended < 20, result.ended)
       end
       assert.equal(1, token_requests())
@@ -237,7 +237,7 @@ describe("callers that need a token share a failure:", function()
     local _, other = begin { max_attempts = 5 }
     results = together(times(4, other), { { timeout = 9 } })
     for i = 2, 4 do
-      assert.equal("token", results[i].err.reason)
+      assert.equal("token_wait", results[i].err.reason)
       assert.is_true(results[i].ended < 20, results[i].ended)
     end
     assert.equal(2, token_requests())

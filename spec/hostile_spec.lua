@@ -176,11 +176,11 @@ describe("document:download() and document:open() from a lying server", function
 
   it("refuse a body that is shorter or longer than the document", function()
     for _, change in ipairs { { truncate = SIZE - 1 }, { truncate = 10 }, { truncate = 0 }, { append = "x" } } do
-      bring { action = change, kind = "corrupt", reason = "size", head = true }
+      bring { action = change, kind = "corrupt", reason = "size_mismatch", head = true }
       change.length = "chunked"
-      bring { action = change, kind = "corrupt", reason = "size" }
+      bring { action = change, kind = "corrupt", reason = "size_mismatch" }
       change.length = "none"
-      bring { action = change, kind = "corrupt", reason = "size" }
+      bring { action = change, kind = "corrupt", reason = "size_mismatch" }
     end
   end)
 
@@ -195,7 +195,7 @@ describe("document:download() and document:open() from a lying server", function
   end)
 
   it("refuse a body that never ends", function()
-    bring { action = { endless = true }, kind = "corrupt", reason = "size" }
+    bring { action = { endless = true }, kind = "corrupt", reason = "size_mismatch" }
   end)
 
   it("take a body without a length where TLS tells its end, and only there", function()
@@ -205,7 +205,7 @@ describe("document:download() and document:open() from a lying server", function
       bring { action = { length = "none", unclean = true }, known = known, kind = "truncated" }
       bring { action = { length = "none", cut = SIZE - 1 }, known = known, kind = "truncated" }
     end
-    bring { action = { length = "none", close_notify = SIZE - 1 }, kind = "corrupt", reason = "size" }
+    bring { action = { length = "none", close_notify = SIZE - 1 }, kind = "corrupt", reason = "size_mismatch" }
   end)
 
   it("refuse chunks without an end", function()
@@ -219,11 +219,11 @@ describe("document:download() and document:open() from a lying server", function
   end)
 
   it("refuse a length that is not the document's, before any byte", function()
-    bring { action = { length_delta = 1 }, kind = "corrupt", reason = "size", head = true }
-    bring { action = { length_delta = -1 }, kind = "corrupt", reason = "size", head = true }
-    bring { action = { length_delta = 1, hold = true }, kind = "corrupt", reason = "size", head = true }
-    bring { action = { length_delta = -1, hold = true }, kind = "corrupt", reason = "size", head = true }
-    bring { action = { length_delta = 2000000000 }, kind = "corrupt", reason = "size", head = true }
+    bring { action = { length_delta = 1 }, kind = "corrupt", reason = "size_mismatch", head = true }
+    bring { action = { length_delta = -1 }, kind = "corrupt", reason = "size_mismatch", head = true }
+    bring { action = { length_delta = 1, hold = true }, kind = "corrupt", reason = "size_mismatch", head = true }
+    bring { action = { length_delta = -1, hold = true }, kind = "corrupt", reason = "size_mismatch", head = true }
+    bring { action = { length_delta = 2000000000 }, kind = "corrupt", reason = "size_mismatch", head = true }
   end)
 
   it("hold the body against its own length where check_size is false", function()
@@ -241,24 +241,24 @@ describe("document:download() and document:open() from a lying server", function
   it("hold chunks against the length that a gateway has renamed", function()
     bring { action = { remapped_length = true } }
     bring { action = { remapped_length = true, headers = { { "x-amzn-Remapped-Content-Length", "7" } } },
-            kind = "corrupt", reason = "size", head = true }
+            kind = "corrupt", reason = "size_mismatch", head = true }
     bring { action = { remapped_length = true, headers = { { "x-amzn-Remapped-Content-Length", tostring(SIZE + 1) } } },
             known = false, kind = "truncated" }
   end)
 
   it("refuse JSON where bytes were promised", function()
-    bring { action = { json_instead = true }, kind = "corrupt", reason = "type", head = true }
-    bring { action = { json_instead = true }, options = { check_size = false }, kind = "corrupt", reason = "type",
+    bring { action = { json_instead = true }, kind = "corrupt", reason = "type_mismatch", head = true }
+    bring { action = { json_instead = true }, options = { check_size = false }, kind = "corrupt", reason = "type_mismatch",
       head = true }
-    bring { action = { json_instead = true }, known = false, kind = "corrupt", reason = "type", head = true }
+    bring { action = { json_instead = true }, known = false, kind = "corrupt", reason = "type_mismatch", head = true }
     for _, text in ipairs { '{"error":{"code":"NotFound","message":"no"}}', ' \r\n\t{ "message" : null}',
       '{"Message":"x"}' } do
       -- no length, size or type to tell it by
       bring { action = { status = 200, body = text, content_type = "application/pdf" },
         fields = { content = text:gsub(".", "x") },
-              kind = "corrupt", reason = "type", head = true }
+              kind = "corrupt", reason = "type_mismatch", head = true }
       bring { action = { status = 200, body = text, content_type = "application/problem+json" }, known = false,
-              kind = "corrupt", reason = "type", head = true }
+              kind = "corrupt", reason = "type_mismatch", head = true }
     end
   end)
 
@@ -294,17 +294,17 @@ describe("document:download() and document:open() from a lying server", function
   end)
 
   it("refuse an encoding that nobody asked for", function()
-    bring { action = { gzip = true }, kind = "corrupt", reason = "encoding", head = true }
-    bring { action = { gzip = true, length = "chunked" }, known = false, kind = "corrupt", reason = "encoding",
+    bring { action = { gzip = true }, kind = "corrupt", reason = "content_encoding", head = true }
+    bring { action = { gzip = true, length = "chunked" }, known = false, kind = "corrupt", reason = "content_encoding",
       head = true }
     local framed = "400;chunk-signature=0\r\n%PDF-1.7\r\n0;chunk-signature=0\r\n\r\n"
     for _, coding in ipairs { "br", "gzip, identity", "aws-chunked", "x-gzip" } do
       -- bytes that do not begin as the document does, although they are as many
       for _, text in ipairs { framed, "\31\139\8\0" .. framed, "a letter" } do
         bring { action = { status = 200, body = text, headers = { { "Content-Encoding", coding } } },
-          fields = { content = text:gsub(".", "x") }, kind = "corrupt", reason = "encoding", head = true }
+          fields = { content = text:gsub(".", "x") }, kind = "corrupt", reason = "content_encoding", head = true }
         bring { action = { status = 200, body = text, headers = { { "Content-Encoding", coding } } }, known = false,
-          kind = "corrupt", reason = "encoding", head = true }
+          kind = "corrupt", reason = "content_encoding", head = true }
       end
     end
     bring { action = { headers = { { "Content-Encoding", "identity" } } } }
@@ -320,7 +320,7 @@ describe("document:download() and document:open() from a lying server", function
       bring { action = { headers = { header } }, known = false }
       bring { action = { headers = { header }, length = "chunked" } }
       bring { action = { headers = { header }, truncate = 100, length = "chunked" }, kind = "corrupt",
-        reason = "size" }
+        reason = "size_mismatch" }
     end
   end)
 
@@ -360,7 +360,7 @@ describe("document:download() and document:open() from a lying server", function
       local fields = { content = text, content_type = content_type, file_name = "a.bin" }
       bring { action = { delay = 0 }, fields = fields }
       bring { action = { delay = 0 }, fields = fields, options = { check_size = false } }
-      bring { action = { delay = 0 }, fields = fields, known = false, kind = "corrupt", reason = "type", head = true }
+      bring { action = { delay = 0 }, fields = fields, known = false, kind = "corrupt", reason = "type_mismatch", head = true }
       bring { action = { delay = 0 }, fields = fields, known = false, options = { content_type = content_type },
         ways = { "a path", "a handle", "a sink" } }
     end
@@ -369,13 +369,13 @@ describe("document:download() and document:open() from a lying server", function
   it("refuse a page of HTML with a good status", function()
     bring { action = { status = 200, body_kind = "html" }, kind = "corrupt", head = true }
     bring { action = { status = 200, body_kind = "html", length = "chunked" }, options = { check_size = false },
-            kind = "corrupt", reason = "type", head = true }
+            kind = "corrupt", reason = "type_mismatch", head = true }
     local page = "<!DOCTYPE html>\n<html><head><title>Sign in</title></head><body></body></html>"
     for _, text in ipairs { page, page:lower(), "\239\187\191" .. page, " \r\n<HTML><body>" .. page,
       "<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>" } do
       bring { action = { status = 200, body = text, content_type = "application/pdf" },
         fields = { content = text:gsub(".", "x") },
-              kind = "corrupt", reason = "type", head = true }
+              kind = "corrupt", reason = "type_mismatch", head = true }
     end
   end)
 
@@ -410,8 +410,8 @@ describe("document:download() and document:open() from a lying server", function
   end)
 
   it("refuse an empty body", function()
-    bring { action = { status = 200, body_kind = "empty" }, kind = "corrupt", reason = "size", head = true }
-    bring { action = { status = 200, body_kind = "empty", length = "chunked" }, kind = "corrupt", reason = "size",
+    bring { action = { status = 200, body_kind = "empty" }, kind = "corrupt", reason = "size_mismatch", head = true }
+    bring { action = { status = 200, body_kind = "empty", length = "chunked" }, kind = "corrupt", reason = "size_mismatch",
       head = true }
   end)
 end)
@@ -441,7 +441,7 @@ describe("a label that nobody asked for", function()
     helper.faults { operation = "upload", action = action }
     local document, err = patient:upload({ data = "%PDF-1.4 one" }, { file_name = "a.pdf" })
     assert.is_nil(document)
-    check_error(err, "protocol", "encoding")
+    check_error(err, "protocol", "content_encoding")
     assert.is_true(err.outcome_unknown)
   end)
 end)
@@ -801,7 +801,7 @@ describe("a redirect of a download", function()
     })
     local _, err = WAYS["a path"](document)
     assert.equal("redirect", err.kind)
-    assert.equal("too_many", err.reason)
+    assert.equal("too_many_redirects", err.reason)
     local count, journal = journal_checked()
     assert.equal(6, count)
     assert.truthy(helper.header(journal[1], "authorization"))
@@ -816,7 +816,7 @@ describe("a redirect of a download", function()
     for _, way in ipairs { "a path", "a handle", "a sink", "a stream" } do
       helper.admin("DELETE", "journal")
       local _, err, seen = WAYS[way](document)
-      check_error(err, "redirect", "too_many", way)
+      check_error(err, "redirect", "too_many_redirects", way)
       assert.equal(302, err.status)
       assert.equal("", seen)
       assert.is_true((journal_checked()) <= 10)
@@ -1270,7 +1270,7 @@ describe("metadata that makes no sense", function()
         local pieces = {}
         local size, err = document:download(function(chunk) pieces[#pieces + 1] = chunk return 1 end)
         if name == "file_size_bytes" and value == "7" then
-          check_error(err, "corrupt", "size")
+          check_error(err, "corrupt", "size_mismatch")
         else
           assert.equal(8, size, fields .. tostring(err))
           assert.equal("%PDF-1.4", table.concat(pieces))

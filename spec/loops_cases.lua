@@ -277,7 +277,7 @@ case("a timeout of its own", "timeout - deadline 1, timeout 200 deadline 1, time
   return text .. ", " .. words(patient:document("d"):download(function() return 1 end, { timeout = 0.3 }))
 end)
 
-case("a turn that comes too late", "timeout - pace 0", function(t)
+case("a turn that comes too late", "timeout - rate_limit 0", function(t)
   local patient = t.patient { rate = { read = { 0.1, 1 } } }
   document(1000)
   assert(patient:get "d")

@@ -59,7 +59,7 @@ describe("the renewal of a token", function()
       if i == 5 then
         asked = true
         local _, err = two:patient("p"):page { timeout = 0.4 }
-        assert.equal("token", err.reason)
+        assert.equal("token_wait", err.reason)
         return false
       end
     end)
@@ -76,7 +76,7 @@ describe("the renewal of a token", function()
     local page, err = one:patient("p"):page()
     assert.is_nil(page)
     assert.equal("timeout", err.kind)
-    assert.equal("token", err.reason)
+    assert.equal("token_wait", err.reason)
     assert.equal(0, err.attempts)
     local passed = clock.now() - began
     assert.is_true(passed >= 15 and passed < 30, passed)

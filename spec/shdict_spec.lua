@@ -123,7 +123,7 @@ describe("nymbl.store.shdict()", function()
     local before = clock.now()
     local result, err = shared:update("a", before + 0.5, count)
     assert.is_nil(result)
-    assert.same({ kind = "timeout", reason = "store" }, err)
+    assert.same({ kind = "timeout", reason = "store_locked" }, err)
     assert.is_true(clock.now() - before < 0.6)
   end)
 

@@ -89,7 +89,7 @@ local AWAY = { token = "t", base_url = "https://127.0.0.1:1" }
 local CAUSES = {
   { "a wrong key", { api_key = "wrong" }, "forbidden 403 (api_key): the gateway refuses the key: check api_key" },
   { "a wrong prefix", { base_url = function() return helper.sandbox().base_url .. "/v9" end },
-    "forbidden 403 (route): the gateway knows no such path: check the prefix in base_url" },
+    "forbidden 403 (unknown_route): the gateway knows no such path: check the prefix in base_url" },
   { "a scope that is too small", {}, "forbidden 403: it is not allowed with this token: check its scope",
     before = fault(nil, { status = 403, body = '{"error":{"code":"AccessDenied","message":"no"}}' }) },
   { "a token that is refused", { token = "wrong" },
@@ -105,9 +105,9 @@ local CAUSES = {
     operation = "token" },
   { "a scope that is refused", {}, "unauthorized 400: the token endpoint refuses the scope: check credentials.scope",
     before = fault("token", { status = 400, body = '{"error":"invalid_scope"}' }), operation = "token" },
-  { "a page in the token's place", {}, "protocol 200 (token): the response is no token: check token_url",
+  { "a page in the token's place", {}, "protocol 200 (token_response): the response is no token: check token_url",
     before = fault("token", { status = 200, body = "<html>" }), operation = "token" },
-  { "another object in the token's place", {}, "protocol 200 (token): the response is no token: check token_url",
+  { "another object in the token's place", {}, "protocol 200 (token_response): the response is no token: check token_url",
     before = fault("token", { status = 200, body = '{"value":[]}' }), operation = "token" },
   { "no token endpoint", {}, "not_found 404: there is no token endpoint: check token_url",
     before = fault("token", { status = 404, body = "" }), operation = "token" },
@@ -146,9 +146,9 @@ local CAUSES = {
     unknown = true },
   { "a failure of the service in a listing", {}, "server 503, retry after 7 s: the service failed: try again later",
     before = fault("list", { status = 503, body = "", headers = { { "Retry-After", "7" } } }), only = "list" },
-  { "a page in the document's place", {}, "corrupt 200 (type): what came is not the document: report it to the service",
+  { "a page in the document's place", {}, "corrupt 200 (type_mismatch): what came is not the document: report it to the service",
     before = fault("download", { status = 200, body_kind = "html" }), only = "download" },
-  { "two lengths", {}, "protocol (reply): the response makes no sense: check base_url",
+  { "two lengths", {}, "protocol (bad_response): the response makes no sense: check base_url",
     before = fault("list", { raw = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}" }), only = "list" },
 }
 

@@ -48,7 +48,7 @@ local function requests()
   return #helper.admin("GET", "journal").requests -- those for tokens too
 end
 
-local REFUSED = "context c_call 0"
+local REFUSED = "context c_call_boundary 0"
 
 describe("where nothing can yield", function()
   before_each(function()
@@ -71,7 +71,7 @@ describe("where nothing can yield", function()
       helper.reset()
       document(300000)
       helper.faults { operation = "download", action = { drip = 300000 } }
-      assert.equal(("a: %s, 200000: %s, 300000"):gsub("%%s", "context c_call 0"), run(loop, "stream"))
+      assert.equal(("a: %s, 200000: %s, 300000"):gsub("%%s", "context c_call_boundary 0"), run(loop, "stream"))
     end)
 
     it("a walk asks for no page ahead, in " .. loop, function()
@@ -81,7 +81,7 @@ describe("where nothing can yield", function()
     end)
 
     it("nymbl.each has its calls refused, in " .. loop, function()
-      assert.equal("0, context c_call 0, context c_call 0", run(loop, "each"))
+      assert.equal("0, context c_call_boundary 0, context c_call_boundary 0", run(loop, "each"))
       assert.equal(0, requests())
     end)
   end
@@ -111,7 +111,7 @@ describe("where nothing can yield", function()
           return true
         end)
       ]]):format(helper.temporary(".store")))))
-    assert.equal("nil\tcontext\tc_call\ttrue", out)
+    assert.equal("nil\tcontext\tc_call_boundary\ttrue", out)
   end)
 end)
 
@@ -147,13 +147,13 @@ describe("where nothing can yield in nginx #nginx", function()
     assert.equal("", server:get("/refused"))
     assert.equal("", server:get("/thread"))
     assert.equal("", server:get("/wrap"))
-    assert.equal("0, context c_call 0, context c_call 0", server:get("/each"))
+    assert.equal("0, context c_call_boundary 0, context c_call_boundary 0", server:get("/each"))
     assert.equal(0, requests())
     assert.equal(1, #helper.stored("p"))
     assert.equal("", server:get("/either"))
     assert.equal("4", server:get("/ahead"))
     helper.faults { operation = "download", action = { drip = 300000 } }
-    assert.equal(("a: %s, 200000: %s, 300000"):gsub("%%s", "context c_call 0"), server:get("/stream"))
+    assert.equal(("a: %s, 200000: %s, 300000"):gsub("%%s", "context c_call_boundary 0"), server:get("/stream"))
     assert.is_nil(server:log():match("%[error%]"), server:log())
   end)
 end)

@@ -62,7 +62,7 @@ nymbl_kind nymbl_transfer_notify_fd(nymbl_transfer *transfer, int *out,
     if (kind != NYMBL_OK) {
         close(ends[0]);
         close(ends[1]);
-        return kind < 0 ? nymbl__fail(err, kind, "lease") : kind;
+        return kind < 0 ? nymbl__fail(err, kind, "notify_fd_busy") : kind;
     }
     nymbl__engine_wake(engine);
     *out = ends[1];
@@ -115,7 +115,7 @@ nymbl_kind nymbl_transfer_notify_socket(nymbl_transfer *transfer,
         nymbl__engine_wake(engine); /* it has to be listened on */
     kind = NYMBL_DONE;
     if (!token_make(token))
-        return nymbl__fail(err, NYMBL_IO, "random");
+        return nymbl__fail(err, NYMBL_IO, "entropy");
     nymbl__engine_lock(engine);
     if (!transfer->port.ended && transfer->port.notify_fd < 0) {
         kind = NYMBL_OK;

@@ -76,13 +76,13 @@ const char *nymbl__errno_reason(int code)
     case ENXIO:
         return "not_a_file";
     case EBADF:
-        return "wrong_mode";
+        return "not_open_for_access";
     case EPIPE:
         return "pipe_closed";
     case EINTR:
         return "interrupted";
     default:
-        return "input_output";
+        return "io_error";
     }
 }
 

@@ -297,7 +297,7 @@ static void notify_fd_serve(nymbl_engine *engine, int fd)
             if (loose)
                 nymbl__port_notify_close(&t->port);
             else
-                nymbl__transfer_abort(t, NYMBL_CANCELED, "lease");
+                nymbl__transfer_abort(t, NYMBL_CANCELED, "disconnected");
             return;
         }
     }

@@ -197,7 +197,7 @@ static void watchdog_cancel(nymbl_engine *engine, double now)
 
     for (transfer = watchdog_expired(engine, now); transfer != NULL;
          transfer = watchdog_expired(engine, now))
-        nymbl__transfer_abort(transfer, NYMBL_CANCELED, "lease");
+        nymbl__transfer_abort(transfer, NYMBL_CANCELED, "disconnected");
 }
 
 static void timeouts_enforce(nymbl_transfer *transfer)

@@ -189,7 +189,7 @@ nymbl_kind nymbl__failure_classify(nymbl__exchange *exchange, CURLcode code,
     case CURLE_PEER_FAILED_VERIFICATION:
         return tls_failure(exchange, code, reason);
     case CURLE_BAD_CONTENT_ENCODING:
-        *reason = "encoding";
+        *reason = "transfer_encoding";
         return exchange->request.operation == NYMBL__DOWNLOAD ? NYMBL_CORRUPT
                                                               : NYMBL_PROTOCOL;
     case CURLE_OUT_OF_MEMORY:
@@ -201,7 +201,7 @@ nymbl_kind nymbl__failure_classify(nymbl__exchange *exchange, CURLcode code,
         }
         return NYMBL_NO_MEMORY;
     default:
-        *reason = "reply";
+        *reason = "bad_response";
         return NYMBL_PROTOCOL;
     }
 }

@@ -206,7 +206,7 @@ static void head_fail(nymbl__response_head *head, nymbl_kind kind,
 
 static void nonsense(nymbl__response_head *head)
 {
-    head_fail(head, NYMBL_PROTOCOL, "reply");
+    head_fail(head, NYMBL_PROTOCOL, "bad_response");
 }
 
 /* Whether the head gives the body two different ends. If it does, nobody knows
@@ -240,7 +240,7 @@ static void coding_take(nymbl__response_head *head, const char *value)
     bool chunked = nymbl__ascii_equal(value, "chunked");
 
     if (head->chunked || !(chunked || coding_is_identity(value)))
-        head_fail(head, NYMBL_CORRUPT, "encoding");
+        head_fail(head, NYMBL_CORRUPT, "transfer_encoding");
     head->chunked = chunked;
     if (lengths_disagree(head))
         nonsense(head);

@@ -33,9 +33,9 @@ const char *nymbl__sniff_type(const char *known, const char *given)
     if (*known == '\0')
         return NULL;
     if (type_is_json(given) && !type_is_json(known))
-        return "type";
+        return "type_mismatch";
     if (type_is_html(given) && !type_is_html(known))
-        return "type";
+        return "type_mismatch";
     return NULL;
 }
 
@@ -256,7 +256,7 @@ static nymbl_kind signature_judge(const nymbl__look *look, const char *type,
         return corrupt(reason, label);
     /* a file of another type under this one's name: its size would prove it */
     if (!fits && type_is_accepted(look->known) && !look->has_size)
-        return corrupt(reason, "type");
+        return corrupt(reason, "type_mismatch");
     return NYMBL_OK;
 }
 
@@ -269,18 +269,18 @@ static const char *text_problem(const nymbl__look *look, const char *text,
     if (is_base64(type, text, size))
         return "base64";
     if (type_is_accepted(type) || is_proof_needed)
-        return is_substitute(text, size) ? "type" : NULL;
+        return is_substitute(text, size) ? "type_mismatch" : NULL;
     if (!type_is_json(look->known) && is_error_json(text, size) &&
         (*look->known != '\0' || type_is_json(look->given) ||
          *look->given == '\0'))
-        return "type";
+        return "type_mismatch";
     return NULL;
 }
 
 nymbl_kind nymbl__sniff(const nymbl__look *look, const char **reason)
 {
     const char *label = look->encoded
-                            ? "encoding"
+                            ? "content_encoding"
                             : nymbl__sniff_type(look->known, look->given);
     const char *signature = signature_find(look);
     bool may_come = look->size < NYMBL__SNIFF && !look->all;
@@ -315,7 +315,7 @@ nymbl_kind nymbl__sniff(const nymbl__look *look, const char **reason)
         if (*look->known == '\0' && is_base64(encoded[i].type, text, size))
             return corrupt(reason, "base64");
     }
-    return corrupt(reason, "type");
+    return corrupt(reason, "type_mismatch");
 }
 
 bool nymbl__sniff_is_clear(const nymbl__look *look)

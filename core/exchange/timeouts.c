@@ -88,5 +88,5 @@ const char *nymbl__timeouts_exceeded(nymbl__exchange *exchange)
         return NULL;
     if (!nymbl__exchange_was_sent(exchange))
         return "connect";
-    return exchange->idle_time >= idle_limit(exchange) ? "stall" : "reply";
+    return exchange->idle_time >= idle_limit(exchange) ? "stall" : "response";
 }

@@ -70,9 +70,9 @@ static void part_check(nymbl__exchange *exchange)
             (head->length >= 0 &&
              head->length != head->range_total - head->range_start) ||
             given == NULL || strcmp(given, saved) != 0)
-            nymbl__exchange_fail(exchange, NYMBL_PROTOCOL, "range");
+            nymbl__exchange_fail(exchange, NYMBL_PROTOCOL, "content_range");
         else if (exchange->has_size && head->range_total != exchange->size)
-            nymbl__exchange_fail(exchange, NYMBL_CORRUPT, "size");
+            nymbl__exchange_fail(exchange, NYMBL_CORRUPT, "size_mismatch");
         exchange->sniffed =
             nymbl__save_peek(exchange->save, exchange->sniff,
                              exchange->port->resumed_from < NYMBL__SNIFF
@@ -108,9 +108,10 @@ static nymbl__look look_of(const nymbl__exchange *exchange, bool all)
 static const char *size_reason(const nymbl__look *look)
 {
     if (look->encoded)
-        return "encoding";
-    return nymbl__sniff_type(look->known, look->given) != NULL ? "type"
-                                                               : "size";
+        return "content_encoding";
+    return nymbl__sniff_type(look->known, look->given) != NULL
+               ? "type_mismatch"
+               : "size_mismatch";
 }
 
 /* Bytes of the document, a part that was there included; or -1. */
@@ -215,7 +216,7 @@ static nymbl_kind document_verify(nymbl__exchange *exchange,
          exchange->port->resumed_from + got != exchange->size) ||
         (head->status == 206 &&
          exchange->port->resumed_from + got != head->range_total)) {
-        *reason = "size";
+        *reason = "size_mismatch";
         return NYMBL_CORRUPT;
     }
     return NYMBL_OK;
@@ -237,7 +238,7 @@ nymbl_kind nymbl__result_classify(nymbl__exchange *exchange, CURLcode code,
             return NYMBL_REDIRECT;
         }
         if (refuses_range(exchange))
-            *reason = "range";
+            *reason = "range_refused";
         /* the token endpoint's 400 is about the credentials (RFC 6749, 5.2) */
         if (exchange->request.operation == NYMBL__TOKEN && head->status == 400)
             return NYMBL_UNAUTHORIZED;
@@ -257,12 +258,12 @@ nymbl_kind nymbl__result_classify(nymbl__exchange *exchange, CURLcode code,
     if (head->encoded && exchange->port->response_body.size > 0 &&
         !nymbl__sniff_is_json(exchange->port->response_body.data,
                               exchange->port->response_body.size)) {
-        *reason = "encoding";
+        *reason = "content_encoding";
         return NYMBL_PROTOCOL;
     }
     if (exchange->port->body != NULL &&
         !nymbl__body_all_read(exchange->port->body)) {
-        *reason = "early"; /* for a document that had not come yet */
+        *reason = "early_response"; /* for a document that had not come yet */
         return NYMBL_PROTOCOL;
     }
     return NYMBL_OK;

@@ -69,7 +69,7 @@ static void reply_append(nymbl__exchange *exchange, const char *data,
     if (kind == NYMBL_NO_MEMORY)
         nymbl__exchange_fail(exchange, kind, NULL);
     else if (nymbl__response_is_success(exchange))
-        nymbl__exchange_fail(exchange, NYMBL_PROTOCOL, "too_long");
+        nymbl__exchange_fail(exchange, NYMBL_PROTOCOL, "response_too_long");
     else
         exchange->phase = NYMBL__BODY_IGNORED; /* the status says enough */
 }
@@ -83,7 +83,7 @@ static void document_append(nymbl__exchange *exchange, const char *data,
     if (exchange->has_size &&
         (int64_t)size > exchange->size - exchange->port->resumed_from -
                             exchange->port->body_received) {
-        nymbl__exchange_fail(exchange, NYMBL_CORRUPT, "size");
+        nymbl__exchange_fail(exchange, NYMBL_CORRUPT, "size_mismatch");
         return;
     }
     if (exchange->sniffed < NYMBL__SNIFF) {
@@ -150,7 +150,7 @@ static size_t write_cb(char *data, size_t size, size_t count, void *payload)
 
     size *= count;
     if (!exchange->head.done) { /* its head was not checked */
-        nymbl__exchange_fail(exchange, NYMBL_PROTOCOL, "reply");
+        nymbl__exchange_fail(exchange, NYMBL_PROTOCOL, "bad_response");
         return 0;
     }
     if (document && exchange->save == NULL) {
@@ -327,11 +327,11 @@ static nymbl_kind redirect_target(nymbl__exchange *exchange, char **out,
     const char *from = exchange->request.url;
     nymbl_kind kind;
 
-    *reason = "location";
+    *reason = "bad_location";
     if (exchange->head.location == NULL || *exchange->head.location == '\0')
         return NYMBL_REDIRECT;
     if (exchange->redirects == NYMBL__REDIRECTS_MAX) {
-        *reason = "too_many";
+        *reason = "too_many_redirects";
         return NYMBL_REDIRECT;
     }
     kind = nymbl__url_resolve(out, from, exchange->head.location);
@@ -342,7 +342,7 @@ static nymbl_kind redirect_target(nymbl__exchange *exchange, char **out,
         (nymbl__url_is_https(from) || !nymbl__url_same_origin(from, *out))) {
         nymbl__secret_free(*out);
         *out = NULL;
-        *reason = "insecure";
+        *reason = "https_downgrade";
         return NYMBL_REDIRECT;
     }
     return NYMBL_OK;

@@ -44,9 +44,9 @@ static const char *stat_problem(const struct stat *status)
     if (!S_ISREG(status->st_mode))
         return "not_a_file";
     if (status->st_uid != geteuid())
-        return "other_owner";
+        return "wrong_owner";
     if ((status->st_mode & 022) != 0)
-        return "others_can_write";
+        return "insecure_permissions";
     /* a second name may be that of a file which is none of a store's */
     return status->st_nlink > 1 ? "hard_link" : NULL;
 }

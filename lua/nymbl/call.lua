@@ -14,7 +14,7 @@ local function text(value)
   return type(value) == "string" and value or nil
 end
 
-local GATEWAY = { ["Forbidden"] = "api_key", ["Missing Authentication Token"] = "route" }
+local GATEWAY = { ["Forbidden"] = "api_key", ["Missing Authentication Token"] = "unknown_route" }
 
 -- The server's own words, in any of the shapes that are known: the service's
 -- {error = {code, message, details}}, a gateway's flat {message}.
@@ -139,7 +139,7 @@ function attempt:queue()
   local began = wait.now()
   repeat
     if self.deadline and wait.now() + left > self.deadline then
-      return { kind = "timeout", reason = "pace", retry_after = left }
+      return { kind = "timeout", reason = "rate_limit", retry_after = left }
     end
     err = self:sleep(left)
     if err then return err end
@@ -281,7 +281,7 @@ end
 -- What a call ends with that could not begin another attempt: where it is only that
 -- its time would not have sufficed, the failure before tells more.
 function attempt:given_up(err, before)
-  if before and err.kind == "timeout" and (err.reason == "pace" or err.reason == "token") then
+  if before and err.kind == "timeout" and (err.reason == "rate_limit" or err.reason == "token_wait") then
     before.retry_after = before.retry_after or err.retry_after
     return before
   end

@@ -39,21 +39,21 @@ local tointeger = math.tointeger
 -- Make what the server sent ours. Gives nil and a word for what is wrong.
 local function normalise(fields, patient_id)
   local id = id_text(fields.id)
-  if not id then return nil, "id" end
+  if not id then return nil, "bad_id" end
   fields.id = id
   local of = fields.patient_id
   if of == nil or of == null then
     fields.patient_id = patient_id
   elseif of ~= patient_id then -- a number, or wrong
     of = id_text(of)
-    if not of then return nil, "id" end
-    if of ~= patient_id then return nil, "other_patient" end
+    if not of then return nil, "bad_id" end
+    if of ~= patient_id then return nil, "patient_mismatch" end
     fields.patient_id = of
   end
   local by = fields.uploaded_by_id
   if by ~= nil and by ~= null then
     by = id_text(by)
-    if not by then return nil, "id" end
+    if not by then return nil, "bad_id" end
     fields.uploaded_by_id = by
   end
   local size = fields.file_size_bytes
@@ -74,7 +74,7 @@ end
 -- @treturn[2] nil they are none of a document of this patient
 -- @treturn[2] string a word for what is wrong
 function document.adopt(env, patient_id, fields)
-  if type(fields) ~= "table" then return nil, "shape" end
+  if type(fields) ~= "table" then return nil, "unexpected_json" end
   local id, problem = normalise(fields, patient_id)
   if not id then return nil, problem end
   return core.object(metatable, { env, fields, patient_id, id }), id
@@ -95,7 +95,7 @@ local function fetch(env, patient_id, id, options)
     drive = call.read_json(function(reply)
       local found, problem = normalise(reply, patient_id)
       if not found then return nil, problem end
-      if found ~= id then return nil, "other_document" end
+      if found ~= id then return nil, "document_mismatch" end
       return reply
     end),
   })
@@ -172,7 +172,7 @@ end
 
 -- The service would not go on from the part, which is gone now: so from the start.
 local function part_was_refused(err)
-  return err.reason == "range"
+  return err.reason == "range_refused" or err.reason == "content_range"
 end
 
 -- Asked while the call waits for its turn: nothing of the next attempt is done yet.

@@ -88,14 +88,14 @@ end
 --- Decode a text.
 -- @treturn[1] table an object or array
 -- @treturn[2] nil the text is none
--- @treturn[2] string "json"
+-- @treturn[2] string "bad_json"
 function json.decode(text)
-  if not text or text:find("\0", 1, true) then return nil, "json" end -- lua-cjson takes a NUL for the end
+  if not text or text:find("\0", 1, true) then return nil, "bad_json" end -- lua-cjson takes a NUL for the end
   local decode = codec_get().decode
   local ok, value = errors.try(in_c, decode, text)
   if not ok then ok, value = errors.try(in_c, decode, core.json_mend(text)) end
   if ok and type(value) == "table" then return value end
-  return nil, "json"
+  return nil, "bad_json"
 end
 
 -- A value takes two bytes at least, with its comma or its end: shorter texts need no count.
@@ -107,12 +107,12 @@ local MARK = "\239\187\191"
 -- of tables.
 -- @treturn[1] table an object or array
 -- @treturn[2] nil the text is none, or too many values
--- @treturn[2] string "json" or "too_long"
+-- @treturn[2] string "bad_json" or "response_too_long"
 function json.response(text)
   -- a byte order mark says nothing more (RFC 8259, 8.1)
   if text and text:sub(1, #MARK) == MARK then text = text:sub(#MARK + 1) end
   if text and #text >= SHORT and core.json_values(text, core.reply_values) > core.reply_values then
-    return nil, "too_long"
+    return nil, "response_too_long"
   end
   return json.decode(text)
 end

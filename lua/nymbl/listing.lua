@@ -92,9 +92,9 @@ end
 local function page_read(reply)
   local rows = reply.value
   -- an object's keys are strings, an array's are not and have no gaps
-  if type(rows) ~= "table" or type(next(rows)) == "string" then return nil, "shape" end
+  if type(rows) ~= "table" or type(next(rows)) == "string" then return nil, "unexpected_json" end
   local link = reply["@odata.nextLink"]
-  if type(link) == "string" and link:find("\0", 1, true) then return nil, "next_link" end
+  if type(link) == "string" and link:find("\0", 1, true) then return nil, "bad_next_link" end
   return {
     rows = rows,
     count = whole_number(reply["@odata.count"]),
@@ -221,7 +221,7 @@ end
 function walk:go_back(steps)
   if not self.stride then
     self.retreats = self.retreats + 1
-    if self.retreats > MOST_RETREATS then error(wrong_row("endless", self.attempts), 0) end
+    if self.retreats > MOST_RETREATS then error(wrong_row("pagination_loop", self.attempts), 0) end
   end
   self.stride = self.stride and self.stride * 2 or self.width
   if steps.from <= self.floor then self.floor = 0 end
@@ -297,7 +297,7 @@ function walk:fetch()
   self.next = nil
   local page, err = page_fetch(self.env, self.query, steps)
   -- rows that hold much may be too many for one response: then half as many are asked for
-  while not page and err.reason == "too_long" and self.query.size > 1 and not steps.is_linked do
+  while not page and err.reason == "response_too_long" and self.query.size > 1 and not steps.is_linked do
     self.query.size = math.ceil(self.query.size / 2)
     self.most = self.query.size + 1
     steps = self:steps()
@@ -315,7 +315,7 @@ function walk:judge()
     return
   end
   self.spare = self.spare - 1
-  if self.spare < 0 then error(wrong_row("endless", self.attempts), 0) end
+  if self.spare < 0 then error(wrong_row("pagination_loop", self.attempts), 0) end
 end
 
 -- Whether a row is to be returned. `skip` excludes what stands in front of all that was

@@ -65,7 +65,7 @@ end
 -- The same as what is known of a failure, `age` seconds later.
 local function failure_read_text(text, age)
   local kind, reason, status, retry_after = text:match("^([^ ]+) ([^ ]+) ([^ ]+) ([^ ]+)$")
-  if not kind then return { kind = "protocol", reason = "token", operation = "token" } end
+  if not kind then return { kind = "protocol", reason = "token_response", operation = "token" } end
   retry_after = tonumber(retry_after)
   return {
     kind = kind, reason = reason ~= "-" and reason or nil, status = tonumber(status), operation = "token",
@@ -206,7 +206,7 @@ local function cached(keeper, key, lease, fetch, traits)
       since = since or third
       local now = wait.now()
       if deadline and now >= deadline then
-        return nil, { kind = "timeout", reason = "token", operation = "token" }
+        return nil, { kind = "timeout", reason = "token_wait", operation = "token" }
       end
       local waited, err = wait.wait(nil, math.min(now + math.min(left, POLL), deadline or math.huge))
       if waited == nil then return nil, err end
@@ -285,7 +285,8 @@ local function request(env, deadline, await, try, waited)
     else
       value, life = reply_read(reply)
       if not value then
-        err = { kind = "protocol", reason = problem == "too_long" and problem or "token", status = 200 }
+        if problem ~= "response_too_long" then problem = "token_response" end
+        err = { kind = "protocol", reason = problem, status = 200 }
       end
     end
     if env.on_event then tell(env, transfer, err, try, waited, wait.now() - began) end
@@ -320,7 +321,7 @@ function token.from_credentials(env, keeper, key)
       local value, life = request(env, till, await, try, waited) -- life: or what is known of a failure
       if not value and life.reason == "deadline" then
         if till == deadline then return nil, life, true end
-        life.reason = "token"
+        life.reason = "token_wait"
         return nil, life
       end
       -- who waits does so for one timeout, not for several

@@ -71,7 +71,7 @@ end
 -- Lua would notice only after the request was sent.
 local function choose()
   local driver, place = find()
-  if (driver and driver ~= block or place == true) and not core.is_yieldable() then return nil, "c_call" end
+  if (driver and driver ~= block or place == true) and not core.is_yieldable() then return nil, "c_call_boundary" end
   return driver, place
 end
 

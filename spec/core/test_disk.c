@@ -154,7 +154,7 @@ static void what_may_lose_bytes_is_told(void)
         "fchmod", "fsync", "tmpfile=EPERM fsync", "linkat=EPERM fsync"};
     static const struct {
         const char *name, *reason;
-    } errors[] = {{"EIO", "input_output"},
+    } errors[] = {{"EIO", "io_error"},
                   {"ENOSPC", "no_space"},
                   {"EDQUOT", "no_space"},
                   {"EBADF", NULL}};

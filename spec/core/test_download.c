@@ -201,7 +201,7 @@ static void bytes_that_are_missing_are_told(void)
     check_bad(OK_HEAD "Transfer-Encoding: identity\r\n\r\n0123456789", NULL,
               NYMBL_TRUNCATED, "no_length");
     check_bad(OK_HEAD "Content-Length: x\r\n\r\n0123456789", NULL,
-              NYMBL_PROTOCOL, "reply");
+              NYMBL_PROTOCOL, "bad_response");
     check_bad(OK_HEAD "X-Amzn-Remapped-Content-Length: 11\r\n"
                       "Transfer-Encoding: chunked\r\n\r\n"
                       "a\r\n0123456789\r\n0\r\n\r\n",
@@ -214,19 +214,19 @@ static void bytes_that_are_too_many_are_told(void)
     nymbl_download_options eleven = {.has_size = true, .size = 11};
 
     check_bad(OK_HEAD "Content-Length: 10\r\n\r\n0123456789", &nine,
-              NYMBL_CORRUPT, "size");
+              NYMBL_CORRUPT, "size_mismatch");
     check_bad(OK_HEAD "Content-Length: 10\r\n\r\n0123456789", &eleven,
-              NYMBL_CORRUPT, "size");
+              NYMBL_CORRUPT, "size_mismatch");
     check_bad(OK_HEAD "Transfer-Encoding: chunked\r\n\r\n"
                       "a\r\n0123456789\r\n0\r\n\r\n",
-              &nine, NYMBL_CORRUPT, "size");
+              &nine, NYMBL_CORRUPT, "size_mismatch");
     check_bad(OK_HEAD "Transfer-Encoding: chunked\r\n\r\n"
                       "a\r\n0123456789\r\n0\r\n\r\n",
-              &eleven, NYMBL_CORRUPT, "size");
+              &eleven, NYMBL_CORRUPT, "size_mismatch");
     check_bad(OK_HEAD "X-Amzn-Remapped-Content-Length: 9\r\n"
                       "Transfer-Encoding: chunked\r\n\r\n"
                       "a\r\n0123456789\r\n0\r\n\r\n",
-              NULL, NYMBL_CORRUPT, "size");
+              NULL, NYMBL_CORRUPT, "size_mismatch");
 }
 
 static void bytes_that_are_something_else_are_told(void)
@@ -237,17 +237,17 @@ static void bytes_that_are_something_else_are_told(void)
               "base64");
     check_bad(OK_HEAD "Content-Type: application/json\r\n"
                       "Content-Length: 2\r\n\r\n{}",
-              &pdf, NYMBL_CORRUPT, "type");
+              &pdf, NYMBL_CORRUPT, "type_mismatch");
     check_bad(OK_HEAD "Content-Length: 18\r\n\r\n{\"message\": \"none\"}", &pdf,
-              NYMBL_CORRUPT, "type");
+              NYMBL_CORRUPT, "type_mismatch");
     check_bad(OK_HEAD "Content-Encoding: gzip\r\n"
                       "Content-Length: 10\r\n\r\n0123456789",
-              NULL, NYMBL_CORRUPT, "encoding");
+              NULL, NYMBL_CORRUPT, "content_encoding");
     check_bad(OK_HEAD "Transfer-Encoding: gzip, chunked\r\n\r\n"
                       "a\r\n0123456789\r\n0\r\n\r\n",
-              NULL, NYMBL_CORRUPT, "encoding");
+              NULL, NYMBL_CORRUPT, "transfer_encoding");
     check_bad(OK_HEAD "Transfer-Encoding: gzip\r\n\r\n0123456789", NULL,
-              NYMBL_CORRUPT, "encoding");
+              NYMBL_CORRUPT, "transfer_encoding");
     check_bad("HTTP/1.1 206 Partial\r\nContent-Length: 3\r\n\r\n123", NULL,
               NYMBL_HTTP, NULL);
     check_bad("HTTP/1.1 204 None\r\n\r\n", NULL, NYMBL_HTTP, NULL);

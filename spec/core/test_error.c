@@ -126,12 +126,18 @@ static void system_errors_are_words(void)
         int code;
         const char *word;
     } words[] = {
-        {ENOENT, "not_found"},        {EACCES, "permission"},
-        {EEXIST, "exists"},           {EISDIR, "directory"},
-        {ENOTDIR, "not_a_directory"}, {ENOSPC, "no_space"},
-        {EDQUOT, "no_space"},         {EROFS, "read_only"},
-        {EMFILE, "too_many_files"},   {ELOOP, "too_many_links"},
-        {EIO, "input_output"},        {0, "input_output"},
+        {ENOENT, "not_found"},
+        {EACCES, "permission"},
+        {EEXIST, "exists"},
+        {EISDIR, "directory"},
+        {ENOTDIR, "not_a_directory"},
+        {ENOSPC, "no_space"},
+        {EDQUOT, "no_space"},
+        {EROFS, "read_only"},
+        {EMFILE, "too_many_files"},
+        {ELOOP, "too_many_links"},
+        {EIO, "io_error"},
+        {0, "io_error"},
     };
 
     for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)

@@ -90,7 +90,7 @@ static void numbers_that_are_none_are_not_taken(void)
         CHECK_NUMBER(transfer->exchange.head.length, -1);
         CHECK_NUMBER(transfer->exchange.head.remapped_length, -1);
         CHECK(transfer->exchange.failure == NYMBL_PROTOCOL);
-        CHECK_TEXT(transfer->exchange.failure_reason, "reply");
+        CHECK_TEXT(transfer->exchange.failure_reason, "bad_response");
         head_close();
     }
 }
@@ -193,7 +193,7 @@ static void check_status(const char *line, size_t size, int status)
         printf("for: %.*s\n", (int)size, line);
     if (status == 0) {
         CHECK(transfer->exchange.failure == NYMBL_PROTOCOL);
-        CHECK_TEXT(transfer->exchange.failure_reason, "reply");
+        CHECK_TEXT(transfer->exchange.failure_reason, "bad_response");
     }
     free(exact);
     head_close();
@@ -239,7 +239,7 @@ static void protocol_that_nobody_asked_for_is_no_reply(void)
     head_open(NYMBL__GET);
     CHECK(!say("HTTP/1.1 101 Switching Protocols"));
     CHECK(transfer->exchange.failure == NYMBL_PROTOCOL);
-    CHECK_TEXT(transfer->exchange.failure_reason, "reply");
+    CHECK_TEXT(transfer->exchange.failure_reason, "bad_response");
     head_close();
 }
 
@@ -258,7 +258,7 @@ static void head_that_can_be_read_two_ways_is_no_reply(void)
         CHECK(say("Content-Length: 5"));
         CHECK(!say(lines[i]));
         CHECK(transfer->exchange.failure == NYMBL_PROTOCOL);
-        CHECK_TEXT(transfer->exchange.failure_reason, "reply");
+        CHECK_TEXT(transfer->exchange.failure_reason, "bad_response");
         CHECK(!transfer->exchange.head.done);
         head_close();
     }
@@ -303,7 +303,7 @@ static void folded_line_of_a_field_that_matters_is_no_reply(void)
         CHECK(field == NULL || say(field));
         CHECK(!say(folded[i % 5]));
         CHECK(transfer->exchange.failure == NYMBL_PROTOCOL);
-        CHECK_TEXT(transfer->exchange.failure_reason, "reply");
+        CHECK_TEXT(transfer->exchange.failure_reason, "bad_response");
         head_close();
         head_open(NYMBL__GET);
         CHECK(say("HTTP/1.1 200 OK"));
@@ -512,7 +512,7 @@ static void codings_are_told(void)
     CHECK(head->encoded);
     CHECK(!say("Transfer-Encoding: identity")); /* chunked is the last one */
     CHECK(transfer->exchange.failure == NYMBL_PROTOCOL);
-    CHECK_TEXT(transfer->exchange.failure_reason, "encoding");
+    CHECK_TEXT(transfer->exchange.failure_reason, "transfer_encoding");
     head_close();
 }
 
@@ -619,7 +619,7 @@ static void document_of_another_size_is_told_by_the_head(void)
     CHECK(say("Content-Length: 11"));
     CHECK(!say(""));
     CHECK(transfer->exchange.failure == NYMBL_CORRUPT);
-    CHECK_TEXT(transfer->exchange.failure_reason, "size");
+    CHECK_TEXT(transfer->exchange.failure_reason, "size_mismatch");
     head_close();
     head_open(NYMBL__DOWNLOAD);
     strcpy(transfer->exchange.expected_type, "application/pdf");
@@ -632,7 +632,7 @@ static void document_of_another_size_is_told_by_the_head(void)
     CHECK(!transfer->port.response_published &&
           !transfer->port.content_checked);
     CHECK(transfer->exchange.failure == NYMBL_CORRUPT);
-    CHECK_TEXT(transfer->exchange.failure_reason, "type");
+    CHECK_TEXT(transfer->exchange.failure_reason, "type_mismatch");
     head_close();
 }
 

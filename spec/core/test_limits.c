@@ -131,7 +131,7 @@ static void held_reply_has_a_limit_in_all(void)
     check_runs(transfer);
     peer_say(&peer, "}");
     poll_for(2);
-    check_timeout(transfer, "reply");
+    check_timeout(transfer, "response");
     finish(transfer, &peer);
 }
 
@@ -229,7 +229,7 @@ static void reply_to_an_upload_has_a_limit_once_it_has_begun(void)
     check_runs(transfer);
     peer_say(&peer, " ");
     poll_for(20);
-    check_timeout(transfer, "reply");
+    check_timeout(transfer, "response");
     nymbl_body_free(body);
     finish(transfer, &peer);
 }

@@ -158,16 +158,16 @@ static void two_lengths_are_nonsense(void)
         int size = snprintf(response, sizeof(response), OK_HEAD "%s\r\n\r\n%s",
                             pairs[i], chunked ? CHUNKS : BODY);
 
-        check(ALL, response, (size_t)size, NYMBL_PROTOCOL, "reply", 0);
+        check(ALL, response, (size_t)size, NYMBL_PROTOCOL, "bad_response", 0);
     }
     /* whatever the status says */
     SAY(ALL,
         "HTTP/1.1 404 None\r\nContent-Length: 7\r\nContent-Length: 5\r\n\r\n"
         "{\"a\":1}",
-        NYMBL_PROTOCOL, "reply", 0);
+        NYMBL_PROTOCOL, "bad_response", 0);
     SAY(ALL,
         "HTTP/1.1 302 Found\r\nContent-Length: 0, 1\r\nLocation: /x\r\n\r\n",
-        NYMBL_PROTOCOL, "reply", 0);
+        NYMBL_PROTOCOL, "bad_response", 0);
 }
 
 static void one_length_that_is_given_twice_is_that_length(void)
@@ -218,7 +218,7 @@ static void status_that_is_none_is_no_response(void)
         int size = snprintf(response, sizeof(response),
                             "%s\r\nContent-Length: 7\r\n\r\n%s", lines[i], PDF);
 
-        check(ALL, response, (size_t)size, NYMBL_PROTOCOL, "reply", 0);
+        check(ALL, response, (size_t)size, NYMBL_PROTOCOL, "bad_response", 0);
     }
 }
 
@@ -252,8 +252,9 @@ static void coding_that_nobody_asked_for_is_no_response(void)
                             heads[i % 3], codings[i / 3]);
 
         check(ALL & ~DOWNLOAD, response, (size_t)size, NYMBL_PROTOCOL,
-              "encoding", 0);
-        check(DOWNLOAD, response, (size_t)size, NYMBL_CORRUPT, "encoding", 0);
+              "transfer_encoding", 0);
+        check(DOWNLOAD, response, (size_t)size, NYMBL_CORRUPT,
+              "transfer_encoding", 0);
     }
 }
 
@@ -292,7 +293,7 @@ static void byte_in_a_head_is_judged_once(void)
             check(GET, response, sizeof(response) - 1, NYMBL_OK, NULL, 0);
         else
             check(GET | DOWNLOAD, response, sizeof(response) - 1,
-                  NYMBL_PROTOCOL, "reply", 0);
+                  NYMBL_PROTOCOL, "bad_response", 0);
     }
 }
 
@@ -334,7 +335,7 @@ static void location_with_control_characters_is_refused(void)
             continue;
         *strchr(response, '?') = (char)byte;
         check(DOWNLOAD, response, sizeof(response) - 1, NYMBL_REDIRECT,
-              "location", 302);
+              "bad_location", 302);
     }
 }
 
@@ -343,11 +344,11 @@ static void second_target_is_nonsense(void)
     SAY(DOWNLOAD,
         "HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: ftp://x/\r\n"
         "Location: ftp://x/\r\n\r\n",
-        NYMBL_REDIRECT, "insecure", 302);
+        NYMBL_REDIRECT, "https_downgrade", 302);
     SAY(ALL,
         "HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: /x\r\n"
         "Location: /y\r\n\r\n",
-        NYMBL_PROTOCOL, "reply", 0);
+        NYMBL_PROTOCOL, "bad_response", 0);
 }
 
 int main(int argc, char **argv)

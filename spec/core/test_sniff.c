@@ -15,17 +15,17 @@ static void types_that_cannot_be_the_document_are_told(void)
         {"application/pdf", "", NULL},
         {"application/pdf", "application/pdf", NULL},
         {"application/pdf", "application/octet-stream", NULL},
-        {"application/pdf", "application/json", "type"},
-        {"application/pdf", "Application/JSON; charset=utf-8", "type"},
-        {"application/pdf", "application/problem+json", "type"},
-        {"application/pdf", "text/html", "type"},
-        {"application/pdf", "text/html;charset=x", "type"},
-        {"application/pdf", "application/xhtml+xml", "type"},
+        {"application/pdf", "application/json", "type_mismatch"},
+        {"application/pdf", "Application/JSON; charset=utf-8", "type_mismatch"},
+        {"application/pdf", "application/problem+json", "type_mismatch"},
+        {"application/pdf", "text/html", "type_mismatch"},
+        {"application/pdf", "text/html;charset=x", "type_mismatch"},
+        {"application/pdf", "application/xhtml+xml", "type_mismatch"},
         {"application/pdf", "application/jsonp", NULL},
         {"application/json", "application/json", NULL},
         {"text/html", "text/html", NULL},
-        {"text/html", "application/json", "type"},
-        {"application/json", "text/html", "type"},
+        {"text/html", "application/json", "type_mismatch"},
+        {"application/json", "text/html", "type_mismatch"},
     };
 
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -102,16 +102,18 @@ static void base64_is_told_for_every_accepted_type(void)
 
 static void error_bodies_are_told(void)
 {
-    check_bytes("application/pdf", "", "{\"error\": {}}", "type");
-    check_bytes("application/pdf", "", "{\"message\":\"x\"}", "type");
-    check_bytes("application/pdf", "", " \r\n\t{ \n\"Message\":1", "type");
-    check_bytes("application/pdf", "application/pdf", "{\"error\"", "type");
-    check_bytes("", "", "{\"error\": 1}", "type");
-    check_bytes("", "application/json", "{\"error\": 1}", "type");
-    check_bytes("", "application/pdf", "{\"error\": 1}", "type");
+    check_bytes("application/pdf", "", "{\"error\": {}}", "type_mismatch");
+    check_bytes("application/pdf", "", "{\"message\":\"x\"}", "type_mismatch");
+    check_bytes("application/pdf", "", " \r\n\t{ \n\"Message\":1",
+                "type_mismatch");
+    check_bytes("application/pdf", "application/pdf", "{\"error\"",
+                "type_mismatch");
+    check_bytes("", "", "{\"error\": 1}", "type_mismatch");
+    check_bytes("", "application/json", "{\"error\": 1}", "type_mismatch");
+    check_bytes("", "application/pdf", "{\"error\": 1}", "type_mismatch");
     check_bytes("application/json", "", "{\"error\": 1}", NULL);
-    check_bytes("application/pdf", "", "{\"errors\": 1}", "type");
-    check_bytes("application/pdf", "", "{\"error", "type");
+    check_bytes("application/pdf", "", "{\"errors\": 1}", "type_mismatch");
+    check_bytes("application/pdf", "", "{\"error", "type_mismatch");
     check_bytes("application/pdf", "", "   ", NULL);
     check_bytes("application/pdf", "", "{", NULL);
     check_bytes("application/pdf", "", "{  ", NULL);
@@ -192,7 +194,8 @@ static void unknown_document_must_be_of_an_accepted_type(void)
         nymbl__look look = {.known = "", .given = types[t], .all = true};
 
         for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
-            check_look(&look, bad[i], strlen(bad[i]), NYMBL_CORRUPT, "type");
+            check_look(&look, bad[i], strlen(bad[i]), NYMBL_CORRUPT,
+                       "type_mismatch");
         for (int length = 0; length < 2; length++) {
             look.has_length = length == 1;
             for (size_t i = 0; i < GOOD_COUNT; i++)
@@ -203,16 +206,16 @@ static void unknown_document_must_be_of_an_accepted_type(void)
     check_look(&(nymbl__look){.known = "", .given = "", .all = true},
                "PK\3\4\24\0\0\0\0\0\0\0\0\0\0\0\0\0\1\0\0\0\1\0\0\0"
                "\13\0\0\0xl/book.xmlx",
-               42, NYMBL_CORRUPT, "type");
+               42, NYMBL_CORRUPT, "type_mismatch");
     /* one that the response names is believed if nothing speaks against it */
     for (size_t t = 0; t < GOOD_COUNT; t++) {
         nymbl__look look = {.known = "", .given = good[t].type, .all = true};
 
         check_look(&look, "", 0, NYMBL_OK, NULL);
         check_look(&look, "damaged", 7, NYMBL_OK, NULL);
-        check_look(&look, "<html>", 6, NYMBL_CORRUPT, "type");
-        check_look(&look, "{\"fault\":1}", 11, NYMBL_CORRUPT, "type");
-        check_look(&look, "data:,", 6, NYMBL_CORRUPT, "type");
+        check_look(&look, "<html>", 6, NYMBL_CORRUPT, "type_mismatch");
+        check_look(&look, "{\"fault\":1}", 11, NYMBL_CORRUPT, "type_mismatch");
+        check_look(&look, "data:,", 6, NYMBL_CORRUPT, "type_mismatch");
         for (size_t i = 0; i < GOOD_COUNT; i++)
             check_look(&look, good[i].bytes, good[i].size, NYMBL_OK, NULL);
     }
@@ -229,21 +232,23 @@ static void known_type_is_what_the_bytes_are_compared_with(void)
         nymbl__look look = {.known = good[t].type, .given = "", .all = true};
 
         for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
-            check_look(&look, bad[i], strlen(bad[i]), NYMBL_CORRUPT, "type");
+            check_look(&look, bad[i], strlen(bad[i]), NYMBL_CORRUPT,
+                       "type_mismatch");
         for (size_t i = 0; i < GOOD_COUNT; i++) {
             bool same = strcmp(good[i].type, good[t].type) == 0;
 
             look.has_size = look.has_length = false;
             check_look(&look, good[i].bytes, good[i].size,
-                       same ? NYMBL_OK : NYMBL_CORRUPT, same ? NULL : "type");
+                       same ? NYMBL_OK : NYMBL_CORRUPT,
+                       same ? NULL : "type_mismatch");
             look.has_size = look.has_length = true;
             check_look(&look, good[i].bytes, good[i].size, NYMBL_OK, NULL);
         }
         check_look(&look, "damaged", 7, NYMBL_OK, NULL);
-        check_look(&look, "[]", 2, NYMBL_CORRUPT, "type");
+        check_look(&look, "[]", 2, NYMBL_CORRUPT, "type_mismatch");
         check_look(&look, "[\0]", 3, NYMBL_OK, NULL);
         check_look(&look, "<\0x", 3, NYMBL_OK, NULL);
-        check_look(&look, "<p>", 3, NYMBL_CORRUPT, "type");
+        check_look(&look, "<p>", 3, NYMBL_CORRUPT, "type_mismatch");
     }
     for (size_t t = 0; t < sizeof(others) / sizeof(others[0]); t++) {
         nymbl__look look = {
@@ -264,7 +269,7 @@ static void label_counts_for_less_than_length_and_signature(void)
 
     for (size_t t = 0; t < 4 * GOOD_COUNT; t++) {
         bool coded = *labels[t % 4] == '\0';
-        const char *reason = coded ? "encoding" : "type";
+        const char *reason = coded ? "content_encoding" : "type_mismatch";
         size_t i = t / 4;
         nymbl__look look = {.known = good[i].type,
                             .given = labels[t % 4],

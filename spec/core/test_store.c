@@ -131,11 +131,11 @@ static void what_is_not_ours_alone_is_refused(void)
     check_refused("second", "hard_link");
     world_write("open", "x", 1);
     CHECK(chmod(world_path("open"), 0620) == 0);
-    check_refused("open", "others_can_write");
+    check_refused("open", "insecure_permissions");
     if (geteuid() == 0) {
         world_write("other", "x", 1);
         CHECK(chown(world_path("other"), 65534, 65534) == 0);
-        check_refused("other", "other_owner");
+        check_refused("other", "wrong_owner");
     }
     world_close();
 }

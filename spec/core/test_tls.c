@@ -304,7 +304,7 @@ static void redirect_from_https_to_http_is_refused(void)
              world.port);
     peer_reply(&peer, 302, header, "");
     CHECK(ended(transfer, &err) == NYMBL_REDIRECT);
-    CHECK_TEXT(err.reason, "insecure");
+    CHECK_TEXT(err.reason, "https_downgrade");
     world_settle();
     CHECK(!peer_waits());
     nymbl_transfer_free(transfer);

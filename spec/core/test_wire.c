@@ -130,7 +130,7 @@ static void nonsense_follows(size_t first, size_t then, int call)
     if (!CHECK(ended(transfer, &err) == NYMBL_PROTOCOL))
         printf("%s for %zu, %zu, call %d\n", nymbl_kind_name(err.kind), first,
                then, call);
-    CHECK_TEXT(err.reason, "reply");
+    CHECK_TEXT(err.reason, "bad_response");
     CHECK(err.outcome_unknown == (call == 2 || call == 4));
     nymbl_transfer_free(transfer);
     /* and the next one is none the worse for it */
@@ -184,7 +184,7 @@ static void folded_first_line_of_a_redirects_target_is_no_reply(void)
         take(&peer, transfer);
         peer_say(&peer, hostile[i % thens]);
         CHECK(ended(transfer, &err) == NYMBL_PROTOCOL);
-        CHECK_TEXT(err.reason, "reply");
+        CHECK_TEXT(err.reason, "bad_response");
         nymbl_transfer_free(transfer);
         peer_close(&peer);
         world_close();
@@ -273,7 +273,7 @@ static void coding_of_the_transfer_is_refused_as_such(void)
                         "Connection: close\r\n\r\nxx");
         peer_close(&peer);
         CHECK_NUMBER(ended(transfer, &err), kinds[call]);
-        CHECK_TEXT(err.reason, "encoding");
+        CHECK_TEXT(err.reason, "transfer_encoding");
         nymbl_transfer_free(transfer);
         world_close();
     }

@@ -156,7 +156,7 @@ function file:stand_by(seen, deadline, mark, since)
     seen.mark = nil
     return core.store_replace(self.path, mark)
   end
-  if deadline and now >= deadline then return nil, { kind = "timeout", reason = "store" } end
+  if deadline and now >= deadline then return nil, { kind = "timeout", reason = "store_locked" } end
   seen.step = math.min((seen.step or SHORTEST / 2) * 2, LONGEST)
   local waited, err = wait.wait(nil, math.min(now + seen.step * (1 + math.random()) / 2, deadline or math.huge))
   if waited == nil then return nil, err end

@@ -121,7 +121,7 @@ function shdict:stand_by(key, epoch, deadline, step)
     if not opened and problem ~= "exists" then return nil, no_space() end
     return true
   end
-  if deadline and now >= deadline then return nil, { kind = "timeout", reason = "store" } end
+  if deadline and now >= deadline then return nil, { kind = "timeout", reason = "store_locked" } end
   local waited, err = wait.wait(nil, math.min(now + step * (1 + math.random()), deadline or math.huge))
   if waited == nil then return nil, err end
   return true
