@@ -28,7 +28,7 @@ local PREAMBLE = ([[
   for _, name in ipairs { "listing", "source", "stream", "target", "each", "filter", "store.file", "json" } do
     require("nymbl." .. name)
   end
-  require("nymbl.json").ready()
+  require("nymbl.json").prepare()
   local function each_allocation(what, judge, most)
     local total = 0
     for times = 1, jit and 1 or 2 do

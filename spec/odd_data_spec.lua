@@ -67,31 +67,31 @@ local DOUBTFUL = {
 describe("JSON", function()
   it("that lua-cjson refuses is read if its meaning is beyond doubt", function()
     for _, pair in ipairs(TEXTS) do
-      local value, problem = json.response(('{"text":"%s","n":[0.5,1,"1.5"]}'):format(pair[1]))
+      local value, problem = json.decode_response(('{"text":"%s","n":[0.5,1,"1.5"]}'):format(pair[1]))
       assert.is_nil(problem, pair[1])
       assert.equal(pair[2], value.text, pair[1])
       assert.same({ 1 / 2, 1, "1.5" }, value.n)
-      assert.equal(1, (assert(json.response(('{"%s":1}'):format(pair[1]))))[pair[2]], pair[1])
+      assert.equal(1, (assert(json.decode_response(('{"%s":1}'):format(pair[1]))))[pair[2]], pair[1])
     end
   end)
 
   it("may begin with a byte order mark, and not with two", function()
-    assert.same({ 1, 2 }, json.response(MARK .. "[1,2]"))
-    assert.same({ LOST }, json.response(MARK .. ' \n["\\ud800"]'))
-    assert.same({ MARK }, json.response('["' .. MARK .. '"]'))
+    assert.same({ 1, 2 }, json.decode_response(MARK .. "[1,2]"))
+    assert.same({ LOST }, json.decode_response(MARK .. ' \n["\\ud800"]'))
+    assert.same({ MARK }, json.decode_response('["' .. MARK .. '"]'))
     for _, text in ipairs { MARK .. MARK .. "[]", " " .. MARK .. "[]", "[]" .. MARK, "[" .. MARK .. "]", "\254\255[]" } do
-      assert.is_nil((json.response(text)), text)
+      assert.is_nil((json.decode_response(text)), text)
     end
   end)
 
   it("is refused if its meaning is in doubt", function()
     for _, text in ipairs(DOUBTFUL) do
-      local value, problem = json.response(text)
+      local value, problem = json.decode_response(text)
       assert.is_nil(value, text)
       assert.equal("json", problem, text)
       for _, around in ipairs { '["\\ud800",%s]', '{"a":"\\ud800","b":%s}', '[%s,"\\ud800"]' } do
         local before, behind = around:match "^(.*)%%s(.*)$"
-        assert.is_nil((json.response(before .. text .. behind)), before .. text .. behind)
+        assert.is_nil((json.decode_response(before .. text .. behind)), before .. text .. behind)
       end
     end
   end)

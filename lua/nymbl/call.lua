@@ -69,7 +69,7 @@ end
 local function failure(err, operation, attempts, transfer)
   if errors.is(err) then return err end
   if err.kind == "misuse" then check.raise("wrong " .. tostring(err.reason)) end
-  if transfer and err.status and err.status >= 300 then words_read(err, json.response(transfer:body())) end
+  if transfer and err.status and err.status >= 300 then words_read(err, json.decode_response(transfer:body())) end
   err.attempts = attempts
   return errors.new(err, operation)
 end
@@ -83,7 +83,7 @@ local LONGEST_RETRY = 120
 
 -- Whether a failure passes: the same request may go well the next time.
 function call.is_passing(err)
-  if errors.is_of_proxy(err) and err.status then return PASSING_STATUS[err.status] end
+  if errors.is_from_proxy(err) and err.status then return PASSING_STATUS[err.status] end
   return err.reason ~= "deadline" and (PASSING[err.kind] or PASSING_STATUS[err.status] or err.kind == "throttled")
     and (err.retry_after or 0) <= LONGEST_RETRY
 end
@@ -361,7 +361,7 @@ function call.perform(env, operation, options, steps)
     env = env, operation = operation, steps = steps, deadline = timeout and wait.now() + timeout,
     attempts = 0, tries = 0, waited = 0, pause = 0,
   }, attempt)
-  json.ready(operation == "download")
+  json.prepare(operation == "download")
   local entered, place = wait.enter()
   if not entered then
     call.abandon(steps)
@@ -397,7 +397,7 @@ function call.read_json(read, changes)
     local ok, err = call.finish(transfer, deadline)
     if not ok then return nil, err end
     local result
-    local reply, problem = json.response(transfer:body())
+    local reply, problem = json.decode_response(transfer:body())
     if reply then result, problem = read(reply) end
     if result == nil then
       return nil, { kind = "protocol", status = transfer:head(), reason = problem,

@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- The error table: what is known of a failure, and one line that may be logged.
+-- The error table: the fields that describe a failure. Its tostring() is one line of
+-- fixed words that is safe to log.
 
 local core = require "nymbl.core"
 
@@ -7,12 +8,12 @@ local errors = {}
 
 local metatable = { __name = "nymbl.error" }
 
-local NO_PLACE = "no file can be put there: pass a file handle or a sink"
+local NOT_A_FILE = "no file can be put there: pass a file handle or a sink"
 local CLOCK = "the server's certificate is not valid today: check the clock of this machine"
 local SIGNER = "nobody who is trusted has signed the certificate: check ca_file"
 
--- What a reason means and the one thing to do about it. `kind.reason` comes before the
--- reason alone, and that before the kind.
+-- Advice by reason: the cause, and what to do about it. The key "kind.reason" takes
+-- precedence over the reason alone, and a reason over the kind (core.kinds).
 local BY_REASON = {
   resolve = "the host has no address: check the host name in the URL",
   connect = "no connection could be made: check the network, then try again",
@@ -66,12 +67,12 @@ local BY_REASON = {
   no_length = "nothing says where the response ends: report it to the service",
 }
 
--- The same for calls whose status says it.
+-- Advice by HTTP status, if there is none for the reason.
 local BY_STATUS = {
   [411] = "the service must know the size beforehand: pass the option size",
 }
 
--- The same if the token request is what failed.
+-- Advice by kind if the token request failed (operation "token").
 local TOKEN_BY_KIND = {
   bad_request = "the token endpoint refuses the request: check credentials",
   unauthorized = "the token endpoint refuses the credentials: check client_id and client_secret",
@@ -85,12 +86,12 @@ local TOKEN_BY_KIND = {
   truncated = "the token response ended too early: try again",
 }
 
-local UNKNOWN = "it may have been carried out: look before you repeat it"
+local OUTCOME_UNKNOWN = "it may have been carried out: look before you repeat it"
 
 local function advice(err)
-  if err.outcome_unknown then return UNKNOWN end
+  if err.outcome_unknown then return OUTCOME_UNKNOWN end
   local kind, reason = err.kind, err.reason
-  if err.operation == "download" and (reason == "not_a_file" or reason == "mount_point") then return NO_PLACE end
+  if err.operation == "download" and (reason == "not_a_file" or reason == "mount_point") then return NOT_A_FILE end
   if err.operation == "token" and err.code == "invalid_scope" then
     return "the token endpoint refuses the scope: check credentials.scope"
   end
@@ -99,7 +100,8 @@ local function advice(err)
     or BY_STATUS[err.status] or core.kinds[kind] or ""
 end
 
--- Fixed words only: no URL, id, name, secret or text of the server's.
+-- The line consists of fixed words only: it must hold no URL, id, name, secret or
+-- server-supplied text.
 function metatable.__tostring(err)
   local words = { "nymbl: " }
   if err.operation then words[#words + 1] = err.operation .. ": " end
@@ -121,9 +123,9 @@ function metatable.__concat(a, b)
   return tostring(a) .. tostring(b)
 end
 
---- Make a table of fields (see the contract) an error.
--- @tparam table fields `kind` at least; becomes the error itself
--- @tparam ?string operation the call, unless the fields name one
+--- Turn a table of error fields (README.md, "Errors") into an error.
+-- @tparam table fields at least `kind`; this table itself becomes the error
+-- @tparam ?string operation the operation, unless the fields have one
 -- @treturn table the error
 function errors.new(fields, operation)
   fields.attempts = fields.attempts or 0
@@ -131,46 +133,51 @@ function errors.new(fields, operation)
   return setmetatable(fields, metatable)
 end
 
---- Whether the status that is known of a failure, if there is one, is a proxy's.
-function errors.is_of_proxy(err)
+--- Whether a proxy caused the failure. `status`, if set, is then the proxy's.
+function errors.is_from_proxy(err)
   return err.reason == "proxy" or err.reason == "proxy_auth"
 end
 
---- Whether a value is an error of ours.
+--- Whether a value is an error made by errors.new().
 function errors.is(value)
   return getmetatable(value) == metatable
 end
 
 local NO_MEMORY = "not enough memory"
 
---- Whether a caught error says that an allocation failed.
-function errors.is_memory(err)
+--- Whether a caught error is Lua's out-of-memory error.
+function errors.is_out_of_memory(err)
   return type(err) == "string" and err:find(NO_MEMORY, 1, true) ~= nil
 end
 
---- Raise a caught error again if it says that an allocation failed: that tells nothing
--- of what was at work, and Lua's own message passes through every call of ours. `require`
--- puts words before it, the buffers of Lua 5.3 put some behind it.
--- @param err what `pcall` caught
-function errors.pass_memory(err)
-  if errors.is_memory(err) then error(NO_MEMORY, 0) end
+--- Raise a caught error again if it is Lua's out-of-memory error. It says nothing about
+-- the function that was called, so no caller of this library may see it as that
+-- function's failure. It is raised with Lua's own message: `require` adds a prefix to
+-- the message, and Lua 5.3's buffers add a suffix.
+-- @param err the error value that `pcall` returned
+function errors.rethrow_out_of_memory(err)
+  if errors.is_out_of_memory(err) then error(NO_MEMORY, 0) end
 end
 
---- Call a function of its arguments alone. It fails if the arguments make it fail, and then
--- each time. An error that does not come again was of something else: a lack of memory, or a
--- hook, by which `lua` ends a script at Ctrl-C and a program stops what takes too long.
--- @tparam function call as `pcall`
--- @tparam function fn changes nothing
--- @return true and its first result; or false
--- @raise an error that tells nothing of the arguments
+--- Call a pure function, and distinguish its own errors from those of other causes. Wrong
+-- arguments make it raise the same error at every call. An error that does not recur has
+-- another cause: out of memory, or a debug hook (`lua` handles Ctrl-C by a hook, and
+-- programs use hooks to stop code that runs for too long).
+-- @tparam function call `pcall`, or a function that behaves like it
+-- @tparam function fn the pure function
+-- @param ... its arguments
+-- @treturn[1] boolean true
+-- @return[1] the first result
+-- @treturn[2] boolean false: the arguments make the function fail
+-- @raise an error that the arguments did not cause
 function errors.try(call, fn, ...)
   local ran, first = call(fn, ...)
   if ran then return true, first end
-  errors.pass_memory(first)
+  errors.rethrow_out_of_memory(first)
   local second, third
   ran, second = call(fn, ...)
   if ran then error(first, 0) end
-  errors.pass_memory(second)
+  errors.rethrow_out_of_memory(second)
   if first == second then return false end
   ran, third = call(fn, ...)
   error(not ran and third == first and second or first, 0)

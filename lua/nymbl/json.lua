@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- JSON of the service and of stores, by a codec of our own: lua-cjson's settings belong to
--- the host program.
+-- JSON of the service and of stores. This module has a lua-cjson instance of its own: the
+-- settings of the global one belong to the host program.
 
 local core = require "nymbl.core"
 local errors = require "nymbl.errors"
@@ -9,15 +9,17 @@ local json = {}
 
 local codec
 
--- lua-cjson keeps the decimal point of the locale in which it was loaded, or `new` was
--- called, in one place for the whole process (its fpconv.c), and is wrong in any other. So it
--- never works for us in the locale of the moment, but in C's (in_c), where it writes
--- every number right, whatever it keeps, and reads every number but, at worst, fractions
--- (core.json_mend). What it keeps is the host program's, and stays.
+-- lua-cjson caches the decimal point of the locale that was set when it was loaded or when
+-- `new` was called (in its fpconv.c). The cache is process-wide and it is wrong in every
+-- locale with another decimal point. It belongs to the host program, so this module does not
+-- change it. Instead, lua-cjson always runs in the C locale here (call_in_c_locale). There it
+-- encodes all numbers correctly, whatever is cached, and decodes all but fractions, which
+-- core.json_mend rewrites if need be.
 
--- Call a function as pcall does, in the C locale. Between the two nothing raises: a call of
--- a C function of ours has just found room.
-local function in_c(fn, argument)
+-- Call a function as pcall does, but in the C locale. No error can leave the C locale set:
+-- pcall catches those of the function, and the second call of core.locale needs no more
+-- stack than the first.
+local function call_in_c_locale(fn, argument)
   core.locale(true)
   local ok, value = pcall(fn, argument)
   core.locale(false)
@@ -26,92 +28,96 @@ end
 
 local half = 1 / 2
 
--- Whether a codec reads fractions, called so.
-local function reads(call, module)
+-- Whether a codec decodes fractions if it is called by `call` (pcall or call_in_c_locale).
+local function decodes_fractions(call, module)
   local ok, value = call(module.decode, "0.5")
-  if not ok then errors.pass_memory(value) end
+  if not ok then errors.rethrow_out_of_memory(value) end
   return ok and value == half
 end
 
--- A new codec from a loaded lua-cjson, which then keeps the point that it has: that of the
--- locale of the moment, or C's. (In a locale whose point is not one byte `new` ends the
--- process.) Where it keeps that of a third locale there is none to be had: false.
-local function renewed(module)
-  local call = reads(pcall, module) and pcall or reads(in_c, module) and in_c
+-- Create a codec from the lua-cjson that the program has loaded. `new` refreshes the cache, so it
+-- is called in the locale whose decimal point is cached already: the current one or C. (In
+-- a locale whose decimal point has more than one byte, `new` would exit the process.)
+-- Returns false if the cached decimal point is that of a third locale.
+local function codec_from_loaded(module)
+  local call = decodes_fractions(pcall, module) and pcall
+    or decodes_fractions(call_in_c_locale, module) and call_in_c_locale
   if not call then return false end
-  local ok, made = call(module.new)
-  if not ok then error(made, 0) end
-  return made
+  local ok, new_codec = call(module.new)
+  if not ok then error(new_codec, 0) end
+  return new_codec
 end
 
--- A codec from one that is not loaded. It is taken out again: with its own `require` the
--- program gets one that knows its locale.
-local function loaded()
-  local ok, module = in_c(require, "cjson")
+-- Load lua-cjson. It is removed from package.loaded, so that the program's own `require` loads
+-- it again, in the program's locale.
+local function codec_from_require()
+  local ok, module = call_in_c_locale(require, "cjson")
   if not ok then error(module, 0) end
   package.loaded.cjson = nil
   return module
 end
 
--- Loaded when it is first needed: half of a short script is start-up.
-local function codec_get()
+-- lua-cjson is loaded on first use, because startup is half of a short script's run time.
+local function get_codec()
   if not codec then
     local module = package.loaded.cjson
-    local made
-    if module then made = renewed(module) else made = loaded() end
-    if not made then return module end -- with the program's settings, until its locale comes back
-    made.decode_max_depth(32)
-    made.decode_invalid_numbers(false)
-    codec = made
+    local new_codec
+    if module then new_codec = codec_from_loaded(module) else new_codec = codec_from_require() end
+    if not new_codec then return module end -- with the program's settings, until its locale is the cached one
+    new_codec.decode_max_depth(32)
+    new_codec.decode_invalid_numbers(false)
+    codec = new_codec
   end
   return codec
 end
 
-local found = false
+local was_found = false
 
--- Whether `require` would find lua-cjson in the usual places.
+-- Whether `require` would find lua-cjson on the search paths.
 local function is_installed()
   local search = package.searchpath -- luacheck: ignore (not in Lua 5.1, but in LuaJIT)
   return package.loaded.cjson ~= nil or package.preload.cjson ~= nil
     or search ~= nil and (search("cjson", package.cpath) or search("cjson", package.path)) ~= nil
 end
 
---- Look whether responses can be decoded, before anything is sent.
--- @tparam ?boolean later it is needed only if the call fails: then it is not loaded yet
--- @raise where lua-cjson is not installed, in the words of `require`
-function json.ready(later)
+--- Ensure before a request is sent that its response can be decoded.
+-- @tparam ?boolean is_lazy true if only a failed call has a JSON response: lua-cjson is
+--   then searched for, but not loaded
+-- @raise the error of `require` if lua-cjson is not installed
+function json.prepare(is_lazy)
   if codec then return end
-  if later then found = found or is_installed() end
-  if not (later and found) then codec_get() end
+  if is_lazy then was_found = was_found or is_installed() end
+  if not (is_lazy and was_found) then get_codec() end
 end
 
---- Decode a text.
+--- Decode a JSON text.
 -- @treturn[1] table an object or array
--- @treturn[2] nil the text is none
+-- @treturn[2] nil the text is not JSON, or its value is neither
 -- @treturn[2] string "bad_json"
 function json.decode(text)
-  if not text or text:find("\0", 1, true) then return nil, "bad_json" end -- lua-cjson takes a NUL for the end
-  local decode = codec_get().decode
-  local ok, value = errors.try(in_c, decode, text)
-  if not ok then ok, value = errors.try(in_c, decode, core.json_mend(text)) end
+  if not text or text:find("\0", 1, true) then return nil, "bad_json" end -- a NUL ends the text for lua-cjson
+  local decode = get_codec().decode
+  local ok, value = errors.try(call_in_c_locale, decode, text)
+  if not ok then ok, value = errors.try(call_in_c_locale, decode, core.json_mend(text)) end
   if ok and type(value) == "table" then return value end
   return nil, "bad_json"
 end
 
--- A value takes two bytes at least, with its comma or its end: shorter texts need no count.
-local SHORT = 2 * core.reply_values
+-- Each value takes at least two bytes, with the comma or bracket after it. So a text below
+-- this size cannot have too many values.
+local MIN_SIZE_TO_COUNT = 2 * core.reply_values
 
-local MARK = "\239\187\191"
+local BYTE_ORDER_MARK = "\239\187\191"
 
---- Decode a response. Its values are counted before: 8 MB of `[[],[],…` would become 254 MB
--- of tables.
+--- Decode the body of a response. Its values are counted first, because 8 MB of `[[],[],…`
+-- would be decoded to 254 MB of tables.
 -- @treturn[1] table an object or array
--- @treturn[2] nil the text is none, or too many values
+-- @treturn[2] nil the text is not JSON, or it has too many values
 -- @treturn[2] string "bad_json" or "response_too_long"
-function json.response(text)
-  -- a byte order mark says nothing more (RFC 8259, 8.1)
-  if text and text:sub(1, #MARK) == MARK then text = text:sub(#MARK + 1) end
-  if text and #text >= SHORT and core.json_values(text, core.reply_values) > core.reply_values then
+function json.decode_response(text)
+  -- a parser may ignore a byte order mark (RFC 8259, section 8.1)
+  if text and text:sub(1, #BYTE_ORDER_MARK) == BYTE_ORDER_MARK then text = text:sub(#BYTE_ORDER_MARK + 1) end
+  if text and #text >= MIN_SIZE_TO_COUNT and core.json_values(text, core.reply_values) > core.reply_values then
     return nil, "response_too_long"
   end
   return json.decode(text)
@@ -119,9 +125,9 @@ end
 
 --- Encode a table.
 -- @treturn[1] string
--- @treturn[2] nil it holds what JSON has no form for
+-- @treturn[2] nil the table has values that JSON cannot represent
 function json.encode(value)
-  local ok, text = errors.try(in_c, codec_get().encode, value)
+  local ok, text = errors.try(call_in_c_locale, get_codec().encode, value)
   if ok then return text end
   return nil
 end

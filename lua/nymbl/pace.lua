@@ -94,7 +94,7 @@ end
 -- Whether an error was the service's own reply, for which it had quota left; a
 -- gateway's 401 or 403 comes before that is looked at.
 local function is_answer(err)
-  return err.status and not errors.is_of_proxy(err) and err.status < 500 and err.status ~= 401 and err.status ~= 403
+  return err.status and not errors.is_from_proxy(err) and err.status < 500 and err.status ~= 401 and err.status ~= 403
 end
 
 --- Take in what the service answered.

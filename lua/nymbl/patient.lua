@@ -99,7 +99,7 @@ local function snapshot(env, patient_id, deadline)
     end
   end)
   if ok then return found end
-  errors.pass_memory(err)
+  errors.rethrow_out_of_memory(err)
   if env.closed then return nil, errors.new({ kind = "canceled", reason = "closed" }, "upload") end
   if errors.is(err) then return nil, err end
   error(err, 0)

@@ -178,7 +178,7 @@ local function cached(keeper, key, lease, fetch, traits)
     end
     local failure, hold
     if not ran then
-      failure = traits.raised and not errors.is_memory(fresh) and failure_text(traits.raised)
+      failure = traits.raised and not errors.is_out_of_memory(fresh) and failure_text(traits.raised)
     elseif not fresh and not OWN[life.kind] and (left or not is_own) then
       failure, hold = failure_text(life), traits.remembers and life.kind == "unauthorized" and HOLD or nil
     end
@@ -279,7 +279,7 @@ local function request(env, deadline, await, try, waited)
       done, err = transfer:result()
       if done == false and not await(transfer, deadline) then call.end_late(transfer) end
     until done ~= false
-    local reply, problem = json.response(transfer:body())
+    local reply, problem = json.decode_response(transfer:body())
     if not done then
       err = failure_read(err, reply)
     else

@@ -23,7 +23,7 @@ local function bell_new(transfer)
   local ran, made = pcall(socket.fdopen, fd)
   if not (ran and made) then
     transfer:unpair(fd) -- it is still ours
-    if not ran then errors.pass_memory(made) end
+    if not ran then errors.rethrow_out_of_memory(made) end
     return nil
   end
   made:setmode("bn", "bn")

@@ -48,7 +48,7 @@ end
 -- Wait for a byte. Gives false where that cannot be.
 local function listen(transfer, socket)
   local ok, bytes, err = pcall(socket.receiveany, socket, 64)
-  if not ok then errors.pass_memory(bytes) end
+  if not ok then errors.rethrow_out_of_memory(bytes) end
   if ok and not bytes and err ~= "socket busy reading" then leases[transfer] = false end -- it was closed
   return ok and bytes ~= nil
 end
@@ -100,7 +100,7 @@ function driver.release(transfer)
   -- not in every phase; where another light thread reads, it sees the other end's close
   local ok, problem = true, nil
   if socket then ok, problem = pcall(socket.close, socket) end
-  if not ok then errors.pass_memory(problem) end
+  if not ok then errors.rethrow_out_of_memory(problem) end
 end
 
 function driver.run(body)
