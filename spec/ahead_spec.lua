@@ -2,7 +2,7 @@
 -- The next page is on its way while one is read, and nobody but the server can tell.
 local helper = require "helper"
 local store = require "nymbl.store"
-local block = require "nymbl.wait.block"
+local blocking = require "nymbl.wait.blocking"
 
 describe("patient:documents(), half-way through a page,", function()
   local clock, real, client, patient, patient_id
@@ -34,7 +34,7 @@ describe("patient:documents(), half-way through a page,", function()
   after_each(function()
     client:close()
     client, patient = nil, nil
-    block.pump = real
+    blocking.runtime = real
     assert.equal(0, helper.live_objects())
   end)
 
@@ -506,7 +506,7 @@ describe("patient:documents(), half-way through a page,", function()
 
   it("goes on while others wait, in nymbl.each and in coroutines", function()
     seed(50)
-    block.pump = real
+    blocking.runtime = real
     local nymbl = require "nymbl"
     local count = nymbl.each(patient:documents { page_size = 7 }, { concurrency = 4 }, function(document)
       return document:refresh()

@@ -134,15 +134,15 @@ describe("nymbl.each()", function()
   end)
 
   it("forgets what still waits when it is interrupted", function()
-    local block, wait = require "nymbl.wait.block", require "nymbl.wait"
-    local driver = block.pump
+    local blocking, wait = require "nymbl.wait.blocking", require "nymbl.wait"
+    local driver = blocking.runtime
     local went_on = false
-    block.pump = setmetatable({ wait = function() error("interrupted!") end }, { __index = driver })
+    blocking.runtime = setmetatable({ wait = function() error("interrupted!") end }, { __index = driver })
     local ok = pcall(nymbl.each, { 1, 2 }, nil, function()
       wait.wait(nil, wait.now() + 0.1)
       went_on = true
     end)
-    block.pump = driver
+    blocking.runtime = driver
     assert.is_false(ok)
     assert.equal(1, (nymbl.each({ 1 }, nil, function()
       wait.wait(nil, wait.now() + 0.2)

@@ -277,16 +277,16 @@ end
 -- not. `offset`: by how much it was moved; `slept`: each sleep; `restore()`.
 function helper.clock()
   local core = require "nymbl.core"
-  local block = require "nymbl.wait.block"
-  local real = block.pump
-  local clock = { real = real, offset = 0, slept = {}, wall_time = 1770000000, turn = real.turn } -- in February 2026
+  local blocking = require "nymbl.wait.blocking"
+  local real = blocking.runtime
+  local clock = { real = real, offset = 0, slept = {}, wall_time = 1770000000, poll = real.poll } -- in February 2026
   function clock.now() return core.now() + clock.offset end
-  function clock.wall() return math.floor(clock.wall_time + clock.offset) end
-  function clock.boot()
+  function clock.wall_clock() return math.floor(clock.wall_time + clock.offset) end
+  function clock.boot_clock()
     local seconds, id = core.boot_time()
     return seconds + clock.offset, id
   end
-  function clock.restore() block.pump = real end
+  function clock.restore() blocking.runtime = real end
   function clock.wait(transfer, deadline, once)
     if transfer then return real.wait(transfer, deadline and deadline - clock.offset) end
     -- of several threads one may wait for the network: a little while for its news
@@ -296,7 +296,7 @@ function helper.clock()
     clock.offset = clock.offset + seconds
     return false
   end
-  block.pump = clock
+  blocking.runtime = clock
   return clock
 end
 

@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- One renewal of a token at a time, for all who share a store.
-local block = require "nymbl.wait.block"
+local blocking = require "nymbl.wait.blocking"
 local core = require "nymbl.core"
 local helper = require "helper"
 local store = require "nymbl.store"
@@ -20,7 +20,7 @@ describe("the renewal of a token", function()
     one:close()
     two:close()
     one, two = nil, nil
-    block.pump = real
+    blocking.runtime = real
     assert.equal(0, helper.live_objects())
   end)
 

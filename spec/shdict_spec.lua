@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- State that the workers of one nginx share: with a dictionary of our own, and nginx's.
-local block = require "nymbl.wait.block"
+local blocking = require "nymbl.wait.blocking"
 local core = require "nymbl.core"
 local helper = require "helper"
 local nginx = require "nginx"
@@ -48,7 +48,7 @@ describe("nymbl.store.shdict()", function()
 
   after_each(function()
     package.loaded.ngx = ngx
-    block.pump = real
+    blocking.runtime = real
   end)
 
   local function shdict_new(before)

@@ -6,7 +6,7 @@ local core = require "nymbl.core"
 local nymbl = require "nymbl"
 local pace = require "nymbl.pace"
 local store = require "nymbl.store"
-local block = require "nymbl.wait.block"
+local blocking = require "nymbl.wait.blocking"
 
 local quote = helper.quote
 
@@ -98,7 +98,7 @@ describe("nymbl.store.file()", function()
   after_each(function()
     for _, client in ipairs(clients) do client:close() end
     clients = nil
-    block.pump = real
+    blocking.runtime = real
     assert.equal(0, helper.live_objects())
   end)
 
@@ -336,7 +336,7 @@ describe("nymbl.store.file()", function()
     end)
 
     it("lets the other coroutines of nymbl.each go on", function()
-      block.pump = real
+      blocking.runtime = real
       local patient = begin {}
       local other = begin { store = store.memory() }
       assert(other:page())
@@ -403,7 +403,7 @@ describe("nymbl.store.file()", function()
 
     it("is taken over at once where it has been held for so long already", function()
       local pid, ended = start_stopped()
-      os.execute(("touch -d @%d %s"):format(clock.wall() - 20, quote(path)))
+      os.execute(("touch -d @%d %s"):format(clock.wall_clock() - 20, quote(path)))
       assert.equal(1, nymbl.store.file(path):update("key", nil, count))
       assert.is_true(clock.offset < 1, clock.offset)
       os.execute("kill -CONT " .. pid)
@@ -513,7 +513,7 @@ describe("nymbl.store.file()", function()
     -- Machines whose clocks can be set: a start's own, and the wall's.
     before_each(function()
       base, boot_id = 0, "boot-1"
-      function clock.boot() return base + clock.now(), boot_id end
+      function clock.boot_clock() return base + clock.now(), boot_id end
       env = { store = nymbl.store.file(path), account = "a", pace = pace.new { rate = { read = { 2, 4 } } } }
     end)
 
@@ -523,7 +523,7 @@ describe("nymbl.store.file()", function()
       if not place then return nil, err end
       local left = place.left
       while left > 0 do
-        block.pump.wait(nil, clock.now() + left)
+        blocking.runtime.wait(nil, clock.now() + left)
         left = pace.postpone(place)
       end
       return place
@@ -592,7 +592,7 @@ describe("nymbl.store.file()", function()
     end)
 
     it("does without a boot id, by the wall clock, one burst for each time it is set", function()
-      function clock.boot() return clock.wall_time + clock.now(), "" end
+      function clock.boot_clock() return clock.wall_time + clock.now(), "" end
       assert.equal(4, burst())
       assert.is_true(math.abs(four() - 2) < 0.1)
       clock.wall_time = clock.wall_time - 86400
@@ -616,7 +616,7 @@ describe("nymbl.store.file()", function()
 
   it("keeps four processes at once to one pace, within the service's own limits", function()
     helper.admin("POST", "settings", { limits = true, rate = { read = { 5, 5 }, download = { 1, 3 } } })
-    block.pump = real
+    blocking.runtime = real
     local ends = {}
     for i = 1, 4 do
       ends[i] = start_with_options([[

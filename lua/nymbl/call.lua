@@ -292,7 +292,7 @@ end
 -- where a token is at hand and a place is free, so that nothing has to be waited for.
 -- @tparam table steps as for `perform`; gets the field `ahead`
 function call.ahead(env, operation, steps)
-  if not wait.enter() then return end -- the page could not be waited for, so nothing is sent
+  if not wait.prepare() then return end -- the page could not be waited for, so nothing is sent
   local bearer = env.token_at_hand()
   local place = bearer and pace.reserve_free(env, operation)
   if not place then return end
@@ -302,12 +302,12 @@ function call.ahead(env, operation, steps)
     return
   end
   steps.ahead = { transfer = transfer, place = place, bearer = bearer, began = wait.now() }
-  wait.turn()
+  wait.poll()
 end
 
 --- Let what was started ahead go on, without waiting for it.
 function call.advance(steps)
-  if steps.ahead and steps.ahead.transfer:result() == false then wait.turn() end
+  if steps.ahead and steps.ahead.transfer:result() == false then wait.poll() end
 end
 
 -- What came of a request that nobody takes up: it counts, and its answer too.
@@ -362,7 +362,7 @@ function call.perform(env, operation, options, steps)
     attempts = 0, tries = 0, waited = 0, pause = 0,
   }, attempt)
   json.prepare(operation == "download")
-  local entered, place = wait.enter()
+  local entered, place = wait.prepare()
   if not entered then
     call.abandon(steps)
     return nil, failure(place, operation, 0)

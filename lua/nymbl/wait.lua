@@ -1,168 +1,182 @@
 -- SPDX-License-Identifier: MIT
--- The one wait: for a transfer's news or for a time. Every wait of the library goes
--- through it, so that a call holds up nobody but its caller, wherever it is made.
+-- Waiting for a transfer or until a time. Every wait of the library goes through this
+-- module, so that in an event loop a call suspends only its own coroutine.
+--
+-- A transfer is "ready" if its methods are worth calling again: bytes or its result have
+-- arrived, or the body that it sends has room.
 
-local block = require "nymbl.wait.block"
+local blocking = require "nymbl.wait.blocking"
 local core = require "nymbl.core"
 
--- A driver has
---   wait(transfer or nil, deadline or nil)   true with news, false at the deadline
---   release(transfer)                        when a transfer has been closed
---   run(body), group()                       threads: spawn(body), wait(), running
---   threaded                                 whether the engine needs its thread
+-- A driver adapts these waits to one event loop. It has
+--   wait(transfer or nil, deadline or nil)   true if the transfer is ready, false at the deadline
+--   release(transfer)                        frees what it keeps for a transfer that was closed
+--   run(body)                                runs a function that creates groups
+--   group()                                  a group of coroutines: spawn(body), wait(), running
+--   threaded                                 true if the engine must run its I/O thread
 
 local wait = {}
 
--- Where ngx_lua may wait (its documentation of ngx.sleep and of cosockets).
-local PHASES = {
+-- The event loop named by nymbl.use(), or nil.
+local named_loop
+
+-- Phases of ngx_lua in which a handler may yield (its documentation of ngx.sleep and
+-- of cosockets).
+local YIELDING_PHASES = {
   server_rewrite = true, rewrite = true, access = true, content = true, timer = true, preread = true,
   ssl_cert = true, ssl_client_hello = true, ssl_session_fetch = true,
 }
 
--- Gives the driver, or nil and a word for where nothing may wait.
-local function in_nginx(ngx)
+local function nginx_driver(ngx)
   local phase = ngx.get_phase()
-  if PHASES[phase] then return require "nymbl.wait.openresty" end
-  if phase == "init" then return block end
+  if YIELDING_PHASES[phase] then return require "nymbl.wait.openresty" end
+  if phase == "init" then return blocking end
   return nil, phase
 end
 
--- Threads where nothing may wait: one after the other, and each call in them says so.
-local nowhere = {}
-nowhere.__index = nowhere
-
-function nowhere.run(body)
-  return body()
-end
-
-function nowhere.group()
-  return setmetatable({ running = 0 }, nowhere)
-end
-
-function nowhere:spawn(body) -- luacheck: ignore self
-  return body()
-end
-
-local function in_luv()
+local function luv_driver()
   local thread, is_main = coroutine.running()
   if thread and not is_main then return require "nymbl.wait.luv" end
   local uv = require "luv"
-  if uv.loop_mode and not uv.loop_mode() then return block end
+  if uv.loop_mode and not uv.loop_mode() then return blocking end
   return nil, "main_coroutine"
 end
 
--- The driver of the place where a call is made, or nil and a word for it; and whether
--- its waits yield.
-local function find()
+-- The group used if no driver can wait: its bodies run one after the other, and each
+-- call that they make returns the error of kind `context`.
+local unsupported = {}
+unsupported.__index = unsupported
+
+function unsupported.run(body)
+  return body()
+end
+
+function unsupported.group()
+  return setmetatable({ running = 0 }, unsupported)
+end
+
+function unsupported:spawn(body) -- luacheck: ignore self
+  return body()
+end
+
+-- Returns the driver for the event loop of the calling coroutine, or nil and the reason why
+-- that coroutine cannot wait.
+local function loop_driver()
   local loaded = package.loaded
-  if block.is_thread() then return block, true end
-  if type(loaded.ngx) == "table" and loaded.ngx.get_phase then return in_nginx(loaded.ngx) end
+  if type(loaded.ngx) == "table" and loaded.ngx.get_phase then return nginx_driver(loaded.ngx) end
   if loaded.cqueues then
     local loop, is_own = loaded.cqueues.running()
     if loop and is_own then return require "nymbl.wait.cqueues" end
     if loop then return nil, "coroutine" end
   end
-  if wait.loop then return in_luv() end
-  return block
+  if named_loop then return luv_driver() end
+  return blocking
 end
 
--- The same, unless a C function stands between the call and its coroutine's resume
--- (string.gsub, table.sort, require, an xpcall handler …): no yield passes it, and
--- Lua would notice only after the request was sent.
-local function choose()
-  local driver, place = find()
-  if (driver and driver ~= block or place == true) and not core.is_yieldable() then return nil, "c_call_boundary" end
-  return driver, place
+-- Returns the driver for the calling coroutine, or nil and the reason why that coroutine cannot
+-- wait. One reason is checked here: a driver must not yield across a C function such as
+-- string.gsub, table.sort, require or an xpcall handler. Lua itself would raise only at
+-- the yield, after the request was sent.
+local function choose_driver()
+  local driver, reason = blocking, nil
+  local in_thread = blocking.is_thread()
+  if not in_thread then driver, reason = loop_driver() end
+  local yields = in_thread or (driver and driver.threaded)
+  if yields and not core.is_yieldable() then return nil, "c_call_boundary" end
+  return driver, reason
 end
 
 --- Name the event loop of this process.
 function wait.use(loop)
   require "nymbl.wait.luv"
-  wait.loop = loop
+  named_loop = loop
 end
 
---- Look whether a call may be made here, and make ready for it.
+--- Prepare for a call: check that it may wait here, and that the engine can run.
 -- @treturn[1] boolean true
--- @treturn[2] nil nothing may wait here, or the process has no descriptor or thread left
--- @treturn[2] table what is known of it
-function wait.enter()
-  local driver, place = choose()
-  if not driver then return nil, { kind = "context", reason = place } end
+-- @treturn[2] nil the caller cannot wait, or the process is out of descriptors or threads
+-- @treturn[2] table error fields
+function wait.prepare()
+  local driver, reason = choose_driver()
+  if not driver then return nil, { kind = "context", reason = reason } end
   return core.ready(driver.threaded)
 end
 
---- Wait until a transfer has news, or for a time to pass.
+--- Wait until a transfer is ready, or until a time.
 -- @param transfer a transfer, or nil to sleep
--- @tparam ?number deadline as `now()` counts; nil: none
--- @treturn[1] boolean true with news, false at the deadline
--- @treturn[2] nil nothing may wait here
--- @treturn[2] table what is known of it
+-- @tparam ?number deadline on the clock of `now()`, or nil for none
+-- @treturn[1] boolean true if the transfer is ready, false at the deadline
+-- @treturn[2] nil the caller cannot wait
+-- @treturn[2] table error fields
 function wait.wait(transfer, deadline)
-  local driver, place = choose()
-  if not driver then return nil, { kind = "context", reason = place } end
-  if driver.threaded then -- a stream may be older than the loop
+  local driver, reason = choose_driver()
+  if not driver then return nil, { kind = "context", reason = reason } end
+  if driver.threaded then -- a stream may have been opened before the event loop started
     local ready, err = core.ready(true)
     if not ready then return nil, err end
   end
   return driver.wait(transfer, deadline)
 end
 
---- Let transfers that nobody waits for at the moment go on. Does not wait.
-function wait.turn()
-  if choose() == block then block.pump.turn() end -- a thread needs no help
+--- Let transfers make progress while no coroutine waits for them. Does not block.
+function wait.poll()
+  if choose_driver() == blocking then blocking.runtime.poll() end -- an I/O thread needs no help
 end
 
--- Drivers that keep something for a transfer. Closing one allocates nothing.
-local KEEPERS = { "nymbl.wait.openresty", "nymbl.wait.cqueues", "nymbl.wait.luv" }
+-- Drivers that keep something for each transfer. A constant, so that closing a
+-- transfer allocates nothing.
+local STATEFUL_DRIVERS = { "nymbl.wait.openresty", "nymbl.wait.cqueues", "nymbl.wait.luv" }
 
---- Close a transfer, canceling what of it still runs.
+--- Close a transfer. If it is still running, it is canceled.
 function wait.close(transfer)
   transfer:close()
-  for i = 1, #KEEPERS do
-    local driver = package.loaded[KEEPERS[i]]
+  for i = 1, #STATEFUL_DRIVERS do
+    local driver = package.loaded[STATEFUL_DRIVERS[i]]
     if driver then driver.release(transfer) end
   end
-  wait.leave()
+  wait.call_ended()
 end
 
---- A call has ended. In nginx's init no worker may inherit a connection.
-function wait.leave()
+--- Note that a call has ended. In nginx's init phase this frees the engine, because
+-- the workers forked later must not inherit its connections.
+function wait.call_ended()
   local ngx = package.loaded.ngx
   if type(ngx) == "table" and ngx.get_phase and ngx.get_phase() == "init" then core.shut() end
 end
 
---- Run a function that makes a group.
+--- Run a function that creates groups.
 function wait.run(body)
-  return (choose() or nowhere).run(body)
+  return (choose_driver() or unsupported).run(body)
 end
 
---- Threads of the loop at hand, whose waits are shared: `spawn(body)` starts one,
--- `wait()` waits until one more has ended, `running` counts them.
+--- Create a group of coroutines in the current event loop. `spawn(body)` starts a
+-- coroutine, `wait()` waits until one more has ended, `running` counts them.
 function wait.group()
-  return (choose() or nowhere).group()
+  return (choose_driver() or unsupported).group()
 end
 
---- Seconds on a clock that never goes back.
+--- Seconds on a monotonic clock.
 function wait.now()
-  return block.pump.now()
+  return blocking.runtime.now()
 end
 
---- Seconds since 1970 on the wall clock, which may be set.
-function wait.wall()
-  return block.pump.wall()
+--- Seconds since 1970 on the wall clock, which may be set back or forward.
+function wait.wall_clock()
+  return blocking.runtime.wall_clock()
 end
 
---- Seconds on a clock that processes share, and a word for what it counts from.
-function wait.boot()
-  return (block.pump.boot or core.boot_time)()
+--- Seconds on the boot clock, which all processes share, and the boot id.
+function wait.boot_clock()
+  return (blocking.runtime.boot_clock or core.boot_time)()
 end
 
 local DAY = 86400
 local month, month_day
 
---- The month of a quota, as in "2026-02" (UTC: the limits page, "Monthly quota").
+--- The current month of the quota, such as "2026-02". Quota months are UTC
+-- (lua/README.md, "Facts about the service").
 function wait.month()
-  local now = wait.wall()
+  local now = wait.wall_clock()
   local day = now - now % DAY
   if day ~= month_day then
     month, month_day = os.date("!%Y-%m", now), day
@@ -170,12 +184,12 @@ function wait.month()
   return month
 end
 
---- Seconds until the next one begins.
+--- Seconds until the next month begins.
 function wait.month_left()
-  local today = os.date("!*t", wait.wall())
+  local today = os.date("!*t", wait.wall_clock())
   local days = { 31, today.year % 4 == 0 and (today.year % 100 ~= 0 or today.year % 400 == 0) and 29 or 28,
                  31, 30, 31, 30, 31, 31, 30, 31, 30, 31 }
-  return (days[today.month] - today.day) * 86400 + (24 - today.hour) * 3600 - today.min * 60 - today.sec
+  return (days[today.month] - today.day) * DAY + (24 - today.hour) * 3600 - today.min * 60 - today.sec
 end
 
 return wait

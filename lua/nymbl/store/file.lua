@@ -83,7 +83,7 @@ end
 
 -- The store's time, and how far it is ahead of this machine's clock.
 local function tell(data, wall)
-  local seconds, id = wait.boot()
+  local seconds, id = wait.boot_clock()
   local tie = data.boots[id]
   local now = tie and seconds + tie.ahead or data.at + wall - data.wall
   if now < data.at then now = data.at end -- a clock was set back
@@ -127,7 +127,7 @@ end
 
 -- One turn with the lock: whether it was written, and what `change` gave.
 function file:turn(lock, key, change, ...)
-  local wall = wait.wall()
+  local wall = wait.wall_clock()
   local data = read(lock:content(), wall)
   local now, ahead = tell(data, wall)
   local entry = data.entries[key] or { state = {} }
@@ -143,7 +143,7 @@ end
 
 --- The store's time.
 function file:now()
-  return (wait.boot()) + (self.ahead or 0)
+  return (wait.boot_clock()) + (self.ahead or 0)
 end
 
 -- Somebody else has the lock: wait a moment, or take the place of who has it for
@@ -152,7 +152,7 @@ function file:stand_by(seen, deadline, mark, since)
   local now = wait.now()
   if seen.mark ~= mark then seen.mark, seen.first = mark, now end
   local held = now - seen.first
-  if held >= LEASE or (held >= LOOK and wait.wall() - since >= LEASE) then
+  if held >= LEASE or (held >= LOOK and wait.wall_clock() - since >= LEASE) then
     seen.mark = nil
     return core.store_replace(self.path, mark)
   end

@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- Waiting in cqueues: only the calling coroutine does.
+-- Waiting in cqueues: a call suspends only its own coroutine.
 
 local core = require "nymbl.core"
 local errors = require "nymbl.errors"
@@ -9,36 +9,37 @@ local socket = require "cqueues.socket"
 
 local driver = { threaded = true }
 
--- What each transfer rings: a socket that cqueues owns, so that it forgets the
--- descriptor before it closes it. `waiting` counts those who wait for it.
-local bells = setmetatable({}, { __mode = "k" })
+-- A waker for each transfer: a socket that becomes readable when the transfer is ready.
+-- cqueues owns the socket, so that it stops polling the descriptor before closing it.
+-- `waiting` counts the coroutines that wait for it.
+local wakers = setmetatable({}, { __mode = "k" })
 
--- Without one (no descriptor left).
-local POLL = 1 / 200
+-- Seconds between two checks of a transfer that has no waker.
+local POLL_INTERVAL = 1 / 200
 
--- Gives false where the transfer has ended, nil where none could be had.
-local function bell_new(transfer)
+-- Returns false if the transfer has ended, nil if the process is out of descriptors.
+local function new_waker(transfer)
   local fd = transfer:pair()
   if not fd then return fd end
-  local ran, made = pcall(socket.fdopen, fd)
-  if not (ran and made) then
-    transfer:unpair(fd) -- it is still ours
-    if not ran then errors.rethrow_out_of_memory(made) end
+  local ran, wrapped = pcall(socket.fdopen, fd)
+  if not (ran and wrapped) then
+    transfer:unpair(fd) -- cqueues has not taken ownership of it
+    if not ran then errors.rethrow_out_of_memory(wrapped) end
     return nil
   end
-  made:setmode("bn", "bn")
-  bells[transfer] = { socket = made, waiting = 0 }
-  return bells[transfer]
+  wrapped:setmode("bn", "bn")
+  wakers[transfer] = { socket = wrapped, waiting = 0 }
+  return wakers[transfer]
 end
 
--- Wait until it is rung, or some seconds have passed.
-local function listen(bell, seconds)
-  bell.waiting = bell.waiting + 1
-  cqueues.poll({ pollfd = bell.socket:pollfd(), events = "r", timeout = seconds })
-  bell.waiting = bell.waiting - 1
-  bell.socket:recv(-64)
-  bell.socket:clearerr()
-  if bell.released and bell.waiting == 0 then bell.socket:close() end
+-- Wait until the socket is readable, for at most some seconds (nil: without limit).
+local function wait_readable(waker, seconds)
+  waker.waiting = waker.waiting + 1
+  cqueues.poll({ pollfd = waker.socket:pollfd(), events = "r", timeout = seconds })
+  waker.waiting = waker.waiting - 1
+  waker.socket:recv(-64)
+  waker.socket:clearerr()
+  if waker.transfer_closed and waker.waiting == 0 then waker.socket:close() end
 end
 
 function driver.wait(transfer, deadline)
@@ -48,30 +49,31 @@ function driver.wait(transfer, deadline)
     return false
   end
   if transfer:news() then return true end
-  local bell = bells[transfer]
-  if not bell then
-    bell = bell_new(transfer)
-    if bell == false then return true end
+  local waker = wakers[transfer]
+  if not waker then
+    waker = new_waker(transfer)
+    if waker == false then return true end
   end
   while true do
     local left = deadline and deadline - core.now()
     if left and left <= 0 then return false end
     if transfer:news() then return true end
-    if bell then
-      listen(bell, left)
+    if waker then
+      wait_readable(waker, left)
     else
-      cqueues.sleep(POLL)
+      cqueues.sleep(POLL_INTERVAL)
     end
   end
 end
 
---- A transfer has been closed. Whoever still waits sees the other end's close.
+--- Free the waker of a transfer that was closed. If a coroutine still waits for it, the
+-- close of the socket's other end wakes that coroutine, which then closes the socket.
 function driver.release(transfer)
-  local bell = bells[transfer]
-  bells[transfer] = nil
-  if not bell then return end
-  bell.released = true
-  if bell.waiting == 0 then bell.socket:close() end
+  local waker = wakers[transfer]
+  wakers[transfer] = nil
+  if not waker then return end
+  waker.transfer_closed = true
+  if waker.waiting == 0 then waker.socket:close() end
 end
 
 function driver.run(body)
@@ -87,10 +89,10 @@ function group:spawn(body)
     self.running = self.running - 1
     self.changed:signal()
   end)
-  self.running = self.running + 1 -- it has not begun yet
+  self.running = self.running + 1 -- after wrap(), which may raise but does not run the body yet
 end
 
---- Wait until one more has ended.
+--- Wait until one more coroutine has ended.
 function group:wait()
   local before = self.running
   while self.running >= before do self.changed:wait() end

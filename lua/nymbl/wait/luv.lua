@@ -1,102 +1,106 @@
 -- SPDX-License-Identifier: MIT
--- Waiting in a luv program: only the calling coroutine does.
+-- Waiting in a luv program: a call suspends only its own coroutine.
 
 local core = require "nymbl.core"
 local uv = require "luv"
 
 local driver = { threaded = true }
 
--- What each transfer rings: a pipe that luv owns. It is read only while somebody
--- waits, or uv.run() would never return. `waiting` holds what wakes each of them.
-local bells = setmetatable({}, { __mode = "k" })
+-- A waker for each transfer: a pipe that becomes readable when the transfer is ready. luv
+-- owns the pipe. It is read only while a coroutine waits, because an active handle
+-- keeps uv.run() from returning. `waiting` is the set of functions that resume the
+-- coroutines.
+local wakers = setmetatable({}, { __mode = "k" })
 
--- Without one (no descriptor left), in seconds.
-local POLL = 1 / 200
+-- Seconds between two checks of a transfer that has no waker.
+local POLL_INTERVAL = 1 / 200
 
--- Longest time of a timer, in milliseconds: there are deadlines that never come.
-local LONGEST = 2^31 - 1
+-- Upper limit for a timer, in milliseconds: a deadline may be infinite.
+local MAX_TIMER = 2^31 - 1
 
-local function go_on(thread, ...)
+local function resume(thread, ...)
   local ok, err = coroutine.resume(thread, ...)
   if not ok then error(err, 0) end
 end
 
--- Gives false where the transfer has ended, nil where none could be had.
-local function bell_new(transfer)
+-- Returns false if the transfer has ended, nil if the process is out of descriptors.
+local function new_waker(transfer)
   local fd = transfer:pair()
   if not fd then return fd end
   local pipe = uv.new_pipe(false)
   if not (pipe and pipe:open(fd)) then
     if pipe then pipe:close() end
-    transfer:unpair(fd) -- it is still ours
+    transfer:unpair(fd) -- luv has not taken ownership of it
     return nil
   end
-  bells[transfer] = { pipe = pipe, waiting = {} }
-  return bells[transfer]
+  wakers[transfer] = { pipe = pipe, waiting = {} }
+  return wakers[transfer]
 end
 
-local function bell_listen(bell, wake)
-  local first = next(bell.waiting) == nil
-  bell.waiting[wake] = true
-  if not first then return end
-  bell.pipe:read_start(function()
-    local list = {}
-    for each in pairs(bell.waiting) do list[#list + 1] = each end
-    for _, each in ipairs(list) do each() end
+local function add_waiting(waker, wake)
+  local is_first = next(waker.waiting) == nil
+  waker.waiting[wake] = true
+  if not is_first then return end
+  waker.pipe:read_start(function()
+    local list = {} -- a copy: wake() changes the set
+    for wake_one in pairs(waker.waiting) do list[#list + 1] = wake_one end
+    for _, wake_one in ipairs(list) do wake_one() end
   end)
 end
 
-local function bell_leave(bell, wake)
-  bell.waiting[wake] = nil
-  if next(bell.waiting) then return end
-  bell.pipe:read_stop()
-  if bell.released then bell.pipe:close() end
+local function remove_waiting(waker, wake)
+  waker.waiting[wake] = nil
+  if next(waker.waiting) then return end
+  waker.pipe:read_stop()
+  if waker.transfer_closed then waker.pipe:close() end
 end
 
--- Stop until the bell is rung, or some seconds have passed.
-local function pause(bell, seconds)
+-- Suspend the running coroutine until the pipe is readable, or for at most some seconds.
+-- At least one of the two arguments is given.
+local function suspend(waker, seconds)
   local thread = coroutine.running()
   local timer = seconds and uv.new_timer()
   local function wake()
     if not thread then return end
-    local waiting = thread
+    local suspended = thread
     thread = nil
     if timer then timer:close() end
-    if bell then bell_leave(bell, wake) end
-    go_on(waiting)
+    if waker then remove_waiting(waker, wake) end
+    resume(suspended)
   end
-  if timer then timer:start(math.min(math.ceil(seconds * 1000), LONGEST), 0, wake) end
-  if bell then bell_listen(bell, wake) end
+  if timer then timer:start(math.min(math.ceil(seconds * 1000), MAX_TIMER), 0, wake) end
+  if waker then add_waiting(waker, wake) end
   repeat coroutine.yield() until not thread
 end
 
 function driver.wait(transfer, deadline)
   if not transfer then
     local left = deadline - core.now()
-    if left > 0 then pause(nil, left) end
+    if left > 0 then suspend(nil, left) end
     return false
   end
   if transfer:news() then return true end
-  local bell = bells[transfer]
-  if not bell then
-    bell = bell_new(transfer)
-    if bell == false then return true end
+  local waker = wakers[transfer]
+  if not waker then
+    waker = new_waker(transfer)
+    if waker == false then return true end
   end
   while true do
     local left = deadline and deadline - core.now()
     if left and left <= 0 then return false end
     if transfer:news() then return true end
-    pause(bell, bell and left or POLL)
+    suspend(waker, waker and left or POLL_INTERVAL)
   end
 end
 
---- A transfer has been closed. Whoever still waits sees the other end's close.
+--- Free the waker of a transfer that was closed. If a coroutine still waits for it, the
+-- close of the pipe's other end wakes that coroutine, which then closes the pipe.
 function driver.release(transfer)
-  local bell = bells[transfer]
-  bells[transfer] = nil
-  if not bell then return end
-  bell.released = true
-  if not next(bell.waiting) then bell.pipe:close() end
+  local waker = wakers[transfer]
+  wakers[transfer] = nil
+  if not waker then return end
+  waker.transfer_closed = true
+  if not next(waker.waiting) then waker.pipe:close() end
 end
 
 function driver.run(body)
@@ -112,13 +116,13 @@ function group:spawn(body)
     self.running = self.running - 1
     local waiting = self.waiting
     self.waiting = nil
-    if waiting then go_on(waiting) end
+    if waiting then resume(waiting) end
   end)
   self.running = self.running + 1
-  go_on(thread)
+  resume(thread)
 end
 
---- Wait until one more has ended.
+--- Wait until one more coroutine has ended.
 function group:wait()
   self.waiting = coroutine.running()
   coroutine.yield()

@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
--- Waiting in nginx: a cosocket for each transfer is wake-up and lease. nginx closes
--- it when the request dies, and the transfer is canceled at once.
+-- Waiting in nginx. Each transfer has a notify socket: a cosocket on which a byte arrives
+-- when the transfer is ready. nginx closes the cosockets of a request that ends, and
+-- the close cancels the transfer at once.
 
 local core = require "nymbl.core"
 local errors = require "nymbl.errors"
@@ -9,59 +10,61 @@ local semaphore = require "ngx.semaphore"
 
 local driver = { threaded = true }
 
--- The sockets, by transfer. A cosocket belongs to the request that has made it.
-local leases = setmetatable({}, { __mode = "k" })
+-- The cosocket of each transfer, or false if it has none. A cosocket can only be used
+-- by the request that created it.
+local sockets = setmetatable({}, { __mode = "k" })
 
--- nginx logs its own timeouts: so the transfer rings when the deadline comes, and
--- this one, in milliseconds, never runs out.
-local NEVER = 2 ^ 31 - 1
+-- Socket timeout in milliseconds, practically infinite: nginx writes a line to its error
+-- log for each timeout, so the engine sends a byte at the deadline instead.
+local NO_TIMEOUT = 2 ^ 31 - 1
 
--- Where there is none to be read: no place or descriptor for one, one of another
--- request, one that another light thread reads.
-local POLL = 1 / 200
+-- Seconds between two checks of a transfer without a usable cosocket: none could be
+-- connected, it belongs to another request, or another light thread reads from it.
+local POLL_INTERVAL = 1 / 200
 
--- A request that dies while it asks again and again is not told from one that goes on;
--- so the transfer is canceled where nobody has asked for so many seconds.
-local GONE = 3
+-- If no cosocket is connected, the engine cannot notice that nginx has killed the request.
+-- So it cancels the transfer when this many seconds have passed without a check.
+local ABANDONED_AFTER = 3
 
--- Seconds until another try to have a socket: nginx logs each that fails.
-local AGAIN = 1
-local tried = setmetatable({}, { __mode = "k" })
+-- Seconds between two attempts to connect: nginx logs each failure.
+local RECONNECT_INTERVAL = 1
+local last_attempt = setmetatable({}, { __mode = "k" })
 
--- Gives a socket, or false where none could be had, or nil where the transfer has ended.
-local function lease_new(transfer)
+-- Returns a cosocket, false if it could not be connected, or nil if the transfer has
+-- ended.
+local function connect(transfer)
   local path, token = transfer:lease()
   if path == false then return nil end
-  leases[transfer], tried[transfer] = false, core.now()
+  sockets[transfer], last_attempt[transfer] = false, core.now()
   local socket = path and ngx.socket.tcp()
   if not socket then return false end
-  socket:settimeouts(NEVER, NEVER, NEVER)
+  socket:settimeouts(NO_TIMEOUT, NO_TIMEOUT, NO_TIMEOUT)
   if not socket:connect("unix:" .. path) then return false end
   if not socket:send(token) then
     socket:close()
     return false
   end
-  leases[transfer] = socket
+  sockets[transfer] = socket
   return socket
 end
 
--- Wait for a byte. Gives false where that cannot be.
-local function listen(transfer, socket)
-  local ok, bytes, err = pcall(socket.receiveany, socket, 64)
-  if not ok then errors.rethrow_out_of_memory(bytes) end
-  if ok and not bytes and err ~= "socket busy reading" then leases[transfer] = false end -- it was closed
-  return ok and bytes ~= nil
+-- Wait until a byte arrives. Returns false if the cosocket cannot be read.
+local function receive(transfer, socket)
+  local ran, bytes, err = pcall(socket.receiveany, socket, 64)
+  if not ran then errors.rethrow_out_of_memory(bytes) end
+  if ran and not bytes and err ~= "socket busy reading" then sockets[transfer] = false end -- it was closed
+  return ran and bytes ~= nil
 end
 
--- Whether a socket is to be asked for.
-local function is_due(transfer)
-  local lease = leases[transfer]
-  return lease == nil or (lease == false and core.now() >= tried[transfer] + AGAIN)
+local function should_connect(transfer)
+  local socket = sockets[transfer]
+  return socket == nil or (socket == false and core.now() >= last_attempt[transfer] + RECONNECT_INTERVAL)
 end
 
 function driver.wait(transfer, deadline)
   if not transfer then
-    -- ngx.sleep cuts off what is less than 1 ms, and counts from when nginx last looked
+    -- ngx.sleep truncates to milliseconds and counts from nginx's cached time, so it may
+    -- return too early
     local left = deadline - core.now()
     while left > 0 do
       ngx.sleep(math.ceil(left * 1000) / 1000)
@@ -70,50 +73,51 @@ function driver.wait(transfer, deadline)
     return false
   end
   if transfer:news() then return true end
-  if is_due(transfer) and lease_new(transfer) == nil then return true end
+  if should_connect(transfer) and connect(transfer) == nil then return true end
   transfer:alarm(deadline or 0)
-  local watched, result = false, nil
-  while result == nil do
+  local watched, is_ready = false, nil
+  while is_ready == nil do
     if deadline and core.now() >= deadline then
-      result = false
+      is_ready = false
     elseif transfer:news() then
-      result = true
+      is_ready = true
     else
-      local socket = leases[transfer]
-      if not (socket and listen(transfer, socket)) and not transfer:news() then
-        if not leases[transfer] then -- else that one ends with its request
-          transfer:watch(core.now() + GONE)
+      local socket = sockets[transfer]
+      if not (socket and receive(transfer, socket)) and not transfer:news() then
+        if not sockets[transfer] then -- a connected cosocket is closed when its request ends
+          transfer:watch(core.now() + ABANDONED_AFTER)
           watched = true
         end
-        ngx.sleep(POLL)
+        ngx.sleep(POLL_INTERVAL)
       end
     end
   end
   if watched then transfer:watch(0) end
-  return result
+  return is_ready
 end
 
---- A transfer has been closed.
+--- Free the cosocket of a transfer that was closed.
 function driver.release(transfer)
-  local socket = leases[transfer]
-  leases[transfer], tried[transfer] = nil, nil
-  -- not in every phase; where another light thread reads, it sees the other end's close
-  local ok, problem = true, nil
-  if socket then ok, problem = pcall(socket.close, socket) end
-  if not ok then errors.rethrow_out_of_memory(problem) end
+  local socket = sockets[transfer]
+  sockets[transfer], last_attempt[transfer] = nil, nil
+  -- Closing raises in phases without cosockets. If another light thread is reading, close()
+  -- fails, and that light thread notices that the engine closed the other end.
+  local ran, err = true, nil
+  if socket then ran, err = pcall(socket.close, socket) end
+  if not ran then errors.rethrow_out_of_memory(err) end
 end
 
 function driver.run(body)
   return body()
 end
 
--- ngx.thread.wait() for several threads leaves a mark on those that it did not wait
--- out: when they end they resume whoever has spawned them, whatever he waits for by
--- then. So threads ring, and are waited for when they have ended.
+-- ngx.thread.wait() for several light threads leaves a flag on those that have not ended
+-- yet: at their end, they would resume the parent, whatever it waits for by then. So each
+-- light thread posts to a semaphore at its end, and is waited for only after that.
 local group = {}
 group.__index = group
 
--- What has ended is kept by nginx until it is waited for.
+-- nginx keeps a light thread that has ended until it is waited for.
 local function reap(self)
   for i = #self.ended, 1, -1 do
     local entry = self.ended[i]
@@ -130,23 +134,23 @@ function group:spawn(body)
     body()
     self.running = self.running - 1
     self.ended[#self.ended + 1] = entry
-    self.bell:post()
+    self.end_signal:post()
   end)
-  if not ok then -- none was started
+  if not ok then -- spawn raised, so the body did not run
     self.running = self.running - 1
     error(thread, 0)
   end
   entry.thread = thread
 end
 
---- Wait until one more has ended.
+--- Wait until one more light thread has ended.
 function group:wait()
-  while #self.ended == 0 do self.bell:wait(3600) end
+  while #self.ended == 0 do self.end_signal:wait(3600) end
   reap(self)
 end
 
 function driver.group()
-  return setmetatable({ running = 0, bell = semaphore.new(), ended = {} }, group)
+  return setmetatable({ running = 0, end_signal = semaphore.new(), ended = {} }, group)
 end
 
 return driver
