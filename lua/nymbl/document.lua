@@ -80,8 +80,8 @@ function document.adopt(env, patient_id, fields)
   return core.object(metatable, { env, fields, patient_id, id }), id
 end
 
---- A document of which only the ids are known.
-function document.named(env, patient_id, id)
+--- Create a document of which only the ids are known.
+function document.from_id(env, patient_id, id)
   return core.object(metatable, { env, { id = id, patient_id = patient_id }, patient_id, id })
 end
 
@@ -221,13 +221,13 @@ function methods.download(self, destination, options)
         options.overwrite == false, known_type(state, options), known_size(state, options),
         options.progress ~= nil, options.resume)
     end,
-    drive = to.drive(options.progress),
+    drive = to.receiver(options.progress),
     again = options.resume and part_was_refused or nil,
-    replay = to.replay,
+    replay = to.rewind,
     asks = asks(options),
   })
   if not ok then
-    if to.failed then to.failed(bytes) end
+    if to.report_failure then to.report_failure(bytes) end
     return nil, bytes
   end
   return bytes, content_type
@@ -256,7 +256,7 @@ function methods.open(self, options)
       return core.download(env.client, bearer, state[3], state[4], nil, nil, false,
         known_type(state, options), known_size(state, options))
     end,
-    drive = stream().begin,
+    drive = stream().wait_for_response,
     asks = asks(options),
     keep = true,
   })

@@ -42,9 +42,10 @@ local UPLOAD_OPTIONS = {
   timeout = check.seconds,
 }
 
--- Push what the source has and tell how far it is, between waits.
+-- Wait until the upload has ended. Between waits, fill the body from the source and report
+-- progress.
 local function push_and_wait(from, options, transfer, deadline)
-  local filling, told = from.fill ~= nil, -1
+  local filling, reported = from.fill ~= nil, -1
   while true do
     local done, err = transfer:result()
     if done == nil then return nil, err end
@@ -57,8 +58,8 @@ local function push_and_wait(from, options, transfer, deadline)
       filling = state ~= "end"
     end
     local _, sent = transfer:counts()
-    if options.progress and sent ~= told then
-      told = sent
+    if options.progress and sent ~= reported then
+      reported = sent
       if options.progress(sent, from.body:size()) == false then
         transfer:cancel("canceled", "progress")
       end
@@ -68,13 +69,13 @@ local function push_and_wait(from, options, transfer, deadline)
   end
 end
 
--- The media type, as far as it is known before the source is read: a pushed one
--- shows its bytes only then. Gives nil and the error's fields if it is refused.
-local function early_type(env, from, declared, checked)
+-- The media type, or nil if it depends on bytes that are read only once the call has begun.
+-- If the upload must be refused: nil and error fields.
+local function infer_type(env, from, declared, checked)
   local size = from.body:size()
   if size and size > core.max_upload_bytes(env.client) then return nil, { kind = "too_large" } end
   if not from.fill or (declared and not source().is_accepted(declared)) then
-    return source().type_of(from, declared, checked)
+    return source().determine_type(from, declared, checked)
   end
 end
 
@@ -105,9 +106,8 @@ local function snapshot(env, patient_id, deadline)
   error(err, 0)
 end
 
--- The one document that has come since, of that name and size; nil where there is
--- none, or more than one.
-local function newcomer(before, now, name, size)
+-- The only new document of that name and size, or nil if there is not exactly one.
+local function find_new(before, now, name, size)
   local found
   for id, item in pairs(now) do
     if not before[id] and item.file_name == name and item.file_size_bytes == size then
@@ -123,7 +123,7 @@ local function reconcile(env, patient_id, deadline, before, name, size)
     if env.closed or (deadline and wait.now() + seconds >= deadline) then return nil end
     if seconds > 0 then wait.wait(nil, wait.now() + seconds) end
     local now = snapshot(env, patient_id, deadline)
-    local found = now and newcomer(before, now, name, size)
+    local found = now and find_new(before, now, name, size)
     if found then return found end
   end
 end
@@ -139,7 +139,7 @@ local ONLY_ONCE = 120
 -- (token.lua), so 150 with the service's 300 seconds.
 local function token_need(from)
   local need = (from.body:size() or 0) / SLOW_LINE
-  return from.replays and need or math.max(need, ONLY_ONCE)
+  return from.is_rewindable and need or math.max(need, ONLY_ONCE)
 end
 
 -- All that needs the body: gives the document, or nil and an error.
@@ -158,7 +158,7 @@ local function send(env, patient_id, from, name, content_type, options)
   local sent
   -- A proxy or server that knows no Expect answers 417 to it (RFC 9110, section
   -- 10.1.1): so once without it, if no byte of the document has been taken.
-  local unexpected = from.replays
+  local unexpected = from.is_rewindable
   local function again(err)
     if err.status ~= 417 or unexpected or not from.body:can_rewind() or from.body:size() == 0 then return false end
     unexpected = true
@@ -173,7 +173,7 @@ local function send(env, patient_id, from, name, content_type, options)
       end
       local sent_as, problem = content_type
       if from.fill then
-        sent_as, problem = source().type_of(from, content_type, options.check_type ~= false)
+        sent_as, problem = source().determine_type(from, content_type, options.check_type ~= false)
         if problem then return nil, problem end
       end
       return core.upload(env.client, bearer, patient_id, from.body, name, sent_as,
@@ -188,7 +188,7 @@ local function send(env, patient_id, from, name, content_type, options)
       end, true)(transfer, till)
     end,
     need = token_need(from),
-    replay = from.replay,
+    replay = from.rewind,
     again = again,
     asks = options.progress and function() return options.progress(0, from.body:size()) end,
   })
@@ -233,7 +233,7 @@ function methods.upload(self, what, options)
   problem = file_name(name)
   if problem then check.argument(1, "upload", "file name: " .. problem) end
   local declared = options.content_type or source().type_by_name(name)
-  local content_type, refusal = early_type(env, from, declared, options.check_type ~= false)
+  local content_type, refusal = infer_type(env, from, declared, options.check_type ~= false)
   local ran, created, err = true, nil, refusal and errors.new(refusal, "upload")
   if not refusal then
     ran, created, err = pcall(send, env, state[3], from, name, content_type or declared, options)
@@ -300,7 +300,7 @@ end
 -- @raise on a wrong argument or a closed client
 function methods.document(self, id)
   local state = check.object(self, CLASS, "document")
-  return document.named(state[1], state[3], check.id(id, 1, "document"))
+  return document.from_id(state[1], state[3], check.id(id, 1, "document"))
 end
 
 return patient

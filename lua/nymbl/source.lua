@@ -1,16 +1,16 @@
 -- SPDX-License-Identifier: MIT
--- What an upload sends: a path, a file handle, bytes, an LTN12 source or stream.
+-- Sources of uploads: a path, a file handle, bytes, an LTN12 source or a stream.
 
 local core = require "nymbl.core"
 local check = require "nymbl.check"
 local errors = require "nymbl.errors"
-local stream_next = require "nymbl.stream".next
+local stream_next = require "nymbl.stream".next_chunk
 
 local source = {}
 
--- The accepted types (the guide, "Supported File Types").
+-- The types that the service accepts (lua/README.md, "Facts about the service").
 local DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
-local BY_EXTENSION = {
+local TYPE_BY_EXTENSION = {
   pdf = "application/pdf",
   png = "image/png",
   jpg = "image/jpeg",
@@ -19,76 +19,84 @@ local BY_EXTENSION = {
   tiff = "image/tiff",
   docx = DOCX,
 }
-local ACCEPTED = {}
-for _, content_type in pairs(BY_EXTENSION) do ACCEPTED[content_type] = true end
+local ACCEPTED_TYPES = {}
+for _, content_type in pairs(TYPE_BY_EXTENSION) do ACCEPTED_TYPES[content_type] = true end
 
---- Whether the service takes a media type; parameters do not count.
+--- Whether the service accepts a media type. Its parameters are ignored.
 function source.is_accepted(content_type)
-  return ACCEPTED[core.lower(content_type:match("^[^; \t]*"))] == true
+  return ACCEPTED_TYPES[core.lower(content_type:match("^[^; \t]*"))] == true
 end
 
---- The media type by a file name's extension; nil if the extension says nothing.
+--- The media type for a file name's extension, or nil if the extension is unknown.
 function source.type_by_name(name)
   local extension = name:match("%.([^./\\]+)$")
-  return extension and BY_EXTENSION[core.lower(extension)]
+  return extension and TYPE_BY_EXTENSION[core.lower(extension)]
 end
 
---- The media type to send a source as, from what can be seen of its bytes.
+--- Determine the media type to send a source as, from its first bytes if need be.
 -- @tparam table from the source
 -- @tparam ?string declared the type by option or file name
--- @tparam boolean checked whether the bytes must be of that type
+-- @tparam boolean must_match whether the bytes must be of the declared type
 -- @treturn[1] string media type
--- @treturn[2] nil
--- @treturn[2] table error fields: nothing may be sent
-function source.type_of(from, declared, checked)
+-- @treturn[2] nil the source must not be sent
+-- @treturn[2] table error fields
+function source.determine_type(from, declared, must_match)
   local body = from.body
   if declared and not source.is_accepted(declared) then
     return nil, { kind = "unsupported_type" }
   end
   local content_type = declared or body:type() or ""
-  if content_type == "" or (checked and not body:is_type(content_type)) then
-    local reason = checked and body:size() == 0 and "empty" or "signature"
+  if content_type == "" or (must_match and not body:is_type(content_type)) then
+    local reason = must_match and body:size() == 0 and "empty" or "signature"
     return nil, { kind = "unsupported_type", reason = reason }
   end
   return content_type
 end
 
--- Sources that must be pushed have
---   fill(deadline) moves what is there into the body: "more" where the body is full,
---             "end", or nil and the error that ends the upload
---   replay()  whether it can be sent from its start once more, which it then is
+-- A source is a table with
+--   body             the core's request body
+--   is_rewindable    whether it can be sent again from its first byte
+--   name             the file name, of a path
+--   err              error fields, and nothing else, if it cannot be opened
+-- The core itself reads paths and bytes. Handles and functions are read here, as the
+-- transfer progresses, so their sources also have
+--   fill(deadline)   copies bytes into the body. Returns "more" if the body is full, "end"
+--                    at the end of the source, or nil and the error that ends the upload
+--   rewind()         prepares the source to be sent again from its first byte. Returns
+--                    false if that is impossible
 
 local function from_path(path)
   local body, err = core.body_from_path(path)
   if not body then return { err = err } end
-  return { body = body, name = path:match("[^/]+$"), replays = true }
+  return { body = body, name = path:match("[^/]+$"), is_rewindable = true }
 end
 
 local function from_bytes(bytes)
   local body, err = core.body_from_bytes(bytes)
   if not body then return { err = err } end
-  return { body = body, replays = true }
+  return { body = body, is_rewindable = true }
 end
 
--- Bytes from a handle's position to its end, or nil where that is not known.
-local function handle_rest(handle)
+-- The number of bytes between a handle's position and its end, or nil if it is unknown;
+-- and the position, or nil if the handle cannot seek.
+local function remaining_bytes(handle)
   local position = handle:seek("cur")
   local last = position and handle:seek("end")
   if not last then return nil end
   if not handle:seek("set", position) then return nil end
-  -- a device, a directory or a file of /proc has no size that could be believed
+  -- devices, directories and files of /proc report sizes that are not true
   return last > position and last < 2^53 and last - position or nil, position
 end
 
-local function from_handle(handle, size, most)
-  local rest, position = handle_rest(handle)
-  local self = { replays = position ~= nil }
+local function from_handle(handle, size, max_bytes)
+  local remaining, position = remaining_bytes(handle)
+  local self = { is_rewindable = position ~= nil }
   local ended
-  local function begin()
-    self.body, ended = core.body_pushed(size or rest or -1, most), false
+  local function new_body()
+    self.body, ended = core.body_pushed(size or remaining or -1, max_bytes), false
     self.body:watch(handle)
   end
-  begin()
+  new_body()
   function self.fill()
     if ended then return "end" end
     while true do
@@ -105,31 +113,32 @@ local function from_handle(handle, size, most)
       end
     end
   end
-  function self.replay()
+  function self.rewind()
     if not position or io.type(handle) ~= "file" or not handle:seek("set", position) then
       return self.body:can_rewind()
     end
-    begin()
+    new_body()
     return true
   end
   return self
 end
 
--- Bytes that pass through Lua before the collector is asked for a step: left to
--- itself it waits until the heap has doubled.
-local STEP = 262144
+-- Bytes of chunks between two steps of the garbage collector. On its own, the collector
+-- waits until the heap has doubled, while up to 25 MB of chunks become garbage.
+local GC_INTERVAL = 262144
 
-local function from_function(pull, size, most, takes_deadline)
-  local self = { body = core.body_pushed(size or -1, most), replays = false }
+-- `pull` returns the next chunk. For a stream it is called with the deadline of the upload.
+local function from_function(pull, size, max_bytes, is_stream)
+  local self = { body = core.body_pushed(size or -1, max_bytes), is_rewindable = false }
   local chunk, position = "", 1
-  local passed = 0
-  local ended = false -- a source is not asked again after its end
+  local bytes_since_gc = 0
+  local ended = false -- LTN12: a source must not be called after its end
   local function next_chunk(deadline)
-    local value, why
-    if takes_deadline then value, why = pull(deadline) else value, why = pull() end
+    local value, err
+    if is_stream then value, err = pull(deadline) else value, err = pull() end
     if value == nil then
-      if why == nil then return nil end
-      if takes_deadline or errors.is(why) then return nil, why end -- ours, or a stream's
+      if err == nil then return nil end
+      if is_stream or errors.is(err) then return nil, err end
       return nil, { kind = "io", reason = "source" }
     elseif type(value) ~= "string" then
       return nil, { kind = "io", reason = "source" }
@@ -148,10 +157,10 @@ local function from_function(pull, size, most, takes_deadline)
           return "end"
         end
         chunk, position = value, 1
-        passed = passed + #value
-        if passed >= STEP then -- chunks are garbage at once, and 25 MB of it
+        bytes_since_gc = bytes_since_gc + #value
+        if bytes_since_gc >= GC_INTERVAL then
           collectgarbage("step", 200)
-          passed = 0
+          bytes_since_gc = 0
         end
       end
       local stopped
@@ -159,42 +168,42 @@ local function from_function(pull, size, most, takes_deadline)
       if stopped ~= nil then return "more" end
     end
   end
-  function self.replay()
+  function self.rewind()
     return self.body:can_rewind()
   end
   return self
 end
 
---- Look at a source.
--- @param value what the script gave
--- @tparam ?integer size how many bytes it will give, where that is known
--- @tparam integer most how many bytes may be sent: it is read no further
--- @return a table with `body`, `replays` and, by kind, `name`, `fill`, `replay`;
---   with `err` where it cannot be read; or nil and what is wrong with the argument
-function source.open(value, size, most)
+--- Open a source.
+-- @param value the argument of the script
+-- @tparam ?integer size the number of bytes that the source will produce, if known
+-- @tparam integer max_bytes the largest upload; handles and functions are not read beyond it
+-- @treturn[1] table the source, as described above
+-- @treturn[2] nil the argument is wrong
+-- @treturn[2] string the problem
+function source.open(value, size, max_bytes)
   local kind = type(value)
   if kind == "string" then
     local problem = check.nonempty(value)
     if problem then return nil, problem end
     return from_path(value)
   elseif kind == "function" then
-    return from_function(value, size, most)
+    return from_function(value, size, max_bytes)
   elseif io.type(value) == "file" then
-    return from_handle(value, size, most)
+    return from_handle(value, size, max_bytes)
   elseif io.type(value) == "closed file" then
     return nil, "closed file"
   end
   local stream = core.state(value, "nymbl.stream")
   if stream then
     if stream[0] then return nil, "closed stream" end
-    -- the bytes that nobody has read yet
-    local left = stream[2].size and stream[2].size - stream[9]
-    return from_function(function(deadline) return stream_next(stream, deadline) end, size or left, most, true)
+    local unread = stream[2].size and stream[2].size - stream.bytes_read
+    return from_function(function(deadline) return stream_next(stream, deadline) end, size or unread, max_bytes, true)
   elseif kind == "table" then
     if type(value.data) == "string" then return from_bytes(value.data) end
     if value.data ~= nil then return nil, "field 'data': " .. check.expected("string", value.data) end
     local meta = getmetatable(value)
-    if meta and meta.__call then return from_function(value, size, most) end
+    if meta and meta.__call then return from_function(value, size, max_bytes) end
   end
   return nil, check.expected("path, file, { data = }, source or stream", value)
 end

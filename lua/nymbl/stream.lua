@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- A document's content as it arrives, to be read like a file.
+-- A stream: a document's content as it arrives, readable like a file.
 
 local core = require "nymbl.core"
 local call = require "nymbl.call"
@@ -10,15 +10,22 @@ local wait = require "nymbl.wait"
 local CLASS = "nymbl.stream"
 local methods, metamethods = core.class(CLASS)
 
--- State: 0 closed, 1 the client's environment, 2 fields, 3 the transfer, 4 a chunk
--- that is being read, 5 the position in it, 6 true at the verified end, 7 the error
--- that ended it, 8 the progress function, 9 bytes given out, 10 requests
--- that went out for it.
+-- The state of a stream: 0 is true once it is closed, 1 the client's environment, 2 the
+-- fields that a script can read (slots of lua/object.c), and
+--   transfer    nil once the stream is closed
+--   chunk       bytes that were received but not all read yet
+--   position    of the first unread byte in `chunk`
+--   at_end      true once the end of the content is verified
+--   failure     the error that ended the stream, or false
+--   progress    the progress function, or false
+--   bytes_read  bytes that reads have returned
+--   attempts    requests sent to open the stream
 
 local stream = {}
 
---- A `drive` that ends when the reply has begun.
-function stream.begin(transfer, deadline)
+--- For `call.perform`: wait until the response begins. Returns true and the transfer, or nil
+-- and error fields.
+function stream.wait_for_response(transfer, deadline)
   while true do
     local status, err = transfer:head()
     if status then return true, transfer end
@@ -27,72 +34,77 @@ function stream.begin(transfer, deadline)
   end
 end
 
---- A stream over a transfer whose reply has begun.
+--- Create a stream from a transfer whose response has begun.
 function stream.new(env, transfer, attempts, size, progress)
   local _, length, content_type = transfer:head()
   return core.object(metamethods, {
-    env, { size = length or size, content_type = content_type }, transfer, "", 1, false, false,
-    progress or false, 0, attempts,
+    env, { size = length or size, content_type = content_type }, transfer = transfer, chunk = "", position = 1,
+    at_end = false, failure = false, progress = progress or false, bytes_read = 0, attempts = attempts,
   })
 end
 
 local function close(state)
-  local transfer = state[3]
-  state[0], state[3], state[4] = true, nil, ""
+  local transfer = state.transfer
+  state[0], state.transfer, state.chunk = true, nil, ""
   if transfer then wait.close(transfer) end
 end
 
--- Have at least a byte in the chunk at hand. Gives true, or false at the end, or
+local function canceled(state, reason)
+  return errors.new { kind = "canceled", reason = reason, attempts = state.attempts, operation = "download" }
+end
+
+-- Make sure that the current chunk has an unread byte. Returns true; false at the end; or
 -- nil and the error.
 local function fill(state, deadline)
-  if state[5] <= #state[4] then return true end
-  if state[7] then return nil, state[7] end
-  local transfer = state[3]
-  while not state[6] do
+  if state.position <= #state.chunk then return true end
+  if state.failure then return nil, state.failure end
+  local transfer = state.transfer
+  while not state.at_end do
     local chunk, err = transfer:read()
     if chunk then
-      state[4], state[5] = chunk, 1
-      if state[8] then
+      state.chunk, state.position = chunk, 1
+      if state.progress then
         local _, _, received = transfer:counts()
-        if state[8](received, state[2].size) == false then
+        if state.progress(received, state[2].size) == false then
           transfer:cancel("canceled", "progress")
-          state[4] = ""
-          state[7] = errors.new { kind = "canceled", reason = "progress", attempts = state[10], operation = "download" }
-          return nil, state[7]
+          state.chunk = ""
+          state.failure = canceled(state, "progress")
+          return nil, state.failure
         end
       end
       return true
     elseif chunk == false then
-      local news, problem = wait.wait(transfer, deadline)
-      if state[0] then -- by another coroutine, meanwhile
-        return nil, errors.new { kind = "canceled", reason = "closed", attempts = state[10], operation = "download" }
+      local is_ready, wait_err = wait.wait(transfer, deadline)
+      if state[0] then -- another coroutine has closed the stream meanwhile
+        return nil, canceled(state, "closed")
       end
-      if problem then return nil, errors.new(problem, "download") end
-      if not news then return nil, { kind = "timeout", reason = "deadline" } end
+      if wait_err then return nil, errors.new(wait_err, "download") end
+      if not is_ready then return nil, { kind = "timeout", reason = "deadline" } end
     elseif err then
-      err.attempts = state[10]
-      state[7] = errors.new(err, "download")
-      return nil, state[7]
+      err.attempts = state.attempts
+      state.failure = errors.new(err, "download")
+      return nil, state.failure
     else
-      state[6] = true
+      state.at_end = true
     end
   end
   return false
 end
 
--- The rest of the chunk at hand, up to a position.
+-- Read the current chunk up to position `last`, by default to its end.
 local function take(state, last)
-  local piece = state[4]:sub(state[5], last)
-  state[5] = state[5] + #piece
-  state[9] = state[9] + #piece
+  local piece = state.chunk:sub(state.position, last)
+  state.position = state.position + #piece
+  state.bytes_read = state.bytes_read + #piece
   return piece
 end
 
--- A read that may not wait here takes nothing: what it has read is there for the next one.
-local function give_back(state, pieces, err)
-  if pieces and not state[7] and not state[0] then
+-- Return nil and the error from a read. If the stream itself is intact (the read merely was
+-- not allowed to wait), first put back the bytes that the read took, for the next one.
+local function unread(state, pieces, err)
+  if pieces and not state.failure and not state[0] then
     local text = table.concat(pieces)
-    state[4], state[5], state[9] = text, 1, state[9] - #text
+    state.chunk, state.position, state.bytes_read = text, 1, state.bytes_read - #text
   end
   return nil, err
 end
@@ -101,7 +113,7 @@ local function read_all(state)
   local pieces = {}
   while true do
     local more, err = fill(state)
-    if more == nil then return give_back(state, pieces, err) end
+    if more == nil then return unread(state, pieces, err) end
     if not more then return table.concat(pieces) end
     pieces[#pieces + 1] = take(state)
   end
@@ -111,9 +123,9 @@ local function read_line(state, keep)
   local pieces
   while true do
     local more, err = fill(state)
-    if more == nil then return give_back(state, pieces, err) end
+    if more == nil then return unread(state, pieces, err) end
     if not more then return pieces and table.concat(pieces) or nil end
-    local last = state[4]:find("\n", state[5], true)
+    local last = state.chunk:find("\n", state.position, true)
     local piece = take(state, last)
     if last and not keep then piece = piece:sub(1, -2) end
     if last and not pieces then return piece end
@@ -127,10 +139,10 @@ local function read_bytes(state, count)
   local pieces, left = nil, count
   repeat
     local more, err = fill(state)
-    if more == nil then return give_back(state, pieces, err) end
+    if more == nil then return unread(state, pieces, err) end
     if not more then return pieces and table.concat(pieces) or nil end
     if left == 0 then return "" end
-    local piece = take(state, math.min(state[5] + left - 1, #state[4])) -- LuaJIT's sub() takes 32 bits
+    local piece = take(state, math.min(state.position + left - 1, #state.chunk)) -- LuaJIT's sub() takes 32 bits
     left = left - #piece
     if left == 0 and not pieces then return piece end
     pieces = pieces or {}
@@ -139,7 +151,7 @@ local function read_bytes(state, count)
   return table.concat(pieces)
 end
 
--- A reader for a format, or nil where it is none (`io`'s, with or without `*`).
+-- The reader for a format of `io`, with or without "*", or nil if the format is invalid.
 local function reader(format)
   if type(format) == "number" then
     if format % 1 ~= 0 or format < 0 or format > 2^53 then return nil end
@@ -166,18 +178,20 @@ local function readers(name, ...)
   return list, count
 end
 
--- What a read ends with after one in which an error was raised (no memory, the progress
--- function): bytes that it had taken are lost, and the rest must not look like the whole.
-local LOST = errors.new { kind = "canceled", reason = "raised", operation = "download" }
+-- The failure of a stream after an error was raised within a read (out of memory, or by the
+-- progress function). The bytes that the read took are lost, so that later reads must
+-- fail too: the rest must not look like the whole document.
+local INTERRUPTED = errors.new { kind = "canceled", reason = "raised", operation = "download" }
 
-local function guarded(state, ran, ...)
+-- Return the results of a pcall of a read, or raise its error again.
+local function finish_read(state, ran, ...)
   if ran then return ... end
-  state[4], state[7] = "", state[7] or LOST
+  state.chunk, state.failure = "", state.failure or INTERRUPTED
   error((...), 0)
 end
 
--- Results of readers in order, up to the first that gives none; behind it, where
--- the transfer broke, the error.
+-- The results of the readers in order, up to the first that returns nil; then the error, if
+-- the transfer failed.
 local function results(state, list, i, count)
   local value, err = list[i](state)
   if value == nil then
@@ -188,21 +202,21 @@ local function results(state, list, i, count)
   return value, results(state, list, i + 1, count)
 end
 
---- Read, in the formats of `io`: "l", "L", "a" or a count of bytes.
--- @param ... formats; a line where there is none
--- @return a result for each format: nil at the end (`"a"`: an empty string)
--- @treturn[2] nil the transfer broke: what was read is not the whole document
+--- Read, in the formats of `io`: "l", "L", "a" or a number of bytes.
+-- @param ... formats (default: "l")
+-- @return[1] a result for each format; at the end nil, or an empty string for "a"
+-- @treturn[2] nil the transfer failed: the bytes read so far are not the whole document
 -- @treturn[2] table the error
 -- @raise on an invalid format or a closed stream
 function methods.read(self, ...)
   local state = check.object(self, CLASS, "read")
   local list, count = readers("read", ...)
-  return guarded(state, pcall(results, state, list, 1, count))
+  return finish_read(state, pcall(results, state, list, 1, count))
 end
 
---- Iterate over lines, or over whatever the formats say.
+--- Iterate over lines, or over the results of the formats.
 -- @param ... formats as for `read`
--- @treturn function an iterator; it raises the error if the transfer breaks
+-- @treturn function an iterator; it raises the error if the transfer fails
 -- @raise on an invalid format or a closed stream
 function methods.lines(self, ...)
   check.object(self, CLASS, "lines")
@@ -217,11 +231,12 @@ function methods.lines(self, ...)
   end
   return function()
     local state = check.object(self, CLASS, "lines")
-    return step(guarded(state, pcall(results, state, list, 1, count)))
+    return step(finish_read(state, pcall(results, state, list, 1, count)))
   end
 end
 
---- Close the stream. A transfer under way is ended. A second close is harmless.
+--- Close the stream. If its transfer is still running, it is canceled. A second close does
+-- nothing.
 -- @treturn boolean true
 function methods.close(self)
   local state = core.state(self, CLASS)
@@ -230,26 +245,26 @@ function methods.close(self)
   return true
 end
 
-local function chunk_next(state, deadline)
+local function read_chunk(state, deadline)
   local more, err = fill(state, deadline)
   if more then return take(state) end
   return nil, err
 end
 
---- The next chunk, for an upload of the stream with a deadline.
-function stream.next(state, deadline)
+--- Read the next chunk of a stream that is uploaded, until a deadline.
+function stream.next_chunk(state, deadline)
   if state[0] then return nil, { kind = "io", reason = "closed" } end
-  return guarded(state, pcall(chunk_next, state, deadline))
+  return finish_read(state, pcall(read_chunk, state, deadline))
 end
 
---- The next chunk, as an LTN12 source gives it.
+--- Read the next chunk, as an LTN12 source.
 -- @treturn[1] string
 -- @treturn[2] nil at the verified end
 -- @treturn[3] nil
 -- @treturn[3] table the error
 function metamethods.__call(self)
   local state = check.object(self, CLASS, "stream")
-  return guarded(state, pcall(chunk_next, state))
+  return finish_read(state, pcall(read_chunk, state))
 end
 
 function metamethods.__close(self)

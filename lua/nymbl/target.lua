@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- Where a download goes: a path, a file handle or an LTN12 sink.
+-- Targets of downloads: a path, a file handle or an LTN12 sink.
 
 local call = require "nymbl.call"
 local check = require "nymbl.check"
@@ -7,52 +7,52 @@ local errors = require "nymbl.errors"
 
 local target = {}
 
--- Tell how far it is; false from the function ends the transfer. Gives what is
--- then known of the failure.
+-- Call the progress function. If it returns false, cancels the transfer and returns the
+-- error fields.
 local function report(progress, transfer)
   local status, length = transfer:head()
-  local _, _, received, before = transfer:counts()
-  if progress(before + received, status and length or nil) == false then
+  local _, _, received, resumed_from = transfer:counts()
+  if progress(resumed_from + received, status and length or nil) == false then
     transfer:cancel("canceled", "progress")
     return { kind = "canceled", reason = "progress" }
   end
 end
 
--- What a download that went well gives.
-local function finished(transfer)
+-- The results of a successful download: true, the number of bytes and the content type.
+local function results(transfer)
   local _, _, content_type = transfer:head()
-  local _, _, received, before = transfer:counts()
-  return true, before + received, content_type
+  local _, _, received, resumed_from = transfer:counts()
+  return true, resumed_from + received, content_type
 end
 
--- Into a path: the core does it all.
-local function to_path(progress)
+-- A path as the target. The core writes the file; Lua only waits and reports progress.
+local function path_receiver(progress)
   return function(transfer, deadline)
-    local told = -1
+    local reported = -1
     while true do
       local done, err = transfer:result()
       if done == nil then return nil, err end
-      if done then return finished(transfer) end
+      if done then return results(transfer) end
       local _, _, received = transfer:counts()
-      if progress and received ~= told and transfer:head() then
-        told = received
-        report(progress, transfer)
-        transfer:confirm(received) -- the file gets its name after the last
+      if progress and received ~= reported and transfer:head() then
+        reported = received
+        report(progress, transfer) -- if it cancels, result() returns the error
+        transfer:confirm(received) -- the core renames the file once all bytes are confirmed
       end
       call.wait_for(transfer, deadline)
     end
   end
 end
 
--- Into a handle: C copies between window and FILE, between waits.
-local function to_handle(handle, self)
+-- A file handle as the target. Between waits, C copies the bytes from the receive window to the FILE.
+local function open_handle(handle)
+  local self = {}
   local position = handle:seek("cur")
   local wrote = false
-  -- for another attempt: over what this one has written
-  function self.replay()
+  function self.rewind() -- the next attempt overwrites the bytes of this one
     return not wrote or (position ~= nil and io.type(handle) == "file" and handle:seek("set", position) ~= nil)
   end
-  return function(progress)
+  function self.receiver(progress)
     return function(transfer, deadline)
       while true do
         local more, err = transfer:read_to(handle)
@@ -60,27 +60,29 @@ local function to_handle(handle, self)
           if err.kind == "io" then transfer:cancel("io", "sink") end
           return nil, err
         elseif more == nil then
-          return finished(transfer)
+          return results(transfer)
         elseif more == false then
           call.wait_for(transfer, deadline)
         else
           wrote = true
-          -- its last bytes may have come already
+          -- returned here because canceling is too late if the last bytes have arrived already
           err = progress and report(progress, transfer)
           if err then return nil, err end
         end
       end
     end
   end
+  return self
 end
 
--- Into an LTN12 sink: called with each chunk, then with nil; with nil and the
--- error where the download failed.
-local function to_sink(sink, self)
-  local given = false
-  function self.replay() return not given end -- a sink cannot take back
-  function self.failed(err) sink(nil, err) end
-  return function(progress)
+-- An LTN12 sink as the target. It is called with each chunk, then with nil; or with nil and the error
+-- if the download failed.
+local function open_sink(sink)
+  local self = {}
+  local was_called = false
+  function self.rewind() return not was_called end -- a sink cannot undo a chunk
+  function self.report_failure(err) sink(nil, err) end
+  function self.receiver(progress)
     return function(transfer, deadline)
       while true do
         local chunk, err = transfer:read()
@@ -88,45 +90,49 @@ local function to_sink(sink, self)
         if chunk == false then
           call.wait_for(transfer, deadline)
         else
-          given = true
-          local taken, why = sink(chunk)
-          if not taken and (chunk or why) then
+          was_called = true
+          local accepted, sink_err = sink(chunk)
+          if not accepted and (chunk or sink_err) then
             transfer:cancel("io", "sink")
-            if errors.is(why) then return nil, why end
+            if errors.is(sink_err) then return nil, sink_err end
             return nil, { kind = "io", reason = "sink" }
           end
-          if not chunk then return finished(transfer) end
+          if not chunk then return results(transfer) end
           err = progress and report(progress, transfer)
           if err then return nil, err end
         end
       end
     end
   end
+  return self
 end
 
---- Look at a target.
--- @return a table of `drive` (a function of the progress function) and, by kind,
---   `path`, `failed` or `replay`; or nil and what is wrong with the argument
+-- A target is a table with
+--   receiver(progress)   returns the function for `call.perform` that receives the document
+--   path                 the path, if it is one
+--   rewind()             prepares a handle or a sink for another attempt. Returns false if it
+--                        already has bytes that cannot be overwritten
+--   report_failure(err)  reports to a sink that the download failed
+
+--- Open a target.
+-- @param value the argument of the script
+-- @treturn[1] table the target
+-- @treturn[2] nil the argument is wrong
+-- @treturn[2] string the problem
 function target.open(value)
   local kind = type(value)
   if kind == "string" then
     local problem = check.nonempty(value)
     if problem then return nil, problem end
-    return { path = value, drive = to_path }
+    return { path = value, receiver = path_receiver }
   elseif kind == "function" then
-    local self = {}
-    self.drive = to_sink(value, self)
-    return self
+    return open_sink(value)
   elseif io.type(value) == "file" then
-    local self = {}
-    self.drive = to_handle(value, self)
-    return self
+    return open_handle(value)
   elseif io.type(value) == "closed file" then
     return nil, "closed file"
   elseif kind == "table" and getmetatable(value) and getmetatable(value).__call then
-    local self = {}
-    self.drive = to_sink(value, self)
-    return self
+    return open_sink(value)
   end
   return nil, check.expected("path, file or sink", value)
 end
