@@ -8,16 +8,16 @@ local client = require "nymbl.client"
 local store = require "nymbl.store"
 local wait = require "nymbl.wait"
 
--- What not every script needs is loaded when it is first used: half of a short script
--- is start-up.
-local function later(module, name)
+-- Modules that many scripts do not need are loaded on first use, because startup is half of
+-- a short script's run time.
+local function lazy(module, name)
   return function(...) return require(module)[name](...) end
 end
 
---- Name the event loop of this process where it cannot be seen from the call: then
--- calls made in its coroutines wait for nobody else.
+--- Name the event loop of this process if nymbl cannot detect it. A call made in a
+-- coroutine of that loop then suspends only this coroutine.
 -- @tparam string loop "luv"
--- @raise on another name, and where luv is not installed
+-- @raise on another name, or if luv is not installed
 local function use(loop)
   if loop ~= "luv" then
     check.argument(1, "use", type(loop) == "string" and ("unknown loop '%s'"):format(loop)
@@ -30,9 +30,9 @@ return {
   _VERSION = "nymbl " .. core.version,
   null = core.null,
   client = client.new,
-  filter = later("nymbl.filter", "filter"),
-  datetime = later("nymbl.filter", "datetime"),
-  each = later("nymbl.each", "each"),
+  filter = lazy("nymbl.filter", "filter"),
+  datetime = lazy("nymbl.filter", "datetime"),
+  each = lazy("nymbl.each", "each"),
   store = store,
   use = use,
 }

@@ -1,22 +1,23 @@
 -- SPDX-License-Identifier: MIT
--- Arguments: misuse raises at the caller's line, in the words of Lua's own.
+-- Argument checks. Misuse raises at the caller's line, worded like Lua's own errors.
 
 local core = require "nymbl.core"
 
 local check = {}
 
--- Where our own functions come from: "@…/nymbl/check.lua" without the file.
-local own = debug.getinfo(1, "S").source:match("^(.*)check%.lua$")
+-- The chunk name of this library's directory: "@…/nymbl/" of "@…/nymbl/check.lua".
+local own_directory = debug.getinfo(1, "S").source:match("^(.*)check%.lua$")
 
--- The caller is the first Lua function up the stack that is none of ours, however
--- many of ours, and C functions such as pcall, stand in between.
+-- The stack level of the caller: the first Lua function up the stack that is not part of
+-- this library. C functions, such as pcall, are skipped too.
 local function caller_level()
   local level = 3
   while true do
     local info = debug.getinfo(level, "S")
     if not info then return 0 end
     local source = info.source
-    local is_own = own and (source:sub(1, #own) == own or source == own:sub(1, -2) .. ".lua")
+    local is_own = own_directory
+      and (source:sub(1, #own_directory) == own_directory or source == own_directory:sub(1, -2) .. ".lua")
     if info.what ~= "C" and not is_own then
       return level - 1 -- as seen from the function that calls error()
     end
@@ -29,7 +30,7 @@ function check.raise(message)
   error(message, caller_level())
 end
 
---- Raise as `luaL_argerror` does; the object of a method is not counted.
+--- Raise as `luaL_argerror` does. In a method, `self` is not counted.
 function check.argument(position, name, problem)
   check.raise(("bad argument #%d to '%s' (%s)"):format(position, name, problem))
 end
@@ -40,12 +41,13 @@ local function type_name(value)
   return type(meta) == "string" and meta or type(value)
 end
 
---- "string expected, got nil"
+--- Format a type mismatch, such as "string expected, got nil".
 function check.expected(what, value)
   return what .. " expected, got " .. type_name(value)
 end
 
---- The state of an object, which must be of a class and open.
+--- The state of an object. Raises unless the object has the class and is open, and so is
+-- its client.
 function check.object(object, class, name)
   local state = core.state(object, class)
   if not state then
@@ -60,7 +62,7 @@ function check.object(object, class, name)
   return state
 end
 
--- Checkers: a function of a value that gives nil, or what is wrong with it.
+-- Checkers are functions of a value. They return nil, or the problem as a string.
 
 function check.string(value)
   if type(value) ~= "string" then return check.expected("string", value) end
@@ -73,14 +75,15 @@ function check.nonempty(value)
   if value == "" then return "empty string" end
 end
 
---- A text without control characters: they get into credentials by mistake only.
+--- A text without control characters, which get into credentials only by mistake.
 function check.clean(value)
   local problem = check.nonempty(value)
   if problem then return problem end
   if value:find("[%z\1-\31\127]") then return "control character" end
 end
 
---- A header value: no CR, LF or other control character (RFC 9110, 5.5).
+--- A header field value: no CR, LF or other control character but the tab (RFC 9110,
+-- section 5.5).
 function check.header(value)
   local problem = check.nonempty(value)
   if problem then return problem end
@@ -99,13 +102,13 @@ function check.table(value)
   if type(value) ~= "table" then return check.expected("table", value) end
 end
 
---- Seconds above zero.
+--- A number of seconds above zero.
 function check.seconds(value)
   if type(value) ~= "number" then return check.expected("number", value) end
   if not (value > 0) then return "must be positive" end
 end
 
---- A checker for whole numbers in a range.
+--- Returns a checker for whole numbers in a range.
 function check.integer(least, most)
   return function(value)
     if type(value) ~= "number" then return check.expected("number", value) end
@@ -114,7 +117,7 @@ function check.integer(least, most)
   end
 end
 
---- An id as a string: strings and whole numbers up to 2^53 are ids.
+--- Convert an id to a string. An id is a string, or a whole number up to 2^53.
 function check.id(value, position, name)
   if type(value) == "number" then
     if value ~= value or value % 1 ~= 0 or value > 2^53 or value < -2^53 then
@@ -127,15 +130,19 @@ function check.id(value, position, name)
   return value
 end
 
---- Check a table of options against a list of checkers; nil stands for none.
+--- Check a table of options.
+-- @tparam ?table options nil is the same as an empty table
+-- @tparam table checkers by option name; other names raise
+-- @tparam integer position of the argument, for the error message
+-- @tparam string name of the function, for the error message
 -- @treturn table the options, or an empty table
-function check.options(options, known, position, name)
+function check.options(options, checkers, position, name)
   if options == nil then return {} end
   if type(options) ~= "table" then
     check.argument(position, name, check.expected("table", options))
   end
   for key, value in pairs(options) do
-    local checker = known[key]
+    local checker = checkers[key]
     if not checker then
       check.argument(position, name, ("unknown option '%s'"):format(tostring(key)))
     end

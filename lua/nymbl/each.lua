@@ -1,13 +1,14 @@
 -- SPDX-License-Identifier: MIT
--- Many items at once: threads whose waits are shared.
+-- nymbl.each: a function for many items, several at once. It runs them in a group of
+-- coroutines ("threads" here, in every event loop).
 
 local check = require "nymbl.check"
 local wait = require "nymbl.wait"
 
 local DEFAULT_CONCURRENCY = 8
 
--- The items one by one, as a function.
-local function drawer(items)
+-- A function that returns the next item, or nil at the end.
+local function item_iterator(items)
   if type(items) ~= "table" or (getmetatable(items) or {}).__call then return items end
   local i = 0
   return function()
@@ -21,18 +22,18 @@ local function is_callable(value)
   return type(value) == "function" or (type(meta) == "table" and meta.__call ~= nil)
 end
 
---- Run a function for every item, some at once. While one waits for the service the
--- others go on.
+--- Run a function for every item, several items at once. While one call waits for the
+-- service, the others continue.
 --
 -- @param items an array, or an iterator
--- @tab[opt] options `concurrency`: how many at once (default 8); no more items are
---   drawn ahead
--- @tparam function fn called with each item; it succeeded if it returns a true value
--- @treturn integer how many succeeded
--- @treturn table an array of `{ item =, err = }` for the others; `err` is what `fn`
---   raised, or returned second
--- @raise on a wrong argument, and what the iterator raises, once the items that run
---   are finished
+-- @tab[opt] options `concurrency`: the number of items at once (default 8). An item is
+--   taken from the iterator only when it can start.
+-- @tparam function fn called with each item; the item succeeded if `fn` returns a true value
+-- @treturn integer the number of items that succeeded
+-- @treturn table an array of `{ item =, err = }` for the others; `err` is the value that
+--   `fn` raised, or its second result
+-- @raise on a wrong argument; and the error that the iterator raised, after the running
+--   items have finished
 local function each(items, options, fn)
   if type(items) ~= "table" and not is_callable(items) then
     check.argument(1, "each", check.expected("array or iterator", items))
@@ -40,12 +41,16 @@ local function each(items, options, fn)
   options = check.options(options, { concurrency = check.integer(1, 100000) }, 2, "each")
   if not is_callable(fn) then check.argument(3, "each", check.expected("function", fn)) end
 
-  local draw = drawer(items)
+  local next_item = item_iterator(items)
   local concurrency = options.concurrency or DEFAULT_CONCURRENCY
   local succeeded, failed = 0, {}
-  local broken, problem = false, nil -- what ends the run, once the items that run are finished
+  local is_aborted, abort_error = false, nil -- raised after the running items have finished
 
-  local function work(item)
+  local function abort(err)
+    is_aborted, abort_error = true, err
+  end
+
+  local function process(item)
     local ok, result, err = pcall(fn, item)
     if ok and result then
       succeeded = succeeded + 1
@@ -55,26 +60,26 @@ local function each(items, options, fn)
     end
   end
 
-  local function draw_all(group)
-    while not broken do
+  local function start_all(group)
+    while not is_aborted do
       while group.running >= concurrency do group:wait() end
-      local item = draw()
+      local item = next_item()
       if item == nil then break end
-      -- a thread never raises, or its group would wait for it without end
+      -- A thread must not raise: the group would count it as running for ever.
       group:spawn(function()
-        local ok, err = pcall(work, item)
-        if not ok then broken, problem = true, err end
+        local ok, err = pcall(process, item)
+        if not ok then abort(err) end
       end)
     end
   end
 
   wait.run(function()
     local group = wait.group()
-    local ok, err = pcall(draw_all, group)
-    if not ok then broken, problem = true, err end
+    local ok, err = pcall(start_all, group)
+    if not ok then abort(err) end
     while group.running > 0 do group:wait() end
   end)
-  if broken then error(problem, 0) end
+  if is_aborted then error(abort_error, 0) end
   return succeeded, failed
 end
 

@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- Values in OData filters: literals that no value can break out of.
+-- OData filters from a template and values. Each value is quoted as a literal, so that no
+-- value can change the meaning of the filter.
 
 local core = require "nymbl.core"
 local check = require "nymbl.check"
@@ -12,19 +13,21 @@ function datetime.__tostring(value)
   return value[1]
 end
 
--- Days since 1970-01-01 in the proleptic Gregorian calendar: years that begin in
--- March make the leap day the last of the year.
+-- Days since 1970-01-01 in the proleptic Gregorian calendar. The years of this computation
+-- begin in March, so that the leap day is the last day of a year; an era has 400 years.
 local function days_since_epoch(year, month, day)
   year = year + math.floor((month - 1) / 12)
   month = (month - 1) % 12 + 1
   if month <= 2 then year = year - 1 end
   local era = math.floor(year / 400)
-  local of_era = year - era * 400
-  local of_year = math.floor((153 * ((month + 9) % 12) + 2) / 5) + day - 1
-  return era * 146097 + of_era * 365 + math.floor(of_era / 4) - math.floor(of_era / 100) + of_year - 719468
+  local year_of_era = year - era * 400
+  local day_of_year = math.floor((153 * ((month + 9) % 12) + 2) / 5) + day - 1
+  return era * 146097 + year_of_era * 365 + math.floor(year_of_era / 4) - math.floor(year_of_era / 100)
+    + day_of_year - 719468
 end
 
-local function seconds_of(fields)
+-- Seconds since the epoch of a table of UTC fields.
+local function table_seconds(fields)
   for _, name in ipairs { "year", "month", "day", "hour", "min", "sec" } do
     local value = fields[name]
     local required = name == "year" or name == "month" or name == "day"
@@ -43,34 +46,34 @@ end
 --- A date and time for a filter, as a bare OData literal in UTC.
 --
 -- @tparam number|table t seconds since 1970-01-01T00:00:00Z, or UTC fields as
---   `os.date "!*t"` gives (out-of-range fields are normalised)
--- @return a value for `filter`; `tostring` gives the literal, with milliseconds
---   where the time has a fraction
+--   `os.date "!*t"` returns them (out-of-range fields are normalised)
+-- @return a value for `filter`; `tostring` returns the literal, with milliseconds if the
+--   time has a fraction
 -- @raise on a wrong argument
 function filter.datetime(t)
   local seconds = t
   if type(t) == "table" then
-    seconds = seconds_of(t)
+    seconds = table_seconds(t)
   elseif type(t) ~= "number" then
     check.argument(1, "datetime", check.expected("number or table", t))
   end
-  -- 0000 to 9999: what RFC 3339, section 5.6, can write
+  -- RFC 3339, section 5.6, has only the years 0000 to 9999
   if not (seconds >= -62167219200 and seconds < 253402300800 - 5e-4) then
     check.argument(1, "datetime", "out of range")
   end
   local thousandths = math.floor(seconds * 1000 + 1 / 2)
   local whole, rest = math.floor(thousandths / 1000), thousandths % 1000
   local days, clock = math.floor(whole / 86400), whole % 86400
-  -- back from days to a date: the inverse of the above
+  -- the inverse of days_since_epoch()
   local shifted = days + 719468
   local era = math.floor(shifted / 146097)
-  local of_era = shifted - era * 146097
-  local year = math.floor((of_era - math.floor(of_era / 1460) + math.floor(of_era / 36524)
-    - math.floor(of_era / 146096)) / 365)
-  local of_year = of_era - (365 * year + math.floor(year / 4) - math.floor(year / 100))
-  local march = math.floor((5 * of_year + 2) / 153)
-  local day = of_year - math.floor((153 * march + 2) / 5) + 1
-  local month = march < 10 and march + 3 or march - 9
+  local day_of_era = shifted - era * 146097
+  local year = math.floor((day_of_era - math.floor(day_of_era / 1460) + math.floor(day_of_era / 36524)
+    - math.floor(day_of_era / 146096)) / 365)
+  local day_of_year = day_of_era - (365 * year + math.floor(year / 4) - math.floor(year / 100))
+  local months_since_march = math.floor((5 * day_of_year + 2) / 153)
+  local day = day_of_year - math.floor((153 * months_since_march + 2) / 5) + 1
+  local month = months_since_march < 10 and months_since_march + 3 or months_since_march - 9
   year = year + era * 400 + (month <= 2 and 1 or 0)
   local text = ("%04.0f-%02.0f-%02.0fT%02.0f:%02.0f:%02.0f"):format(year, month, day,
     math.floor(clock / 3600), math.floor(clock / 60) % 60, clock % 60)
@@ -78,8 +81,8 @@ function filter.datetime(t)
   return setmetatable({ text .. "Z" }, datetime)
 end
 
--- With a point, whatever bytes the host's locale has in its place.
-local function decimal(text)
+-- Replace the decimal point of the host's locale, which may have several bytes, by ".".
+local function with_point(text)
   return (text:gsub("[^0-9e+-]+", "."))
 end
 
@@ -89,10 +92,10 @@ local function number_literal(value)
     return math.type and math.type(value) == "integer" and ("%d"):format(value) or ("%.0f"):format(value)
   end
   local short = ("%.15g"):format(value)
-  return decimal(tonumber(short) == value and short or ("%.17g"):format(value))
+  return with_point(tonumber(short) == value and short or ("%.17g"):format(value))
 end
 
--- The literal of a value (OData 4.01, URL conventions, 5.1.1.6), or nil.
+-- The literal of a value (OData 4.01, URL Conventions, section 5.1.1.6), or nil.
 local function literal(value)
   local kind = type(value)
   if kind == "string" then
@@ -108,20 +111,20 @@ local function literal(value)
   end
 end
 
---- Fill a filter template: each `?` outside quotes becomes a literal.
+--- Fill in a filter template: each `?` outside quotes is replaced by a literal.
 --
 -- @tparam string template such as `"document_type eq ? and uploaded_at ge ?"`
 -- @param ... strings, numbers, booleans, `nymbl.null`, `nymbl.datetime` values
--- @treturn string for the `filter` of a query
--- @raise on too few or too many values, or values of other types
+-- @treturn string a value for the query option `filter`
+-- @raise if there are too few or too many values, or a value has another type
 function filter.filter(template, ...)
   local problem = check.string(template)
   if problem then check.argument(1, "filter", problem) end
   local count, values = select("#", ...), { ... }
   local used, quoted = 0, false
-  local filled = template:gsub("['?]", function(mark)
-    if mark == "'" then
-      quoted = not quoted -- a doubled quote opens again at once
+  local filled = template:gsub("['?]", function(char)
+    if char == "'" then
+      quoted = not quoted -- the second one of a doubled quote reopens the string
       return nil
     elseif quoted then
       return nil
