@@ -76,7 +76,7 @@ function check.nonempty(value)
 end
 
 --- A text without control characters, which get into credentials only by mistake.
-function check.clean(value)
+function check.printable(value)
   local problem = check.nonempty(value)
   if problem then return problem end
   if value:find("[%z\1-\31\127]") then return "control character" end

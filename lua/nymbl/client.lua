@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- A client: its options, and the environment that all its objects share.
+-- A client: its options, and the environment that all objects of the client share.
 
 local core = require "nymbl.core"
 local check = require "nymbl.check"
@@ -12,43 +12,48 @@ local token = require "nymbl.token"
 local CLASS = "nymbl.client"
 local methods = core.class(CLASS)
 
--- State: 1 the environment, a table with
---   client   the client userdata
---   token    a token source (token.lua)
---   token_at_hand  the same, without waiting
---   timeout  seconds for a call, or nil
---   on_event a function, or nil
---   store    where state is shared (store.lua), and there
---   account  the name of the account
---   pace     its limits (pace.lua)
+-- The state of a client: 0 is true once it is closed (slots of lua/object.c), 1 the
+-- environment, a table with
+--   client       the client userdata
+--   token        a token source (token.lua)
+--   token_at_hand  the same, but returns only a token that needs no waiting
+--   timeout      seconds for a call, or nil
+--   on_event     a function, or nil
+--   store        the store of the rate and quota state (store.lua)
+--   account      the key of the account's state in that store
+--   pace         the account's limits (pace.lua)
 --   max_attempts
---   keeper, key  where the token is kept, and under which name
---   closed   true once closed
+--   token_store  the store of the token, or nil if the program supplies the tokens
+--   token_key    the token's key in that store
+--   closed       true once the client is closed
 
 local client = {}
 
--- The clients that are open in this process and may share a token: by the store that keeps
--- it, by its key there, their environments.
-local open = setmetatable({}, { __mode = "k" })
+-- The environments of the open clients in this process that share a token:
+-- token_users[store][key] is a set of them.
+local token_users = setmetatable({}, { __mode = "k" })
 
-local function open_add(env, keeper, key)
-  local keys = open[keeper] or {}
-  open[keeper] = keys
+local function add_token_user(env, token_store, key)
+  local keys = token_users[token_store] or {}
+  token_users[token_store] = keys
   keys[key] = keys[key] or setmetatable({}, { __mode = "k" })
   keys[key][env] = true
-  env.keeper, env.key = keeper, key
+  env.token_store, env.token_key = token_store, key
 end
 
--- The last one that is closed takes the token with it.
-local function open_remove(env)
-  local keeper, key = env.keeper, env.key
-  if not keeper then return end
-  local keys = open[keeper]
+-- If no other open client uses the token, this also removes it from the memory of this
+-- process.
+local function remove_token_user(env)
+  local token_store, key = env.token_store, env.token_key
+  if not token_store then return end
+  local keys = token_users[token_store]
   keys[key][env] = nil
   if next(keys[key]) then return end
   keys[key] = nil
-  store.forget(keeper, key)
+  store.forget(token_store, key)
 end
+
+-- Checkers of options (see check.lua).
 
 local function rate(value)
   if value == false then return nil end
@@ -78,9 +83,9 @@ end
 
 local CREDENTIALS = {
   token_url = check.nonempty,
-  client_id = check.clean,
-  client_secret = check.clean,
-  scope = check.clean,
+  client_id = check.printable,
+  client_secret = check.printable,
+  scope = check.printable,
 }
 
 local function credentials(value)
@@ -98,7 +103,7 @@ end
 
 local CLIENT_OPTIONS = {
   base_url = check.nonempty,
-  api_key = check.clean,
+  api_key = check.printable,
   credentials = credentials,
   token = token_option,
   ca_file = check.nonempty,
@@ -114,16 +119,16 @@ local CLIENT_OPTIONS = {
   store = store_option,
   max_upload_bytes = check.integer(1, 2^53),
   max_connections = check.integer(1, 1000000),
-  user_agent = check.clean,
+  user_agent = check.printable,
   on_event = check["function"],
 }
 
-local function url_check(options, url, name)
+local function check_url(options, url, name)
   local problem = core.url_problem(url, options.allow_http)
   if problem then check.argument(1, "client", ("option '%s' %s"):format(name, problem)) end
 end
 
-local function options_check(options)
+local function check_options(options)
   if type(options) ~= "table" then
     check.argument(1, "client", check.expected("table", options))
   end
@@ -136,11 +141,11 @@ local function options_check(options)
   elseif options.credentials ~= nil and options.token ~= nil then
     check.argument(1, "client", "only one of the options 'credentials' and 'token' may be given")
   end
-  url_check(options, options.base_url, "base_url")
-  if options.credentials then url_check(options, options.credentials.token_url, "credentials.token_url") end
+  check_url(options, options.base_url, "base_url")
+  if options.credentials then check_url(options, options.credentials.token_url, "credentials.token_url") end
 end
 
--- The options as the core takes them.
+-- The options of core.client.
 local function core_options(options)
   local plain = {}
   for _, name in ipairs { "base_url", "api_key", "ca_file", "ca_path", "proxy", "connect_timeout",
@@ -154,14 +159,14 @@ local function core_options(options)
   return plain
 end
 
---- Make a client. Sends nothing.
--- @tab options see the README's table
+--- Create a client. Sends no request.
+-- @tab options see README.md
 -- @treturn[1] client
 -- @treturn[2] nil
 -- @treturn[2] table the error
--- @raise on a wrong or unknown option; never with a secret's value
+-- @raise on a wrong or unknown option; the message never contains the value of a secret
 function client.new(options)
-  options_check(options)
+  check_options(options)
   local env = {
     timeout = options.timeout, on_event = options.on_event, store = options.store or store.default,
     pace = pace.new(options), max_attempts = options.max_attempts or 5,
@@ -173,9 +178,9 @@ function client.new(options)
   end
   env.client, env.account = self, core.account(self)
   if options.credentials then
-    local keeper, key = env.store.tokens or env.store, core.account(self, true)
-    env.token, env.token_at_hand = token.from_credentials(env, keeper, key)
-    open_add(env, keeper, key)
+    local token_store, key = env.store.tokens or env.store, core.account(self, true)
+    env.token, env.token_at_hand = token.from_credentials(env, token_store, key)
+    add_token_user(env, token_store, key)
   elseif type(options.token) == "function" then
     env.token, env.token_at_hand = token.from_function(options.token)
   else
@@ -184,7 +189,7 @@ function client.new(options)
   return self
 end
 
---- A patient of the service. No request.
+--- Create a patient object. Sends no request.
 -- @tparam string|integer id
 -- @treturn patient
 -- @raise on a wrong argument or a closed client
@@ -193,7 +198,7 @@ function methods.patient(self, id)
   return patient.new(state[1], check.id(id, 1, "patient"))
 end
 
---- What was used of this month's quota, by all who share the store.
+--- Report the use of this month's quota by all clients of the account that share the store.
 -- @treturn[1] table `month` ("2026-02", UTC), `requests`, `throttled` and
 --   `remaining` (nil without a quota)
 -- @treturn[2] nil the store failed
@@ -205,10 +210,10 @@ function methods.usage(self)
   return usage
 end
 
---- Cancel what runs, forget the secrets, close connections that no other client
--- uses. The token goes too, unless another open client of this process has the same
--- credentials; in a store that processes share it stays. Later calls raise; a second close
--- is harmless.
+--- Close the client. Cancels its transfers, wipes its secrets from memory, and closes the
+-- connections that no other client uses. The token is removed as well, unless another open
+-- client in this process has the same credentials; a store that processes share keeps
+-- it. Later calls raise, but a second close does nothing.
 -- @treturn boolean true
 function methods.close(self)
   local state = core.state(self, CLASS)
@@ -217,7 +222,7 @@ function methods.close(self)
   if env.closed then return true end
   state[0], env.closed, env.token, env.token_at_hand = true, true, nil, nil
   core.client_close(self)
-  open_remove(env)
+  remove_token_user(env)
   return true
 end
 
