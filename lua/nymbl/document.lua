@@ -1,28 +1,28 @@
 -- SPDX-License-Identifier: MIT
--- A document: its metadata as fields, and what can be done with it.
+-- A document: its metadata as fields, and its methods.
 
 local core = require "nymbl.core"
 local call = require "nymbl.call"
 local check = require "nymbl.check"
 local errors = require "nymbl.errors"
 
--- Loaded when first used (see nymbl.lua).
+-- These modules are loaded on first use (see nymbl.lua).
 local function stream() return require "nymbl.stream" end
 local function target() return require "nymbl.target" end
 
 local CLASS = "nymbl.document"
 local methods, metatable = core.class(CLASS)
 
--- State: 1 the client's environment, 2 what the server sent, 3 the patient's id,
--- 4 the document's.
+-- The state of a document: 1 the client's environment, 2 the metadata, as the server sent it
+-- but normalised (slots of lua/object.c), 3 the patient id, 4 the document id.
 
 local document = {}
 
--- Stands where a character was lost, here (json.lua) or at the service.
+-- U+FFFD stands for a character that was lost, here (core.json_mend) or at the service.
 local REPLACEMENT = "\239\191\189"
 
--- An id as a string; nil where the JSON decoder may have rounded it, or where characters of
--- it are lost: it could be another document's.
+-- An id as a string. Returns nil if the JSON decoder may have rounded the id, or if the id has
+-- lost a character: it could then be the id of another document.
 local function id_text(value)
   if type(value) == "string" and value ~= "" and not value:find("\0", 1, true)
     and not value:find(REPLACEMENT, 1, true) then
@@ -36,25 +36,26 @@ end
 local null = core.null
 local tointeger = math.tointeger
 
--- Make what the server sent ours. Gives nil and a word for what is wrong.
+-- Check metadata from the server, and normalise it in place: ids become strings, whole sizes
+-- integers. Returns the document id, or nil and the reason why the metadata is invalid.
 local function normalise(fields, patient_id)
   local id = id_text(fields.id)
   if not id then return nil, "bad_id" end
   fields.id = id
-  local of = fields.patient_id
-  if of == nil or of == null then
+  local owner = fields.patient_id
+  if owner == nil or owner == null then
     fields.patient_id = patient_id
-  elseif of ~= patient_id then -- a number, or wrong
-    of = id_text(of)
-    if not of then return nil, "bad_id" end
-    if of ~= patient_id then return nil, "patient_mismatch" end
-    fields.patient_id = of
+  elseif owner ~= patient_id then -- a number, or another patient
+    owner = id_text(owner)
+    if not owner then return nil, "bad_id" end
+    if owner ~= patient_id then return nil, "patient_mismatch" end
+    fields.patient_id = owner
   end
-  local by = fields.uploaded_by_id
-  if by ~= nil and by ~= null then
-    by = id_text(by)
-    if not by then return nil, "bad_id" end
-    fields.uploaded_by_id = by
+  local uploader = fields.uploaded_by_id
+  if uploader ~= nil and uploader ~= null then
+    uploader = id_text(uploader)
+    if not uploader then return nil, "bad_id" end
+    fields.uploaded_by_id = uploader
   end
   local size = fields.file_size_bytes
   if tointeger and type(size) == "number" then
@@ -63,16 +64,16 @@ local function normalise(fields, patient_id)
   return id
 end
 
---- The id in what the server sent as a document's fields, or nil.
+--- The document id in a row of a listing, or nil if there is no usable one.
 function document.row_id(fields)
   return type(fields) == "table" and id_text(fields.id) or nil
 end
 
---- A document of fields that were decoded from a reply; they become its own.
+--- Create a document from decoded metadata. The document keeps and changes this table.
 -- @treturn[1] document
 -- @treturn[1] string its id
--- @treturn[2] nil they are none of a document of this patient
--- @treturn[2] string a word for what is wrong
+-- @treturn[2] nil this is not the metadata of a document of this patient
+-- @treturn[2] string the reason
 function document.adopt(env, patient_id, fields)
   if type(fields) ~= "table" then return nil, "unexpected_json" end
   local id, problem = normalise(fields, patient_id)
@@ -112,7 +113,7 @@ end
 -- @tab[opt] options `timeout`
 -- @treturn[1] document itself
 -- @treturn[2] nil
--- @treturn[2] table the error; the fields are as they were
+-- @treturn[2] table the error; the fields are unchanged
 -- @raise on a wrong argument or a closed client
 function methods.refresh(self, options)
   local state = check.object(self, CLASS, "refresh")
@@ -127,7 +128,7 @@ end
 -- @tab[opt] options `timeout`
 -- @treturn[1] boolean true
 -- @treturn[2] nil
--- @treturn[2] table the error; with `outcome_unknown` it may be gone all the same
+-- @treturn[2] table the error; with `outcome_unknown` the document may have been deleted anyway
 -- @raise on a wrong argument or a closed client
 function methods.delete(self, options)
   local state = check.object(self, CLASS, "delete")
@@ -150,32 +151,36 @@ local function copy(value)
   return result
 end
 
---- What the server sent, as a plain table of its own; JSON null is `nymbl.null`.
--- @treturn table
+--- Get the metadata that the server sent.
+-- @treturn table a new copy; JSON null is `nymbl.null`
 -- @raise on a closed client
 function methods.metadata(self)
   return copy(check.object(self, CLASS, "metadata")[2])
 end
 
--- What is known of the document, to hold the bytes against.
-local function known_type(state, options)
+-- The type and the size that the metadata (or the caller) states, or nil. The core compares
+-- the received bytes with them.
+local function expected_type(state, options)
   local value = state[2].content_type
   if type(value) ~= "string" or value == "" or value:find("\0", 1, true) then return options.content_type end
   return value
 end
 
-local function known_size(state, options)
+local function expected_size(state, options)
   local size = state[2].file_size_bytes
   if options.check_size == false or type(size) ~= "number" then return nil end
   return size >= 0 and size % 1 == 0 and size < 2^53 and size or nil
 end
 
--- The service would not go on from the part, which is gone now: so from the start.
-local function part_was_refused(err)
+-- Whether the service did not continue a partial file: it refused the Range request, or sent
+-- another range. The core has removed the partial file by then, so the next attempt starts
+-- from the first byte.
+local function is_resume_refused(err)
   return err.reason == "range_refused" or err.reason == "content_range"
 end
 
--- Asked while the call waits for its turn: nothing of the next attempt is done yet.
+-- A function for the waits before an attempt, so that `progress` can cancel them. It reports
+-- 0 bytes.
 local function asks(options)
   return options.progress and function() return options.progress(0) end
 end
@@ -190,19 +195,19 @@ local DOWNLOAD_OPTIONS = {
   content_type = check.header,
 }
 
---- Download the bytes. They are not taken for the document if they contradict what is
--- known of it. If neither its type nor its size is known, then the response's type or its
--- first bytes must be one of the accepted types.
+--- Download the content. The download fails if the bytes contradict the metadata. If the
+-- metadata has neither type nor size, the response's type or its first bytes must be of
+-- an accepted type.
 -- @param destination a path, a file handle opened for writing, or an LTN12 sink
 -- @tab[opt] options `progress(done, total)`, `mode`, `overwrite`, `resume` (a path
---   only), `check_size`, `content_type` (to expect if the document's own is not known),
+--   only), `check_size`, `content_type` (expected if the metadata has none),
 --   `timeout`
 -- @treturn[1] integer bytes written
 -- @treturn[1] string content type, or nil
--- @treturn[2] nil; a path is as it was
+-- @treturn[2] nil a path is unchanged
 -- @treturn[2] table the error
--- @raise on a wrong argument, an unknown option or a closed client, and what a
---   sink or `progress` raises
+-- @raise on a wrong argument, an unknown option or a closed client; and the error that a
+--   sink or `progress` raised
 function methods.download(self, destination, options)
   local state = check.object(self, CLASS, "download")
   local to, problem = target().open(destination)
@@ -218,11 +223,11 @@ function methods.download(self, destination, options)
   local ok, bytes, content_type = call.perform(env, "download", options, {
     start = function(bearer)
       return core.download(env.client, bearer, state[3], state[4], to.path, options.mode,
-        options.overwrite == false, known_type(state, options), known_size(state, options),
+        options.overwrite == false, expected_type(state, options), expected_size(state, options),
         options.progress ~= nil, options.resume)
     end,
     drive = to.receiver(options.progress),
-    again = options.resume and part_was_refused or nil,
+    again = options.resume and is_resume_refused or nil,
     replay = to.rewind,
     asks = asks(options),
   })
@@ -239,9 +244,9 @@ local OPEN_OPTIONS = {
   check_size = check.boolean,
 }
 
---- Open the content for reading. Returns when the reply has begun; the bytes
--- arrive as they are read.
--- @tab[opt] options `timeout` until the reply begins, `progress(done, total)`,
+--- Open the content for reading. Returns when the response has begun. The bytes arrive as
+-- they are read.
+-- @tab[opt] options `timeout` until the response begins, `progress(done, total)`,
 --   `check_size`
 -- @treturn[1] stream close it, or let a to-be-closed variable do so
 -- @treturn[2] nil
@@ -254,14 +259,14 @@ function methods.open(self, options)
   local ok, transfer, _, attempts = call.perform(env, "download", options, {
     start = function(bearer)
       return core.download(env.client, bearer, state[3], state[4], nil, nil, false,
-        known_type(state, options), known_size(state, options))
+        expected_type(state, options), expected_size(state, options))
     end,
     drive = stream().wait_for_response,
     asks = asks(options),
     keep = true,
   })
   if not ok then return nil, transfer end
-  return stream().new(env, transfer, attempts, known_size(state, options), options.progress)
+  return stream().new(env, transfer, attempts, expected_size(state, options), options.progress)
 end
 
 return document

@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- A patient: documents go in, are listed and are found.
+-- A patient: uploading, listing and finding documents.
 
 local core = require "nymbl.core"
 local call = require "nymbl.call"
@@ -8,14 +8,14 @@ local document = require "nymbl.document"
 local errors = require "nymbl.errors"
 local wait = require "nymbl.wait"
 
--- Loaded when first used (see nymbl.lua).
+-- These modules are loaded on first use (see nymbl.lua).
 local function listing() return require "nymbl.listing" end
 local function source() return require "nymbl.source" end
 
 local CLASS = "nymbl.patient"
 local methods, metatable = core.class(CLASS)
 
--- State: 1 the client's environment, 3 the id.
+-- The state of a patient: 1 the client's environment (a slot of lua/object.c), 3 the id.
 
 local patient = {}
 
@@ -23,7 +23,7 @@ function patient.new(env, id)
   return core.object(metatable, { env, false, id })
 end
 
--- A name that can stand in a header of a multipart part.
+-- A checker (see check.lua): a file name becomes part of a multipart header.
 local function file_name(value)
   local problem = check.nonempty(value)
   if problem then return problem end
@@ -79,24 +79,25 @@ local function infer_type(env, from, declared, checked)
   end
 end
 
--- Times a document is looked for whose upload may have gone well, and seconds
--- before each: a list may lag behind.
+-- Seconds before each search for a document whose upload may have succeeded. There are
+-- several, because a listing may lag behind.
 local RECONCILE_WAITS = { 0, 2, 5 }
 
--- Seconds until a deadline, for what is only a part of the call; nil: no deadline.
-local function left(deadline)
+-- Seconds left until a deadline, or nil if there is none: the timeout of a call that is only
+-- a step of the caller's.
+local function time_left(deadline)
   return deadline and math.max(0, deadline - wait.now())
 end
 
--- The patient's documents by id, or nil and an error.
-local function snapshot(env, patient_id, deadline)
+-- List the patient's documents. Returns a table by id, or nil and an error.
+local function list_by_id(env, patient_id, deadline)
   local query = listing().query({}, "upload")
   local found = {}
   local ok, err = pcall(function()
-    query.options = { timeout = left(deadline) }
+    query.options = { timeout = time_left(deadline) }
     for item in listing().documents(env, patient_id, query) do
       found[item.id] = item
-      query.options.timeout = left(deadline) -- one for all pages
+      query.options.timeout = time_left(deadline) -- the deadline is for all pages together
     end
   end)
   if ok then return found end
@@ -118,54 +119,57 @@ local function find_new(before, now, name, size)
   return found
 end
 
+-- Search for the uploaded document. Returns it, or nil if it is not found in time.
 local function reconcile(env, patient_id, deadline, before, name, size)
   for _, seconds in ipairs(RECONCILE_WAITS) do
     if env.closed or (deadline and wait.now() + seconds >= deadline) then return nil end
     if seconds > 0 then wait.wait(nil, wait.now() + seconds) end
-    local now = snapshot(env, patient_id, deadline)
+    local now = list_by_id(env, patient_id, deadline)
     local found = now and find_new(before, now, name, size)
     if found then return found end
   end
 end
 
--- Bytes a second of a slow line (1 Mbit/s), on which a token must not die before the
--- upload has arrived: who looks at it only then would answer 401.
-local SLOW_LINE = 125000
+-- The token must not expire before the upload has arrived even at this rate, in bytes per
+-- second (1 Mbit/s): a server may check the token only then, and would answer 401.
+local MIN_UPLOAD_RATE = 125000
 
--- Seconds that a source which cannot be read twice asks for: a 401 is its end.
-local ONLY_ONCE = 120
+-- The token must be valid for at least so many seconds if the source cannot be sent again: a
+-- 401 would make the upload fail.
+local ONE_SHOT_TTL = 120
 
--- Seconds that the token must still live. More than half its life is never asked for
--- (token.lua), so 150 with the service's 300 seconds.
-local function token_need(from)
-  local need = (from.body:size() or 0) / SLOW_LINE
-  return from.is_rewindable and need or math.max(need, ONLY_ONCE)
+-- Seconds for which the token must still be valid. token.lua limits this to half of the token's
+-- lifetime, so to 150 seconds with the service's tokens of 300 seconds.
+local function min_token_ttl(from)
+  local ttl = (from.body:size() or 0) / MIN_UPLOAD_RATE
+  return from.is_rewindable and ttl or math.max(ttl, ONE_SHOT_TTL)
 end
 
--- All that needs the body: gives the document, or nil and an error.
+-- Upload an open source. Returns the document, or nil and an error.
 local function send(env, patient_id, from, name, content_type, options)
   local timeout = options.timeout or env.timeout
   local deadline = timeout and wait.now() + timeout
-  local before, listed
+  local before, list_err
   if options.reconcile then
-    before, listed = snapshot(env, patient_id, deadline)
+    before, list_err = list_by_id(env, patient_id, deadline)
     if not before then
-      listed.attempts = 0
-      return nil, listed
+      list_err.attempts = 0
+      return nil, list_err
     end
   end
 
   local sent
-  -- A proxy or server that knows no Expect answers 417 to it (RFC 9110, section
-  -- 10.1.1): so once without it, if no byte of the document has been taken.
-  local unexpected = from.is_rewindable
+  -- Expect: 100-continue is sent only if the source cannot be sent again. A proxy or server
+  -- that does not support it answers 417 (RFC 9110, section 10.1.1). The request is then
+  -- repeated once without it, if no byte of the document was sent.
+  local without_expect = from.is_rewindable
   local function again(err)
-    if err.status ~= 417 or unexpected or not from.body:can_rewind() or from.body:size() == 0 then return false end
-    unexpected = true
+    if err.status ~= 417 or without_expect or not from.body:can_rewind() or from.body:size() == 0 then return false end
+    without_expect = true
     return true
   end
 
-  local ok, created = call.perform(env, "upload", { timeout = left(deadline) }, {
+  local ok, created = call.perform(env, "upload", { timeout = time_left(deadline) }, {
     start = function(bearer, till)
       if from.fill then
         local filled, err = from.fill(till)
@@ -177,7 +181,7 @@ local function send(env, patient_id, from, name, content_type, options)
         if problem then return nil, problem end
       end
       return core.upload(env.client, bearer, patient_id, from.body, name, sent_as,
-        options.document_type, options.description, unexpected, options.progress ~= nil)
+        options.document_type, options.description, without_expect, options.progress ~= nil)
     end,
     drive = function(transfer, till)
       local done, err = push_and_wait(from, options, transfer, till)
@@ -187,7 +191,7 @@ local function send(env, patient_id, from, name, content_type, options)
         return document.adopt(env, patient_id, reply)
       end, true)(transfer, till)
     end,
-    need = token_need(from),
+    need = min_token_ttl(from),
     replay = from.rewind,
     again = again,
     asks = options.progress and function() return options.progress(0, from.body:size()) end,
@@ -202,23 +206,23 @@ end
 
 --- Upload a document.
 --
--- The file goes out once: it is sent again only where the service cannot have
--- taken it (a 401 for a token that has died).
+-- The document is uploaded at most once. It is sent again only if the service cannot have
+-- accepted it (for example after a 401 because the token has expired).
 --
 -- @param what a path, a file handle, `{ data = bytes }`, an LTN12 source or a stream
 -- @tab[opt] options `file_name` (required unless `what` is a path), `content_type`
 --   (by default by extension; if that is unknown, by the bytes), `document_type`,
 --   `description`, `size`, `progress(done, total)`, `timeout`,
---   `reconcile`: look for the document where the outcome is unknown,
+--   `reconcile`: look for the document if the outcome is unknown,
 --   `check_type` (default true): the bytes that can be inspected before sending must
 --   be of the type they are sent as, and not empty; otherwise nothing is sent and
 --   the error is `unsupported_type`, reason `signature` or `empty`
 -- @treturn[1] document
 -- @treturn[2] nil
--- @treturn[2] table the error; with `outcome_unknown` the document may be there
---   all the same
--- @raise on a wrong argument, an unknown option or a closed client, and what a
---   source or `progress` raises
+-- @treturn[2] table the error; with `outcome_unknown` the document may have been created
+--   anyway
+-- @raise on a wrong argument, an unknown option or a closed client; and the error that a
+--   source or `progress` raised
 function methods.upload(self, what, options)
   local state = check.object(self, CLASS, "upload")
   local env = state[1]
@@ -238,7 +242,7 @@ function methods.upload(self, what, options)
   if not refusal then
     ran, created, err = pcall(send, env, state[3], from, name, content_type or declared, options)
   end
-  from.body:close() -- it may hold a file open, and the collector is in no hurry
+  from.body:close() -- it may hold a file open, which the garbage collector would close late
   if not ran then error(created, 0) end
   return created, err
 end
@@ -254,7 +258,7 @@ function methods.documents(self, query)
 end
 
 --- Fetch one page.
--- @tab[opt] query as for `documents`; at most `page_size` documents come
+-- @tab[opt] query as for `documents`; the page has at most `page_size` documents
 -- @treturn[1] table an array of documents with `count` (or nil) and `has_more`
 -- @treturn[2] nil
 -- @treturn[2] table the error
@@ -294,7 +298,7 @@ function methods.get(self, id, options)
   return document.get(state[1], state[3], id, options)
 end
 
---- A document by its id, without a request.
+--- Create a document from its id. Sends no request.
 -- @tparam string|integer id
 -- @treturn document of which only `id` and `patient_id` are known
 -- @raise on a wrong argument or a closed client
