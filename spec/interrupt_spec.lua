@@ -106,7 +106,7 @@ describe("an error of a hook", function()
     each_interrupt(function() return json.decode '{"a":[1,2}' end, function(_, ok, value, problem)
       if ok then
         assert.is_nil(value)
-        assert.equal("json", problem)
+        assert.equal("bad_json", problem)
       end
     end)
   end)

@@ -88,7 +88,7 @@ describe("JSON", function()
     for _, text in ipairs(DOUBTFUL) do
       local value, problem = json.decode_response(text)
       assert.is_nil(value, text)
-      assert.equal("json", problem, text)
+      assert.equal("bad_json", problem, text)
       for _, around in ipairs { '["\\ud800",%s]', '{"a":"\\ud800","b":%s}', '[%s,"\\ud800"]' } do
         local before, behind = around:match "^(.*)%%s(.*)$"
         assert.is_nil((json.decode_response(before .. text .. behind)), before .. text .. behind)
