@@ -421,7 +421,7 @@ NYMBL_API nymbl_kind nymbl_body_write(nymbl_body *body, const void *data,
  * @param fd   borrowed until nymbl_body_finish(); nothing is done if it is no
  *             regular file
  */
-NYMBL_API void nymbl_body_watch(nymbl_body *body, int fd);
+NYMBL_API void nymbl_body_set_source(nymbl_body *body, int fd);
 
 /**
  * Room in the send window of a pushed body.
@@ -433,7 +433,7 @@ NYMBL_API size_t nymbl_body_room(const nymbl_body *body);
 
 /**
  * Say that a pushed body is complete. Fewer bytes than its stated size cut the
- * upload: NYMBL_IO, "size_mismatch"; see also nymbl_body_watch().
+ * upload: NYMBL_IO, "size_mismatch"; see also nymbl_body_set_source().
  *
  * @param body a pushed body
  */
@@ -634,7 +634,7 @@ typedef struct nymbl_download_options {
  * Whether a path can be the target of a download: no directory or device, no
  * name of a descriptor such as /dev/stdout, no way over a link that a stranger
  * has put into a directory such as /tmp, no name that files have before they
- * are whole (".nymbl-tmp-…", "….nymbl-part", "….nymbl-note"), and in a
+ * are whole (".nymbl-tmp-…", "….nymbl-part", "….nymbl-meta"), and in a
  * directory in which a file can be made. Leaves nothing there; what a killed
  * process has left is removed.
  *

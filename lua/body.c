@@ -101,7 +101,7 @@ static int body_watch(lua_State *L)
     FILE *file = handle_check(L, 2);
 
     if (file != NULL)
-        nymbl_body_watch(body, fileno(file));
+        nymbl_body_set_source(body, fileno(file));
     return 0;
 }
 

@@ -79,8 +79,8 @@ describe("a process that is killed in a download", function()
 
   it("leaves the part where it was asked to, and no name, id or key beside it", function()
     killed("KILL", "a", true)
-    assert.equal("a.nymbl-note\na.nymbl-part", names())
-    local note = helper.read_file(folder .. "/a.nymbl-note")
+    assert.equal("a.nymbl-meta\na.nymbl-part", names())
+    local note = helper.read_file(folder .. "/a.nymbl-meta")
     local options = helper.options()
     for _, word in ipairs { "12345", "7700", "http", options.api_key, options.credentials.client_id,
                             options.credentials.client_secret, options.credentials.scope } do

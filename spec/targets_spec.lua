@@ -65,7 +65,7 @@ describe("document:download() to a path", function()
 
   it("that a later download would remove asks for nothing", function()
     for _, name in ipairs { ".nymbl-tmp-00", ".nymbl-tmp-ff", ".nymbl-tmp-", ".NYMBL-TMP-07", "a.pdf.nymbl-part",
-                            "a.pdf.nymbl-note", ".nymbl-part", "a.pdf.Nymbl-Part" } do
+                            "a.pdf.nymbl-meta", ".nymbl-part", "a.pdf.Nymbl-Part" } do
       check_refused(folder .. "/" .. name, "reserved_name")
     end
     os.execute(("ln -s .nymbl-tmp-01 %s/link"):format(quote(folder)))

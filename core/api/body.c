@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* Bodies of uploads: a file, bytes or pushed pieces, as multipart/form-data. */
+/* Bodies of uploads: a file, bytes in memory, or a stream that the caller
+ * writes. */
 #include "api/body.h"
 
-#include "base/descriptor.h"
+#include "base/fd.h"
 #include "base/error.h"
 #include "engine/commands.h"
 #include "engine/pump.h"
@@ -15,10 +16,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* ---- making ---- */
+/* ---- creation ---- */
 
 #define SEND_WINDOW (128u << 10)
-#define LEARN_MAX (1u << 20) /* held back to learn a body's size */
+#define LEARN_MAX (1u << 20) /* buffered to determine a stream's size */
 
 static nymbl_body *body_new(enum nymbl__body_source source, int64_t size,
                             nymbl_error *err)
@@ -32,16 +33,16 @@ static nymbl_body *body_new(enum nymbl__body_source source, int64_t size,
     body->references = 1;
     body->source = source;
     body->size = size;
-    body->fd = body->watch.fd = -1;
+    body->fd = body->snapshot.fd = -1;
     body->max = INT64_MAX;
     nymbl__object_count_add(1);
     return body;
 }
 
-/* A file that says it is empty may not be: those of /proc have a size of 0, and
- * so have those of some FUSE file systems until they are read. All of it is
- * read now. False with errno set, or EFBIG past the limit. */
-static bool unsized_read(nymbl_body *body)
+/* Read a file that reports a size of 0 now, completely: it may have content
+ * anyway, as the files of /proc and of some FUSE file systems do. Returns false
+ * with errno; EFBIG beyond the limit. */
+static bool unsized_file_read(nymbl_body *body)
 {
     size_t capacity = 0;
 
@@ -81,9 +82,9 @@ static bool unsized_read(nymbl_body *body)
     }
 }
 
-static nymbl_kind unsized_take(nymbl_body *body, nymbl_error *err)
+static nymbl_kind unsized_file_load(nymbl_body *body, nymbl_error *err)
 {
-    if (!unsized_read(body)) {
+    if (!unsized_file_read(body)) {
         if (errno == EFBIG)
             return nymbl__fail(err, NYMBL_TOO_LARGE, NULL);
         if (errno == ENOMEM)
@@ -92,7 +93,7 @@ static nymbl_kind unsized_take(nymbl_body *body, nymbl_error *err)
     }
     body->source = NYMBL__BODY_BYTES;
     close(body->fd);
-    body->fd = body->watch.fd = -1;
+    body->fd = body->snapshot.fd = -1;
     return NYMBL_OK;
 }
 
@@ -106,7 +107,7 @@ nymbl_kind nymbl_body_from_path(nymbl_body **out, const char *path,
 
     *out = NULL;
     /* O_NONBLOCK: opening a FIFO must not wait for its writer */
-    fd = nymbl__fd_high(
+    fd = nymbl__fd_avoid_stdio(
         open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
     if (fd < 0)
         return nymbl__fail(err, NYMBL_IO, nymbl__errno_reason(errno));
@@ -127,9 +128,9 @@ nymbl_kind nymbl_body_from_path(nymbl_body **out, const char *path,
         return NYMBL_NO_MEMORY;
     }
     body->fd = fd;
-    nymbl__watch_begin(&body->watch, fd);
+    nymbl__snapshot_take(&body->snapshot, fd);
     if (status.st_size == 0)
-        kind = unsized_take(body, err);
+        kind = unsized_file_load(body, err);
     if (kind < 0) {
         nymbl_body_free(body);
         return kind;
@@ -169,7 +170,7 @@ nymbl_kind nymbl_body_stream(nymbl_body **out, int64_t size, nymbl_error *err)
     return NYMBL_OK;
 }
 
-/* ---- pushing ---- */
+/* ---- streams ---- */
 
 void nymbl_body_limit(nymbl_body *body, int64_t max)
 {
@@ -188,8 +189,8 @@ int64_t nymbl_body_remaining(const nymbl_body *body)
     return most > body->written ? most - body->written : 0;
 }
 
-/* It cannot be sent: the transfer ends before the last block is released, so
- * that no server takes what it has for a document. */
+/* Fail the body. The transfer is canceled before its last block is sent, so
+ * that the server never has a complete request. */
 static void body_fail(nymbl_body *body, nymbl_kind kind, const char *reason)
 {
     nymbl_transfer *transfer;
@@ -209,8 +210,8 @@ static void body_fail(nymbl_body *body, nymbl_kind kind, const char *reason)
     nymbl__transfer_release(transfer);
 }
 
-/* Under the lock: have a transfer go on that waits for bytes. Returns it, with
- * a reference for body_wake(), or NULL. */
+/* Under the lock: queue the resumption of a transfer that waits for bytes.
+ * Returns it, with a reference for body_wake(), or NULL. */
 static nymbl_transfer *body_resume(nymbl_body *body)
 {
     nymbl_transfer *transfer = body->transfer;
@@ -222,7 +223,7 @@ static nymbl_transfer *body_resume(nymbl_body *body)
     return transfer;
 }
 
-/* Not under the lock. */
+/* Without the lock: wake the pump for a resumed transfer. */
 static void body_wake(nymbl_transfer *resumed)
 {
     if (resumed == NULL)
@@ -232,24 +233,25 @@ static void body_wake(nymbl_transfer *resumed)
 }
 
 nymbl_kind nymbl_body_write(nymbl_body *body, const void *data, size_t size,
-                            size_t *taken)
+                            size_t *accepted)
 {
     nymbl_kind kind = NYMBL_OK;
     nymbl_transfer *resumed = NULL;
-    bool over;
+    bool is_closed;
     size_t room;
 
-    *taken = 0;
+    *accepted = 0;
     if (body->source != NYMBL__BODY_STREAM || body->finished)
         return NYMBL_MISUSE;
     nymbl__body_lock(body);
-    over = body->was_sent;
+    is_closed = body->was_sent;
     nymbl__body_unlock(body);
-    /* left behind by a fork, perhaps in the middle of a change */
+    /* after fork() the parent's thread may have held the lock in the middle of
+     * a change */
     if (body->mutex != NULL && body->mutex->threaded &&
         !nymbl__mutex_in_this_process(body->mutex))
-        over = true;
-    if (body->problem != NYMBL_OK || over)
+        is_closed = true;
+    if (body->problem != NYMBL_OK || is_closed)
         return NYMBL_DONE;
     if (body->size >= 0 && (int64_t)size > body->size - body->written) {
         body_fail(body, NYMBL_IO, "size_mismatch");
@@ -270,7 +272,7 @@ nymbl_kind nymbl_body_write(nymbl_body *body, const void *data, size_t size,
     if (nymbl__ring_put(&body->window, data, size) < 0) {
         kind = NYMBL_NO_MEMORY;
     } else {
-        *taken = size;
+        *accepted = size;
         resumed = body_resume(body);
     }
     nymbl__body_unlock(body);
@@ -283,10 +285,10 @@ nymbl_kind nymbl_body_write(nymbl_body *body, const void *data, size_t size,
     return kind;
 }
 
-void nymbl_body_watch(nymbl_body *body, int fd)
+void nymbl_body_set_source(nymbl_body *body, int fd)
 {
     if (body->source == NYMBL__BODY_STREAM)
-        nymbl__watch_begin(&body->watch, fd);
+        nymbl__snapshot_take(&body->snapshot, fd);
 }
 
 size_t nymbl_body_room(const nymbl_body *body)
@@ -309,7 +311,7 @@ void nymbl_body_finish(nymbl_body *body)
         body_fail(body, NYMBL_IO, "size_mismatch");
         return;
     }
-    if (nymbl__watch_has_changed(&body->watch)) {
+    if (nymbl__snapshot_is_outdated(&body->snapshot)) {
         body_fail(body, NYMBL_IO, "changed");
         return;
     }
@@ -344,14 +346,14 @@ int64_t nymbl_body_size(const nymbl_body *body)
 nymbl_kind nymbl__body_attach(nymbl_body *body, nymbl_transfer *transfer,
                               int64_t max, nymbl_error *err)
 {
-    bool taken;
+    bool is_attached;
 
     if (body->problem != NYMBL_OK)
         return nymbl__fail(err, body->problem, body->problem_reason);
     nymbl__body_lock(body);
-    taken = body->transfer != NULL;
+    is_attached = body->transfer != NULL;
     nymbl__body_unlock(body);
-    if (taken || !nymbl_body_is_ready(body))
+    if (is_attached || !nymbl_body_is_ready(body))
         return nymbl__fail(err, NYMBL_MISUSE, "body");
     if (!nymbl_body_can_rewind(body))
         return nymbl__fail(err, NYMBL_IO, "cannot_rewind");

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What the bytes of a body are, as its caller asks before it is sent. */
+/* The type of a body by its content, before it is sent. */
 #include "nymbl.h"
 
 #include "exchange/sniff.h"
@@ -9,8 +9,8 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Bytes of the body, by position, for a view of it. */
-static size_t body_look(void *payload, int64_t at, void *buf, size_t cap)
+/* Read callback of the view: copy bytes from a position. */
+static size_t body_peek(void *payload, int64_t at, void *buf, size_t cap)
 {
     nymbl_body *body = payload;
     size_t size = 0;
@@ -38,19 +38,21 @@ static size_t body_look(void *payload, int64_t at, void *buf, size_t cap)
     }
 }
 
-/* What can be seen of the body; under the lock, if it is a pushed one. */
+/* The part of the body that is available. To be called under the lock for a
+ * stream. */
 static nymbl__view body_view(nymbl_body *body)
 {
-    nymbl__view view = {.read = body_look, .payload = body, .whole = true};
+    nymbl__view view = {.read = body_peek, .payload = body, .complete = true};
 
     if (body->source != NYMBL__BODY_STREAM) {
         view.size = body->size;
         return view;
     }
-    /* of a body that is being sent the beginning has gone */
+    /* the beginning of a stream that is being sent is gone */
     view.size = body->bytes_read > 0 ? 0 : (int64_t)body->window.size;
-    view.whole = body->bytes_read == 0 &&
-                 (body->finished || body->size == (int64_t)body->window.size);
+    view.complete =
+        body->bytes_read == 0 &&
+        (body->finished || body->size == (int64_t)body->window.size);
     return view;
 }
 
@@ -64,7 +66,7 @@ const char *nymbl_body_type(nymbl_body *body)
     if (body->source == NYMBL__BODY_STREAM)
         nymbl__body_lock(body);
     view = body_view(body);
-    type = nymbl__sniff_view(&view);
+    type = nymbl__sniff_detect_type(&view);
     if (body->source == NYMBL__BODY_STREAM)
         nymbl__body_unlock(body);
     return type == NULL || strcmp(type, NYMBL__ZIP) == 0 ? NULL : type;
@@ -75,12 +77,12 @@ bool nymbl_body_is_type(nymbl_body *body, const char *content_type)
     nymbl__view view;
     bool is;
 
-    if (body->problem != NYMBL_OK) /* which says more */
+    if (body->problem != NYMBL_OK) /* the upload fails with that problem */
         return true;
     if (body->source == NYMBL__BODY_STREAM)
         nymbl__body_lock(body);
     view = body_view(body);
-    is = nymbl__sniff_is_type(&view, content_type);
+    is = nymbl__sniff_may_be_type(&view, content_type);
     if (body->source == NYMBL__BODY_STREAM)
         nymbl__body_unlock(body);
     return is;

@@ -28,21 +28,21 @@ static nymbl_kind headers_make(nymbl__request *request,
 
     /* A text type first would let a gateway turn the bytes into base64 (AWS,
      * "payload encodings workflow"). */
-    kind = nymbl__request_header(&request->headers,
-                                 request->operation == NYMBL__DOWNLOAD
-                                     ? "Accept: */*"
-                                     : "Accept: application/json");
+    kind = nymbl__request_add_header(&request->headers,
+                                     request->operation == NYMBL__DOWNLOAD
+                                         ? "Accept: */*"
+                                         : "Accept: application/json");
     if (kind == NYMBL_OK && request->operation == NYMBL__UPLOAD)
-        kind = nymbl__request_header(
+        kind = nymbl__request_add_header(
             &request->headers,
             request->expect_continue ? "Expect: 100-continue" : "Expect:");
     if (token == NULL || kind < 0)
         return kind;
-    kind = nymbl__request_secret(&request->secrets, "Authorization: Bearer ",
-                                 token);
+    kind = nymbl__request_add_secret(&request->secrets,
+                                     "Authorization: Bearer ", token);
     if (kind == NYMBL_OK)
-        kind = nymbl__request_secret(&request->secrets,
-                                     "x-api-key: ", client->api_key);
+        kind = nymbl__request_add_secret(&request->secrets,
+                                         "x-api-key: ", client->api_key);
     if (kind < 0)
         return kind;
     for (last = request->secrets; last->next != NULL; last = last->next)
@@ -355,9 +355,10 @@ static nymbl_kind range_add(nymbl_transfer *transfer)
         (transfer->exchange.has_size && offset >= transfer->exchange.size))
         return NYMBL_OK;
     snprintf(range, sizeof(range), "Range: bytes=%lld-", (long long)offset);
-    kind = nymbl__request_header(&transfer->exchange.request.headers, range);
+    kind =
+        nymbl__request_add_header(&transfer->exchange.request.headers, range);
     if (kind == NYMBL_OK)
-        kind = nymbl__request_secret(
+        kind = nymbl__request_add_secret(
             &transfer->exchange.request.headers,
             "If-Range: ", nymbl__save_validator(transfer->exchange.save));
     transfer->exchange.range_requested = true;

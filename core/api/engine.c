@@ -14,7 +14,7 @@ static pthread_once_t global_once = PTHREAD_ONCE_INIT;
 /* Never undone: libcurl's resolver threads may outlive us. */
 static void global_start(void)
 {
-    nymbl__process_start();
+    nymbl__process_init();
     curl_global_init(CURL_GLOBAL_DEFAULT);
 }
 

@@ -2,7 +2,7 @@
 /* Leases, as the caller of a transfer gets them. */
 #include "nymbl.h"
 
-#include "base/descriptor.h"
+#include "base/fd.h"
 #include "base/error.h"
 #include "engine/notify.h"
 #include "engine/pump.h"
@@ -20,8 +20,8 @@ static bool pair_open(int ends[2])
 
     if (socketpair(AF_UNIX, NYMBL__STREAM, 0, ends) != 0)
         return false;
-    ends[0] = nymbl__fd_high(ends[0]);
-    ends[1] = nymbl__fd_high(ends[1]);
+    ends[0] = nymbl__fd_avoid_stdio(ends[0]);
+    ends[1] = nymbl__fd_avoid_stdio(ends[1]);
     if (ends[0] >= 0 && ends[1] >= 0)
         return true;
     problem = errno;
@@ -86,7 +86,7 @@ static bool token_make(char token[NYMBL__NOTIFY_TOKEN])
 {
     static const char digits[] = "0123456789abcdef";
     unsigned char bytes[NYMBL__NOTIFY_TOKEN / 2];
-    int fd = nymbl__fd_high(open("/dev/urandom", O_RDONLY | O_CLOEXEC));
+    int fd = nymbl__fd_avoid_stdio(open("/dev/urandom", O_RDONLY | O_CLOEXEC));
     bool good = fd >= 0 && read(fd, bytes, sizeof(bytes)) == sizeof(bytes);
 
     if (fd >= 0)

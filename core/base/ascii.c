@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Letters of ASCII, whatever the host program's locale takes for letters: in a
- * Turkish one "LOCATION" is not "location" for tolower() and strcasecmp(). */
+/* Comparison of ASCII text, independent of the locale: in a Turkish one,
+ * tolower() and strcasecmp() do not match "LOCATION" with "location". */
 #include "base/ascii.h"
 
 #include <stdint.h>

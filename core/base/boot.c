@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Which boot of the machine this is, and how long ago it was. */
+/* The time since the machine booted, and the id of that boot. */
 #include "nymbl.h"
 
-#include "base/descriptor.h"
+#include "base/fd.h"
 
 #include <fcntl.h>
 #include <time.h>
@@ -15,7 +15,7 @@ double nymbl_boot_clock(char id[NYMBL_BOOT_ID_SIZE])
 
     id[0] = '\0';
 #ifdef CLOCK_BOOTTIME
-    int fd = nymbl__fd_high(
+    int fd = nymbl__fd_avoid_stdio(
         open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC));
 
     if (fd >= 0) {

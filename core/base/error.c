@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Kinds of failure: their words, and where they come from. */
+/* Kinds of failure: their names, texts and sources. */
 #include "base/error.h"
 
 #include <errno.h>

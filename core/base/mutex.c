@@ -18,7 +18,7 @@ nymbl_kind nymbl__mutex_new(nymbl__mutex **out)
         return NYMBL_NO_MEMORY;
     }
     mutex->references = 1;
-    mutex->pid = nymbl__process();
+    mutex->pid = nymbl__process_id();
     *out = mutex;
     return NYMBL_OK;
 }
@@ -32,15 +32,16 @@ void nymbl__mutex_release(nymbl__mutex *mutex)
 {
     if (atomic_fetch_sub(&mutex->references, 1) > 1)
         return;
-    if (!mutex->threaded) /* else forked: the thread that may hold it is the
-                             parent's */
+    /* if it is threaded, this is a forked child, and the parent's thread may
+     * hold it */
+    if (!mutex->threaded)
         pthread_mutex_destroy(&mutex->mutex);
     free(mutex);
 }
 
 void nymbl__mutex_lock(nymbl__mutex *mutex)
 {
-    /* in a forked child the thread is not, but it may have held the lock */
+    /* A forked child does not have the thread that may have held the lock. */
     if (mutex->threaded && nymbl__mutex_in_this_process(mutex))
         pthread_mutex_lock(&mutex->mutex);
 }
@@ -53,5 +54,5 @@ void nymbl__mutex_unlock(nymbl__mutex *mutex)
 
 bool nymbl__mutex_in_this_process(const nymbl__mutex *mutex)
 {
-    return mutex->pid == nymbl__process();
+    return mutex->pid == nymbl__process_id();
 }

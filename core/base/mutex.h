@@ -9,19 +9,19 @@
 #include <stdatomic.h>
 #include <sys/types.h>
 
-/* The lock between an engine's callers and its pump, one for each engine. While
- * they are one thread, it does nothing. Nothing that can call back or wait for
- * long is done while it is held. */
+/* One lock for each engine and all that was started on it. It does nothing
+ * unless the engine has a thread. While it is held, nothing may call back or
+ * wait. */
 typedef struct nymbl__mutex {
-    atomic_int references; /* its engine, and the bodies that were sent on it */
-    pid_t pid;             /* of the process that made it */
-    bool threaded;         /* changes only while there is no thread */
+    atomic_int references; /* the engine's, and those of bodies sent on it */
+    pid_t pid;             /* of the process that created it */
+    bool threaded;         /* changes only while no thread runs */
     pthread_mutex_t mutex;
 } nymbl__mutex;
 
 nymbl_kind nymbl__mutex_new(nymbl__mutex **out);
 void nymbl__mutex_retain(nymbl__mutex *mutex);
-/* Drop a reference. */
+/* Release a reference. */
 void nymbl__mutex_release(nymbl__mutex *mutex);
 void nymbl__mutex_lock(nymbl__mutex *mutex);
 void nymbl__mutex_unlock(nymbl__mutex *mutex);

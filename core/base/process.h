@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
-/* The id of this process, at no cost. */
+/* The id of this process without a system call. */
 #ifndef NYMBL_BASE_PROCESS_H
 #define NYMBL_BASE_PROCESS_H
 
 #include <sys/types.h>
 
-/* To be called once before nymbl__process(). */
-void nymbl__process_start(void);
-/* This process, as of the last fork. */
-pid_t nymbl__process(void);
+/* To be called once, before nymbl__process_id(). */
+void nymbl__process_init(void);
+/* The id, updated after fork(). */
+pid_t nymbl__process_id(void);
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What a part of a document may be continued under: an entity-tag or a date. */
+/* Validators (RFC 9110, section 8.8): entity-tags and dates. */
 #include "base/validator.h"
 
 #include <string.h>
@@ -14,8 +14,8 @@ static bool is_letter(char byte)
     return (byte >= 'a' && byte <= 'z') || (byte >= 'A' && byte <= 'Z');
 }
 
-/* Whether text has the form of a pattern, in which 'a' stands for a letter, '0'
- * for a digit, '_' for a digit or a blank, and all else for itself. */
+/* Match text against a pattern: 'a' stands for a letter, '0' for a digit, '_'
+ * for a digit or a blank, and any other character for itself. */
 static bool text_has_form(const char *text, const char *pattern)
 {
     for (; *pattern != '\0'; pattern++, text++) {
@@ -34,11 +34,11 @@ static bool text_has_form(const char *text, const char *pattern)
 }
 
 /* HTTP-date in its three forms (RFC 9110, section 5.6.7). */
-bool nymbl__is_date(const char *text)
+bool nymbl__validator_is_date(const char *text)
 {
     const char *day = text;
 
-    while (is_letter(*day)) /* the second form has the day's full name */
+    while (is_letter(*day)) /* the second form has the full name of the day */
         day++;
     return text_has_form(text, "aaa, 00 aaa 0000 00:00:00 GMT") ||
            (day - text >= 6 &&
@@ -47,7 +47,7 @@ bool nymbl__is_date(const char *text)
 }
 
 /* A strong entity-tag: etagc between quotes (RFC 9110, section 8.8.3). */
-bool nymbl__is_strong_tag(const char *text)
+bool nymbl__validator_is_strong_tag(const char *text)
 {
     size_t length = strlen(text);
 
@@ -62,7 +62,8 @@ bool nymbl__is_strong_tag(const char *text)
     return true;
 }
 
-bool nymbl__is_validator(const char *text)
+bool nymbl__validator_is_valid(const char *text)
 {
-    return nymbl__is_strong_tag(text) || nymbl__is_date(text);
+    return nymbl__validator_is_strong_tag(text) ||
+           nymbl__validator_is_date(text);
 }

@@ -4,6 +4,7 @@
 
 #include "base/buffer.h"
 #include "base/error.h"
+#include "exchange/url.h"
 
 #include <stdlib.h>
 
@@ -75,9 +76,9 @@ bool nymbl__clients_use(const nymbl_engine *engine, uint64_t origin)
 
     nymbl__engine_lock(engine);
     for (nymbl_client *c = engine->clients; c != NULL && !used; c = c->next)
-        used = nymbl__origin_hash(c->base_url) == origin ||
+        used = nymbl__url_origin_hash(c->base_url) == origin ||
                (c->token_url != NULL &&
-                nymbl__origin_hash(c->token_url) == origin);
+                nymbl__url_origin_hash(c->token_url) == origin);
     nymbl__engine_unlock(engine);
     return used;
 }

@@ -3,9 +3,10 @@
  */
 #include "engine/connections.h"
 
-#include "base/descriptor.h"
+#include "base/fd.h"
 #include "engine/transfer.h"
 #include "exchange/quirks.h"
+#include "exchange/url.h"
 
 /* Close what there is, and begin anew with other handles or with none. */
 static void connections_set(nymbl_engine *engine, CURLM *multi, CURLSH *share)
@@ -30,7 +31,7 @@ nymbl_kind nymbl__connections_open(nymbl_engine *engine)
     CURLM *multi;
     CURLSH *share;
 
-    nymbl__fds_guard(); /* the handle has sockets to be woken by */
+    nymbl__fd_reserve_stdio(); /* the handle has sockets to be woken by */
     multi = curl_multi_init();
     share = curl_share_init();
     /* Where descriptors have run out it would be one that nothing can wake. */
@@ -47,7 +48,7 @@ nymbl_kind nymbl__connections_open(nymbl_engine *engine)
     curl_multi_setopt(multi, CURLMOPT_PIPELINING, (long)CURLPIPE_NOTHING);
     curl_share_setopt(share, CURLSHOPT_SHARE, CURL_LOCK_DATA_SSL_SESSION);
     connections_set(engine, multi, share);
-    engine->handles_serve_once = nymbl__handles_serve_once();
+    engine->handles_serve_once = nymbl__quirks_handle_is_single_use();
     return NYMBL_OK;
 }
 
@@ -83,7 +84,7 @@ static bool origin_is_used(uint64_t origin, void *payload)
     bool used = nymbl__clients_use(engine, origin);
 
     for (nymbl_transfer *t = engine->running; t != NULL && !used; t = t->next)
-        used = nymbl__origin_hash(t->exchange.request.url) == origin;
+        used = nymbl__url_origin_hash(t->exchange.request.url) == origin;
     return used;
 }
 

@@ -4,7 +4,7 @@
  * that nobody waits any more, and the transfer is canceled at once. */
 #include "engine/notify.h"
 
-#include "base/descriptor.h"
+#include "base/fd.h"
 #include "base/error.h"
 #include "engine/private_dir.h"
 #include "engine/run.h"
@@ -41,7 +41,7 @@ void nymbl__notify_path(char path[64], const nymbl_engine *engine)
 static int socket_listen(const char *path)
 {
     struct sockaddr_un name = {.sun_family = AF_UNIX};
-    int fd = nymbl__fd_high(socket(AF_UNIX, NYMBL__STREAM, 0)), problem;
+    int fd = nymbl__fd_avoid_stdio(socket(AF_UNIX, NYMBL__STREAM, 0)), problem;
 
     snprintf(name.sun_path, sizeof(name.sun_path), "%s", path);
     if (fd < 0)
@@ -235,7 +235,8 @@ static void pending_serve(nymbl_engine *engine, nymbl__pending_peer *peer)
 static void pending_accept(nymbl_engine *engine, int listener)
 {
     for (;;) {
-        nymbl__pending_peer peer = {.fd = nymbl__fd_high(ACCEPT(listener))};
+        nymbl__pending_peer peer = {
+            .fd = nymbl__fd_avoid_stdio(ACCEPT(listener))};
         nymbl__pending_peer *place;
 
         if (peer.fd < 0) {

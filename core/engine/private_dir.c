@@ -2,7 +2,7 @@
 /* Folders for a listener, which nobody else can enter. */
 #include "engine/private_dir.h"
 
-#include "base/descriptor.h"
+#include "base/fd.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -47,7 +47,7 @@ static int folder_lock(const char *path)
 {
     struct stat opened, named;
     int problem;
-    int fd = nymbl__fd_high(
+    int fd = nymbl__fd_avoid_stdio(
         open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
 
     if (fd < 0)

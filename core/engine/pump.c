@@ -3,7 +3,7 @@
  * ended, and tells callers. */
 #include "engine/pump.h"
 
-#include "base/descriptor.h"
+#include "base/fd.h"
 #include "engine/commands.h"
 #include "engine/connections.h"
 #include "engine/notify.h"
@@ -218,7 +218,7 @@ static void engine_run_once(nymbl_engine *engine)
     nymbl_transfer *transfer;
     int running;
 
-    nymbl__fds_guard(); /* libcurl may look up a name, for one */
+    nymbl__fd_reserve_stdio(); /* libcurl may look up a name, for one */
     nymbl__pump_commands(engine);
     nymbl__notify_serve(engine);
     waiting_admit(engine);
@@ -252,7 +252,7 @@ static double wait_bound(nymbl_engine *engine, double seconds)
     if (engine->admit)
         return 0;
     for (nymbl_transfer *t = engine->running; t != NULL; t = t->next) {
-        double left = nymbl__timeouts_left(&t->exchange);
+        double left = nymbl__timeouts_remaining(&t->exchange);
 
         if (left < seconds)
             seconds = left;

@@ -4,7 +4,7 @@
 #include "engine/run.h"
 
 #include "engine/connections.h"
-#include "exchange/verdict.h"
+#include "exchange/result.h"
 #include "exchange/wire.h"
 #include "file/save.h"
 
@@ -17,7 +17,7 @@ static void wire_leave(nymbl_transfer *transfer)
         curl_multi_remove_handle(transfer->engine->multi, exchange->easy);
         nymbl__engine_handle_return(transfer->engine, exchange->easy);
     }
-    nymbl__exchange_leave(exchange);
+    nymbl__wire_detach(exchange);
 }
 
 static void transfer_end(nymbl_transfer *transfer, nymbl_kind kind,
@@ -63,7 +63,7 @@ void nymbl__transfer_begin(nymbl_transfer *transfer)
     nymbl_kind kind = NYMBL_NO_MEMORY;
 
     if (easy != NULL)
-        kind = nymbl__exchange_begin(&transfer->exchange, easy);
+        kind = nymbl__wire_start(&transfer->exchange, easy);
     if (kind == NYMBL_OK)
         curl_easy_setopt(easy, CURLOPT_PRIVATE, transfer);
     if (kind == NYMBL_OK &&
@@ -86,7 +86,7 @@ void nymbl__transfer_abort(nymbl_transfer *transfer, nymbl_kind kind,
 
 void nymbl__transfer_unpause(nymbl_transfer *transfer)
 {
-    nymbl_kind kind = nymbl__exchange_unpause(&transfer->exchange);
+    nymbl_kind kind = nymbl__wire_unpause(&transfer->exchange);
 
     if (kind < 0)
         nymbl__transfer_abort(transfer, kind, NULL);
@@ -117,10 +117,10 @@ void nymbl__transfer_complete(nymbl_transfer *transfer, CURLcode code)
     nymbl__exchange *exchange = &transfer->exchange;
     nymbl__result result;
 
-    nymbl__exchange_complete(exchange, code, &result);
+    nymbl__wire_complete(exchange, code, &result);
     if (result.how == NYMBL__RESTART) {
         wire_leave(transfer);
-        nymbl__exchange_again(exchange, &result);
+        nymbl__wire_prepare_restart(exchange, &result);
         nymbl__transfer_begin(transfer);
         return;
     }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* One exchange: its beginning and its end, and what happens to it. */
+/* The life cycle of an exchange, and the failures and activity that it records.
+ */
 #include "exchange/exchange.h"
 
 #include "base/buffer.h"
@@ -13,7 +14,7 @@ void nymbl__exchange_init(nymbl__exchange *exchange, nymbl__port *port,
     exchange->sockets = sockets;
     exchange->settings = settings;
     nymbl__head_reset(&exchange->head);
-    nymbl__buffer_init(&port->response_body, NYMBL__REPLY_MAX);
+    nymbl__buffer_init(&port->response_body, NYMBL_RESPONSE_MAX);
 }
 
 void nymbl__exchange_release(nymbl__exchange *exchange, bool keep)

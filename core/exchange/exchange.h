@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* One exchange: from a request to bytes that were found good, hop by hop, each
- * on an easy handle that it is given. It knows the port, a table of sockets and
- * the settings of its client, but no engine, no thread and no caller. */
+/* One exchange: a request, any redirects it leads to, and the validated
+ * response. Each request of it runs on an easy handle that the engine provides.
+ * It knows the port, a table of sockets and the settings of its client, but no
+ * engine, no thread and no caller. */
 #ifndef NYMBL_EXCHANGE_EXCHANGE_H
 #define NYMBL_EXCHANGE_EXCHANGE_H
 
@@ -15,20 +16,18 @@
 
 #include <curl/curl.h>
 
-#define NYMBL__REPLY_MAX NYMBL_RESPONSE_MAX
-#define NYMBL__TOKEN_REPLY_MAX (64u << 10)
-#define NYMBL__ERROR_REPLY_MAX (64u << 10)
+#define NYMBL__TOKEN_RESPONSE_MAX (64u << 10)
+#define NYMBL__ERROR_RESPONSE_MAX (64u << 10)
 #define NYMBL__REDIRECTS_MAX 5
 
-/* Where a hop of an exchange is. */
+/* Progress of the current request. One exchange sends several if it is
+ * redirected. */
 typedef enum nymbl__phase {
-    NYMBL__IDLE,         /* on no handle: before the first hop, between two, or
-                            after the last */
-    NYMBL__CONNECTING,   /* on a handle; nothing of the request was sent */
-    NYMBL__EXCESS_DATA,  /* nothing was sent: there were bytes on the connection
-                          */
-    NYMBL__SENT,         /* the request was sent, or part of it */
-    NYMBL__BODY_IGNORED, /* a callback has seen enough of the response */
+    NYMBL__IDLE,         /* no request is running: there is no handle */
+    NYMBL__CONNECTING,   /* nothing of the request was sent */
+    NYMBL__EXCESS_DATA,  /* nothing was sent: the connection has unread bytes */
+    NYMBL__SENT,         /* all or part of the request was sent */
+    NYMBL__BODY_IGNORED, /* the rest of the response body is not needed */
 } nymbl__phase;
 
 typedef struct nymbl__exchange {
@@ -37,68 +36,69 @@ typedef struct nymbl__exchange {
     nymbl__sockets *sockets;
     const nymbl__settings *settings;
     nymbl__request request; /* its URL changes with each redirect */
-    bool progress;          /* bytes that move are news */
-    bool range_requested;   /* of a part's rest */
+    bool progress;        /* notify the caller of every byte sent or received */
+    bool range_requested; /* a Range was sent, to resume a partial file */
     bool has_size;
     int64_t size;                        /* of the document */
     char expected_type[NYMBL__TYPE_MAX]; /* of the document, or "" */
 
-    /* the hop at hand */
+    /* the current request */
     nymbl__phase phase;
-    CURL *easy; /* NULL only if it is idle */
+    CURL *easy; /* NULL only in NYMBL__IDLE */
     curl_mime *mime;
     nymbl__save *save;
     nymbl__response_head head;
-    char sniff[NYMBL__SNIFF];
+    char sniff[NYMBL__SNIFF_MAX];
     size_t sniffed;
-    bool close_notify_seen; /* TLS has told the end of a body without length */
-    int proxy_status;       /* with which a proxy refused it, or 0 */
-    bool cross_origin;      /* the origin has changed: no credentials */
-    bool fresh;             /* only a new connection will do */
+    bool close_notify_seen; /* ends a body that has no length */
+    int proxy_status;  /* status with which a proxy refused the request, or 0 */
+    bool cross_origin; /* redirected: send no credentials */
+    bool fresh;        /* force a new connection */
     int redirects;
 
-    /* for the pump, which looks at them after each step and clears them */
-    bool notify_pending; /* the caller is to be signaled */
-    bool slot_is_free;   /* it paused, and another may connect */
+    /* for the pump, which tests and clears them after each step */
+    bool notify_pending; /* the caller must be notified */
+    bool slot_is_free;   /* paused: another transfer may run */
 
-    /* time limits: seconds waitfds */
+    /* for the time limits; seconds */
     bool active;
     int64_t sent_at_last_check;
     double connect_time, idle_time, response_time;
 
-    /* why a callback ended it */
+    /* the failure that a callback recorded */
     nymbl_kind failure;
     const char *failure_reason;
     char errors[CURL_ERROR_SIZE];
 } nymbl__exchange;
 
-/* How a hop ends. */
+/* The result of one request. */
 typedef struct nymbl__result {
     enum {
         NYMBL__SUCCEEDED,
         NYMBL__FAILED,  /* with `kind` and `reason` */
-        NYMBL__RESTART, /* on a new handle: at `url`, or if NULL where it was */
+        NYMBL__RESTART, /* at `url`, or at the same URL if it is NULL */
     } how;
     nymbl_kind kind;
     const char *reason;
     char *url;  /* owned */
-    bool fresh; /* on a new connection, too */
+    bool fresh; /* and force a new connection */
 } nymbl__result;
 
 void nymbl__exchange_init(nymbl__exchange *exchange, nymbl__port *port,
                           nymbl__sockets *sockets,
                           const nymbl__settings *settings);
-/* Release what only an exchange that goes on needs. `keep`: what was saved of a
- * document stays where it can be continued. */
+/* Release what a finished exchange no longer needs. `keep`: a partial file is
+ * kept if it can be resumed. */
 void nymbl__exchange_release(nymbl__exchange *exchange, bool keep);
 void nymbl__exchange_free(nymbl__exchange *exchange);
-/* For callbacks: remember why, so that the exchange ends with it. The first
- * reason counts. */
+/* For callbacks: record a failure, with which the exchange then ends. The first
+ * one is kept. */
 void nymbl__exchange_fail(nymbl__exchange *exchange, nymbl_kind kind,
                           const char *reason);
-/* Count what moves: the caller is told after this pass. */
+/* Record that bytes were sent or received. Resets the idle timeout and, if the
+ * caller follows the progress, notifies it. */
 void nymbl__exchange_count_activity(nymbl__exchange *exchange);
-/* Whether the request of this hop was sent, or part of it. */
+/* Whether all or part of the current request was sent. */
 bool nymbl__exchange_was_sent(const nymbl__exchange *exchange);
 
 #endif

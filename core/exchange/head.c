@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The reply's head: what of it matters, under one cap for all its bytes. */
+/* Parsing of response heads, with one size limit for all of a transfer's. */
 #include "exchange/head.h"
 
 #include "base/ascii.h"
@@ -14,9 +14,9 @@
 
 void nymbl__head_reset(nymbl__response_head *head)
 {
-    size_t bytes = head->bytes; /* the cap is for all heads together */
+    size_t bytes = head->bytes; /* the limit applies to all heads together */
 
-    nymbl__secret_free(head->location); /* a signed URL, perhaps */
+    nymbl__secret_free(head->location); /* it may be a signed URL */
     *head = (nymbl__response_head){
         .bytes = bytes,
         .length = -1,
@@ -28,12 +28,13 @@ void nymbl__head_reset(nymbl__response_head *head)
     };
 }
 
-/* No longer wait is meant: 2^31 seconds (as RFC 9111, section 1.2.2). */
+/* The largest delay that is distinguished: 2^31 seconds (as in RFC 9111,
+ * section 1.2.2). */
 #define RETRY_AFTER_MAX 2147483648.0
 
-/* Seconds or a date (RFC 9110, section 10.2.3). Each is the least wait that is
- * asked for, so if there are several ("5, 10" too), the longest counts. */
-static void retry_after_take(nymbl__response_head *head, const char *text)
+/* Seconds or a date (RFC 9110, section 10.2.3). Each value is a minimum delay,
+ * so if there are several (or a list such as "5, 10"), the longest counts. */
+static void retry_after_parse(nymbl__response_head *head, const char *text)
 {
     double seconds = -1;
     time_t date;
@@ -53,13 +54,14 @@ static void retry_after_take(nymbl__response_head *head, const char *text)
         if (seconds > RETRY_AFTER_MAX)
             seconds = RETRY_AFTER_MAX;
         if (text[1] < '0' && seconds > head->retry_after)
-            head->retry_after = seconds; /* its last digit */
+            head->retry_after = seconds; /* the number is complete */
     }
 }
 
-/* A date means the clock of whoever wrote it: the response's Date, which may
- * stand behind it, or ours if there is none. So it is done at the end. */
-static void retry_date_settle(nymbl__response_head *head)
+/* Convert a date to seconds by the sender's clock: the response's Date, or the
+ * local time if there is none. Date may follow Retry-After, so this is done at
+ * the end of the head. */
+static void retry_date_apply(nymbl__response_head *head)
 {
     time_t now;
     double seconds;
@@ -86,9 +88,9 @@ static void type_parse(nymbl__response_head *head, const char *value)
     head->has_type = true;
 }
 
-/* Keep a validator or date as it came. The last one counts; if it is too long,
- * none is kept. */
-static void text_keep(char *field, const char *value)
+/* Copy a validator or date unchanged. The last field counts; an overlong one
+ * clears it. */
+static void validator_copy(char *field, const char *value)
 {
     size_t length = strlen(value);
 
@@ -98,14 +100,15 @@ static void text_keep(char *field, const char *value)
     field[length] = '\0';
 }
 
-/* "bytes 5-9/10" (RFC 9110, section 14.4), the one range up to the end. */
+/* "bytes 5-9/10" (RFC 9110, section 14.4); only a range that extends to the end
+ * of the document. */
 static void range_parse(nymbl__response_head *head, const char *value)
 {
     char text[NYMBL__VALIDATOR_MAX] = "";
     char *dash, *slash;
     int64_t start, last, total;
 
-    text_keep(text, value);
+    validator_copy(text, value);
     dash = strchr(text, '-');
     slash = strchr(text, '/');
     if (!nymbl__ascii_begins(text, "bytes ", 6) || dash == NULL ||
@@ -125,27 +128,29 @@ const char *nymbl__head_validator(const nymbl__response_head *head)
 {
     time_t modified, date;
 
-    if (nymbl__is_strong_tag(head->etag))
+    if (nymbl__validator_is_strong_tag(head->etag))
         return head->etag;
-    if (*head->etag != '\0') /* a weak one says that bytes may differ */
+    if (*head->etag != '\0') /* with a weak one the bytes may differ */
         return NULL;
-    if (!nymbl__is_date(head->modified) || !nymbl__is_date(head->date))
+    if (!nymbl__validator_is_date(head->modified) ||
+        !nymbl__validator_is_date(head->date))
         return NULL;
     modified = curl_getdate(head->modified, NULL);
     date = curl_getdate(head->date, NULL);
-    /* strong where it could not have changed again in that second (8.8.2.2) */
+    /* strong if the document cannot have changed twice within one second
+     * (section 8.8.2.2) */
     if (modified != -1 && date != -1 && difftime(date, modified) >= 1)
         return head->modified;
     return NULL;
 }
 
-/* A coding other than none, where none was asked for. */
+/* Whether a content or transfer coding means that none was applied. */
 static bool coding_is_identity(const char *value)
 {
     return *value == '\0' || nymbl__ascii_equal(value, "identity");
 }
 
-/* The fields that matter, and what else stands at the beginning of a line. */
+/* The fields that are parsed, and the other kinds of lines. */
 enum field {
     FIELD_OTHER,
     FIELD_CONTENT_LENGTH,
@@ -170,7 +175,7 @@ static enum field field_find(const char *name, size_t length)
         const char *name;
         size_t length;
         enum field field;
-    } known[] = {
+    } fields[] = {
         {NAME("content-length"), FIELD_CONTENT_LENGTH},
         {NAME("x-amzn-remapped-content-length"), FIELD_REMAPPED_LENGTH},
         {NAME("transfer-encoding"), FIELD_TRANSFER_ENCODING},
@@ -186,15 +191,15 @@ static enum field field_find(const char *name, size_t length)
     };
 #undef NAME
 
-    for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
-        if (known[i].length == length &&
-            nymbl__ascii_begins(known[i].name, name, length))
-            return known[i].field;
+    for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
+        if (fields[i].length == length &&
+            nymbl__ascii_begins(fields[i].name, name, length))
+            return fields[i].field;
     }
     return FIELD_OTHER;
 }
 
-/* The first problem counts. */
+/* Record a problem. The first one is kept. */
 static void head_fail(nymbl__response_head *head, nymbl_kind kind,
                       const char *reason)
 {
@@ -204,14 +209,14 @@ static void head_fail(nymbl__response_head *head, nymbl_kind kind,
     head->problem_reason = reason;
 }
 
-static void nonsense(nymbl__response_head *head)
+static void head_reject(nymbl__response_head *head)
 {
     head_fail(head, NYMBL_PROTOCOL, "bad_response");
 }
 
-/* Whether the head gives the body two different ends. If it does, nobody knows
- * where the body ends, and a gateway may have been misled (RFC 9112, section
- * 6.3). */
+/* Whether fields contradict each other about the length of the body. Then its
+ * end is ambiguous, and a gateway may see another one (request smuggling; RFC
+ * 9112, section 6.3). */
 static bool lengths_disagree(const nymbl__response_head *head)
 {
     if (head->length < 0)
@@ -220,22 +225,22 @@ static bool lengths_disagree(const nymbl__response_head *head)
                              head->remapped_length != head->length);
 }
 
-static void length_take(nymbl__response_head *head, int64_t *field,
-                        const char *value)
+static void length_parse(nymbl__response_head *head, int64_t *field,
+                         const char *value)
 {
     int64_t length = nymbl__value_length(value);
 
     if (length < 0 || (*field >= 0 && *field != length))
-        nonsense(head);
+        head_reject(head);
     *field = length;
     if (lengths_disagree(head))
-        nonsense(head);
+        head_reject(head);
 }
 
-/* The transfer coding is judged here, whatever the status, since libcurl's
- * verdict depends on its version. Nobody asked for any coding but chunked,
- * which is applied once (RFC 9112, sections 7 and 7.4). */
-static void coding_take(nymbl__response_head *head, const char *value)
+/* Transfer-Encoding is checked here, whatever the status, because libcurl's own
+ * check depends on its version. No coding was requested, so only chunked,
+ * applied once, is valid (RFC 9112, sections 7 and 7.4). */
+static void coding_parse(nymbl__response_head *head, const char *value)
 {
     bool chunked = nymbl__ascii_equal(value, "chunked");
 
@@ -243,34 +248,34 @@ static void coding_take(nymbl__response_head *head, const char *value)
         head_fail(head, NYMBL_CORRUPT, "transfer_encoding");
     head->chunked = chunked;
     if (lengths_disagree(head))
-        nonsense(head);
+        head_reject(head);
 }
 
-/* One target; it may be given twice. */
-static void location_take(nymbl__response_head *head, const char *value)
+/* Equal duplicates are accepted. */
+static void location_parse(nymbl__response_head *head, const char *value)
 {
 
     if (head->location == NULL) {
         if (nymbl__text_copy(&head->location, value) < 0)
             head_fail(head, NYMBL_NO_MEMORY, NULL);
     } else if (strcmp(head->location, value) != 0) {
-        nonsense(head);
+        head_reject(head);
     }
 }
 
-static void field_take(nymbl__response_head *head, enum field field,
-                       const char *value)
+static void field_parse(nymbl__response_head *head, enum field field,
+                        const char *value)
 {
 
     switch (field) {
     case FIELD_CONTENT_LENGTH:
-        length_take(head, &head->length, value);
+        length_parse(head, &head->length, value);
         break;
     case FIELD_REMAPPED_LENGTH:
-        length_take(head, &head->remapped_length, value);
+        length_parse(head, &head->remapped_length, value);
         break;
     case FIELD_TRANSFER_ENCODING:
-        coding_take(head, value);
+        coding_parse(head, value);
         break;
     case FIELD_CONTENT_TYPE:
         type_parse(head, value);
@@ -282,42 +287,44 @@ static void field_take(nymbl__response_head *head, enum field field,
         range_parse(head, value);
         break;
     case FIELD_ETAG:
-        text_keep(head->etag, value);
+        validator_copy(head->etag, value);
         break;
     case FIELD_LAST_MODIFIED:
-        text_keep(head->modified, value);
+        validator_copy(head->modified, value);
         break;
     case FIELD_DATE:
-        text_keep(head->date, value);
+        validator_copy(head->date, value);
         break;
     case FIELD_RETRY_AFTER:
-        retry_after_take(head, value);
+        retry_after_parse(head, value);
         break;
     case FIELD_ERROR_TYPE:
         head->limit_exceeded =
             nymbl__ascii_begins(value, "LimitExceededException", 22);
         break;
     case FIELD_LOCATION:
-        location_take(head, value);
+        location_parse(head, value);
         break;
     default:
         break;
     }
 }
 
-/* Split "Name: value"; other lines are ignored. Only the value of a field that
- * matters is copied. It may be a signed URL, so the copy is wiped. */
-static void line_take(nymbl__response_head *head, const char *data, size_t size)
+/* Split "Name: value"; other lines are ignored. The value is copied only if the
+ * field is known. It may be a signed URL, so the copy is wiped. */
+static void line_parse(nymbl__response_head *head, const char *data,
+                       size_t size)
 {
     const char *colon = memchr(data, ':', size);
     const char *end = data + size, *value = colon, *name;
     char *text;
 
-    /* A folded line continues the previous one (RFC 9112, section 5.2), whose
-     * value is then not known. After the status line it continues nothing. */
+    /* A folded line continues the value of the previous line (RFC 9112, section
+     * 5.2). That value would be incomplete, so the head is rejected if the
+     * field is known, or if the previous line is the status line. */
     if (*data == ' ' || *data == '\t') {
         if (head->field != FIELD_OTHER)
-            nonsense(head);
+            head_reject(head);
         return;
     }
     for (name = colon; name > data && (name[-1] == ' ' || name[-1] == '\t');)
@@ -326,9 +333,10 @@ static void line_take(nymbl__response_head *head, const char *data, size_t size)
         colon == NULL ? FIELD_OTHER : field_find(data, (size_t)(name - data));
     if (head->field == FIELD_OTHER)
         return;
-    /* A proxy takes it for that field (section 5.1), libcurl does not. */
+    /* Some proxies accept blanks before the colon (section 5.1), libcurl does
+     * not: the two would disagree. */
     if (name != colon) {
-        nonsense(head);
+        head_reject(head);
         return;
     }
     for (value++; value < end && (*value == ' ' || *value == '\t'); value++)
@@ -338,7 +346,7 @@ static void line_take(nymbl__response_head *head, const char *data, size_t size)
         end--;
     size = (size_t)(end - value);
     if (memchr(value, '\0', size) != NULL) {
-        nonsense(head);
+        head_reject(head);
         return;
     }
     text = malloc(size + 1);
@@ -348,35 +356,35 @@ static void line_take(nymbl__response_head *head, const char *data, size_t size)
     }
     memcpy(text, value, size);
     text[size] = '\0';
-    field_take(head, head->field, text);
+    field_parse(head, head->field, text);
     nymbl__wipe(text, size);
     free(text);
 }
 
-/* The line that each head begins with. */
-static void status_take(nymbl__response_head *head, const char *data,
-                        size_t size)
+/* Parse the status line. */
+static void status_parse(nymbl__response_head *head, const char *data,
+                         size_t size)
 {
     nymbl__head_reset(head);
     head->status = nymbl__value_status(data, size);
     head->field = FIELD_STATUS;
-    /* 101: to what nobody asked for (RFC 9110, section 7.8) */
+    /* 101: no upgrade was requested (RFC 9110, section 7.8) */
     if (head->status == 0 || head->status == 101)
-        nonsense(head);
+        head_reject(head);
 }
 
-/* An empty line: the end of the final head, or of one before it. */
+/* An empty line ends the final head or an interim (1xx) one. */
 static void head_end(nymbl__response_head *head)
 {
-    retry_date_settle(head);
+    retry_date_apply(head);
     if (head->status >= 200)
         head->done = true;
     else
         head->status = 0;
 }
 
-nymbl_kind nymbl__head_line(nymbl__response_head *head, const char *data,
-                            size_t size, const char **reason)
+nymbl_kind nymbl__head_add_line(nymbl__response_head *head, const char *data,
+                                size_t size, const char **reason)
 {
     head->bytes += size;
     if (head->bytes > NYMBL__HEAD_MAX) {
@@ -384,15 +392,15 @@ nymbl_kind nymbl__head_line(nymbl__response_head *head, const char *data,
         return NYMBL_PROTOCOL;
     }
     if (head->done || size == 0)
-        return NYMBL_OK; /* trailers say nothing that we believe */
+        return NYMBL_OK; /* trailers are ignored */
     if (head->status == 0)
-        status_take(head, data, size);
+        status_parse(head, data, size);
     else if (*data == '\n' || (size == 2 && memcmp(data, "\r\n", 2) == 0))
         head_end(head);
     else if (*data == '\r' || (size > 5 && memcmp(data, "HTTP/", 5) == 0))
-        nonsense(head); /* libcurl ends a head at any line with a CR first */
+        head_reject(head); /* libcurl would end the head at such a line */
     else
-        line_take(head, data, size);
+        line_parse(head, data, size);
     *reason = head->problem_reason;
     if (head->problem < 0)
         return head->problem;

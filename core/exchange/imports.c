@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Loaded ELF objects: their memory, and what the dynamic linker has bound their
- * references to functions to. */
+/* Loaded ELF objects and the bindings of their references to functions. */
 #include "exchange/imports.h"
 
 #ifdef __GLIBC__
@@ -15,7 +14,7 @@
 #define SYMBOL_OF(info) ELF32_R_SYM(info)
 #endif
 
-/* Where a readable segment ends that holds an address, or 0. */
+/* The end of the readable segment that contains an address, or 0. */
 static uintptr_t segment_end(const nymbl__image *image, uintptr_t at)
 {
     const ElfW(Phdr) *headers = image->headers;
@@ -30,8 +29,8 @@ static uintptr_t segment_end(const nymbl__image *image, uintptr_t at)
     return 0;
 }
 
-/* Nothing is read that is not in a segment of the object: what is in its tables
- * may be wrong. */
+/* Memory is read only within a segment of the object, because its tables may be
+ * wrong. */
 static bool is_readable(const nymbl__image *image, uintptr_t at, size_t size)
 {
     uintptr_t end = segment_end(image, at);
@@ -39,7 +38,7 @@ static bool is_readable(const nymbl__image *image, uintptr_t at, size_t size)
     return end != 0 && size <= end - at;
 }
 
-bool nymbl__image_holds(const nymbl__image *image, uintptr_t at)
+bool nymbl__image_contains(const nymbl__image *image, uintptr_t at)
 {
     return at - image->begin < image->size;
 }
@@ -71,7 +70,7 @@ static int image_visit(struct dl_phdr_info *info, size_t size, void *payload)
             end = start + header->p_memsz;
     }
     image.size = end > image.begin ? end - image.begin : 0;
-    if (!nymbl__image_holds(&image, search->at))
+    if (!nymbl__image_contains(&image, search->at))
         return 0;
     *search->out = image;
     return 1;
@@ -86,11 +85,11 @@ bool nymbl__image_find(nymbl__image *out, const void *address)
 
 bool nymbl__image_libc(nymbl__image *out)
 {
-    /* not the address of a function, which may be that of a program's stub */
+    /* not a function's address, which may be a stub in the program */
     return nymbl__image_find(out, gnu_get_libc_version());
 }
 
-/* The tables of an object that its relocations refer to. */
+/* The tables of an object that relocations refer to. */
 typedef struct tables {
     const nymbl__image *image;
     uintptr_t symbols, strings;
@@ -101,8 +100,8 @@ typedef struct tables {
     void *payload;
 } tables;
 
-/* The address in an entry of the dynamic section, or 0. Some machines and C
- * libraries leave it relative to the object. */
+/* The address in an entry of the dynamic section, or 0. On some machines and
+ * with some C libraries it is relative to the object. */
 static uintptr_t address_of(const nymbl__image *image, uintptr_t at,
                             size_t size)
 {
@@ -114,8 +113,8 @@ static uintptr_t address_of(const nymbl__image *image, uintptr_t at,
     return is_readable(image, at, size) ? at : 0;
 }
 
-/* Visit the reference that a relocation is for, if it is one to a function.
- * `slot` is memory of the object. */
+/* Visit the reference of a relocation if it is to a function. `slot` is an
+ * address in the object. */
 static void relocation_visit(const tables *tables, uintptr_t slot, size_t index)
 {
     const nymbl__image *image = tables->image;
@@ -128,14 +127,14 @@ static void relocation_visit(const tables *tables, uintptr_t slot, size_t index)
     memcpy(&bound, (const void *)slot, sizeof(bound));
     memcpy(&symbol, (const void *)(tables->symbols + index * sizeof(symbol)),
            sizeof(symbol));
-    /* before the first call of a function that is bound lazily, the slot leads
-     * to the object's own code that looks the function up */
-    if (nymbl__image_holds(image, bound) &&
+    /* until the first call of a lazily bound function the slot contains the
+     * address of the object's own lookup code */
+    if (nymbl__image_contains(image, bound) &&
         (symbol.st_shndx == SHN_UNDEF ||
          bound != image->base + symbol.st_value))
         bound = 0;
     for (size_t i = 0; bound != 0 && i < tables->passed_over_count; i++) {
-        if (nymbl__image_holds(&tables->passed_over[i], bound))
+        if (nymbl__image_contains(&tables->passed_over[i], bound))
             return;
     }
     if (ELF32_ST_TYPE(symbol.st_info) != STT_FUNC &&
@@ -148,12 +147,12 @@ static void relocation_visit(const tables *tables, uintptr_t slot, size_t index)
         tables->visit(name, (void *)bound, tables->payload);
 }
 
-/* ElfW(Rel) is how an ElfW(Rela) begins. */
-static void relocations_visit(const tables *tables, uintptr_t given,
+/* An ElfW(Rela) begins like an ElfW(Rel). */
+static void relocations_visit(const tables *tables, uintptr_t dynamic_address,
                               size_t size, size_t first, bool has_addends)
 {
     size_t step = has_addends ? sizeof(ElfW(Rela)) : sizeof(ElfW(Rel));
-    uintptr_t at = address_of(tables->image, given, size);
+    uintptr_t at = address_of(tables->image, dynamic_address, size);
     uintptr_t slot, end = 0, begin = 0;
     ElfW(Rel) relocation;
 
@@ -162,7 +161,7 @@ static void relocations_visit(const tables *tables, uintptr_t given,
     for (size_t i = first; i < size / step; i++) {
         memcpy(&relocation, (const void *)(at + i * step), sizeof(relocation));
         if (SYMBOL_OF(relocation.r_info) == 0)
-            continue; /* it is relative to the object */
+            continue; /* a relative relocation */
         slot = tables->image->base + relocation.r_offset;
         if (slot < begin || slot >= end) {
             begin = slot;
@@ -178,9 +177,9 @@ void nymbl__imports_each(const nymbl__image *image,
                          nymbl__import_visit *visit, void *payload)
 {
     const ElfW(Phdr) *headers = image->headers;
-    /* of the dynamic section, by tag; all that is needed has a low one */
+    /* the dynamic section by tag; all tags needed here are low */
     ElfW(Addr) entries[DT_JMPREL + 1] = {0};
-    size_t relative = 0; /* so many of the first relocations have no symbol */
+    size_t relative = 0; /* number of leading relocations without a symbol */
     tables tables = {.image = image,
                      .passed_over = passed_over,
                      .passed_over_count = count,
@@ -211,7 +210,7 @@ void nymbl__imports_each(const nymbl__image *image,
     if (tables.symbols == 0 || tables.strings == 0 ||
         tables.strings_size == 0 || entries[DT_SYMENT] != sizeof(ElfW(Sym)))
         return;
-    /* how many there are is not said */
+    /* the size of the symbol table is not recorded */
     tables.symbol_max = (segment_end(image, tables.symbols) - tables.symbols) /
                         sizeof(ElfW(Sym));
     if (entries[DT_RELAENT] == sizeof(ElfW(Rela)))
@@ -225,9 +224,9 @@ void nymbl__imports_each(const nymbl__image *image,
                           entries[DT_PLTREL] == DT_RELA);
 }
 
-#else /* where nobody has tried it */
+#else /* not supported */
 
-bool nymbl__image_holds(const nymbl__image *image, uintptr_t at)
+bool nymbl__image_contains(const nymbl__image *image, uintptr_t at)
 {
     (void)image;
     (void)at;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Loaded ELF objects. On Linux with glibc; elsewhere nothing is found. */
+/* Loaded ELF objects and their references to functions. Implemented for glibc;
+ * elsewhere nothing is found. */
 #ifndef NYMBL_EXCHANGE_IMPORTS_H
 #define NYMBL_EXCHANGE_IMPORTS_H
 
@@ -10,21 +11,21 @@
 /* An object in memory: the program or a shared library. */
 typedef struct nymbl__image {
     uintptr_t base;
-    const void *headers; /* ElfW(Phdr), as many as header_count */
+    const void *headers; /* array of header_count ElfW(Phdr) */
     size_t header_count;
     uintptr_t begin, size; /* from its first segment to the end of its last */
 } nymbl__image;
 
-/* Find the object that an address belongs to. */
+/* Find the object that contains an address. */
 bool nymbl__image_find(nymbl__image *out, const void *address);
 /* Find the C library. */
 bool nymbl__image_libc(nymbl__image *out);
-bool nymbl__image_holds(const nymbl__image *image, uintptr_t at);
-/* Receive a function that an object refers to, and the address that the
- * dynamic linker has bound the reference to, or NULL if it has not yet. */
+bool nymbl__image_contains(const nymbl__image *image, uintptr_t at);
+/* Callback for a function that an object refers to. `bound` is the address that
+ * the dynamic linker bound the reference to, or NULL if it has not yet. */
 typedef void nymbl__import_visit(const char *name, void *bound, void *payload);
 /* Visit each reference of an object to a function that another object may
- * define, once or more, except those that are bound to `passed_over` objects.
+ * define, once or more, except references bound into the `passed_over` objects.
  */
 void nymbl__imports_each(const nymbl__image *image,
                          const nymbl__image *passed_over, size_t count,

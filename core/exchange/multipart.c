@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: MIT */
-/* The body of an upload as multipart/form-data (RFC 7578), as libcurl reads it.
- */
+/* The body of an upload as multipart/form-data (RFC 7578), read by libcurl. */
 #include "exchange/multipart.h"
 
 #include "base/error.h"
+#include "exchange/setopt.h"
 #include "port/body.h"
 
 #include <errno.h>
 #include <string.h>
 #include <unistd.h>
 
-/* Whether the file has more bytes than it said it has, as those of size 0. */
-static bool path_goes_on(const nymbl_body *body)
+/* Whether the file has more bytes than at the start. */
+static bool file_has_grown(const nymbl_body *body)
 {
     char byte;
 
@@ -21,12 +21,12 @@ static bool path_goes_on(const nymbl_body *body)
 static size_t path_read(nymbl__exchange *exchange, nymbl_body *body,
                         char *buffer, size_t size)
 {
-    int64_t left = body->size - body->bytes_read;
+    int64_t remaining = body->size - body->bytes_read;
     const char *reason = "changed";
     ssize_t got;
 
-    if ((int64_t)size > left)
-        size = (size_t)left;
+    if ((int64_t)size > remaining)
+        size = (size_t)remaining;
     if (size == 0)
         return 0;
     do {
@@ -35,16 +35,17 @@ static size_t path_read(nymbl__exchange *exchange, nymbl_body *body,
     if (got < 0)
         reason = nymbl__errno_reason(errno);
     if (got > 0) {
-        /* looked at once the last byte was read, before libcurl has it */
-        if ((int64_t)got < left ||
-            (!nymbl__watch_has_changed(&body->watch) && !path_goes_on(body)))
+        /* checked after the last byte was read and before libcurl gets it */
+        if ((int64_t)got < remaining ||
+            (!nymbl__snapshot_is_outdated(&body->snapshot) &&
+             !file_has_grown(body)))
             return (size_t)got;
     }
     nymbl__exchange_fail(exchange, NYMBL_IO, reason);
     return CURL_READFUNC_ABORT;
 }
 
-static size_t pushed_read(nymbl__exchange *exchange, nymbl_body *body,
+static size_t stream_read(nymbl__exchange *exchange, nymbl_body *body,
                           char *buffer, size_t size)
 {
     size_t got;
@@ -64,8 +65,8 @@ static size_t pushed_read(nymbl__exchange *exchange, nymbl_body *body,
     return got;
 }
 
-/* libcurl's read callback for the file part. */
-static size_t body_read(char *buffer, size_t size, size_t count, void *payload)
+/* libcurl's read callback for the file. */
+static size_t read_cb(char *buffer, size_t size, size_t count, void *payload)
 {
     nymbl__exchange *exchange = payload;
     nymbl_body *body = exchange->port->body;
@@ -83,7 +84,7 @@ static size_t body_read(char *buffer, size_t size, size_t count, void *payload)
         got = size;
         break;
     default:
-        got = pushed_read(exchange, body, buffer, size);
+        got = stream_read(exchange, body, buffer, size);
         break;
     }
     if (got == CURL_READFUNC_ABORT || got == CURL_READFUNC_PAUSE)
@@ -93,8 +94,9 @@ static size_t body_read(char *buffer, size_t size, size_t count, void *payload)
     return got;
 }
 
-/* libcurl rewinds before it would repeat a request; our guard then refuses. */
-static int body_seek(void *payload, curl_off_t offset, int origin)
+/* libcurl's seek callback: it rewinds before it repeats a request, which
+ * prereq_cb() then refuses. */
+static int seek_cb(void *payload, curl_off_t offset, int origin)
 {
     nymbl__exchange *exchange = payload;
     nymbl_body *body = exchange->port->body;
@@ -108,7 +110,8 @@ static int body_seek(void *payload, curl_off_t offset, int origin)
     return CURL_SEEKFUNC_OK;
 }
 
-static CURLcode text_part(curl_mime *mime, const char *name, const char *value)
+static CURLcode text_part_add(curl_mime *mime, const char *name,
+                              const char *value)
 {
     curl_mimepart *part;
     CURLcode code;
@@ -144,22 +147,22 @@ nymbl_kind nymbl__multipart_apply(nymbl__exchange *exchange)
     if (code == CURLE_OK)
         code = curl_mime_type(part, form->content_type);
     if (code == CURLE_OK)
-        code = curl_mime_data_cb(part, (curl_off_t)body->size, body_read,
-                                 body_seek, NULL, exchange);
+        code = curl_mime_data_cb(part, (curl_off_t)body->size, read_cb, seek_cb,
+                                 NULL, exchange);
     if (code == CURLE_OK)
-        code = text_part(exchange->mime, "document_type", form->document_type);
+        code =
+            text_part_add(exchange->mime, "document_type", form->document_type);
     if (code == CURLE_OK)
-        code = text_part(exchange->mime, "description", form->description);
-    /* Quotes in a file name as RFC 2045's quoted-string has them. Its other
-     * form, %22, cannot be told from a name with a per cent sign. */
-    if (code == CURLE_OK)
-        code = curl_easy_setopt(easy, CURLOPT_MIME_OPTIONS,
-                                (long)CURLMIMEOPT_FORMESCAPE);
-    if (code == CURLE_OK)
-        code = curl_easy_setopt(easy, CURLOPT_MIMEPOST, exchange->mime);
-    /* the large one saves a tenth of the time; a server has many transfers */
-    if (code == CURLE_OK && !body->mutex->threaded &&
-        (body->size < 0 || body->size > 65536))
-        code = curl_easy_setopt(easy, CURLOPT_UPLOAD_BUFFERSIZE, 524288L);
+        code = text_part_add(exchange->mime, "description", form->description);
+    /* Escape quotes in a file name with a backslash, as in RFC 2045's
+     * quoted-string. The alternative, %22, is ambiguous: a name may contain a
+     * percent sign. */
+    NYMBL__SETOPT(code, easy, CURLOPT_MIME_OPTIONS,
+                  (long)CURLMIMEOPT_FORMESCAPE);
+    NYMBL__SETOPT(code, easy, CURLOPT_MIMEPOST, exchange->mime);
+    /* A large buffer saves a tenth of the time; an engine with a thread serves
+     * many transfers and uses the default. */
+    if (!body->mutex->threaded && (body->size < 0 || body->size > 65536))
+        NYMBL__SETOPT(code, easy, CURLOPT_UPLOAD_BUFFERSIZE, 524288L);
     return code == CURLE_OK ? NYMBL_OK : NYMBL_NO_MEMORY;
 }

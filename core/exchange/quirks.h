@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* Known faults of libcurl. */
+/* Known bugs of libcurl. */
 #ifndef NYMBL_EXCHANGE_QUIRKS_H
 #define NYMBL_EXCHANGE_QUIRKS_H
 
 #include <stdbool.h>
 
-/* Whether this libcurl must not use an easy handle for a second exchange, not
- * even for the next hop of a redirect (before 8.20.0). Decided at run time. */
-bool nymbl__handles_serve_once(void);
+/* Whether this version of libcurl (before 8.20.0, determined at run time) must
+ * not use an easy handle for a second request, not even after a redirect. */
+bool nymbl__quirks_handle_is_single_use(void);
 
 #endif

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-nymbl_kind nymbl__request_header(struct curl_slist **list, const char *line)
+nymbl_kind nymbl__request_add_header(struct curl_slist **list, const char *line)
 {
     struct curl_slist *longer = curl_slist_append(*list, line);
 
@@ -18,8 +18,8 @@ nymbl_kind nymbl__request_header(struct curl_slist **list, const char *line)
     return NYMBL_OK;
 }
 
-nymbl_kind nymbl__request_secret(struct curl_slist **list, const char *name,
-                                 const char *value)
+nymbl_kind nymbl__request_add_secret(struct curl_slist **list, const char *name,
+                                     const char *value)
 {
     nymbl__buffer line;
     nymbl_kind kind;
@@ -29,7 +29,7 @@ nymbl_kind nymbl__request_secret(struct curl_slist **list, const char *name,
     if (kind == NYMBL_OK)
         kind = nymbl__buffer_puts(&line, value);
     if (kind == NYMBL_OK)
-        kind = nymbl__request_header(list, line.data);
+        kind = nymbl__request_add_header(list, line.data);
     nymbl__buffer_free(&line);
     return kind;
 }
@@ -41,7 +41,7 @@ void nymbl__request_free(nymbl__request *request)
     for (; node != NULL && node != request->headers; node = node->next)
         nymbl__wipe(node->data, strlen(node->data));
     if (request->secrets != NULL && node == request->headers)
-        request->headers = NULL; /* part of the other list */
+        request->headers = NULL; /* it is the tail of the other list */
     curl_slist_free_all(request->secrets);
     curl_slist_free_all(request->headers);
     request->secrets = request->headers = NULL;

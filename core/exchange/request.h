@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* A request as data: made where a call starts, read where it is pumped. */
+/* A request as data: built by the functions that start a call, read by the I/O
+ * thread. */
 #ifndef NYMBL_EXCHANGE_REQUEST_H
 #define NYMBL_EXCHANGE_REQUEST_H
 
@@ -16,7 +17,7 @@ typedef enum nymbl__operation {
     NYMBL__DELETE,
 } nymbl__operation;
 
-/* What stands around the file in a multipart body; strings are owned. */
+/* Fields of the multipart body around the file. Strings are owned. */
 typedef struct nymbl__form {
     char *file_name;
     char *content_type;
@@ -27,19 +28,21 @@ typedef struct nymbl__form {
 typedef struct nymbl__request {
     nymbl__operation operation;
     char *url;
-    char *token_body;           /* body of a token request */
-    char *proxy;                /* the client's, which forgets it */
-    struct curl_slist *secrets; /* ends in `headers` */
+    char *token_body; /* body of a token request */
+    char *proxy;      /* copied, because a closed client wipes its own */
+    struct curl_slist *secrets; /* header lines; the tail is `headers` */
     struct curl_slist *headers;
     nymbl__form form;
     bool expect_continue;
 } nymbl__request;
 
-/* Add a header line. */
-nymbl_kind nymbl__request_header(struct curl_slist **list, const char *line);
-/* The same in two parts; no copy of it stays in memory. */
-nymbl_kind nymbl__request_secret(struct curl_slist **list, const char *name,
-                                 const char *value);
+/* Append a header line. */
+nymbl_kind nymbl__request_add_header(struct curl_slist **list,
+                                     const char *line);
+/* Append a header line with a secret value. No other copy of it stays in
+ * memory. */
+nymbl_kind nymbl__request_add_secret(struct curl_slist **list, const char *name,
+                                     const char *value);
 void nymbl__request_free(nymbl__request *request);
 
 #endif

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* How the service is reached and whom to trust, for every request of a client.
- */
+/* Settings that apply to every request of a client. */
 #ifndef NYMBL_EXCHANGE_SETTINGS_H
 #define NYMBL_EXCHANGE_SETTINGS_H
 
@@ -14,7 +13,8 @@ typedef struct nymbl__settings {
     double stall_timeout;
 } nymbl__settings;
 
-/* TLS and user agent, for a request to url by way of a proxy. */
+/* Set the client's options on an easy handle, for a request to `url` through
+ * `proxy` ("" for none, NULL for the environment's). */
 CURLcode nymbl__settings_apply(const nymbl__settings *settings, CURL *easy,
                                const char *url, const char *proxy);
 void nymbl__settings_free(nymbl__settings *settings);

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
-/* What bytes are: the type of a document that is to be sent, and what a gateway
- * may send in the place of one. */
+/* Detection of document types by their first bytes: what is about to be
+ * uploaded, and whether a download is a document or what a gateway sent
+ * instead. */
 #include "exchange/sniff.h"
 
 #include "base/ascii.h"
 
 #include <string.h>
 
-/* A media type without its parameters (RFC 9110, section 8.3.1). */
+/* Compare a media type without its parameters (RFC 9110, section 8.3.1). */
 static bool type_is(const char *type, const char *name)
 {
     size_t length = strcspn(type, "; \t");
@@ -28,13 +29,14 @@ static bool type_is_html(const char *type)
     return type_is(type, "text/html") || type_is(type, "application/xhtml+xml");
 }
 
-const char *nymbl__sniff_type(const char *known, const char *given)
+const char *nymbl__sniff_type_mismatch(const char *expected_type,
+                                       const char *response_type)
 {
-    if (*known == '\0')
+    if (*expected_type == '\0')
         return NULL;
-    if (type_is_json(given) && !type_is_json(known))
+    if (type_is_json(response_type) && !type_is_json(expected_type))
         return "type_mismatch";
-    if (type_is_html(given) && !type_is_html(known))
+    if (type_is_html(response_type) && !type_is_html(expected_type))
         return "type_mismatch";
     return NULL;
 }
@@ -46,13 +48,13 @@ static bool begins(const char *bytes, size_t size, const char *with)
     return size >= length && memcmp(bytes, with, length) == 0;
 }
 
-/* The first characters of each accepted type's signature in base64: what an
- * API gateway makes of bytes when it takes them for text (AWS, "payload
+/* The beginning of each accepted type's signature in base64. API Gateway sends
+ * binary content so if it is configured to treat it as text (AWS, "payload
  * encodings workflow"). */
 static const struct {
     const char *type;
     const char *begins;
-} encoded[] = {
+} base64_signatures[] = {
     {"application/pdf", "JVBERi"}, /* %PDF */
     {"image/png", "iVBORw0KGgo"},  {"image/jpeg", "/9j/"},
     {"image/tiff", "SUkqA"}, /* II*\0 */
@@ -63,8 +65,9 @@ static const struct {
 
 static bool type_is_accepted(const char *type)
 {
-    for (size_t i = 0; i < sizeof(encoded) / sizeof(encoded[0]); i++) {
-        if (type_is(type, encoded[i].type))
+    for (size_t i = 0;
+         i < sizeof(base64_signatures) / sizeof(base64_signatures[0]); i++) {
+        if (type_is(type, base64_signatures[i].type))
             return true;
     }
     return false;
@@ -72,20 +75,21 @@ static bool type_is_accepted(const char *type)
 
 static bool is_base64(const char *type, const char *bytes, size_t size)
 {
-    if (size > 0 && *bytes == '"') { /* a JSON string of it */
+    if (size > 0 && *bytes == '"') { /* as a JSON string */
         bytes++;
         size--;
     }
-    for (size_t i = 0; i < sizeof(encoded) / sizeof(encoded[0]); i++) {
-        if (type_is(type, encoded[i].type) &&
-            begins(bytes, size, encoded[i].begins))
+    for (size_t i = 0;
+         i < sizeof(base64_signatures) / sizeof(base64_signatures[0]); i++) {
+        if (type_is(type, base64_signatures[i].type) &&
+            begins(bytes, size, base64_signatures[i].begins))
             return true;
     }
     return false;
 }
 
-/* Bytes without a byte order mark and white space at their beginning. */
-static const char *text_begin(const char *bytes, size_t *size)
+/* Skip a byte order mark and white space. */
+static const char *text_skip_blanks(const char *bytes, size_t *size)
 {
     if (begins(bytes, *size, "\xef\xbb\xbf")) {
         bytes += 3;
@@ -98,9 +102,9 @@ static const char *text_begin(const char *bytes, size_t *size)
     return bytes;
 }
 
-/* Whether text begins as what a gateway sends in the place of a document: HTML
- * or XML (a sign-in page; the error of an object storage), JSON, or a data: URL
- * (RFC 2397). No accepted type begins so. */
+/* Whether text begins like something that a gateway sends instead of a
+ * document: HTML or XML (a login page, an error of an object store), JSON, or a
+ * data: URL (RFC 2397). No accepted type begins like that. */
 static bool is_substitute(const char *text, size_t size)
 {
     const char *rest = text + 1;
@@ -126,7 +130,7 @@ static bool is_substitute(const char *text, size_t size)
                         : memchr("\"[]{-0123456789tfn", *rest, 18) != NULL;
 }
 
-/* Error bodies of the service and of gateways begin so (the guide; AWS,
+/* Whether text begins like an error body of the service or of API Gateway (AWS,
  * "gateway responses"). */
 static bool is_error_json(const char *bytes, size_t size)
 {
@@ -143,9 +147,9 @@ static bool is_error_json(const char *bytes, size_t size)
            begins(bytes + i, size - i, "\"Message\"");
 }
 
-/* ---- what is to be sent ---- */
+/* ---- uploads ---- */
 
-/* The type whose signature bytes begin with, NYMBL__ZIP, or "". */
+/* The type whose signature the bytes begin with, NYMBL__ZIP, or "". */
 static const char *signature_start(const char *bytes, size_t size)
 {
     static const struct {
@@ -171,8 +175,8 @@ static const char *signature_start(const char *bytes, size_t size)
     return "";
 }
 
-/* ISO 32000-1, annex H, note 13: readers look for it in the first 1,024 bytes.
- */
+/* PDF readers accept the signature anywhere in the first 1,024 bytes (ISO
+ * 32000-1, annex H, note 13). */
 static bool has_pdf(const char *bytes, size_t size)
 {
     return memmem(bytes, size, "%PDF-", 5) != NULL;
@@ -185,9 +189,9 @@ static const char *signature_type(const char *bytes, size_t size)
     return *type == '\0' && has_pdf(bytes, size) ? "application/pdf" : type;
 }
 
-const char *nymbl__sniff_view(const nymbl__view *view)
+const char *nymbl__sniff_detect_type(const nymbl__view *view)
 {
-    char bytes[NYMBL__SNIFF];
+    char bytes[NYMBL__SNIFF_MAX];
     size_t size = view->size < (int64_t)sizeof(bytes) ? (size_t)view->size
                                                       : sizeof(bytes);
     const char *type;
@@ -196,14 +200,14 @@ const char *nymbl__sniff_view(const nymbl__view *view)
     type = signature_type(bytes, size);
     if (strcmp(type, NYMBL__ZIP) == 0)
         return nymbl__zip_type(view);
-    if (*type == '\0' && size < sizeof(bytes) && !view->whole)
-        return NULL; /* more may come */
+    if (*type == '\0' && size < sizeof(bytes) && !view->complete)
+        return NULL; /* more may follow */
     return type;
 }
 
-bool nymbl__sniff_is_type(const nymbl__view *view, const char *type)
+bool nymbl__sniff_may_be_type(const nymbl__view *view, const char *type)
 {
-    const char *seen = nymbl__sniff_view(view);
+    const char *seen = nymbl__sniff_detect_type(view);
 
     if (seen == NULL ||
         (strcmp(seen, NYMBL__ZIP) == 0 && type_is(type, NYMBL__DOCX)))
@@ -211,124 +215,138 @@ bool nymbl__sniff_is_type(const nymbl__view *view, const char *type)
     return *seen != '\0' && type_is(type, seen);
 }
 
-/* ---- what has come ---- */
+/* ---- downloads ---- */
 
-static size_t look_read(void *payload, int64_t at, void *buf, size_t cap)
+static size_t input_read(void *payload, int64_t at, void *buf, size_t cap)
 {
-    const nymbl__look *look = *(const nymbl__look **)payload;
-    size_t left = look->size - (size_t)at;
+    const nymbl__sniff_input *input = *(const nymbl__sniff_input **)payload;
+    size_t left = input->size - (size_t)at;
 
     if (cap > left)
         cap = left;
-    memcpy(buf, look->bytes + at, cap);
+    memcpy(buf, input->bytes + at, cap);
     return cap;
 }
 
 /* The accepted type whose signature the bytes begin with, or "". A ZIP file
- * that may still turn out to be a NYMBL__DOCX is taken for one. */
-static const char *signature_find(const nymbl__look *look)
+ * that may still turn out to be a NYMBL__DOCX counts as one. */
+static const char *signature_find(const nymbl__sniff_input *input)
 {
-    const char *type = signature_start(look->bytes, look->size);
-    nymbl__view view = {.read = look_read,
-                        .payload = &look,
-                        .size = (int64_t)look->size,
-                        .whole = look->all && look->size < NYMBL__SNIFF};
+    const char *type = signature_start(input->bytes, input->size);
+    nymbl__view view = {.read = input_read,
+                        .payload = &input,
+                        .size = (int64_t)input->size,
+                        .complete =
+                            input->complete && input->size < NYMBL__SNIFF_MAX};
 
     if (strcmp(type, NYMBL__ZIP) == 0)
         type = nymbl__zip_type(&view);
     return type == NULL || strcmp(type, NYMBL__ZIP) == 0 ? NYMBL__DOCX : type;
 }
 
-static nymbl_kind corrupt(const char **reason, const char *why)
+static nymbl_kind mismatch(const char **reason, const char *why)
 {
     *reason = why;
     return NYMBL_CORRUPT;
 }
 
-/* The bytes begin as an accepted type does. A label counts for less than that
- * if the end of the bytes is marked, too. */
-static nymbl_kind signature_judge(const nymbl__look *look, const char *type,
-                                  const char *label, const char **reason)
+/* Check bytes that begin with the signature of an accepted type. They are
+ * stronger evidence than a wrong label if the length of the content is known,
+ * too. */
+static nymbl_kind signature_check(const nymbl__sniff_input *input,
+                                  const char *type, const char *label,
+                                  const char **reason)
 {
-    bool fits = *look->known == '\0' || type_is(look->known, type);
+    bool is_expected =
+        *input->expected_type == '\0' || type_is(input->expected_type, type);
 
-    if (label != NULL && !(fits && look->has_length))
-        return corrupt(reason, label);
-    /* a file of another type under this one's name: its size would prove it */
-    if (!fits && type_is_accepted(look->known) && !look->has_size)
-        return corrupt(reason, "type_mismatch");
+    if (label != NULL && !(is_expected && input->has_length))
+        return mismatch(reason, label);
+    /* another type than expected: only a matching size could prove the file */
+    if (!is_expected && type_is_accepted(input->expected_type) &&
+        !input->has_size)
+        return mismatch(reason, "type_mismatch");
     return NYMBL_OK;
 }
 
-/* What is wrong with bytes that begin with no signature, or NULL. */
-static const char *text_problem(const nymbl__look *look, const char *text,
-                                size_t size, bool is_proof_needed)
+/* The reason if bytes without a signature are not a document's, or NULL. */
+static const char *text_mismatch(const nymbl__sniff_input *input,
+                                 const char *text, size_t size,
+                                 bool is_proof_needed)
 {
-    const char *type = *look->known != '\0' ? look->known : look->given;
+    const char *type = *input->expected_type != '\0' ? input->expected_type
+                                                     : input->response_type;
 
     if (is_base64(type, text, size))
         return "base64";
     if (type_is_accepted(type) || is_proof_needed)
         return is_substitute(text, size) ? "type_mismatch" : NULL;
-    if (!type_is_json(look->known) && is_error_json(text, size) &&
-        (*look->known != '\0' || type_is_json(look->given) ||
-         *look->given == '\0'))
+    if (!type_is_json(input->expected_type) && is_error_json(text, size) &&
+        (*input->expected_type != '\0' || type_is_json(input->response_type) ||
+         *input->response_type == '\0'))
         return "type_mismatch";
     return NULL;
 }
 
-nymbl_kind nymbl__sniff(const nymbl__look *look, const char **reason)
+nymbl_kind nymbl__sniff_check(const nymbl__sniff_input *input,
+                              const char **reason)
 {
-    const char *label = look->encoded
+    const char *label = input->encoded
                             ? "content_encoding"
-                            : nymbl__sniff_type(look->known, look->given);
-    const char *signature = signature_find(look);
-    bool may_come = look->size < NYMBL__SNIFF && !look->all;
-    bool may_be_pdf =
-        *look->known == '\0' || type_is(look->known, "application/pdf");
-    size_t size = look->size;
-    const char *text, *problem;
+                            : nymbl__sniff_type_mismatch(input->expected_type,
+                                                         input->response_type);
+    const char *signature = signature_find(input);
+    bool may_follow = input->size < NYMBL__SNIFF_MAX && !input->complete;
+    bool may_be_pdf = *input->expected_type == '\0' ||
+                      type_is(input->expected_type, "application/pdf");
+    size_t size = input->size;
+    const char *text, *mismatch_reason;
     bool is_proof_needed;
 
     if (*signature != '\0')
-        return signature_judge(look, signature, label, reason);
-    if (look->encoded && !(may_come && look->size < NYMBL__SIGNATURE_MAX))
-        return corrupt(reason, label);
-    text = text_begin(look->bytes, &size);
-    if (may_come && size < NYMBL__TEXT_MIN)
+        return signature_check(input, signature, label, reason);
+    if (input->encoded && !(may_follow && input->size < NYMBL__SIGNATURE_MAX))
+        return mismatch(reason, label);
+    text = text_skip_blanks(input->bytes, &size);
+    if (may_follow && size < NYMBL__TEXT_MIN)
         return NYMBL_AGAIN;
-    /* nothing but the response itself says what it is */
-    is_proof_needed = label != NULL ||
-                      (!look->has_size && !type_is_accepted(look->given) &&
-                       (*look->known == '\0' || type_is_accepted(look->known)));
-    problem = text_problem(look, text, size, is_proof_needed);
-    if (problem != NULL)
-        return corrupt(reason, problem);
+    /* only the content can prove that this is a document */
+    is_proof_needed =
+        label != NULL ||
+        (!input->has_size && !type_is_accepted(input->response_type) &&
+         (*input->expected_type == '\0' ||
+          type_is_accepted(input->expected_type)));
+    mismatch_reason = text_mismatch(input, text, size, is_proof_needed);
+    if (mismatch_reason != NULL)
+        return mismatch(reason, mismatch_reason);
     if (!is_proof_needed)
         return NYMBL_OK;
-    if (may_be_pdf && has_pdf(look->bytes, look->size))
-        return label == NULL || look->has_length ? NYMBL_OK
-                                                 : corrupt(reason, label);
-    if (may_be_pdf && may_come)
+    if (may_be_pdf && has_pdf(input->bytes, input->size))
+        return label == NULL || input->has_length ? NYMBL_OK
+                                                  : mismatch(reason, label);
+    if (may_be_pdf && may_follow)
         return NYMBL_AGAIN;
-    for (size_t i = 0; i < sizeof(encoded) / sizeof(encoded[0]); i++) {
-        if (*look->known == '\0' && is_base64(encoded[i].type, text, size))
-            return corrupt(reason, "base64");
+    for (size_t i = 0;
+         i < sizeof(base64_signatures) / sizeof(base64_signatures[0]); i++) {
+        if (*input->expected_type == '\0' &&
+            is_base64(base64_signatures[i].type, text, size))
+            return mismatch(reason, "base64");
     }
-    return corrupt(reason, "type_mismatch");
+    return mismatch(reason, "type_mismatch");
 }
 
-bool nymbl__sniff_is_clear(const nymbl__look *look)
+bool nymbl__sniff_head_suffices(const nymbl__sniff_input *input)
 {
-    return !look->encoded &&
-           nymbl__sniff_type(look->known, look->given) == NULL &&
-           (look->has_size || *look->known != '\0' ||
-            type_is_accepted(look->given));
+    return !input->encoded &&
+           nymbl__sniff_type_mismatch(input->expected_type,
+                                      input->response_type) == NULL &&
+           (input->has_size || *input->expected_type != '\0' ||
+            type_is_accepted(input->response_type));
 }
 
 bool nymbl__sniff_is_json(const char *bytes, size_t size)
 {
-    const char *text = text_begin(bytes, &size);
+    const char *text = text_skip_blanks(bytes, &size);
 
     return size > 0 && (*text == '{' || *text == '[');
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What bytes are. */
+/* Detection of document types by their first bytes. */
 #ifndef NYMBL_EXCHANGE_SNIFF_H
 #define NYMBL_EXCHANGE_SNIFF_H
 
@@ -10,39 +10,42 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* First bytes that are looked at; readers of PDF look for its signature in so
- * many (ISO 32000-1, annex H, note 13). */
-#define NYMBL__SNIFF 1024
-#define NYMBL__SIGNATURE_MAX 8 /* bytes of the longest other signature */
-#define NYMBL__TEXT_MIN 16     /* bytes that tell what text is */
+/* Number of first bytes that are inspected. PDF readers accept the signature
+ * anywhere within them (ISO 32000-1, annex H, note 13). */
+#define NYMBL__SNIFF_MAX 1024
+#define NYMBL__SIGNATURE_MAX 8 /* longest signature of the other types */
+#define NYMBL__TEXT_MIN 16     /* bytes that are enough to classify text */
 
-/* The first bytes of a document, and what is known of it. */
-typedef struct nymbl__look {
-    const char *known; /* the document's media type, or "" */
-    const char *given; /* the response's, or "" */
-    bool has_size;     /* the document's size is known, and will be compared */
-    bool has_length;   /* so is the size, or the response's length */
-    bool encoded;      /* the response has a Content-Encoding */
+/* The first bytes of a downloaded document, and what the metadata and the
+ * response say about it. */
+typedef struct nymbl__sniff_input {
+    const char *expected_type; /* by the document's metadata, or "" */
+    const char *response_type; /* by the response, or "" */
+    bool has_size;             /* the size is known and will be compared */
+    bool has_length;           /* the size or the response's length is */
+    bool encoded;              /* the response has a Content-Encoding */
     const char *bytes;
-    size_t size; /* NYMBL__SNIFF at most */
-    bool all;    /* nothing comes behind them */
-} nymbl__look;
+    size_t size;   /* at most NYMBL__SNIFF_MAX */
+    bool complete; /* no more bytes follow */
+} nymbl__sniff_input;
 
-/* Why the types contradict each other, or NULL. */
-const char *nymbl__sniff_type(const char *known, const char *given);
-/* NYMBL_OK if it may be the document, NYMBL_AGAIN if more bytes must be seen,
- * or NYMBL_CORRUPT with a reason. */
-nymbl_kind nymbl__sniff(const nymbl__look *look, const char **reason);
-/* Whether the head alone does not speak against the document; its bytes are
- * not looked at. */
-bool nymbl__sniff_is_clear(const nymbl__look *look);
-/* Whether text begins as a JSON object or array. */
+/* The reason if the response's type contradicts the expected one, or NULL. */
+const char *nymbl__sniff_type_mismatch(const char *expected_type,
+                                       const char *response_type);
+/* Check the first bytes. Returns NYMBL_OK if they may be the document's,
+ * NYMBL_AGAIN if more bytes are needed, or NYMBL_CORRUPT with a reason. */
+nymbl_kind nymbl__sniff_check(const nymbl__sniff_input *input,
+                              const char **reason);
+/* Whether the head is enough to publish the response, before its content is
+ * checked. */
+bool nymbl__sniff_head_suffices(const nymbl__sniff_input *input);
+/* Whether text begins like a JSON object or array. */
 bool nymbl__sniff_is_json(const char *bytes, size_t size);
 
-/* The accepted type that the bytes are of, or NYMBL__ZIP; "" if they are of
- * none, NULL if too few of them can be seen. */
-const char *nymbl__sniff_view(const nymbl__view *view);
-/* Whether they may be of a media type, as far as can be seen. */
-bool nymbl__sniff_is_type(const nymbl__view *view, const char *type);
+/* The accepted media type of the content, or NYMBL__ZIP; "" if it has none of
+ * them; NULL if too few bytes are available. */
+const char *nymbl__sniff_detect_type(const nymbl__view *view);
+/* Whether the content may have a media type, as far as it is available. */
+bool nymbl__sniff_may_be_type(const nymbl__view *view, const char *type);
 
 #endif

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* The sockets that libcurl has open. */
+/* A table of the sockets that libcurl has open. */
 #include "exchange/sockets.h"
 
-#include "base/ascii.h"
-#include "base/descriptor.h"
+#include "base/fd.h"
+#include "exchange/url.h"
 
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -12,23 +12,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* FNV-1a of the part of a URL before its path: equal for equal origins, and
- * where two happen to meet, a connection is kept that might have been closed.
- */
-uint64_t nymbl__origin_hash(const char *url)
-{
-    const char *host = strstr(url, "://");
-    size_t length = host == NULL ? 0 : (size_t)(host - url) + 3;
-    uint64_t hash = 14695981039346656037u;
-
-    length += strcspn(url + length, "/?#");
-    for (size_t i = 0; i < length; i++)
-        hash =
-            (hash ^ (unsigned char)nymbl__ascii_lower(url[i])) * 1099511628211u;
-    return hash;
-}
-
-/* The inode number of a socket, unique while it is open; 0 if fd is none. */
+/* The inode number of a socket, unique while it is open; 0 if fd is not a
+ * socket. */
 static ino_t inode_of(int fd)
 {
     struct stat status;
@@ -38,20 +23,22 @@ static ino_t inode_of(int fd)
 }
 
 /* Whether fd is still the socket that libcurl opened. Some versions close one
- * without calling us (quirks.c); any other file may have that number then. */
+ * without calling the callback (quirks.c); the number may then refer to any
+ * other file. */
 static bool socket_is_ours(const nymbl__socket *socket)
 {
     return socket->fd >= 0 && inode_of(socket->fd) == socket->inode;
 }
 
-static unsigned sockets_known(const nymbl__sockets *sockets)
+static unsigned sockets_count(const nymbl__sockets *sockets)
 {
-    return sockets->made < NYMBL__SOCKETS ? sockets->made : NYMBL__SOCKETS;
+    return sockets->added < NYMBL__SOCKETS ? sockets->added : NYMBL__SOCKETS;
 }
 
-/* libcurl 7.88 opens its sockets without SOCK_CLOEXEC: a program started by the
- * host must not inherit a connection with patient data on it. And text that the
- * host prints must not get onto one. */
+/* libcurl 7.88 opens its sockets without SOCK_CLOEXEC, and a program started by
+ * the host must not inherit a connection with patient data on it. Nor may a
+ * socket get the number of stdin, stdout or stderr: what the host prints would
+ * be sent. */
 curl_socket_t nymbl__opensocket_cb(void *payload, curlsocktype purpose,
                                    struct curl_sockaddr *address)
 {
@@ -62,7 +49,8 @@ curl_socket_t nymbl__opensocket_cb(void *payload, curlsocktype purpose,
 #ifdef SOCK_CLOEXEC
     type |= SOCK_CLOEXEC;
 #endif
-    return nymbl__fd_high(socket(address->family, type, address->protocol));
+    return nymbl__fd_avoid_stdio(
+        socket(address->family, type, address->protocol));
 }
 
 int nymbl__sockets_add(nymbl__sockets *sockets, curl_socket_t fd,
@@ -70,27 +58,28 @@ int nymbl__sockets_add(nymbl__sockets *sockets, curl_socket_t fd,
 {
     unsigned i = 0;
 
-    fcntl(fd, F_SETFD, FD_CLOEXEC); /* where there is no SOCK_CLOEXEC */
-    while (i < sockets_known(sockets) && sockets->all[i].fd >= 0 &&
-           sockets->all[i].fd != fd) /* closed without a callback */
+    fcntl(fd, F_SETFD, FD_CLOEXEC); /* for systems without SOCK_CLOEXEC */
+    /* an entry with this fd is of a socket closed without a callback */
+    while (i < sockets_count(sockets) && sockets->all[i].fd >= 0 &&
+           sockets->all[i].fd != fd)
         i++;
-    if (i == sockets_known(sockets))
-        i = sockets->made++ % NYMBL__SOCKETS;
+    if (i == sockets_count(sockets))
+        i = sockets->added++ % NYMBL__SOCKETS;
     sockets->all[i] = (nymbl__socket){
         .fd = fd,
         .inode = inode_of(fd),
-        .origin = nymbl__origin_hash(url),
+        .origin = nymbl__url_origin_hash(url),
     };
     return CURL_SOCKOPT_OK;
 }
 
-/* Forgotten before it is closed: from then on the number may be that of
- * anything that another thread has opened. */
+/* Remove the socket from the table before closing it: another thread may reuse
+ * its number at once. */
 int nymbl__closesocket_cb(void *payload, curl_socket_t fd)
 {
     nymbl__sockets *sockets = payload;
 
-    for (unsigned i = 0; i < sockets_known(sockets); i++) {
+    for (unsigned i = 0; i < sockets_count(sockets); i++) {
         if (sockets->all[i].fd == fd)
             sockets->all[i].fd = -1;
     }
@@ -110,22 +99,22 @@ static bool socket_has_port(int fd, int port)
            ntohs(((struct sockaddr_in6 *)&name)->sin6_port) == port;
 }
 
-bool nymbl__sockets_are_silent(const nymbl__sockets *sockets, int port)
+bool nymbl__sockets_has_unread_data(const nymbl__sockets *sockets, int port)
 {
-    bool known = false;
+    bool found = false;
     char byte;
 
-    for (unsigned i = 0; i < sockets_known(sockets); i++) {
+    for (unsigned i = 0; i < sockets_count(sockets); i++) {
         int fd = sockets->all[i].fd;
 
         if (fd < 0 || !socket_has_port(fd, port) ||
             !socket_is_ours(&sockets->all[i]))
             continue;
         if (recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0)
-            return false; /* bytes, or the end */
-        known = true;
+            return true; /* bytes, or closed by the peer */
+        found = true;
     }
-    return known;
+    return !found;
 }
 
 void nymbl__sockets_shutdown_unused(nymbl__sockets *sockets,
@@ -133,8 +122,9 @@ void nymbl__sockets_shutdown_unused(nymbl__sockets *sockets,
                                                     void *payload),
                                     void *payload)
 {
-    /* shut, not closed: libcurl finds it dead before it would use it again */
-    for (unsigned i = 0; i < sockets_known(sockets); i++) {
+    /* libcurl owns the socket, so it is only shut down; libcurl then finds the
+     * connection dead before it reuses it */
+    for (unsigned i = 0; i < sockets_count(sockets); i++) {
         if (socket_is_ours(&sockets->all[i]) &&
             !is_used(sockets->all[i].origin, payload))
             shutdown(sockets->all[i].fd, SHUT_RDWR);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The sockets that libcurl has open. */
+/* A table of the sockets that libcurl has open. */
 #ifndef NYMBL_EXCHANGE_SOCKETS_H
 #define NYMBL_EXCHANGE_SOCKETS_H
 
@@ -8,36 +8,35 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define NYMBL__SOCKETS 128 /* that are known for reuse; more are not reused */
+#define NYMBL__SOCKETS                                                         \
+    128 /* size of the table; connections beyond it are not reused */
 
-/* A socket that libcurl has opened, and to where. */
+/* A socket that libcurl has opened. */
 typedef struct nymbl__socket {
-    int fd;          /* -1: it was closed */
-    ino_t inode;     /* tells whether fd is still this socket */
-    uint64_t origin; /* nymbl__origin_hash() */
+    int fd;          /* -1 once it is closed */
+    ino_t inode;     /* detects whether fd was closed and reused */
+    uint64_t origin; /* nymbl__url_origin_hash() of the request */
 } nymbl__socket;
 
-/* A table of them, zeroed at first. Used by whoever pumps. */
+/* The table, a ring; initially zeroed. Used only by the pump. */
 typedef struct nymbl__sockets {
     nymbl__socket all[NYMBL__SOCKETS];
-    unsigned made;
+    unsigned added;
 } nymbl__sockets;
 
-/* A hash of a URL's scheme, host and port. */
-uint64_t nymbl__origin_hash(const char *url);
-/* libcurl's callback to open a socket. */
+/* CURLOPT_OPENSOCKETFUNCTION. */
 curl_socket_t nymbl__opensocket_cb(void *payload, curlsocktype purpose,
                                    struct curl_sockaddr *address);
-/* Add a new socket, which is to go to a URL. Returns what libcurl's callback
- * does. */
+/* Add a new socket for a request to a URL. Returns a result for
+ * CURLOPT_SOCKOPTFUNCTION. */
 int nymbl__sockets_add(nymbl__sockets *sockets, curl_socket_t fd,
                        const char *url);
-/* libcurl's callback for one that it is through with, with the table as
- * payload. */
+/* CURLOPT_CLOSESOCKETFUNCTION; the payload is the table. */
 int nymbl__closesocket_cb(void *payload, curl_socket_t fd);
-/* Whether the connection from this port is known, and has no bytes on it. */
-bool nymbl__sockets_are_silent(const nymbl__sockets *sockets, int port);
-/* End the connections to origins that are not used. */
+/* Whether the connection with this local port has unread bytes or was closed by
+ * the peer, or is not in the table. */
+bool nymbl__sockets_has_unread_data(const nymbl__sockets *sockets, int port);
+/* Shut down the connections to origins that are not used. */
 void nymbl__sockets_shutdown_unused(nymbl__sockets *sockets,
                                     bool (*is_used)(uint64_t origin,
                                                     void *payload),

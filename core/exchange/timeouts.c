@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
-/* Time limits of a exchange, in seconds that were spent polling for it. */
+/* Time limits of an exchange, in seconds during which the engine polled for it.
+ */
 #include "exchange/timeouts.h"
 
-#include "exchange/verdict.h"
+#include "exchange/response_check.h"
 #include "port/body.h"
 
-/* "100 Continue" and its like are no reply yet. */
-static bool reply_has_begun(const nymbl__exchange *exchange)
+/* Interim (1xx) responses do not count. */
+static bool response_has_begun(const nymbl__exchange *exchange)
 {
     return exchange->head.status >= 200;
 }
@@ -17,7 +18,7 @@ static bool response_is_buffered(const nymbl__exchange *exchange)
 
     switch (exchange->request.operation) {
     case NYMBL__UPLOAD:
-        return reply_has_begun(exchange);
+        return response_has_begun(exchange);
     case NYMBL__DOWNLOAD:
         return !head->done || !nymbl__response_is_success(exchange);
     default:
@@ -29,15 +30,15 @@ static double idle_limit(const nymbl__exchange *exchange)
 {
     double seconds = exchange->settings->stall_timeout;
 
-    if (exchange->port->body != NULL && !reply_has_begun(exchange) &&
+    if (exchange->port->body != NULL && !response_has_begun(exchange) &&
         nymbl__body_all_read(exchange->port->body) &&
-        seconds < NYMBL__UPLOAD_REPLY_SECONDS)
-        return NYMBL__UPLOAD_REPLY_SECONDS;
+        seconds < NYMBL__UPLOAD_RESPONSE_TIMEOUT)
+        return NYMBL__UPLOAD_RESPONSE_TIMEOUT;
     return seconds;
 }
 
-/* The caller's turn, not the peer's. */
-static bool caller_is_awaited(const nymbl__exchange *exchange)
+/* Whether the exchange waits for the caller, not for the peer. */
+static bool is_waiting_for_caller(const nymbl__exchange *exchange)
 {
     return exchange->port->receive_paused || exchange->port->send_paused ||
            exchange->phase == NYMBL__IDLE;
@@ -45,7 +46,7 @@ static bool caller_is_awaited(const nymbl__exchange *exchange)
 
 void nymbl__timeouts_charge(nymbl__exchange *exchange, double seconds)
 {
-    if (caller_is_awaited(exchange))
+    if (is_waiting_for_caller(exchange))
         return;
     if (!nymbl__exchange_was_sent(exchange)) {
         exchange->connect_time += seconds;
@@ -56,25 +57,26 @@ void nymbl__timeouts_charge(nymbl__exchange *exchange, double seconds)
         exchange->response_time += seconds;
 }
 
-double nymbl__timeouts_left(const nymbl__exchange *exchange)
+double nymbl__timeouts_remaining(const nymbl__exchange *exchange)
 {
-    double left, reply;
+    double remaining, response;
 
-    if (caller_is_awaited(exchange))
+    if (is_waiting_for_caller(exchange))
         return 3600;
     if (!nymbl__exchange_was_sent(exchange))
         return exchange->settings->connect_timeout - exchange->connect_time;
-    left = idle_limit(exchange) - exchange->idle_time;
-    reply = NYMBL__REPLY_SECONDS - exchange->response_time;
-    return response_is_buffered(exchange) && reply < left ? reply : left;
+    remaining = idle_limit(exchange) - exchange->idle_time;
+    response = NYMBL__RESPONSE_TIMEOUT - exchange->response_time;
+    return response_is_buffered(exchange) && response < remaining ? response
+                                                                  : remaining;
 }
 
 const char *nymbl__timeouts_exceeded(nymbl__exchange *exchange)
 {
     curl_off_t up = 0;
 
-    /* What libcurl has taken may lie in its buffer for long: bytes that left
-     * count as movement too. */
+    /* Bytes may stay in libcurl's send buffer for long, so sent bytes count as
+     * activity too. */
     if (!exchange->active && exchange->port->body != NULL &&
         exchange->easy != NULL) {
         curl_easy_getinfo(exchange->easy, CURLINFO_SIZE_UPLOAD_T, &up);
@@ -84,7 +86,7 @@ const char *nymbl__timeouts_exceeded(nymbl__exchange *exchange)
     if (exchange->active)
         exchange->idle_time = 0;
     exchange->active = false;
-    if (nymbl__timeouts_left(exchange) > 0)
+    if (nymbl__timeouts_remaining(exchange) > 0)
         return NULL;
     if (!nymbl__exchange_was_sent(exchange))
         return "connect";

@@ -1,19 +1,21 @@
 /* SPDX-License-Identifier: MIT */
-/* Time limits of an exchange, in seconds that were spent polling for it. */
+/* Time limits of an exchange, in seconds during which the engine polled for it.
+ */
 #ifndef NYMBL_EXCHANGE_TIMEOUTS_H
 #define NYMBL_EXCHANGE_TIMEOUTS_H
 
 #include "exchange/exchange.h"
 
-#define NYMBL__REPLY_SECONDS 60.0         /* for a reply held in memory */
-#define NYMBL__UPLOAD_REPLY_SECONDS 120.0 /* for the reply to begin */
+#define NYMBL__RESPONSE_TIMEOUT                                                \
+    60.0 /* for a response that is buffered in memory */
+#define NYMBL__UPLOAD_RESPONSE_TIMEOUT 120.0 /* for the response to start */
 
-/* Charge waitfds time. */
+/* Add time that was spent polling. */
 void nymbl__timeouts_charge(nymbl__exchange *exchange, double seconds);
-/* Seconds until a limit runs out. */
-double nymbl__timeouts_left(const nymbl__exchange *exchange);
-/* The limit that has run out, for NYMBL_TIMEOUT, or NULL. Bytes that have moved
- * since the last call begin the time anew. */
+/* Seconds until the next limit expires. */
+double nymbl__timeouts_remaining(const nymbl__exchange *exchange);
+/* The reason word of the limit that has expired, or NULL. Activity since the
+ * last call restarts the idle time. */
 const char *nymbl__timeouts_exceeded(nymbl__exchange *exchange);
 
 #endif

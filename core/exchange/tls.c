@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* The TLS library that libcurl brings: whether it is the one that is called,
- * and what only it knows of a connection. */
+/* The TLS library that libcurl is linked with: whether its functions are the
+ * ones that are called (symbol interposition), and state of a connection that
+ * only it knows. */
 #include "exchange/tls.h"
 
 #include "exchange/imports.h"
@@ -13,45 +14,44 @@
 #include <stdio.h>
 #include <string.h>
 
-/* SSL_RECEIVED_SHUTDOWN (OpenSSL, SSL_get_shutdown(3)): close_notify has come.
- */
+/* SSL_RECEIVED_SHUTDOWN of SSL_get_shutdown(3): close_notify was received. */
 #define RECEIVED_SHUTDOWN 2
 
-/* libcurl reports a connection that was cut and one that was closed alike, and
- * reuses one whose last reply was longer than it said. So OpenSSL is asked: the
- * library that libcurl calls, and no other, which is why none is linked.
- */
+/* libcurl does not distinguish a connection that was cut off from one that was
+ * closed, and reuses one on which more bytes arrived than the response had. So
+ * OpenSSL is asked. It must be the library that libcurl calls, so none is
+ * linked here; the functions are looked up at run time. */
 static int (*shutdown_state)(const void *connection);
 static int (*bytes_pending)(const void *connection);
 static int (*records_pending)(const void *connection);
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
-/* ---- whose functions libcurl calls ---- */
+/* ---- symbol interposition ---- */
 
-/* Two OpenSSLs in a process are harmless as long as each library calls its own.
- * The dynamic linker sees to that by symbol versions: libcurl asks for
- * SSL_CTX_new of OPENSSL_3.0.0, and an OpenResty's libssl.so.1.1 has one of
- * OPENSSL_1_1_0. But an image that is ahead of libcurl's library and names no
- * versions is taken for any: a program that has linked OpenSSL or BoringSSL
- * statically (every nginx exports what is in it, for its modules), LibreSSL, a
- * preloaded library; and where there are no versions (musl), all. libcurl then
- * makes its structures with one library and uses them with the other. That
- * works if
+/* Two copies of OpenSSL in a process are harmless as long as each caller uses
+ * its own. Symbol versions ensure that: libcurl refers to SSL_CTX_new of
+ * OPENSSL_3.0.0, and libssl.so.1.1 of an OpenResty defines that of
+ * OPENSSL_1_1_0. But a definition without a version satisfies any reference if
+ * its object comes first in the lookup order (symbol interposition, see
+ * ld.so(8)): a program that links OpenSSL or BoringSSL statically (every nginx
+ * exports its symbols for its modules), LibreSSL, or a preloaded library;
+ * without symbol versions (musl), any library. libcurl would then create its
+ * structures with one library and use them with the other. That works only if
  *
- * - both are OpenSSL of the same minor version (before 3: patch), so that the
- *   layouts of their structures are the same, or
- * - every function that libcurl needs comes from the other library, which is
- *   of the same major version (before 3: and minor) and not older. OpenSSL
- *   keeps a newer minor version compatible, and no older one.
+ * - both are OpenSSL of the same minor version (before 3: patch version), so
+ *   that their structures have the same layout, or
+ * - all functions that libcurl needs come from the other library, and it is of
+ *   the same major version (before 3: minor version) and not older. A newer
+ *   minor version of OpenSSL is compatible, an older one is not.
  *
- * Everything else crashes in the first TLS connection. A program exports no
- * more than it uses, and functions are added with each minor version, so every
- * function has to be looked at: those that libcurl calls, and those that its
- * libssl and libcrypto call, which the program's may replace as well.
- */
+ * Anything else crashes in the first TLS connection. A program exports only the
+ * functions that it uses, and each minor version adds functions. So every
+ * reference is checked: those of libcurl, and those of its libssl and
+ * libcrypto, which may be interposed as well. */
 
-/* libcurl with all that it is linked with, in that order, or NULL. */
+/* A handle of libcurl, which looks a symbol up in libcurl and then in its
+ * dependencies; or NULL. */
 static void *libcurl_open(const void *inside)
 {
     Dl_info found;
@@ -61,8 +61,8 @@ static void *libcurl_open(const void *inside)
     return dlopen(found.dli_fname, RTLD_LAZY | RTLD_LOCAL | RTLD_NOLOAD);
 }
 
-/* Whether a symbol has a version, by which references of another one pass it
- * over. */
+/* Whether a symbol has a version, so that it does not satisfy references to
+ * another version. */
 static bool is_versioned(void *address)
 {
 #ifdef __GLIBC__
@@ -81,7 +81,7 @@ static bool is_versioned(void *address)
     for (const ElfW(Dyn) *d = image->l_ld; d->d_tag != DT_NULL; d++) {
         ElfW(Addr) at = d->d_un.d_ptr;
 
-        if (at < image->l_addr) /* some machines leave it relative */
+        if (at < image->l_addr) /* relative on some machines */
             at += image->l_addr;
         if (d->d_tag == DT_VERSYM)
             versions = (const ElfW(Half) *)at;
@@ -96,15 +96,15 @@ static bool is_versioned(void *address)
 #endif
 }
 
-/* What a reference of libcurl's is bound to; `own`: in the library that it was
- * linked with. */
+/* The address that libcurl's reference to a symbol is bound to. `own`: the
+ * address in the library that libcurl was linked with. */
 static void *symbol_find(void *libcurl, const char *name, void **own)
 {
     void *first = dlsym(RTLD_DEFAULT, name);
 
     *own = dlsym(libcurl, name);
 #ifdef __APPLE__
-    return *own; /* a reference there says in which library */
+    return *own; /* references name their library (two-level namespace) */
 #endif
     if (first == NULL || *own == NULL || first == *own ||
         (is_versioned(first) && is_versioned(*own)))
@@ -112,7 +112,7 @@ static void *symbol_find(void *libcurl, const char *name, void **own)
     return first;
 }
 
-/* Whether libcurl uses a library with OpenSSL's interface at present. */
+/* Whether libcurl currently uses a library with OpenSSL's API. */
 static bool is_openssl(void)
 {
     static const char *const names[] = {"OpenSSL/", "LibreSSL/", "BoringSSL",
@@ -127,7 +127,8 @@ static bool is_openssl(void)
     return false;
 }
 
-/* "OpenSSL 3.0.19 27 Jan 2026"; "" where it is not told. */
+/* The version text, such as "OpenSSL 3.0.19 27 Jan 2026"; "" if it is unknown.
+ */
 static const char *version_of(void *symbol)
 {
     const char *(*version)(int);
@@ -138,8 +139,8 @@ static const char *version_of(void *symbol)
     return version(0);
 }
 
-/* Whether what needs `ours` can have `others` in its place: for every function,
- * or for some. */
+/* Whether callers built for version `ours` can use a library of version
+ * `others`, for all functions or only for some. */
 static bool versions_agree(const char *ours, const char *others, bool all)
 {
     int our[3], other[3], level;
@@ -154,40 +155,41 @@ static bool versions_agree(const char *ours, const char *others, bool all)
     return our[level] == other[level] || (all && our[level] < other[level]);
 }
 
-/* Functions that are called here. */
-enum { VERSION, SHUTDOWN, PENDING, HAS_PENDING, WANTED };
-static const char *const wanted[WANTED] = {
+/* The functions of OpenSSL that are called here. */
+enum { VERSION, SHUTDOWN, PENDING, HAS_PENDING, WANTED_COUNT };
+static const char *const wanted[WANTED_COUNT] = {
     "OpenSSL_version", "SSL_get_shutdown", "SSL_pending", "SSL_has_pending"};
 
-/* Where the references of libcurl and its TLS library lead. */
+/* The bindings of the references of libcurl and its TLS library. */
 typedef struct survey {
     void *libcurl;
-    nymbl__image own[2];   /* the objects of its TLS library */
-    nymbl__image other[2]; /* and of the one that has taken its place */
+    nymbl__image own[2];   /* libssl and libcrypto */
+    nymbl__image other[2]; /* of the library that is called instead */
     size_t own_count, other_count;
-    size_t kept, astray;
-    bool strange;       /* one leads to a third library */
-    char name[64];      /* of the first that went astray */
-    void *seen[WANTED]; /* what libcurl's lead to */
+    size_t own_refs, interposed_refs;
+    bool has_third_library;    /* a reference is bound to a third library */
+    char first_interposed[64]; /* the first interposed symbol */
+    void *bound[WANTED_COUNT]; /* addresses of the `wanted` functions */
 } survey;
 
-static bool images_hold(const nymbl__image *images, size_t count,
-                        const void *address)
+static bool images_contain(const nymbl__image *images, size_t count,
+                           const void *address)
 {
     for (size_t i = 0; i < count; i++) {
-        if (nymbl__image_holds(&images[i], (uintptr_t)address))
+        if (nymbl__image_contains(&images[i], (uintptr_t)address))
             return true;
     }
     return false;
 }
 
-/* Add the object of an address, unless it is there already. */
+/* Add the object that contains an address, unless it is listed. Returns false
+ * if it cannot be added. */
 static bool image_add(nymbl__image images[2], size_t *count,
                       const void *address)
 {
     nymbl__image image;
 
-    if (images_hold(images, *count, address))
+    if (images_contain(images, *count, address))
         return true;
     if (*count == 2 || !nymbl__image_find(&image, address))
         return false;
@@ -195,15 +197,16 @@ static bool image_add(nymbl__image images[2], size_t *count,
     return true;
 }
 
-static void astray_add(survey *survey, const char *name)
+static void interposed_add(survey *survey, const char *name)
 {
-    if (survey->astray++ == 0)
-        snprintf(survey->name, sizeof(survey->name), "%s", name);
+    if (survey->interposed_refs++ == 0)
+        snprintf(survey->first_interposed, sizeof(survey->first_interposed),
+                 "%s", name);
 }
 
-/* Whether an address is in a program's table of stubs. If a program that is
- * loaded at a fixed place takes the address of a library's function, its stub
- * is that address for the whole process. */
+/* Whether an address is in the program's procedure linkage table. If a program
+ * that is not position-independent takes the address of a library's function,
+ * that entry is the function's address in the whole process. */
 static bool is_stub(void *address)
 {
 #ifdef __GLIBC__
@@ -219,46 +222,47 @@ static bool is_stub(void *address)
 #endif
 }
 
-/* Judge a reference; return what it leads to, or NULL if it is to no function
- * of a TLS library. */
-static void *reference_judge(survey *survey, const char *name, void *bound)
+/* Count a reference as own or interposed. Returns the address it is bound to,
+ * or NULL if it is not to a function of a TLS library. */
+static void *reference_classify(survey *survey, const char *name, void *bound)
 {
     void *own;
 
-    if (images_hold(survey->own, survey->own_count, bound)) {
-        survey->kept++;
+    if (images_contain(survey->own, survey->own_count, bound)) {
+        survey->own_refs++;
         return bound;
     }
     own = dlsym(survey->libcurl, name);
-    /* curl_: libcurl's own, if the TLS library is within it */
-    if (!images_hold(survey->own, survey->own_count, own) ||
+    /* curl_: libcurl's own function, if it contains the TLS library */
+    if (!images_contain(survey->own, survey->own_count, own) ||
         strncmp(name, "curl_", 5) == 0)
         return NULL;
     if (bound == NULL || is_stub(bound))
         bound = symbol_find(survey->libcurl, name, &own);
-    if (images_hold(survey->own, survey->own_count, bound)) {
-        survey->kept++;
+    if (images_contain(survey->own, survey->own_count, bound)) {
+        survey->own_refs++;
     } else {
-        astray_add(survey, name);
+        interposed_add(survey, name);
         if (!image_add(survey->other, &survey->other_count, bound))
-            survey->strange = true;
+            survey->has_third_library = true;
     }
     return bound;
 }
 
-static void libcurl_visit(const char *name, void *bound, void *payload)
+static void libcurl_ref_visit(const char *name, void *bound, void *payload)
 {
     survey *survey = payload;
 
-    bound = reference_judge(survey, name, bound);
-    for (int i = 0; i < WANTED; i++) {
+    bound = reference_classify(survey, name, bound);
+    for (int i = 0; i < WANTED_COUNT; i++) {
         if (strcmp(name, wanted[i]) == 0)
-            survey->seen[i] = bound;
+            survey->bound[i] = bound;
     }
 }
 
-/* Look at every function; return false if references cannot be read. */
-static bool imports_survey(survey *survey, const void *inside)
+/* Check every reference of libcurl. Returns false if references cannot be read.
+ */
+static bool survey_references(survey *survey, const void *inside)
 {
     nymbl__image libcurl, libc;
     size_t passed_over_count;
@@ -270,13 +274,14 @@ static bool imports_survey(survey *survey, const void *inside)
                    dlsym(survey->libcurl, "OpenSSL_version")))
         return false;
     passed_over_count = nymbl__image_libc(&libc);
-    nymbl__imports_each(&libcurl, &libc, passed_over_count, libcurl_visit,
+    nymbl__imports_each(&libcurl, &libc, passed_over_count, libcurl_ref_visit,
                         survey);
-    return survey->kept + survey->astray > 0;
+    return survey->own_refs + survey->interposed_refs > 0;
 }
 
-/* Look at what every program uses, and what few do, of both libraries. */
-static void names_survey(survey *survey)
+/* Check a sample of symbols: some that every program uses, and some that few
+ * do, from both libraries. */
+static void survey_sample(survey *survey)
 {
     static const char *const names[] = {
         "OpenSSL_version",      "SSL_CTX_new",  "SSL_get_shutdown",
@@ -287,52 +292,53 @@ static void names_survey(survey *survey)
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         bound = symbol_find(survey->libcurl, names[i], &own);
         if (bound != own)
-            astray_add(survey, names[i]);
+            interposed_add(survey, names[i]);
         else
-            survey->kept += own != NULL;
+            survey->own_refs += own != NULL;
     }
 }
 
-static void own_visit(const char *name, void *bound, void *payload)
+static void own_ref_visit(const char *name, void *bound, void *payload)
 {
-    reference_judge(payload, name, bound);
+    reference_classify(payload, name, bound);
 }
 
-/* Look at what libcurl's own TLS library calls. Unless it was built with
- * -Bsymbolic, its calls of itself are bound by the dynamic linker too. */
-static void own_survey(survey *survey)
+/* Check the references of libcurl's TLS library. Unless it was built with
+ * -Bsymbolic, calls within it can be interposed too. */
+static void survey_own_library(survey *survey)
 {
-    nymbl__image good[3];
+    nymbl__image passed_over[3];
     size_t count = survey->own_count;
 
-    memcpy(good, survey->own, count * sizeof(good[0]));
-    count += nymbl__image_libc(&good[count]);
+    memcpy(passed_over, survey->own, count * sizeof(passed_over[0]));
+    count += nymbl__image_libc(&passed_over[count]);
     for (size_t i = 0; i < survey->own_count; i++)
-        nymbl__imports_each(&survey->own[i], good, count, own_visit, survey);
+        nymbl__imports_each(&survey->own[i], passed_over, count, own_ref_visit,
+                            survey);
 }
 
 static char problem[400];
 
-/* Fill in `problem` where calls go astray. */
-static void problem_find(survey *survey, const void *inside)
+/* Fill in `problem` if an interposed symbol would crash a connection. */
+static void interposition_check(survey *survey, const void *inside)
 {
     const char *ours, *others;
     void *own, *bound;
     bool all;
 
-    if (!imports_survey(survey, inside))
-        names_survey(survey);
-    all = survey->kept == 0;
+    if (!survey_references(survey, inside))
+        survey_sample(survey);
+    all = survey->own_refs == 0;
     if (!all)
-        own_survey(survey);
-    if (survey->astray == 0)
+        survey_own_library(survey);
+    if (survey->interposed_refs == 0)
         return;
     bound = symbol_find(survey->libcurl, wanted[VERSION], &own);
-    if (survey->seen[VERSION] != NULL)
-        bound = survey->seen[VERSION];
+    if (survey->bound[VERSION] != NULL)
+        bound = survey->bound[VERSION];
     ours = version_of(own);
     others = bound != own ? version_of(bound) : "";
-    if (!survey->strange && versions_agree(ours, others, all))
+    if (!survey->has_third_library && versions_agree(ours, others, all))
         return;
     snprintf(problem, sizeof(problem),
              "libcurl is linked with %.40s, but this program has %.40s in its "
@@ -340,22 +346,23 @@ static void problem_find(survey *survey, const void *inside)
              "libcurl that is linked with what the program has, or a program "
              "that is linked with the system's OpenSSL",
              ours, *others != '\0' ? others : "another TLS library",
-             all ? "" : " for some functions", survey->name);
+             all ? "" : " for some functions", survey->first_interposed);
 }
 
-/* Store one of the library that libcurl calls. libcurl does not need all that
- * are called here: then the program may lack it, or have it alone, and that of
- * the wrong library must not get the other's connection. */
-static void function_store(void *function, const survey *survey, int which)
+/* Store the address of a `wanted` function in the library that libcurl calls.
+ * libcurl itself need not refer to it. It may then be undefined, or defined
+ * only in the other library, which must not be called with libcurl's
+ * connection. */
+static void function_resolve(void *function, const survey *survey, int which)
 {
-    void *found = survey->seen[which], *own;
+    void *found = survey->bound[which], *own;
 
     if (found == NULL) {
         found = symbol_find(survey->libcurl, wanted[which], &own);
-        if (survey->kept > 0 && survey->own_count > 0)
+        if (survey->own_refs > 0 && survey->own_count > 0)
             found = own;
         else if (survey->own_count > 0 &&
-                 !images_hold(survey->other, survey->other_count, found))
+                 !images_contain(survey->other, survey->other_count, found))
             found = NULL;
     }
     memcpy(function, &found, sizeof(found));
@@ -364,18 +371,20 @@ static void function_store(void *function, const survey *survey, int which)
 static void library_find(void)
 {
     survey survey = {0};
-    /* in libcurl itself, as the address of a function may not be */
+    /* an address inside libcurl; that of a function might be a stub in the
+     * program */
     const void *inside = curl_version_info(CURLVERSION_NOW)->version;
 
     if (!is_openssl())
         return;
     survey.libcurl = libcurl_open(inside);
     if (survey.libcurl == NULL)
-        survey.libcurl = dlopen(NULL, RTLD_LAZY); /* it is in the program */
-    problem_find(&survey, inside);
-    function_store(&shutdown_state, &survey, SHUTDOWN);
-    function_store(&bytes_pending, &survey, PENDING);
-    function_store(&records_pending, &survey, HAS_PENDING);
+        survey.libcurl =
+            dlopen(NULL, RTLD_LAZY); /* libcurl is linked statically */
+    interposition_check(&survey, inside);
+    function_resolve(&shutdown_state, &survey, SHUTDOWN);
+    function_resolve(&bytes_pending, &survey, PENDING);
+    function_resolve(&records_pending, &survey, HAS_PENDING);
     dlclose(survey.libcurl);
 }
 
@@ -385,9 +394,9 @@ const char *nymbl_tls_problem(void)
     return *problem != '\0' ? problem : NULL;
 }
 
-/* ---- what it knows of a connection ---- */
+/* ---- connections ---- */
 
-/* The SSL of a transfer's connection, or NULL. */
+/* The SSL object of a transfer's connection, or NULL. */
 static const void *connection_of(CURL *easy)
 {
     const struct curl_tlssessioninfo *session = NULL;
@@ -413,8 +422,8 @@ bool nymbl__tls_has_pending(CURL *easy)
 
     if (connection == NULL)
         return false;
-    /* SSL_has_pending() also sees records that were read ahead but not
-     * processed yet; very old libraries lack it */
+    /* SSL_has_pending() also counts records that were read but not processed;
+     * OpenSSL before 1.1.0 lacks it */
     return (bytes_pending != NULL && bytes_pending(connection) > 0) ||
            (records_pending != NULL && records_pending(connection) > 0);
 }

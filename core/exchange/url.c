@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* URLs: which may be used, which belong together, how ids go into them. */
+/* URLs: validation, comparison, resolution and escaping. */
 #include "exchange/url.h"
 
 #include "base/ascii.h"
+#include "base/fnv1a.h"
 
 #include <curl/curl.h>
 #include <stdlib.h>
@@ -15,8 +16,8 @@ bool nymbl__url_is_https(const char *url)
     return nymbl__ascii_begins(url, "https://", 8);
 }
 
-/* A part of a URL, or NULL; yours to release with curl_free(). */
-static char *url_part(CURLU *parsed, CURLUPart part, unsigned flags)
+/* A component of a URL, or NULL; to be released with curl_free(). */
+static char *url_component(CURLU *parsed, CURLUPart part, unsigned flags)
 {
     char *text = NULL;
 
@@ -40,7 +41,7 @@ static CURLU *url_parse(const char *url)
 }
 
 /* 127.0.0.0/8 and ::1 (RFC 6890), and the name that libcurl resolves to them
- * without asking anybody. */
+ * without a lookup. */
 static bool host_is_loopback(const char *host)
 {
     unsigned octets[4];
@@ -63,8 +64,8 @@ static bool host_is_loopback(const char *host)
     return octets[0] == 127;
 }
 
-/* libcurl reads a name that is not ASCII in the charset of the host program's
- * locale: bytes that mean one host here may mean another one there. */
+/* libcurl decodes a non-ASCII name by the host program's locale, so the same
+ * bytes could mean different hosts. */
 static bool host_is_ascii(const char *host)
 {
     while (*host > 0 && *host < 0x7f)
@@ -72,7 +73,7 @@ static bool host_is_ascii(const char *host)
     return *host == '\0';
 }
 
-/* Whether a name in a path is "." or "..". */
+/* Whether a segment of a path is "." or "..". */
 static bool path_has_dots(const char *path)
 {
     for (const char *at = strchr(path, '/'); at != NULL; at = strchr(at, '/')) {
@@ -102,12 +103,12 @@ const char *nymbl_url_problem(const char *url, bool allow_http)
         return "must have no query or fragment";
     if (strchr(url, '@') != NULL)
         return "must hold no user name or password";
-    /* libcurl passes over a third slash */
+    /* libcurl ignores a third slash */
     parsed = strstr(url, ":///") != NULL ? NULL : url_parse(url);
     if (parsed == NULL)
         return "is not a valid URL";
-    host = url_part(parsed, CURLUPART_HOST, 0);
-    path = url_part(parsed, CURLUPART_PATH, 0);
+    host = url_component(parsed, CURLUPART_HOST, 0);
+    path = url_component(parsed, CURLUPART_PATH, 0);
     if (host == NULL || path == NULL)
         problem = "is not a valid URL";
     else if (!host_is_ascii(host))
@@ -124,10 +125,11 @@ const char *nymbl_url_problem(const char *url, bool allow_http)
     return problem;
 }
 
-static bool part_is_same(CURLU *a, CURLU *b, CURLUPart part, unsigned flags)
+static bool component_is_equal(CURLU *a, CURLU *b, CURLUPart part,
+                               unsigned flags)
 {
-    char *one = url_part(a, part, flags);
-    char *other = url_part(b, part, flags);
+    char *one = url_component(a, part, flags);
+    char *other = url_component(b, part, flags);
     bool same = one != NULL && other != NULL && nymbl__ascii_equal(one, other);
 
     curl_free(one);
@@ -139,22 +141,38 @@ bool nymbl__url_same_origin(const char *a, const char *b)
 {
     CURLU *one = url_parse(a);
     CURLU *other = url_parse(b);
-    bool same = one != NULL && other != NULL &&
-                part_is_same(one, other, CURLUPART_SCHEME, 0) &&
-                part_is_same(one, other, CURLUPART_HOST, 0) &&
-                part_is_same(one, other, CURLUPART_PORT, CURLU_DEFAULT_PORT);
+    bool same =
+        one != NULL && other != NULL &&
+        component_is_equal(one, other, CURLUPART_SCHEME, 0) &&
+        component_is_equal(one, other, CURLUPART_HOST, 0) &&
+        component_is_equal(one, other, CURLUPART_PORT, CURLU_DEFAULT_PORT);
 
     curl_url_cleanup(one);
     curl_url_cleanup(other);
     return same;
 }
 
-bool nymbl__url_is_at(const char *url, const char *text)
+uint64_t nymbl__url_origin_hash(const char *url)
+{
+    const char *host = strstr(url, "://");
+    size_t length = host == NULL ? 0 : (size_t)(host - url) + 3;
+    uint64_t hash = NYMBL__FNV1A_INIT;
+
+    length += strcspn(url + length, "/?#");
+    for (size_t i = 0; i < length; i++) {
+        char byte = nymbl__ascii_lower(url[i]);
+
+        hash = nymbl__fnv1a(hash, &byte, 1);
+    }
+    return hash;
+}
+
+bool nymbl__url_has_host_port(const char *url, const char *text)
 {
     static const char word[] = " port ";
     CURLU *parsed = url_parse(url);
-    char *host = url_part(parsed, CURLUPART_HOST, 0);
-    char *port = url_part(parsed, CURLUPART_PORT, CURLU_DEFAULT_PORT);
+    char *host = url_component(parsed, CURLUPART_HOST, 0);
+    char *port = url_component(parsed, CURLUPART_PORT, CURLU_DEFAULT_PORT);
     const char *name = host, *at;
     size_t length = host == NULL ? 0 : strlen(host);
     bool same = false;
@@ -176,10 +194,10 @@ bool nymbl__url_is_at(const char *url, const char *text)
     return same;
 }
 
-/* Whether every version of libcurl reads a reference without its fragment in
- * the same way, as RFC 3986 says. Older ones refuse control characters, newer
- * ones encode them; and what stands before a colon in the first segment must be
- * a scheme (sections 4.2 and 3.1). */
+/* Whether every version of libcurl interprets a reference without fragment in
+ * the same way, as RFC 3986 does. Older versions reject control characters,
+ * newer ones encode them. If the first segment contains a colon, a scheme must
+ * precede it (sections 4.2 and 3.1). */
 static bool reference_is_clear(const char *reference)
 {
     size_t scheme = strspn(reference, "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -196,12 +214,12 @@ static bool reference_is_clear(const char *reference)
             strchr("0123456789+-.", *reference) == NULL);
 }
 
-/* Whether a host's name is longer than any name can be (RFC 1035, section
- * 2.3.4). Before 8.4.0 libcurl writes such a one from a redirect past the end
- * of its buffer when it tells it to a SOCKS5 proxy (CVE-2023-38545). */
+/* Whether a host name is longer than the maximum (RFC 1035, section 2.3.4).
+ * Before 8.4.0 such a name in a redirect overflows a buffer of libcurl if a
+ * SOCKS5 proxy resolves it (CVE-2023-38545). */
 static bool host_is_too_long(CURLU *parsed)
 {
-    char *host = url_part(parsed, CURLUPART_HOST, 0);
+    char *host = url_component(parsed, CURLUPART_HOST, 0);
     bool too_long = host != NULL && strlen(host) > HOST_MAX;
 
     if (host != NULL)
@@ -210,8 +228,8 @@ static bool host_is_too_long(CURLU *parsed)
     return too_long;
 }
 
-/* Whether a URL can be part of a request line (RFC 9112, section 3.2). Bytes
- * from a server must never end that line, whatever libcurl checks. */
+/* Whether a URL is safe in a request line (RFC 9112, section 3.2): bytes from a
+ * server must never end that line, whatever libcurl checks. */
 static bool url_is_clean(const char *url)
 {
     for (; *url != '\0'; url++) {
@@ -243,16 +261,16 @@ nymbl_kind nymbl__url_resolve(char **out, const char *base,
         goto done;
     if (host_is_too_long(parsed))
         goto done;
-    /* user information would become credentials nobody gave */
-    user = url_part(parsed, CURLUPART_USER, 0);
-    password = url_part(parsed, CURLUPART_PASSWORD, 0);
+    /* user information would be sent as credentials */
+    user = url_component(parsed, CURLUPART_USER, 0);
+    password = url_component(parsed, CURLUPART_PASSWORD, 0);
     if (user != NULL || password != NULL)
         goto done;
-    host = url_part(parsed, CURLUPART_HOST, 0);
+    host = url_component(parsed, CURLUPART_HOST, 0);
     if (host != NULL && !host_is_ascii(host))
         goto done;
     curl_url_set(parsed, CURLUPART_FRAGMENT, NULL, 0);
-    url = url_part(parsed, CURLUPART_URL, 0);
+    url = url_component(parsed, CURLUPART_URL, 0);
     if (url == NULL || !url_is_clean(url))
         goto done;
     kind = nymbl__text_copy(out, url);

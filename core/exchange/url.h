@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* URLs: which belong together, how ids go into them. */
+/* URLs: validation, comparison, resolution and escaping. */
 #ifndef NYMBL_EXCHANGE_URL_H
 #define NYMBL_EXCHANGE_URL_H
 
@@ -10,12 +10,17 @@
 bool nymbl__url_is_https(const char *url);
 /* Whether scheme, host and port agree (RFC 6454, section 5). */
 bool nymbl__url_same_origin(const char *a, const char *b);
-/* Whether a text begins with a URL's "host port number". */
-bool nymbl__url_is_at(const char *url, const char *text);
-/* Resolve a reference (RFC 3986, section 5) without fragment. */
+/* A hash of the origin. If two origins share one, a connection that could be
+ * closed stays open. */
+uint64_t nymbl__url_origin_hash(const char *url);
+/* Whether a text begins with "HOST port NUMBER" for a URL's host and port. */
+bool nymbl__url_has_host_port(const char *url, const char *text);
+/* Resolve a reference (RFC 3986, section 5); the fragment is removed. Returns
+ * NYMBL_REDIRECT if the reference is unsafe or ambiguous. */
 nymbl_kind nymbl__url_resolve(char **out, const char *base,
                               const char *reference);
-/* Append text, percent-encoded but for RFC 3986's unreserved characters. */
+/* Append text, with all but RFC 3986's unreserved characters percent-encoded.
+ */
 nymbl_kind nymbl__url_escape(nymbl__buffer *buffer, const char *text);
 
 #endif

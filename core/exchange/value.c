@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Values of a response's head as numbers. */
+/* Parsing of numbers in a response head. */
 #include "exchange/value.h"
 
 #include <stdbool.h>
@@ -10,9 +10,9 @@ static bool is_digit(char byte)
     return byte >= '0' && byte <= '9';
 }
 
-/* Read decimal digits and step over them: their number, or -1 if there are
- * none. A number that is too large for the type becomes INT64_MAX, so that no
- * body is ever long enough for it. */
+/* Read decimal digits and advance past them. Returns their value, or -1 if
+ * there are none. A value too large for the type becomes INT64_MAX, a length
+ * that no body reaches. */
 static int64_t digits_read(const char **at)
 {
     const char *text = *at;
@@ -55,7 +55,7 @@ int64_t nymbl__value_length(const char *text)
 int nymbl__value_status(const char *line, size_t size)
 {
     static const char version[] = "HTTP/1.";
-    size_t at = sizeof(version); /* behind the digit that follows it */
+    size_t at = sizeof(version); /* after the minor version */
     int status = 0;
 
     if (size <= at || memcmp(line, version, sizeof(version) - 1) != 0 ||

@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: MIT */
-/* Values of a response's head as numbers. */
+/* Parsing of numbers in a response head. */
 #ifndef NYMBL_EXCHANGE_VALUE_H
 #define NYMBL_EXCHANGE_VALUE_H
 
 #include <stddef.h>
 #include <stdint.h>
 
-/* A whole non-negative decimal number, or -1. */
+/* Parse a non-negative decimal number; -1 if it is invalid. */
 int64_t nymbl__value_number(const char *text);
-/* A length: one number, or a list of the same one (RFC 9112, section 6.3). -1
- * if it is neither. */
+/* Parse a Content-Length: one number, or a list of equal ones (RFC 9112,
+ * section 6.3); -1 if it is invalid. */
 int64_t nymbl__value_length(const char *text);
-/* The status of a line such as "HTTP/1.1 200 OK" (RFC 9112, section 4), or 0.
- * It has exactly three digits. The line does not end in a NUL. */
+/* Parse the status of a line such as "HTTP/1.1 200 OK" (RFC 9112, section 4):
+ * exactly three digits; 0 if it is invalid. The line is not NUL-terminated. */
 int nymbl__value_status(const char *line, size_t size);
 
 #endif

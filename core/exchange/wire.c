@@ -1,40 +1,43 @@
 /* SPDX-License-Identifier: MIT */
-/* An exchange on the wire: an easy handle's options and callbacks, and what
- * comes of it. */
+/* The wire: the options and callbacks of an easy handle, and the evaluation of
+ * its result. */
 #include "exchange/wire.h"
 
 #include "base/error.h"
 #include "exchange/multipart.h"
+#include "exchange/response_check.h"
+#include "exchange/result.h"
+#include "exchange/setopt.h"
 #include "exchange/tls.h"
 #include "exchange/url.h"
-#include "exchange/verdict.h"
 #include "port/body.h"
 
 #include <string.h>
 
-#define FRESH_SECONDS                                                          \
-    5L /* a connection may have been idle for POST, DELETE                     \
-        */
+/* Longest idle time of a connection that a POST or DELETE may reuse. */
+#define MAX_IDLE_SECONDS 5L
 
 /* ---- libcurl's callbacks ---- */
 
-/* libcurl repeats a request by itself where a reused connection turns out to be
- * dead, a POST too. Here the second one is stopped before it goes out. */
+/* CURLOPT_PREREQFUNCTION: called before each request is sent. libcurl repeats a
+ * request on its own, even a POST, if a reused connection turns out to be
+ * closed. The second attempt is stopped here. */
 static int prereq_cb(void *payload, char *to, char *from, int to_port,
                      int from_port)
 {
     nymbl__exchange *exchange = payload;
-    bool again = nymbl__exchange_was_sent(exchange), removed;
-    long made = 1;
+    bool is_repeat = nymbl__exchange_was_sent(exchange), is_removed;
+    long new_connections = 1;
 
-    /* Bytes on a used connection that nobody has asked for: they would be taken
-     * for the reply to what goes out now, and be another document's at worst.
-     * Or its end, which newer versions read ahead and then overlook. */
-    curl_easy_getinfo(exchange->easy, CURLINFO_NUM_CONNECTS, &made);
-    if (!again && made == 0 &&
+    /* Unread bytes on a reused connection would be parsed as the response to
+     * this request, and could belong to another document (RFC 9112, section
+     * 6.3). The connection may also have been closed by the peer; newer
+     * versions of libcurl read that end in advance and then overlook it. */
+    curl_easy_getinfo(exchange->easy, CURLINFO_NUM_CONNECTS, &new_connections);
+    if (!is_repeat && new_connections == 0 &&
         (nymbl__tls_has_pending(exchange->easy) ||
          nymbl__tls_has_ended(exchange->easy) ||
-         !nymbl__sockets_are_silent(exchange->sockets, from_port))) {
+         nymbl__sockets_has_unread_data(exchange->sockets, from_port))) {
         exchange->phase = NYMBL__EXCESS_DATA;
         return CURL_PREREQFUNC_ABORT;
     }
@@ -42,24 +45,25 @@ static int prereq_cb(void *payload, char *to, char *from, int to_port,
     (void)from;
     (void)to_port;
     nymbl__port_lock(exchange->port);
-    removed = (exchange->port->commands & NYMBL__REMOVE) != 0;
-    if (!again && !removed) {
+    is_removed = (exchange->port->commands & NYMBL__REMOVE) != 0;
+    if (!is_repeat && !is_removed) {
         exchange->port->sent = true;
         exchange->phase = NYMBL__SENT;
     }
     nymbl__port_unlock(exchange->port);
     exchange->active = true;
-    /* a final status stands: libcurl would try a 417 again without Expect */
-    if (again && !(exchange->head.done && exchange->head.status >= 300))
+    /* keep a final status: libcurl would repeat a request after 417, without
+     * Expect */
+    if (is_repeat && !(exchange->head.done && exchange->head.status >= 300))
         nymbl__exchange_fail(exchange, NYMBL_NETWORK, "reset");
-    else if (!again && removed)
+    else if (!is_repeat && is_removed)
         nymbl__exchange_fail(exchange, exchange->port->cancel_kind,
                              exchange->port->cancel_reason);
-    return again || removed ? CURL_PREREQFUNC_ABORT : CURL_PREREQFUNC_OK;
+    return is_repeat || is_removed ? CURL_PREREQFUNC_ABORT : CURL_PREREQFUNC_OK;
 }
 
-static void reply_append(nymbl__exchange *exchange, const char *data,
-                         size_t size)
+static void response_append(nymbl__exchange *exchange, const char *data,
+                            size_t size)
 {
     nymbl_kind kind =
         nymbl__buffer_append(&exchange->port->response_body, data, size);
@@ -71,11 +75,11 @@ static void reply_append(nymbl__exchange *exchange, const char *data,
     else if (nymbl__response_is_success(exchange))
         nymbl__exchange_fail(exchange, NYMBL_PROTOCOL, "response_too_long");
     else
-        exchange->phase = NYMBL__BODY_IGNORED; /* the status says enough */
+        exchange->phase = NYMBL__BODY_IGNORED; /* the status is enough */
 }
 
-static void document_append(nymbl__exchange *exchange, const char *data,
-                            size_t size)
+static void document_write(nymbl__exchange *exchange, const char *data,
+                           size_t size)
 {
     const char *reason = NULL;
     nymbl_kind kind;
@@ -86,8 +90,8 @@ static void document_append(nymbl__exchange *exchange, const char *data,
         nymbl__exchange_fail(exchange, NYMBL_CORRUPT, "size_mismatch");
         return;
     }
-    if (exchange->sniffed < NYMBL__SNIFF) {
-        size_t more = NYMBL__SNIFF - exchange->sniffed;
+    if (exchange->sniffed < NYMBL__SNIFF_MAX) {
+        size_t more = NYMBL__SNIFF_MAX - exchange->sniffed;
 
         if (more > size)
             more = size;
@@ -109,15 +113,15 @@ static void document_append(nymbl__exchange *exchange, const char *data,
         nymbl__exchange_fail(exchange, kind, reason);
 }
 
-bool nymbl__exchange_header(nymbl__exchange *exchange, const char *data,
-                            size_t size)
+bool nymbl__wire_header(nymbl__exchange *exchange, const char *data,
+                        size_t size)
 {
     const char *reason = NULL;
     nymbl_kind kind;
 
     nymbl__exchange_count_activity(exchange);
-    kind = nymbl__head_line(&exchange->head, data, size, &reason);
-    if (kind == NYMBL_CORRUPT && /* what only a document can be */
+    kind = nymbl__head_add_line(&exchange->head, data, size, &reason);
+    if (kind == NYMBL_CORRUPT && /* only a document can be corrupt */
         exchange->request.operation != NYMBL__DOWNLOAD)
         kind = NYMBL_PROTOCOL;
     if (kind < 0)
@@ -127,14 +131,14 @@ bool nymbl__exchange_header(nymbl__exchange *exchange, const char *data,
     return exchange->failure == NYMBL_OK;
 }
 
-/* libcurl's header callback, for each line. */
+/* CURLOPT_HEADERFUNCTION: called for each line. */
 static size_t header_cb(char *data, size_t size, size_t count, void *payload)
 {
     size *= count;
-    return nymbl__exchange_header(payload, data, size) ? size : 0;
+    return nymbl__wire_header(payload, data, size) ? size : 0;
 }
 
-static int socket_made(void *payload, curl_socket_t fd, curlsocktype purpose)
+static int sockopt_cb(void *payload, curl_socket_t fd, curlsocktype purpose)
 {
     nymbl__exchange *exchange = payload;
 
@@ -149,7 +153,7 @@ static size_t write_cb(char *data, size_t size, size_t count, void *payload)
                     nymbl__response_is_success(exchange);
 
     size *= count;
-    if (!exchange->head.done) { /* its head was not checked */
+    if (!exchange->head.done) { /* the head was not checked */
         nymbl__exchange_fail(exchange, NYMBL_PROTOCOL, "bad_response");
         return 0;
     }
@@ -166,9 +170,9 @@ static size_t write_cb(char *data, size_t size, size_t count, void *payload)
         }
     }
     if (document)
-        document_append(exchange, data, size);
+        document_write(exchange, data, size);
     else
-        reply_append(exchange, data, size);
+        response_append(exchange, data, size);
     exchange->port->body_received += (int64_t)size;
     nymbl__exchange_count_activity(exchange);
     return exchange->failure == NYMBL_OK &&
@@ -177,8 +181,8 @@ static size_t write_cb(char *data, size_t size, size_t count, void *payload)
                : 0;
 }
 
-/* libcurl's progress callback, the last one before a connection that ended is
- * let go. */
+/* CURLOPT_XFERINFOFUNCTION: called a last time before libcurl drops a
+ * connection that ended. */
 static int xferinfo_cb(void *payload, curl_off_t down_total, curl_off_t down,
                        curl_off_t up_total, curl_off_t up)
 {
@@ -195,15 +199,15 @@ static int xferinfo_cb(void *payload, curl_off_t down_total, curl_off_t down,
     return 0;
 }
 
-/* ---- on the wire ---- */
+/* ---- requests ---- */
 
 static nymbl_kind exchange_configure(nymbl__exchange *exchange)
 {
     const nymbl__request *request = &exchange->request;
     CURL *easy = exchange->easy;
-    /* The server may be closing an idle connection, which cannot be seen here.
-     * An upload on it would end with an unknown outcome, so each upload makes a
-     * new connection; its TLS session is resumed. */
+    /* The server may be closing an idle connection, which cannot be detected
+     * here. An upload on it would end with an unknown outcome. So each upload
+     * opens a new connection, which resumes the TLS session. */
     bool uploads = request->operation == NYMBL__UPLOAD;
     struct curl_slist *headers =
         exchange->cross_origin || request->secrets == NULL ? request->headers
@@ -211,61 +215,57 @@ static nymbl_kind exchange_configure(nymbl__exchange *exchange)
     CURLcode code = nymbl__settings_apply(exchange->settings, easy,
                                           request->url, request->proxy);
 
-#define SET(option, value)                                                     \
-    do {                                                                       \
-        if (code == CURLE_OK)                                                  \
-            code = curl_easy_setopt(easy, option, value);                      \
-    } while (0)
-    SET(CURLOPT_URL, request->url);
-    SET(CURLOPT_ERRORBUFFER, exchange->errors);
-    SET(CURLOPT_HTTPHEADER, headers);
-    SET(CURLOPT_PREREQFUNCTION, prereq_cb);
-    SET(CURLOPT_PREREQDATA, exchange);
-    SET(CURLOPT_OPENSOCKETFUNCTION, nymbl__opensocket_cb);
-    SET(CURLOPT_SOCKOPTFUNCTION, socket_made);
-    SET(CURLOPT_SOCKOPTDATA, exchange);
-    SET(CURLOPT_CLOSESOCKETFUNCTION, nymbl__closesocket_cb);
-    SET(CURLOPT_CLOSESOCKETDATA, exchange->sockets);
-    SET(CURLOPT_FRESH_CONNECT, exchange->fresh || uploads ? 1L : 0L);
-    SET(CURLOPT_HEADERFUNCTION, header_cb);
-    SET(CURLOPT_HEADERDATA, exchange);
-    SET(CURLOPT_WRITEFUNCTION, write_cb);
-    SET(CURLOPT_WRITEDATA, exchange);
+    NYMBL__SETOPT(code, easy, CURLOPT_URL, request->url);
+    NYMBL__SETOPT(code, easy, CURLOPT_ERRORBUFFER, exchange->errors);
+    NYMBL__SETOPT(code, easy, CURLOPT_HTTPHEADER, headers);
+    NYMBL__SETOPT(code, easy, CURLOPT_PREREQFUNCTION, prereq_cb);
+    NYMBL__SETOPT(code, easy, CURLOPT_PREREQDATA, exchange);
+    NYMBL__SETOPT(code, easy, CURLOPT_OPENSOCKETFUNCTION, nymbl__opensocket_cb);
+    NYMBL__SETOPT(code, easy, CURLOPT_SOCKOPTFUNCTION, sockopt_cb);
+    NYMBL__SETOPT(code, easy, CURLOPT_SOCKOPTDATA, exchange);
+    NYMBL__SETOPT(code, easy, CURLOPT_CLOSESOCKETFUNCTION,
+                  nymbl__closesocket_cb);
+    NYMBL__SETOPT(code, easy, CURLOPT_CLOSESOCKETDATA, exchange->sockets);
+    NYMBL__SETOPT(code, easy, CURLOPT_FRESH_CONNECT,
+                  exchange->fresh || uploads ? 1L : 0L);
+    NYMBL__SETOPT(code, easy, CURLOPT_HEADERFUNCTION, header_cb);
+    NYMBL__SETOPT(code, easy, CURLOPT_HEADERDATA, exchange);
+    NYMBL__SETOPT(code, easy, CURLOPT_WRITEFUNCTION, write_cb);
+    NYMBL__SETOPT(code, easy, CURLOPT_WRITEDATA, exchange);
     switch (request->operation) {
     case NYMBL__TOKEN:
-        exchange->port->response_body.max = NYMBL__TOKEN_REPLY_MAX;
-        SET(CURLOPT_POSTFIELDS, request->token_body);
-        SET(CURLOPT_MAXAGE_CONN, FRESH_SECONDS);
+        exchange->port->response_body.max = NYMBL__TOKEN_RESPONSE_MAX;
+        NYMBL__SETOPT(code, easy, CURLOPT_POSTFIELDS, request->token_body);
+        NYMBL__SETOPT(code, easy, CURLOPT_MAXAGE_CONN, MAX_IDLE_SECONDS);
         break;
     case NYMBL__UPLOAD:
         if (code == CURLE_OK && nymbl__multipart_apply(exchange) < 0)
             code = CURLE_OUT_OF_MEMORY;
-        SET(CURLOPT_EXPECT_100_TIMEOUT_MS, 200L);
+        NYMBL__SETOPT(code, easy, CURLOPT_EXPECT_100_TIMEOUT_MS, 200L);
         break;
     case NYMBL__DELETE:
-        SET(CURLOPT_CUSTOMREQUEST, "DELETE");
-        SET(CURLOPT_MAXAGE_CONN, FRESH_SECONDS);
+        NYMBL__SETOPT(code, easy, CURLOPT_CUSTOMREQUEST, "DELETE");
+        NYMBL__SETOPT(code, easy, CURLOPT_MAXAGE_CONN, MAX_IDLE_SECONDS);
         break;
     case NYMBL__DOWNLOAD:
-        SET(CURLOPT_NOPROGRESS, 0L);
-        SET(CURLOPT_XFERINFOFUNCTION, xferinfo_cb);
-        SET(CURLOPT_XFERINFODATA, exchange);
+        NYMBL__SETOPT(code, easy, CURLOPT_NOPROGRESS, 0L);
+        NYMBL__SETOPT(code, easy, CURLOPT_XFERINFOFUNCTION, xferinfo_cb);
+        NYMBL__SETOPT(code, easy, CURLOPT_XFERINFODATA, exchange);
         break;
     default:
         break;
     }
-#undef SET
     return code == CURLE_OK ? NYMBL_OK : NYMBL_NO_MEMORY;
 }
 
-nymbl_kind nymbl__exchange_begin(nymbl__exchange *exchange, CURL *easy)
+nymbl_kind nymbl__wire_start(nymbl__exchange *exchange, CURL *easy)
 {
     exchange->easy = easy;
     exchange->phase = NYMBL__CONNECTING;
     return exchange_configure(exchange);
 }
 
-nymbl_kind nymbl__exchange_unpause(nymbl__exchange *exchange)
+nymbl_kind nymbl__wire_unpause(nymbl__exchange *exchange)
 {
     CURLcode code = CURLE_OK;
     int mask = CURLPAUSE_CONT;
@@ -286,18 +286,18 @@ nymbl_kind nymbl__exchange_unpause(nymbl__exchange *exchange)
         mask |= CURLPAUSE_SEND;
     resume = resume && !exchange->port->send_paused;
     nymbl__port_unlock(exchange->port);
-    /* libcurl notices the pause of a mime part only after it has sent what
-     * stood before it, and ignores an end of the pause that comes sooner: the
-     * upload would stand still. So it is paused for certain first. */
+    /* libcurl applies the pause of a MIME part only after it has sent what
+     * precedes the part, and ignores a resume that comes earlier: the upload
+     * would hang. So the transfer is explicitly paused first. */
     if (resume)
         code = curl_easy_pause(exchange->easy, mask | CURLPAUSE_SEND);
     if (code == CURLE_OK)
         code = curl_easy_pause(exchange->easy, mask);
-    /* else bytes that it held back are lost */
+    /* otherwise the bytes that libcurl buffered are lost */
     return code == CURLE_OK ? NYMBL_OK : NYMBL_NO_MEMORY;
 }
 
-void nymbl__exchange_leave(nymbl__exchange *exchange)
+void nymbl__wire_detach(nymbl__exchange *exchange)
 {
     exchange->easy = NULL;
     exchange->phase = NYMBL__IDLE;
@@ -305,22 +305,22 @@ void nymbl__exchange_leave(nymbl__exchange *exchange)
     exchange->mime = NULL;
 }
 
-/* ---- the end of a hop ---- */
+/* ---- results ---- */
 
-/* Whether nothing went out, for a reason that a new connection may mend. */
+/* Whether nothing was sent, for a reason that a new connection may cure. */
 static bool should_reconnect(nymbl__exchange *exchange, CURLcode code)
 {
     if (exchange->failure != NYMBL_OK || nymbl__exchange_was_sent(exchange) ||
         exchange->fresh)
         return false;
-    /* libcurl's own limit runs while the host does other things: only ours
-     * decides */
+    /* libcurl's own connect timeout also counts time that the program spent
+     * elsewhere; only the limit in timeouts.c counts */
     return exchange->phase == NYMBL__EXCESS_DATA ||
            (code == CURLE_OPERATION_TIMEDOUT &&
             exchange->connect_time < exchange->settings->connect_timeout / 2);
 }
 
-/* The next hop's URL, or why there is none. */
+/* The URL that a redirect leads to, or the reason not to follow it. */
 static nymbl_kind redirect_target(nymbl__exchange *exchange, char **out,
                                   const char **reason)
 {
@@ -337,7 +337,8 @@ static nymbl_kind redirect_target(nymbl__exchange *exchange, char **out,
     kind = nymbl__url_resolve(out, from, exchange->head.location);
     if (kind < 0)
         return kind;
-    /* never down from https; http only where it was allowed from the start */
+    /* never from https to http; http only within an origin that was http from
+     * the start */
     if (!nymbl__url_is_https(*out) &&
         (nymbl__url_is_https(from) || !nymbl__url_same_origin(from, *out))) {
         nymbl__secret_free(*out);
@@ -348,11 +349,11 @@ static nymbl_kind redirect_target(nymbl__exchange *exchange, char **out,
     return NYMBL_OK;
 }
 
-void nymbl__exchange_complete(nymbl__exchange *exchange, CURLcode code,
-                              nymbl__result *result)
+void nymbl__wire_complete(nymbl__exchange *exchange, CURLcode code,
+                          nymbl__result *result)
 {
     *result = (nymbl__result){.fresh = exchange->fresh};
-    if (should_reconnect(exchange, code)) { /* nothing went out: once more */
+    if (should_reconnect(exchange, code)) {
         result->how = NYMBL__RESTART;
         result->fresh = true;
         return;
@@ -368,8 +369,8 @@ void nymbl__exchange_complete(nymbl__exchange *exchange, CURLcode code,
     result->how = result->kind < 0 ? NYMBL__FAILED : NYMBL__SUCCEEDED;
 }
 
-/* Go to where a download was sent. Once the origin has changed the credentials
- * stay behind, also when it changes back. */
+/* Follow a redirect. Once the origin has changed, no credentials are sent any
+ * more, even if a later redirect leads back. */
 static void redirect_follow(nymbl__exchange *exchange, char *url)
 {
     nymbl__request *request = &exchange->request;
@@ -382,13 +383,14 @@ static void redirect_follow(nymbl__exchange *exchange, char *url)
     exchange->redirects++;
     nymbl__head_reset(&exchange->head);
     nymbl__buffer_free(&port->response_body);
-    port->response_body.max = NYMBL__REPLY_MAX;
+    port->response_body.max = NYMBL_RESPONSE_MAX;
     port->body_received = 0;
     exchange->close_notify_seen = false;
     exchange->connect_time = exchange->idle_time = exchange->response_time = 0;
 }
 
-void nymbl__exchange_again(nymbl__exchange *exchange, nymbl__result *result)
+void nymbl__wire_prepare_restart(nymbl__exchange *exchange,
+                                 nymbl__result *result)
 {
     exchange->fresh = result->fresh;
     if (result->url != NULL)

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
-/* ZIP files: whether one is a document of Word. */
+/* Detection of Word documents among ZIP files. */
 #include "exchange/zip.h"
 
 #include <string.h>
 
 #define BLOCK 4096         /* bytes that are searched at a time */
-#define ENTRIES_MAX 4096   /* of a ZIP file that are looked at */
-#define ENTRY_NAME 32      /* the beginning of a name that is looked at */
-#define SEARCH_MAX 1048576 /* bytes that are searched for an entry */
+#define ENTRIES_MAX 4096   /* entries of a ZIP file that are inspected */
+#define ENTRY_NAME 32      /* bytes of an entry's name that are compared */
+#define SEARCH_MAX 1048576 /* bytes that are searched for a record */
 
 static bool view_get(const nymbl__view *view, int64_t at, void *buf,
                      size_t size)
@@ -26,9 +26,10 @@ static uint32_t get32(const unsigned char *at)
     return get16(at) | (uint32_t)get16(at + 2) << 16;
 }
 
-/* Where bytes that begin with "PK" and one of two pairs stand next, or -1. */
-static int64_t mark_find(const nymbl__view *view, int64_t at, const char *one,
-                         const char *other)
+/* The position of the next record whose signature is "PK" and one of two pairs
+ * of bytes, or -1. */
+static int64_t record_find(const nymbl__view *view, int64_t at, const char *one,
+                           const char *other)
 {
     unsigned char block[BLOCK];
     int64_t end = view->size - at > SEARCH_MAX ? at + SEARCH_MAX : view->size;
@@ -49,16 +50,16 @@ static int64_t mark_find(const nymbl__view *view, int64_t at, const char *one,
     return -1;
 }
 
-/* What is known of a ZIP file by the names of its entries. */
+/* The names of a ZIP file's entries, classified. */
 struct entries {
     bool types;  /* [Content_Types].xml, which all Office files have */
-    bool word;   /* something in word/ */
-    bool macros; /* a .docm under another name */
-    bool other;  /* something that is not of Word's */
+    bool word;   /* an entry in word/ */
+    bool macros; /* it is a .docm file */
+    bool other;  /* an entry that Word files do not have */
 };
 
-static bool entry_take(struct entries *entries, const nymbl__view *view,
-                       int64_t at, size_t length)
+static bool entry_classify(struct entries *entries, const nymbl__view *view,
+                           int64_t at, size_t length)
 {
     static const char *const common[] = {"_rels/", "docProps/", "customXml/",
                                          "__MACOSX/"};
@@ -85,17 +86,18 @@ static bool entry_take(struct entries *entries, const nymbl__view *view,
     return true;
 }
 
-/* The list at the end of a whole ZIP file (APPNOTE.TXT, 4.3.12 and 4.3.16).
- * False if there is none, or more than one disk or 4 GB. */
+/* Read the central directory at the end of a complete ZIP file (APPNOTE.TXT,
+ * 4.3.12 and 4.3.16). Returns false if there is none, or if the file has
+ * several disks or more than 4 GB. */
 static bool directory_read(const nymbl__view *view, struct entries *entries)
 {
     int64_t at = view->size - 22 - 65535, end = -1;
     unsigned char record[46];
 
-    if (!view->whole)
+    if (!view->complete)
         return false;
     for (at = at > 0 ? at : 0; at >= 0; at++) {
-        at = mark_find(view, at, "\5\6", "\5\6");
+        at = record_find(view, at, "\5\6", "\5\6");
         if (at < 0)
             break;
         if (view_get(view, at, record, 22) &&
@@ -104,14 +106,14 @@ static bool directory_read(const nymbl__view *view, struct entries *entries)
     }
     if (end < 0 || !view_get(view, end, record, 22) || get16(record + 4) != 0)
         return false;
-    /* it stands right before its end, whatever was put before the file */
+    /* it directly precedes its end record, whatever precedes the ZIP file */
     at = end - (int64_t)get32(record + 12);
     if (at < 0)
         return false;
     for (int i = 0; i < ENTRIES_MAX && at < end; i++) {
         if (!view_get(view, at, record, 46) ||
             memcmp(record, "PK\1\2", 4) != 0 ||
-            !entry_take(entries, view, at + 46, get16(record + 28)))
+            !entry_classify(entries, view, at + 46, get16(record + 28)))
             return false;
         at += 46 + (int64_t)get16(record + 28) + get16(record + 30) +
               get16(record + 32);
@@ -119,8 +121,8 @@ static bool directory_read(const nymbl__view *view, struct entries *entries)
     return at == end;
 }
 
-/* The entries' own headers, one after the other (4.3.7), as far as they can be
- * seen. True if it was all of them. */
+/* Read the local headers of the entries in order (4.3.7), as far as they are
+ * available. Returns true if all were read. */
 static bool headers_read(const nymbl__view *view, struct entries *entries)
 {
     unsigned char record[30];
@@ -132,16 +134,16 @@ static bool headers_read(const nymbl__view *view, struct entries *entries)
         if (!view_get(view, at, record, 4))
             return false;
         if (memcmp(record, "PK\1\2", 4) == 0)
-            return true; /* here the list begins */
+            return true; /* the central directory begins here */
         if (memcmp(record, "PK\3\4", 4) != 0 ||
             !view_get(view, at, record, 30) ||
-            !entry_take(entries, view, at + 30, get16(record + 26)))
+            !entry_classify(entries, view, at + 30, get16(record + 26)))
             return false;
         at += 30 + (int64_t)get16(record + 26) + get16(record + 28);
         size = get32(record + 18);
         if ((get16(record + 6) & 8) != 0 && size == 0) {
-            /* it stands behind the bytes: look where they end */
-            at = mark_find(view, at, "\3\4", "\1\2");
+            /* the size follows the content: search for the next record */
+            at = record_find(view, at, "\3\4", "\1\2");
             if (at < 0)
                 return false;
         } else {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* ZIP files: whether one is a document of Word. */
+/* Detection of Word documents among ZIP files. */
 #ifndef NYMBL_EXCHANGE_ZIP_H
 #define NYMBL_EXCHANGE_ZIP_H
 
@@ -11,19 +11,19 @@
     "application/vnd.openxmlformats-officedocument."                           \
     "wordprocessingml.document"
 
-/* Bytes that can be looked at before they are sent. */
+/* Random access to bytes that are not sent yet. */
 typedef struct nymbl__view {
-    /* Copy bytes from a position on; fewer only at the end. */
+    /* Copy bytes from a position; fewer than `cap` only at the end. */
     size_t (*read)(void *payload, int64_t at, void *buf, size_t cap);
     void *payload;
     int64_t size;
-    bool whole; /* nothing comes behind them */
+    bool complete; /* no more bytes follow */
 } nymbl__view;
 
-/* A ZIP file of which more must be seen before it is known what it is. */
+/* The result if more of a ZIP file is needed to determine its type. */
 #define NYMBL__ZIP "application/zip"
 
-/* NYMBL__DOCX, NYMBL__ZIP, or "" if it is another kind of file. */
+/* The type of a ZIP file: NYMBL__DOCX, NYMBL__ZIP, or "" for any other. */
 const char *nymbl__zip_type(const nymbl__view *view);
 
 #endif

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* Notes: what is said of a part of a document, in a file beside it. */
+/* Metadata files: which document a partial file belongs to, and how much of it
+ * is on disk. */
 #include "file/meta.h"
 
 #include "base/validator.h"
-#include "file/tempfile.h"
-#include "file/filesystem.h"
+#include "file/fs.h"
+#include "file/leftover.h"
+#include "file/private_file.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -12,63 +14,62 @@
 #include <string.h>
 #include <unistd.h>
 
-#define NOTE_MAX 1024
+#define META_MAX 1024
 
-/* The note: this line; the bytes of the part that are on disk, as 20 digits;
- * the boot under which more may have been written, "-" if there are no more, or
- * "w" if that is the whole document; what it is a part of, as a hash; the
- * validator. Version 1 had the URL, and no
- * account; version 2 said nothing of the disk.
+/* The format: this line; the number of bytes that were flushed, as 20 digits;
+ * the boot id since which more may have been written, "-" if there are no more,
+ * or "w" if those are the whole document; a hash of the resource; the
+ * validator. One field per line.
  *
- * After a power cut a file may have its length and not its bytes. So what was
- * written counts only while that boot lasts, and later only what was flushed
- * before the note said so. */
-static const char magic[] = "nymbl part 3\n";
+ * After a power failure a file may have its length but not its bytes. So
+ * unflushed bytes count only until the next boot; afterwards only those count
+ * that were flushed before the metadata said so. */
+static const char magic[] = "nymbl meta 4\n";
 
 #define DIGITS 20
 #define BOOT (NYMBL_BOOT_ID_SIZE - 1)
-#define CLAIM_SIZE (DIGITS + 1 + BOOT + 1)
+#define STATE_SIZE (DIGITS + 1 + BOOT + 1)
 
-static bool claim_read(const char *text, nymbl__partial_state *claim)
+static bool state_parse(const char *text, nymbl__partial_state *state)
 {
     const char *boot = text + DIGITS + 1;
 
-    claim->length = 0;
+    state->length = 0;
     for (int i = 0; i < DIGITS; i++) {
-        if (text[i] < '0' || text[i] > '9' || claim->length > INT64_MAX / 20)
+        if (text[i] < '0' || text[i] > '9' || state->length > INT64_MAX / 20)
             return false;
-        claim->length = claim->length * 10 + (text[i] - '0');
+        state->length = state->length * 10 + (text[i] - '0');
     }
     if (text[DIGITS] != '\n' || boot[BOOT] != '\n')
         return false;
-    memcpy(claim->boot, boot, BOOT);
-    claim->whole = *boot == 'w';
-    claim->boot[*boot == '-' || claim->whole ? 0 : BOOT] = '\0';
+    memcpy(state->boot, boot, BOOT);
+    state->complete = *boot == 'w';
+    state->boot[*boot == '-' || state->complete ? 0 : BOOT] = '\0';
     return true;
 }
 
-static void claim_write(char text[CLAIM_SIZE + 1],
-                        const nymbl__partial_state *claim)
+static void state_format(char text[STATE_SIZE + 1],
+                         const nymbl__partial_state *state)
 {
-    memset(text, '-', CLAIM_SIZE);
-    snprintf(text, CLAIM_SIZE + 1, "%020lld\n%s", (long long)claim->length,
-             claim->boot);
-    if (claim->boot[0] == '\0')
-        text[DIGITS + 1] = claim->whole ? 'w' : '-';
-    text[CLAIM_SIZE - 1] = '\n';
-    text[CLAIM_SIZE] = '\0';
+    memset(text, '-', STATE_SIZE);
+    snprintf(text, STATE_SIZE + 1, "%020lld\n%s", (long long)state->length,
+             state->boot);
+    if (state->boot[0] == '\0')
+        text[DIGITS + 1] = state->complete ? 'w' : '-';
+    text[STATE_SIZE - 1] = '\n';
+    text[STATE_SIZE] = '\0';
 }
 
-static bool note_matches(const char *note, const char *resource,
-                         char *validator, nymbl__partial_state *claim)
+static bool meta_parse(const char *text, const char *resource, char *validator,
+                       nymbl__partial_state *state)
 {
     size_t length = strlen(resource);
-    const char *at = note + sizeof(magic) - 1, *end;
+    const char *at = text + sizeof(magic) - 1, *end;
 
-    if (strncmp(note, magic, sizeof(magic) - 1) != 0 ||
-        strlen(at) < CLAIM_SIZE || !claim_read(at, claim))
+    if (strncmp(text, magic, sizeof(magic) - 1) != 0 ||
+        strlen(at) < STATE_SIZE || !state_parse(at, state))
         return false;
-    at += CLAIM_SIZE;
+    at += STATE_SIZE;
     if (strncmp(at, resource, length) != 0 || at[length] != '\n')
         return false;
     at += length + 1;
@@ -78,31 +79,31 @@ static bool note_matches(const char *note, const char *resource,
         return false;
     memcpy(validator, at, (size_t)(end - at));
     validator[end - at] = '\0';
-    return nymbl__is_validator(validator);
+    return nymbl__validator_is_valid(validator);
 }
 
-bool nymbl__meta_read(int directory, const char *name, const char *resource,
-                      char *validator, nymbl__partial_state *claim)
+bool nymbl__meta_read(int dir_fd, const char *name, const char *resource,
+                      char *validator, nymbl__partial_state *state)
 {
-    char note[NOTE_MAX + 1];
-    int fd = nymbl__private_open(directory, name, O_RDONLY);
+    char text[META_MAX + 1];
+    int fd = nymbl__private_file_open(dir_fd, name, O_RDONLY);
     size_t size = 0;
     ssize_t got = -1;
 
     if (fd < 0)
         return false;
     do {
-        got = read(fd, note + size, NOTE_MAX - size);
+        got = read(fd, text + size, META_MAX - size);
         if (got > 0)
             size += (size_t)got;
     } while (got > 0 || (got < 0 && errno == EINTR));
     close(fd);
-    note[size] = '\0';
-    return got == 0 && size < NOTE_MAX && strlen(note) == size &&
-           note_matches(note, resource, validator, claim);
+    text[size] = '\0';
+    return got == 0 && size < META_MAX && strlen(text) == size &&
+           meta_parse(text, resource, validator, state);
 }
 
-/* All of a text, also if the system takes it in pieces. */
+/* Write all of a text, even if the system accepts it in pieces. */
 static bool write_all(int fd, const char *text, off_t at)
 {
     size_t left = strlen(text);
@@ -121,49 +122,51 @@ static bool write_all(int fd, const char *text, off_t at)
     return true;
 }
 
-bool nymbl__meta_create(int directory, const char *name, const char *resource,
+bool nymbl__meta_create(int dir_fd, const char *name, const char *resource,
                         const char *validator)
 {
-    nymbl__partial_state claim = {0};
-    char line[CLAIM_SIZE + 1];
-    size_t at = sizeof(magic) - 1 + CLAIM_SIZE, length = strlen(validator);
-    bool noted;
+    nymbl__partial_state state = {0};
+    char line[STATE_SIZE + 1];
+    size_t at = sizeof(magic) - 1 + STATE_SIZE, length = strlen(validator);
+    bool written;
     int fd;
 
-    nymbl_boot_clock(claim.boot);
-    claim_write(line, &claim);
-    fd = nymbl__private_open(directory, name, O_WRONLY | O_CREAT | O_EXCL);
+    nymbl_boot_clock(state.boot);
+    state_format(line, &state);
+    fd = nymbl__private_file_open(dir_fd, name, O_WRONLY | O_CREAT | O_EXCL);
     if (fd < 0) {
-        /* where all files are open to others it was made and cannot be used */
+        /* if the file system opens every file to others, the file was created
+         * but cannot be used */
         if (errno == EACCES)
-            nymbl__leftover_remove(directory, name);
+            nymbl__leftover_remove(dir_fd, name);
         return false;
     }
-    noted = write_all(fd, magic, 0) && write_all(fd, line, sizeof(magic) - 1) &&
-            write_all(fd, resource, (off_t)at) &&
-            write_all(fd, "\n", (off_t)(at += strlen(resource))) &&
-            write_all(fd, validator, (off_t)(at + 1)) &&
-            write_all(fd, "\n", (off_t)(at + 1 + length));
+    written = write_all(fd, magic, 0) &&
+              write_all(fd, line, sizeof(magic) - 1) &&
+              write_all(fd, resource, (off_t)at) &&
+              write_all(fd, "\n", (off_t)(at += strlen(resource))) &&
+              write_all(fd, validator, (off_t)(at + 1)) &&
+              write_all(fd, "\n", (off_t)(at + 1 + length));
     if (close(fd) < 0)
-        noted = false;
-    if (!noted)
-        unlinkat(directory, name, 0);
-    return noted;
+        written = false;
+    if (!written)
+        unlinkat(dir_fd, name, 0);
+    return written;
 }
 
-bool nymbl__meta_update(int directory, const char *name,
-                        const nymbl__partial_state *claim, bool flush)
+bool nymbl__meta_update(int dir_fd, const char *name,
+                        const nymbl__partial_state *state, bool flush)
 {
-    char line[CLAIM_SIZE + 1];
-    int fd = nymbl__private_open(directory, name, O_WRONLY);
+    char line[STATE_SIZE + 1];
+    int fd = nymbl__private_file_open(dir_fd, name, O_WRONLY);
     bool good;
 
     if (fd < 0)
         return false;
-    claim_write(line, claim);
-    /* in the first sector, which reaches the disk as a whole */
+    state_format(line, state);
+    /* the state is within the first sector, which is written atomically */
     good = write_all(fd, line, sizeof(magic) - 1) &&
-           (!flush || nymbl__file_flush(fd) >= 0);
+           (!flush || nymbl__fs_flush(fd) >= 0);
     if (close(fd) < 0)
         good = false;
     return good;

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
-/* Part files: what is kept of an interrupted download, and the note beside it
- * that says of which document, and under which validator, it is a part. */
+/* Partial files: the bytes of an interrupted download, and beside them a
+ * metadata file that names the document and its validator. */
 #include "file/partial.h"
 
 #include "base/buffer.h"
-#include "base/descriptor.h"
-#include "file/tempfile.h"
-#include "file/filesystem.h"
+#include "base/fd.h"
+#include "file/fs.h"
+#include "file/leftover.h"
 #include "file/meta.h"
+#include "file/private_file.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -18,269 +19,281 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* `name` with an ending; NULL without memory. */
-static char *name_with(const char *name, const char *ending)
+/* Returns `name` with a suffix, or NULL if memory runs out. */
+static char *name_append(const char *name, const char *suffix)
 {
-    size_t length = strlen(name), more = strlen(ending) + 1;
+    size_t length = strlen(name), more = strlen(suffix) + 1;
     char *longer = malloc(length + more);
 
     if (longer == NULL)
         return NULL;
     memcpy(longer, name, length);
-    memcpy(longer + length, ending, more);
+    memcpy(longer + length, suffix, more);
     return longer;
 }
 
-/* Whether the file that is locked now still has the part's name: another
- * process may have finished it, and given it its own, before the lock was ours.
- */
-static bool is_still_named(const nymbl__partial *part, struct stat *status)
+/* Whether the locked file still has the partial file's name. Before this
+ * process got the lock, another one may have completed and renamed it. */
+static bool is_still_named(const nymbl__partial *partial, struct stat *status)
 {
-    return fstat(part->fd, status) == 0 && status->st_nlink == 1 &&
-           nymbl__fd_has_name(part->fd, part->directory, part->name);
+    return fstat(partial->fd, status) == 0 && status->st_nlink == 1 &&
+           nymbl__fs_has_name(partial->fd, partial->dir_fd, partial->name);
 }
 
-/* Lock it, to the end: two that write one part would mix their bytes. */
-static bool part_lock(nymbl__partial *part, struct stat *status)
+/* Lock the file until it is closed: two writers would mix their bytes. */
+static bool partial_lock(nymbl__partial *partial, struct stat *status)
 {
     int locked;
 
     do
-        locked = flock(part->fd, LOCK_EX | LOCK_NB);
+        locked = flock(partial->fd, LOCK_EX | LOCK_NB);
     while (locked < 0 && errno == EINTR);
-    return locked == 0 && is_still_named(part, status);
+    return locked == 0 && is_still_named(partial, status);
 }
 
-/* The names beside a target. False without memory. */
-static bool part_names(nymbl__partial *part, int directory, const char *target)
+/* Fill in the names beside a target. Returns false if memory runs out. */
+static bool partial_set_names(nymbl__partial *partial, int dir_fd,
+                              const char *target)
 {
-    *part = (nymbl__partial){.fd = -1, .directory = directory};
-    part->name = name_with(target, NYMBL__PART_END);
-    part->note = name_with(target, NYMBL__NOTE_END);
-    return part->name != NULL && part->note != NULL;
+    *partial = (nymbl__partial){.fd = -1, .dir_fd = dir_fd};
+    partial->name = name_append(target, NYMBL__PARTIAL_SUFFIX);
+    partial->meta_name = name_append(target, NYMBL__META_SUFFIX);
+    return partial->name != NULL && partial->meta_name != NULL;
 }
 
-/* Open the part that is there, or make one. One that is ours and that a kill
- * has left with another mode or a second name is replaced. */
-static bool part_take(nymbl__partial *part, struct stat *status)
+/* Open the existing partial file or create one. An existing file of this user
+ * with an unusable mode or a second name, left behind by a killed process, is
+ * replaced. */
+static bool partial_acquire(nymbl__partial *partial, struct stat *status)
 {
-    bool made = false;
+    bool created = false;
 
-    part->fd = nymbl__private_open(part->directory, part->name, O_RDWR);
-    if (part->fd < 0 && (errno == ENOENT ||
-                         nymbl__leftover_remove(part->directory, part->name))) {
-        part->fd = nymbl__private_open(part->directory, part->name,
-                                       O_RDWR | O_CREAT | O_EXCL);
-        made = part->fd >= 0;
-        if (part->fd < 0 && errno == EACCES) /* all files are open to others */
-            nymbl__leftover_remove(part->directory, part->name);
+    partial->fd =
+        nymbl__private_file_open(partial->dir_fd, partial->name, O_RDWR);
+    if (partial->fd < 0 &&
+        (errno == ENOENT ||
+         nymbl__leftover_remove(partial->dir_fd, partial->name))) {
+        partial->fd = nymbl__private_file_open(partial->dir_fd, partial->name,
+                                               O_RDWR | O_CREAT | O_EXCL);
+        created = partial->fd >= 0;
+        /* on a file system that opens every file to others */
+        if (partial->fd < 0 && errno == EACCES)
+            nymbl__leftover_remove(partial->dir_fd, partial->name);
     }
-    if (part->fd < 0)
+    if (partial->fd < 0)
         return false;
-    if (part_lock(part, status))
+    if (partial_lock(partial, status))
         return true;
-    if (made && errno != EWOULDBLOCK &&
-        nymbl__fd_has_name(part->fd, part->directory, part->name))
-        unlinkat(part->directory, part->name, 0); /* no locks here */
+    /* the file system does not support locks */
+    if (created && errno != EWOULDBLOCK &&
+        nymbl__fs_has_name(partial->fd, partial->dir_fd, partial->name))
+        unlinkat(partial->dir_fd, partial->name, 0);
     return false;
 }
 
-/* Bytes of a part that are those which were written, or 0. */
-static int64_t claim_judge(const nymbl__partial_state *claim, int64_t size)
+/* Number of bytes that are known to be intact, or 0. */
+static int64_t intact_length(const nymbl__partial_state *state, int64_t size)
 {
     char boot[NYMBL_BOOT_ID_SIZE];
 
-    if (claim->boot[0] == '\0')
-        return size == claim->length ? size : 0;
+    if (state->boot[0] == '\0')
+        return size == state->length ? size : 0;
     nymbl_boot_clock(boot);
-    if (size < claim->length)
+    if (size < state->length)
         return 0;
-    return strcmp(boot, claim->boot) == 0 ? size : claim->length;
+    return strcmp(boot, state->boot) == 0 ? size : state->length;
 }
 
-void nymbl__partial_step_back(nymbl__partial *part)
+void nymbl__partial_step_back(nymbl__partial *partial)
 {
-    if (part->size > 0 && lseek(part->fd, (off_t)part->size - 1, SEEK_SET) >= 0)
-        part->size--;
+    if (partial->offset > 0 &&
+        lseek(partial->fd, (off_t)partial->offset - 1, SEEK_SET) >= 0)
+        partial->offset--;
 }
 
-/* Find out what can be gone on from. */
-static void part_look(nymbl__partial *part, int64_t size)
+/* Find the offset at which the download can continue. */
+static void partial_inspect(nymbl__partial *partial, int64_t size)
 {
-    nymbl__partial_state claim = {0};
+    nymbl__partial_state state = {0};
 
-    if (size > 0 && nymbl__meta_read(part->directory, part->note,
-                                     part->resource, part->validator, &claim))
-        part->there = claim_judge(&claim, size);
-    if ((part->there < size && ftruncate(part->fd, (off_t)part->there) < 0) ||
-        lseek(part->fd, (off_t)part->there, SEEK_SET) < 0)
-        part->there = 0;
-    part->size = part->there;
-    if (part->size == 0) {
-        part->validator[0] = '\0';
+    if (size > 0 &&
+        nymbl__meta_read(partial->dir_fd, partial->meta_name, partial->resource,
+                         partial->validator, &state))
+        partial->intact_size = intact_length(&state, size);
+    if ((partial->intact_size < size &&
+         ftruncate(partial->fd, (off_t)partial->intact_size) < 0) ||
+        lseek(partial->fd, (off_t)partial->intact_size, SEEK_SET) < 0)
+        partial->intact_size = 0;
+    partial->offset = partial->intact_size;
+    if (partial->offset == 0) {
+        partial->validator[0] = '\0';
         return;
     }
-    if (claim.whole)
-        nymbl__partial_step_back(part);
-    /* from now on there is more than was flushed; should a power cut undo this
-     * line, what is there is longer than the note says, and is not trusted */
-    claim.whole = false;
-    nymbl_boot_clock(claim.boot);
-    if (claim.boot[0] != '\0')
-        nymbl__meta_update(part->directory, part->note, &claim, false);
+    if (state.complete)
+        nymbl__partial_step_back(partial);
+    /* From now on the file may hold bytes that were not flushed. If a power
+     * failure reverts this update, the file is longer than the metadata says
+     * and is not trusted. */
+    state.complete = false;
+    nymbl_boot_clock(state.boot);
+    if (state.boot[0] != '\0')
+        nymbl__meta_update(partial->dir_fd, partial->meta_name, &state, false);
 }
 
-nymbl_kind nymbl__partial_open(nymbl__partial *part, int directory,
+nymbl_kind nymbl__partial_open(nymbl__partial *partial, int dir_fd,
                                const char *target, const char *resource)
 {
     struct stat status;
 
-    if (!part_names(part, directory, target)) {
-        nymbl__partial_free(part);
+    if (!partial_set_names(partial, dir_fd, target)) {
+        nymbl__partial_free(partial);
         return NYMBL_NO_MEMORY;
     }
-    memcpy(part->resource, resource, sizeof(part->resource));
-    if (!part_take(part, &status)) {
-        nymbl__partial_free(part);
+    memcpy(partial->resource, resource, sizeof(partial->resource));
+    if (!partial_acquire(partial, &status)) {
+        nymbl__partial_free(partial);
         return NYMBL_DONE;
     }
-    part_look(part, (int64_t)status.st_size);
+    partial_inspect(partial, (int64_t)status.st_size);
     return NYMBL_OK;
 }
 
-void nymbl__partial_remove(const nymbl__partial *part)
+void nymbl__partial_remove(const nymbl__partial *partial)
 {
-    unlinkat(part->directory, part->note, 0);
-    if (part->fd >= 0 &&
-        nymbl__fd_has_name(part->fd, part->directory, part->name))
-        unlinkat(part->directory, part->name, 0);
+    unlinkat(partial->dir_fd, partial->meta_name, 0);
+    if (partial->fd >= 0 &&
+        nymbl__fs_has_name(partial->fd, partial->dir_fd, partial->name))
+        unlinkat(partial->dir_fd, partial->name, 0);
 }
 
-/* Whether there is a note that could be read as one of ours. */
-static bool note_is_there(const nymbl__partial *part)
+/* Whether there is a metadata file of this user. */
+static bool meta_exists(const nymbl__partial *partial)
 {
-    int fd = nymbl__private_open(part->directory, part->note, O_RDONLY);
+    int fd =
+        nymbl__private_file_open(partial->dir_fd, partial->meta_name, O_RDONLY);
 
     if (fd >= 0)
         close(fd);
     return fd >= 0;
 }
 
-void nymbl__partial_discard(int directory, const char *target)
+void nymbl__partial_remove_unused(int dir_fd, const char *target)
 {
-    nymbl__partial part;
+    nymbl__partial partial;
     struct stat status;
 
-    if (part_names(&part, directory, target)) {
-        part.fd = nymbl__private_open(directory, part.name, O_RDWR);
-        if (part.fd < 0 && errno != ENOENT)
-            errno = nymbl__leftover_remove(directory, part.name) ? ENOENT : 0;
-        if (part.fd >= 0 ? part_lock(&part, &status)
-                         : errno == ENOENT && note_is_there(&part))
-            nymbl__partial_remove(&part);
+    if (partial_set_names(&partial, dir_fd, target)) {
+        partial.fd = nymbl__private_file_open(dir_fd, partial.name, O_RDWR);
+        if (partial.fd < 0 && errno != ENOENT)
+            errno = nymbl__leftover_remove(dir_fd, partial.name) ? ENOENT : 0;
+        if (partial.fd >= 0 ? partial_lock(&partial, &status)
+                            : errno == ENOENT && meta_exists(&partial))
+            nymbl__partial_remove(&partial);
     }
-    nymbl__partial_free(&part);
+    nymbl__partial_free(&partial);
 }
 
-/* Empty the file, or have an empty one in its place. */
-static bool part_empty(nymbl__partial *part)
+/* Truncate the file, or replace it by an empty one. */
+static bool partial_truncate(nymbl__partial *partial)
 {
     struct stat status;
 
-    if (fstat(part->fd, &status) < 0)
+    if (fstat(partial->fd, &status) < 0)
         return false;
-    if (status.st_size == 0 || ftruncate(part->fd, 0) == 0)
-        return lseek(part->fd, 0, SEEK_SET) == 0;
-    if (!nymbl__is_lacking(errno) ||
-        unlinkat(part->directory, part->name, 0) < 0)
+    if (status.st_size == 0 || ftruncate(partial->fd, 0) == 0)
+        return lseek(partial->fd, 0, SEEK_SET) == 0;
+    if (!nymbl__fs_is_unsupported(errno) ||
+        unlinkat(partial->dir_fd, partial->name, 0) < 0)
         return false;
-    close(part->fd);
-    part->fd = -1;
-    if (part_take(part, &status))
+    close(partial->fd);
+    partial->fd = -1;
+    if (partial_acquire(partial, &status))
         return status.st_size == 0;
     errno = EACCES;
     return false;
 }
 
-bool nymbl__partial_restart(nymbl__partial *part, const char *validator)
+bool nymbl__partial_restart(nymbl__partial *partial, const char *validator)
 {
-    part->size = part->there = 0;
-    part->validator[0] = '\0';
-    /* the old note goes first, on the disk too: it must never stand beside
-     * other bytes */
-    if (unlinkat(part->directory, part->note, 0) < 0) {
-        if (note_is_there(part))
+    partial->offset = partial->intact_size = 0;
+    partial->validator[0] = '\0';
+    /* Remove the old metadata first, on disk too: it must never describe other
+     * bytes. */
+    if (unlinkat(partial->dir_fd, partial->meta_name, 0) < 0) {
+        if (meta_exists(partial))
             return false;
-    } else if (nymbl__directory_flush(part->directory) < 0) {
+    } else if (nymbl__fs_flush_dir(partial->dir_fd) < 0) {
         return false;
     }
-    if (!part_empty(part))
+    if (!partial_truncate(partial))
         return false;
-    if (validator != NULL && nymbl__meta_create(part->directory, part->note,
-                                                part->resource, validator))
-        strcpy(part->validator, validator);
+    if (validator != NULL &&
+        nymbl__meta_create(partial->dir_fd, partial->meta_name,
+                           partial->resource, validator))
+        strcpy(partial->validator, validator);
     return true;
 }
 
-bool nymbl__partial_keep(nymbl__partial *part, int64_t length, bool whole)
+bool nymbl__partial_keep(nymbl__partial *partial, int64_t length, bool complete)
 {
-    nymbl__partial_state claim = {.length = length, .whole = whole};
+    nymbl__partial_state state = {.length = length, .complete = complete};
     int flushed;
     bool kept;
 
-    if (part->validator[0] == '\0' ||
-        !nymbl__fd_has_name(part->fd, part->directory, part->name))
+    if (partial->validator[0] == '\0' ||
+        !nymbl__fs_has_name(partial->fd, partial->dir_fd, partial->name))
         return false;
-    flushed = nymbl__file_flush(part->fd); /* before the note says so */
+    flushed = nymbl__fs_flush(partial->fd); /* before the metadata says so */
     if (flushed < 0)
         return false;
     if (flushed > 0) {
-        claim.length = 0;
-        nymbl_boot_clock(claim.boot);
+        state.length = 0;
+        nymbl_boot_clock(state.boot);
     }
-    kept = nymbl__meta_update(part->directory, part->note, &claim, true);
-    nymbl__directory_flush(part->directory);
+    kept =
+        nymbl__meta_update(partial->dir_fd, partial->meta_name, &state, true);
+    nymbl__fs_flush_dir(partial->dir_fd);
     return kept;
 }
 
-int nymbl__partial_publish(nymbl__partial *part, const char *target,
+int nymbl__partial_publish(nymbl__partial *partial, const char *target,
                            bool overwrite)
 {
     int problem;
 
-    /* first, so that a kill leaves no note that belongs to nothing */
-    unlinkat(part->directory, part->note, 0);
-    if (nymbl__file_rename(part->fd, part->directory, part->name, target,
-                           overwrite) == 0)
+    /* first, so that a killed process leaves no orphaned metadata */
+    unlinkat(partial->dir_fd, partial->meta_name, 0);
+    if (nymbl__fs_rename(partial->fd, partial->dir_fd, partial->name, target,
+                         overwrite) == 0)
         return 0;
     problem = errno;
-    nymbl__file_set_mode(part->fd, 0600);
-    if (!nymbl__meta_create(part->directory, part->note, part->resource,
-                            part->validator))
-        part->validator[0] = '\0';
+    nymbl__fs_set_mode(partial->fd, 0600);
+    if (!nymbl__meta_create(partial->dir_fd, partial->meta_name,
+                            partial->resource, partial->validator))
+        partial->validator[0] = '\0';
     errno = problem;
     return -1;
 }
 
-void nymbl__partial_settle(int directory, const char *target)
+void nymbl__partial_unlink_duplicate(int dir_fd, const char *target)
 {
-    nymbl__partial part;
-    struct stat named, whole;
+    nymbl__partial partial;
+    struct stat named, final;
 
-    if (part_names(&part, directory, target) &&
-        fstatat(directory, part.name, &named, AT_SYMLINK_NOFOLLOW) == 0 &&
-        fstatat(directory, target, &whole, AT_SYMLINK_NOFOLLOW) == 0 &&
-        named.st_dev == whole.st_dev && named.st_ino == whole.st_ino)
-        nymbl__leftover_remove(directory, part.name);
-    nymbl__partial_free(&part);
+    if (partial_set_names(&partial, dir_fd, target) &&
+        fstatat(dir_fd, partial.name, &named, AT_SYMLINK_NOFOLLOW) == 0 &&
+        fstatat(dir_fd, target, &final, AT_SYMLINK_NOFOLLOW) == 0 &&
+        named.st_dev == final.st_dev && named.st_ino == final.st_ino)
+        nymbl__leftover_remove(dir_fd, partial.name);
+    nymbl__partial_free(&partial);
 }
 
-void nymbl__partial_free(nymbl__partial *part)
+void nymbl__partial_free(nymbl__partial *partial)
 {
-    if (part->fd >= 0)
-        close(part->fd);
-    part->fd = -1;
-    nymbl__secret_free(part->name);
-    nymbl__secret_free(part->note);
-    part->name = part->note = NULL;
+    if (partial->fd >= 0)
+        close(partial->fd);
+    partial->fd = -1;
+    nymbl__secret_free(partial->name);
+    nymbl__secret_free(partial->meta_name);
+    partial->name = partial->meta_name = NULL;
 }

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
-/* A file that appears under its name as a whole, flushed, or not at all. */
+/* Atomic files: a file appears under its name complete and flushed, or not at
+ * all. */
 #include "file/save.h"
 
-#include "base/descriptor.h"
 #include "base/error.h"
-#include "file/tempfile.h"
+#include "base/fd.h"
+#include "file/fs.h"
 #include "file/partial.h"
 #include "file/target.h"
-#include "file/filesystem.h"
+#include "file/tempfile.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -16,23 +17,23 @@
 #include <unistd.h>
 
 struct nymbl__save {
-    nymbl__target place;
-    nymbl__tempfile draft;
-    nymbl__partial part;
-    bool resumes;   /* `part` is used in place of `draft` */
-    int fd;         /* of the one that is used */
-    int64_t length; /* bytes that it must have */
+    nymbl__target target;
+    nymbl__tempfile tempfile;
+    nymbl__partial partial;
+    bool uses_partial; /* `partial` is used instead of `tempfile` */
+    int fd;            /* of the file that is used */
+    int64_t length;    /* bytes that it must have now */
     unsigned mode;
     bool overwrite;
 };
 
-/* The struct and what it holds. Files that have a name keep it. */
+/* Release the struct and close its files. Files that have a name keep it. */
 static void save_free(nymbl__save *save)
 {
-    if (save->draft.fd >= 0)
-        close(save->draft.fd);
-    nymbl__partial_free(&save->part);
-    nymbl__target_free(&save->place);
+    if (save->tempfile.fd >= 0)
+        close(save->tempfile.fd);
+    nymbl__partial_free(&save->partial);
+    nymbl__target_free(&save->target);
     free(save);
 }
 
@@ -47,24 +48,24 @@ nymbl_kind nymbl__save_open(nymbl__save **out, const char *path, unsigned mode,
     *out = NULL;
     if (save == NULL)
         return nymbl__fail(err, NYMBL_NO_MEMORY, NULL);
-    save->draft.fd = save->part.fd = -1;
-    save->place.directory = save->place.from = -1;
+    save->tempfile.fd = save->partial.fd = -1;
+    save->target.dir_fd = save->target.base_fd = -1;
     save->mode = mode != 0 ? mode : 0600;
     save->overwrite = overwrite;
-    kind = nymbl__target_resolve(&save->place, path, overwrite, &reason);
+    kind = nymbl__target_resolve(&save->target, path, overwrite, &reason);
     if (kind == NYMBL_OK)
-        nymbl__tempfiles_sweep(save->place.directory);
+        nymbl__tempfile_sweep(save->target.dir_fd);
     if (kind == NYMBL_OK && resource != NULL) {
-        kind = nymbl__partial_open(&save->part, save->place.directory,
-                                   save->place.name, resource);
-        save->resumes = kind == NYMBL_OK;
-        save->fd = save->part.fd;
-        save->length = save->part.size;
+        kind = nymbl__partial_open(&save->partial, save->target.dir_fd,
+                                   save->target.name, resource);
+        save->uses_partial = kind == NYMBL_OK;
+        save->fd = save->partial.fd;
+        save->length = save->partial.offset;
     }
-    if (kind >= 0 && !save->resumes) {
+    if (kind >= 0 && !save->uses_partial) {
         kind =
-            nymbl__tempfile_open(&save->draft, save->place.directory, &reason);
-        save->fd = save->draft.fd;
+            nymbl__tempfile_open(&save->tempfile, save->target.dir_fd, &reason);
+        save->fd = save->tempfile.fd;
     }
     if (kind < 0) {
         nymbl__save_discard(save);
@@ -76,18 +77,18 @@ nymbl_kind nymbl__save_open(nymbl__save **out, const char *path, unsigned mode,
 
 int64_t nymbl__save_offset(const nymbl__save *save)
 {
-    return save->part.size;
+    return save->partial.offset;
 }
 
 const char *nymbl__save_validator(const nymbl__save *save)
 {
-    return save->part.validator;
+    return save->partial.validator;
 }
 
 void nymbl__save_step_back(nymbl__save *save)
 {
-    nymbl__partial_step_back(&save->part);
-    save->length = save->part.size;
+    nymbl__partial_step_back(&save->partial);
+    save->length = save->partial.offset;
 }
 
 size_t nymbl__save_peek(const nymbl__save *save, void *buf, size_t cap)
@@ -100,11 +101,11 @@ size_t nymbl__save_peek(const nymbl__save *save, void *buf, size_t cap)
 nymbl_kind nymbl__save_restart(nymbl__save *save, const char *validator,
                                const char **reason)
 {
-    if (!save->resumes)
+    if (!save->uses_partial)
         return NYMBL_OK;
     save->length = 0;
-    if (nymbl__partial_restart(&save->part, validator)) {
-        save->fd = save->part.fd;
+    if (nymbl__partial_restart(&save->partial, validator)) {
+        save->fd = save->partial.fd;
         return NYMBL_OK;
     }
     *reason = nymbl__errno_reason(errno);
@@ -121,7 +122,7 @@ nymbl_kind nymbl__save_write(nymbl__save *save, const void *data, size_t size,
 
         if (wrote < 0 && errno == EINTR)
             continue;
-        if (wrote == 0) /* no file does that, and it would be for ever */
+        if (wrote == 0) /* never, by POSIX; do not retry for ever */
             errno = ENOSPC;
         if (wrote <= 0) {
             *reason = nymbl__errno_reason(errno);
@@ -134,72 +135,70 @@ nymbl_kind nymbl__save_write(nymbl__save *save, const void *data, size_t size,
     return NYMBL_OK;
 }
 
-/* Whether the file has the bytes that were written, and no others: somebody may
- * have found another way to it, such as a descriptor's number. */
-static bool length_is(const nymbl__save *save, int64_t length)
+/* Whether the file has exactly the bytes that were written. Another part of the
+ * program may have written to its descriptor. */
+static bool has_length(const nymbl__save *save, int64_t length)
 {
     struct stat status;
 
     return fstat(save->fd, &status) == 0 && status.st_size == length;
 }
 
-/* Release; what can be gone on from stays. */
-static void save_keep(nymbl__save *save, bool whole)
+/* Release. A partial file remains if it can be resumed. */
+static void save_keep_or_discard(nymbl__save *save, bool complete)
 {
     int64_t length = save->length;
 
-    /* not even the byte may have come that was asked for again */
-    if (length < save->part.there)
-        length = save->part.there;
-    if (save->resumes && length > 0 && length_is(save, length) &&
-        nymbl__partial_keep(&save->part, length, whole))
+    /* after a step back the requested byte may not have arrived */
+    if (length < save->partial.intact_size)
+        length = save->partial.intact_size;
+    if (save->uses_partial && length > 0 && has_length(save, length) &&
+        nymbl__partial_keep(&save->partial, length, complete))
         save_free(save);
     else
         nymbl__save_discard(save);
 }
 
-/* ---- steps of a commit: 0, or -1 with errno ---- */
-
 static int rename_into_place(nymbl__save *save)
 {
-    int directory = save->place.directory;
-    const char *name = save->place.name;
+    int dir_fd = save->target.dir_fd;
+    const char *name = save->target.name;
 
-    if (save->resumes)
-        return nymbl__partial_publish(&save->part, name, save->overwrite);
-    return nymbl__tempfile_publish(&save->draft, directory, name,
+    if (save->uses_partial)
+        return nymbl__partial_publish(&save->partial, name, save->overwrite);
+    return nymbl__tempfile_publish(&save->tempfile, dir_fd, name,
                                    save->overwrite);
 }
 
 nymbl_kind nymbl__save_commit(nymbl__save *save, const char **reason)
 {
     nymbl_kind kind = NYMBL_OK;
-    bool failed = nymbl__file_set_mode(save->fd, save->mode) < 0 ||
-                  nymbl__file_flush(save->fd) < 0;
+    bool failed = nymbl__fs_set_mode(save->fd, save->mode) < 0 ||
+                  nymbl__fs_flush(save->fd) < 0;
 
     if (failed) {
         kind = NYMBL_IO;
         *reason = nymbl__errno_reason(errno);
-    } else if (!length_is(save, save->length)) {
+    } else if (!has_length(save, save->length)) {
         kind = NYMBL_IO;
         *reason = "changed";
-    } else if (!nymbl__target_is_unmoved(&save->place, reason)) {
+    } else if (!nymbl__target_is_unmoved(&save->target, reason)) {
         kind = NYMBL_IO;
     } else if (rename_into_place(save) < 0) {
         *reason = nymbl__errno_reason(errno);
-        save_keep(save, true);
+        save_keep_or_discard(save, true);
         return NYMBL_IO;
     }
     if (kind < 0) {
         nymbl__save_discard(save);
         return kind;
     }
-    /* The name must reach the disk too. A folder that cannot be flushed is no
-     * reason to fail: the file stands. */
-    nymbl__directory_flush(save->place.directory);
-    /* what was kept of an earlier download to this name is of no use now */
-    if (!save->resumes)
-        nymbl__partial_discard(save->place.directory, save->place.name);
+    /* The new name must reach the disk too. If the directory cannot be flushed,
+     * the file is complete nevertheless, so this is not a failure. */
+    nymbl__fs_flush_dir(save->target.dir_fd);
+    /* a partial file of an earlier download to this path is obsolete */
+    if (!save->uses_partial)
+        nymbl__partial_remove_unused(save->target.dir_fd, save->target.name);
     save_free(save);
     return NYMBL_OK;
 }
@@ -207,15 +206,15 @@ nymbl_kind nymbl__save_commit(nymbl__save *save, const char **reason)
 void nymbl__save_keep_partial(nymbl__save *save)
 {
     if (save != NULL)
-        save_keep(save, false);
+        save_keep_or_discard(save, false);
 }
 
 void nymbl__save_discard(nymbl__save *save)
 {
     if (save == NULL)
         return;
-    nymbl__tempfile_discard(&save->draft, save->place.directory);
-    if (save->resumes)
-        nymbl__partial_remove(&save->part);
+    nymbl__tempfile_discard(&save->tempfile, save->target.dir_fd);
+    if (save->uses_partial)
+        nymbl__partial_remove(&save->partial);
     save_free(save);
 }

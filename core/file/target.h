@@ -1,27 +1,28 @@
 /* SPDX-License-Identifier: MIT */
-/* Where a file is to be. */
+/* Path resolution for a file that will be created or replaced. */
 #ifndef NYMBL_FILE_TARGET_H
 #define NYMBL_FILE_TARGET_H
 
 #include "nymbl.h"
 
-/* Where a file is to be. */
+/* Path resolution for a file that will be created or replaced. */
 typedef struct nymbl__target {
-    int directory; /* -1: none */
-    int from;      /* where `folder` begins, if it is relative; or -1 */
-    char *folder;  /* path of `directory`, without links; NULL: `from` */
-    char *name;    /* in it */
+    int dir_fd;     /* -1: none */
+    int base_fd;    /* where a relative `dir_path` starts, or -1 */
+    char *dir_path; /* of `dir_fd`, without links; NULL: `base_fd` */
+    char *name;     /* file name within the directory */
 } nymbl__target;
 
-/* Follow a path, links included, to a directory and a name in it that is free
- * or a file's. Refuses links that strangers have put into a directory such as
- * /tmp, descriptor paths, names of drafts and parts, and what is no place for a
- * file. */
-nymbl_kind nymbl__target_resolve(nymbl__target *place, const char *path,
+/* Resolve a path, symbolic links included, to an open directory and a file name
+ * in it. Fails with NYMBL_IO if the last name is anything but a regular file or
+ * free, if the path leads over a symbolic link that another user placed in a
+ * directory such as /tmp, through /proc or /dev/fd, or if the name is reserved
+ * for temporary, partial or metadata files. */
+nymbl_kind nymbl__target_resolve(nymbl__target *target, const char *path,
                                  bool overwrite, const char **reason);
-/* Whether the directory is still where it was found. Where the process is now
- * does not matter. */
-bool nymbl__target_is_unmoved(const nymbl__target *place, const char **reason);
-void nymbl__target_free(nymbl__target *place);
+/* Whether the directory's path still leads to the same directory. Changes of
+ * the process's working directory do not matter. */
+bool nymbl__target_is_unmoved(const nymbl__target *target, const char **reason);
+void nymbl__target_free(nymbl__target *target);
 
 #endif

@@ -1,35 +1,33 @@
 /* SPDX-License-Identifier: MIT */
-/* A file while it is written. */
+/* Temporary files: files that are being written and do not have their final
+ * name yet. */
 #ifndef NYMBL_FILE_TEMPFILE_H
 #define NYMBL_FILE_TEMPFILE_H
 
 #include "nymbl.h"
 
-#define NYMBL__TEMPFILE_NAME 32
-#define NYMBL__DRAFT_PREFIX ".nymbl-tmp-"
+#define NYMBL__TEMPFILE_NAME_SIZE 32
+#define NYMBL__TEMPFILE_PREFIX ".nymbl-tmp-"
 
-/* A file that is written and has not got its name. */
+/* A temporary file. */
 typedef struct nymbl__tempfile {
-    int fd;                          /* locked */
-    char name[NYMBL__TEMPFILE_NAME]; /* that it has meanwhile, or "" */
+    int fd;                               /* locked */
+    char name[NYMBL__TEMPFILE_NAME_SIZE]; /* temporary, or "" */
 } nymbl__tempfile;
 
-/* Remove what killed processes have left in a directory, if this one has not
- * done so before. */
-void nymbl__tempfiles_sweep(int directory);
-/* Begin a file in a directory. */
-nymbl_kind nymbl__tempfile_open(nymbl__tempfile *draft, int directory,
+/* Remove the temporary files that killed processes left in a directory. Does so
+ * once per directory and process. */
+void nymbl__tempfile_sweep(int dir_fd);
+/* Create a temporary file in a directory. */
+nymbl_kind nymbl__tempfile_open(nymbl__tempfile *tempfile, int dir_fd,
                                 const char **reason);
-/* Whether one could be begun. */
-nymbl_kind nymbl__tempfile_try(int directory, const char **reason);
-/* Give it its name. 0, or -1 with errno: then it is still to be dropped. */
-int nymbl__tempfile_publish(nymbl__tempfile *draft, int directory,
+/* Check that a temporary file can be created in a directory. */
+nymbl_kind nymbl__tempfile_check(int dir_fd, const char **reason);
+/* Give the file its final name. Returns 0, or -1 with errno: then the file must
+ * still be discarded. */
+int nymbl__tempfile_publish(nymbl__tempfile *tempfile, int dir_fd,
                             const char *name, bool overwrite);
-/* Remove and close it; one without a file is left alone. */
-void nymbl__tempfile_discard(nymbl__tempfile *draft, int directory);
-
-/* Remove a file that a process has left behind. Returns whether there is no
- * file of that name now. */
-bool nymbl__leftover_remove(int directory, const char *name);
+/* Remove and close the file. Does nothing if there is none. */
+void nymbl__tempfile_discard(nymbl__tempfile *tempfile, int dir_fd);
 
 #endif

@@ -6,7 +6,8 @@
 
 #include "base/buffer.h"
 #include "base/mutex.h"
-#include "file/watch.h"
+#include "base/ring.h"
+#include "file/snapshot.h"
 #include "nymbl.h"
 #include "port/port.h"
 
@@ -26,7 +27,8 @@ struct nymbl_body {
     enum nymbl__body_source source;
     int64_t size; /* -1: not known (yet) */
     int fd;
-    nymbl__watch watch; /* of the file that it is read from, if it is one */
+    nymbl__snapshot
+        snapshot; /* of the file that it is read from, if it is one */
     char *data;
     nymbl__ring window;
     int64_t written;

@@ -5,6 +5,7 @@
 
 #include "base/buffer.h"
 #include "base/mutex.h"
+#include "base/ring.h"
 #include "nymbl.h"
 
 #include <sys/socket.h>

@@ -196,14 +196,14 @@ static void note_tells_nothing(void)
 
     world_open(NULL);
     part_left(data);
-    note = world_read("doc.nymbl-note");
+    note = world_read("doc.nymbl-meta");
     for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
         if (!CHECK(!holds(&note, words[i])))
             printf("it holds: %s\n", words[i]);
     }
-    CHECK(holds(&note, "nymbl part 3\n"));
+    CHECK(holds(&note, "nymbl meta 4\n"));
     CHECK(holds(&note, "\n\"same\"\n"));
-    CHECK(stat(world_path("doc.nymbl-note"), &status) == 0);
+    CHECK(stat(world_path("doc.nymbl-meta"), &status) == 0);
     CHECK_NUMBER(status.st_mode & 07777, 0600);
     text_free(&note);
     free(data);
@@ -225,7 +225,7 @@ static void note_without_an_account_is_none(void)
              "nymbl part 1\nhttp://127.0.0.1:%d/v1/Patients(7)/Documents(9)/"
              "$value\n\"same\"\n",
              world.port);
-    world_write("doc.nymbl-note", note, strlen(note));
+    world_write("doc.nymbl-meta", note, strlen(note));
     client = client_of(first);
     transfer = asked(client, "tok", "7", "9", &peer, &ranged);
     CHECK(!ranged);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Bounded memory: buffers and rings, by hand and against a simple model. */
 #include "base/buffer.h"
+#include "base/ring.h"
 #include "test.h"
 
 static uint32_t random_state;

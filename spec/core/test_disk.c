@@ -588,13 +588,13 @@ static void part_is_gone_on_from_under_another_boot(void)
             nymbl__save_keep_partial(save);
         } else { /* as a kill leaves it: what it has is copied */
             text part = world_read("doc.nymbl-part");
-            text note = world_read("doc.nymbl-note");
+            text note = world_read("doc.nymbl-meta");
 
             nymbl__save_discard(save);
             world_write("doc.nymbl-part", part.data, part.size);
-            world_write("doc.nymbl-note", note.data, note.size);
+            world_write("doc.nymbl-meta", note.data, note.size);
             CHECK(chmod(world_path("doc.nymbl-part"), 0600) == 0);
-            CHECK(chmod(world_path("doc.nymbl-note"), 0600) == 0);
+            CHECK(chmod(world_path("doc.nymbl-meta"), 0600) == 0);
             text_free(&part);
             text_free(&note);
         }

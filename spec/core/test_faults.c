@@ -233,9 +233,9 @@ static void folder_set_up(const scenario *how)
         world_write("doc", "old", 3);
     if (how->part) {
         world_write("doc.nymbl-part", kept.data, kept.size);
-        world_write("doc.nymbl-note", kept.note, kept.note_size);
+        world_write("doc.nymbl-meta", kept.note, kept.note_size);
         chmod(world_path("doc.nymbl-part"), 0600);
-        chmod(world_path("doc.nymbl-note"), 0600);
+        chmod(world_path("doc.nymbl-meta"), 0600);
     }
 }
 
@@ -251,7 +251,7 @@ static void part_make(void)
     REQUIRE(got.size > 0 && got.size <= PART);
     memcpy(kept.data, got.data, got.size);
     text_free(&got);
-    got = world_read("doc.nymbl-note");
+    got = world_read("doc.nymbl-meta");
     kept.note_size = got.size;
     REQUIRE(got.size < sizeof(kept.note));
     memcpy(kept.note, got.data, got.size);

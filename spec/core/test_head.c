@@ -2,7 +2,7 @@
 /* The reply's head, line by line, as libcurl hands it over. */
 #include "base/validator.h"
 #include "engine/transfer.h"
-#include "exchange/verdict.h"
+#include "exchange/response_check.h"
 #include "exchange/wire.h"
 #include "test.h"
 
@@ -39,7 +39,7 @@ static bool say(const char *line)
 
     memcpy(exact, line, size - 2);
     memcpy(exact + size - 2, "\r\n", 3);
-    on = nymbl__exchange_header(&transfer->exchange, exact, size);
+    on = nymbl__wire_header(&transfer->exchange, exact, size);
     free(exact);
     return on;
 }
@@ -188,7 +188,7 @@ static void check_status(const char *line, size_t size, int status)
 
     head_open(NYMBL__GET);
     memcpy(exact, line, size);
-    on = nymbl__exchange_header(&transfer->exchange, exact, size);
+    on = nymbl__wire_header(&transfer->exchange, exact, size);
     if (!CHECK(on == (status != 0) && transfer->exchange.head.status == status))
         printf("for: %.*s\n", (int)size, line);
     if (status == 0) {
@@ -264,8 +264,7 @@ static void head_that_can_be_read_two_ways_is_no_reply(void)
     }
     head_open(NYMBL__GET);
     CHECK(say("HTTP/1.1 200 OK"));
-    CHECK(!nymbl__exchange_header(&transfer->exchange, "Location: /a\0b\r\n",
-                                  16));
+    CHECK(!nymbl__wire_header(&transfer->exchange, "Location: /a\0b\r\n", 16));
     CHECK(transfer->exchange.failure == NYMBL_PROTOCOL);
     head_close();
 }
@@ -361,18 +360,18 @@ static void validators_are_what_may_be_sent_back(void)
     char text[] = "\"a?b\"";
 
     for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
-        if (!CHECK(nymbl__is_validator(good[i])))
+        if (!CHECK(nymbl__validator_is_valid(good[i])))
             printf("for: %s\n", good[i]);
     }
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
-        if (!CHECK(!nymbl__is_validator(bad[i])))
+        if (!CHECK(!nymbl__validator_is_valid(bad[i])))
             printf("for: %s\n", bad[i]);
     }
     for (int byte = 1; byte < 256; byte++) {
         bool may = byte > ' ' && byte != '"' && byte != 0x7f;
 
         text[2] = (char)byte;
-        if (!CHECK(nymbl__is_validator(text) == may))
+        if (!CHECK(nymbl__validator_is_valid(text) == may))
             printf("for byte %d\n", byte);
     }
 }

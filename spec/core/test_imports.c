@@ -31,8 +31,8 @@ static void references_of_libcurl_are_found(void)
 
     REQUIRE(nymbl__image_find(&libcurl, in_libcurl()));
     REQUIRE(nymbl__image_libc(&libc));
-    CHECK(nymbl__image_holds(&libcurl, (uintptr_t)in_libcurl()));
-    CHECK(!nymbl__image_holds(&libc, (uintptr_t)in_libcurl()));
+    CHECK(nymbl__image_contains(&libcurl, (uintptr_t)in_libcurl()));
+    CHECK(!nymbl__image_contains(&libc, (uintptr_t)in_libcurl()));
     nymbl__imports_each(&libcurl, NULL, 0, see, &all);
     CHECK(all > 100);
     nymbl__imports_each(&libcurl, &libc, 1, see, &rest);

@@ -9,7 +9,7 @@
 static void types_that_cannot_be_the_document_are_told(void)
 {
     static const struct {
-        const char *known, *given, *reason;
+        const char *expected_type, *response_type, *reason;
     } cases[] = {
         {"", "application/json", NULL},
         {"application/pdf", "", NULL},
@@ -29,50 +29,53 @@ static void types_that_cannot_be_the_document_are_told(void)
     };
 
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        if (!CHECK_TEXT(nymbl__sniff_type(cases[i].known, cases[i].given),
+        if (!CHECK_TEXT(nymbl__sniff_type_mismatch(cases[i].expected_type,
+                                                   cases[i].response_type),
                         cases[i].reason))
-            printf("%s as %s\n", cases[i].known, cases[i].given);
+            printf("%s as %s\n", cases[i].expected_type,
+                   cases[i].response_type);
     }
 }
 
-static nymbl_kind judged(const nymbl__look *given, const char *bytes,
+static nymbl_kind judged(const nymbl__sniff_input *given, const char *bytes,
                          size_t size, const char **reason)
 {
     char *exact = malloc(size > 0 ? size : 1); /* a sanitizer sees its end */
-    nymbl__look look = *given;
+    nymbl__sniff_input input = *given;
     nymbl_kind kind;
 
     memcpy(exact, bytes, size);
-    look.bytes = exact;
-    look.size = size;
+    input.bytes = exact;
+    input.size = size;
     *reason = NULL;
-    kind = nymbl__sniff(&look, reason);
+    kind = nymbl__sniff_check(&input, reason);
     free(exact);
     return kind;
 }
 
-static void check_look(const nymbl__look *look, const char *bytes, size_t size,
-                       nymbl_kind kind, const char *expected)
+static void check_input(const nymbl__sniff_input *input, const char *bytes,
+                        size_t size, nymbl_kind kind, const char *expected)
 {
     const char *reason;
-    bool good = CHECK_NUMBER(judged(look, bytes, size, &reason), kind);
+    bool good = CHECK_NUMBER(judged(input, bytes, size, &reason), kind);
 
     if (!(CHECK_TEXT(reason, expected) && good))
-        printf("\"%s\" as \"%s\": %.60s\n", look->known, look->given, bytes);
+        printf("\"%s\" as \"%s\": %.60s\n", input->expected_type,
+               input->response_type, bytes);
 }
 
 /* A document of a known size, of which all bytes are there. */
 static void check_bytes(const char *known, const char *given, const char *bytes,
                         const char *reason)
 {
-    nymbl__look look = {.known = known,
-                        .given = given,
-                        .has_size = true,
-                        .has_length = true,
-                        .all = true};
+    nymbl__sniff_input input = {.expected_type = known,
+                                .response_type = given,
+                                .has_size = true,
+                                .has_length = true,
+                                .complete = true};
 
-    check_look(&look, bytes, strlen(bytes),
-               reason == NULL ? NYMBL_OK : NYMBL_CORRUPT, reason);
+    check_input(&input, bytes, strlen(bytes),
+                reason == NULL ? NYMBL_OK : NYMBL_CORRUPT, reason);
 }
 
 static void base64_is_told_for_every_accepted_type(void)
@@ -117,11 +120,11 @@ static void error_bodies_are_told(void)
     check_bytes("application/pdf", "", "   ", NULL);
     check_bytes("application/pdf", "", "{", NULL);
     check_bytes("application/pdf", "", "{  ", NULL);
-    check_look(&(nymbl__look){.known = "application/pdf",
-                              .given = "",
-                              .has_size = true,
-                              .all = true},
-               "\0{\"error\"", 9, NYMBL_OK, NULL);
+    check_input(&(nymbl__sniff_input){.expected_type = "application/pdf",
+                                      .response_type = "",
+                                      .has_size = true,
+                                      .complete = true},
+                "\0{\"error\"", 9, NYMBL_OK, NULL);
 }
 
 #define PNG "\x89PNG\r\n\x1a\n"
@@ -191,33 +194,40 @@ static void unknown_document_must_be_of_an_accepted_type(void)
         "binary",     "image",      "application/pdfx"};
 
     for (size_t t = 0; t < sizeof(types) / sizeof(types[0]); t++) {
-        nymbl__look look = {.known = "", .given = types[t], .all = true};
+        nymbl__sniff_input input = {
+            .expected_type = "", .response_type = types[t], .complete = true};
 
         for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
-            check_look(&look, bad[i], strlen(bad[i]), NYMBL_CORRUPT,
-                       "type_mismatch");
+            check_input(&input, bad[i], strlen(bad[i]), NYMBL_CORRUPT,
+                        "type_mismatch");
         for (int length = 0; length < 2; length++) {
-            look.has_length = length == 1;
+            input.has_length = length == 1;
             for (size_t i = 0; i < GOOD_COUNT; i++)
-                check_look(&look, good[i].bytes, good[i].size, NYMBL_OK, NULL);
+                check_input(&input, good[i].bytes, good[i].size, NYMBL_OK,
+                            NULL);
         }
     }
     /* a ZIP file that is not of Word's, by the name of its first entry */
-    check_look(&(nymbl__look){.known = "", .given = "", .all = true},
-               "PK\3\4\24\0\0\0\0\0\0\0\0\0\0\0\0\0\1\0\0\0\1\0\0\0"
-               "\13\0\0\0xl/book.xmlx",
-               42, NYMBL_CORRUPT, "type_mismatch");
+    check_input(&(nymbl__sniff_input){.expected_type = "",
+                                      .response_type = "",
+                                      .complete = true},
+                "PK\3\4\24\0\0\0\0\0\0\0\0\0\0\0\0\0\1\0\0\0\1\0\0\0"
+                "\13\0\0\0xl/book.xmlx",
+                42, NYMBL_CORRUPT, "type_mismatch");
     /* one that the response names is believed if nothing speaks against it */
     for (size_t t = 0; t < GOOD_COUNT; t++) {
-        nymbl__look look = {.known = "", .given = good[t].type, .all = true};
+        nymbl__sniff_input input = {.expected_type = "",
+                                    .response_type = good[t].type,
+                                    .complete = true};
 
-        check_look(&look, "", 0, NYMBL_OK, NULL);
-        check_look(&look, "damaged", 7, NYMBL_OK, NULL);
-        check_look(&look, "<html>", 6, NYMBL_CORRUPT, "type_mismatch");
-        check_look(&look, "{\"fault\":1}", 11, NYMBL_CORRUPT, "type_mismatch");
-        check_look(&look, "data:,", 6, NYMBL_CORRUPT, "type_mismatch");
+        check_input(&input, "", 0, NYMBL_OK, NULL);
+        check_input(&input, "damaged", 7, NYMBL_OK, NULL);
+        check_input(&input, "<html>", 6, NYMBL_CORRUPT, "type_mismatch");
+        check_input(&input, "{\"fault\":1}", 11, NYMBL_CORRUPT,
+                    "type_mismatch");
+        check_input(&input, "data:,", 6, NYMBL_CORRUPT, "type_mismatch");
         for (size_t i = 0; i < GOOD_COUNT; i++)
-            check_look(&look, good[i].bytes, good[i].size, NYMBL_OK, NULL);
+            check_input(&input, good[i].bytes, good[i].size, NYMBL_OK, NULL);
     }
 }
 
@@ -229,36 +239,39 @@ static void known_type_is_what_the_bytes_are_compared_with(void)
 
     /* a size that agrees proves a damaged file; text is none at any size */
     for (size_t t = 0; t < GOOD_COUNT; t++) {
-        nymbl__look look = {.known = good[t].type, .given = "", .all = true};
+        nymbl__sniff_input input = {.expected_type = good[t].type,
+                                    .response_type = "",
+                                    .complete = true};
 
         for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
-            check_look(&look, bad[i], strlen(bad[i]), NYMBL_CORRUPT,
-                       "type_mismatch");
+            check_input(&input, bad[i], strlen(bad[i]), NYMBL_CORRUPT,
+                        "type_mismatch");
         for (size_t i = 0; i < GOOD_COUNT; i++) {
             bool same = strcmp(good[i].type, good[t].type) == 0;
 
-            look.has_size = look.has_length = false;
-            check_look(&look, good[i].bytes, good[i].size,
-                       same ? NYMBL_OK : NYMBL_CORRUPT,
-                       same ? NULL : "type_mismatch");
-            look.has_size = look.has_length = true;
-            check_look(&look, good[i].bytes, good[i].size, NYMBL_OK, NULL);
+            input.has_size = input.has_length = false;
+            check_input(&input, good[i].bytes, good[i].size,
+                        same ? NYMBL_OK : NYMBL_CORRUPT,
+                        same ? NULL : "type_mismatch");
+            input.has_size = input.has_length = true;
+            check_input(&input, good[i].bytes, good[i].size, NYMBL_OK, NULL);
         }
-        check_look(&look, "damaged", 7, NYMBL_OK, NULL);
-        check_look(&look, "[]", 2, NYMBL_CORRUPT, "type_mismatch");
-        check_look(&look, "[\0]", 3, NYMBL_OK, NULL);
-        check_look(&look, "<\0x", 3, NYMBL_OK, NULL);
-        check_look(&look, "<p>", 3, NYMBL_CORRUPT, "type_mismatch");
+        check_input(&input, "damaged", 7, NYMBL_OK, NULL);
+        check_input(&input, "[]", 2, NYMBL_CORRUPT, "type_mismatch");
+        check_input(&input, "[\0]", 3, NYMBL_OK, NULL);
+        check_input(&input, "<\0x", 3, NYMBL_OK, NULL);
+        check_input(&input, "<p>", 3, NYMBL_CORRUPT, "type_mismatch");
     }
     for (size_t t = 0; t < sizeof(others) / sizeof(others[0]); t++) {
-        nymbl__look look = {
-            .known = others[t], .given = others[t], .all = true};
+        nymbl__sniff_input input = {.expected_type = others[t],
+                                    .response_type = others[t],
+                                    .complete = true};
 
-        check_look(&look, "", 0, NYMBL_OK, NULL);
-        check_look(&look, "a letter", 8, NYMBL_OK, NULL);
-        check_look(&look, "<html>", 6, NYMBL_OK, NULL);
-        check_look(&look, "[1]", 3, NYMBL_OK, NULL);
-        check_look(&look, "data:,x", 7, NYMBL_OK, NULL);
+        check_input(&input, "", 0, NYMBL_OK, NULL);
+        check_input(&input, "a letter", 8, NYMBL_OK, NULL);
+        check_input(&input, "<html>", 6, NYMBL_OK, NULL);
+        check_input(&input, "[1]", 3, NYMBL_OK, NULL);
+        check_input(&input, "data:,x", 7, NYMBL_OK, NULL);
     }
 }
 
@@ -271,33 +284,33 @@ static void label_counts_for_less_than_length_and_signature(void)
         bool coded = *labels[t % 4] == '\0';
         const char *reason = coded ? "content_encoding" : "type_mismatch";
         size_t i = t / 4;
-        nymbl__look look = {.known = good[i].type,
-                            .given = labels[t % 4],
-                            .encoded = coded,
-                            .all = true};
+        nymbl__sniff_input input = {.expected_type = good[i].type,
+                                    .response_type = labels[t % 4],
+                                    .encoded = coded,
+                                    .complete = true};
         char later[40] = "xxxxxxxx\r\n";
 
         memcpy(later + 10, good[i].bytes, good[i].size);
-        check_look(&look, good[i].bytes, good[i].size, NYMBL_CORRUPT, reason);
-        look.has_length = true;
-        check_look(&look, good[i].bytes, good[i].size, NYMBL_OK, NULL);
-        check_look(&look, good[(i + 2) % GOOD_COUNT].bytes, 24,
-                   strcmp(good[(i + 2) % GOOD_COUNT].type, good[i].type) == 0
-                       ? NYMBL_OK
-                       : NYMBL_CORRUPT,
-                   strcmp(good[(i + 2) % GOOD_COUNT].type, good[i].type) == 0
-                       ? NULL
-                       : reason);
+        check_input(&input, good[i].bytes, good[i].size, NYMBL_CORRUPT, reason);
+        input.has_length = true;
+        check_input(&input, good[i].bytes, good[i].size, NYMBL_OK, NULL);
+        check_input(&input, good[(i + 2) % GOOD_COUNT].bytes, 24,
+                    strcmp(good[(i + 2) % GOOD_COUNT].type, good[i].type) == 0
+                        ? NYMBL_OK
+                        : NYMBL_CORRUPT,
+                    strcmp(good[(i + 2) % GOOD_COUNT].type, good[i].type) == 0
+                        ? NULL
+                        : reason);
         /* behind something, as in a chunk of aws-chunked or a gzip block */
-        check_look(&look, later, 34,
-                   !coded && i == 0 ? NYMBL_OK : NYMBL_CORRUPT,
-                   !coded && i == 0 ? NULL : reason);
-        check_look(&look, "damaged", 7, NYMBL_CORRUPT, reason);
-        check_look(&look, "", 0, NYMBL_CORRUPT, reason);
-        look.known = "text/plain";
-        check_look(&look, "a letter", 8, NYMBL_CORRUPT, reason);
-        look.known = "";
-        check_look(&look, good[i].bytes, good[i].size, NYMBL_OK, NULL);
+        check_input(&input, later, 34,
+                    !coded && i == 0 ? NYMBL_OK : NYMBL_CORRUPT,
+                    !coded && i == 0 ? NULL : reason);
+        check_input(&input, "damaged", 7, NYMBL_CORRUPT, reason);
+        check_input(&input, "", 0, NYMBL_CORRUPT, reason);
+        input.expected_type = "text/plain";
+        check_input(&input, "a letter", 8, NYMBL_CORRUPT, reason);
+        input.expected_type = "";
+        check_input(&input, good[i].bytes, good[i].size, NYMBL_OK, NULL);
     }
 }
 
@@ -306,25 +319,27 @@ static void verdict_does_not_depend_on_the_pieces(void)
 {
     static const char *const knowns[] = {"", "application/pdf", "image/png",
                                          "text/plain"};
-    char pages[4][NYMBL__SNIFF + 600];
+    char pages[4][NYMBL__SNIFF_MAX + 600];
 
     memset(pages, 'x', sizeof(pages));
-    memcpy(pages[0] + NYMBL__SNIFF - 5, "%PDF-", 5);
-    memcpy(pages[1] + NYMBL__SNIFF - 4, "%PDF-", 5); /* one too late */
+    memcpy(pages[0] + NYMBL__SNIFF_MAX - 5, "%PDF-", 5);
+    memcpy(pages[1] + NYMBL__SNIFF_MAX - 4, "%PDF-", 5); /* one too late */
     memset(pages[2], ' ', 500);
     memcpy(pages[2] + 500, "<html>", 6);
     memcpy(pages[3], good[1].bytes, 24);
     for (size_t i = 0; i < 4 * 4; i++) {
-        nymbl__look look = {.known = knowns[i / 4], .given = ""};
+        nymbl__sniff_input input = {.expected_type = knowns[i / 4],
+                                    .response_type = ""};
         const char *reason, *last;
         nymbl_kind end, kind;
 
-        end = judged(&look, pages[i % 4], NYMBL__SNIFF, &last);
+        end = judged(&input, pages[i % 4], NYMBL__SNIFF_MAX, &last);
         CHECK(end == NYMBL_OK || end == NYMBL_CORRUPT);
-        for (size_t size = 0; size < NYMBL__SNIFF; size++) {
-            kind = judged(&look, pages[i % 4], size, &reason);
+        for (size_t size = 0; size < NYMBL__SNIFF_MAX; size++) {
+            kind = judged(&input, pages[i % 4], size, &reason);
             if (!CHECK(kind == NYMBL_AGAIN || kind == end))
-                printf("%s, page %zu at %zu\n", look.known, i % 4, size);
+                printf("%s, page %zu at %zu\n", input.expected_type, i % 4,
+                       size);
         }
         if (i / 4 < 2)
             CHECK_NUMBER(end, i % 4 == 0 || (i % 4 == 3 && i / 4 == 0)

@@ -258,7 +258,7 @@ static void note_check(const exchange *x, const model *model, const bytes *part)
     char path[128];
     bytes note;
 
-    path_make(path, sizeof(path), folder, "document.nymbl-note");
+    path_make(path, sizeof(path), folder, "document.nymbl-meta");
     if (file_read(path, &note)) {
         bool is_old = note.size == x->note.size &&
                       memcmp(note.data, x->note.data, note.size) == 0 &&

@@ -199,7 +199,7 @@ void exchange_make(int operation)
     path_make(path, sizeof(path), folder, "document.nymbl-part");
     x.old_exists = file_read(target, &x.old);
     x.part_exists = file_read(path, &x.part);
-    path_make(path, sizeof(path), folder, "document.nymbl-note");
+    path_make(path, sizeof(path), folder, "document.nymbl-meta");
     file_read(path, &x.note);
     bytes_add(&x.read, "", 0);
     server.cancel = false;

@@ -82,7 +82,7 @@ void folder_check(bool parts)
             strcmp(name, "document") == 0)
             continue;
         need(parts && (ends_with(name, ".nymbl-part") ||
-                       ends_with(name, ".nymbl-note")),
+                       ends_with(name, ".nymbl-meta")),
              "a file was left over");
     }
     closedir(opened);

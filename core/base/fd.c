@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: MIT */
-/* Descriptors 0, 1 and 2 belong to the program, also if it has closed them:
- * text that it prints would end up in the file or socket that has got such a
- * number. */
-#include "base/descriptor.h"
+/* Descriptors 0, 1 and 2 belong to the program, even if it has closed them. If
+ * a file or socket got such a number, text that the program prints would be
+ * written to it. */
+#include "base/fd.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-int nymbl__fd_high(int fd)
+int nymbl__fd_avoid_stdio(int fd)
 {
     int higher, problem;
 
@@ -30,9 +30,9 @@ void nymbl__fd_close(int fd)
     errno = problem;
 }
 
-/* A descriptor that can be neither read nor written, as if it were closed, and
- * that is closed in programs that the host starts. */
-static int nothing_open(void)
+/* Open a placeholder: a close-on-exec descriptor on which reads and writes
+ * fail, as on a closed one. */
+static int placeholder_open(void)
 {
     int fd = -1;
 
@@ -47,15 +47,16 @@ static int nothing_open(void)
     return fd;
 }
 
-void nymbl__fds_guard(void)
+void nymbl__fd_reserve_stdio(void)
 {
     for (int fd = 0; fd <= STDERR_FILENO; fd++) {
-        int nothing;
+        int placeholder;
 
         if (fcntl(fd, F_GETFD) >= 0)
             continue;
-        nothing = nothing_open(); /* gets the lowest number that is free */
-        if (nothing > STDERR_FILENO)
-            close(nothing); /* another thread was faster */
+        placeholder =
+            placeholder_open(); /* open() uses the lowest free number */
+        if (placeholder > STDERR_FILENO)
+            close(placeholder); /* another thread has occupied it */
     }
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What a failure of libcurl means for the call. */
-#include "exchange/failure.h"
+/* Classification of libcurl's error codes. */
+#include "exchange/curl_error.h"
 
 #include "exchange/url.h"
 
@@ -9,13 +9,13 @@
 #include <string.h>
 #include <unistd.h>
 
-/* X509_V_ERR_... as OpenSSL numbers them (x509_vfy.h);
- * CURLINFO_SSL_VERIFYRESULT hands them on. */
+/* X509_V_ERR_… as OpenSSL numbers them (x509_vfy.h). libcurl passes them
+ * through CURLINFO_SSL_VERIFYRESULT. */
 static const char *certificate_reason(long result)
 {
     switch (result) {
-    case 0: /* the chain is good: libcurl's own check of the name failed */
-    case 1: /* the same: what libcurl 7.88 begins with, and leaves so */
+    case 0: /* the chain is valid: libcurl's host name check failed */
+    case 1: /* the same: libcurl 7.88 initializes it to 1 */
     case 62:
         return "host_name";
     case 9:
@@ -50,8 +50,8 @@ static nymbl_kind tls_failure(nymbl__exchange *exchange, CURLcode code,
     return NYMBL_TLS;
 }
 
-/* A connection that broke. In a body it makes the difference whether the peer
- * was cut off (network) or ended without having sent all (truncated). */
+/* A broken connection. After the head it matters how it ended: by a reset
+ * (network), or in order but too early (truncated). */
 static nymbl_kind broken_connection(nymbl__exchange *exchange, CURLcode code,
                                     const char **reason)
 {
@@ -71,8 +71,9 @@ static nymbl_kind broken_connection(nymbl__exchange *exchange, CURLcode code,
     return NYMBL_NETWORK;
 }
 
-/* How many descriptors libcurl lacks at least one of if it fails with a code
- * for want of them. What it had opened until then is closed again. */
+/* The number of file descriptors without which libcurl fails with a code: if
+ * the process can open fewer, that was the cause. By then libcurl has closed
+ * its own again. */
 static int descriptors_needed(CURLcode code)
 {
     switch (code) {
@@ -80,7 +81,8 @@ static int descriptors_needed(CURLcode code)
         return 1;
     case CURLE_SSL_CACERT_BADFILE: /* a socket and a file */
         return 2;
-    case CURLE_COULDNT_RESOLVE_PROXY: /* its thread's sockets, /etc/hosts */
+    case CURLE_COULDNT_RESOLVE_PROXY: /* the resolver's socket pair, /etc/hosts
+                                       */
     case CURLE_COULDNT_RESOLVE_HOST:
         return 3;
     default:
@@ -88,8 +90,8 @@ static int descriptors_needed(CURLcode code)
     }
 }
 
-/* Whether the process has fewer descriptors left than so many, up to 3: libcurl
- * does not say why it could open no socket or file. */
+/* Whether fewer than `count` (at most 3) descriptors can be opened. libcurl
+ * does not report why it could not open a socket or file. */
 static bool descriptors_are_out(int count)
 {
     int opened[3], number = 0;
@@ -107,12 +109,12 @@ static bool descriptors_are_out(int count)
     return out;
 }
 
-/* What the headers of older versions lack. */
+/* Constants that the headers of older versions lack. */
 #define TOO_LARGE 100                               /* CURLE_TOO_LARGE, 8.6 */
 #define USED_PROXY ((CURLINFO)(CURLINFO_LONG + 66)) /* 8.7 */
 
-/* Whether it was a proxy that could not be reached. Before 8.7 only libcurl's
- * words tell: they name the host and port that it tried. */
+/* Whether the failed connection was to a proxy. Before 8.7 that follows only
+ * from libcurl's message, which contains the host and port. */
 static bool proxy_was_tried(const nymbl__exchange *exchange)
 {
     static const char words[] = "Failed to connect to ";
@@ -123,10 +125,12 @@ static bool proxy_was_tried(const nymbl__exchange *exchange)
         return used != 0;
     if (host == NULL)
         return false;
-    return !nymbl__url_is_at(exchange->request.url, host + sizeof(words) - 1);
+    return !nymbl__url_has_host_port(exchange->request.url,
+                                     host + sizeof(words) - 1);
 }
 
-/* A proxy that cannot be reached, or does not let the request pass. */
+/* The reason if a proxy could not be reached or refused the request, else NULL.
+ */
 static const char *proxy_failure(nymbl__exchange *exchange, CURLcode code)
 {
     long status = 0;
@@ -142,8 +146,8 @@ static const char *proxy_failure(nymbl__exchange *exchange, CURLcode code)
     return NULL;
 }
 
-nymbl_kind nymbl__failure_classify(nymbl__exchange *exchange, CURLcode code,
-                                   const char **reason)
+nymbl_kind nymbl__curl_error_classify(nymbl__exchange *exchange, CURLcode code,
+                                      const char **reason)
 {
     if (!nymbl__exchange_was_sent(exchange) &&
         descriptors_are_out(descriptors_needed(code))) {
@@ -194,7 +198,7 @@ nymbl_kind nymbl__failure_classify(nymbl__exchange *exchange, CURLcode code,
                                                               : NYMBL_PROTOCOL;
     case CURLE_OUT_OF_MEMORY:
     case TOO_LARGE:
-        /* what libcurl makes of a header line over its own limit */
+        /* libcurl's code for a header line over its own limit */
         if (nymbl__exchange_was_sent(exchange) && !exchange->head.done) {
             *reason = "head_too_long";
             return NYMBL_PROTOCOL;

@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: MIT */
+/* Classification of libcurl's error codes. */
+#ifndef NYMBL_EXCHANGE_CURL_ERROR_H
+#define NYMBL_EXCHANGE_CURL_ERROR_H
+
+#include "exchange/exchange.h"
+
+/* The kind of failure that a code other than CURLE_OK means, and its reason. */
+nymbl_kind nymbl__curl_error_classify(nymbl__exchange *exchange, CURLcode code,
+                                      const char **reason);
+
+#endif

@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: MIT */
+/* Validation of a response: its status, its head and its content. */
+#include "exchange/response_check.h"
+
+#include "exchange/sniff.h"
+#include "file/save.h"
+
+#include <string.h>
+
+/* ---- status ---- */
+
+bool nymbl__response_is_success(const nymbl__exchange *exchange)
+{
+    int status = exchange->head.status;
+
+    switch (exchange->request.operation) {
+    case NYMBL__UPLOAD: /* 200 or 201: the service does not document it */
+    case NYMBL__DELETE:
+        return status >= 200 && status <= 299;
+    case NYMBL__DOWNLOAD:
+        return status == 200 || (status == 206 && exchange->range_requested);
+    default:
+        return status == 200;
+    }
+}
+
+bool nymbl__response_is_redirect(int status)
+{
+    return status == 301 || status == 302 || status == 303 || status == 307 ||
+           status == 308;
+}
+
+/* ---- head and content ---- */
+
+int64_t nymbl__response_length(const nymbl__response_head *head)
+{
+    if (head->chunked)
+        return head->remapped_length;
+    return head->length >= 0 ? head->length : head->remapped_length;
+}
+
+/* Check that the response continues the saved bytes: it has the requested
+ * range, and its validator is the saved one. If the whole document comes
+ * instead, start again. */
+static void resume_check(nymbl__exchange *exchange)
+{
+    const nymbl__response_head *head = &exchange->head;
+    const char *reason = NULL;
+    nymbl_kind kind;
+
+    if (head->status == 206) {
+        const char *saved = nymbl__save_validator(exchange->save);
+        const char *received = nymbl__head_validator(head);
+
+        exchange->port->resumed_from = nymbl__save_offset(exchange->save);
+        if (head->range_start != exchange->port->resumed_from ||
+            (head->length >= 0 &&
+             head->length != head->range_total - head->range_start) ||
+            received == NULL || strcmp(received, saved) != 0)
+            nymbl__exchange_fail(exchange, NYMBL_PROTOCOL, "content_range");
+        else if (exchange->has_size && head->range_total != exchange->size)
+            nymbl__exchange_fail(exchange, NYMBL_CORRUPT, "size_mismatch");
+        exchange->sniffed =
+            nymbl__save_peek(exchange->save, exchange->sniff,
+                             exchange->port->resumed_from < NYMBL__SNIFF_MAX
+                                 ? (size_t)exchange->port->resumed_from
+                                 : NYMBL__SNIFF_MAX);
+        return;
+    }
+    kind = nymbl__save_restart(exchange->save, nymbl__head_validator(head),
+                               &reason);
+    if (kind < 0)
+        nymbl__exchange_fail(exchange, kind, reason);
+}
+
+/* The data for the checks in sniff.c. */
+static nymbl__sniff_input sniff_input_of(const nymbl__exchange *exchange,
+                                         bool all)
+{
+    const nymbl__response_head *head = &exchange->head;
+
+    return (nymbl__sniff_input){
+        .expected_type = exchange->expected_type,
+        .response_type = head->content_type,
+        .has_size = exchange->has_size,
+        .has_length = exchange->has_size || nymbl__response_length(head) >= 0,
+        .encoded = head->encoded,
+        .bytes = exchange->sniff,
+        .size = exchange->sniffed,
+        .complete = all,
+    };
+}
+
+/* The reason for a wrong size. A wrong type or encoding is the more specific
+ * one. */
+static const char *size_reason(const nymbl__sniff_input *input)
+{
+    if (input->encoded)
+        return "content_encoding";
+    return nymbl__sniff_type_mismatch(input->expected_type,
+                                      input->response_type) != NULL
+               ? "type_mismatch"
+               : "size_mismatch";
+}
+
+/* Size of the whole document, including the bytes that were saved before; or
+ * -1. */
+static int64_t document_length(const nymbl__exchange *exchange)
+{
+    int64_t length = nymbl__response_length(&exchange->head);
+    int64_t before = exchange->port->resumed_from;
+
+    if (length > INT64_MAX - before)
+        return INT64_MAX; /* the server may state any length */
+    return length < 0 ? length : before + length;
+}
+
+/* Publish the head to the caller. */
+static void head_publish(nymbl__exchange *exchange)
+{
+    const nymbl__response_head *head = &exchange->head;
+    nymbl__port *port = exchange->port;
+
+    if (exchange->failure != NYMBL_OK)
+        return;
+    memcpy(port->response_type, head->content_type, sizeof(head->content_type));
+    nymbl__port_lock(port);
+    port->response = (nymbl_response){
+        .status = head->status,
+        .content_length = document_length(exchange),
+        .content_type = head->has_type ? port->response_type : NULL,
+    };
+    port->response_published = true;
+    nymbl__port_unlock(port);
+}
+
+void nymbl__response_check_head(nymbl__exchange *exchange)
+{
+    nymbl__response_head *head = &exchange->head;
+    int64_t length = nymbl__response_length(head);
+    nymbl__sniff_input input;
+
+    head->done = true;
+    exchange->notify_pending = true;
+    if (!nymbl__response_is_success(exchange)) {
+        exchange->port->response_body.max = NYMBL__ERROR_RESPONSE_MAX;
+        return;
+    }
+    if (exchange->request.operation != NYMBL__DOWNLOAD) {
+        head_publish(exchange);
+        return;
+    }
+    if (exchange->save != NULL)
+        resume_check(exchange);
+    input = sniff_input_of(exchange, false);
+    /* not a sum, which could overflow: the server may state any length */
+    if (exchange->has_size && length >= 0 &&
+        length != exchange->size - exchange->port->resumed_from)
+        nymbl__exchange_fail(exchange, NYMBL_CORRUPT, size_reason(&input));
+    if (nymbl__sniff_head_suffices(&input))
+        head_publish(exchange);
+}
+
+void nymbl__response_check_first_bytes(nymbl__exchange *exchange, bool all)
+{
+    nymbl__sniff_input input = sniff_input_of(exchange, all);
+    const char *reason = NULL;
+    nymbl_kind kind;
+
+    if (exchange->port->content_checked)
+        return;
+    kind = nymbl__sniff_check(&input, &reason);
+    if (kind < 0) {
+        nymbl__exchange_fail(exchange, kind, reason);
+    } else if (kind == NYMBL_OK) {
+        if (!exchange->port->response_published)
+            head_publish(exchange);
+        exchange->port->content_checked = true;
+    }
+}
+
+nymbl_kind nymbl__response_check_document(nymbl__exchange *exchange,
+                                          const char **reason)
+{
+    nymbl__response_head *head = &exchange->head;
+    int64_t length = nymbl__response_length(head);
+    int64_t received = exchange->port->body_received;
+
+    nymbl__response_check_first_bytes(exchange, true);
+    if (exchange->failure != NYMBL_OK) {
+        *reason = exchange->failure_reason;
+        return exchange->failure;
+    }
+    if (length >= 0 && received < length)
+        return NYMBL_TRUNCATED;
+    /* Without a length, chunks or close_notify a complete body is not
+     * distinguishable from one that was cut off. */
+    if (head->length < 0 && !head->chunked && !exchange->close_notify_seen) {
+        *reason = "no_length";
+        return NYMBL_TRUNCATED;
+    }
+    if ((length >= 0 && received != length) ||
+        (exchange->has_size &&
+         exchange->port->resumed_from + received != exchange->size) ||
+        (head->status == 206 &&
+         exchange->port->resumed_from + received != head->range_total)) {
+        *reason = "size_mismatch";
+        return NYMBL_CORRUPT;
+    }
+    return NYMBL_OK;
+}

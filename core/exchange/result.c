@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: MIT */
+/* How an exchange ended, and what that means for the call. */
+#include "exchange/result.h"
+
+#include "base/error.h"
+#include "exchange/curl_error.h"
+#include "exchange/response_check.h"
+#include "exchange/sniff.h"
+#include "port/body.h"
+
+/* Whether the service may have refused the request only because of its Range:
+ * the whole document may still be available. */
+static bool may_have_refused_range(const nymbl__exchange *exchange)
+{
+    int status = exchange->head.done ? exchange->head.status : 0;
+
+    return exchange->range_requested && status != 401 && status != 429 &&
+           ((status >= 400 && status <= 499) || status == 501);
+}
+
+nymbl_kind nymbl__result_classify(nymbl__exchange *exchange, CURLcode code,
+                                  const char **reason)
+{
+    nymbl__response_head *head = &exchange->head;
+
+    *reason = NULL;
+    if (exchange->failure != NYMBL_OK) {
+        *reason = exchange->failure_reason;
+        return exchange->failure;
+    }
+    if (head->done && !nymbl__response_is_success(exchange)) {
+        if (nymbl__response_is_redirect(head->status)) {
+            *reason = "not_followed";
+            return NYMBL_REDIRECT;
+        }
+        if (may_have_refused_range(exchange))
+            *reason = "range_refused";
+        /* the token endpoint reports invalid credentials with 400 (RFC 6749,
+         * section 5.2) */
+        if (exchange->request.operation == NYMBL__TOKEN && head->status == 400)
+            return NYMBL_UNAUTHORIZED;
+        return head->status == 429 && head->limit_exceeded
+                   ? NYMBL_QUOTA
+                   : nymbl__status_kind(head->status);
+    }
+    if (code != CURLE_OK)
+        return nymbl__curl_error_classify(exchange, code, reason);
+    if (!head->done) { /* libcurl accepts an incomplete head */
+        *reason = "reset";
+        return NYMBL_NETWORK;
+    }
+    if (exchange->request.operation == NYMBL__DOWNLOAD)
+        return nymbl__response_check_document(exchange, reason);
+    /* no encoding was requested (RFC 9110, section 12.5.3); the label may be
+     * wrong, so a body that is JSON counts */
+    if (head->encoded && exchange->port->response_body.size > 0 &&
+        !nymbl__sniff_is_json(exchange->port->response_body.data,
+                              exchange->port->response_body.size)) {
+        *reason = "content_encoding";
+        return NYMBL_PROTOCOL;
+    }
+    if (exchange->port->body != NULL &&
+        !nymbl__body_all_read(exchange->port->body)) {
+        *reason = "early_response"; /* before the whole body was sent */
+        return NYMBL_PROTOCOL;
+    }
+    return NYMBL_OK;
+}
+
+bool nymbl__result_outcome_is_unknown(const nymbl__exchange *exchange,
+                                      nymbl_kind kind)
+{
+    int status = exchange->head.done ? exchange->head.status : 0;
+
+    if (exchange->request.operation != NYMBL__UPLOAD &&
+        exchange->request.operation != NYMBL__DELETE)
+        return false;
+    if (!exchange->port->sent || (status >= 300 && status <= 499))
+        return false;
+    /* this side aborted before the last block, so the server has no complete
+     * request */
+    if (exchange->port->body != NULL && status == 0 &&
+        (kind == NYMBL_IO || kind == NYMBL_TOO_LARGE || kind == NYMBL_TIMEOUT ||
+         kind == NYMBL_CANCELED || kind == NYMBL_NO_MEMORY))
+        return nymbl__body_all_read(exchange->port->body);
+    return true;
+}
+
+bool nymbl__result_keeps_partial(const nymbl__exchange *exchange,
+                                 nymbl_kind kind)
+{
+    return kind != NYMBL_CORRUPT && kind != NYMBL_PROTOCOL &&
+           !may_have_refused_range(exchange);
+}

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: MIT */
+/* Files that belong to this user alone. */
+#include "file/private_file.h"
+
+#include "base/error.h"
+#include "base/fd.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+/* The reason why a file breaks the rules, or NULL. */
+static const char *rule_broken(const struct stat *status, unsigned forbidden)
+{
+    if (S_ISDIR(status->st_mode))
+        return "directory";
+    if (!S_ISREG(status->st_mode))
+        return "not_a_file";
+    if (status->st_uid != geteuid())
+        return "wrong_owner";
+    if ((status->st_mode & forbidden) != 0)
+        return "insecure_permissions";
+    /* the other name may belong to another program's file */
+    return status->st_nlink > 1 ? "hard_link" : NULL;
+}
+
+/* Open a file that gives others none of the `forbidden` permissions. */
+static int checked_open(int dir_fd, const char *name, int flags,
+                        unsigned forbidden, struct stat *status,
+                        const char **reason)
+{
+    int fd = nymbl__fd_avoid_stdio(
+        openat(dir_fd, name,
+               flags | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0600));
+
+    if (fd < 0) {
+        *reason = errno == ELOOP ? "symbolic_link" : nymbl__errno_reason(errno);
+        return -1;
+    }
+    if (fstat(fd, status) < 0)
+        *reason = nymbl__errno_reason(errno);
+    else
+        *reason = rule_broken(status, forbidden);
+    if (*reason == NULL)
+        return fd;
+    close(fd);
+    errno = EACCES;
+    return -1;
+}
+
+int nymbl__private_file_open(int dir_fd, const char *name, int flags)
+{
+    struct stat status;
+    const char *reason;
+
+    return checked_open(dir_fd, name, flags, 077, &status, &reason);
+}
+
+int nymbl__private_file_open_path(const char *path, int flags,
+                                  struct stat *status, const char **reason)
+{
+    return checked_open(AT_FDCWD, path, flags, 022, status, reason);
+}
