@@ -1,24 +1,35 @@
 /* SPDX-License-Identifier: MIT */
 /**
  * @file nymbl.h
- * @brief Documents of the Nymbl Customer API: upload, list, get, download,
- * delete.
+ * @brief A client library for the documents of the Nymbl Customer API: upload,
+ * list, get, download and delete. It runs HTTP requests with libcurl, over
+ * verified TLS, without blocking.
  *
- * Ownership, in three sentences. What comes through `out` is yours to release.
- * What a getter returns is borrowed: it belongs to its object and lives as
- * long. Every object retains what it needs, so objects may be released in any
- * order.
+ * Ownership: an object returned through `out` is yours to release with its
+ * `_free` or `_close` function. A pointer returned by a getter is borrowed: it
+ * belongs to its object and is valid as long as the object. Every object
+ * retains the objects that it needs, so they may be released in any order.
  *
- * Strings that go in are copied before a function returns. Times are seconds.
- * Nothing here waits but nymbl_engine_pump() and nymbl_transfer_wait(), and
- * nothing calls back into the caller but the engine's clock. One engine and all
- * that was started on it belong to one thread at a time;
- * nymbl_engine_start_thread() adds a thread of its own to it, which none of its
- * users sees.
+ * A download to a path is atomic: the file appears under its name complete and
+ * checked, or the path stays as it was.
  *
- * A call is made in four steps: a `nymbl_*_start` function makes a transfer,
- * nymbl_engine_pump() moves it, nymbl_transfer_result() tells how it ended, and
- * nymbl_transfer_free() releases it (and cancels it where it still runs).
+ * Strings passed in are copied before a function returns. All times are in
+ * seconds, all sizes in bytes. Only nymbl_engine_pump() and
+ * nymbl_transfer_wait() wait.
+ *
+ * Threads: an engine, and the transfers and bodies that were started on it, may
+ * be used by only one thread at a time. By default that thread moves the
+ * transfers, in nymbl_engine_pump(). nymbl_engine_start_thread() lets a
+ * background thread of the engine, the I/O thread, move them instead. The only
+ * function that the library calls back is the engine's clock.
+ *
+ * fork(): a child process must not use the objects of its parent. It may free
+ * them; the parent's sockets and transfers are not affected.
+ *
+ * A call takes four steps: a `nymbl_*_start` function creates a transfer and
+ * starts it, nymbl_engine_pump() moves it, nymbl_transfer_result() returns how
+ * it ended, and nymbl_transfer_free() releases it (and cancels it if it still
+ * runs).
  */
 #ifndef NYMBL_H
 #define NYMBL_H
@@ -39,26 +50,28 @@ extern "C" {
 
 #define NYMBL_VERSION "0.1.0"
 
-/** Largest document the service takes (the guide, "File Size Limit"). */
+/** Largest document that the service accepts ("File Size Limit" in its guide;
+ * see lua/README.md, Facts about the service). */
 #define NYMBL_MAX_UPLOAD_BYTES 26214400
 
 /**
- * How a call ended. Zero is success, negative is failure, positive is "nothing
- * failed, but": so `kind < 0` is the one test for failure.
+ * The result of a function. 0 is success, a negative value a failure, and a
+ * positive value means that nothing failed, but there is nothing to return
+ * (yet). So `kind < 0` tests for failure.
  *
- * "Any failure of an exchange" in the comments below means any of the negative
- * kinds but NYMBL_MISUSE.
+ * "Any failure of an exchange" below means any negative kind except
+ * NYMBL_MISUSE.
  */
 typedef enum nymbl_kind {
     NYMBL_OK = 0,
-    NYMBL_DONE = 1,  /**< no more will come */
-    NYMBL_AGAIN = 2, /**< not yet: pump, then ask again */
+    NYMBL_DONE = 1,  /**< the end: nothing more will follow */
+    NYMBL_AGAIN = 2, /**< not yet: pump, then call again */
 
-    NYMBL_BAD_REQUEST = -1,  /**< 400 */
-    NYMBL_UNAUTHORIZED = -2, /**< 401 */
-    NYMBL_FORBIDDEN = -3,    /**< 403 */
-    NYMBL_NOT_FOUND = -4,    /**< 404 */
-    NYMBL_TOO_LARGE = -5,    /**< 413, or over the limit before it is sent */
+    NYMBL_BAD_REQUEST = -1,      /**< 400 */
+    NYMBL_UNAUTHORIZED = -2,     /**< 401 */
+    NYMBL_FORBIDDEN = -3,        /**< 403 */
+    NYMBL_NOT_FOUND = -4,        /**< 404 */
+    NYMBL_TOO_LARGE = -5,        /**< 413, or over the limit and not sent */
     NYMBL_UNSUPPORTED_TYPE = -6, /**< 415, or not an accepted type */
     NYMBL_THROTTLED = -7,        /**< 429 */
     NYMBL_QUOTA = -8,            /**< 429 "Limit Exceeded" */
@@ -67,41 +80,43 @@ typedef enum nymbl_kind {
     NYMBL_TIMEOUT = -11,         /**< a time limit ran out */
     NYMBL_NETWORK = -12,         /**< resolve, connect, reset */
     NYMBL_TLS = -13,             /**< no verified TLS connection */
-    NYMBL_TRUNCATED = -14,       /**< fewer bytes than promised */
-    NYMBL_CORRUPT = -15,         /**< not the document: bytes, size, type */
-    NYMBL_PROTOCOL = -16,        /**< a reply that makes no sense */
-    NYMBL_REDIRECT = -17,        /**< a redirect that is not followed */
-    NYMBL_IO = -18,              /**< a local file */
-    NYMBL_CONTEXT = -19,         /**< nothing may wait here */
-    NYMBL_CANCELED = -20,        /**< by the caller */
+    NYMBL_TRUNCATED = -14,       /**< the response ended too early */
+    NYMBL_CORRUPT = -15,  /**< wrong type, size or content of a document */
+    NYMBL_PROTOCOL = -16, /**< the response violates HTTP or the API */
+    NYMBL_REDIRECT = -17, /**< a redirect that was not followed */
+    NYMBL_IO = -18,       /**< a local file */
+    NYMBL_CONTEXT = -19,  /**< waiting is not possible here (Lua only) */
+    NYMBL_CANCELED = -20, /**< canceled by the caller */
 
     NYMBL_NO_MEMORY = -21,
-    NYMBL_MISUSE = -22 /**< a wrong argument; `reason` names it */
+    NYMBL_MISUSE = -22 /**< an invalid argument; `reason` names it */
 } nymbl_kind;
 
 /**
- * What is known of a failure. Flat and of fixed size: nothing to release.
+ * Details of a failure. There is nothing to release.
  *
- * Every function that takes one takes NULL too, and writes it on failure only.
- * No field holds anything of the request or the reply but the status.
+ * Functions write it only on failure, and accept NULL. It contains nothing from
+ * the request and nothing from the response but the status and Retry-After.
  */
 typedef struct nymbl_error {
     nymbl_kind kind;
-    int status;           /**< HTTP status of the reply, or of the proxy that
-                               refused (reason "proxy", "proxy_auth"); 0: none */
-    const char *reason;   /**< a fixed word for the cause, or NULL; static */
-    double retry_after;   /**< seconds, from Retry-After (a date is compared
-                               with the response's own Date, if there is one);
-                               negative: not given */
-    bool outcome_unknown; /**< the upload or delete may have happened */
+    /** HTTP status of the response, or of the proxy that refused (reason
+     * "proxy" or "proxy_auth"); 0 if there was none. */
+    int status;
+    const char *reason; /**< static word for the cause, or NULL */
+    /** Seconds, from Retry-After (a date is compared with the response's own
+     * Date, if it has one); negative if there was none. */
+    double retry_after;
+    bool outcome_unknown; /**< the upload or delete may have been carried out */
 } nymbl_error;
 
-/** Bytes of a JSON response to a call. One that is longer is NYMBL_PROTOCOL,
- * "response_too_long". */
+/** Largest JSON response to a call, in bytes. A longer one fails with
+ * NYMBL_PROTOCOL, "response_too_long". */
 #define NYMBL_RESPONSE_MAX (2u << 20)
 
-/** Values in a JSON response that a decoder should accept: arrays and objects
- * count, names of members do not. More cost a multiple of their bytes. */
+/** Number of values in a JSON response that a decoder should accept (arrays and
+ * objects count, member names do not), because decoded values take much more
+ * memory than their bytes. */
 #define NYMBL_RESPONSE_MAX_VALUES 20000
 
 typedef struct nymbl_engine nymbl_engine;
@@ -113,7 +128,7 @@ typedef struct nymbl_store nymbl_store;
 /* ---- kinds ---- */
 
 /**
- * The word of a kind, as in "not_found".
+ * The name of a kind, such as "not_found".
  *
  * @param kind any kind
  * @return static text, never NULL
@@ -121,32 +136,34 @@ typedef struct nymbl_store nymbl_store;
 NYMBL_API const char *nymbl_kind_name(nymbl_kind kind);
 
 /**
- * What a kind means and what to do next, as half a sentence of fixed words.
+ * A short description of a kind and of what to do about it.
  *
  * @param kind any kind
- * @return static text, never NULL; "" where there is nothing to say
+ * @return static text, never NULL; "" for kinds that are no failures
  */
 NYMBL_API const char *nymbl_kind_text(nymbl_kind kind);
 
 /**
- * Objects that are alive in this process: clients, bodies, transfers and
+ * Count the objects that exist in this process: clients, bodies, transfers and
  * stores.
  *
- * For leak checks: 0 once everything was released and pumped out.
+ * For leak checks: 0 once all objects are released and the engine has processed
+ * that.
  *
  * @return the count
  */
 NYMBL_API long nymbl_object_count(void);
 
 /**
- * Whether functions of another TLS library have taken the place of those that
- * libcurl was linked with, so that a connection would crash. Look once, before
- * the first transfer; the only libcurl function called is curl_version_info().
- * On Linux with glibc every function is looked at that libcurl and its TLS
- * library refer to, elsewhere a few.
+ * Check whether functions of another TLS library are called instead of those
+ * that libcurl was linked with (symbol interposition), so that a connection
+ * would crash. Call it once, before the first transfer. The only libcurl
+ * function called is curl_version_info(). On Linux with glibc every function
+ * that libcurl and its TLS library refer to is checked, on other systems a
+ * sample.
  *
- * @return NULL if all is well, else static text that names both libraries and
- *         one of the functions, and says what to install
+ * @return NULL if there is no problem, else static text that names both
+ *         libraries and one of the functions, and says what to install
  */
 NYMBL_API const char *nymbl_tls_problem(void);
 
@@ -154,25 +171,27 @@ NYMBL_API const char *nymbl_tls_problem(void);
 
 /** Settings of an engine. Zero means default. */
 typedef struct nymbl_engine_options {
-    /** Seconds on a clock that never goes back; default CLOCK_MONOTONIC. Called
-     * from the engine's thread too, where it has one. */
+    /** Returns seconds on a clock that never goes back; default
+     * CLOCK_MONOTONIC. The I/O thread calls it too, if there is one. */
     double (*clock)(void *payload);
-    void *payload; /**< borrowed, handed to @p clock */
+    void *payload; /**< borrowed; passed to @p clock */
 } nymbl_engine_options;
 
 /**
- * Make an engine: connections, and the loop that moves transfers.
+ * Create an engine: it holds the connections and moves the transfers.
  *
- * One for a process and thread is right: clients share its connections.
+ * One per process is enough, or one per thread: its clients share its
+ * connections.
  *
- * Descriptors 0 to 2 never become a file or socket of ours. While an engine is
- * pumped, those that the program has closed are occupied by something that can
- * be neither read nor written, for libcurl's sake.
+ * Files and sockets of the library never get descriptors 0 to 2. If the program
+ * has closed some of these, they are occupied while the engine is pumped, by
+ * descriptors that can be neither read nor written, so that libcurl does not
+ * use them either.
  *
  * @param[out] out     yours to release with nymbl_engine_free()
  * @param      options copied; NULL for defaults
- * @param[out] err     NYMBL_NO_MEMORY; NYMBL_IO, "too_many_files", if no
- *                     descriptor is left
+ * @param[out] err     NYMBL_NO_MEMORY; NYMBL_IO, "too_many_files", if the
+ *                     process cannot open more descriptors
  * @return NYMBL_OK or the failure
  */
 NYMBL_API nymbl_kind nymbl_engine_new(nymbl_engine **out,
@@ -180,64 +199,71 @@ NYMBL_API nymbl_kind nymbl_engine_new(nymbl_engine **out,
                                       nymbl_error *err);
 
 /**
- * Cancel all that runs on an engine and close its connections.
+ * Cancel the transfers of an engine, close its connections and release it.
  *
- * Transfers outlive it, as canceled. In a process forked from the one that made
- * the engine this frees nothing: the sockets are the parent's.
+ * Its transfers remain valid, with the result NYMBL_CANCELED. The I/O thread,
+ * if there is one, has ended when the function returns. In a forked child
+ * nothing is closed, because the sockets are the parent's.
  *
  * @param engine may be NULL
  */
 NYMBL_API void nymbl_engine_free(nymbl_engine *engine);
 
 /**
- * Make progress: send, receive, finish, then wait for the network once.
+ * Move the engine's transfers: send, receive and complete, then wait for the
+ * network once.
  *
- * Returns as soon as any transfer has news, else after @p timeout. Where the
- * engine has a thread this only waits for news.
+ * Returns as soon as any transfer is ready (nymbl_transfer_is_ready()), or
+ * after @p timeout. If the engine has an I/O thread, this only waits for a
+ * transfer to become ready.
  *
- * @param engine  of this process
- * @param timeout seconds to wait at most; 0 only looks
- * @return NYMBL_OK, or NYMBL_MISUSE in a forked process
+ * @param engine  created in this process
+ * @param timeout longest time to wait, in seconds; 0 does not wait
+ * @return NYMBL_OK, or NYMBL_MISUSE in a forked child
  */
 NYMBL_API nymbl_kind nymbl_engine_pump(nymbl_engine *engine, double timeout);
 
 /**
- * Have a thread of the engine's own move its transfers from now on.
+ * Start the I/O thread, a background thread that moves the engine's transfers
+ * from now on.
  *
- * For a host that must not wait for the network: no function but the two that
- * wait then takes longer than a copy of the bytes. What cancels, closes or
- * frees has its effect a moment after it has returned. All signals are blocked
- * in the thread. It ends in nymbl_engine_free().
+ * For a host that must not block. Apart from nymbl_engine_pump() and
+ * nymbl_transfer_wait(), functions then only copy bytes and hand work to the
+ * thread; canceling, closing and releasing take effect shortly after the
+ * function has returned. The thread blocks all signals and ends in
+ * nymbl_engine_free().
  *
- * @param      engine of this process; one that has a thread keeps it
- * @param[out] err    NYMBL_IO, "too_many_threads", if none can be started; or
- *                    NYMBL_MISUSE in a forked process
+ * @param      engine created in this process; if it already has a thread,
+ *                    nothing is done
+ * @param[out] err    NYMBL_IO, "too_many_threads", if the thread cannot be
+ *                    created; NYMBL_MISUSE in a forked child
  * @return NYMBL_OK or the failure
  */
 NYMBL_API nymbl_kind nymbl_engine_start_thread(nymbl_engine *engine,
                                                nymbl_error *err);
 
 /**
- * Whether this engine was made by the running process (and not by its parent).
+ * Whether an engine was created in this process, and not in its parent before a
+ * fork().
  *
- * @param engine may be NULL, which gives false
- * @return true where it may be used
+ * @param engine may be NULL, which returns false
+ * @return true if it may be used
  */
 NYMBL_API bool nymbl_engine_in_this_process(const nymbl_engine *engine);
 
 /**
- * Whether nothing is started on an engine that its owner pumps, so that freeing
- * it cancels nothing.
+ * Whether an engine without an I/O thread has no transfers, so that
+ * nymbl_engine_free() cancels nothing.
  *
  * @param engine any
- * @return false for one with a thread
+ * @return true if it has none; false if it has an I/O thread
  */
 NYMBL_API bool nymbl_engine_is_idle(const nymbl_engine *engine);
 
 /**
- * The engine's clock.
+ * The time on the engine's clock.
  *
- * @param engine any; NULL for the clock that engines have by default
+ * @param engine any engine; NULL for the default clock
  * @return seconds
  */
 NYMBL_API double nymbl_engine_now(const nymbl_engine *engine);
@@ -247,44 +273,51 @@ NYMBL_API double nymbl_engine_now(const nymbl_engine *engine);
 /** Settings of a client. Zero means default. All strings are copied. */
 typedef struct nymbl_client_options {
     const char *base_url; /**< required: https://host[:port][/prefix] */
-    const char *api_key;  /**< required: the x-api-key header */
-    /** OAuth 2.0 client credentials (RFC 6749, section 4.4); all or none. */
+    const char *api_key;  /**< required: sent as the x-api-key header */
+    /** OAuth 2.0 client credentials (RFC 6749, section 4.4): all three, or
+     * none. */
     const char *token_url;
     const char *client_id;
     const char *client_secret;
-    const char *scope;        /**< optional */
-    const char *ca_file;      /**< PEM file of trusted certificates; system's */
-    const char *ca_path;      /**< folder of the same; none */
-    const char *proxy;        /**< http, https or socks…, as libcurl takes it;
-                                   "" for none; the environment's */
-    const char *user_agent;   /**< appended to the library's own */
-    double connect_timeout;   /**< seconds until a connection stands; 10 */
-    double stall_timeout;     /**< seconds without a byte moving; 30 */
-    int64_t max_upload_bytes; /**< NYMBL_MAX_UPLOAD_BYTES */
-    int max_connections;      /**< transfers on the wire at once; 16 */
-    bool allow_http;          /**< let URLs be http:// on a loopback address */
+    const char *scope; /**< optional */
+    /** PEM file of trusted certificates; default: libcurl's. */
+    const char *ca_file;
+    /** Directory of trusted certificates; default: none. */
+    const char *ca_path;
+    /** Proxy URL (http, https, socks…) as libcurl accepts it; "" for no proxy;
+     * default: by the environment. */
+    const char *proxy;
+    const char *user_agent; /**< appended to the library's own */
+    double connect_timeout; /**< connection timeout in seconds; default 10 */
+    /** Longest time without a byte sent or received, in seconds; default 30. */
+    double stall_timeout;
+    int64_t max_upload_bytes; /**< default NYMBL_MAX_UPLOAD_BYTES */
+    /** Transfers that run at the same time; further ones wait; default 16. */
+    int max_connections;
+    bool allow_http; /**< allow http:// URLs for loopback addresses */
 } nymbl_client_options;
 
 /**
- * Whether a URL may be a base or token URL: https, or http on a loopback
- * address where that is allowed, with a host in ASCII, and without user, query
- * and fragment.
+ * Check a base or token URL: it must be https, or http for a loopback address
+ * if that is allowed, with an ASCII host name, and without user name, query and
+ * fragment.
  *
  * @param url        any text
- * @param allow_http whether http is allowed on a loopback address
- * @return NULL where it may, else static words such as "must begin with
+ * @param allow_http whether http is allowed for a loopback address
+ * @return NULL if it is valid, else static text such as "must begin with
  *         https://"
  */
 NYMBL_API const char *nymbl_url_problem(const char *url, bool allow_http);
 
 /**
- * Make a client: where the service is, and with which secrets. Sends nothing.
+ * Create a client: the address of the service and the credentials. Nothing is
+ * sent.
  *
  * @param[out] out     yours to release with nymbl_client_free()
- * @param      options copied; secrets are wiped when the client is closed
- * @param[out] err     NYMBL_MISUSE with the option's name as reason;
- *                     NYMBL_TLS, reason "ca_file" or "ca_path", if there is
- *                     nothing that can be read; or NYMBL_NO_MEMORY
+ * @param      options copied; secrets are wiped by nymbl_client_close()
+ * @param[out] err     NYMBL_MISUSE with the option's name as reason; NYMBL_TLS,
+ *                     "ca_file" or "ca_path", if it cannot be read;
+ *                     NYMBL_NO_MEMORY
  * @return NYMBL_OK or the failure
  */
 NYMBL_API nymbl_kind nymbl_client_new(nymbl_client **out,
@@ -292,44 +325,47 @@ NYMBL_API nymbl_kind nymbl_client_new(nymbl_client **out,
                                       nymbl_error *err);
 
 /**
- * Cancel what runs for a client, forget its secrets and, where no other client
- * of the engine is open, close the connections. Later starts are NYMBL_MISUSE.
- * The engine is the one that it last started a transfer on: what runs for it on
- * another one goes on.
+ * Cancel a client's transfers, wipe its secrets and close the connections that
+ * no other open client of the engine can use. Starting a transfer for it then
+ * fails with NYMBL_MISUSE.
  *
- * @param client may be NULL, or closed
+ * This affects the engine on which the client last started a transfer. Its
+ * transfers on other engines continue.
+ *
+ * @param client may be NULL or closed
  */
 NYMBL_API void nymbl_client_close(nymbl_client *client);
 
 /**
- * Release a client. Transfers that run keep what they need of it.
+ * Release a client. Its running transfers continue.
  *
  * @param client may be NULL
  */
 NYMBL_API void nymbl_client_free(nymbl_client *client);
 
 /**
- * The limit on uploads of this client.
+ * The largest upload of a client.
  *
  * @param client any
  * @return bytes
  */
 NYMBL_API int64_t nymbl_client_max_upload_bytes(const nymbl_client *client);
 
-/** What clients share who are of one account. */
+/** State that clients of the same account share. */
 typedef enum nymbl_account {
-    NYMBL_ACCOUNT_LIMITS, /**< rates and quota: base URL and API key */
-    NYMBL_ACCOUNT_TOKEN /**< a token: token URL, client id, secret and scope */
+    NYMBL_ACCOUNT_LIMITS, /**< rate limits and quota: by base URL and API key */
+    /** A token: by token URL, client id, secret and scope. */
+    NYMBL_ACCOUNT_TOKEN
 } nymbl_account;
 
 /**
- * A name for the account of a client that tells nothing of it: a SHA-256 in 64
- * hexadecimal digits. The same for every client of that account.
+ * A name for a client's account that reveals nothing of it: a SHA-256 hash as
+ * 64 hexadecimal digits. It is the same for every client of the account.
  *
- * @param      client any open one
- * @param      which  what is shared
- * @param[out] out    65 bytes
- * @return NYMBL_OK, or NYMBL_MISUSE where the client is closed or has no
+ * @param      client any open client
+ * @param      which  the kind of shared state
+ * @param[out] out    65 bytes: the digits and a NUL
+ * @return NYMBL_OK, or NYMBL_MISUSE if the client is closed or has no
  *         credentials
  */
 NYMBL_API nymbl_kind nymbl_client_account(const nymbl_client *client,
@@ -338,15 +374,16 @@ NYMBL_API nymbl_kind nymbl_client_account(const nymbl_client *client,
 /* ---- bodies: what an upload sends ---- */
 
 /**
- * A body read from a file, in the core, each time it is sent.
+ * Create a body that is read from a file each time it is sent.
  *
- * The path must name a regular file (links are followed). It is opened here. If
- * its size or times have changed when its last block is to be sent, the upload
- * is cut: NYMBL_IO, "changed". A file that reports a size of 0 is read here,
- * since it may have content all the same (those of /proc do).
+ * The path must lead to a regular file (symbolic links are followed), which is
+ * opened here. If its size or times have changed when its last block is about
+ * to be sent, the upload is aborted: NYMBL_IO, "changed". A file that reports a
+ * size of 0 is read here, because it may have content anyway, as the files of
+ * /proc do.
  *
  * @param[out] out  yours to release with nymbl_body_free()
- * @param      path of the file
+ * @param      path path of the file
  * @param[out] err  NYMBL_IO; NYMBL_TOO_LARGE if a file that reports a size of 0
  *                  has more than NYMBL_MAX_UPLOAD_BYTES; NYMBL_NO_MEMORY
  * @return NYMBL_OK or the failure
@@ -355,7 +392,7 @@ NYMBL_API nymbl_kind nymbl_body_from_path(nymbl_body **out, const char *path,
                                           nymbl_error *err);
 
 /**
- * A body of bytes in memory.
+ * Create a body of bytes in memory.
  *
  * @param[out] out  yours to release with nymbl_body_free()
  * @param      data copied
@@ -367,13 +404,14 @@ NYMBL_API nymbl_kind nymbl_body_from_bytes(nymbl_body **out, const void *data,
                                            size_t size, nymbl_error *err);
 
 /**
- * A body that the caller pushes piece by piece with nymbl_body_write().
+ * Create a stream: a body that the caller writes in pieces with
+ * nymbl_body_write().
  *
- * Where @p size is negative, up to 1 MB is held back to learn it; a longer body
- * goes out in chunks (RFC 9112, section 7.1).
+ * If the size is unknown, up to 1 MB is buffered to determine it. A longer body
+ * is sent in chunks (RFC 9112, section 7.1).
  *
  * @param[out] out  yours to release with nymbl_body_free()
- * @param      size bytes that will be pushed; negative: unknown
+ * @param      size bytes that will be written; negative if unknown
  * @param[out] err  NYMBL_NO_MEMORY
  * @return NYMBL_OK or the failure
  */
@@ -381,116 +419,117 @@ NYMBL_API nymbl_kind nymbl_body_stream(nymbl_body **out, int64_t size,
                                        nymbl_error *err);
 
 /**
- * Limit a pushed body before a transfer sends it, so that its source is not
- * read any further. A longer body is not sent: NYMBL_TOO_LARGE.
+ * Limit a stream before it is sent, so that not too much is read from its
+ * source. A stream that exceeds the limit is not sent: NYMBL_TOO_LARGE.
  *
- * @param body a pushed body
+ * @param body a stream
  * @param max  bytes
  */
 NYMBL_API void nymbl_body_limit(nymbl_body *body, int64_t max);
 
 /**
- * How much of its source a pushed body can still take: what is left of its
- * stated size, or of its limit if that is less.
+ * How many more bytes a stream accepts: the rest of its stated size, or of its
+ * limit if that is less.
  *
- * @param body a pushed body
- * @return bytes; INT64_MAX if neither is known
+ * @param body a stream
+ * @return bytes; INT64_MAX if it has neither
  */
 NYMBL_API int64_t nymbl_body_remaining(const nymbl_body *body);
 
 /**
- * Push bytes into the send window of a pushed body. Never waits.
+ * Write bytes to the send window of a stream. Never waits.
  *
- * @param      body  a pushed body that is not finished
- * @param      data  copied
- * @param      size  bytes
- * @param[out] taken how many of them were taken
- * @return NYMBL_OK where all were taken, NYMBL_AGAIN where the window is full,
- *         NYMBL_DONE where the transfer takes no more (its result says why),
- *         NYMBL_MISUSE on a finished body
+ * @param      body     a stream that is not finished
+ * @param      data     copied
+ * @param      size     bytes
+ * @param[out] accepted number of bytes that were accepted
+ * @return NYMBL_OK if every byte was accepted; NYMBL_AGAIN if the window is
+ *         full; NYMBL_DONE if the transfer accepts no more (its result says
+ *         why); NYMBL_MISUSE if the body is finished or no stream
  */
 NYMBL_API nymbl_kind nymbl_body_write(nymbl_body *body, const void *data,
-                                      size_t size, size_t *taken);
+                                      size_t size, size_t *accepted);
 
 /**
- * Say that a pushed body is copied out of a file, before its first byte is
- * read. nymbl_body_finish() then sees whether the file was rewritten meanwhile:
- * in that case the upload is cut, NYMBL_IO, "changed".
+ * Declare that a stream is copied from a file, before its first byte is read.
+ * nymbl_body_finish() then checks that the file was not modified meanwhile; if
+ * it was, the upload is aborted: NYMBL_IO, "changed".
  *
- * @param body a pushed body; nothing is done with others
- * @param fd   borrowed until nymbl_body_finish(); nothing is done if it is no
+ * @param body a stream; other bodies are ignored
+ * @param fd   borrowed until nymbl_body_finish(); ignored unless it is a
  *             regular file
  */
 NYMBL_API void nymbl_body_set_source(nymbl_body *body, int fd);
 
 /**
- * Room in the send window of a pushed body.
+ * Free space in the send window of a stream.
  *
  * @param body any
- * @return bytes that nymbl_body_write() would take now
+ * @return bytes that nymbl_body_write() would accept now
  */
 NYMBL_API size_t nymbl_body_room(const nymbl_body *body);
 
 /**
- * Say that a pushed body is complete. Fewer bytes than its stated size cut the
- * upload: NYMBL_IO, "size_mismatch"; see also nymbl_body_set_source().
+ * Mark a stream as complete. If fewer bytes than its stated size were written,
+ * the upload is aborted: NYMBL_IO, "size_mismatch". See also
+ * nymbl_body_set_source().
  *
- * @param body a pushed body
+ * @param body a stream
  */
 NYMBL_API void nymbl_body_finish(nymbl_body *body);
 
 /**
- * Whether a transfer can be started now: a pushed body of unknown size must
- * first be finished or have filled its 1 MB.
+ * Whether a body can be sent now. A stream of unknown size must first be
+ * finished, or its buffer of 1 MB must be full.
  *
  * @param body any
- * @return true when it can
+ * @return true if it can
  */
 NYMBL_API bool nymbl_body_is_ready(const nymbl_body *body);
 
 /**
- * Whether the body can be sent (again) from its first byte by the core alone.
+ * Whether a body can be sent (again) from its first byte without the caller's
+ * help.
  *
  * @param body any
- * @return true for paths and bytes, and for pushed bodies of which nothing was
- *         taken for the wire
+ * @return true for files and bytes in memory, and for a stream of which nothing
+ *         was sent
  */
 NYMBL_API bool nymbl_body_can_rewind(const nymbl_body *body);
 
 /**
- * The type that the bytes of a body are of, as far as they can be looked at
- * before they are sent: all of a path or of bytes, and of a pushed body what
- * is in its window. A few KB are read at most, and the names of a ZIP file's
- * entries.
+ * The media type of a body by its content, as far as that is available: all of
+ * a file or of bytes in memory, and the window of a stream. It reads a few KB,
+ * and the names of the entries of a ZIP file.
  *
  * @param body any
  * @return static text: the media type, if it is one that the service accepts
- *         (PDF, PNG, JPEG, TIFF, DOCX); "" if the bytes are of none of them;
- *         NULL if that cannot be said, because too few were pushed or the body
+ *         (PDF, PNG, JPEG, TIFF, DOCX); "" if it is another one; NULL if it
+ *         cannot be determined, because too few bytes were written or the body
  *         cannot be sent
  */
 NYMBL_API const char *nymbl_body_type(nymbl_body *body);
 
 /**
- * Whether the bytes of a body may be of a type, by the same look.
+ * Whether the content of a body may have a media type, by the same check.
  *
  * @param body         any
- * @param content_type media type; parameters do not count
- * @return false if they are of another type, or of none that is accepted; true
- *         if they are of that type, or if it cannot be said
+ * @param content_type media type; parameters are ignored
+ * @return false if the content has another type, or none that is accepted; true
+ *         if it has this type, or if that cannot be determined
  */
 NYMBL_API bool nymbl_body_is_type(nymbl_body *body, const char *content_type);
 
 /**
- * Size of the body.
+ * The size of a body.
  *
  * @param body any
- * @return bytes, or -1 where it is not known
+ * @return bytes, or -1 if it is unknown
  */
 NYMBL_API int64_t nymbl_body_size(const nymbl_body *body);
 
 /**
- * Release a body. A transfer that sends it keeps it.
+ * Release a body. A transfer that sends it retains it.
  *
  * @param body may be NULL
  */
@@ -499,12 +538,12 @@ NYMBL_API void nymbl_body_free(nymbl_body *body);
 /* ---- the six calls ---- */
 
 /**
- * Start asking for an access token (RFC 6749, section 4.4.2). The reply's body
- * is the token endpoint's JSON.
+ * Start a request for an access token (RFC 6749, section 4.4.2). The response
+ * body is the token endpoint's JSON.
  *
  * @param[out] out    yours to release with nymbl_transfer_free()
- * @param      engine that will move it
- * @param      client with credentials
+ * @param      engine moves the transfer
+ * @param      client has OAuth credentials
  * @param[out] err    NYMBL_MISUSE, NYMBL_NO_MEMORY
  * @return NYMBL_OK or the failure
  */
@@ -512,39 +551,40 @@ NYMBL_API nymbl_kind nymbl_token_start(nymbl_transfer **out,
                                        nymbl_engine *engine,
                                        nymbl_client *client, nymbl_error *err);
 
-/** What goes with an uploaded file (the guide, "Uploading a Document"). */
+/** The fields of an upload. */
 typedef struct nymbl_upload_options {
     const char *file_name;     /**< required */
     const char *content_type;  /**< required */
     const char *document_type; /**< optional */
     const char *description;   /**< optional */
-    /** The caller can push a pushed body again, if need be. Otherwise it is
-     * announced with `Expect: 100-continue`, to which 417 may be the answer:
-     * then nothing of it is taken, and it can be sent again with this set, if
-     * nymbl_body_can_rewind(). */
+    /** Set this if the caller can write a stream again. Otherwise it is sent
+     * with `Expect: 100-continue`, which the service may answer with 417.
+     * Nothing was sent then, and if nymbl_body_can_rewind(), it can be sent
+     * again with this set. */
     bool is_rewindable;
-    bool progress; /**< bytes that move are news */
+    bool progress; /**< make the transfer ready whenever bytes were sent */
 } nymbl_upload_options;
 
 /**
- * Start `POST /Patients({id})/Documents`. The reply's body is the document's
+ * Start `POST /Patients({id})/Documents`. The response body is the document's
  * JSON.
  *
- * The request goes out once, on a new connection whose TLS session is resumed:
- * a used one may be closing, and then the outcome would be unknown. Whether it
- * may be repeated is the caller's decision, by `outcome_unknown` and
+ * The request is sent once, on a new connection that resumes the TLS session: a
+ * reused connection may be closing, and then the outcome would be unknown. The
+ * caller decides whether to send it again, by `outcome_unknown` and
  * nymbl_body_can_rewind().
  *
  * @param[out] out     yours to release with nymbl_transfer_free()
- * @param      engine  that will move it
- * @param      client  any open one
- * @param      token   bearer token, copied and wiped
- * @param      patient id, percent-encoded here
- * @param      body    retained; must be ready and not in use by a live transfer
+ * @param      engine  moves the transfer
+ * @param      client  any open client
+ * @param      token   bearer token; copied, and wiped after use
+ * @param      patient patient id; percent-encoded here
+ * @param      body    retained; must be ready and not in use by another
+ *                     transfer
  * @param      options copied
- * @param[out] err     NYMBL_TOO_LARGE before anything is sent, NYMBL_IO where
- *                     the body cannot be rewound, NYMBL_BAD_REQUEST where the
- *                     id is too long for a URL, NYMBL_MISUSE, NYMBL_NO_MEMORY
+ * @param[out] err     NYMBL_TOO_LARGE; NYMBL_IO if the body cannot be rewound;
+ *                     NYMBL_BAD_REQUEST if the id is too long for a URL;
+ *                     NYMBL_MISUSE; NYMBL_NO_MEMORY
  * @return NYMBL_OK or the failure
  */
 NYMBL_API nymbl_kind nymbl_upload_start(nymbl_transfer **out,
@@ -554,7 +594,7 @@ NYMBL_API nymbl_kind nymbl_upload_start(nymbl_transfer **out,
                                         const nymbl_upload_options *options,
                                         nymbl_error *err);
 
-/** OData query of a listing. NULL and 0 are left out. */
+/** OData query options of a list. NULL and 0 are omitted. */
 typedef struct nymbl_list_options {
     const char *filter;
     const char *select;
@@ -562,23 +602,23 @@ typedef struct nymbl_list_options {
     int64_t top;
     int64_t skip;
     bool count; /**< `$count=true` */
-    /** `@odata.nextLink` of the page before, in place of all the above. */
+    /** `@odata.nextLink` of the previous page; replaces all of the above. */
     const char *next_link;
 } nymbl_list_options;
 
 /**
- * Start `GET /Patients({id})/Documents`. The reply's body is the page's JSON.
+ * Start `GET /Patients({id})/Documents`. The response body is the page's JSON.
  *
  * @param[out] out     yours to release with nymbl_transfer_free()
- * @param      engine  that will move it
- * @param      client  any open one
- * @param      token   bearer token, copied and wiped
- * @param      patient id, percent-encoded here
+ * @param      engine  moves the transfer
+ * @param      client  any open client
+ * @param      token   bearer token; copied, and wiped after use
+ * @param      patient patient id; percent-encoded here
  * @param      options copied; values are percent-encoded here
- * @param[out] err     NYMBL_REDIRECT where `next_link` leaves the service's
- *                     origin, NYMBL_PROTOCOL where it is too long,
- *                     NYMBL_BAD_REQUEST where the id or the query is,
- *                     NYMBL_MISUSE, NYMBL_NO_MEMORY
+ * @param[out] err     NYMBL_REDIRECT if `next_link` has another origin than the
+ *                     service; NYMBL_PROTOCOL if it is too long;
+ *                     NYMBL_BAD_REQUEST if the id or the query is too long;
+ *                     NYMBL_MISUSE; NYMBL_NO_MEMORY
  * @return NYMBL_OK or the failure
  */
 NYMBL_API nymbl_kind nymbl_list_start(nymbl_transfer **out,
@@ -589,17 +629,17 @@ NYMBL_API nymbl_kind nymbl_list_start(nymbl_transfer **out,
                                       nymbl_error *err);
 
 /**
- * Start `GET /Patients({id})/Documents({document})`. The reply's body is the
+ * Start `GET /Patients({id})/Documents({document})`. The response body is the
  * document's JSON.
  *
  * @param[out] out      yours to release with nymbl_transfer_free()
- * @param      engine   that will move it
- * @param      client   any open one
- * @param      token    bearer token, copied and wiped
- * @param      patient  id, percent-encoded here
- * @param      document id, percent-encoded here
- * @param[out] err      NYMBL_BAD_REQUEST where an id is too long for a URL,
- *                      NYMBL_MISUSE, NYMBL_NO_MEMORY
+ * @param      engine   moves the transfer
+ * @param      client   any open client
+ * @param      token    bearer token; copied, and wiped after use
+ * @param      patient  patient id; percent-encoded here
+ * @param      document document id; percent-encoded here
+ * @param[out] err      NYMBL_BAD_REQUEST if an id is too long for a URL;
+ *                      NYMBL_MISUSE; NYMBL_NO_MEMORY
  * @return NYMBL_OK or the failure
  */
 NYMBL_API nymbl_kind nymbl_get_start(nymbl_transfer **out, nymbl_engine *engine,
@@ -607,39 +647,45 @@ NYMBL_API nymbl_kind nymbl_get_start(nymbl_transfer **out, nymbl_engine *engine,
                                      const char *patient, const char *document,
                                      nymbl_error *err);
 
-/** Where a download goes, and what is known of the document. */
+/** The target of a download, and the document's metadata. */
 typedef struct nymbl_download_options {
-    /** A file to replace as a whole; NULL: read with nymbl_transfer_read(). */
+    /** File to create or replace atomically; NULL to read the content with
+     * nymbl_transfer_read(). */
     const char *path;
-    unsigned mode;     /**< of the new file, if it can have one; 0600 */
-    bool no_overwrite; /**< fail where @p path exists, also at the end */
+    /** Permissions, if the file system supports them; default 0600. */
+    unsigned mode;
+    /** Fail if @p path exists, at the start or at the end. */
+    bool no_overwrite;
     /**
-     * Keep an interrupted part beside the path, and go on from it next time
-     * under the validator that was saved with it (RFC 9110, section 13.1.5),
-     * if the client has the same base URL, API key, token URL, client id and
-     * scope, and patient and document are the same. If that is refused (the
-     * reason is then "range_refused" or "content_range") the part is gone, and
-     * another transfer begins from the first byte.
+     * Keep an interrupted download as a partial file beside the path, and
+     * resume it next time with a range request under the saved validator (RFC
+     * 9110, section 13.1.5). The base URL, API key, token URL, client id,
+     * scope, patient and document must be the same. If the service refuses the
+     * range ("range_refused") or its response does not continue the partial
+     * file ("content_range"), the transfer fails, the partial file is removed,
+     * and the next transfer starts at the first byte.
      */
     bool resume;
-    const char *content_type; /**< of the document, where known */
-    bool has_size;            /**< whether @p size is known */
-    int64_t size;             /**< bytes of the document */
-    /** Bytes that move are news, and the file at @p path gets its name only
-     * once nymbl_transfer_confirm() was told of the last of them. */
+    /** Media type of the document; NULL if unknown. */
+    const char *content_type;
+    bool has_size; /**< whether @p size is known */
+    int64_t size;  /**< size of the document */
+    /** Make the transfer ready whenever bytes were received, and rename the
+     * file to @p path only after all of them were confirmed with
+     * nymbl_transfer_confirm(). */
     bool progress;
 } nymbl_download_options;
 
 /**
- * Whether a path can be the target of a download: no directory or device, no
- * name of a descriptor such as /dev/stdout, no way over a link that a stranger
- * has put into a directory such as /tmp, no name that files have before they
- * are whole (".nymbl-tmp-…", "….nymbl-part", "….nymbl-meta"), and in a
- * directory in which a file can be made. Leaves nothing there; what a killed
- * process has left is removed.
+ * Check the target of a download: its directory must exist and permit to create
+ * a file. The path must not be a directory, a device or a descriptor such as
+ * /dev/stdout, must not lead over a symbolic link that another user placed in a
+ * directory such as /tmp, and must not have the name of a temporary, partial or
+ * metadata file (".nymbl-tmp-…", "….nymbl-part", "….nymbl-meta"). Nothing is
+ * left in the directory; files that killed processes left there are removed.
  *
- * @param      path         of the file
- * @param      no_overwrite whether it must not exist
+ * @param      path         path of the file
+ * @param      no_overwrite whether the file must not exist
  * @param[out] err          NYMBL_IO, NYMBL_NO_MEMORY
  * @return NYMBL_OK or the failure
  */
@@ -649,22 +695,23 @@ NYMBL_API nymbl_kind nymbl_path_check(const char *path, bool no_overwrite,
 /**
  * Start `GET /Patients({id})/Documents({document})/$value`.
  *
- * Redirects are followed here: a few, to https only, and without credentials
- * once the origin has changed. The bytes are held against the reply's length,
- * the document's size and its type before the end is told. If neither size nor
- * type is known, the reply's type or its first bytes must be of a type that the
- * service accepts. No byte can be read before the first ones were checked.
+ * Up to five redirects are followed, only to https, and without credentials
+ * once the origin has changed. The content is checked against the response's
+ * length, the document's size and its type before completion is reported. If
+ * neither size nor type is given, the response's type or the first bytes must
+ * be of a type that the service accepts. No byte can be read before the first
+ * ones were checked.
  *
  * @param[out] out      yours to release with nymbl_transfer_free()
- * @param      engine   that will move it
- * @param      client   any open one
- * @param      token    bearer token, copied and wiped
- * @param      patient  id, percent-encoded here
- * @param      document id, percent-encoded here
- * @param      options  copied; NULL for none
- * @param[out] err      NYMBL_IO where the target cannot be written,
- *                      NYMBL_BAD_REQUEST where an id is too long for a URL,
- *                      NYMBL_MISUSE, NYMBL_NO_MEMORY
+ * @param      engine   moves the transfer
+ * @param      client   any open client
+ * @param      token    bearer token; copied, and wiped after use
+ * @param      patient  patient id; percent-encoded here
+ * @param      document document id; percent-encoded here
+ * @param      options  copied; NULL for defaults
+ * @param[out] err      NYMBL_IO if the target cannot be written;
+ *                      NYMBL_BAD_REQUEST if an id is too long for a URL;
+ *                      NYMBL_MISUSE; NYMBL_NO_MEMORY
  * @return NYMBL_OK or the failure
  */
 NYMBL_API nymbl_kind nymbl_download_start(
@@ -676,13 +723,13 @@ NYMBL_API nymbl_kind nymbl_download_start(
  * Start `DELETE /Patients({id})/Documents({document})`.
  *
  * @param[out] out      yours to release with nymbl_transfer_free()
- * @param      engine   that will move it
- * @param      client   any open one
- * @param      token    bearer token, copied and wiped
- * @param      patient  id, percent-encoded here
- * @param      document id, percent-encoded here
- * @param[out] err      NYMBL_BAD_REQUEST where an id is too long for a URL,
- *                      NYMBL_MISUSE, NYMBL_NO_MEMORY
+ * @param      engine   moves the transfer
+ * @param      client   any open client
+ * @param      token    bearer token; copied, and wiped after use
+ * @param      patient  patient id; percent-encoded here
+ * @param      document document id; percent-encoded here
+ * @param[out] err      NYMBL_BAD_REQUEST if an id is too long for a URL;
+ *                      NYMBL_MISUSE; NYMBL_NO_MEMORY
  * @return NYMBL_OK or the failure
  */
 NYMBL_API nymbl_kind nymbl_delete_start(nymbl_transfer **out,
@@ -694,184 +741,185 @@ NYMBL_API nymbl_kind nymbl_delete_start(nymbl_transfer **out,
 /* ---- transfers ---- */
 
 /**
- * Whether something happened since a call last returned NYMBL_AGAIN: bytes to
- * read, room to write, a head, the end, or progress of a file.
+ * Whether something has happened since a function last returned NYMBL_AGAIN:
+ * bytes to read, room to write, a response head, the end, or progress.
  *
- * @param transfer any
- * @return true when it is worth asking again
+ * @param transfer any transfer
+ * @return true if it is worth calling it again
  */
 NYMBL_API bool nymbl_transfer_is_ready(nymbl_transfer *transfer);
 
 /**
- * Pump until a transfer has news. For C programs; this is the one that waits.
+ * Pump the engine until a transfer is ready. For C programs that may block.
  *
- * @param transfer any
- * @param timeout  seconds at most
- * @return NYMBL_OK, NYMBL_AGAIN when the time is up, NYMBL_MISUSE in a forked
- *         process
+ * @param transfer any transfer
+ * @param timeout  longest time to wait, in seconds
+ * @return NYMBL_OK; NYMBL_AGAIN if the time is up; NYMBL_MISUSE in a forked
+ *         child
  */
 NYMBL_API nymbl_kind nymbl_transfer_wait(nymbl_transfer *transfer,
                                          double timeout);
 
-/** Head of the reply, as far as it matters. Borrowed strings. */
+/** The status and the main fields of a response. Strings are borrowed. */
 typedef struct nymbl_response {
     int status;
-    int64_t content_length;   /**< bytes of the body; -1: not told */
-    const char *content_type; /**< or NULL */
+    int64_t content_length; /**< size of the document or body; -1 if unknown */
+    const char *content_type; /**< NULL if there was none */
 } nymbl_response;
 
 /**
- * The final reply's head, once it is complete and was found good.
+ * The response's status and head, once it is complete and valid. Never waits.
  *
- * @param      transfer any
- * @param[out] out      filled on NYMBL_OK
- * @param[out] err      the failure
- * @return NYMBL_OK, NYMBL_AGAIN, or any failure of an exchange
+ * @param      transfer any transfer
+ * @param[out] out      filled in on NYMBL_OK
+ * @param[out] err      details of the failure
+ * @return NYMBL_OK; NYMBL_AGAIN; or any failure of an exchange
  */
 NYMBL_API nymbl_kind nymbl_transfer_response(nymbl_transfer *transfer,
                                              nymbl_response *out,
                                              nymbl_error *err);
 
 /**
- * Take bytes of the reply's body that have arrived.
+ * Read bytes of the response body that have arrived.
  *
- * Never waits. Makes room in the receive window, so that the transfer goes on.
+ * Never waits. Frees room in the receive window, so that the transfer can
+ * continue.
  *
  * @param      transfer a download without a path
  * @param[out] buf      at least @p cap bytes
- * @param      cap      how many at most
- * @param[out] got      bytes taken; 0 unless NYMBL_OK is returned
- * @param[out] err      the failure
- * @return NYMBL_OK, NYMBL_AGAIN when nothing is there yet, NYMBL_DONE at the
- *         verified end, or any failure of an exchange
+ * @param      cap      size of @p buf
+ * @param[out] got      number of bytes read; 0 unless NYMBL_OK is returned
+ * @param[out] err      details of the failure
+ * @return NYMBL_OK; NYMBL_AGAIN if no bytes have arrived yet; NYMBL_DONE at the
+ *         verified end; or any failure of an exchange
  */
 NYMBL_API nymbl_kind nymbl_transfer_read(nymbl_transfer *transfer, void *buf,
                                          size_t cap, size_t *got,
                                          nymbl_error *err);
 
 /**
- * How the transfer ended. Never waits.
+ * The result of a transfer. Never waits.
  *
- * A download without a path has not ended before its last byte was read.
+ * A download without a path ends only after its last byte was read.
  *
- * @param      transfer any
- * @param[out] err      the failure
- * @return NYMBL_OK, NYMBL_AGAIN, or any failure of an exchange
+ * @param      transfer any transfer
+ * @param[out] err      details of the failure
+ * @return NYMBL_OK; NYMBL_AGAIN; or any failure of an exchange
  */
 NYMBL_API nymbl_kind nymbl_transfer_result(nymbl_transfer *transfer,
                                            nymbl_error *err);
 
 /**
- * The reply's body where it was held in memory: JSON of a call, or what came
- * with an error status (cut at 64 KB).
+ * The response body, if it is buffered in memory: the JSON of a call, or the
+ * first 64 KB of an error response.
  *
- * @param      transfer one that has ended
- * @param[out] size     bytes
- * @return borrowed bytes, NULL when there are none
+ * @param      transfer a transfer that has ended
+ * @param[out] size     number of bytes
+ * @return borrowed bytes; NULL if there are none
  */
 NYMBL_API const char *nymbl_transfer_body(const nymbl_transfer *transfer,
                                           size_t *size);
 
-/** What went over the wire so far. */
+/** What was sent and received so far. */
 typedef struct nymbl_counts {
-    bool sent;             /**< whether the request began to go out */
-    int64_t body_sent;     /**< bytes of the document given to the wire */
-    int64_t body_received; /**< bytes of the reply's body */
-    int64_t resumed_from;  /**< bytes of a part file the reply went on from */
+    bool sent;             /**< whether all or part of the request was sent */
+    int64_t body_sent;     /**< bytes of the upload that libcurl has accepted */
+    int64_t body_received; /**< bytes of the response body */
+    int64_t resumed_from;  /**< offset at which a partial file was resumed */
 } nymbl_counts;
 
 /**
- * Count what was moved.
+ * The progress of a transfer.
  *
- * @param      transfer any
- * @param[out] out      filled
+ * @param      transfer any transfer
+ * @param[out] out      filled in
  */
 NYMBL_API void nymbl_transfer_counts(nymbl_transfer *transfer,
                                      nymbl_counts *out);
 
 /**
- * Say that the bytes received so far are known to the owner, who goes on: the
- * last chance to cancel a download to a path that reports its progress.
+ * Confirm received bytes, for a download to a path with `progress`: the file
+ * gets its name after its last byte was confirmed. Until then the caller can
+ * still cancel.
  *
- * @param transfer any
- * @param received `body_received` of nymbl_transfer_counts() as it was looked
- * at
+ * @param transfer any transfer
+ * @param received `body_received` as returned by nymbl_transfer_counts()
  */
 NYMBL_API void nymbl_transfer_confirm(nymbl_transfer *transfer,
                                       int64_t received);
 
 /**
- * Be woken at a time, as if there were news: for owners who wait on a lease or
- * a pair, and have no timer of their own.
+ * Make a transfer ready at a time. For callers that wait for a notify
+ * descriptor or socket and have no timer.
  *
- * @param transfer any
- * @param at       on the engine's clock; 0: not
+ * @param transfer any transfer
+ * @param at       absolute time on the engine's clock; 0 to disable
  */
 NYMBL_API void nymbl_transfer_wake_at(nymbl_transfer *transfer, double at);
 
 /**
- * Be given up: unless this is called again before a time, the transfer is
- * canceled a little later. For owners who ask for news again and again, as they
- * have neither lease nor pair, and may end without a word in between.
+ * Cancel a transfer unless this is called again before a time. For callers that
+ * poll nymbl_transfer_is_ready(), without a notify descriptor or socket, and
+ * may end without canceling.
  *
- * @param transfer any
- * @param at       on the engine's clock; 0: it is not given up any more
+ * @param transfer any transfer
+ * @param at       absolute time on the engine's clock; 0 to disable
  */
 NYMBL_API void nymbl_transfer_watchdog(nymbl_transfer *transfer, double at);
 
 /**
- * A stream socket on which a byte arrives when there is news, after NYMBL_AGAIN
- * was returned. Closing it cancels the transfer. Bytes are wake-ups, no counts:
- * read what is there and look again.
+ * Get a stream socket that becomes readable when the transfer is ready, after a
+ * function has returned NYMBL_AGAIN. Closing it cancels the transfer. The bytes
+ * carry no information: read all of them, then call the function again.
  *
- * @param      transfer any that has no lease or pair yet
- * @param[out] out      a descriptor, yours to close; non-blocking,
+ * @param      transfer any transfer without a notify descriptor or socket
+ * @param[out] out      a descriptor, yours to close; non-blocking and
  *                      close-on-exec
  * @param[out] err      NYMBL_IO
- * @return NYMBL_OK, NYMBL_DONE where the transfer has ended and nothing is to
- *         be waited for, or the failure
+ * @return NYMBL_OK; NYMBL_DONE if the transfer has ended, so that there is
+ *         nothing to wait for; or the failure
  */
 NYMBL_API nymbl_kind nymbl_transfer_notify_fd(nymbl_transfer *transfer,
                                               int *out, nymbl_error *err);
 
 /**
- * Give the descriptor of nymbl_transfer_notify_fd() back, where the event loop
- * cannot take it: it is closed, and the transfer goes on. Another may be asked
- * for, soon after.
+ * Return the descriptor of nymbl_transfer_notify_fd() without canceling the
+ * transfer, for example if the event loop cannot watch it. It is closed. A new
+ * one can be requested shortly after.
  *
- * @param transfer that it was given for
- * @param fd       closed
+ * @param transfer transfer that it belongs to
+ * @param fd       closed here
  */
 NYMBL_API void nymbl_transfer_notify_fd_release(nymbl_transfer *transfer,
                                                 int fd);
 
-/** How to connect to a transfer. */
+/** Address and token for a connection to a transfer's notify socket. */
 typedef struct nymbl_notify_socket {
-    char path[64];  /**< of a Unix stream socket */
-    char token[33]; /**< what to send first: 32 digits */
+    char path[64];  /**< path of a Unix stream socket */
+    char token[33]; /**< to be sent first: 32 digits */
 } nymbl_notify_socket;
 
 /**
- * The same as nymbl_transfer_notify_fd() for hosts who can only wait for
- * sockets that they have connected themselves, such as nginx: connect to a
- * path, send a token. Only this process is let in, and each token once.
+ * The same as nymbl_transfer_notify_fd() for hosts that can wait only for
+ * sockets that they have connected themselves, such as nginx: connect to the
+ * path and send the token. Only this process can connect, and each token is
+ * valid once.
  *
- * @param      transfer any that has no lease or pair yet
+ * @param      transfer any transfer without a notify descriptor or socket
  * @param[out] out      filled in
  * @param[out] err      NYMBL_IO
- * @return NYMBL_OK, NYMBL_DONE where the transfer has ended and nothing is to
- *         be waited for, or the failure
+ * @return NYMBL_OK; NYMBL_DONE if the transfer has ended, so that there is
+ *         nothing to wait for; or the failure
  */
 NYMBL_API nymbl_kind nymbl_transfer_notify_socket(nymbl_transfer *transfer,
                                                   nymbl_notify_socket *out,
                                                   nymbl_error *err);
 
 /**
- * End a transfer before its time. Its result becomes @p kind, with
- * `outcome_unknown` where the request may be carried out all the same. Does
- * nothing to one that has ended.
+ * Cancel a transfer. Its result becomes @p kind, with `outcome_unknown` if the
+ * request may be carried out anyway. Does nothing if the transfer has ended.
  *
- * @param transfer any
+ * @param transfer any transfer
  * @param kind     NYMBL_CANCELED, NYMBL_TIMEOUT or NYMBL_IO
  * @param reason   static word for the error, or NULL
  */
@@ -879,7 +927,7 @@ NYMBL_API void nymbl_transfer_cancel(nymbl_transfer *transfer, nymbl_kind kind,
                                      const char *reason);
 
 /**
- * Release a transfer, and cancel it where it runs.
+ * Release a transfer, and cancel it if it still runs.
  *
  * @param transfer may be NULL
  */
@@ -890,54 +938,58 @@ NYMBL_API void nymbl_transfer_free(nymbl_transfer *transfer);
 /** Largest content of a store; a file that holds more reads as empty. */
 #define NYMBL_STORE_MAX 1048576
 
-/** What is known of a process that holds the lock of a store. */
+/** The process that holds the lock of a store. */
 typedef struct nymbl_store_holder {
-    /** The same for as long as the same one holds it and writes nothing. */
+    /** Stays the same while the same process holds the lock and writes nothing.
+     */
     uint64_t fingerprint;
-    double since; /**< seconds since 1970 by the file's own time */
+    /** Start of the lock: seconds since 1970, by the file system's clock. */
+    double since;
 } nymbl_store_holder;
 
 /**
- * Open a file that processes share, lock it and read it. Never waits.
+ * Open, lock and read a file that processes share. Never waits.
  *
- * The file is made where there is none, with mode 0600; its folder is not. It
- * must be a regular one (no link) of this user, with no other name, that nobody
- * else can write to. Closed on exec. Between opening and closing there is to be
- * no wait.
+ * The file is created with mode 0600 if it does not exist; its directory must
+ * exist. It must be a regular file (no link) that is owned by this user, has no
+ * other name, and is not writable by others. It is close-on-exec. Other
+ * processes cannot use the store while it is open, so close it without waiting
+ * for anything.
  *
  * @param[out] out    yours to release with nymbl_store_close(), which unlocks
- * @param      path   of the file, copied
- * @param[out] holder filled on NYMBL_AGAIN; may be NULL
+ * @param      path   path of the file; copied
+ * @param[out] holder filled in on NYMBL_AGAIN; may be NULL
  * @param[out] err    NYMBL_IO, NYMBL_NO_MEMORY
- * @return NYMBL_OK, NYMBL_AGAIN where another holds the lock, or the failure
+ * @return NYMBL_OK; NYMBL_AGAIN if another process holds the lock; or the
+ *         failure
  */
 NYMBL_API nymbl_kind nymbl_store_open(nymbl_store **out, const char *path,
                                       nymbl_store_holder *holder,
                                       nymbl_error *err);
 
 /**
- * What the file held when it was locked. What was not written whole, or not by
- * nymbl_store_write(), is nothing.
+ * The content of the file when it was locked. It is empty if it was not written
+ * completely, or not by nymbl_store_write().
  *
  * @param      store any
- * @param[out] size  bytes
- * @return borrowed bytes, NULL when there are none
+ * @param[out] size  number of bytes
+ * @return borrowed bytes; NULL if there are none
  */
 NYMBL_API const char *nymbl_store_content(const nymbl_store *store,
                                           size_t *size);
 
 /**
- * Write a new content. It is not flushed to disk: after a power cut an older
- * one, or none, may be found.
+ * Replace the content. It is not flushed to disk: after a power failure the
+ * file may hold older content, or none.
  *
  * @param      store any
  * @param      data  copied
  * @param      size  bytes
  * @param[out] err   NYMBL_TOO_LARGE over NYMBL_STORE_MAX, NYMBL_IO,
  *                   NYMBL_NO_MEMORY
- * @return NYMBL_OK, NYMBL_AGAIN where another file has taken its place (see
- *         nymbl_store_break_lock()), so that nobody will read this: close it
- * and begin again; or the failure
+ * @return NYMBL_OK; NYMBL_AGAIN if another process broke the lock
+ *         (nymbl_store_break_lock()), so that this content is lost: close the
+ *         store and start again; or the failure
  */
 NYMBL_API nymbl_kind nymbl_store_write(nymbl_store *store, const void *data,
                                        size_t size, nymbl_error *err);
@@ -950,31 +1002,31 @@ NYMBL_API nymbl_kind nymbl_store_write(nymbl_store *store, const void *data,
 NYMBL_API void nymbl_store_close(nymbl_store *store);
 
 /**
- * Put a copy without a lock in the file's place, because a process that was
- * stopped holds the lock for too long. What that one writes later is lost, and
- * nymbl_store_write() tells it so.
+ * Break the lock of a process that has held it for too long, for example
+ * because it was stopped: the file is replaced by an unlocked copy. Later
+ * writes by that process are lost; its nymbl_store_write() returns NYMBL_AGAIN.
  *
- * Does nothing where the lock was given up or has another holder meanwhile.
- * Where two do this at the same moment, a write between them may be lost.
+ * Does nothing if the lock was released or has another holder by now. If two
+ * processes break a lock at the same moment, a write between them may be lost.
  *
- * @param      path of the file
- * @param      fingerprint of the holder, as nymbl_store_open() gave it
- * @param[out] err  NYMBL_IO, NYMBL_NO_MEMORY
+ * @param      path        path of the file
+ * @param      fingerprint the holder's, as returned by nymbl_store_open()
+ * @param[out] err         NYMBL_IO, NYMBL_NO_MEMORY
  * @return NYMBL_OK or the failure
  */
 NYMBL_API nymbl_kind nymbl_store_break_lock(const char *path,
                                             uint64_t fingerprint,
                                             nymbl_error *err);
 
-/** Bytes of a boot's name, NUL included. */
+/** Size of a boot id, including the NUL. */
 #define NYMBL_BOOT_ID_SIZE 37
 
 /**
- * A clock that all processes of this machine share and that nobody sets:
- * seconds since it was started, sleep included.
+ * The time since the machine booted, including suspend (CLOCK_BOOTTIME): a
+ * clock that all processes share and that cannot be set.
  *
- * @param[out] id the name of this start; "" where there is no such clock or
- *                name, and then this is the wall clock, since 1970
+ * @param[out] id the id of this boot; "" if the system has no such clock or id.
+ *                Then the function returns the wall clock, seconds since 1970
  * @return seconds
  */
 NYMBL_API double nymbl_boot_clock(char id[NYMBL_BOOT_ID_SIZE]);
