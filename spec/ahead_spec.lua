@@ -283,11 +283,11 @@ describe("patient:documents(), half-way through a page,", function()
       helper.faults { operation = "get", action = { status = 429, body_kind = "gateway", message = "Limit Exceeded" } }
       local _, err = patient:get("x")
       assert.equal("quota", err.kind)
-      for _, state in pairs(kept) do account = state.probe and state or account end
-      local probe = account.probe
+      for _, state in pairs(kept) do account = state.probe_at and state or account end
+      local probe_at = account.probe_at
       clock.offset = clock.offset + 3601 -- the next call goes and asks
       for _ = 2, 9 do step() end
-      assert.equal(probe, account.probe)
+      assert.equal(probe_at, account.probe_at)
       assert.equal(1, pages())
     end)
 

@@ -113,18 +113,20 @@ describe("without memory", function()
       local path = helper.temporary(".store")
       local result = run(code:gsub("PATH", ("%q"):format(path)) .. [[
 
-        local limits = require "nymbl.limits"
+        local rate_state = require "nymbl.rate_state"
         local MONTH = "2026-02"
+        local SPEC = { bucket = "read", rate = 2, burst = 4, quota = 1000000 }
         local function count(key)
-          local month, requests = store:update(key, nil, limits.usage, MONTH)
-          if month ~= MONTH then error("no count of " .. key .. ": " .. tostring(requests and requests.reason), 0) end
-          return requests
+          local usage, err = store:update(key, nil, rate_state.usage, MONTH)
+          if not usage then error("no count of " .. key .. ": " .. tostring(err and err.reason), 0) end
+          if usage.month ~= MONTH then error("wrong month of " .. key, 0) end
+          return usage.requests
         end
-        for _ = 1, 7 do assert(store:update("other", nil, limits.reserve, MONTH, "read", 2, 4, 1000000)) end
-        assert(store:update("this", nil, limits.reserve, MONTH, "read", 2, 4, 1000000))
+        for _ = 1, 7 do assert(store:update("other", nil, rate_state.reserve, SPEC, MONTH)) end
+        assert(store:update("this", nil, rate_state.reserve, SPEC, MONTH))
         local least = 1
         local total = each_allocation(function()
-          return store:update("this", nil, limits.reserve, MONTH, "read", 2, 4, 1000000)
+          return store:update("this", nil, rate_state.reserve, SPEC, MONTH)
         end, function(ok, at)
           if ok and not at then return "no place" end
           if ok then least = least + 1 end
@@ -137,7 +139,7 @@ describe("without memory", function()
         local new = 0
         total = total + each_allocation(function()
           new = new + 1
-          return store:update("new" .. new, nil, limits.reserve, MONTH, "read", 2, 4, 1000000)
+          return store:update("new" .. new, nil, rate_state.reserve, SPEC, MONTH)
         end, function(ok, at)
           if ok and not at then return "no place" end
           if ok and count("new" .. new) ~= 1 then return "not counted" end

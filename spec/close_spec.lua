@@ -5,9 +5,9 @@ local nymbl = require "nymbl"
 local store = require "nymbl.store"
 
 -- Whether a token is kept under any key of a store of this process.
-local function keeps(keeper)
-  for _, state in pairs(keeper) do
-    if type(state) == "table" and state.value ~= nil then return true end
+local function keeps(token_store)
+  for _, state in pairs(token_store) do
+    if type(state) == "table" and state.access_token ~= nil then return true end
   end
   return false
 end

@@ -3,8 +3,8 @@
 -- data that is at work at that moment: it goes on, and nothing that is stored is lost.
 local helper = require "helper"
 local json = require "nymbl.json"
-local limits = require "nymbl.limits"
 local nymbl = require "nymbl"
+local rate_state = require "nymbl.rate_state"
 
 local MONTH, WORD = "2026-02", "interrupted!"
 
@@ -70,11 +70,10 @@ describe("an error of a hook", function()
       local store = make()
       finally(function() package.loaded.ngx = nil end)
       local function count(key)
-        local _, requests = store:update(key, nil, limits.usage, MONTH)
-        return requests
+        return store:update(key, nil, rate_state.usage, MONTH).requests
       end
       local function reserve(key)
-        return store:update(key, nil, limits.reserve, MONTH, "read", false, 1, nil)
+        return store:update(key, nil, rate_state.reserve, { bucket = "read" }, MONTH)
       end
       for _ = 1, 50 do
         reserve "one"

@@ -3,8 +3,8 @@
 -- else is said sleeping takes no time, as in policy_spec.lua.
 local helper = require "helper"
 local core = require "nymbl.core"
+local limiter = require "nymbl.limiter"
 local nymbl = require "nymbl"
-local pace = require "nymbl.pace"
 local store = require "nymbl.store"
 local blocking = require "nymbl.wait.blocking"
 
@@ -227,11 +227,11 @@ describe("nymbl.store.file()", function()
   it("forgets a token that has died, and accounts that nobody uses", function()
     local shared = nymbl.store.file(path, { token = true })
     assert(begin({ store = shared }):page())
-    assert.is_truthy(helper.read_file(path):find('"value"', 1, true))
+    assert.is_truthy(helper.read_file(path):find('"access_token"', 1, true))
     for i = 1, 50 do shared:update("account " .. i, nil, count) end
     clock.offset = clock.offset + 301
     shared:update("account 1", nil, count)
-    assert.is_nil(helper.read_file(path):find('"value"', 1, true))
+    assert.is_nil(helper.read_file(path):find('"access_token"', 1, true))
     local size = #helper.read_file(path)
     clock.offset = clock.offset + 31 * 86400
     assert.equal(3, shared:update("account 1", nil, count))
@@ -497,8 +497,8 @@ describe("nymbl.store.file()", function()
           for name in pairs(entry.state) do
             if name ~= "requests" or wrong ~= 1e15 then entry.state[name] = wrong end
           end
-          for _, name in ipairs { "resume", "probe", "lease", "download" } do entry.state[name] = wrong end
-          if wrong == 1e15 then entry.state.probe, entry.state.month = nil, "2026-02" end
+          for _, name in ipairs { "paused_until", "probe_at", "lease_until", "download_tat" } do entry.state[name] = wrong end
+          if wrong == 1e15 then entry.state.probe_at, entry.state.month = nil, "2026-02" end
         end
         content_set(path, data)
         is_taken_for_empty(tostring(wrong), 3600) -- a queue may be as long
@@ -514,22 +514,22 @@ describe("nymbl.store.file()", function()
     before_each(function()
       base, boot_id = 0, "boot-1"
       function clock.boot_clock() return base + clock.now(), boot_id end
-      env = { store = nymbl.store.file(path), account = "a", pace = pace.new { rate = { read = { 2, 4 } } } }
+      env = { store = nymbl.store.file(path), account = "a", limiter = limiter.new { rate = { read = { 2, 4 } } } }
     end)
 
-    -- A place, when its time has come.
+    -- A reservation, when its time has come.
     local function reserve()
-      local place, err = pace.reserve(env, "list")
-      if not place then return nil, err end
-      local left = place.left
-      while left > 0 do
-        blocking.runtime.wait(nil, clock.now() + left)
-        left = pace.postpone(place)
+      local reservation, err = limiter.reserve(env, "list")
+      if not reservation then return nil, err end
+      local delay = reservation.delay
+      while delay > 0 do
+        blocking.runtime.wait(nil, clock.now() + delay)
+        delay = limiter.rereserve(reservation)
       end
-      return place
+      return reservation
     end
 
-    -- Places that are had at once, and seconds for another 4.
+    -- The number of reservations without a delay; and seconds for another 4.
     local function burst()
       local at_once, before = 0, clock.offset
       repeat
@@ -566,7 +566,7 @@ describe("nymbl.store.file()", function()
     it("locks nobody out and opens for one burst at most where both clocks are others", function()
       burst()
       for number, step in ipairs { 86400, -86400, 0, 4e8, -4e8, -86400, 86400 } do
-        pace.answered(assert(reserve()), { kind = "throttled" }, 100)
+        limiter.record(assert(reserve()), { kind = "throttled" }, 100)
         base, boot_id = (number * 7919) % 1000 - clock.now(), "boot-of " .. number
         clock.wall_time = clock.wall_time + step
         local before = clock.offset
@@ -578,16 +578,16 @@ describe("nymbl.store.file()", function()
 
     it("is one for two machines on a shared folder, one of them a day behind", function()
       burst()
-      local began, places = clock.offset, 0
+      local began, reservations = clock.offset, 0
       for turn = 1, 40 do
         local second = turn % 2 == 0
         base, boot_id = second and 5000 or 0, second and "boot-2" or "boot-1"
         clock.wall_time = clock.wall_time + (second and -86400 or 86400)
         assert(reserve())
-        places = places + 1
+        reservations = reservations + 1
       end
       local took = clock.offset - began
-      assert.is_true(places <= 4 + 2 * took + 1, took)
+      assert.is_true(reservations <= 4 + 2 * took + 1, took)
       assert.is_true(took < 21, took)
     end)
 
@@ -602,7 +602,7 @@ describe("nymbl.store.file()", function()
     end)
 
     it("forgets no month's count where a clock is set over its end and back", function()
-      env.pace.quota = 3
+      env.limiter = limiter.new { rate = { read = { 2, 4 } }, monthly_quota = 3 }
       for _ = 1, 3 do assert(reserve()) end
       assert.is_nil((reserve()))
       clock.wall_time = clock.wall_time + 28 * 86400
@@ -610,7 +610,7 @@ describe("nymbl.store.file()", function()
       clock.wall_time = clock.wall_time - 28 * 86400
       local _, err = reserve()
       assert.equal("quota", err.kind)
-      assert.equal(3, pace.usage(env).requests)
+      assert.equal(3, limiter.usage(env).requests)
     end)
   end)
 

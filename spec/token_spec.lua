@@ -341,10 +341,12 @@ describe("a token", function()
       end
     end)
 
-    -- Somebody took it upon himself to renew, and died.
-    local function orphan(lease)
+    -- A caller took the lease to refresh it, and was killed.
+    local function orphan(lease_until)
       for _, state in pairs(shared) do
-        if type(state) == "table" and state.value then state.value, state.lease = nil, lease end
+        if type(state) == "table" and state.access_token then
+          state.access_token, state.lease_until = nil, lease_until
+        end
       end
     end
 

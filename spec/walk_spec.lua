@@ -8,12 +8,12 @@ local json = helper.json
 local listing = require "nymbl.listing"
 
 describe("a walk", function()
-  local real = { list = core.list, perform = call.perform, ahead = call.ahead, abandon = call.abandon,
-                 advance = call.advance }
+  local real = { list = core.list, perform = call.perform, prefetch = call.prefetch,
+                 discard_prefetch = call.discard_prefetch, poll_prefetch = call.poll_prefetch }
 
   after_each(function()
     core.list = real.list
-    for _, name in ipairs { "perform", "ahead", "abandon", "advance" } do call[name] = real[name] end
+    for _, name in ipairs { "perform", "prefetch", "discard_prefetch", "poll_prefetch" } do call[name] = real[name] end
     assert.equal(0, helper.live_objects())
   end)
 
@@ -99,18 +99,18 @@ describe("a walk", function()
     end
 
     function call.perform(_, _, _, steps)
-      local ok, page = steps.drive(steps.prefetched or steps.start("token"))
+      local ok, page = steps.run(steps.prefetched or steps.start("token"))
       if ok then return true, page, nil, 1 end
       page.attempts = 1
       return nil, page
     end
 
-    function call.ahead(_, _, steps)
+    function call.prefetch(_, _, steps)
       if options.prefetches and options.prefetches() then steps.prefetched = steps.start("token") end
     end
 
-    function call.advance() end
-    function call.abandon() end
+    function call.poll_prefetch() end
+    function call.discard_prefetch() end
     return service
   end
 

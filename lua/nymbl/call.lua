@@ -1,11 +1,26 @@
 -- SPDX-License-Identifier: MIT
--- The one place where a call gets a token, starts a transfer, waits, and is
--- told from its end what happened.
+-- Performing a call: token, reservation, transfer, wait, and the decision about a retry.
+--
+-- A `request` describes one call to the service:
+--   start(bearer, deadline)    starts a transfer; or returns nil and an error table
+--   run(transfer, deadline)    waits for as much of it as the call needs. Returns true and up
+--                              to two results; or nil and an error table. What it raises ends
+--                              the call and is raised again, unchanged
+--   keep_open                  the transfer stays open after a success
+--   min_token_ttl              seconds for which the token must last
+--   rewind()                   prepares for another attempt; returns whether it can
+--   should_restart(err)        whether to start once more, because another request avoids err
+--   should_continue()          is called during waits; false cancels the call
+--   prefetched                 set by `call.prefetch`
+--
+-- An error table has the fields of an error (errors.lua), but not yet its metatable and
+-- `attempts`. One with only `user_error` carries an error that a function of the program has
+-- returned: the call ends with it, unchanged and without a retry.
 
 local check = require "nymbl.check"
 local errors = require "nymbl.errors"
 local json = require "nymbl.json"
-local pace = require "nymbl.pace"
+local limiter = require "nymbl.limiter"
 local wait = require "nymbl.wait"
 
 local call = {}
@@ -16,11 +31,11 @@ end
 
 local GATEWAY = { ["Forbidden"] = "api_key", ["Missing Authentication Token"] = "unknown_route" }
 
--- The server's own words, in any of the shapes that are known: the service's
--- {error = {code, message, details}}, a gateway's flat {message}.
-local function words_read(err, reply)
-  if not reply then return end
-  local inner = type(reply.error) == "table" and reply.error or reply
+-- Add what an error response says: the service's {error = {code, message, details}} or a
+-- gateway's flat {message} (lua/README.md, "Facts about the service").
+local function error_body_read(err, response)
+  if not response then return end
+  local inner = type(response.error) == "table" and response.error or response
   local details = inner.details
   if type(details) == "table" then
     local parts = {}
@@ -29,32 +44,32 @@ local function words_read(err, reply)
     end
     details = table.concat(parts, "; ")
   end
-  err.code = text(inner.code) or text(reply.error)
+  err.code = text(inner.code) or text(response.error)
   local words = { text(inner.message) or text(inner.Message) }
   if text(details) and details ~= "" then words[#words + 1] = details end
   err.detail = #words > 0 and table.concat(words, ": ") or nil
-  -- told from a rate limit by its words alone (facts, section 11)
+  -- a 429 for the quota differs from one for the rate only by its message
   if err.status == 429 and inner.message == "Limit Exceeded" then err.kind = "quota" end
-  -- a gateway's own refusals: of the key, and of a path that it does not know
-  if err.status == 403 then err.reason = err.reason or GATEWAY[reply.message] end
+  -- the gateway itself refuses a wrong key, and a path that it does not know
+  if err.status == 403 then err.reason = err.reason or GATEWAY[response.message] end
 end
 
---- End a transfer whose deadline has come.
-function call.end_late(transfer)
+--- Cancel a transfer because its deadline has passed.
+function call.cancel_on_deadline(transfer)
   transfer:cancel("timeout", "deadline")
-  wait.wait(transfer) -- where a thread carries it out
+  wait.wait(transfer) -- if a thread runs it, the cancellation takes effect there
 end
 
--- Wait for a transfer once; at the deadline it is ended.
+--- Wait once until a transfer is ready. At the deadline it is canceled.
 local function wait_for(transfer, deadline)
-  if not wait.wait(transfer, deadline) then call.end_late(transfer) end
+  if not wait.wait(transfer, deadline) then call.cancel_on_deadline(transfer) end
 end
 call.wait_for = wait_for
 
---- Drive a transfer to its end.
+--- Wait until a transfer has ended.
 -- @treturn[1] boolean true
 -- @treturn[2] nil it failed
--- @treturn[2] table what is known of it
+-- @treturn[2] table error
 function call.finish(transfer, deadline)
   while true do
     local done, err = transfer:result()
@@ -64,344 +79,375 @@ function call.finish(transfer, deadline)
   end
 end
 
--- What is known of a failure as the error that the script gets. One that is an
--- error already came from a function of the script's and is handed on as it is.
-local function failure(err, operation, attempts, transfer)
-  if errors.is(err) then return err end
+--- Call the client's on_event after a request. What it raises is raised.
+-- @tparam table event the fields that the transfer does not know
+function call.emit_event(env, transfer, err, event)
+  local _, bytes_sent, bytes_received = transfer:counts()
+  event.status = err and err.status or transfer:head() or nil
+  event.kind = err and err.kind
+  event.bytes_sent, event.bytes_received = bytes_sent, bytes_received
+  env.on_event(event)
+end
+
+-- Complete an error table, so that the program can get it.
+local function failure(err, operation, sent_count, transfer)
+  if err.user_error then return err.user_error end
   if err.kind == "misuse" then check.raise("wrong " .. tostring(err.reason)) end
-  if transfer and err.status and err.status >= 300 then words_read(err, json.decode_response(transfer:body())) end
-  err.attempts = attempts
+  if transfer and err.status and err.status >= 300 then error_body_read(err, json.decode_response(transfer:body())) end
+  err.attempts = sent_count
   return errors.new(err, operation)
 end
 
--- Failures after which a call that changes nothing, or a delete, may be repeated.
-local PASSING = { network = true, timeout = true, truncated = true }
-local PASSING_STATUS = { [500] = true, [502] = true, [503] = true, [504] = true }
+-- Failures that may not occur again: a call that changes nothing, or a delete, is retried.
+local TRANSIENT = { network = true, timeout = true, truncated = true }
+local TRANSIENT_STATUS = { [500] = true, [502] = true, [503] = true, [504] = true }
 
--- Longest Retry-After that is waited for; a longer one is the caller's to obey.
-local LONGEST_RETRY = 120
+-- The longest Retry-After that is waited for. A longer one is left to the caller.
+local MAX_RETRY_AFTER = 120
 
--- Whether a failure passes: the same request may go well the next time.
-function call.is_passing(err)
-  if errors.is_from_proxy(err) and err.status then return PASSING_STATUS[err.status] end
-  return err.reason ~= "deadline" and (PASSING[err.kind] or PASSING_STATUS[err.status] or err.kind == "throttled")
-    and (err.retry_after or 0) <= LONGEST_RETRY
+--- Whether the same request may succeed later.
+function call.is_transient(err)
+  if errors.is_from_proxy(err) and err.status then return TRANSIENT_STATUS[err.status] end
+  return err.reason ~= "deadline"
+    and (TRANSIENT[err.kind] or TRANSIENT_STATUS[err.status] or err.kind == "throttled")
+    and (err.retry_after or 0) <= MAX_RETRY_AFTER
 end
 
--- Whether the same request may help, and is harmless.
-local function is_repeatable(operation, err, sent)
-  if not call.is_passing(err) then return false end
-  return operation ~= "upload" or err.kind == "throttled" or not sent
+-- Whether the same request may succeed later, and cannot be carried out twice.
+local function is_retryable(operation, err, was_sent)
+  if not call.is_transient(err) then return false end
+  return operation ~= "upload" or err.kind == "throttled" or not was_sent
 end
 
---- Seconds before the next attempt: full jitter, and no less than the service asks for.
-function call.backoff(try, err)
-  return math.max(err.retry_after or 0, math.random() * math.min(30, 2 ^ (try - 2)))
+--- Seconds to wait after an attempt: exponential backoff with full jitter, and at least as
+-- long as the service asks for.
+function call.backoff(attempt_no, err)
+  return math.max(err.retry_after or 0, math.random() * math.min(30, 2 ^ (attempt_no - 2)))
 end
 
--- A renewal that took longer has made a place late.
-local LATE = 1 / 20
+-- If a token refresh took longer than this, the time of a reservation is over.
+local REFRESH_SLACK = 1 / 20
 
--- Seconds of a sleep after which the script is asked whether it still wants the call.
-local NAP = 1
+-- Seconds of a sleep after which `should_continue` is called again.
+local CANCEL_POLL = 1
 
--- One attempt of a call: a place, a token, a transfer to its end.
-local attempt = {}
-attempt.__index = attempt
+-- The state of a call, from its start to its end. Methods return a value, or nil and an error
+-- table.
+local call_state = {}
+call_state.__index = call_state
 
--- A bearer token, or nil and what is known of the failure. A function of the
--- script's may have closed the client meanwhile.
-function attempt:token()
+local function call_state_new(env, operation, timeout, request)
+  return setmetatable({
+    env = env,
+    operation = operation,
+    request = request,
+    deadline = timeout and wait.now() + timeout or nil,
+    attempt_no = 0,          -- attempts that have ended
+    sent_count = 0,          -- requests that were sent
+    outcome_unknown = false, -- whether one of them may have been carried out
+    is_restarted = false,    -- whether `should_restart` was obeyed
+    rejected = false,        -- the token that the service refused with a 401
+    rejection = false,       -- the error of that 401
+    retry_delay = 0,         -- seconds that passed between the last attempt and this one
+    -- of the current attempt:
+    waited = 0,              -- seconds that passed until its reservation's time
+    reservation = false,
+    bearer = false,
+    was_sent = false,
+    backoff = 0,             -- seconds until the next one
+  }, call_state)
+end
+
+local function canceled(reason)
+  return nil, { kind = "canceled", reason = reason }
+end
+
+-- A bearer token. A token function may close the client.
+function call_state:get_token()
   local env = self.env
-  if env.closed then return nil, { kind = "canceled", reason = "closed" } end
-  local bearer, err = env.token(self.deadline, self.stale, self.steps.need)
-  if env.closed then return nil, { kind = "canceled", reason = "closed" } end
-  return bearer, err or self.refused
+  if env.closed then return canceled "closed" end
+  local bearer, err = env.token(self.deadline, self.rejected, self.request.min_token_ttl)
+  if env.closed then return canceled "closed" end
+  if bearer then return bearer end
+  return nil, err or self.rejection
 end
 
--- Sleep, as long as the call is wanted. Gives what is known where it is not.
-function attempt:sleep(seconds)
-  local till, asks = wait.now() + seconds, self.steps.asks
+-- Sleep. Returns true.
+function call_state:sleep(seconds)
+  local till, should_continue = wait.now() + seconds, self.request.should_continue
   repeat
-    wait.wait(nil, math.min(till, wait.now() + NAP))
-    if self.env.closed then return { kind = "canceled", reason = "closed" } end
-    if asks and asks() == false then return { kind = "canceled", reason = "progress" } end
+    wait.wait(nil, math.min(till, wait.now() + CANCEL_POLL))
+    if self.env.closed then return canceled "closed" end
+    if should_continue and should_continue() == false then return canceled "progress" end
   until wait.now() >= till
+  return true
 end
 
--- Take a place and wait for its time. Gives what is known where that fails.
-function attempt:queue()
-  local err
-  self.place, err = pace.reserve(self.env, self.operation, self.deadline)
-  if not self.place then return err end
-  local left = self.place.left
-  if left <= 0 then return nil end
+-- Reserve the right to send a request, and wait for its time. Returns true.
+function call_state:reserve()
+  local reservation, err = limiter.reserve(self.env, self.operation, self.deadline)
+  if not reservation then return nil, err end
+  self.reservation = reservation
+  local delay = reservation.delay
+  if delay <= 0 then return true end
   local began = wait.now()
   repeat
-    if self.deadline and wait.now() + left > self.deadline then
-      return { kind = "timeout", reason = "rate_limit", retry_after = left }
+    if self.deadline and wait.now() + delay > self.deadline then
+      return nil, { kind = "timeout", reason = "rate_limit", retry_after = delay }
     end
-    err = self:sleep(left)
-    if err then return err end
-    left, err = pace.postpone(self.place)
-    if err then return err end
-  until left <= 0
+    local slept, interruption = self:sleep(delay)
+    if not slept then return nil, interruption end
+    delay, err = limiter.rereserve(reservation)
+    if not delay then return nil, err end
+  until delay <= 0
   self.waited = self.waited + wait.now() - began
+  return true
 end
 
--- Give the place back, where there is one.
-function attempt:leave()
-  if self.place then pace.refund(self.place) end
-  self.place = nil
+function call_state:cancel_reservation()
+  if self.reservation then limiter.cancel(self.reservation) end
+  self.reservation = false
 end
 
--- The transfer that `call.ahead` has started, if it can be gone on with. One that failed
--- before it went out tells nothing of the service; in a forked child it is the parent's.
-function attempt:early()
-  local ahead = self.steps.ahead
-  if not ahead then return nil end
-  local _, err = ahead.transfer:result()
-  if err and (err.reason == "forked" or not ahead.transfer:counts()) then
-    call.abandon(self.steps)
+-- The prefetched transfer, or nil if there is none that can be used. If it failed before it was
+-- sent, that says nothing about the service. In a forked child it belongs to the parent.
+function call_state:take_prefetched()
+  local prefetched = self.request.prefetched
+  if not prefetched then return nil end
+  local _, err = prefetched.transfer:result()
+  if err and (err.reason == "forked" or not prefetched.transfer:counts()) then
+    call.discard_prefetch(self.request)
     return nil
   end
-  self.steps.ahead = nil
-  self.place, self.bearer = ahead.place, ahead.bearer
-  self.place.deadline = self.deadline
-  return ahead.transfer
+  self.request.prefetched = nil
+  self.reservation, self.bearer = prefetched.reservation, prefetched.bearer
+  self.reservation.deadline = self.deadline
+  return prefetched.transfer
 end
 
--- Gives a transfer that has begun, or nil and what is known of the failure.
-function attempt:enter()
-  local early = self:early()
-  if early then return early end
-  -- renewed before the place is waited for, and after, if there was a wait
-  local bearer, err = self:token()
+-- Acquire what a request needs, and start it. Returns the transfer.
+function call_state:acquire_and_start()
+  local prefetched = self:take_prefetched()
+  if prefetched then return prefetched end
+  local bearer, err = self:get_token()
   if not bearer then return nil, err end
-  err = self:queue()
-  if err then return nil, err end
-  if self.waited > 0 then
+  local reserved
+  reserved, err = self:reserve()
+  if not reserved then return nil, err end
+  if self.waited > 0 then -- the token may have expired
     local began = wait.now()
-    bearer, err = self:token()
+    bearer, err = self:get_token()
     if not bearer then return nil, err end
-    if wait.now() - began > LATE then -- or all who waited for it would go out at once
-      self:leave()
-      err = self:queue()
-      if err then return nil, err end
+    -- otherwise all callers that waited for the token would send at once
+    if wait.now() - began > REFRESH_SLACK then
+      self:cancel_reservation()
+      reserved, err = self:reserve()
+      if not reserved then return nil, err end
     end
   end
   self.bearer = bearer
-  return self.steps.start(bearer, self.deadline)
+  return self.request.start(bearer, self.deadline)
 end
 
--- The same, and nothing is left behind where it fails.
-function attempt:begin()
-  self.waited, self.place = 0, nil -- that of the attempt before is used
-  local ran, transfer, err = pcall(self.enter, self)
+-- Begin an attempt. Returns the transfer. If it fails, the reservation is canceled.
+function call_state:begin()
+  self.waited, self.reservation = 0, false
+  local ran, transfer, err = pcall(self.acquire_and_start, self)
   if ran and transfer then return transfer end
-  self:leave()
+  self:cancel_reservation()
   if not ran then error(transfer, 0) end
   return nil, err
 end
 
--- Tell the script of a request.
-function attempt:tell(transfer, err, seconds)
-  local _, bytes_sent, bytes_received = transfer:counts()
-  local status = transfer:head()
-  return pcall(self.env.on_event, {
-    operation = self.operation, status = err and err.status or status or nil, kind = err and err.kind,
-    attempt = self.attempts, waited = self.waited + self.pause, seconds = seconds,
-    bytes_sent = bytes_sent, bytes_received = bytes_received,
-  })
-end
-
--- Drive it to its end and take in what came of it.
-function attempt:follow(transfer)
+-- Run a transfer, and record its response. Returns true and the results of `run`.
+function call_state:run(transfer)
   local env = self.env
   local began = env.on_event and wait.now()
-  local ran, ok, a, b = pcall(self.steps.drive, transfer, self.deadline)
-  self.sent = transfer:counts()
-  self.tries = self.tries + 1
-  if self.sent then self.attempts = self.attempts + 1 end
-  local err
+  local ran, ok, a, b = pcall(self.request.run, transfer, self.deadline)
+  self.was_sent = transfer:counts()
+  self.attempt_no = self.attempt_no + 1
+  if self.was_sent then self.sent_count = self.sent_count + 1 end
+  local err, is_user_error
   if not ran then
     err = { kind = "canceled" }
   elseif not ok then
-    self.foreign = errors.is(a)
-    err = failure(a, self.operation, self.attempts, transfer)
-    self.seconds = call.backoff(self.tries, err)
+    is_user_error = a.user_error ~= nil
+    err = failure(a, self.operation, self.sent_count, transfer)
+    self.backoff = call.backoff(self.attempt_no, err)
   end
-  if not self.sent then
-    self:leave()
-  else -- a foreign error says nothing of an answer
-    pace.answered(self.place, self.foreign and { kind = "canceled" } or err, self.seconds)
+  if not self.was_sent then
+    self:cancel_reservation()
+  else -- a program's error says nothing about the response
+    limiter.record(self.reservation, is_user_error and { kind = "canceled" } or err, self.backoff)
   end
-  local told, problem = true, nil
-  if env.on_event then told, problem = self:tell(transfer, err, wait.now() - began) end
+  local emitted, problem = true, nil
+  if env.on_event then
+    emitted, problem = pcall(call.emit_event, env, transfer, err, {
+      operation = self.operation, attempt = self.sent_count, waited = self.waited + self.retry_delay,
+      seconds = wait.now() - began,
+    })
+  end
   if not ran then error(ok, 0) end
-  if not told then error(problem, 0) end
-  if err then return nil, err end
+  if not emitted then error(problem, 0) end
+  if err then return nil, is_user_error and a or err end
   return true, a, b
 end
 
--- The same, and the transfer is closed, however that ends. Gives what it gave, or nil and
--- an error.
-function attempt:run(transfer)
-  local ran, ok, a, b = pcall(self.follow, self, transfer)
-  if not ran or not ok or not self.steps.keep then wait.close(transfer) end
+-- Run a transfer and close it, unless it succeeds and is to stay open.
+function call_state:run_and_close(transfer)
+  local ran, ok, a, b = pcall(self.run, self, transfer)
+  if not ran or not ok or not self.request.keep_open then wait.close(transfer) end
   if not ran then error(ok, 0) end
   return ok, a, b
 end
 
--- After a failure: whether there is to be another attempt. Waits for its time; with
--- false comes what is known where that was broken off.
-function attempt:goes_on(err)
-  self.unknown = self.unknown or (not self.foreign and err.outcome_unknown)
-  if self.foreign or self.tries >= self.env.max_attempts then return false end
-  local steps, seconds = self.steps, self.seconds
+-- Decide after a failure whether there is another attempt, and sleep until then. Returns a
+-- boolean; or nil and an error table if the sleep was canceled.
+function call_state:should_retry_and_sleep(err)
+  if err.user_error then return false end
+  self.outcome_unknown = self.outcome_unknown or err.outcome_unknown or false
+  if self.attempt_no >= self.env.max_attempts then return false end
+  local request, seconds = self.request, self.backoff
   if err.status == 401 then
-    if self.stale or (steps.replay and not steps.replay()) then return false end
-    self.stale, self.refused, self.pause = self.bearer, err, 0
+    if self.rejected or (request.rewind and not request.rewind()) then return false end
+    self.rejected, self.rejection, self.retry_delay = self.bearer, err, 0
     return true
   end
-  if steps.again and not self.repeated and steps.again(err) then
-    self.repeated, self.pause = true, 0
+  if request.should_restart and not self.is_restarted and request.should_restart(err) then
+    self.is_restarted, self.retry_delay = true, 0
     return true
   end
-  if not is_repeatable(self.operation, err, self.sent)
+  if not is_retryable(self.operation, err, self.was_sent)
     or (self.deadline and wait.now() + seconds >= self.deadline)
-    or (steps.replay and not steps.replay()) then
+    or (request.rewind and not request.rewind()) then
     return false
   end
-  self.pause = seconds
-  local canceled = self:sleep(seconds)
-  return not canceled, canceled
+  self.retry_delay = seconds
+  return self:sleep(seconds)
 end
 
--- What a call ends with that could not begin another attempt: where it is only that
--- its time would not have sufficed, the failure before tells more.
-function attempt:given_up(err, before)
+-- The call's error if an attempt could not begin. If only the time was too short for it, the
+-- error of the attempt before says more.
+function call_state:final_error(err, before)
   if before and err.kind == "timeout" and (err.reason == "rate_limit" or err.reason == "token_wait") then
     before.retry_after = before.retry_after or err.retry_after
     return before
   end
-  return failure(err, self.operation, self.attempts)
+  return failure(err, self.operation, self.sent_count)
 end
 
---- Make the first attempt of a call now, for `perform` to take it up later: only
--- where a token is at hand and a place is free, so that nothing has to be waited for.
--- @tparam table steps as for `perform`; gets the field `ahead`
-function call.ahead(env, operation, steps)
-  if not wait.prepare() then return end -- the page could not be waited for, so nothing is sent
-  local bearer = env.token_at_hand()
-  local place = bearer and pace.reserve_free(env, operation)
-  if not place then return end
-  local transfer = steps.start(bearer)
+--- Start the first attempt of a call that will probably be made, without waiting: only if
+-- there is a token, and the limiter lets the request be sent now.
+-- @tparam table request gets the field `prefetched`
+function call.prefetch(env, operation, request)
+  if not wait.prepare() then return end -- the call could not be made here either
+  local bearer = env.cached_token()
+  local reservation = bearer and limiter.try_reserve(env, operation)
+  if not reservation then return end
+  local transfer = request.start(bearer)
   if not transfer then
-    pace.refund(place)
+    limiter.cancel(reservation)
     return
   end
-  steps.ahead = { transfer = transfer, place = place, bearer = bearer, began = wait.now() }
+  request.prefetched = { transfer = transfer, reservation = reservation, bearer = bearer, began = wait.now() }
   wait.poll()
 end
 
---- Let what was started ahead go on, without waiting for it.
-function call.advance(steps)
-  if steps.ahead and steps.ahead.transfer:result() == false then wait.poll() end
+--- Let a prefetched transfer make progress, without waiting.
+function call.poll_prefetch(request)
+  if request.prefetched and request.prefetched.transfer:result() == false then wait.poll() end
 end
 
--- What came of a request that nobody takes up: it counts, and its answer too.
-local function ahead_answered(ahead, done, err)
-  local place, transfer = ahead.place, ahead.transfer
-  if err then err = failure(err, place.operation, 1, transfer) end
+-- Record a prefetched request that was sent and is not needed: it was billed.
+local function prefetch_record(prefetched, done, err)
+  local reservation, transfer = prefetched.reservation, prefetched.transfer
+  local env, operation = reservation.env, reservation.operation
+  if err then err = failure(err, operation, 1, transfer) end
   if done == false then err = { kind = "canceled" } end
-  pace.answered(place, err, err and call.backoff(1, err))
-  if place.env.on_event then
-    attempt.tell({ env = place.env, operation = place.operation, attempts = 1, waited = 0, pause = 0 }, transfer, err,
-      wait.now() - ahead.began)
+  limiter.record(reservation, err, err and call.backoff(1, err))
+  if env.on_event then -- what it raises belongs to no call
+    pcall(call.emit_event, env, transfer, err, {
+      operation = operation, attempt = 1, waited = 0, seconds = wait.now() - prefetched.began,
+    })
   end
 end
 
---- Let go what was started ahead: it is not wanted any more.
-function call.abandon(steps)
-  local ahead = steps.ahead
-  if not ahead then return end
-  steps.ahead = nil
-  local transfer = ahead.transfer
+--- Cancel a prefetched transfer: it is not needed.
+function call.discard_prefetch(request)
+  local prefetched = request.prefetched
+  if not prefetched then return end
+  request.prefetched = nil
+  local transfer = prefetched.transfer
   transfer:cancel("canceled")
   local done, err = transfer:result()
   if transfer:counts() then
-    ahead_answered(ahead, done, err)
+    prefetch_record(prefetched, done, err)
   elseif not (err and err.reason == "forked") then
-    pace.refund(ahead.place)
+    limiter.cancel(prefetched.reservation)
   end
   wait.close(transfer)
 end
 
---- Perform a call.
---
--- `start(bearer)` gives a transfer, or nil and what is known of the failure.
--- `drive(transfer, deadline)` waits for as much of it as the call needs and
--- gives true and results, or nil and an error. An error raised in it ends the
--- call and goes on unchanged.
---
+--- Perform a call, with all its attempts.
 -- @tparam table env the client's environment
--- @tparam string operation its name, for events
--- @tparam table options `timeout` at least
--- @tparam table steps `start` and `drive`; `keep`: a transfer that went well is
---   left open; `need`: seconds the token must still live; `replay`: a function
---   that makes a further request possible, or says that none is; `again`: whether
---   an error is one that a second request, from the start, may mend; `asks`: a
---   function that is called during waits, and ends the call with false
--- @return true, the two results of `drive` and how many requests went out; or nil
---   and an error
-function call.perform(env, operation, options, steps)
-  local timeout = options.timeout or env.timeout
-  local self = setmetatable({
-    env = env, operation = operation, steps = steps, deadline = timeout and wait.now() + timeout,
-    attempts = 0, tries = 0, waited = 0, pause = 0,
-  }, attempt)
+-- @tparam string operation
+-- @tparam table options the call's; `timeout`
+-- @tparam table request
+-- @treturn[1] boolean true
+-- @return[1] the first result of `run`
+-- @return[1] the second result of `run`
+-- @treturn[1] integer number of requests sent
+-- @treturn[2] nil
+-- @treturn[2] table the error
+function call.perform(env, operation, options, request)
+  local self = call_state_new(env, operation, options.timeout or env.timeout, request)
   json.prepare(operation == "download")
-  local entered, place = wait.prepare()
+  local entered, problem = wait.prepare()
   if not entered then
-    call.abandon(steps)
-    return nil, failure(place, operation, 0)
+    call.discard_prefetch(request)
+    return nil, failure(problem, operation, 0)
   end
   local err
-  repeat
+  while true do
     local transfer, refused = self:begin()
     if not transfer then
-      err = self:given_up(refused, err)
+      err = self:final_error(refused, err)
       break
     end
-    local ok, a, b = self:run(transfer)
-    if ok then return true, a, b, self.attempts end
+    local ok, a, b = self:run_and_close(transfer)
+    if ok then return true, a, b, self.sent_count end
     err = a
-    -- gone by an attempt whose reply was lost
-    if operation == "delete" and err.status == 404 and self.unknown then return true, nil, nil, self.attempts end
-    local goes_on, canceled = self:goes_on(err)
-    if canceled then err = failure(canceled, operation, self.attempts) end
-  until not goes_on
-  if self.unknown then err.outcome_unknown = true end
+    -- an earlier attempt, whose response was lost, has deleted it
+    if operation == "delete" and err.status == 404 and self.outcome_unknown then
+      return true, nil, nil, self.sent_count
+    end
+    local should_retry, interruption = self:should_retry_and_sleep(err)
+    if interruption then
+      err = failure(interruption, operation, self.sent_count)
+      break
+    elseif not should_retry then
+      err = err.user_error or err
+      break
+    end
+  end
+  if self.outcome_unknown then err.outcome_unknown = true end
   return nil, err
 end
 
---- A `drive` for calls whose reply is JSON.
---
--- @tparam function read makes a result of the decoded reply, or gives nil and
---   what is wrong with it
--- @tparam ?boolean changes whether the call changes something: a reply that
---   cannot be read then leaves its outcome unknown
-function call.read_json(read, changes)
+--- Make a `run` for calls whose response is JSON.
+-- @tparam function read makes a result of the decoded response; or returns nil and the reason
+--   why it cannot
+-- @tparam ?boolean is_change whether the call changes something: a response that cannot be
+--   read then leaves its outcome unknown
+function call.read_json(read, is_change)
   return function(transfer, deadline)
     local ok, err = call.finish(transfer, deadline)
     if not ok then return nil, err end
     local result
-    local reply, problem = json.decode_response(transfer:body())
-    if reply then result, problem = read(reply) end
+    local response, problem = json.decode_response(transfer:body())
+    if response then result, problem = read(response) end
     if result == nil then
-      return nil, { kind = "protocol", status = transfer:head(), reason = problem,
-                    outcome_unknown = changes }
+      return nil, { kind = "protocol", status = transfer:head(), reason = problem, outcome_unknown = is_change }
     end
     return true, result
   end

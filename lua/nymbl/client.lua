@@ -4,7 +4,7 @@
 local core = require "nymbl.core"
 local check = require "nymbl.check"
 local errors = require "nymbl.errors"
-local pace = require "nymbl.pace"
+local limiter = require "nymbl.limiter"
 local patient = require "nymbl.patient"
 local store = require "nymbl.store"
 local token = require "nymbl.token"
@@ -16,12 +16,12 @@ local methods = core.class(CLASS)
 -- environment, a table with
 --   client       the client userdata
 --   token        a token source (token.lua)
---   token_at_hand  the same, but returns only a token that needs no waiting
+--   cached_token the same, but returns only a token that needs no waiting
 --   timeout      seconds for a call, or nil
 --   on_event     a function, or nil
 --   store        the store of the rate and quota state (store.lua)
 --   account      the key of the account's state in that store
---   pace         the account's limits (pace.lua)
+--   limiter      the account's limits (limiter.lua)
 --   max_attempts
 --   token_store  the store of the token, or nil if the program supplies the tokens
 --   token_key    the token's key in that store
@@ -169,7 +169,7 @@ function client.new(options)
   check_options(options)
   local env = {
     timeout = options.timeout, on_event = options.on_event, store = options.store or store.default,
-    pace = pace.new(options), max_attempts = options.max_attempts or 5,
+    limiter = limiter.new(options), max_attempts = options.max_attempts or 5,
   }
   local self, err = core.client(core_options(options), { env })
   if not self then
@@ -179,12 +179,12 @@ function client.new(options)
   env.client, env.account = self, core.account(self)
   if options.credentials then
     local token_store, key = env.store.tokens or env.store, core.account(self, true)
-    env.token, env.token_at_hand = token.from_credentials(env, token_store, key)
+    env.token, env.cached_token = token.from_credentials(env, token_store, key)
     add_token_user(env, token_store, key)
   elseif type(options.token) == "function" then
-    env.token, env.token_at_hand = token.from_function(options.token)
+    env.token, env.cached_token = token.from_function(options.token)
   else
-    env.token, env.token_at_hand = token.given(options.token)
+    env.token, env.cached_token = token.static(options.token)
   end
   return self
 end
@@ -205,7 +205,7 @@ end
 -- @treturn[2] table the error
 -- @raise on a closed client
 function methods.usage(self)
-  local usage, err = pace.usage(check.object(self, CLASS, "usage")[1])
+  local usage, err = limiter.usage(check.object(self, CLASS, "usage")[1])
   if not usage then return nil, errors.new(err) end
   return usage
 end
@@ -220,7 +220,7 @@ function methods.close(self)
   if not state then check.object(self, CLASS, "close") end
   local env = state[1]
   if env.closed then return true end
-  state[0], env.closed, env.token, env.token_at_hand = true, true, nil, nil
+  state[0], env.closed, env.token, env.cached_token = true, true, nil, nil
   core.client_close(self)
   remove_token_user(env)
   return true

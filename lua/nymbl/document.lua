@@ -93,7 +93,7 @@ local function fetch(env, patient_id, id, options)
     start = function(bearer)
       return core.get(env.client, bearer, patient_id, id)
     end,
-    drive = call.read_json(function(reply)
+    run = call.read_json(function(reply)
       local found, problem = normalise(reply, patient_id)
       if not found then return nil, problem end
       if found ~= id then return nil, "document_mismatch" end
@@ -138,7 +138,7 @@ function methods.delete(self, options)
     start = function(bearer)
       return core.delete(env.client, bearer, state[3], state[4])
     end,
-    drive = call.finish,
+    run = call.finish,
   })
   if not ok then return nil, err end
   return true
@@ -181,7 +181,7 @@ end
 
 -- A function for the waits before an attempt, so that `progress` can cancel them. It reports
 -- 0 bytes.
-local function asks(options)
+local function should_continue(options)
   return options.progress and function() return options.progress(0) end
 end
 
@@ -226,10 +226,10 @@ function methods.download(self, destination, options)
         options.overwrite == false, expected_type(state, options), expected_size(state, options),
         options.progress ~= nil, options.resume)
     end,
-    drive = to.receiver(options.progress),
-    again = options.resume and is_resume_refused or nil,
-    replay = to.rewind,
-    asks = asks(options),
+    run = to.receiver(options.progress),
+    should_restart = options.resume and is_resume_refused or nil,
+    rewind = to.rewind,
+    should_continue = should_continue(options),
   })
   if not ok then
     if to.report_failure then to.report_failure(bytes) end
@@ -261,9 +261,9 @@ function methods.open(self, options)
       return core.download(env.client, bearer, state[3], state[4], nil, nil, false,
         expected_type(state, options), expected_size(state, options))
     end,
-    drive = stream().wait_for_response,
-    asks = asks(options),
-    keep = true,
+    run = stream().wait_for_response,
+    should_continue = should_continue(options),
+    keep_open = true,
   })
   if not ok then return nil, transfer end
   return stream().new(env, transfer, attempts, expected_size(state, options), options.progress)

@@ -111,7 +111,7 @@ local function page_steps(env, patient_id, query, top, skip, next_link)
       return core.list(env.client, bearer, patient_id, query.filter, query.select, query.orderby,
         top, skip, query.count, next_link)
     end,
-    drive = read_page,
+    run = read_page,
   }
 end
 
@@ -288,7 +288,7 @@ function walk:look_ahead()
   self.half = math.huge
   if rest > 0 and self.left > rest and self.back == 1 then
     self.next = self:steps()
-    call.ahead(self.env, "list", self.next)
+    call.prefetch(self.env, "list", self.next)
   end
 end
 
@@ -358,7 +358,7 @@ function walk:step()
     self:abandon()
     check.raise("attempt to use a closed client")
   end
-  if self.next then call.advance(self.next) end
+  if self.next then call.poll_prefetch(self.next) end
   while self.left > 0 do
     local rows = self.rows
     for at = self.at + 1, #rows do
@@ -388,7 +388,7 @@ end
 
 -- Let go the page that was asked for ahead.
 function walk:abandon()
-  if self.next then call.abandon(self.next) end
+  if self.next then call.discard_prefetch(self.next) end
   self.next = nil
 end
 

@@ -163,7 +163,7 @@ local function send(env, patient_id, from, name, content_type, options)
   -- that does not support it answers 417 (RFC 9110, section 10.1.1). The request is then
   -- repeated once without it, if no byte of the document was sent.
   local without_expect = from.is_rewindable
-  local function again(err)
+  local function should_restart(err)
     if err.status ~= 417 or without_expect or not from.body:can_rewind() or from.body:size() == 0 then return false end
     without_expect = true
     return true
@@ -183,7 +183,7 @@ local function send(env, patient_id, from, name, content_type, options)
       return core.upload(env.client, bearer, patient_id, from.body, name, sent_as,
         options.document_type, options.description, without_expect, options.progress ~= nil)
     end,
-    drive = function(transfer, till)
+    run = function(transfer, till)
       local done, err = push_and_wait(from, options, transfer, till)
       sent = select(2, transfer:counts())
       if not done then return nil, err end
@@ -191,10 +191,10 @@ local function send(env, patient_id, from, name, content_type, options)
         return document.adopt(env, patient_id, reply)
       end, true)(transfer, till)
     end,
-    need = min_token_ttl(from),
-    replay = from.rewind,
-    again = again,
-    asks = options.progress and function() return options.progress(0, from.body:size()) end,
+    min_token_ttl = min_token_ttl(from),
+    rewind = from.rewind,
+    should_restart = should_restart,
+    should_continue = options.progress and function() return options.progress(0, from.body:size()) end,
   })
   if ok then return created end
   if before and created.outcome_unknown then

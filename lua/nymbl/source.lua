@@ -138,7 +138,8 @@ local function from_function(pull, size, max_bytes, is_stream)
     if is_stream then value, err = pull(deadline) else value, err = pull() end
     if value == nil then
       if err == nil then return nil end
-      if is_stream or errors.is(err) then return nil, err end
+      if errors.is(err) then return nil, { user_error = err } end
+      if is_stream then return nil, err end
       return nil, { kind = "io", reason = "source" }
     elseif type(value) ~= "string" then
       return nil, { kind = "io", reason = "source" }

@@ -1,18 +1,19 @@
 -- SPDX-License-Identifier: MIT
---- Where clients share pace, quota, pauses and tokens.
+--- Where clients of the same account share rate limit, quota, pauses and tokens.
 --
 -- A store has
---   now()         its time in seconds, which never goes back: valid for what the
---                 last update gave, until the next wait
+--   now()         its time in seconds, which never goes back
 --   update(key, deadline, change, …)
---                 calls `change(state, now, …)` on the table kept under a key,
---                 alone, at the store's time, and gives what it gives (never a
---                 table second); or nil and a table of what is known of a failure.
---                 It may wait, until `deadline` (as wait.now() counts; nil: none)
---   tokens        the store for tokens, where that is another one
+--                 calls `change(state, now, …)` on the table stored under `key`, in isolation
+--                 and at the store's time; stores what it left there, and returns what it
+--                 returned; or nil and an error table. It may wait until `deadline` (in the
+--                 time of wait.now(); nil: without limit)
+--   tokens        the store for tokens, if that is another one
 --
--- `change` neither waits nor fails, and may be called again, on a fresh state. A
--- state is a flat table of strings, numbers and booleans.
+-- A `change` neither waits nor fails. It may be called again, on a fresh state, so it changes
+-- nothing else. A state is a flat table of strings, numbers and booleans. All changes of this
+-- library (rate_state.lua, token_state.lua) return a first value that is neither nil nor false,
+-- so nil always means that the store failed.
 -- @module nymbl.store
 
 local check = require "nymbl.check"
@@ -28,40 +29,57 @@ function memory.now()
   return wait.now()
 end
 
--- Keep a state that was changed, and give what the change gave.
-local function keep(self, key, state, ...)
+-- Store a changed state, and return what the change returned.
+local function store_state(self, key, state, ...)
   self[key] = state
   return ...
 end
 
--- A copy is changed, so that an allocation that fails in the middle changes nothing.
+-- The change gets a copy, so that a failed allocation in the middle of it changes nothing.
 function memory:update(key, _, change, ...)
   local state = copy(self[key])
-  return keep(self, key, state, change(state, self.now(), ...))
+  return store_state(self, key, state, change(state, self.now(), ...))
 end
 
---- Have a store of this process forget a state. What others share stays.
-function store.forget(keeper, key)
-  if getmetatable(keeper) == memory then keeper[key] = nil end
+-- The results of `update`. A program's own store may fail without an error table or kind.
+local function results(first, second, ...)
+  if first ~= nil then return first, second, ... end
+  local err = type(second) == "table" and second or {}
+  err.kind = err.kind or "io"
+  return nil, err
 end
 
---- A store of its own in this process.
+--- Change a state in any store, the program's own included.
+-- @return what `change` returned
+-- @treturn[2] nil the store failed
+-- @treturn[2] table error
+function store.update(self, key, deadline, change, ...)
+  return results(self:update(key, deadline, change, ...))
+end
+
+--- Delete a state if the store is one of this process. Other stores keep it.
+function store.forget(self, key)
+  if getmetatable(self) == memory then self[key] = nil end
+end
+
+--- Make a store in this process.
 function store.memory()
   return setmetatable({}, memory)
 end
 
---- The store that clients share unless they are given another.
+--- The store of clients that name no other.
 store.default = store.memory()
 
 --- A store in a file, for the scripts of one machine and user.
 --
--- Nothing is opened before the first call that needs it; where the file cannot be
--- used that call fails with an error of kind `io`. The file is made with mode 0600
--- in a folder that must be there. It holds no key, URL or secret, and a token only
--- where that is asked for.
+-- It opens nothing before the first call that needs it. If the file cannot be used, that call
+-- fails with an error of kind `io`. The file is created with mode 0600, in a directory that
+-- must exist. It contains no key, URL or secret, and a token only if `token` is set.
 --
--- @tparam string path of the file; an absolute one, where the script may change
---   its folder
+-- A killed or stopped process delays others by at most 15 seconds, and a damaged file counts
+-- as empty.
+--
+-- @tparam string path of the file; an absolute one if the script may change its directory
 -- @tab[opt] options `token`: whether scripts share the token, too (default false)
 -- @treturn table the store, for the client option `store`
 -- @raise on a wrong argument or an unknown option
@@ -74,17 +92,16 @@ function store.file(path, options)
   return require("nymbl.store.file").new(path, not options.token and store.default or nil)
 end
 
---- A store in a shared dictionary, for the workers of one nginx: token, pace, quota and
--- pauses. It outlives a reload, and not a restart.
+--- A store in a shared dictionary, for the workers of one nginx: token, rate limit, quota and
+-- pauses. It survives a reload, but not a restart.
 --
--- The dictionary is to be this store's alone, for what others put there may push out
--- what is kept; a call that finds no room in it fails with an error of kind `io`,
--- reason `no_space`. Only nginx's own memory holds it, the token too.
+-- Use the dictionary only for this store: other entries could evict its state. A call that
+-- finds no room in it fails with an error of kind `io`, reason `no_space`. The token stays in
+-- nginx's memory, too.
 --
 -- @tparam string name of a `lua_shared_dict`
 -- @treturn table the store, for the client option `store`
--- @raise on a wrong argument, where there is no dictionary of that name, and outside
---   nginx
+-- @raise on a wrong argument, if there is no dictionary of that name, and outside nginx
 -- @usage
 -- -- http { lua_shared_dict nymbl 1m; … }
 -- local client = assert(nymbl.client { store = nymbl.store.shdict "nymbl", … })

@@ -94,7 +94,7 @@ local function open_sink(sink)
           local accepted, sink_err = sink(chunk)
           if not accepted and (chunk or sink_err) then
             transfer:cancel("io", "sink")
-            if errors.is(sink_err) then return nil, sink_err end
+            if errors.is(sink_err) then return nil, { user_error = sink_err } end
             return nil, { kind = "io", reason = "sink" }
           end
           if not chunk then return results(transfer) end

@@ -1,69 +1,64 @@
 -- SPDX-License-Identifier: MIT
--- Bearer tokens: given, asked of a function, or by client credentials.
+-- Bearer tokens: static, from a function, or by OAuth 2.0 client credentials.
 --
--- A token source is a function `(deadline, stale, need)`: it gives a token that
--- is not `stale` and has `need` seconds left, or nil and what is known of a failure, or plain nil
--- where there is no other token to be had. With each comes a function that gives the
--- token that is at hand and good, or nil: it never waits.
+-- Each kind is made as two functions:
+--   source(deadline, rejected, min_ttl)   a token that is not `rejected` and lasts for
+--                                         `min_ttl` seconds; or nil and an error table; or
+--                                         plain nil if there is only the rejected one
+--   cached()                              the current token if it can be used, or nil. It
+--                                         never waits
 
 local call = require "nymbl.call"
 local core = require "nymbl.core"
 local errors = require "nymbl.errors"
 local json = require "nymbl.json"
-local pace = require "nymbl.pace"
+local limiter = require "nymbl.limiter"
 local store = require "nymbl.store"
+local token_state = require "nymbl.token_state"
 local wait = require "nymbl.wait"
 
 local token = {}
 
--- Used where the service does not say (the guide, "Authentication": 5 minutes).
-local DEFAULT_LIFE = 300
-local LONGEST_LIFE = 24 * 3600
+-- Seconds, if the response does not say (lua/README.md, "Facts about the service").
+local DEFAULT_LIFETIME = 300
+local MAX_LIFETIME = 24 * 3600
 
---- What may stand behind "Bearer " (RFC 6750, 2.1, and some more).
+--- Whether a value can follow "Bearer " in a header. RFC 6750, section 2.1, allows fewer
+-- characters.
 function token.is_valid(value)
   return type(value) == "string" and value:find("^[!-~]+$") ~= nil and #value <= 16384
 end
 
---- A token as it is.
-function token.given(value)
-  return function(_, stale)
-    if stale == value then return nil end
+--- A token that never changes.
+-- @treturn function source
+-- @treturn function cached
+function token.static(value)
+  return function(_, rejected)
+    if rejected == value then return nil end
     return value
   end, function()
     return value
   end
 end
 
--- Ahead of the end by a fifth of its life, a minute at most, so that no request
--- goes out with a token that dies on the way.
-local function lead(life)
-  return math.min(60, life / 5)
-end
-
--- Whoever renews holds a lease, which is short, so that one who dies is not waited
--- for, and kept alive while he waits for the service: never are there two at a time.
--- A request that takes too long is given up.
+-- The caller that refreshes the token holds a short lease, and extends it while it waits for
+-- the token endpoint. If its process is killed, the lease soon expires. Two callers never
+-- refresh at once.
 local LEASE = 3
-local BEAT = 1
-local LONGEST_RENEWAL = 15
+local HEARTBEAT = 1
+local REFRESH_TIMEOUT = 15
 local POLL = 1 / 20
 
--- A renewal ahead that failed is not tried again at once: meanwhile the old token
--- serves, and nobody waits for an endpoint that is down. Credentials that were rejected
--- are not tried again at once either.
-local HOLD = 5
+-- The state keeps a failure as one text of its fixed words and numbers, for the callers that
+-- wait for the refresh. The server's own words are not part of it.
 
--- A failure is kept with the state, for the callers that wait for the renewal: as one text
--- of its fixed words and numbers. What the server said is not among them.
-
-local function failure_text(err)
+local function failure_format(err)
   return ("%s %s %s %s"):format(err.kind, err.reason or "-", err.status and ("%d"):format(err.status) or "-",
     err.retry_after and ("%d"):format(math.ceil(err.retry_after)) or "-")
 end
 
--- The same as what is known of a failure, `age` seconds later.
-local function failure_read_text(text, age)
+-- The error table of such a text, `age` seconds later.
+local function failure_parse(text, age)
   local kind, reason, status, retry_after = text:match("^([^ ]+) ([^ ]+) ([^ ]+) ([^ ]+)$")
   if not kind then return { kind = "protocol", reason = "token_response", operation = "token" } end
   retry_after = tonumber(retry_after)
@@ -73,271 +68,241 @@ local function failure_read_text(text, age)
   }
 end
 
--- Failures of the caller that renews, which say nothing of the service: another one may
--- have more luck.
-local OWN = { canceled = true, context = true, io = true, misuse = true, no_memory = true }
+-- Kinds of failures that concern only the caller that refreshes: another one may succeed.
+local NOT_SHARED = { canceled = true, context = true, io = true, misuse = true, no_memory = true }
 
--- Functions of the state kept under a token's key; a store runs them alone.
-
--- Seconds that a token still lives.
-local function left_of(state, now, stale)
-  local left = state.value and state.value ~= stale and state.dies - now or 0
-  if left > math.min(state.life or 0, LONGEST_LIFE) then return 0 end -- stored by another clock
-  return left
-end
-
--- The token, where it need not be renewed yet.
-local function at_hand(state, now)
-  return left_of(state, now) > 0 and now < state.renew and state.value or nil
-end
-
--- The failure that a caller shares which has waited `since`, or which anybody shares; and
--- its age.
-local function failure_of(state, now, since)
-  local at, till = state.failed_at, state.failed_until
-  if not state.failure or not at or at > now then return nil end
-  if (since and at >= since) or (till and now < till and till <= now + HOLD) then return state.failure, now - at end
-end
-
--- A token that may be used; or nil, how long somebody else's renewal may take, and the
--- time; or nil, a failure that is shared, as a text, and its age; or false, the number of a
--- turn, in which the caller is to renew, and seconds that the old one still serves.
--- `since`: the time at which the caller began to wait.
-local function look(state, now, lease, stale, need, since)
-  local left = left_of(state, now, stale)
-  -- a token must serve for half its life at least, or every call would renew it
-  local enough = left > 0 and left >= math.min(need, state.life / 2)
-  if enough and now < state.renew then return state.value end
-  local failure, age = failure_of(state, now, since)
-  if failure then
-    if left > 0 then return state.value end
-    return nil, failure, age
-  end
-  if state.lease and state.lease > now and state.lease <= now + lease then
-    if enough then return state.value end -- the old one, while it lives
-    return nil, state.lease - now, now
-  end
-  state.lease, state.turn = now + lease, (state.turn or 0) % 1e6 + 1 -- of few digits, whatever is kept
-  return false, state.turn, left > 0 and left or nil
-end
-
--- Of one who is late, and whose turn was taken by another, nothing more is taken.
-
-local function keep(state, now, turn, lease)
-  if state.turn == turn then state.lease = now + lease end
-end
-
-local function put(state, now, turn, value, life)
-  if state.turn ~= turn then return end
-  state.value, state.life, state.dies, state.renew, state.lease = value, life, now + life, now + life - lead(life), nil
-  state.failure, state.failed_at, state.failed_until = nil, nil, nil
-end
-
--- A renewal that failed: the old one serves while it lives. `failure` is shared by those
--- who wait for this renewal, and for `hold` seconds by all; nil for none that is.
-local function give_up(state, now, turn, stale, failure, hold)
-  if state.turn == turn then
-    state.lease = nil
-    if failure then state.failure, state.failed_at, state.failed_until = failure, now, hold and now + hold end
-  end
-  if state.value and state.value ~= stale and now < state.dies then
-    state.renew = math.max(state.renew, now + HOLD)
-    return state.value
-  end
-end
-
--- Keeps what `fetch(deadline, await, once)` gives: a token and seconds it lives (nil:
--- not to be kept). With `await`, as wait.wait, a lease that is shorter is kept alive.
--- `once`: it may fail, for there is another. `limit`: the time at which the caller has
--- waited long enough, for others too. A third result says that it failed for want of the
--- caller's own time.
+-- A `cache` describes tokens that a store keeps:
+--   store, key   where the token is kept, and under which key
+--   lease        seconds of a lease
+--   fetch(refresh)
+--                returns { access_token, lifetime } (without `lifetime` the token is for this
+--                call alone); or nil, an error table, and true if only the caller's own
+--                deadline was too early
+--   failure_if_raised   the error table that waiting callers get if `fetch` raises, or nil
+--   remembers_rejection   whether all callers share the failure for some seconds if the
+--                credentials were rejected
 --
--- Callers that wait for a renewal share its failure: else each would take its turn, one
--- after another, at an endpoint that is down. `traits`: `raised`, what others share if
--- `fetch` raises; `remembers`, whether rejected credentials are remembered.
-local function cached(keeper, key, lease, fetch, traits)
-  local function renew(deadline, stale, turn, left, limit)
-    local function await(transfer, till)
-      while true do
-        local now = wait.now()
-        local news, err = wait.wait(transfer, math.min(till, now + BEAT))
-        if news ~= false then return news, err end
-        keeper:update(key, till, keep, turn, lease)
-        if wait.now() >= till then return false end
-      end
-    end
-    if left then -- the old one is to serve after this fails, within the same call
-      local now = wait.now()
-      deadline = now + math.min(left, deadline and deadline - now or left) / 2
-    end
-    local ran, fresh, life, is_own = pcall(fetch, deadline, await, left ~= nil, limit)
-    if ran and fresh and life then
-      keeper:update(key, deadline, put, turn, fresh, life) -- a store that fails takes no token away
-      if fresh == stale then return nil end
-      return fresh
-    end
-    local failure, hold
-    if not ran then
-      failure = traits.raised and not errors.is_out_of_memory(fresh) and failure_text(traits.raised)
-    elseif not fresh and not OWN[life.kind] and (left or not is_own) then
-      failure, hold = failure_text(life), traits.remembers and life.kind == "unauthorized" and HOLD or nil
-    end
-    local old = keeper:update(key, deadline, give_up, turn, stale, failure or nil, hold)
-    if not ran then error(fresh, 0) end
-    if fresh then
-      if fresh == stale then return nil end
-      return fresh
-    end
-    if old then return old end
-    return nil, life
-  end
-  return function(deadline, stale, need)
-    local began, since = wait.now(), nil
-    while true do
-      local value, left, third = keeper:update(key, deadline, look, lease, stale, need or 0, since)
-      if value then return value end
-      if value == false then
-        -- who has waited for others does not wait as long again
-        local limit = since and math.max(began + LONGEST_RENEWAL, wait.now() + LEASE)
-        return renew(deadline, stale, left, third, limit or math.huge)
-      end
-      if type(left) == "table" then return nil, left end -- the store failed
-      if type(left) == "string" then return nil, failure_read_text(left, third) end
-      since = since or third
-      local now = wait.now()
-      if deadline and now >= deadline then
-        return nil, { kind = "timeout", reason = "token_wait", operation = "token" }
-      end
-      local waited, err = wait.wait(nil, math.min(now + math.min(left, POLL), deadline or math.huge))
-      if waited == nil then return nil, err end
-    end
-  end, function()
-    return (keeper:update(key, wait.now(), at_hand))
+-- Callers that wait for a refresh share its failure: otherwise one after another would try
+-- an endpoint that is down.
+--
+-- A `refresh` is one use of `fetch`:
+--   deadline     of the call
+--   limit        until when other callers can be expected to wait
+--   tries_once   whether one try is enough, because the old token can still be used
+--   wait(transfer, deadline)   as wait.wait, and extends the lease meanwhile
+
+local function lease_wait(cache, generation, transfer, deadline)
+  while true do
+    local now = wait.now()
+    local ready, err = wait.wait(transfer, math.min(deadline, now + HEARTBEAT))
+    if ready ~= false then return ready, err end
+    store.update(cache.store, cache.key, deadline, token_state.heartbeat, generation, cache.lease)
+    if wait.now() >= deadline then return false end
   end
 end
 
--- Seconds as a number or as digits; nil where it is neither. (tonumber() knows a locale.)
+-- Refresh the token under a lease.
+local function cache_refresh(cache, lease, deadline, rejected, limit)
+  local generation, old_ttl = lease.generation, lease.old_ttl
+  if old_ttl then -- leave time for the call to use the old token if this fails
+    local now = wait.now()
+    deadline = now + math.min(old_ttl, deadline and deadline - now or old_ttl) / 2
+  end
+  local ran, fetched, err, is_own_deadline = pcall(cache.fetch, {
+    deadline = deadline, limit = limit, tries_once = old_ttl ~= nil,
+    wait = function(transfer, till) return lease_wait(cache, generation, transfer, till) end,
+  })
+  local bearer = ran and fetched and fetched.access_token ~= rejected and fetched.access_token or nil
+  if ran and fetched and fetched.lifetime then
+    -- the token is good even if it cannot be stored
+    store.update(cache.store, cache.key, deadline, token_state.publish, generation, fetched.access_token,
+      fetched.lifetime)
+    return bearer
+  end
+  local shared, is_remembered = nil, false
+  if not ran then
+    shared = not errors.is_out_of_memory(fetched) and cache.failure_if_raised or nil
+  elseif not fetched and not NOT_SHARED[err.kind] and (old_ttl or not is_own_deadline) then
+    shared, is_remembered = err, cache.remembers_rejection and err.kind == "unauthorized"
+  end
+  local released, old = store.update(cache.store, cache.key, deadline, token_state.release, generation, rejected,
+    shared and failure_format(shared), is_remembered)
+  if not ran then error(fetched, 0) end
+  if fetched then return bearer end
+  if released and old then return old end
+  return nil, err
+end
+
+local function cache_get(cache, deadline, rejected, min_ttl)
+  local began, since = wait.now(), nil
+  while true do
+    local ok, bearer, step = store.update(cache.store, cache.key, deadline, token_state.acquire, cache.lease, rejected,
+      min_ttl or 0, since)
+    if not ok then return nil, bearer end -- the store's error
+    if bearer then return bearer end
+    if step.generation then
+      -- a caller that has waited for others does not wait as long once more
+      local limit = since and math.max(began + REFRESH_TIMEOUT, wait.now() + LEASE) or math.huge
+      return cache_refresh(cache, step, deadline, rejected, limit)
+    end
+    if step.failure then return nil, failure_parse(step.failure, step.age) end
+    since = since or step.now
+    local now = wait.now()
+    if deadline and now >= deadline then
+      return nil, { kind = "timeout", reason = "token_wait", operation = "token" }
+    end
+    local waited, err = wait.wait(nil, math.min(now + math.min(step.retry_in, POLL), deadline or math.huge))
+    if waited == nil then return nil, err end
+  end
+end
+
+local function cache_functions(cache)
+  return function(deadline, rejected, min_ttl)
+    return cache_get(cache, deadline, rejected, min_ttl)
+  end, function()
+    local ok, bearer = store.update(cache.store, cache.key, wait.now(), token_state.cached)
+    return ok and bearer or nil
+  end
+end
+
+-- Seconds from a number or from digits; nil for anything else. (tonumber() depends on the
+-- locale.)
 local function seconds_of(value)
   if type(value) == "string" then value = tonumber(value:match("^([0-9]+)%.?[0-9]*$")) end
   return type(value) == "number" and value > 0 and value or nil
 end
 
---- Ask a function for `token, expires_in`; without `expires_in` for every request.
--- What it gives never enters a store that is shared.
-function token.from_function(ask)
-  return cached(store.memory(), "token", LONGEST_RENEWAL, function()
-    local value, life = ask()
-    if value == nil or value == false then
-      return nil, { kind = "unauthorized", reason = "token_function", operation = "token",
-                    detail = type(life) == "string" and life or nil }
-    end
-    if not token.is_valid(value) then
-      return nil, { kind = "unauthorized", reason = "token_function", operation = "token" }
-    end
-    life = seconds_of(life)
-    return value, life and math.min(life, LONGEST_LIFE)
-  end, { raised = { kind = "unauthorized", reason = "token_function" } })
+--- Tokens from the program's function, which returns `token, expires_in`. Without `expires_in`
+-- it is called for every request. Its tokens never enter a shared store.
+-- @treturn function source
+-- @treturn function cached
+function token.from_function(fn)
+  return cache_functions {
+    store = store.memory(), key = "token", lease = REFRESH_TIMEOUT,
+    failure_if_raised = { kind = "unauthorized", reason = "token_function" },
+    fetch = function()
+      local value, expires_in = fn()
+      if not token.is_valid(value) then
+        local has_detail = not value and type(expires_in) == "string"
+        return nil, { kind = "unauthorized", reason = "token_function", operation = "token",
+                      detail = has_detail and expires_in or nil }
+      end
+      local lifetime = seconds_of(expires_in)
+      return { access_token = value, lifetime = lifetime and math.min(lifetime, MAX_LIFETIME) }
+    end,
+  }
 end
 
-local function reply_read(reply)
-  if not reply or not token.is_valid(reply.access_token) then return nil end
-  local kind = reply.token_type
-  if type(kind) == "string" and core.lower(kind) ~= "bearer" then return nil end
-  return reply.access_token, math.min(seconds_of(reply.expires_in) or DEFAULT_LIFE, LONGEST_LIFE)
+-- The token in a response (RFC 6749, section 5.1), or nil.
+local function response_read(response)
+  if not response or not token.is_valid(response.access_token) then return nil end
+  local token_type = response.token_type
+  if type(token_type) == "string" and core.lower(token_type) ~= "bearer" then return nil end
+  return {
+    access_token = response.access_token,
+    lifetime = math.min(seconds_of(response.expires_in) or DEFAULT_LIFETIME, MAX_LIFETIME),
+  }
 end
 
-local function failure_read(err, reply)
-  -- the endpoint's 400 is about the credentials (RFC 6749, 5.2)
+-- Add what an error response says.
+local function error_read(err, response)
+  -- the endpoint's 400 is about the credentials (RFC 6749, section 5.2)
   if err.status == 400 then err.kind = "unauthorized" end
-  if reply and type(reply.error) == "string" then
-    err.code = reply.error
-    err.detail = type(reply.error_description) == "string" and reply.error_description or nil
+  if response and type(response.error) == "string" then
+    err.code = response.error
+    err.detail = type(response.error_description) == "string" and response.error_description or nil
   end
   return err
 end
 
--- Tell the script of a token request, as of any other; an error raised in it goes on.
-local function tell(env, transfer, err, try, waited, seconds)
-  local _, bytes_sent, bytes_received = transfer:counts()
-  env.on_event {
-    operation = "token", status = err and err.status or transfer:head() or nil, kind = err and err.kind,
-    attempt = try, waited = waited, seconds = seconds, bytes_sent = bytes_sent, bytes_received = bytes_received,
-  }
+-- Wait for the response to a token request, and report it to on_event.
+local function request_run(env, transfer, refresh, deadline, attempt_no, waited)
+  local began = wait.now()
+  local done, err, fetched
+  repeat
+    done, err = transfer:result()
+    if done == false and not refresh.wait(transfer, deadline) then call.cancel_on_deadline(transfer) end
+  until done ~= false
+  local response, problem = json.decode_response(transfer:body())
+  if not done then
+    err = error_read(err, response)
+  else
+    fetched = response_read(response)
+    if not fetched then
+      if problem ~= "response_too_long" then problem = "token_response" end
+      err = { kind = "protocol", reason = problem, status = 200 }
+    end
+  end
+  if err then err.operation = "token" end
+  if env.on_event then
+    call.emit_event(env, transfer, err, {
+      operation = "token", attempt = attempt_no, waited = waited, seconds = wait.now() - began,
+    })
+  end
+  return fetched, err
 end
 
--- One token request (RFC 6749, 4.4). It counts as no attempt of the call.
-local function request(env, deadline, await, try, waited)
+-- One token request (RFC 6749, section 4.4). It is not an attempt of the call.
+local function request(env, refresh, deadline, attempt_no, waited)
   local transfer, err = core.token(env.client)
   if not transfer then
     err.operation = "token"
     return nil, err
   end
-  local began = wait.now()
-  local function drive()
-    local done, value, life
-    repeat
-      done, err = transfer:result()
-      if done == false and not await(transfer, deadline) then call.end_late(transfer) end
-    until done ~= false
-    local reply, problem = json.decode_response(transfer:body())
-    if not done then
-      err = failure_read(err, reply)
-    else
-      value, life = reply_read(reply)
-      if not value then
-        if problem ~= "response_too_long" then problem = "token_response" end
-        err = { kind = "protocol", reason = problem, status = 200 }
-      end
-    end
-    if env.on_event then tell(env, transfer, err, try, waited, wait.now() - began) end
-    return value, life
-  end
-  local ran, value, life = pcall(drive)
+  local ran, fetched, problem = pcall(request_run, env, transfer, refresh, deadline, attempt_no, waited)
   wait.close(transfer)
-  if not ran then error(value, 0) end
-  if err then
-    err.operation = "token"
-    return nil, err
-  end
-  return value, life
+  if not ran then error(fetched, 0) end
+  return fetched, problem
 end
 
---- OAuth 2.0 client credentials, which the client userdata holds. A request that
--- changes nothing is repeated as any other, as often as a call may be.
--- @tparam table env the client's environment
--- @param keeper the store that keeps the token
--- @tparam string key under which it is kept there
-function token.from_credentials(env, keeper, key)
-  return cached(keeper, key, LEASE, function(deadline, await, once, limit)
-    -- where pace and quota cannot be kept, no token is asked for either
-    local usable, problem = true, nil
-    if keeper ~= env.store then usable, problem = pace.look(env, deadline) end
-    if env.closed then return nil, { kind = "canceled", reason = "closed" } end
-    if not usable then return nil, problem end
-    local try, waited = 1, 0
-    while true do
-      local till = math.min(wait.now() + LONGEST_RENEWAL, limit)
-      if deadline and deadline < till then till = deadline end
-      local value, life = request(env, till, await, try, waited) -- life: or what is known of a failure
-      if not value and life.reason == "deadline" then
-        if till == deadline then return nil, life, true end
-        life.reason = "token_wait"
-        return nil, life
-      end
-      -- who waits does so for one timeout, not for several
-      if value or once or try >= env.max_attempts or life.kind == "timeout" or not call.is_passing(life) then
-        return value, life
-      end
-      waited = call.backoff(try, life)
-      if deadline and wait.now() + waited >= deadline then return nil, life, true end
-      local again = wait.now() + waited
-      repeat
-        await(nil, math.min(again, wait.now() + BEAT))
-        if env.closed then return nil, { kind = "canceled", reason = "closed" } end
-      until wait.now() >= again
-      try = try + 1
+local function closed_error()
+  return { kind = "canceled", reason = "closed" }
+end
+
+-- Token requests until one succeeds or another one would not help. A request that changes
+-- nothing is retried like others, as often as a call may be.
+local function fetch(env, token_store, refresh)
+  -- no token is requested if rate limit and quota cannot be kept
+  local ok, problem = true, nil
+  if token_store ~= env.store then ok, problem = limiter.check(env, refresh.deadline) end
+  if env.closed then return nil, closed_error() end
+  if not ok then return nil, problem end
+  local attempt_no, waited = 1, 0
+  while true do
+    local deadline = math.min(wait.now() + REFRESH_TIMEOUT, refresh.limit, refresh.deadline or math.huge)
+    local fetched, err = request(env, refresh, deadline, attempt_no, waited)
+    if fetched then return fetched end
+    if err.reason == "deadline" then
+      if deadline == refresh.deadline then return nil, err, true end
+      err.reason = "token_wait"
+      return nil, err
     end
-  end, { remembers = true })
+    -- callers that wait for this do so for one timeout, not for several
+    if refresh.tries_once or attempt_no >= env.max_attempts or err.kind == "timeout" or not call.is_transient(err) then
+      return nil, err
+    end
+    waited = call.backoff(attempt_no, err)
+    if refresh.deadline and wait.now() + waited >= refresh.deadline then return nil, err, true end
+    local retry_at = wait.now() + waited
+    repeat
+      refresh.wait(nil, math.min(retry_at, wait.now() + HEARTBEAT))
+      if env.closed then return nil, closed_error() end
+    until wait.now() >= retry_at
+    attempt_no = attempt_no + 1
+  end
+end
+
+--- Tokens by OAuth 2.0 client credentials, which the client userdata holds.
+-- @tparam table env the client's environment
+-- @param token_store the store that keeps the token
+-- @tparam string key under which it is kept there
+-- @treturn function source
+-- @treturn function cached
+function token.from_credentials(env, token_store, key)
+  return cache_functions {
+    store = token_store, key = key, lease = LEASE, remembers_rejection = true,
+    fetch = function(refresh) return fetch(env, token_store, refresh) end,
+  }
 end
 
 return token

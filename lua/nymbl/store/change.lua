@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- Changes of a state, as every store makes them.
+-- Applying a change to a state that another version of nymbl may have stored.
 
 local errors = require "nymbl.errors"
 
@@ -14,17 +14,17 @@ function change.copy(old)
   return state
 end
 
--- Change a copy of a state.
+-- Apply a change to a copy of a state.
 local function changed(old, now, fn, ...)
   local state = change.copy(old)
   return { state, fn(state, now, ...) }
 end
 
---- Change a state that another version may have kept: if it makes no sense to the change,
--- that begins with an empty one.
--- @tparam table old is left as it is
--- @treturn table the state
--- @return what `fn` gave, three results at most
+--- Apply a change to a stored state. If the change cannot use the state, it is applied to an
+-- empty one.
+-- @tparam ?table old is left as it is
+-- @treturn table the new state
+-- @return what `fn` returned, three results at most
 function change.apply(old, now, fn, ...)
   local ran, all = errors.try(pcall, changed, old, now, fn, ...)
   if not ran then all = changed(nil, now, fn, ...) end

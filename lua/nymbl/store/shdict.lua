@@ -1,45 +1,48 @@
 -- SPDX-License-Identifier: MIT
--- A store in a shared dictionary: what the workers of one nginx share.
+-- A store in a shared dictionary, which the workers of one nginx share.
 --
--- Lock. A dictionary has no compare-and-swap, so a state is read and written under a
--- lock, a key that is added and deleted: for microseconds, and never in a wait. It
--- does not expire, for one who was stopped with it (a signal, swapping) may go on at
--- any time. If it is held for too long the others go on to the next epoch instead,
--- with another lock and another place for the state, which begins as the last one's.
--- Whoever was stopped then writes where nobody reads, sees after it that there is
--- another epoch, and makes his change again. So no change is lost, nobody writes over
--- what others wrote, and no clock is trusted for it; at worst the change of one who
--- was stopped counts twice.
+-- Content. Under each key of the store, its state as JSON.
 --
--- Why that is right: a change counts if there was no next epoch after it was written.
--- The next one's state is read once that epoch was opened: after the change then.
+-- Lock. A dictionary has no compare-and-swap. So a state is read and written under a lock,
+-- which is a key that is added and deleted: for microseconds, and never while waiting. The
+-- lock does not expire, because a worker that was stopped while holding it (by a signal, by
+-- swapping) may continue at any time. If a lock is held for too long, the others start the
+-- next epoch instead. It has a lock and a key of its own, and its state begins as a copy of
+-- the last epoch's. A worker that was stopped then writes to a key that is not read any more,
+-- finds after that that there is a newer epoch, and repeats its change. So no change is lost,
+-- and no worker overwrites what others wrote, whatever the clocks say. The change of a worker
+-- that was stopped counts twice at worst.
 --
--- Space. Nothing here may push out another entry or expire; what finds no room fails.
--- A state is written in steps of some size, so that it nearly always takes the place
--- of the one before.
+-- Why this is correct: a change is final if there was no newer epoch after it was written. The
+-- newer epoch's state is read after that epoch was started, so it contains the change.
+--
+-- Space. No write may evict another entry, and none expires; a write that finds no room fails.
+-- The length of a state is rounded up, so that a state nearly always fits into the room of the
+-- one before.
 
 local apply = require("nymbl.store.change").apply
 local check = require "nymbl.check"
 local json = require "nymbl.json"
 local wait = require "nymbl.wait"
 
--- So long no lock is held but by one that was killed or stopped. Waiters do not know
--- which, and need not.
-local LEASE = 1
+-- Seconds after which a lock is that of a worker that was killed or stopped. The others do not
+-- know which, and need not.
+local STALE_AFTER = 1
 
--- Tries at once, which take about as long as a change does; then pauses.
-local TRIES = 20
-local SHORTEST, LONGEST = 1 / 1000, 3 / 100
+-- Attempts without a pause, which take about as long as one change; then pauses.
+local ATTEMPTS = 20
+local MIN_PAUSE, MAX_PAUSE = 1 / 1000, 3 / 100
 
-local STEP = 256
+-- Lengths of states are multiples of this.
+local LENGTH_STEP = 256
 
--- Locks that this process has taken or tried to.
-local turns = 0
+-- Counts this process's attempts to lock.
+local lock_seq = 0
 
 local shdict = {}
 shdict.__index = shdict
 
--- The dictionary of a name, or nil and what is wrong.
+-- The dictionary of a name; or nil and what is wrong.
 local function find(name)
   local ngx = package.loaded.ngx
   if type(ngx) ~= "table" or not ngx.shared then return nil, "only nginx has shared dictionaries" end
@@ -48,116 +51,118 @@ local function find(name)
   return dictionary
 end
 
---- The store in a dictionary; raises where there is none of that name.
+--- Make the store.
+-- @tparam string name of the dictionary
+-- @raise if there is none of that name
 function shdict.new(name)
   local dictionary, problem = find(name)
   if not dictionary then check.argument(1, "shdict", problem) end
-  return setmetatable({ dictionary = dictionary, seen = {} }, shdict)
+  return setmetatable({ dictionary = dictionary, observed = {} }, shdict)
 end
 
 function shdict.__tostring()
   return "nymbl.store.shdict"
 end
 
+--- The store's time.
 shdict.now = wait.now
 
 local function no_space()
   return { kind = "io", reason = "no_space" }
 end
 
--- The names of an epoch's things: 0 is the first.
-local function name(key, epoch, what)
+-- The dictionary's key for a store's key in an epoch (the first is 0), or for what belongs to it.
+local function key_of(key, epoch, suffix)
   if epoch > 0 then key = key .. "+" .. epoch end
-  return what and key .. what or key
+  return suffix and key .. suffix or key
 end
 
--- The epoch: the last one that was opened. They are few: one for each worker that was
--- killed or stopped in a change.
+-- The newest epoch. There are few: one for each worker that was killed or stopped in a change.
 local function epoch_of(dictionary, key)
   local epoch = 0
-  while dictionary:get(name(key, epoch + 1, " open")) do epoch = epoch + 1 end
+  while dictionary:get(key_of(key, epoch + 1, " open")) do epoch = epoch + 1 end
   return epoch
 end
 
--- The state of an epoch; as long as nobody has written it, the one before's.
+-- The state of an epoch, or of the one before if nothing was written in it yet; and its text.
 local function read(dictionary, key, epoch)
   local text
   repeat
-    text = dictionary:get(name(key, epoch))
+    text = dictionary:get(key_of(key, epoch))
     epoch = epoch - 1
   until text or epoch < 0
   return json.decode(text) or {}, text
 end
 
--- Whether there was room. Where there was none the old one, which may be gone already,
--- is put back: its room is free.
-local function write(dictionary, place, state, old)
+-- Write a state. Returns false if there was no room. nginx may have removed the old text by
+-- then, so it is written back into its room.
+local function write(dictionary, key, state, old_text)
   local text = json.encode(state)
-  if dictionary:safe_set(place, text .. (" "):rep(-#text % STEP)) then return true end
-  if old then dictionary:safe_set(place, old) end
+  if dictionary:safe_set(key, text .. (" "):rep(-#text % LENGTH_STEP)) then return true end
+  if old_text then dictionary:safe_set(key, old_text) end
   return false
 end
 
--- Change the state with the lock held: whether it was written, and what `change` gave.
-local function turn(dictionary, key, epoch, change, ...)
-  local before, old = read(dictionary, key, epoch)
-  local state, a, b, c = apply(before, wait.now(), change, ...)
-  return write(dictionary, name(key, epoch), state, old), a, b, c
+-- Apply a change under the lock. Returns whether it was written, and what the change returned.
+local function transact(dictionary, key, epoch, change, ...)
+  local old, old_text = read(dictionary, key, epoch)
+  local state, a, b, c = apply(old, wait.now(), change, ...)
+  return write(dictionary, key_of(key, epoch), state, old_text), a, b, c
 end
 
--- Somebody else has the lock: wait a moment, or open the next epoch where he has it
--- for too long. Gives nil and what is known of a failure.
-function shdict:stand_by(key, epoch, deadline, step)
+-- Another worker has the lock: pause, or start the next epoch if the lock is stale. Returns
+-- true, or nil and an error table.
+function shdict:wait_or_break_lock(key, epoch, deadline, pause)
   local dictionary = self.dictionary
-  local holder = dictionary:get(name(key, epoch, " lock"))
-  local now, seen = wait.now(), self.seen[key]
-  if not seen or seen.holder ~= holder then
-    seen = { holder = holder, first = now }
-    self.seen[key] = seen
+  local owner_id = dictionary:get(key_of(key, epoch, " lock"))
+  local now, observed = wait.now(), self.observed[key]
+  if not observed or observed.owner_id ~= owner_id then
+    observed = { owner_id = owner_id, since = now }
+    self.observed[key] = observed
   end
-  if not holder then return true end -- free by now
-  if now - seen.first >= LEASE then
-    local opened, problem = dictionary:safe_add(name(key, epoch + 1, " open"), true)
+  if not owner_id then return true end -- released meanwhile
+  if now - observed.since >= STALE_AFTER then
+    local opened, problem = dictionary:safe_add(key_of(key, epoch + 1, " open"), true)
     if not opened and problem ~= "exists" then return nil, no_space() end
     return true
   end
   if deadline and now >= deadline then return nil, { kind = "timeout", reason = "store_locked" } end
-  local waited, err = wait.wait(nil, math.min(now + step * (1 + math.random()), deadline or math.huge))
+  local waited, err = wait.wait(nil, math.min(now + pause * (1 + math.random()), deadline or math.huge))
   if waited == nil then return nil, err end
   return true
 end
 
--- Take the lock: the epoch, or nil and what is known of a failure.
+-- Lock a key. Returns the epoch, or nil and an error table.
 function shdict:lock(key, deadline)
   local dictionary = self.dictionary
-  turns = turns + 1
-  local mark = turns * 2^22 + package.loaded.ngx.worker.pid() -- no holder is taken for another
-  local tries, step = 0, SHORTEST
+  lock_seq = lock_seq + 1
+  local owner_id = lock_seq * 2^22 + package.loaded.ngx.worker.pid() -- unique
+  local attempts, pause = 0, MIN_PAUSE
   while true do
     local epoch = epoch_of(dictionary, key)
-    local taken, problem = dictionary:safe_add(name(key, epoch, " lock"), mark)
-    if taken then return epoch end
+    local locked, problem = dictionary:safe_add(key_of(key, epoch, " lock"), owner_id)
+    if locked then return epoch end
     if problem ~= "exists" then return nil, no_space() end
-    tries = tries + 1
-    if tries > TRIES then
-      local ok, err = self:stand_by(key, epoch, deadline, step)
+    attempts = attempts + 1
+    if attempts > ATTEMPTS then
+      local ok, err = self:wait_or_break_lock(key, epoch, deadline, pause)
       if not ok then return nil, err end
-      step = math.min(step * 2, LONGEST)
+      pause = math.min(pause * 2, MAX_PAUSE)
     end
   end
 end
 
---- Change a state; see store.lua.
+--- Change a state (store.lua).
 function shdict:update(key, deadline, change, ...)
   local dictionary = self.dictionary
   while true do
     local epoch, err = self:lock(key, deadline)
     if not epoch then return nil, err end
-    local ran, written, a, b, c = pcall(turn, dictionary, key, epoch, change, ...)
-    local current = epoch_of(dictionary, key) == epoch
-    dictionary:delete(name(key, epoch, " lock"))
+    local ran, written, a, b, c = pcall(transact, dictionary, key, epoch, change, ...)
+    local is_newest = epoch_of(dictionary, key) == epoch
+    dictionary:delete(key_of(key, epoch, " lock"))
     if not ran then error(written, 0) end
-    if current then
+    if is_newest then
       if not written then return nil, no_space() end
       return a, b, c
     end

@@ -1,0 +1,252 @@
+-- SPDX-License-Identifier: MIT
+-- The state of an account, by a clock of the spec: no request, no wait.
+local helper = require "helper"
+local rate_state = require "nymbl.rate_state"
+
+local MONTH, DAY = "2026-02", 86400
+
+-- Random numbers that are the same on every Lua.
+local function generator(seed)
+  local state = seed
+  return function(most)
+    state = (state * 16807) % 2147483647
+    return state % most + 1
+  end
+end
+
+local function spec_new(rate, burst, quota)
+  return { bucket = "read", rate = rate, burst = burst, quota = quota }
+end
+
+-- In no span of time more than burst + rate x time.
+local function keeps_to(times, rate, burst, label)
+  table.sort(times)
+  for i = 1, #times do
+    for j = i, #times do
+      if j - i + 1 > burst + rate * (times[j] - times[i]) + 1e-6 then
+        error(("%s: %d requests in %g s"):format(label, j - i + 1, times[j] - times[i]), 0)
+      end
+    end
+  end
+end
+
+-- Callers that come at any time, wait for their reservation as call.lua does, and then send,
+-- cancel it, or are answered 429. Returns the times at which they sent.
+local function run(seed, rate, burst)
+  local random, spec = generator(seed), spec_new(rate, burst)
+  local account, sent, waiting, now = {}, {}, {}, 0
+  local left, backlog = 150, 0
+  local function step(caller)
+    local new = rate_state.rereserve(account, now, spec, caller.time_to_act, caller.tat)
+    caller.time_to_act, caller.tat = new.time_to_act, new.tat
+    if new.delay > 0 then
+      waiting[#waiting + 1] = caller
+      return
+    end
+    local fate = random(20)
+    if fate <= 4 then
+      rate_state.cancel(account, now, spec, MONTH, caller.tat)
+    else
+      sent[#sent + 1] = now
+      if fate == 5 then rate_state.throttled(account, now, spec, MONTH, random(300) / 10) end
+    end
+  end
+  while left > 0 or #waiting > 0 do
+    if left > 0 and random(2) == 1 then -- some come, at the same time
+      for _ = 1, random(6) do
+        left = left - 1
+        waiting[#waiting + 1] = rate_state.reserve(account, now, spec, MONTH)
+      end
+    end
+    backlog = math.max(backlog, #waiting)
+    -- all whose time has come by then, the earliest first
+    local till = left > 0 and now + random(random(8) == 1 and 100 or 10) / 10 or math.huge
+    while true do
+      table.sort(waiting, function(a, b) return a.time_to_act < b.time_to_act end)
+      if not waiting[1] or waiting[1].time_to_act > till then break end
+      now = math.max(now, waiting[1].time_to_act)
+      step(table.remove(waiting, 1))
+    end
+    if left > 0 then now = till end
+  end
+  assert(backlog > burst and #sent > 50)
+  return sent
+end
+
+describe("the rate limit", function()
+  it("holds whether callers send, cancel their reservations or are answered 429", function()
+    for seed = 1, 100 do
+      for _, pair in ipairs { { 2, 4 }, { 1, 2 }, { 0.5, 1 } } do
+        keeps_to(run(seed, pair[1], pair[2]), pair[1], pair[2], "seed " .. seed)
+      end
+    end
+  end)
+
+  it("holds with a burst that takes hours to fill", function()
+    local account, times = {}, {}
+    for i = 1, 130 do times[i] = rate_state.reserve(account, 0, spec_new(0.01, 100), MONTH).time_to_act end
+    keeps_to(times, 0.01, 100, "slow")
+    assert.equal(3000, times[130]) -- one every 100 s once the burst is spent
+  end)
+
+  it("frees a reservation that was canceled, of a burst too", function()
+    local account = {}
+    for _ = 1, 20 do
+      local reservation = rate_state.reserve(account, 0, spec_new(2, 4), MONTH)
+      assert.equal(0, reservation.time_to_act)
+      rate_state.cancel(account, 0, spec_new(2, 4), MONTH, reservation.tat)
+    end
+    assert.equal(0, account.requests)
+  end)
+
+  it("frees no reservation if another one was made after it", function()
+    local account = {}
+    local spec = spec_new(1, 1)
+    local first = rate_state.reserve(account, 0, spec, MONTH)
+    rate_state.reserve(account, 0, spec, MONTH)
+    rate_state.cancel(account, 0, spec, MONTH, first.tat)
+    assert.equal(2, rate_state.reserve(account, 0, spec, MONTH).time_to_act)
+    assert.equal(2, account.requests)
+  end)
+
+  it("starts with a full bucket after a pause: not all callers that waited send at once", function()
+    local account, times = {}, {}
+    local spec = spec_new(2, 4)
+    rate_state.reserve(account, 0, spec, MONTH)
+    rate_state.throttled(account, 0, spec, MONTH, 30)
+    for i = 1, 40 do times[i] = rate_state.reserve(account, i / 100, spec, MONTH).time_to_act end
+    assert.equal(30, times[1])
+    keeps_to(times, 2, 4, "after a pause")
+  end)
+
+  it("starts with an empty bucket after a short pause: the service's is empty", function()
+    local account, spec = {}, spec_new(2, 4)
+    rate_state.throttled(account, 0, spec, MONTH, 0.1)
+    assert.equal(0.5, rate_state.reserve(account, 0.1, spec, MONTH).time_to_act)
+    assert.equal(1, rate_state.reserve(account, 0.1, spec, MONTH).time_to_act)
+  end)
+end)
+
+describe("a step of the clock", function()
+  local spec = spec_new(2, 4)
+
+  -- An account in full use at `now`: a queue of ten seconds, and a pause.
+  local function busy(now, pause)
+    local account = {}
+    for _ = 1, 24 do rate_state.reserve(account, now, spec, MONTH) end
+    if pause then rate_state.throttled(account, now, spec, MONTH, pause) end
+    return account
+  end
+
+  for _, step in ipairs { DAY, -DAY, 1800, -1800, -1 } do
+    it(("by %d seconds makes no wait longer"):format(step), function()
+      local now = 1e9
+      local account = busy(now)
+      assert.equal(now + 10.5, rate_state.reserve(account, now, spec, MONTH).time_to_act)
+      local at = rate_state.reserve(account, now + step, spec, MONTH).time_to_act
+      assert.equal(step > 0 and 0 or 11, at - now - step)
+      account = busy(now, 60)
+      at = rate_state.reserve(account, now + step, spec, MONTH).time_to_act
+      assert.equal(step > 0 and 0 or 60, at - now - step)
+    end)
+  end
+
+  it("makes no caller wait whose reservation has come", function()
+    local account = busy(1e9, 60)
+    for _, step in ipairs { DAY, -DAY } do
+      local new = rate_state.rereserve(account, 1e9 + step, spec, 1e9 + 60, 1e9 + 60.5)
+      assert.same({ time_to_act = 1e9 + 60, delay = 0, tat = 1e9 + 60.5 }, new)
+    end
+  end)
+
+  it("delays a probe by an hour at most", function()
+    for _, step in ipairs { DAY, -DAY } do
+      local account = { }
+      rate_state.reserve(account, 1e9, spec_new(), MONTH)
+      rate_state.quota_exceeded(account, 1e9, MONTH)
+      local result = rate_state.reserve(account, 1e9 + step, spec_new(), MONTH)
+      assert.is_true(not result.refused or result.retry_after <= 3600)
+    end
+  end)
+
+  it("does not make a wait longer than the longest that can be meant", function()
+    local account = { read_tat = 1e12, paused_until = 1e12, probe_at = 1e12, month = MONTH, requests = 0, throttled = 0 }
+    assert.equal(3600, rate_state.reserve(account, 0, spec, MONTH).retry_after)
+    account.probe_at = nil
+    assert.is_true(rate_state.reserve(account, 0, spec, MONTH).time_to_act <= 120 + 2 + 3600)
+  end)
+end)
+
+describe("an exceeded quota", function()
+  it("gets another probe at once if the last one has shown nothing", function()
+    local account, spec = {}, spec_new()
+    rate_state.reserve(account, 0, spec, MONTH)
+    rate_state.quota_exceeded(account, 0, MONTH)
+    assert.is_true(rate_state.reserve(account, 3599, spec, MONTH).refused)
+    local reservation = rate_state.reserve(account, 3600, spec, MONTH)
+    assert.equal(3600, reservation.time_to_act)
+    assert.is_true(reservation.is_probe)
+    assert.is_true(rate_state.reserve(account, 3600, spec, MONTH).refused) -- one is enough
+    rate_state.probe_failed(account, 3601)
+    reservation = rate_state.reserve(account, 3601, spec, MONTH)
+    assert.equal(3601, reservation.time_to_act)
+    assert.is_true(reservation.is_probe)
+    rate_state.probe_succeeded(account)
+    assert.equal(3601, rate_state.reserve(account, 3601, spec, MONTH).time_to_act)
+  end)
+end)
+
+describe("changes of", function()
+  -- Values that a store can send to another process and back.
+  local function assert_plain(value)
+    if type(value) ~= "table" then
+      assert.is_truthy(({ string = true, number = true, boolean = true })[type(value)], type(value))
+      return
+    end
+    for key, item in pairs(value) do
+      assert.equal("string", type(key))
+      assert.is_truthy(({ string = true, number = true, boolean = true })[type(item)], key)
+    end
+    assert.is_nil(getmetatable(value))
+  end
+
+  -- Load a module with nothing but a few functions around it.
+  local function load_alone(name)
+    local env = { ipairs = ipairs, math = math, type = type }
+    local text = helper.read_file(helper.path(("lua/nymbl/%s.lua"):format(name)))
+    if not setfenv then return assert(load(text, name, "t", env))() end -- luacheck: ignore
+    return setfenv(assert(loadstring(text, name)), env)() -- luacheck: ignore
+  end
+
+  local spec = spec_new(2, 4, 100)
+  local cases = {
+    rate_state = {
+      { "reserve", spec, MONTH }, { "reserve", spec_new(nil, nil, 1), MONTH }, { "try_reserve", spec, MONTH },
+      { "rereserve", spec, 0, 0.5 }, { "cancel", spec, MONTH, 0.5 }, { "throttled", spec, MONTH, 30 },
+      { "rereserve", spec, 0, 0.5 }, { "try_reserve", spec, MONTH }, { "quota_exceeded", MONTH },
+      { "reserve", spec, MONTH }, { "try_reserve", spec, MONTH }, { "probe_failed" }, { "reserve", spec, MONTH },
+      { "probe_succeeded" }, { "check" }, { "usage", MONTH },
+    },
+    token_state = {
+      { "cached" }, { "acquire", 3, false, 0 }, { "acquire", 3, false, 0 }, { "heartbeat", 1, 3 },
+      { "release", 1, false, "server - 500 -", true }, { "acquire", 3, false, 0 }, { "acquire", 3, false, 0, 0 },
+      { "acquire", 3, false, 0 }, { "publish", 1, "token", 300 }, { "publish", 9, "token", 300 }, { "cached" },
+      { "acquire", 3, false, 0 }, { "acquire", 3, "token", 0 }, { "release", 2, "other" },
+    },
+  }
+
+  for name, calls in pairs(cases) do
+    it(name .. " need no other module, return plain values, and first one that is not nil", function()
+      local module, state, now, called = load_alone(name), {}, 0, {}
+      for _, arguments in ipairs(calls) do
+        now = now + 0.25
+        called[arguments[1]] = true
+        local results = { module[arguments[1]](state, now, (unpack or table.unpack)(arguments, 2)) } -- luacheck: ignore
+        assert.is_truthy(results[1], arguments[1])
+        for _, result in pairs(results) do assert_plain(result) end
+        assert_plain(state)
+      end
+      for function_name in pairs(module) do assert.is_true(called[function_name], function_name) end
+    end)
+  end
+end)
