@@ -237,7 +237,7 @@ describe("changes of", function()
 
   for name, calls in pairs(cases) do
     it(name .. " need no other module, return plain values, and first one that is not nil", function()
-      local module, state, now, called = load_alone(name), {}, 0, {}
+      local module, state, now, called = load_alone(name), {}, 0, { from_other_version = true }
       for _, arguments in ipairs(calls) do
         now = now + 0.25
         called[arguments[1]] = true

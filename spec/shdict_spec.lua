@@ -89,6 +89,29 @@ describe("nymbl.store.shdict()", function()
     end
   end)
 
+  it("keeps the counts of a state that another version stored, and nothing else", function()
+    local rate_state = require "nymbl.rate_state"
+    local shared, dictionary = shdict_new()
+    local function get_all(state)
+      local copy = {}
+      for name, value in pairs(state) do copy[name] = value end
+      return copy
+    end
+    -- as version 1 wrote it, and a newer one
+    for _, text in ipairs { [[{"seen":2864000,"throttled":3,"resume":2864100,"other_throttled":0,"read":2864020.5,]]
+                              .. [["requests":38,"month":"2026-02","other":"2026-01","other_requests":7}]],
+                            [[{"version":3,"month":"2026-02","requests":38,"throttled":3,"other_month":"2026-01",]]
+                              .. [["other_requests":7,"other_throttled":0,"read_tat":"x","token":"secret"}]] } do
+      dictionary.kept.a = text
+      assert.same({ month = "2026-02", requests = 38, throttled = 3 }, shared:update("a", nil, rate_state.usage, "2026-02"))
+      assert.same({ version = 2, month = "2026-02", requests = 38, throttled = 3, other_month = "2026-01",
+                    other_requests = 7, other_throttled = 0 }, shared:update("a", nil, get_all))
+    end
+    -- a token is not among them
+    dictionary.kept.a = [[{"life":300,"turn":1,"dies":2864300,"value":"old-token","renew":2864240}]]
+    assert.same({ version = 2 }, shared:update("a", nil, get_all))
+  end)
+
   it("raises what a change raises, and is as it was", function()
     local shared = shdict_new()
     shared:update("a", nil, count)

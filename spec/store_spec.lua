@@ -442,6 +442,79 @@ describe("nymbl.store.file()", function()
     assert.equal(2, tokens_asked_for())
   end)
 
+  describe("a file of another version", function()
+    -- As version 1 wrote it, with its frame: 38 requests and 3 times 429 in February, 7 requests
+    -- in January, a pause, and a token.
+    local OLD = "nymbl store 1 8c477387981f92ae04497279add95f16d8de300aa2330f6eb34892d7bbfb294a 000001e3\n"
+      .. [[{"at":2864000,"boots":{"9d0c8cd4-6a1b-4c52-9a0e-0f2a3b9f6d11":{"used":2864000,"ahead":-5000.25}},]]
+      .. [["wall":1771864000,"entries":{"e1170db7703fa5bbaff2f7a48e1451f9e1392773752387fc246ff1c7cd5ad92e":]]
+      .. [[{"state":{"seen":2864000,"throttled":3,"resume":2864100,"other_throttled":0,"read":2864020.5,]]
+      .. [["requests":38,"month":"2026-02","other":"2026-01","other_requests":7},"used":2864000},]]
+      .. [["token-key":{"state":{"life":300,"turn":1,"dies":2864300,"value":"old-token","renew":2864240},]]
+      .. [["used":2864000}}}]]
+
+    -- The client whose account the file has. It sends nothing.
+    local function client_of_file(options)
+      options.base_url, options.api_key, options.token, options.store =
+        "https://api.example.org", "key", "t", nymbl.store.file(path)
+      local client = assert(nymbl.client(options))
+      clients[#clients + 1] = client
+      return client
+    end
+
+    local function account_of(text)
+      return text:match('"(e1170db7%x+)"')
+    end
+
+    it("is read once, and its counts are kept", function()
+      path = helper.write_file(helper.temporary(".state"), OLD)
+      os.execute("chmod 600 " .. quote(path))
+      local client = client_of_file { monthly_quota = 100 }
+      for _ = 1, 2 do
+        assert.same({ month = "2026-02", requests = 38, throttled = 3, remaining = 62 }, client:usage())
+      end
+      local data = content(path)
+      assert.equal(2, data.version)
+      assert.equal(38, data.entries[account_of(OLD)].state.requests)
+      assert.is_nil(helper.read_file(path):find("old-token", 1, true))
+      clock.wall_time = clock.wall_time - 20 * 86400
+      assert.same({ month = "2026-01", requests = 7, throttled = 0, remaining = 93 }, client:usage())
+    end)
+
+    it("does not make a quota that is spent free again", function()
+      path = helper.write_file(helper.temporary(".state"), OLD)
+      os.execute("chmod 600 " .. quote(path))
+      local _, err = client_of_file({ monthly_quota = 38 }):patient("p"):page()
+      assert.same({ "quota", "monthly_quota", 0 }, { err.kind, err.reason, err.attempts })
+    end)
+
+    it("that is newer keeps its counts if they have their names, and locks nobody out", function()
+      content_set(path, OLD:match("\n(.*)"):gsub("^{", '{"version":3,'):gsub('"used"', '"last_use"'))
+      local client = client_of_file { monthly_quota = 100 }
+      assert.equal(38, client:usage().requests)
+      for _, text in ipairs { [[{"version":3}]], [[{"version":"x","entries":5}]], [[{"version":2e9,"entries":[1]}]],
+                              [[{"version":3,"entries":{"ACCOUNT":{"state":5}}}]],
+                              [[{"version":3,"entries":{"ACCOUNT":{"state":{"month":5,"requests":1,"throttled":1}}}}]],
+                              [[{"version":3,"entries":{"ACCOUNT":{"state":{"month":"2026-02","requests":-1}}}}]],
+                              [[{"version":3,"entries":{"ACCOUNT":{"state":{"month":"2026-02","requests":"x"}}}}]] } do
+        content_set(path, (text:gsub("ACCOUNT", account_of(OLD))))
+        assert.equal(0, client:usage().requests)
+        assert.equal(2, content(path).version)
+      end
+    end)
+
+    it("is one of a state, too", function()
+      local client = client_of_file { monthly_quota = 100 }
+      assert.equal(0, client:usage().requests)
+      local data = content(path)
+      for _, entry in pairs(data.entries) do
+        entry.state = { version = 3, month = "2026-02", requests = 5, throttled = 1, probe_at = {}, read_tat = "x" }
+      end
+      content_set(path, data)
+      assert.same({ month = "2026-02", requests = 5, throttled = 1, remaining = 95 }, client:usage())
+    end)
+  end)
+
   describe("a file that makes no sense", function()
     -- `longest`: seconds of a wait that could be meant
     local function is_taken_for_empty(name, longest)
@@ -478,6 +551,16 @@ describe("nymbl.store.file()", function()
         [[{"at":1,"wall":1,"boots":[],"entries":[]}]],
         [[{"at":1,"wall":1,"boots":{},"entries":{"x":{"used":1,"state":5}}}]],
         [[{"at":1,"wall":9e15,"boots":{},"entries":{}}]], [[{"at":-9e15,"wall":-9e15,"boots":{},"entries":{}}]],
+        [[{"version":2}]], [[{"version":2,"time":"1","wall_time":1,"clocks":{},"entries":{}}]],
+        [[{"version":2,"time":1e300,"wall_time":1,"clocks":{},"entries":{}}]],
+        [[{"version":2,"time":1,"wall_time":1,"clocks":{"x":1},"entries":{}}]],
+        [[{"version":2,"time":1,"wall_time":1,"clocks":{"x":{"offset":"x","last_used":1}},"entries":{}}]],
+        [[{"version":2,"time":1,"wall_time":1,"clocks":{},"entries":{"x":1}}]],
+        [[{"version":2,"time":1,"wall_time":1,"clocks":{},"entries":[1]}]],
+        [[{"version":2,"time":1,"wall_time":1,"clocks":[],"entries":[]}]],
+        [[{"version":2,"time":1,"wall_time":1,"clocks":{},"entries":{"x":{"last_used":1,"state":5}}}]],
+        [[{"version":2,"time":1,"wall_time":9e15,"clocks":{},"entries":{}}]],
+        [[{"version":2,"time":-9e15,"wall_time":-9e15,"clocks":{},"entries":{}}]],
       }
       for i, text in ipairs(written) do
         path = helper.temporary(".state")
@@ -495,7 +578,7 @@ describe("nymbl.store.file()", function()
         local data = helper.json.decode(helper.json.encode(good))
         for _, entry in pairs(data.entries) do
           for name in pairs(entry.state) do
-            if name ~= "requests" or wrong ~= 1e15 then entry.state[name] = wrong end
+            if name ~= "version" and (name ~= "requests" or wrong ~= 1e15) then entry.state[name] = wrong end
           end
           for _, name in ipairs { "paused_until", "probe_at", "lease_until", "download_tat" } do entry.state[name] = wrong end
           if wrong == 1e15 then entry.state.probe_at, entry.state.month = nil, "2026-02" end

@@ -180,4 +180,27 @@ function rate_state.usage(state, _, month)
   return { month = state.month, requests = to_integer(state.requests), throttled = to_integer(state.throttled) }
 end
 
+local function is_month(value)
+  return type(value) == "string" and value:find("^%d%d%d%d%-%d%d$") ~= nil
+end
+
+local function is_count(value)
+  return type(value) == "number" and value >= 0 and value < 2^53
+end
+
+--- Make a state from one of another version of this format, older or newer. Only the counts
+-- are taken over; other keys may mean something else there.
+-- @treturn table a new state, empty if there are no counts
+function rate_state.from_other_version(old)
+  local state = {}
+  if not (is_month(old.month) and is_count(old.requests) and is_count(old.throttled)) then return state end
+  state.month, state.requests, state.throttled = old.month, old.requests, old.throttled
+  local other_month = old.other_month or old.other -- its name in version 1
+  if is_month(other_month) and is_count(old.other_requests) and is_count(old.other_throttled) then
+    state.other_month, state.other_requests, state.other_throttled =
+      other_month, old.other_requests, old.other_throttled
+  end
+  return state
+end
+
 return rate_state

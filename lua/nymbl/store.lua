@@ -77,7 +77,8 @@ store.default = store.memory()
 -- must exist. It contains no key, URL or secret, and a token only if `token` is set.
 --
 -- A killed or stopped process delays others by at most 15 seconds, and a damaged file counts
--- as empty.
+-- as empty. Of a file that another version of nymbl wrote, older or newer, the months' counts
+-- are kept if this version finds them, and the rest is dropped.
 --
 -- @tparam string path of the file; an absolute one if the script may change its directory
 -- @tab[opt] options `token`: whether scripts share the token, too (default false)

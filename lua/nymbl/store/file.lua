@@ -2,11 +2,13 @@
 -- A store in a file, which the processes of one machine share.
 --
 -- Content. One JSON object, in the frame that core/file/store.c writes:
+--   version           of this format; version 1 had none
 --   time, wall_time   the store's time and the wall clock's when the file was written
 --   clocks            by boot id: `offset` of the store's time from the machine's clock, and
 --                     `last_used`
 --   entries           by key: `state`, and `last_used`
--- A content that cannot be read counts as empty.
+-- A content that cannot be read counts as empty. Of another version's content, older or newer,
+-- the months' counts are kept if they have the names that rate_state.lua expects.
 --
 -- Lock. flock(2), held for one change of a few microseconds and never while waiting. If the
 -- holder is killed, the kernel releases the lock. If it is stopped, the kernel does not: after
@@ -26,7 +28,10 @@
 local change = require "nymbl.store.change"
 local core = require "nymbl.core"
 local json = require "nymbl.json"
+local rate_state = require "nymbl.rate_state"
 local wait = require "nymbl.wait"
+
+local VERSION = 2
 
 -- Longest content that the core accepts.
 local MAX_CONTENT = 1048576
@@ -66,13 +71,30 @@ local function is_number(value)
 end
 
 local function empty(wall_time)
-  return { time = 0, wall_time = wall_time, clocks = {}, entries = {} }
+  return { version = VERSION, time = 0, wall_time = wall_time, clocks = {}, entries = {} }
+end
+
+-- An empty content with the counts from another version's entries.
+local function from_other_version(old, wall_time)
+  local data = empty(wall_time)
+  if type(old.entries) ~= "table" then return data end
+  for key, entry in pairs(old.entries) do
+    local state = type(key) == "string" and type(entry) == "table" and type(entry.state) == "table"
+      and rate_state.from_other_version(entry.state)
+    if state and state.month then
+      state.version = change.VERSION
+      data.entries[key] = { last_used = data.time, state = state }
+    end
+  end
+  return data
 end
 
 -- Decode a content. All fields that are used here are checked here.
 local function decode(text, wall_time)
   local data = json.decode(text)
-  if not data or not is_number(data.time) or not is_number(data.wall_time) or type(data.clocks) ~= "table"
+  if not data then return empty(wall_time) end
+  if data.version ~= VERSION then return from_other_version(data, wall_time) end
+  if not is_number(data.time) or not is_number(data.wall_time) or type(data.clocks) ~= "table"
     or type(data.entries) ~= "table" then
     return empty(wall_time)
   end

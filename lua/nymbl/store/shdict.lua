@@ -1,7 +1,8 @@
 -- SPDX-License-Identifier: MIT
 -- A store in a shared dictionary, which the workers of one nginx share.
 --
--- Content. Under each key of the store, its state as JSON.
+-- Content. Under each key of the store, its state as JSON. The states have a version
+-- (change.lua), so that a reload with another version of nymbl keeps the months' counts.
 --
 -- Lock. A dictionary has no compare-and-swap. So a state is read and written under a lock,
 -- which is a key that is added and deleted: for microseconds, and never while waiting. The
