@@ -143,8 +143,7 @@ int nymbl__fs_rename(int fd, int dir_fd, const char *from, const char *to,
     if (!nymbl__fs_is_unsupported(errno))
         return -1;
 #endif
-    /* a process killed between these two leaves both names:
-     * nymbl__leftover_remove() */
+    /* a process killed between these two leaves both names (leftover.c) */
     if (linkat(dir_fd, from, dir_fd, to, 0) == 0) {
         unlinkat(dir_fd, from, 0);
         return 0;
