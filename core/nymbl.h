@@ -125,7 +125,7 @@ typedef struct nymbl_body nymbl_body;
 typedef struct nymbl_transfer nymbl_transfer;
 typedef struct nymbl_store nymbl_store;
 
-/* ---- kinds ---- */
+/* ---- kinds and reasons ---- */
 
 /**
  * The name of a kind, such as "not_found".
@@ -142,6 +142,22 @@ NYMBL_API const char *nymbl_kind_name(nymbl_kind kind);
  * @return static text, never NULL; "" for kinds that are no failures
  */
 NYMBL_API const char *nymbl_kind_text(nymbl_kind kind);
+
+/**
+ * The words that nymbl_error.reason can be, unless the kind is NYMBL_MISUSE.
+ *
+ * @return static texts, with NULL behind the last one
+ */
+NYMBL_API const char *const *nymbl_reasons(void);
+
+/**
+ * The reason that stands for a system error, as in "no_space".
+ *
+ * @param code a value of errno
+ * @return static text, never NULL; "io_error" if the error has no word of its
+ * own
+ */
+NYMBL_API const char *nymbl_errno_reason(int code);
 
 /**
  * Count the objects that exist in this process: clients, bodies, transfers and
@@ -921,7 +937,7 @@ NYMBL_API nymbl_kind nymbl_transfer_notify_socket(nymbl_transfer *transfer,
  *
  * @param transfer any transfer
  * @param kind     NYMBL_CANCELED, NYMBL_TIMEOUT or NYMBL_IO
- * @param reason   static word for the error, or NULL
+ * @param reason   one of nymbl_reasons(), or another static word; or NULL
  */
 NYMBL_API void nymbl_transfer_cancel(nymbl_transfer *transfer, nymbl_kind kind,
                                      const char *reason);

@@ -149,9 +149,8 @@ static int body_write_from(lua_State *L)
         return 1;
     }
     if (got == 0 && ferror(file)) {
-        const char *reason = errno == EBADF    ? "not_open_for_access"
-                             : errno == EISDIR ? "directory"
-                                               : "io_error";
+        const char *reason = nymbl_errno_reason(errno);
+
         clearerr(file);
         return failure_push(L,
                             &(nymbl_error){.kind = NYMBL_IO, .reason = reason});

@@ -216,23 +216,6 @@ static int transfer_read(lua_State *L)
     return 1;
 }
 
-static const char *write_problem(void)
-{
-    switch (errno) {
-    case ENOSPC:
-    case EDQUOT:
-        return "no_space";
-    case EFBIG:
-        return "file_too_big";
-    case EPIPE:
-        return "pipe_closed";
-    case EBADF:
-        return "not_open_for_access";
-    default:
-        return "io_error";
-    }
-}
-
 /* transfer:read_to(handle): bytes that were copied into a file handle; false;
  * nil at the verified end, flushed; or nil and the failure. No string of them
  * is made. */
@@ -259,7 +242,8 @@ static int transfer_read_to(lua_State *L)
         if ((kind == NYMBL_OK && fwrite(buffer, 1, got, file) != got) ||
             (kind == NYMBL_DONE && fflush(file) != 0))
             return failure_push(
-                L, &(nymbl_error){.kind = NYMBL_IO, .reason = write_problem()});
+                L, &(nymbl_error){.kind = NYMBL_IO,
+                                  .reason = nymbl_errno_reason(errno)});
         total += got;
         if (kind == NYMBL_OK)
             continue;
@@ -312,19 +296,20 @@ static int transfer_counts(lua_State *L)
 }
 
 /* transfer:cancel(kind, reason): kind is "canceled", "timeout" or "io"; reason
- * one of the words below */
+ * one of nymbl_reasons() */
 static int transfer_cancel(lua_State *L)
 {
     static const char *const kinds[] = {"canceled", "timeout", "io", NULL};
     static const nymbl_kind values[] = {NYMBL_CANCELED, NYMBL_TIMEOUT,
                                         NYMBL_IO};
-    static const char *const reasons[] = {
-        "", "deadline", "progress", "source", "sink", "closed", NULL};
+    const char *const *reasons = nymbl_reasons();
     nymbl_transfer *transfer = transfer_check(L, 1);
     nymbl_kind kind = values[luaL_checkoption(L, 2, NULL, kinds)];
-    int reason = luaL_checkoption(L, 3, "", reasons);
+    const char *reason = lua_isnoneornil(L, 3)
+                             ? NULL
+                             : reasons[luaL_checkoption(L, 3, NULL, reasons)];
 
-    nymbl_transfer_cancel(transfer, kind, reason == 0 ? NULL : reasons[reason]);
+    nymbl_transfer_cancel(transfer, kind, reason);
     return 0;
 }
 

@@ -89,7 +89,7 @@ static nymbl_kind unsized_file_load(nymbl_body *body, nymbl_error *err)
             return nymbl__fail(err, NYMBL_TOO_LARGE, NULL);
         if (errno == ENOMEM)
             return nymbl__fail(err, NYMBL_NO_MEMORY, NULL);
-        return nymbl__fail(err, NYMBL_IO, nymbl__errno_reason(errno));
+        return nymbl__fail(err, NYMBL_IO, nymbl_errno_reason(errno));
     }
     body->source = NYMBL__BODY_BYTES;
     close(body->fd);
@@ -110,17 +110,17 @@ nymbl_kind nymbl_body_from_path(nymbl_body **out, const char *path,
     fd = nymbl__fd_avoid_stdio(
         open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
     if (fd < 0)
-        return nymbl__fail(err, NYMBL_IO, nymbl__errno_reason(errno));
+        return nymbl__fail(err, NYMBL_IO, nymbl_errno_reason(errno));
     if (fstat(fd, &status) < 0) {
-        nymbl__fail(err, NYMBL_IO, nymbl__errno_reason(errno));
+        nymbl__fail(err, NYMBL_IO, nymbl_errno_reason(errno));
         close(fd);
         return NYMBL_IO;
     }
     if (!S_ISREG(status.st_mode)) {
         close(fd);
         return nymbl__fail(err, NYMBL_IO,
-                           S_ISDIR(status.st_mode) ? "directory"
-                                                   : "not_a_file");
+                           S_ISDIR(status.st_mode) ? nymbl__reason_directory
+                                                   : nymbl__reason_not_a_file);
     }
     body = body_new(NYMBL__BODY_PATH, (int64_t)status.st_size, err);
     if (body == NULL) {
@@ -254,7 +254,7 @@ nymbl_kind nymbl_body_write(nymbl_body *body, const void *data, size_t size,
     if (body->problem != NYMBL_OK || is_closed)
         return NYMBL_DONE;
     if (body->size >= 0 && (int64_t)size > body->size - body->written) {
-        body_fail(body, NYMBL_IO, "size_mismatch");
+        body_fail(body, NYMBL_IO, nymbl__reason_size_mismatch);
         return NYMBL_DONE;
     }
     if ((int64_t)size > body->max - body->written) {
@@ -308,11 +308,11 @@ void nymbl_body_finish(nymbl_body *body)
     if (body->source != NYMBL__BODY_STREAM || body->finished)
         return;
     if (body->size >= 0 && body->written != body->size) {
-        body_fail(body, NYMBL_IO, "size_mismatch");
+        body_fail(body, NYMBL_IO, nymbl__reason_size_mismatch);
         return;
     }
     if (nymbl__snapshot_is_outdated(&body->snapshot)) {
-        body_fail(body, NYMBL_IO, "changed");
+        body_fail(body, NYMBL_IO, nymbl__reason_changed);
         return;
     }
     nymbl__body_lock(body);
@@ -356,7 +356,7 @@ nymbl_kind nymbl__body_attach(nymbl_body *body, nymbl_transfer *transfer,
     if (is_attached || !nymbl_body_is_ready(body))
         return nymbl__fail(err, NYMBL_MISUSE, "body");
     if (!nymbl_body_can_rewind(body))
-        return nymbl__fail(err, NYMBL_IO, "cannot_rewind");
+        return nymbl__fail(err, NYMBL_IO, nymbl__reason_cannot_rewind);
     if (body->size > max || body->written > max)
         return nymbl__fail(err, NYMBL_TOO_LARGE, NULL);
     nymbl__body_retain(body);

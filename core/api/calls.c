@@ -147,7 +147,7 @@ static nymbl_kind call_abandon(nymbl_transfer **out, nymbl__buffer *url,
 static nymbl_kind start_fail(nymbl_error *err, nymbl_kind kind)
 {
     if (kind == NYMBL_TOO_LARGE)
-        return nymbl__fail(err, NYMBL_BAD_REQUEST, "url_too_long");
+        return nymbl__fail(err, NYMBL_BAD_REQUEST, nymbl__reason_url_too_long);
     return nymbl__fail(err, kind, NULL);
 }
 
@@ -309,7 +309,7 @@ nymbl_kind nymbl_list_start(nymbl_transfer **out, nymbl_engine *engine,
         nymbl__secret_free(resolved);
         if (kind == NYMBL_TOO_LARGE) {
             call_abandon(out, &url, kind);
-            return nymbl__fail(err, NYMBL_PROTOCOL, "url_too_long");
+            return nymbl__fail(err, NYMBL_PROTOCOL, nymbl__reason_url_too_long);
         }
         return call_start(out, &url, token, kind, err);
     }

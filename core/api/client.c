@@ -134,9 +134,9 @@ static const char *certificates_problem(const nymbl_client_options *options)
 
     if (file != NULL && (stat(file, &status) < 0 || S_ISDIR(status.st_mode) ||
                          faccessat(AT_FDCWD, file, R_OK, AT_EACCESS) < 0))
-        return "ca_file";
+        return nymbl__reason_ca_file;
     if (options->ca_path != NULL && !folder_is_there(options->ca_path))
-        return "ca_path";
+        return nymbl__reason_ca_path;
     return NULL;
 }
 

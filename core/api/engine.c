@@ -37,8 +37,8 @@ nymbl_kind nymbl_engine_new(nymbl_engine **out,
     kind = nymbl__connections_open(engine);
     if (kind < 0) {
         nymbl__engine_release(engine);
-        return nymbl__fail(err, kind,
-                           kind == NYMBL_IO ? "too_many_files" : NULL);
+        return nymbl__fail(
+            err, kind, kind == NYMBL_IO ? nymbl__reason_too_many_files : NULL);
     }
     *out = engine;
     return NYMBL_OK;

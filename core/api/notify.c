@@ -42,9 +42,9 @@ nymbl_kind nymbl_transfer_notify_fd(nymbl_transfer *transfer, int *out,
 
     *out = -1;
     if (!nymbl_engine_in_this_process(engine))
-        return nymbl__fail(err, NYMBL_CANCELED, "forked");
+        return nymbl__fail(err, NYMBL_CANCELED, nymbl__reason_forked);
     if (!pair_open(ends))
-        return nymbl__fail(err, NYMBL_IO, nymbl__errno_reason(errno));
+        return nymbl__fail(err, NYMBL_IO, nymbl_errno_reason(errno));
     nymbl__stream_set_up(ends[0]);
     nymbl__stream_set_up(ends[1]);
     nymbl__engine_lock(engine);
@@ -62,7 +62,8 @@ nymbl_kind nymbl_transfer_notify_fd(nymbl_transfer *transfer, int *out,
     if (kind != NYMBL_OK) {
         close(ends[0]);
         close(ends[1]);
-        return kind < 0 ? nymbl__fail(err, kind, "notify_fd_busy") : kind;
+        return kind < 0 ? nymbl__fail(err, kind, nymbl__reason_notify_fd_busy)
+                        : kind;
     }
     nymbl__engine_wake(engine);
     *out = ends[1];
@@ -107,7 +108,7 @@ nymbl_kind nymbl_transfer_notify_socket(nymbl_transfer *transfer,
     nymbl_kind kind = NYMBL_DONE;
 
     if (!nymbl_engine_in_this_process(engine))
-        return nymbl__fail(err, NYMBL_CANCELED, "forked");
+        return nymbl__fail(err, NYMBL_CANCELED, nymbl__reason_forked);
     kind = nymbl__notify_listen(engine, err);
     if (kind < 0)
         return kind;
@@ -115,7 +116,7 @@ nymbl_kind nymbl_transfer_notify_socket(nymbl_transfer *transfer,
         nymbl__engine_wake(engine); /* it has to be listened on */
     kind = NYMBL_DONE;
     if (!token_make(token))
-        return nymbl__fail(err, NYMBL_IO, "entropy");
+        return nymbl__fail(err, NYMBL_IO, nymbl__reason_entropy);
     nymbl__engine_lock(engine);
     if (!transfer->port.ended && transfer->port.notify_fd < 0) {
         kind = NYMBL_OK;

@@ -71,7 +71,7 @@ static nymbl_kind ending(nymbl_transfer *transfer, nymbl_error *err)
              .ended) /* what the parent waits for does not come here */
         return nymbl_engine_in_this_process(transfer->engine)
                    ? NYMBL_AGAIN
-                   : nymbl__fail(err, NYMBL_CANCELED, "forked");
+                   : nymbl__fail(err, NYMBL_CANCELED, nymbl__reason_forked);
     if (transfer->port.error.kind < 0 && err != NULL)
         *err = transfer->port.error;
     return transfer->port.error.kind;

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* Kinds of failure: their names, texts and sources. */
+/* Kinds and reasons of failures: their names, texts and sources. */
 #include "base/error.h"
 
 #include <errno.h>
 #include <stdatomic.h>
+
+#define REASON(word) const char nymbl__reason_##word[] = #word;
+#include "base/reasons.def"
 
 static atomic_long live_objects;
 
@@ -42,47 +45,54 @@ nymbl_kind nymbl__status_kind(int status)
     }
 }
 
-const char *nymbl__errno_reason(int code)
+const char *const *nymbl_reasons(void)
+{
+    static const char *const words[] = {
+#define REASON(word) nymbl__reason_##word,
+#include "base/reasons.def"
+        NULL};
+
+    return words;
+}
+
+const char *nymbl_errno_reason(int code)
 {
     switch (code) {
     case ENOENT:
-        return "not_found";
+        return nymbl__reason_not_found;
     case EACCES:
     case EPERM:
-        return "permission";
+        return nymbl__reason_permission;
     case EEXIST:
-        return "exists";
+        return nymbl__reason_exists;
     case EISDIR:
-        return "directory";
+        return nymbl__reason_directory;
     case ENOTDIR:
-        return "not_a_directory";
+        return nymbl__reason_not_a_directory;
     case ENOSPC:
-        return "no_space";
-#ifdef EDQUOT
     case EDQUOT:
-        return "no_space";
-#endif
+        return nymbl__reason_no_space;
     case EFBIG:
-        return "file_too_big";
+        return nymbl__reason_file_too_big;
     case EROFS:
-        return "read_only";
+        return nymbl__reason_read_only;
     case EMFILE:
     case ENFILE:
-        return "too_many_files";
+        return nymbl__reason_too_many_files;
     case ELOOP:
-        return "too_many_links";
+        return nymbl__reason_too_many_links;
     case ENAMETOOLONG:
-        return "name_too_long";
+        return nymbl__reason_name_too_long;
     case ENXIO:
-        return "not_a_file";
+        return nymbl__reason_not_a_file;
     case EBADF:
-        return "not_open_for_access";
+        return nymbl__reason_not_open_for_access;
     case EPIPE:
-        return "pipe_closed";
+        return nymbl__reason_pipe_closed;
     case EINTR:
-        return "interrupted";
+        return nymbl__reason_interrupted;
     default:
-        return "io_error";
+        return nymbl__reason_io_error;
     }
 }
 

@@ -83,7 +83,7 @@ static nymbl_kind listener_open(nymbl_engine *engine, nymbl_error *err)
     int fd, problem;
 
     if (!nymbl__private_dir_create(engine->dir, &engine->dir_fd))
-        return nymbl__fail(err, NYMBL_IO, nymbl__errno_reason(errno));
+        return nymbl__fail(err, NYMBL_IO, nymbl_errno_reason(errno));
     nymbl__file_id_get(&engine->dir_id, engine->dir);
     nymbl__notify_path(path, engine);
     fd = socket_listen(path);
@@ -93,7 +93,7 @@ static nymbl_kind listener_open(nymbl_engine *engine, nymbl_error *err)
         problem = errno;
         nymbl__private_dir_remove(engine->dir, &engine->dir_fd,
                                   &engine->dir_id);
-        return nymbl__fail(err, NYMBL_IO, nymbl__errno_reason(problem));
+        return nymbl__fail(err, NYMBL_IO, nymbl_errno_reason(problem));
     }
     nymbl__file_id_get(&engine->socket_id, path);
     nymbl__engine_lock(engine);
@@ -298,7 +298,8 @@ static void notify_fd_serve(nymbl_engine *engine, int fd)
             if (loose)
                 nymbl__port_notify_close(&t->port);
             else
-                nymbl__transfer_abort(t, NYMBL_CANCELED, "disconnected");
+                nymbl__transfer_abort(t, NYMBL_CANCELED,
+                                      nymbl__reason_disconnected);
             return;
         }
     }

@@ -3,6 +3,7 @@
  * ended, and tells callers. */
 #include "engine/pump.h"
 
+#include "base/error.h"
 #include "base/fd.h"
 #include "engine/commands.h"
 #include "engine/connections.h"
@@ -27,7 +28,8 @@ void nymbl__pump_cancel(nymbl_engine *engine, const nymbl_client *client)
             nymbl_transfer *next = transfer->next;
 
             if (client == NULL || transfer->client == client)
-                nymbl__transfer_abort(transfer, NYMBL_CANCELED, "closed");
+                nymbl__transfer_abort(transfer, NYMBL_CANCELED,
+                                      nymbl__reason_closed);
             transfer = next;
         }
     }
@@ -197,7 +199,8 @@ static void watchdog_cancel(nymbl_engine *engine, double now)
 
     for (transfer = watchdog_expired(engine, now); transfer != NULL;
          transfer = watchdog_expired(engine, now))
-        nymbl__transfer_abort(transfer, NYMBL_CANCELED, "disconnected");
+        nymbl__transfer_abort(transfer, NYMBL_CANCELED,
+                              nymbl__reason_disconnected);
 }
 
 static void timeouts_enforce(nymbl_transfer *transfer)

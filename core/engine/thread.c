@@ -48,7 +48,7 @@ nymbl_kind nymbl_engine_start_thread(nymbl_engine *engine, nymbl_error *err)
         return NYMBL_OK;
     engine->mutex->threaded = false;
     /* EAGAIN: of threads, of memory for a stack, or of what a limit allows */
-    return nymbl__fail(err, NYMBL_IO, "too_many_threads");
+    return nymbl__fail(err, NYMBL_IO, nymbl__reason_too_many_threads);
 }
 
 void nymbl__thread_wait(nymbl_engine *engine, double timeout)

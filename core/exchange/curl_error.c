@@ -2,6 +2,7 @@
 /* Classification of libcurl's error codes. */
 #include "exchange/curl_error.h"
 
+#include "base/error.h"
 #include "exchange/url.h"
 
 #include <errno.h>
@@ -17,17 +18,17 @@ static const char *certificate_reason(long result)
     case 0: /* the chain is valid: libcurl's host name check failed */
     case 1: /* the same: libcurl 7.88 initializes it to 1 */
     case 62:
-        return "host_name";
+        return nymbl__reason_host_name;
     case 9:
-        return "certificate_not_yet_valid";
+        return nymbl__reason_certificate_not_yet_valid;
     case 10:
-        return "certificate_expired";
+        return nymbl__reason_certificate_expired;
     case 18:
-        return "certificate_self_signed";
+        return nymbl__reason_certificate_self_signed;
     case 23:
-        return "certificate_revoked";
+        return nymbl__reason_certificate_revoked;
     default:
-        return "certificate_untrusted";
+        return nymbl__reason_certificate_untrusted;
     }
 }
 
@@ -37,15 +38,15 @@ static nymbl_kind tls_failure(nymbl__exchange *exchange, CURLcode code,
     long result = 0;
 
     if (code == CURLE_SSL_CACERT_BADFILE) {
-        *reason = "ca_file";
+        *reason = nymbl__reason_ca_file;
     } else if (code == CURLE_PEER_FAILED_VERIFICATION) {
         curl_easy_getinfo(exchange->easy, CURLINFO_SSL_VERIFYRESULT, &result);
         *reason = certificate_reason(result);
     } else if (strstr(exchange->errors, "protocol version") != NULL ||
                strstr(exchange->errors, "unsupported protocol") != NULL) {
-        *reason = "protocol_version";
+        *reason = nymbl__reason_protocol_version;
     } else {
-        *reason = "handshake";
+        *reason = nymbl__reason_handshake;
     }
     return NYMBL_TLS;
 }
@@ -59,7 +60,7 @@ static nymbl_kind broken_connection(nymbl__exchange *exchange, CURLcode code,
 
     curl_easy_getinfo(exchange->easy, CURLINFO_OS_ERRNO, &number);
     if (!nymbl__exchange_was_sent(exchange) && code != CURLE_GOT_NOTHING) {
-        *reason = "connect";
+        *reason = nymbl__reason_connect;
         return NYMBL_NETWORK;
     }
     if (exchange->head.done && number != ECONNRESET && number != EPIPE &&
@@ -67,7 +68,7 @@ static nymbl_kind broken_connection(nymbl__exchange *exchange, CURLcode code,
         *reason = NULL;
         return NYMBL_TRUNCATED;
     }
-    *reason = "reset";
+    *reason = nymbl__reason_reset;
     return NYMBL_NETWORK;
 }
 
@@ -138,11 +139,11 @@ static const char *proxy_failure(nymbl__exchange *exchange, CURLcode code)
     curl_easy_getinfo(exchange->easy, CURLINFO_HTTP_CONNECTCODE, &status);
     if (status >= 300 && status <= 999) {
         exchange->proxy_status = (int)status;
-        return status == 407 ? "proxy_auth" : "proxy";
+        return status == 407 ? nymbl__reason_proxy_auth : nymbl__reason_proxy;
     }
     if (code == CURLE_PROXY || code == CURLE_COULDNT_RESOLVE_PROXY ||
         (code == CURLE_COULDNT_CONNECT && proxy_was_tried(exchange)))
-        return "proxy";
+        return nymbl__reason_proxy;
     return NULL;
 }
 
@@ -151,7 +152,7 @@ nymbl_kind nymbl__curl_error_classify(nymbl__exchange *exchange, CURLcode code,
 {
     if (!nymbl__exchange_was_sent(exchange) &&
         descriptors_are_out(descriptors_needed(code))) {
-        *reason = "too_many_files";
+        *reason = nymbl__reason_too_many_files;
         return NYMBL_IO;
     }
     if (!nymbl__exchange_was_sent(exchange)) {
@@ -161,10 +162,10 @@ nymbl_kind nymbl__curl_error_classify(nymbl__exchange *exchange, CURLcode code,
     }
     switch ((int)code) {
     case CURLE_COULDNT_RESOLVE_HOST:
-        *reason = "resolve";
+        *reason = nymbl__reason_resolve;
         return NYMBL_NETWORK;
     case CURLE_COULDNT_CONNECT:
-        *reason = "connect";
+        *reason = nymbl__reason_connect;
         return NYMBL_NETWORK;
     case CURLE_PARTIAL_FILE:
         *reason = NULL;
@@ -176,7 +177,7 @@ nymbl_kind nymbl__curl_error_classify(nymbl__exchange *exchange, CURLcode code,
     case CURLE_AGAIN:
         return broken_connection(exchange, code, reason);
     case CURLE_OPERATION_TIMEDOUT:
-        *reason = "connect";
+        *reason = nymbl__reason_connect;
         return NYMBL_TIMEOUT;
     case CURLE_SSL_CONNECT_ERROR:
     case CURLE_SSL_CERTPROBLEM:
@@ -193,19 +194,19 @@ nymbl_kind nymbl__curl_error_classify(nymbl__exchange *exchange, CURLcode code,
     case CURLE_PEER_FAILED_VERIFICATION:
         return tls_failure(exchange, code, reason);
     case CURLE_BAD_CONTENT_ENCODING:
-        *reason = "transfer_encoding";
+        *reason = nymbl__reason_transfer_encoding;
         return exchange->request.operation == NYMBL__DOWNLOAD ? NYMBL_CORRUPT
                                                               : NYMBL_PROTOCOL;
     case CURLE_OUT_OF_MEMORY:
     case TOO_LARGE:
         /* libcurl's code for a header line over its own limit */
         if (nymbl__exchange_was_sent(exchange) && !exchange->head.done) {
-            *reason = "head_too_long";
+            *reason = nymbl__reason_head_too_long;
             return NYMBL_PROTOCOL;
         }
         return NYMBL_NO_MEMORY;
     default:
-        *reason = "bad_response";
+        *reason = nymbl__reason_bad_response;
         return NYMBL_PROTOCOL;
     }
 }

@@ -4,6 +4,7 @@
 
 #include "base/ascii.h"
 #include "base/buffer.h"
+#include "base/error.h"
 #include "base/validator.h"
 #include "exchange/value.h"
 
@@ -211,7 +212,7 @@ static void head_fail(nymbl__response_head *head, nymbl_kind kind,
 
 static void head_reject(nymbl__response_head *head)
 {
-    head_fail(head, NYMBL_PROTOCOL, "bad_response");
+    head_fail(head, NYMBL_PROTOCOL, nymbl__reason_bad_response);
 }
 
 /* Whether fields contradict each other about the length of the body. Then its
@@ -245,7 +246,7 @@ static void coding_parse(nymbl__response_head *head, const char *value)
     bool chunked = nymbl__ascii_equal(value, "chunked");
 
     if (head->chunked || !(chunked || coding_is_identity(value)))
-        head_fail(head, NYMBL_CORRUPT, "transfer_encoding");
+        head_fail(head, NYMBL_CORRUPT, nymbl__reason_transfer_encoding);
     head->chunked = chunked;
     if (lengths_disagree(head))
         head_reject(head);
@@ -388,7 +389,7 @@ nymbl_kind nymbl__head_add_line(nymbl__response_head *head, const char *data,
 {
     head->bytes += size;
     if (head->bytes > NYMBL__HEAD_MAX) {
-        *reason = "head_too_long";
+        *reason = nymbl__reason_head_too_long;
         return NYMBL_PROTOCOL;
     }
     if (head->done || size == 0)

@@ -22,7 +22,7 @@ static size_t path_read(nymbl__exchange *exchange, nymbl_body *body,
                         char *buffer, size_t size)
 {
     int64_t remaining = body->size - body->bytes_read;
-    const char *reason = "changed";
+    const char *reason = nymbl__reason_changed;
     ssize_t got;
 
     if ((int64_t)size > remaining)
@@ -33,7 +33,7 @@ static size_t path_read(nymbl__exchange *exchange, nymbl_body *body,
         got = pread(body->fd, buffer, size, (off_t)body->bytes_read);
     } while (got < 0 && errno == EINTR);
     if (got < 0)
-        reason = nymbl__errno_reason(errno);
+        reason = nymbl_errno_reason(errno);
     if (got > 0) {
         /* checked after the last byte was read and before libcurl gets it */
         if ((int64_t)got < remaining ||

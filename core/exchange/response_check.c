@@ -2,6 +2,7 @@
 /* Validation of a response: its status, its head and its content. */
 #include "exchange/response_check.h"
 
+#include "base/error.h"
 #include "exchange/sniff.h"
 #include "file/save.h"
 
@@ -57,9 +58,11 @@ static void resume_check(nymbl__exchange *exchange)
             (head->length >= 0 &&
              head->length != head->range_total - head->range_start) ||
             received == NULL || strcmp(received, saved) != 0)
-            nymbl__exchange_fail(exchange, NYMBL_PROTOCOL, "content_range");
+            nymbl__exchange_fail(exchange, NYMBL_PROTOCOL,
+                                 nymbl__reason_content_range);
         else if (exchange->has_size && head->range_total != exchange->size)
-            nymbl__exchange_fail(exchange, NYMBL_CORRUPT, "size_mismatch");
+            nymbl__exchange_fail(exchange, NYMBL_CORRUPT,
+                                 nymbl__reason_size_mismatch);
         exchange->sniffed =
             nymbl__save_peek(exchange->save, exchange->sniff,
                              exchange->port->resumed_from < NYMBL__SNIFF_MAX
@@ -96,11 +99,11 @@ static nymbl__sniff_input sniff_input_of(const nymbl__exchange *exchange,
 static const char *size_reason(const nymbl__sniff_input *input)
 {
     if (input->encoded)
-        return "content_encoding";
+        return nymbl__reason_content_encoding;
     return nymbl__sniff_type_mismatch(input->expected_type,
                                       input->response_type) != NULL
-               ? "type_mismatch"
-               : "size_mismatch";
+               ? nymbl__reason_type_mismatch
+               : nymbl__reason_size_mismatch;
 }
 
 /* Size of the whole document, including the bytes that were saved before; or
@@ -196,7 +199,7 @@ nymbl_kind nymbl__response_check_document(nymbl__exchange *exchange,
     /* Without a length, chunks or close_notify a complete body is not
      * distinguishable from one that was cut off. */
     if (head->length < 0 && !head->chunked && !exchange->close_notify_seen) {
-        *reason = "no_length";
+        *reason = nymbl__reason_no_length;
         return NYMBL_TRUNCATED;
     }
     if ((length >= 0 && received != length) ||
@@ -204,7 +207,7 @@ nymbl_kind nymbl__response_check_document(nymbl__exchange *exchange,
          exchange->port->resumed_from + received != exchange->size) ||
         (head->status == 206 &&
          exchange->port->resumed_from + received != head->range_total)) {
-        *reason = "size_mismatch";
+        *reason = nymbl__reason_size_mismatch;
         return NYMBL_CORRUPT;
     }
     return NYMBL_OK;

@@ -30,11 +30,11 @@ nymbl_kind nymbl__result_classify(nymbl__exchange *exchange, CURLcode code,
     }
     if (head->done && !nymbl__response_is_success(exchange)) {
         if (nymbl__response_is_redirect(head->status)) {
-            *reason = "not_followed";
+            *reason = nymbl__reason_not_followed;
             return NYMBL_REDIRECT;
         }
         if (may_have_refused_range(exchange))
-            *reason = "range_refused";
+            *reason = nymbl__reason_range_refused;
         /* the token endpoint reports invalid credentials with 400 (RFC 6749,
          * section 5.2) */
         if (exchange->request.operation == NYMBL__TOKEN && head->status == 400)
@@ -46,7 +46,7 @@ nymbl_kind nymbl__result_classify(nymbl__exchange *exchange, CURLcode code,
     if (code != CURLE_OK)
         return nymbl__curl_error_classify(exchange, code, reason);
     if (!head->done) { /* libcurl accepts an incomplete head */
-        *reason = "reset";
+        *reason = nymbl__reason_reset;
         return NYMBL_NETWORK;
     }
     if (exchange->request.operation == NYMBL__DOWNLOAD)
@@ -56,12 +56,13 @@ nymbl_kind nymbl__result_classify(nymbl__exchange *exchange, CURLcode code,
     if (head->encoded && exchange->port->response_body.size > 0 &&
         !nymbl__sniff_is_json(exchange->port->response_body.data,
                               exchange->port->response_body.size)) {
-        *reason = "content_encoding";
+        *reason = nymbl__reason_content_encoding;
         return NYMBL_PROTOCOL;
     }
     if (exchange->port->body != NULL &&
         !nymbl__body_all_read(exchange->port->body)) {
-        *reason = "early_response"; /* before the whole body was sent */
+        /* before the whole body was sent */
+        *reason = nymbl__reason_early_response;
         return NYMBL_PROTOCOL;
     }
     return NYMBL_OK;

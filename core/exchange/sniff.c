@@ -5,6 +5,7 @@
 #include "exchange/sniff.h"
 
 #include "base/ascii.h"
+#include "base/error.h"
 
 #include <string.h>
 
@@ -35,9 +36,9 @@ const char *nymbl__sniff_type_mismatch(const char *expected_type,
     if (*expected_type == '\0')
         return NULL;
     if (type_is_json(response_type) && !type_is_json(expected_type))
-        return "type_mismatch";
+        return nymbl__reason_type_mismatch;
     if (type_is_html(response_type) && !type_is_html(expected_type))
-        return "type_mismatch";
+        return nymbl__reason_type_mismatch;
     return NULL;
 }
 
@@ -265,7 +266,7 @@ static nymbl_kind signature_check(const nymbl__sniff_input *input,
     /* another type than expected: only a matching size could prove the file */
     if (!is_expected && type_is_accepted(input->expected_type) &&
         !input->has_size)
-        return mismatch(reason, "type_mismatch");
+        return mismatch(reason, nymbl__reason_type_mismatch);
     return NYMBL_OK;
 }
 
@@ -278,13 +279,13 @@ static const char *text_mismatch(const nymbl__sniff_input *input,
                                                      : input->response_type;
 
     if (is_base64(type, text, size))
-        return "base64";
+        return nymbl__reason_base64;
     if (type_is_accepted(type) || is_proof_needed)
-        return is_substitute(text, size) ? "type_mismatch" : NULL;
+        return is_substitute(text, size) ? nymbl__reason_type_mismatch : NULL;
     if (!type_is_json(input->expected_type) && is_error_json(text, size) &&
         (*input->expected_type != '\0' || type_is_json(input->response_type) ||
          *input->response_type == '\0'))
-        return "type_mismatch";
+        return nymbl__reason_type_mismatch;
     return NULL;
 }
 
@@ -292,7 +293,7 @@ nymbl_kind nymbl__sniff_check(const nymbl__sniff_input *input,
                               const char **reason)
 {
     const char *label = input->encoded
-                            ? "content_encoding"
+                            ? nymbl__reason_content_encoding
                             : nymbl__sniff_type_mismatch(input->expected_type,
                                                          input->response_type);
     const char *signature = signature_find(input);
@@ -330,9 +331,9 @@ nymbl_kind nymbl__sniff_check(const nymbl__sniff_input *input,
          i < sizeof(base64_signatures) / sizeof(base64_signatures[0]); i++) {
         if (*input->expected_type == '\0' &&
             is_base64(base64_signatures[i].type, text, size))
-            return mismatch(reason, "base64");
+            return mismatch(reason, nymbl__reason_base64);
     }
-    return mismatch(reason, "type_mismatch");
+    return mismatch(reason, nymbl__reason_type_mismatch);
 }
 
 bool nymbl__sniff_head_suffices(const nymbl__sniff_input *input)

@@ -3,6 +3,7 @@
  */
 #include "exchange/timeouts.h"
 
+#include "base/error.h"
 #include "exchange/response_check.h"
 #include "port/body.h"
 
@@ -89,6 +90,7 @@ const char *nymbl__timeouts_exceeded(nymbl__exchange *exchange)
     if (nymbl__timeouts_remaining(exchange) > 0)
         return NULL;
     if (!nymbl__exchange_was_sent(exchange))
-        return "connect";
-    return exchange->idle_time >= idle_limit(exchange) ? "stall" : "response";
+        return nymbl__reason_connect;
+    return exchange->idle_time >= idle_limit(exchange) ? nymbl__reason_stall
+                                                       : nymbl__reason_response;
 }

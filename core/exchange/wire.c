@@ -55,7 +55,7 @@ static int prereq_cb(void *payload, char *to, char *from, int to_port,
     /* keep a final status: libcurl would repeat a request after 417, without
      * Expect */
     if (is_repeat && !(exchange->head.done && exchange->head.status >= 300))
-        nymbl__exchange_fail(exchange, NYMBL_NETWORK, "reset");
+        nymbl__exchange_fail(exchange, NYMBL_NETWORK, nymbl__reason_reset);
     else if (!is_repeat && is_removed)
         nymbl__exchange_fail(exchange, exchange->port->cancel_kind,
                              exchange->port->cancel_reason);
@@ -73,7 +73,8 @@ static void response_append(nymbl__exchange *exchange, const char *data,
     if (kind == NYMBL_NO_MEMORY)
         nymbl__exchange_fail(exchange, kind, NULL);
     else if (nymbl__response_is_success(exchange))
-        nymbl__exchange_fail(exchange, NYMBL_PROTOCOL, "response_too_long");
+        nymbl__exchange_fail(exchange, NYMBL_PROTOCOL,
+                             nymbl__reason_response_too_long);
     else
         exchange->phase = NYMBL__BODY_IGNORED; /* the status is enough */
 }
@@ -87,7 +88,8 @@ static void document_write(nymbl__exchange *exchange, const char *data,
     if (exchange->has_size &&
         (int64_t)size > exchange->size - exchange->port->resumed_from -
                             exchange->port->body_received) {
-        nymbl__exchange_fail(exchange, NYMBL_CORRUPT, "size_mismatch");
+        nymbl__exchange_fail(exchange, NYMBL_CORRUPT,
+                             nymbl__reason_size_mismatch);
         return;
     }
     if (exchange->sniffed < NYMBL__SNIFF_MAX) {
@@ -154,7 +156,8 @@ static size_t write_cb(char *data, size_t size, size_t count, void *payload)
 
     size *= count;
     if (!exchange->head.done) { /* the head was not checked */
-        nymbl__exchange_fail(exchange, NYMBL_PROTOCOL, "bad_response");
+        nymbl__exchange_fail(exchange, NYMBL_PROTOCOL,
+                             nymbl__reason_bad_response);
         return 0;
     }
     if (document && exchange->save == NULL) {
@@ -327,11 +330,11 @@ static nymbl_kind redirect_target(nymbl__exchange *exchange, char **out,
     const char *from = exchange->request.url;
     nymbl_kind kind;
 
-    *reason = "bad_location";
+    *reason = nymbl__reason_bad_location;
     if (exchange->head.location == NULL || *exchange->head.location == '\0')
         return NYMBL_REDIRECT;
     if (exchange->redirects == NYMBL__REDIRECTS_MAX) {
-        *reason = "too_many_redirects";
+        *reason = nymbl__reason_too_many_redirects;
         return NYMBL_REDIRECT;
     }
     kind = nymbl__url_resolve(out, from, exchange->head.location);
@@ -343,7 +346,7 @@ static nymbl_kind redirect_target(nymbl__exchange *exchange, char **out,
         (nymbl__url_is_https(from) || !nymbl__url_same_origin(from, *out))) {
         nymbl__secret_free(*out);
         *out = NULL;
-        *reason = "https_downgrade";
+        *reason = nymbl__reason_https_downgrade;
         return NYMBL_REDIRECT;
     }
     return NYMBL_OK;

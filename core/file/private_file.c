@@ -13,15 +13,15 @@
 static const char *rule_broken(const struct stat *status, unsigned forbidden)
 {
     if (S_ISDIR(status->st_mode))
-        return "directory";
+        return nymbl__reason_directory;
     if (!S_ISREG(status->st_mode))
-        return "not_a_file";
+        return nymbl__reason_not_a_file;
     if (status->st_uid != geteuid())
-        return "wrong_owner";
+        return nymbl__reason_wrong_owner;
     if ((status->st_mode & forbidden) != 0)
-        return "insecure_permissions";
+        return nymbl__reason_insecure_permissions;
     /* the other name may belong to another program's file */
-    return status->st_nlink > 1 ? "hard_link" : NULL;
+    return status->st_nlink > 1 ? nymbl__reason_hard_link : NULL;
 }
 
 /* Open a file that gives others none of the `forbidden` permissions. */
@@ -34,11 +34,12 @@ static int checked_open(int dir_fd, const char *name, int flags,
                flags | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0600));
 
     if (fd < 0) {
-        *reason = errno == ELOOP ? "symbolic_link" : nymbl__errno_reason(errno);
+        *reason = errno == ELOOP ? nymbl__reason_symbolic_link
+                                 : nymbl_errno_reason(errno);
         return -1;
     }
     if (fstat(fd, status) < 0)
-        *reason = nymbl__errno_reason(errno);
+        *reason = nymbl_errno_reason(errno);
     else
         *reason = rule_broken(status, forbidden);
     if (*reason == NULL)

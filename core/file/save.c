@@ -108,7 +108,7 @@ nymbl_kind nymbl__save_restart(nymbl__save *save, const char *validator,
         save->fd = save->partial.fd;
         return NYMBL_OK;
     }
-    *reason = nymbl__errno_reason(errno);
+    *reason = nymbl_errno_reason(errno);
     return NYMBL_IO;
 }
 
@@ -125,7 +125,7 @@ nymbl_kind nymbl__save_write(nymbl__save *save, const void *data, size_t size,
         if (wrote == 0) /* never, by POSIX; do not retry for ever */
             errno = ENOSPC;
         if (wrote <= 0) {
-            *reason = nymbl__errno_reason(errno);
+            *reason = nymbl_errno_reason(errno);
             return NYMBL_IO;
         }
         at += wrote;
@@ -178,14 +178,14 @@ nymbl_kind nymbl__save_commit(nymbl__save *save, const char **reason)
 
     if (failed) {
         kind = NYMBL_IO;
-        *reason = nymbl__errno_reason(errno);
+        *reason = nymbl_errno_reason(errno);
     } else if (!has_length(save, save->length)) {
         kind = NYMBL_IO;
-        *reason = "changed";
+        *reason = nymbl__reason_changed;
     } else if (!nymbl__target_is_unmoved(&save->target, reason)) {
         kind = NYMBL_IO;
     } else if (rename_into_place(save) < 0) {
-        *reason = nymbl__errno_reason(errno);
+        *reason = nymbl_errno_reason(errno);
         save_keep_or_discard(save, true);
         return NYMBL_IO;
     }

@@ -60,7 +60,7 @@ static nymbl_kind file_read(int fd, nymbl__buffer *bytes, const char **reason)
         if (got > 0) {
             kind = nymbl__buffer_append(bytes, block, (size_t)got);
         } else if (errno != EINTR) {
-            *reason = nymbl__errno_reason(errno);
+            *reason = nymbl_errno_reason(errno);
             kind = NYMBL_IO;
         }
     }
@@ -123,7 +123,7 @@ static nymbl_kind file_lock(nymbl_store *store, const struct stat *status,
     if (flock(store->fd, LOCK_EX | LOCK_NB) < 0) {
         if (errno == EWOULDBLOCK)
             return NYMBL_AGAIN;
-        *reason = nymbl__errno_reason(errno);
+        *reason = nymbl_errno_reason(errno);
         return NYMBL_IO;
     }
     if (!nymbl__fs_has_name(store->fd, AT_FDCWD, store->path))
@@ -131,7 +131,7 @@ static nymbl_kind file_lock(nymbl_store *store, const struct stat *status,
     if (((status->st_mode & 07777) == 0600 || fchmod(store->fd, 0600) == 0) &&
         futimens(store->fd, NULL) == 0)
         return NYMBL_OK;
-    *reason = nymbl__errno_reason(errno);
+    *reason = nymbl_errno_reason(errno);
     return NYMBL_IO;
 }
 
@@ -198,7 +198,7 @@ static nymbl_kind file_write(int fd, const nymbl__buffer *bytes,
         code = errno;
     if (code == 0)
         return NYMBL_OK;
-    *reason = nymbl__errno_reason(code);
+    *reason = nymbl_errno_reason(code);
     return NYMBL_IO;
 }
 

@@ -76,14 +76,15 @@ static bool is_descriptor_dir(int dir_fd)
 static nymbl_kind walk_open_dir(walk *walk, int dir_fd)
 {
     if (dir_fd < 0)
-        return walk_fail(walk, nymbl__errno_reason(errno));
+        return walk_fail(walk, nymbl_errno_reason(errno));
     dir_fd = nymbl__fd_avoid_stdio(dir_fd);
     if (walk->dir_fd >= 0)
         close(walk->dir_fd);
     walk->dir_fd = dir_fd;
     if (dir_fd < 0)
-        return walk_fail(walk, nymbl__errno_reason(errno));
-    return is_descriptor_dir(dir_fd) ? walk_fail(walk, "not_a_file") : NYMBL_OK;
+        return walk_fail(walk, nymbl_errno_reason(errno));
+    return is_descriptor_dir(dir_fd) ? walk_fail(walk, nymbl__reason_not_a_file)
+                                     : NYMBL_OK;
 }
 
 /* Start at the root or at the current directory. */
@@ -102,7 +103,7 @@ static nymbl_kind walk_start(walk *walk, bool at_root)
         walk->base_fd =
             nymbl__fd_avoid_stdio(openat(walk->dir_fd, ".", OPEN_DIR));
         if (walk->base_fd < 0)
-            kind = walk_fail(walk, nymbl__errno_reason(errno));
+            kind = walk_fail(walk, nymbl_errno_reason(errno));
     }
     return kind;
 }
@@ -134,17 +135,17 @@ static nymbl_kind walk_follow_link(walk *walk, const char *name,
     char *rest;
 
     if (walk->links++ == LINKS_MAX)
-        return walk_fail(walk, nymbl__errno_reason(ELOOP));
+        return walk_fail(walk, nymbl_errno_reason(ELOOP));
     if (!link_is_trusted(walk->dir_fd, link))
-        return walk_fail(walk, nymbl__errno_reason(EACCES));
+        return walk_fail(walk, nymbl_errno_reason(EACCES));
     length = readlinkat(walk->dir_fd, name, to, sizeof(to));
     if (length < 0 ||
         fstatat(walk->dir_fd, name, &after, AT_SYMLINK_NOFOLLOW) < 0)
-        return walk_fail(walk, nymbl__errno_reason(errno));
+        return walk_fail(walk, nymbl_errno_reason(errno));
     /* the content must be that of the link that was checked */
     if (length == 0 || length == (ssize_t)sizeof(to) ||
         after.st_ino != link->st_ino || after.st_dev != link->st_dev)
-        return walk_fail(walk, nymbl__errno_reason(ENOENT));
+        return walk_fail(walk, nymbl_errno_reason(ENOENT));
     rest = malloc((size_t)length + more);
     if (rest == NULL)
         return NYMBL_NO_MEMORY;
@@ -181,28 +182,28 @@ static const char *file_problem(int dir_fd, const char *name,
     struct stat dir_path;
 
     if (S_ISDIR(status->st_mode))
-        return "directory";
+        return nymbl__reason_directory;
     if (!S_ISREG(status->st_mode))
-        return "not_a_file";
+        return nymbl__reason_not_a_file;
     if (!overwrite) {
         nymbl__partial_unlink_duplicate(dir_fd, name);
-        return "exists";
+        return nymbl__reason_exists;
     }
     /* in a sticky directory rename() would fail anyway, but only at the end */
     if (geteuid() != 0 && status->st_uid != geteuid() &&
         fstat(dir_fd, &dir_path) == 0 && (dir_path.st_mode & S_ISVTX) != 0 &&
         dir_path.st_uid != geteuid())
-        return "permission";
+        return nymbl__reason_permission;
 #ifdef STATX_ATTR_MOUNT_ROOT
     {
         struct statx more = {0};
 
         if (statx(dir_fd, name, AT_SYMLINK_NOFOLLOW, 0, &more) == 0) {
             if (more.stx_attributes & STATX_ATTR_MOUNT_ROOT)
-                return "mount_point";
+                return nymbl__reason_mount_point;
             if (more.stx_attributes &
                 (STATX_ATTR_IMMUTABLE | STATX_ATTR_APPEND))
-                return "permission";
+                return nymbl__reason_permission;
         }
     }
 #else
@@ -224,19 +225,19 @@ static nymbl_kind walk_step(walk *walk, char name[NAME_MAX + 1], bool overwrite)
     nymbl_kind kind;
 
     if (length > NAME_MAX)
-        return walk_fail(walk, nymbl__errno_reason(ENAMETOOLONG));
+        return walk_fail(walk, nymbl_errno_reason(ENAMETOOLONG));
     if (length == 0 || (is_dots && is_last))
-        return walk_fail(walk, "directory");
+        return walk_fail(walk, nymbl__reason_directory);
     memcpy(name, start, length);
     name[length] = '\0';
     if (is_last && name_is_reserved(name))
-        return walk_fail(walk, "reserved_name");
+        return walk_fail(walk, nymbl__reason_reserved_name);
     if (fstatat(walk->dir_fd, name, &status, AT_SYMLINK_NOFOLLOW) < 0) {
         if (errno == ENOENT && is_last)
             return NYMBL_DONE;
         if (errno == ENOENT && tail[strspn(tail, "/")] == '\0')
-            return walk_fail(walk, "directory");
-        return walk_fail(walk, nymbl__errno_reason(errno));
+            return walk_fail(walk, nymbl__reason_directory);
+        return walk_fail(walk, nymbl_errno_reason(errno));
     }
     if (S_ISLNK(status.st_mode))
         return walk_follow_link(walk, name, tail, &status);
@@ -264,7 +265,7 @@ nymbl_kind nymbl__target_resolve(nymbl__target *target, const char *path,
     *target = (nymbl__target){.dir_fd = -1, .base_fd = -1};
     nymbl__buffer_init(&walk.dir_path, DIR_PATH_MAX);
     if (*path == '\0' || strlen(path) >= PATH_MAX) {
-        *reason = nymbl__errno_reason(*path == '\0' ? ENOENT : ENAMETOOLONG);
+        *reason = nymbl_errno_reason(*path == '\0' ? ENOENT : ENAMETOOLONG);
         return NYMBL_IO;
     }
     kind = nymbl__text_copy(&walk.rest, path);
@@ -283,7 +284,7 @@ nymbl_kind nymbl__target_resolve(nymbl__target *target, const char *path,
         nymbl__buffer_free(&walk.dir_path);
         *reason = walk.reason;
         if (kind == NYMBL_TOO_LARGE) { /* of the directory's path */
-            *reason = nymbl__errno_reason(ENAMETOOLONG);
+            *reason = nymbl_errno_reason(ENAMETOOLONG);
             kind = NYMBL_IO;
         }
         return kind;
@@ -302,12 +303,12 @@ bool nymbl__target_is_unmoved(const nymbl__target *target, const char **reason)
     if (fstatat(base_fd, target->dir_path != NULL ? target->dir_path : ".",
                 &named, 0) < 0 ||
         fstat(target->dir_fd, &held) < 0) {
-        *reason = nymbl__errno_reason(errno);
+        *reason = nymbl_errno_reason(errno);
         return false;
     }
     if (held.st_dev == named.st_dev && held.st_ino == named.st_ino)
         return true;
-    *reason = nymbl__errno_reason(ENOENT);
+    *reason = nymbl_errno_reason(ENOENT);
     return false;
 }
 
@@ -322,7 +323,7 @@ nymbl_kind nymbl_path_check(const char *path, bool no_overwrite,
     if (kind == NYMBL_OK &&
         faccessat(target.dir_fd, ".", W_OK | X_OK, AT_EACCESS) < 0) {
         kind = NYMBL_IO;
-        reason = nymbl__errno_reason(errno);
+        reason = nymbl_errno_reason(errno);
     }
     if (kind == NYMBL_OK) {
         nymbl__tempfile_sweep(target.dir_fd);

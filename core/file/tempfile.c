@@ -230,7 +230,7 @@ nymbl_kind nymbl__tempfile_open(nymbl__tempfile *tempfile, int dir_fd,
         tempfile->fd = named_create_locked(dir_fd, tempfile->name);
     if (tempfile->fd >= 0)
         return NYMBL_OK;
-    *reason = nymbl__errno_reason(errno);
+    *reason = nymbl_errno_reason(errno);
     return NYMBL_IO;
 }
 
@@ -241,7 +241,7 @@ nymbl_kind nymbl__tempfile_check(int dir_fd, const char **reason)
     if (tempfile.fd < 0)
         tempfile.fd = named_create_locked(dir_fd, tempfile.name);
     if (tempfile.fd < 0) {
-        *reason = nymbl__errno_reason(errno);
+        *reason = nymbl_errno_reason(errno);
         return NYMBL_IO;
     }
     nymbl__tempfile_discard(&tempfile, dir_fd);

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* Kinds: their words, their texts, and where they come from. */
+/* Kinds and reasons: their words, their texts, and where they come from. */
 #include "base/error.h"
 #include "test.h"
 
 #include <errno.h>
+#include <string.h>
 
 static const struct {
     nymbl_kind kind;
@@ -120,7 +121,34 @@ static void failing_writes_the_error_and_gives_the_kind(void)
     CHECK(nymbl__fail(NULL, NYMBL_IO, NULL) == NYMBL_IO);
 }
 
-static void system_errors_are_words(void)
+static bool is_reason(const char *word)
+{
+    for (const char *const *reason = nymbl_reasons(); *reason != NULL;
+         reason++) {
+        if (strcmp(*reason, word) == 0)
+            return true;
+    }
+    return false;
+}
+
+static void reasons_are_words_and_differ(void)
+{
+    const char *const *reasons = nymbl_reasons();
+    size_t count = 0;
+
+    for (; reasons[count] != NULL; count++) {
+        const char *word = reasons[count];
+
+        CHECK_NUMBER(strspn(word, "abcdefghijklmnopqrstuvwxyz0123456789_"),
+                     strlen(word));
+        CHECK(strlen(word) >= 4);
+        for (size_t i = 0; i < count; i++)
+            CHECK(strcmp(reasons[i], word) != 0);
+    }
+    CHECK(count > 50);
+}
+
+static void system_errors_have_their_reasons(void)
 {
     static const struct {
         int code;
@@ -128,20 +156,48 @@ static void system_errors_are_words(void)
     } words[] = {
         {ENOENT, "not_found"},
         {EACCES, "permission"},
+        {EPERM, "permission"},
         {EEXIST, "exists"},
         {EISDIR, "directory"},
         {ENOTDIR, "not_a_directory"},
+        {ENXIO, "not_a_file"},
         {ENOSPC, "no_space"},
         {EDQUOT, "no_space"},
+        {EFBIG, "file_too_big"},
         {EROFS, "read_only"},
         {EMFILE, "too_many_files"},
+        {ENFILE, "too_many_files"},
         {ELOOP, "too_many_links"},
+        {ENAMETOOLONG, "name_too_long"},
+        {EBADF, "not_open_for_access"},
+        {EPIPE, "pipe_closed"},
+        {EINTR, "interrupted"},
         {EIO, "io_error"},
         {0, "io_error"},
     };
 
     for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
-        CHECK_TEXT(nymbl__errno_reason(words[i].code), words[i].word);
+        CHECK_TEXT(nymbl_errno_reason(words[i].code), words[i].word);
+}
+
+/* The errors that open(2), read(2), write(2), fsync(2), rename(2), link(2) and
+ * connect(2) document (Linux man-pages 6.03). */
+static void documented_system_errors_have_a_reason(void)
+{
+    static const int codes[] = {
+        EACCES,    EADDRINUSE, EADDRNOTAVAIL, EAFNOSUPPORT, EAGAIN,
+        EALREADY,  EBADF,      EBUSY,         ECONNREFUSED, EDESTADDRREQ,
+        EDQUOT,    EEXIST,     EFAULT,        EFBIG,        EINPROGRESS,
+        EINTR,     EINVAL,     EIO,           EISCONN,      EISDIR,
+        ELOOP,     EMFILE,     EMLINK,        ENAMETOOLONG, ENETUNREACH,
+        ENFILE,    ENODEV,     ENOENT,        ENOMEM,       ENOSPC,
+        ENOTDIR,   ENOTEMPTY,  ENOTSOCK,      ENXIO,        EOPNOTSUPP,
+        EOVERFLOW, EPERM,      EPIPE,         EPROTOTYPE,   EROFS,
+        ETIMEDOUT, ETXTBSY,    EWOULDBLOCK,   EXDEV,
+    };
+
+    for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++)
+        CHECK(is_reason(nymbl_errno_reason(codes[i])));
 }
 
 int main(int argc, char **argv)
@@ -152,7 +208,9 @@ int main(int argc, char **argv)
         TEST(failures_have_texts_of_fixed_words),
         TEST(statuses_have_their_kinds),
         TEST(failing_writes_the_error_and_gives_the_kind),
-        TEST(system_errors_are_words),
+        TEST(reasons_are_words_and_differ),
+        TEST(system_errors_have_their_reasons),
+        TEST(documented_system_errors_have_a_reason),
     };
 
     return test_main(tests, TEST_COUNT(tests), argc, argv);
