@@ -13,7 +13,9 @@ local CLOCK = "the server's certificate is not valid today: check the clock of t
 local SIGNER = "nobody who is trusted has signed the certificate: check ca_file"
 
 -- Advice by reason: the cause, and what to do about it. The key "kind.reason" takes
--- precedence over the reason alone, and a reason over the kind (core.kinds).
+-- precedence over the reason alone, and a reason over the kind (core.kinds). All reasons
+-- that only Lua finds are here, with false if the kind's advice applies; those of the core
+-- are in core/base/reasons.def.
 local BY_REASON = {
   resolve = "the host has no address: check the host name in the URL",
   connect = "no connection could be made: check the network, then try again",
@@ -44,6 +46,7 @@ local BY_REASON = {
   token_function = "the token function gave no token: check what it returns",
   monthly_quota = "this month's budget is spent: wait for the next month",
   limit_exceeded = "the service says that the month's quota is spent: ask it for more",
+  token_response = false,
 
   too_many_files = "no descriptor is left: raise the limit of open files",
   too_many_threads = "no thread is left: raise the limit of processes and threads",
@@ -58,13 +61,35 @@ local BY_REASON = {
   too_many_links = "the path has too many links: choose another one",
   read_only = "the file system is read-only: choose another path",
   file_too_big = "the file would be larger than is allowed: raise the limit of file sizes",
-  ["io.changed"] = "the file was changed while it was sent: upload it again",
+  ["io.changed"] = "another program changed the file meanwhile: try again",
   not_open_for_access = "the handle is not open for this: open it in another mode",
   ["io.size_mismatch"] = "the source has not the size that was stated: check size",
 
   signature = "the bytes are not of that type: check the file",
   empty = "there are no bytes: check the file",
   no_length = "nothing says where the response ends: report it to the service",
+  bad_json = false,
+  unexpected_json = false,
+  bad_id = false,
+  bad_next_link = false,
+  patient_mismatch = false,
+  document_mismatch = false,
+  pagination_loop = false,
+  rows_missing = false,
+
+  raised = false,
+  c_call_boundary = false,
+  coroutine = false,
+  main_coroutine = false,
+  -- phases of nginx in which nothing may wait, as ngx.get_phase() calls them
+  set = false,
+  header_filter = false,
+  body_filter = false,
+  log = false,
+  balancer = false,
+  init_worker = false,
+  exit_worker = false,
+  ssl_session_store = false,
 }
 
 -- Advice by HTTP status, if there is none for the reason.
@@ -85,6 +110,8 @@ local TOKEN_BY_KIND = {
   server = "the token endpoint failed: try again later",
   truncated = "the token response ended too early: try again",
 }
+
+errors.reasons = BY_REASON -- for the spec that compares them with the code
 
 local OUTCOME_UNKNOWN = "it may have been carried out: look before you repeat it"
 
