@@ -15,7 +15,7 @@ local client = assert(nymbl.client {
 })
 
 local doc = client:patient(assert(arg[1], "which patient?")):document(assert(arg[2], "which document?"))
--- the file appears when it is whole; what was there before is not touched
+-- The file appears only when it is complete. An existing file is not replaced.
 local bytes, err = doc:download(assert(arg[3], "which file?"), { overwrite = false, timeout = 300 })
 if not bytes then
   if err.reason == "exists" then

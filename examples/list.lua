@@ -14,8 +14,8 @@ local client = assert(nymbl.client {
   },
 })
 
--- Print a line. What the service says may hold characters that steer a terminal or turn
--- the direction of text (ASCII and C1 controls, bidi overrides): they are shown as "?".
+-- Print a line. The service's text may contain characters that control a terminal or change
+-- the direction of text (ASCII and C1 controls, bidi overrides): they are printed as "?".
 local function show(...)
   local words = {}
   for i = 1, select("#", ...) do
@@ -27,9 +27,9 @@ end
 
 local patient = client:patient(assert(arg[1], "which patient?"))
 local query = { orderby = "uploaded_at desc" }
--- filter puts the value in quotes; ".." would let it say anything
+-- nymbl.filter quotes the value; with ".." the value could change the query
 if arg[2] then query.filter = nymbl.filter("document_type eq ?", arg[2]) end
--- fetches page after page; a failure is raised, as by io.lines
+-- The iterator fetches page after page. It raises a failure, like io.lines.
 local ok, err = pcall(function()
   for doc in patient:documents(query) do
     show(doc.id, doc.file_name, doc.file_size_bytes)

@@ -1,27 +1,28 @@
 -- SPDX-License-Identifier: MIT
 -- Upload a folder for a patient: lua overnight.lua PATIENT FOLDER [DOCUMENT_TYPE]
 --
--- Made to be run again, after a kill at any moment too, until all is there, and to
--- send nothing twice. From cron, every night at ten, never two at once:
+-- The script can be run again at any time, even after it was killed, until all files are
+-- uploaded. It sends no file twice. Run it from cron, for example every night at ten, and
+-- never two at once:
 --
 --   0 22 * * * . ~/nymbl.env; flock -n ~/overnight.lock lua overnight.lua 12345 ~/outbox
 --
--- with NYMBL_BASE_URL and the like exported by a ~/nymbl.env that only you can read.
--- Exit status: 0 all is there; 75 run it again (the time is said, where it is known);
--- 1 something must be looked at, and "started" lines without a "done" in the journal
--- say which files.
+-- ~/nymbl.env exports NYMBL_BASE_URL and the other settings; only you can read it.
+-- Exit status: 0 if all files are uploaded; 75 to run it again (with the time, if known);
+-- 1 if you must look at a problem. A "started" line without a "done" line in the journal
+-- names a file whose upload is not confirmed.
 --
--- The journal, FOLDER.nymbl-journal, has a line for every file before it is sent and
--- one after. A file that was started and is not done may be there all the same: so it
--- is looked for first, by name and size, among documents that were not there before.
--- The journal holds file names: it is made for you alone, and to be kept as long as
--- the folder is. Pace and quota are kept in NYMBL_STORE (default ~/.nymbl-store), one
--- file for all your scripts.
+-- The journal, FOLDER.nymbl-journal, gets one line before a file is sent and one after.
+-- A file that was started but not finished may have been stored anyway. So the script first
+-- searches for it, by name and size, among the documents that did not exist before.
+-- The journal contains file names: only you can read it. Keep it as long as the folder.
+-- NYMBL_STORE (default ~/.nymbl-store) keeps the rate limits and the quota, in one file for
+-- all your scripts.
 local nymbl = require "nymbl"
 
 local ACCEPTED = { "pdf", "png", "jpg", "jpeg", "tif", "tiff", "docx" }
--- What says something of one file alone; the others can go on.
-local OF_THE_FILE = { too_large = true, unsupported_type = true, bad_request = true, io = true }
+-- Failures of a single file; the other files can still be uploaded.
+local FILE_ERRORS = { too_large = true, unsupported_type = true, bad_request = true, io = true }
 
 local function stop(status, ...)
   io.stderr:write(table.concat({ ... }), "\n")
@@ -41,8 +42,8 @@ local patient_id, folder, document_type = arg[1], arg[2], arg[3]
 if not folder then stop(1, "usage: lua overnight.lua PATIENT FOLDER [DOCUMENT_TYPE]") end
 folder = folder:gsub("(.)/+$", "%1"):gsub("^%-", "./-")
 
--- The journal: a line is WORD, patient, size, name and a number or id, and ends with
--- a dot, so that one which was cut short is seen to be none.
+-- The journal: a line is WORD, patient, size, name and a number or id. It ends with a dot,
+-- so that a line that was cut short is ignored.
 local journal_path = folder .. ".nymbl-journal"
 
 local function escape(text)
@@ -53,7 +54,7 @@ local function key_of(name, size)
   return ("%s\t%.0f\t%s"):format(escape(patient_id), size, escape(name))
 end
 
-local done, started = {}, {} -- by key; for what was started, how many there were before
+local done, started = {}, {} -- by key; for a started file, the number of equal documents before
 local journal
 
 local function journal_open()
@@ -67,19 +68,19 @@ local function journal_open()
     end
   end
   journal = assert(io.open(journal_path, "ab"))
-  if text:match("[^\n]$") then journal:write("\n") end -- the end of one that was cut short
+  if text:match("[^\n]$") then journal:write("\n") end -- the end of a line that was cut short
 end
 
 local function note(word, key, last)
-  -- on the disk, so that it is there after a power cut too
+  -- synced to disk, so that the line survives a power cut
   if not (journal:write(word, "\t", key, "\t", last, "\t.\n") and journal:flush()
     and run("sync " .. quote(journal_path))) then
     stop(1, "no journal can be written")
   end
 end
 
--- Accepted files, by name, and how many have a name that cannot be sent. One that
--- begins with a dot is of somebody's work.
+-- The accepted files, sorted by name, and the number of files whose name cannot be sent.
+-- Hidden files are skipped: other programs may still be writing them.
 local function files()
   local tests = {}
   for i, extension in ipairs(ACCEPTED) do tests[i] = "-iname '*." .. extension .. "'" end
@@ -134,7 +135,7 @@ local function summary()
     uploaded, found, refused, unknown, left()))
 end
 
--- What is no file's own fault ends the run.
+-- A failure that is not specific to one file ends the run.
 local function give_up(err)
   summary()
   if err.kind == "quota" or err.kind == "throttled" then
@@ -144,7 +145,7 @@ local function give_up(err)
   stop(1, tostring(err))
 end
 
--- How many documents there are by name and size.
+-- The number of documents by name and size.
 local there = {}
 local listed, problem = pcall(function()
   for document in patient:documents { select = { "file_name", "file_size_bytes" } } do
@@ -175,8 +176,8 @@ for _, file in ipairs(todo) do
       there[key] = before + 1
       uploaded = uploaded + 1
     elseif err.outcome_unknown then
-      unknown = unknown + 1 -- the next run looks
-    elseif OF_THE_FILE[err.kind] then
+      unknown = unknown + 1 -- the next run searches for it
+    elseif FILE_ERRORS[err.kind] then
       refused = refused + 1
       io.stderr:write("a file was not uploaded: ", tostring(err), "\n")
     else

@@ -18,7 +18,7 @@ local doc = client:patient(assert(arg[1], "which patient?")):document(assert(arg
 local stream, err = doc:open()
 while stream do
   local bytes
-  bytes, err = stream:read(65536) -- nil at the end; nil and an error where it broke off
+  bytes, err = stream:read(65536) -- nil at the end; nil and an error if the transfer failed
   if not bytes then break end
   assert(io.stdout:write(bytes))
 end
@@ -27,4 +27,4 @@ if err then
   os.exit(1)
 end
 stream:close()
-assert(io.stdout:flush()) -- a full disk shows here at the latest
+assert(io.stdout:flush()) -- the last chance to notice a full disk

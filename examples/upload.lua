@@ -14,8 +14,8 @@ local client = assert(nymbl.client {
   },
 })
 
--- Print a line. What the service says may hold characters that steer a terminal or turn
--- the direction of text (ASCII and C1 controls, bidi overrides): they are shown as "?".
+-- Print a line. The service's text may contain characters that control a terminal or change
+-- the direction of text (ASCII and C1 controls, bidi overrides): they are printed as "?".
 local function show(...)
   local words = {}
   for i = 1, select("#", ...) do
@@ -28,8 +28,8 @@ end
 local patient, path, document_type = assert(arg[1], "which patient?"), assert(arg[2], "which file?"), arg[3]
 local doc, err = client:patient(patient):upload(path, { document_type = document_type, timeout = 300 })
 if not doc then
-  -- one line of fixed words, fit for a log; it also says when the upload may have
-  -- happened all the same (err.outcome_unknown): then look before you repeat it
+  -- One line of fixed words, safe to log. If it says that the outcome is unknown
+  -- (err.outcome_unknown), list the documents before you repeat the upload.
   io.stderr:write(tostring(err), "\n")
   os.exit(1)
 end

@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- What the specs share: a sandbox in its own process, and a client for it.
+-- Shared by the specs: a sandbox in its own process, a client for it, files and a clock.
 
 local json = require("cjson").new()
 
@@ -7,13 +7,13 @@ local helper = {}
 
 local root = debug.getinfo(1, "S").source:match("^@(.*)spec/helper%.lua$") or ""
 
--- A word for the shell.
+-- Quote a word for the shell.
 local function quote(text)
   return "'" .. tostring(text):gsub("'", "'\\''") .. "'"
 end
 helper.quote = quote
 
---- Run a command; what it printed, without the last line's end.
+--- Run a command. Returns its output without the last newline.
 function helper.output(command)
   local pipe = assert(io.popen(command, "r"))
   local text = pipe:read("*a")
@@ -43,17 +43,17 @@ function helper.sha256(path)
   return helper.output("sha256sum < " .. quote(path)):match("^%x+")
 end
 
--- A folder of the run's own, taken away at its end.
+-- A directory for this run, deleted at its end.
 helper.folder = helper.output("mktemp -d")
 
---- A name in that folder that was not used before.
+--- An unused name in that directory.
 local names = 0
 function helper.temporary(suffix)
   names = names + 1
   return ("%s/%d%s"):format(helper.folder, names, suffix or "")
 end
 
---- A file of `size` bytes that begins as a PDF does; the same ones each time.
+--- A file of `size` bytes with a PDF signature. Its content is the same each time.
 function helper.big_file(size)
   local path = ("%s/big-%d.pdf"):format(helper.folder, size)
   local there = io.open(path, "rb")
@@ -77,15 +77,15 @@ function helper.big_file(size)
   put("%PDF-1.4\n")
   while left > 0 do
     number = number + 1
-    put(("block %d\n"):format(number)) -- so that no two blocks are the same
+    put(("block %d\n"):format(number)) -- so that all blocks differ
     put(block)
   end
   file:close()
   return path
 end
 
--- The sandbox is started with the first spec that needs it. It ends at the end of
--- its standard input, which is a pipe of ours: so it cannot outlive this process.
+-- The sandbox is started by the first spec that needs it. It stops at the end of its standard
+-- input, a pipe held by this process: so it never outlives this process.
 local settings
 
 local function settings_read(path)
@@ -102,7 +102,7 @@ local function settings_read(path)
 end
 
 function helper.sandbox()
-  local given = os.getenv "NYMBL_SPEC_SANDBOX" -- a process of a spec's: the one that spec has started
+  local given = os.getenv "NYMBL_SPEC_SANDBOX" -- in a child process of a spec: use that spec's sandbox
   if not settings and given then settings = settings_read(given) end
   if not settings then
     local path = helper.temporary(".env")
@@ -115,13 +115,13 @@ function helper.sandbox()
   return settings
 end
 
--- The folder goes when the process does, however busted ends.
+-- The directory is deleted when the process ends, however busted ends.
 local guard = newproxy and newproxy(true) or setmetatable({}, {}) -- luacheck: ignore
 getmetatable(guard).__gc = function() os.execute("rm -rf " .. quote(helper.folder)) end
 if not newproxy then setmetatable(guard, getmetatable(guard)) end -- luacheck: ignore
 helper.guard = guard
 
--- One request to the sandbox's admin port, over a connection that stays open.
+-- Send one request to the sandbox's admin port, over a persistent connection.
 local function exchange(method, path, headers, body)
   local sandbox = helper.sandbox()
   local found, http = pcall(require, "spec_http")
@@ -132,7 +132,7 @@ local function exchange(method, path, headers, body)
   return json.decode(response:match("\r\n\r\n(.*)$")), response
 end
 
---- Ask the sandbox something over its admin path.
+--- Send a request to the sandbox's admin paths. Returns the decoded response.
 function helper.admin(method, path, value)
   local body = value == nil and "" or type(value) == "string" and value or json.encode(value)
   local answer, response = exchange(method, "/_sandbox/" .. path,
@@ -145,8 +145,8 @@ function helper.reset()
   helper.admin("POST", "reset", { limits = false })
 end
 
---- Requests the sandbox has seen since the last reset, of one operation or all
--- but those for tokens.
+--- The requests received by the sandbox since the last reset: those of one operation, or all
+-- except token requests.
 function helper.journal(operation)
   local found = {}
   for _, entry in ipairs(helper.admin("GET", "journal").requests) do
@@ -157,7 +157,7 @@ function helper.journal(operation)
   return found
 end
 
---- Fault plans: each { operation =, action = {…}, times =, skip = }.
+--- Set fault plans: each is { operation =, action = {…}, times =, skip = }.
 function helper.faults(...)
   helper.admin("POST", "faults", { ... })
 end
@@ -166,8 +166,8 @@ function helper.stored(patient)
   return helper.admin("GET", "documents?patient=" .. patient)
 end
 
---- Options for a client of the sandbox; given ones replace them. Unless a spec is
--- about them there are no limits, and every call is one request.
+--- Options for a client of the sandbox; `given` overrides them. By default there are no limits,
+-- and every call sends one request.
 function helper.options(given)
   local sandbox = helper.sandbox()
   local options = {
@@ -184,7 +184,7 @@ function helper.options(given)
     rate = false,
     monthly_quota = false,
     max_attempts = 1,
-    store = require("nymbl.store").memory(), -- a token of its own
+    store = require("nymbl.store").memory(), -- a token for this client only
   }
   for name, value in pairs(given or {}) do options[name] = value end
   if given and given.token then options.credentials = nil end
@@ -204,9 +204,9 @@ function helper.token()
     sandbox.client_secret, (sandbox.scope:gsub("[^%w-]", function(c) return ("%%%02X"):format(c:byte()) end)))).access_token
 end
 
---- A server that takes no notice: "silent" accepts and says nothing, "full" has no room for
--- another connection, "refusing" keeps its port, so that nobody else gets it, and does not
--- listen. Returns its URL, and a function that ends it.
+--- A server that does not respond: "silent" accepts and sends nothing; the accept queue of "full"
+-- is full; "refusing" keeps its port reserved, but does not listen. Returns its URL, and a
+-- function that stops it.
 function helper.deaf_server(kind)
   local script = helper.write_file(helper.temporary(".lua"), [==[
     local cqueues, socket, ffi = require "cqueues", require "cqueues.socket", require "ffi"
@@ -264,7 +264,7 @@ function helper.deaf_server(kind)
   return "https://127.0.0.1:" .. port, function() pipe:close() end
 end
 
---- The value of a header in a journal entry, and how often it is there.
+--- The value of a header in a journal entry, and the number of its occurrences.
 function helper.header(entry, name)
   local found, count = nil, 0
   for _, pair in ipairs(entry.headers) do
@@ -273,8 +273,8 @@ function helper.header(entry, name)
   return found, count
 end
 
---- A clock that is ours from now on: sleeping moves it, waiting for the network does
--- not. `offset`: by how much it was moved; `slept`: each sleep; `restore()`.
+--- Replace the clock: sleeping advances it, waiting for the network does not. `offset` is the
+-- sum of all sleeps; `slept` has each sleep; `restore()` brings the real clock back.
 function helper.clock()
   local core = require "nymbl.core"
   local blocking = require "nymbl.wait.blocking"
@@ -289,7 +289,7 @@ function helper.clock()
   function clock.restore() blocking.runtime = real end
   function clock.wait(transfer, deadline, once)
     if transfer then return real.wait(transfer, deadline and deadline - clock.offset) end
-    -- of several threads one may wait for the network: a little while for its news
+    -- another coroutine may wait for the network: poll it for a moment
     if once and (core.pump(0.003) or not deadline) then return true end
     local seconds = math.max(0, deadline - clock.now())
     clock.slept[#clock.slept + 1] = seconds
@@ -300,13 +300,13 @@ function helper.clock()
   return clock
 end
 
---- The interpreter of this run, with its paths, as words for the shell.
+--- The interpreter of this run and its paths, as shell words.
 function helper.interpreter()
   return ("env LUA_PATH=%s LUA_CPATH=%s %s"):format(quote(package.path), quote(package.cpath),
     jit and "luajit" or "lua" .. _VERSION:match("%d%.%d")) -- luacheck: ignore
 end
 
---- Whether the garbage is gone and no object of the core with it.
+--- Collect all garbage. Returns the number of live objects in the core.
 function helper.live_objects()
   if jit then jit.flush() end -- luacheck: ignore (compiled traces hold objects as constants)
   collectgarbage()
@@ -315,9 +315,8 @@ function helper.live_objects()
   return require("nymbl.core").live_objects()
 end
 
---- Descriptors of this process that are open (Linux). io.popen() closes its end of
--- the pipe when the shell runs already, so the first look may see it: the least of
--- three counts.
+--- The number of open descriptors in this process (Linux). io.popen() closes its end of the pipe
+-- only after the shell has started, so the first count may include it: take the least of three.
 function helper.descriptors()
   local counts = helper.output("for i in 1 2 3; do ls /proc/$PPID/fd | wc -l; sleep 0.005; done")
   local least = math.huge

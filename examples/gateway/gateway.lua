@@ -1,27 +1,27 @@
 -- SPDX-License-Identifier: MIT
--- The handlers of nginx.conf: a patient's documents, streamed from the client to the
--- service and back.
+-- The handlers of nginx.conf: they stream a patient's documents between the client and the
+-- service.
 
 local cjson = require("cjson").new()
 local nymbl = require "nymbl"
 
--- Most of a document that is taken from a client at once.
+-- Maximum number of bytes read from a client at once.
 local CHUNK = 65536
 
--- Seconds: for a transfer with a client in all, for any other call, and for what is
--- left of a body that is not wanted. Without a byte from a client: nginx.conf.
+-- Timeouts in seconds: for a transfer to or from a client, for any other call, and for
+-- discarding the rest of an unwanted body. nginx.conf has the idle timeouts.
 local TRANSFER = 900
 local CALL = 60
 local LINGER = 30
 
--- Documents of a listing that go to the client together.
+-- Number of documents in a listing that are sent to the client at once.
 local PAGE = 100
 
--- False for tests against a service that keeps no limits; nil: the library's.
+-- false for tests against a service without limits; nil for the library's defaults.
 local limits
 if os.getenv "GATEWAY_LIMITS" == "off" then limits = false end
 
--- Made before the workers start; it connects when it is first used in one.
+-- Created before the workers start; it connects on first use in a worker.
 local client = assert(nymbl.client {
   base_url = os.getenv "NYMBL_BASE_URL",
   api_key = os.getenv "NYMBL_API_KEY",
@@ -33,7 +33,7 @@ local client = assert(nymbl.client {
     scope = os.getenv "NYMBL_SCOPE",
   },
   timeout = CALL,
-  max_connections = 64, -- a slow client keeps one busy
+  max_connections = 64, -- a slow client keeps a connection busy
   store = nymbl.store.shdict "nymbl",
   rate = limits,
   monthly_quota = limits,
@@ -41,14 +41,14 @@ local client = assert(nymbl.client {
 
 -- Failures -----------------------------------------------------------------------------------------
 
--- What the caller did wrong keeps its status; what is between us and the service is a
--- bad gateway, our credentials (401, 403) among it.
+-- The caller's mistakes keep their status. Problems between gateway and service are a bad
+-- gateway, and so are wrong credentials (401, 403).
 local STATUS = {
   bad_request = 400, not_found = 404, too_large = 413, unsupported_type = 415,
   throttled = 429, quota = 429, timeout = 504, context = 500, internal = 500,
 }
 
--- A failure that is found here, in the shape of the library's.
+-- A failure found by the gateway, in the shape of the library's errors.
 local refusal = {}
 
 function refusal.__tostring(err)
@@ -56,24 +56,24 @@ function refusal.__tostring(err)
 end
 
 local function refusal_new(kind, status)
-  return setmetatable({ kind = kind, answer = status }, refusal)
+  return setmetatable({ kind = kind, http_status = status }, refusal)
 end
 
 local function refuse(kind, status)
   error(refusal_new(kind, status), 0)
 end
 
--- Of what is raised: an error as it is; of a mistake in a program its place alone, for
--- its text may hold anything.
+-- An error table is returned unchanged. A Lua error is reduced to its file and line: its
+-- text may contain anything.
 local function known(err)
   if type(err) == "table" then return err end
-  local place = debug.traceback("", 2):match "[%w_]+%.lua:%d+"
-  return setmetatable({ kind = "internal", place = place }, {
-    __tostring = function(self) return "gateway: internal, " .. tostring(self.place) end,
+  local location = debug.traceback("", 2):match "[%w_]+%.lua:%d+"
+  return setmetatable({ kind = "internal", location = location }, {
+    __tostring = function(self) return "gateway: internal, " .. tostring(self.location) end,
   })
 end
 
-local function reply(status, value)
+local function respond(status, value)
   local text = cjson.encode(value) .. "\n"
   ngx.status = status
   ngx.header.content_type = "application/json"
@@ -83,21 +83,21 @@ end
 
 local function fail(err)
   ngx.var.problem = tostring(err)
-  -- a reply that has begun must not look whole
+  -- a response that has begun must not look complete
   if ngx.headers_sent then return ngx.exit(ngx.ERROR) end
-  local status = err.answer or STATUS[err.kind] or 502
+  local status = err.http_status or STATUS[err.kind] or 502
   if err.retry_after then
     ngx.header.retry_after = math.ceil(err.retry_after)
-    if err.kind == "timeout" then status = 503 end -- its turn would have come too late
+    if err.kind == "timeout" then status = 503 end -- the rate limit allows the call only after its timeout
   end
-  reply(status, {
+  respond(status, {
     kind = err.kind, status = err.status, retry_after = err.retry_after, outcome_unknown = err.outcome_unknown,
   })
 end
 
 -- Arguments ----------------------------------------------------------------------------------------
 
--- The query's arguments: a table by name of the pattern that each must match.
+-- The query's arguments. `patterns` maps each name to the pattern that its value must match.
 local function arguments(patterns)
   local given = ngx.req.get_uri_args()
   for name, value in pairs(given) do
@@ -117,7 +117,7 @@ end
 
 -- Uploads ------------------------------------------------------------------------------------------
 
--- The client's body as a source.
+-- A source that reads the client's body.
 local function body_source(length)
   local self = { left = length }
   local deadline = ngx.now() + TRANSFER
@@ -132,16 +132,16 @@ local function body_source(length)
     if self.left == 0 then return nil end
     local chunk, why = receive()
     if not chunk then
-      self.fault = why -- what became of the client
+      self.fault = why -- why reading from the client failed
       return nil, why
     end
     self.left = self.left - #chunk
     return chunk
   end
-  -- After a refusal: what is left must not be taken for a request. Where it does not
-  -- come to its end, the connection is cut.
+  -- After a refusal, discard the rest of the body, so that it is not parsed as the next
+  -- request. If it does not end in time, cut the connection.
   function self.discard()
-    if not socket then return end -- nginx does that
+    if not socket then return end -- nginx discards the body
     deadline = math.min(deadline, ngx.now() + LINGER)
     repeat until self.fault or not self.pull()
     if self.left > 0 then ngx.exit(ngx.ERROR) end
@@ -155,21 +155,21 @@ local function upload()
   if not given.file_name or (media and not media:find(NAME)) then refuse "bad_request" end
   local length = tonumber(ngx.var.http_content_length)
   if not length then refuse("bad_request", 411) end
-  local body, of = body_source(length), patient()
-  local ran, document, err = xpcall(of.upload, known, of, body.pull, {
+  local body, target = body_source(length), patient()
+  local ran, document, err = xpcall(target.upload, known, target, body.pull, {
     file_name = given.file_name, document_type = given.document_type, description = given.description,
     content_type = media, size = length, timeout = TRANSFER,
   })
   if ran and document then
     ngx.header.location = ("/patients/%s/documents/%s"):format(ngx.escape_uri(ngx.var.patient),
       ngx.escape_uri(document.id))
-    return reply(201, document:metadata())
+    return respond(201, document:metadata())
   end
   if not ran then err = document end
   if body.fault == "timeout" then
     err = refusal_new("timeout", 408)
   elseif body.fault then
-    err = refusal_new("canceled", 499) -- nginx's word for a client that is gone
+    err = refusal_new("canceled", 499) -- nginx's status for a client that closed the connection
   end
   fail(err)
   ngx.flush(true)
@@ -178,8 +178,8 @@ end
 
 -- Downloads ----------------------------------------------------------------------------------------
 
--- Behind the service by a chunk: so the last one goes out when all is known to be
--- whole, and what fails at once is still a reply of its own.
+-- Stay one chunk behind the service. So the last chunk is sent only when the content is known
+-- to be complete, and an immediate failure still gets a response of its own.
 local function send(stream)
   local function next_chunk()
     local chunk, err = stream()
@@ -235,7 +235,7 @@ local function list()
 end
 
 local function get()
-  reply(200, assert(patient():get(ngx.var.document)):metadata())
+  respond(200, assert(patient():get(ngx.var.document)):metadata())
 end
 
 local function delete()

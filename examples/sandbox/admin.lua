@@ -1,10 +1,10 @@
 -- SPDX-License-Identifier: MIT
--- The paths under /_sandbox, by which tests look at the server and change it.
+-- The paths under /_sandbox, with which tests inspect and change the server.
 
 local content = require "content"
 local documents = require "documents"
 local json = require "json"
-local replies = require "replies"
+local responses = require "responses"
 local wire = require "wire"
 local body = require "body"
 
@@ -22,15 +22,15 @@ local function given(value)
 end
 
 local function done()
-  return replies.json(200, json.object { { "ok", true } })
+  return responses.json(200, json.object { { "ok", true } })
 end
 
 local function refused(message)
-  return replies.gateway(400, tostring(message))
+  return responses.gateway(400, tostring(message))
 end
 
 handlers["GET journal"] = function(state)
-  return replies.json(200, json.object { { "requests", state.journal.entries } })
+  return responses.json(200, json.object { { "requests", state.journal.entries } })
 end
 
 handlers["DELETE journal"] = function(state)
@@ -39,7 +39,7 @@ handlers["DELETE journal"] = function(state)
 end
 
 handlers["GET faults"] = function(state)
-  return replies.json(200, state.faults:list())
+  return responses.json(200, state.faults:list())
 end
 
 handlers["POST faults"] = function(state, plans)
@@ -53,59 +53,59 @@ handlers["DELETE faults"] = function(state)
 end
 
 -- The bytes of a document that a test describes.
-local function content_of(state, wish, media_type)
-  if given(wish.size) then
-    return content.generate(state.folder, wish.size, media_type)
-  elseif given(wish.content_base64) then
-    return content.filter(state.folder, "base64 -d", body.new(wish.content_base64))
+local function content_of(state, input, media_type)
+  if given(input.size) then
+    return content.generate(state.folder, input.size, media_type)
+  elseif given(input.content_base64) then
+    return content.filter(state.folder, "base64 -d", body.new(input.content_base64))
   end
-  return content.bytes(given(wish.content) or "")
+  return content.bytes(given(input.content) or "")
 end
 
 local not_metadata = {
   patient = true, size = true, content = true, content_base64 = true, raw_metadata = true,
 }
 
-handlers["POST documents"] = function(state, wish)
-  if type(wish) ~= "table" or not given(wish.patient) then
+handlers["POST documents"] = function(state, input)
+  if type(input) ~= "table" or not given(input.patient) then
     return refused "a patient is expected"
   end
   local fields = { file_name = "document.pdf", content_type = "application/pdf" }
-  for name, value in pairs(wish) do
+  for name, value in pairs(input) do
     if not not_metadata[name] then
       fields[name] = value
     end
   end
-  fields.id = given(wish.id)
+  fields.id = given(input.id)
   local media_type = fields.content_type
-  local document = state.documents:add(json.id(wish.patient), content_of(state, wish, media_type), fields)
-  local verbatim = given(wish.raw_metadata)
+  local document = state.documents:add(json.id(input.patient), content_of(state, input, media_type), fields)
+  local verbatim = given(input.raw_metadata)
   if verbatim then
     document.verbatim = type(verbatim) == "string" and verbatim or json.encode(verbatim)
     for name, value in pairs(json.decode(document.verbatim) or {}) do
       document.fields[name] = value
     end
   end
-  return replies.json(201, json.object {
+  return responses.json(201, json.object {
     { "id", document.id }, { "sha256", document.content.sha256 }, { "size", document.content.size },
   })
 end
 
-handlers["POST seed"] = function(state, wish)
-  if type(wish) ~= "table" or not given(wish.patient) or type(wish.count) ~= "number" then
+handlers["POST seed"] = function(state, input)
+  if type(input) ~= "table" or not given(input.patient) or type(input.count) ~= "number" then
     return refused "a patient and a count are expected"
   end
-  local prefix = given(wish.prefix) or "doc-seed-"
-  local kinds = given(wish.types) or { "Referral", "Insurance", "Scan" }
+  local prefix = given(input.prefix) or "doc-seed-"
+  local kinds = given(input.types) or { "Referral", "Insurance", "Scan" }
   local first = os.time { year = 2026, month = 1, day = 1, hour = 12 }
-  for i = 1, wish.count do
+  for i = 1, input.count do
     local id = ("%s%05d"):format(prefix, i)
-    state.documents:add(json.id(wish.patient), content.bytes("%PDF-1.4\n" .. id .. "\n"), {
+    state.documents:add(json.id(input.patient), content.bytes("%PDF-1.4\n" .. id .. "\n"), {
       id = id, file_name = ("file %05d.pdf"):format(i), content_type = "application/pdf",
       document_type = kinds[(i - 1) % #kinds + 1], uploaded_at = documents.timestamp(first + i * 60),
     })
   end
-  return replies.json(201, json.object { { "count", wish.count } })
+  return responses.json(201, json.object { { "count", input.count } })
 end
 
 handlers["GET documents"] = function(state, _, parameters)
@@ -116,12 +116,12 @@ handlers["GET documents"] = function(state, _, parameters)
       { "etag", document.etag }, { "metadata", state.documents:object(document, {}) },
     }
   end
-  return replies.json(200, rows)
+  return responses.json(200, rows)
 end
 
 handlers["DELETE documents"] = function(state, _, parameters)
   local found = state.documents:remove(parameters.patient or "", parameters.id or "")
-  return found and done() or replies.gateway(404, "no such document")
+  return found and done() or responses.gateway(404, "no such document")
 end
 
 -- The settings that can be changed, and their types.
@@ -133,22 +133,22 @@ local setting_types = {
 }
 
 handlers["GET settings"] = function(state)
-  return replies.json(200, state.settings)
+  return responses.json(200, state.settings)
 end
 
-local function settings_problem(wish)
-  if type(wish) ~= "table" then
+local function settings_problem(input)
+  if type(input) ~= "table" then
     return "an object is expected"
   end
-  for name, value in pairs(wish) do
+  for name, value in pairs(input) do
     if name ~= "expire_tokens" and type(value) ~= setting_types[name] then
       return ("unknown setting or wrong type: %s"):format(name)
     end
   end
 end
 
-local function settings_apply(state, wish)
-  for name, value in pairs(wish) do
+local function settings_apply(state, input)
+  for name, value in pairs(input) do
     if name == "rate" then
       for bucket, rate in pairs(value) do
         state.settings.rate[bucket] = rate
@@ -164,50 +164,50 @@ local function settings_apply(state, wish)
   end
 end
 
-handlers["POST settings"] = function(state, wish)
-  local problem = settings_problem(wish)
+handlers["POST settings"] = function(state, input)
+  local problem = settings_problem(input)
   if problem then
     return refused(problem)
   end
-  settings_apply(state, wish)
-  return replies.json(200, state.settings)
+  settings_apply(state, input)
+  return responses.json(200, state.settings)
 end
 
-handlers["POST reset"] = function(state, wish)
-  local problem = wish ~= nil and settings_problem(wish)
+handlers["POST reset"] = function(state, input)
+  local problem = input ~= nil and settings_problem(input)
   if problem then
     return refused(problem)
   end
   state:reset()
-  settings_apply(state, wish or {})
+  settings_apply(state, input or {})
   return done()
 end
 
-handlers["POST listen"] = function(state, wish)
-  wish = type(wish) == "table" and wish or {}
-  local kind = given(wish.tls) or "good"
-  local listener, problem = state.server:listen(kind, given(wish.name) or kind)
+handlers["POST listen"] = function(state, input)
+  input = type(input) == "table" and input or {}
+  local kind = given(input.tls) or "good"
+  local listener, problem = state.server:listen(kind, given(input.name) or kind)
   if not listener then
     return refused(problem)
   end
-  return replies.json(201, json.object {
+  return responses.json(201, json.object {
     { "name", listener.name }, { "port", listener.port }, { "url", listener.url },
   })
 end
 
 handlers["DELETE listen"] = function(state, _, parameters)
-  return state.server:unlisten(parameters.name) and done() or replies.gateway(404, "no such listener")
+  return state.server:unlisten(parameters.name) and done() or responses.gateway(404, "no such listener")
 end
 
 handlers["GET state"] = function(state)
-  return replies.json(200, json.object {
+  return responses.json(200, json.object {
     { "connections", state.server.connections }, { "memory", math.floor(collectgarbage "count" * 1024) },
   })
 end
 
 local function handle(state, request)
   if request:header "x-sandbox-key" ~= state.credentials.admin_key then
-    return replies.gateway(403, "Forbidden")
+    return responses.gateway(403, "Forbidden")
   end
   local text = request:text(MAX_BODY_BYTES)
   if not text then
@@ -216,16 +216,16 @@ local function handle(state, request)
   local name = (request.path or ""):match "^/_sandbox/?(.*)$"
   local handler = name and handlers[request.method .. " " .. name]
   if not handler then
-    return replies.gateway(404, "no such admin path")
+    return responses.gateway(404, "no such admin path")
   end
-  local wish, problem
+  local input, problem
   if text ~= "" then
-    wish, problem = json.decode(text)
-    if wish == nil then
+    input, problem = json.decode(text)
+    if input == nil then
       return refused(problem)
     end
   end
-  return handler(state, wish, request.parameters)
+  return handler(state, input, request.parameters)
 end
 
 --- Serve one admin request: true if the connection may serve another.
@@ -237,12 +237,12 @@ function admin.serve(state, request)
   if request.expects_continue then
     wire.write(request.connection, "HTTP/1.1 100 Continue\r\n\r\n")
   end
-  local reply = handle(state, request)
-  if not reply or not request.complete then
-    reply = reply or refused "the body is too long or not complete"
-    reply.close = true
+  local response = handle(state, request)
+  if not response or not request.complete then
+    response = response or refused "the body is too long or not complete"
+    response.close = true
   end
-  return wire.send(request.connection, request, reply)
+  return wire.send(request.connection, request, response)
 end
 
 return admin

@@ -1,11 +1,11 @@
 -- SPDX-License-Identifier: MIT
--- The documented API: its paths, who may pass, and what each operation does.
+-- The documented API: its paths, its access checks, and its operations.
 
 local body = require "body"
 local documents = require "documents"
 local json = require "json"
 local odata = require "odata"
-local replies = require "replies"
+local responses = require "responses"
 local url = require "url"
 
 local api = {}
@@ -50,7 +50,7 @@ local function route(method, path)
   return "other"
 end
 
---- Say what a request is for, in its own fields.
+--- Set the request's operation and the ids in its path.
 function api.classify(_, request)
   local path, parameters = url.target(request.target)
   if not path then
@@ -62,11 +62,11 @@ function api.classify(_, request)
   request.operation, request.patient, request.id = route(request.method, path)
 end
 
---- Why the gateway or the service turns a request away before its body is looked at, or nil.
+--- The gateway's or service's refusal of a request, decided before its body is read, or nil.
 function api:refusal(request)
   local operation = request.operation
   if operation == "other" then
-    return replies.gateway(403, "Missing Authentication Token")
+    return responses.gateway(403, "Missing Authentication Token")
   elseif operation == "token" or operation == "blob" then
     return nil
   end
@@ -76,13 +76,13 @@ function api:refusal(request)
   end
   local spent = self.state.limits:take(operation)
   if spent == "rate" then
-    return replies.gateway(429, "Too Many Requests")
+    return responses.gateway(429, "Too Many Requests")
   elseif spent == "quota" then
-    local reply = replies.gateway(429, "Limit Exceeded")
-    table.insert(reply.headers, { "x-amzn-ErrorType", "LimitExceededException" })
-    return reply
+    local response = responses.gateway(429, "Limit Exceeded")
+    table.insert(response.headers, { "x-amzn-ErrorType", "LimitExceededException" })
+    return response
   elseif not documents.patient_known(request.patient) then
-    return replies.service(404, "NotFound", "The patient was not found", "No such patient")
+    return responses.service(404, "NotFound", "The patient was not found", "No such patient")
   end
 end
 
@@ -102,7 +102,7 @@ local function find(state, request)
   if document then
     return document
   end
-  return nil, replies.service(404, "NotFound", "The document was not found", "No such document")
+  return nil, responses.service(404, "NotFound", "The document was not found", "No such document")
 end
 
 function operations.upload(state, _, received)
@@ -117,10 +117,10 @@ function operations.upload(state, _, received)
   }
   local document = state.documents:add(received.patient, upload:take(), fields)
   document.visible_at = state.now() + state.settings.list_delay
-  return replies.json(state.settings.created_status, state.documents:object(document, {})), document.id
+  return responses.json(state.settings.created_status, state.documents:object(document, {})), document.id
 end
 
--- Where the next page begins, if the server pages by links.
+-- The URL of the next page, if the server pages by links.
 local function next_link(state, request, skip, returned, total)
   if not state.settings.next_link or skip + returned >= total or returned == 0 then
     return nil
@@ -149,7 +149,7 @@ function operations.list(state, request)
   local settings = state.settings
   local query, details = odata.query(request.parameters, settings.numeric_ids)
   if not query then
-    return replies.service(400, "InvalidFilter", "The query is not valid", details)
+    return responses.service(400, "InvalidFilter", "The query is not valid", details)
   end
   local rows = odata.apply(query, visible(state, state.documents:list(request.patient)))
   local page = json.array {}
@@ -165,15 +165,15 @@ function operations.list(state, request)
   if link then
     members[#members + 1] = { "@odata.nextLink", link }
   end
-  return replies.json(200, members)
+  return responses.json(200, members)
 end
 
 function operations.get(state, request)
   local document, missing = find(state, request)
-  return missing or replies.json(200, state.documents:object(document, { context = context(request, "/$entity") }))
+  return missing or responses.json(200, state.documents:object(document, { context = context(request, "/$entity") }))
 end
 
--- The stretch that a Range header asks for: from and size; false if it cannot be had; nil if there is none to obey.
+-- The part that a Range header requests: its start and size; false if unsatisfiable; nil if the header is ignored.
 local function range_of(header, total)
   local first, last = (header or ""):match "^bytes=(%d*)%-(%d*)$"
   if not first or (first == "" and last == "") then
@@ -191,32 +191,32 @@ local function range_of(header, total)
   return first, last - first + 1
 end
 
-local function partial(reply, document, from, size, action)
+local function partial(response, document, from, size, action)
   local total = document.content.size
   if action.bad_range == "wrong_start" then
     from, size = from + 1, size - 1
   end
-  reply.status = 206
-  reply.body = body.of(document.content, from, size)
+  response.status = 206
+  response.body = body.of(document.content, from, size)
   local announced = action.bad_range == "wrong_total" and total + 1 or total
-  table.insert(reply.headers, { "Content-Range", ("bytes %d-%d/%d"):format(from, from + size - 1, announced) })
-  return reply
+  table.insert(response.headers, { "Content-Range", ("bytes %d-%d/%d"):format(from, from + size - 1, announced) })
+  return response
 end
 
-local function bytes_reply(state, request, document)
+local function bytes_response(state, request, document)
   local action = request.action
   local etag = action.etag or document.etag
   local modified = os.date("!%a, %d %b %Y %H:%M:%S GMT", document.modified)
   local media_type = document.fields.content_type
-  local reply = replies.new(200, type(media_type) == "string" and media_type or nil)
+  local response = responses.new(200, type(media_type) == "string" and media_type or nil)
   if not action.no_validators then
-    table.insert(reply.headers, { "ETag", etag })
-    table.insert(reply.headers, { "Last-Modified", modified })
+    table.insert(response.headers, { "ETag", etag })
+    table.insert(response.headers, { "Last-Modified", modified })
   end
   local condition = request:header "if-range"
   local from, size
   if state.settings.ranges then
-    table.insert(reply.headers, { "Accept-Ranges", "bytes" })
+    table.insert(response.headers, { "Accept-Ranges", "bytes" })
     local fresh = not condition or (not action.no_validators and (condition == modified
       or (condition == etag and etag:sub(1, 1) == '"')))
     if fresh and not action.ignore_range then
@@ -224,28 +224,28 @@ local function bytes_reply(state, request, document)
     end
   end
   if from then
-    return partial(reply, document, from, size, action)
+    return partial(response, document, from, size, action)
   elseif from == false then
-    local refusal = replies.service(416, "InvalidRange", "The range is not satisfiable")
+    local refusal = responses.service(416, "InvalidRange", "The range is not satisfiable")
     table.insert(refusal.headers, { "Content-Range", ("bytes */%d"):format(document.content.size) })
     return refusal
   end
-  reply.body = body.of(document.content)
-  return reply
+  response.body = body.of(document.content)
+  return response
 end
 
 function operations.download(state, request)
   local document, missing = find(state, request)
-  return missing or bytes_reply(state, request, document)
+  return missing or bytes_response(state, request, document)
 end
 
 --- A stand-in for the object storage that a service may redirect to: the same bytes, without any credentials.
 function operations.blob(state, request)
   local document = state.documents.by_id[request.id]
   if not document then
-    return replies.html(404, "Not Found")
+    return responses.html(404, "Not Found")
   end
-  return bytes_reply(state, request, document)
+  return bytes_response(state, request, document)
 end
 
 function operations.delete(state, request)
@@ -254,10 +254,10 @@ function operations.delete(state, request)
     return missing
   end
   state.documents:remove(request.patient, document.id)
-  return replies.empty(state.settings.delete_status), document.id
+  return responses.empty(state.settings.delete_status), document.id
 end
 
---- Carry out a request: its reply, and the id of the document that came or went.
+--- Carry out a request. Returns the response, and the id of the document that was created or deleted.
 function api:perform(request, received)
   received.patient = request.patient
   return operations[request.operation](self.state, request, received)

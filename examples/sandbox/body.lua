@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- The body of a reply: strings and stretches of open files, read piece by piece.
+-- The body of a response: strings and parts of open files, read piece by piece.
 
 local body = {}
 body.__index = body
@@ -13,8 +13,8 @@ function body.new(...)
   return self
 end
 
---- The content of a document, or the stretch of it that begins at `from`.
--- The file is opened now: it may be deleted before the reply goes out.
+--- The content of a document, or the part of it that begins at `from`.
+-- The file is opened now: it may be deleted before the response is sent.
 function body.of(content, from, size)
   from = from or 0
   size = size or content.size - from
@@ -24,7 +24,7 @@ function body.of(content, from, size)
   return body.new { file = assert(io.open(content.path, "rb")), from = from, size = size }
 end
 
---- Zeros without end, or nearly so.
+--- Zeros, `bound` of them: an endless body for practical purposes.
 function body.endless(bound)
   local self = body.new ""
   self.size = bound
@@ -84,7 +84,7 @@ function body:pieces(piece_size, limit)
   end
 end
 
---- All of it as one string: for small bodies only.
+--- The whole body as one string, for small bodies only.
 function body:text()
   local pieces = {}
   for piece in self:pieces(65536) do

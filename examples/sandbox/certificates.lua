@@ -62,7 +62,7 @@ local function names_of_another()
   return names
 end
 
--- What each kind changes about a certificate that is in order.
+-- How each kind differs from a good certificate.
 local kinds = {
   good = {},
   tls11 = {},
@@ -91,7 +91,7 @@ local function issue(kind, authority)
   return certificate, key
 end
 
---- A server context of one of the kinds above, or nil and why there is none.
+--- A server context of one of the kinds above, or nil and a reason.
 function certificates.context(kind_name, authority)
   local kind = kinds[kind_name]
   if not kind then
@@ -100,7 +100,7 @@ function certificates.context(kind_name, authority)
   local tls = context.new("TLS", true)
   if kind_name == "tls11" then
     tls:setOptions(context.OP_NO_TLSv1_2 + context.OP_NO_TLSv1_3)
-    -- OpenSSL 3 does SHA-1 signatures, which TLS 1.1 is made of, at level 0 only.
+    -- OpenSSL 3 allows SHA-1 signatures, which TLS 1.1 needs, at security level 0 only.
     local ok, reason = pcall(tls.setCipherList, tls, "ALL:@SECLEVEL=0")
     if not ok then
       return nil, reason

@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- The bytes of documents: written to files as they arrive, hashed on the way, told apart by their signatures.
+-- The bytes of documents: written to files as they arrive, hashed meanwhile, and identified by their signatures.
 
 local body = require "body"
 local digest = require "openssl.digest"
@@ -12,7 +12,7 @@ local writer = {}
 writer.__index = writer
 
 local BLOCK = 1048576
-local HEAD = 1024 -- first bytes that tell a type
+local HEAD = 1024 -- number of first bytes that are checked against the type
 local DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
 
 -- The accepted types, each with the beginnings its files may have.
@@ -46,7 +46,7 @@ function content.acceptable(media_type, head)
       return true
     end
   end
-  -- a PDF may have something before it
+  -- a PDF may have other bytes before its signature
   return media_type == "application/pdf" and head:find("%PDF-", 1, true) ~= nil
 end
 
@@ -70,7 +70,7 @@ local function path_new(folder)
   return ("%s/content-%d"):format(folder, files)
 end
 
---- Begin a new file in `folder`.
+--- Create a new file in `folder`.
 function content.writer(folder)
   local path = path_new(folder)
   return setmetatable({
@@ -87,7 +87,7 @@ function writer:write(bytes)
   assert(self.file:write(bytes))
 end
 
---- End the file and give its content.
+--- Close the file and return its content.
 function writer:finish()
   self.file:close()
   return { path = self.path, size = self.size, sha256 = hex(self.digest:final()), head = self.head }
@@ -108,7 +108,7 @@ function content.generate(folder, size, media_type)
   out:write(beginning:sub(1, size))
   local block = 0
   while out.size < size do
-    words[0] = block -- so that no two blocks are alike
+    words[0] = block -- so that all blocks differ
     out:write(ffi.string(words, math.min(BLOCK, size - out.size)))
     block = block + 1
   end
@@ -122,7 +122,7 @@ local function copy(out, source)
   return out:finish()
 end
 
---- What a shell filter makes of a body.
+--- The output of a shell filter that reads a body.
 function content.filter(folder, command, source)
   local input = copy(content.writer(folder), source)
   local output = path_new(folder)

@@ -1,10 +1,10 @@
 -- SPDX-License-Identifier: MIT
--- Who may use the API: the key, the OAuth 2.0 client, and the tokens it was given.
+-- Access to the API: the key, the OAuth 2.0 client, and the tokens issued to it.
 
 local json = require "json"
 local monotime = require "cqueues".monotime
 local rand = require "openssl.rand"
-local replies = require "replies"
+local responses = require "responses"
 
 local credentials = {}
 credentials.__index = credentials
@@ -49,7 +49,7 @@ local function base64url(bytes)
   return table.concat(out):sub(1, math.ceil(#bytes * 4 / 3))
 end
 
--- It looks like the service's, and no more: the signature is random.
+-- The token only looks like one of the service: its signature is random.
 local function token_new(self, life)
   local head = json.object { { "kid", random_hex(16) }, { "alg", "RS256" } }
   local now = os.time()
@@ -62,39 +62,39 @@ local function token_new(self, life)
   }, ".")
 end
 
---- Answer a token request whose form fields are `form`.
+--- The response to a token request with the form fields `form`.
 function credentials:grant(form)
   if not form or not form.grant_type then
-    return replies.token(400, "invalid_request")
+    return responses.token(400, "invalid_request")
   elseif form.grant_type ~= "client_credentials" then
-    return replies.token(400, "unsupported_grant_type")
+    return responses.token(400, "unsupported_grant_type")
   elseif form.client_id ~= self.client_id or form.client_secret ~= self.client_secret then
-    return replies.token(400, "invalid_client")
+    return responses.token(400, "invalid_client")
   elseif form.scope and form.scope ~= self.scope then
-    return replies.token(400, "invalid_scope")
+    return responses.token(400, "invalid_scope")
   end
   local life = self.settings.token_life
   local token = token_new(self, life)
   self.expiries[token] = monotime() + life
-  return replies.json(200, json.object {
+  return responses.json(200, json.object {
     { "access_token", token }, { "expires_in", life }, { "token_type", "Bearer" },
   })
 end
 
---- The gateway's refusal of a request, or nil if it may pass. The authorizer goes before the key.
+--- The gateway's refusal of a request, or nil. Like the real gateway, it checks the token before the key.
 function credentials:refusal(request)
   local token = (request:header "authorization" or ""):match "^Bearer ([%w._~+/-]+=*)$"
   local expiry = token and self.expiries[token]
   if not expiry then
-    return replies.gateway(401, "Unauthorized")
+    return responses.gateway(401, "Unauthorized")
   elseif expiry <= monotime() then
-    return replies.gateway(401, "The incoming token has expired")
+    return responses.gateway(401, "The incoming token has expired")
   elseif request:header "x-api-key" ~= self.api_key then
-    return replies.gateway(403, "Forbidden")
+    return responses.gateway(403, "Forbidden")
   end
 end
 
---- All tokens die now, but are still known as tokens that were good.
+--- Expire all tokens. They are still recognized as expired tokens.
 function credentials:expire_tokens()
   for token in pairs(self.expiries) do
     self.expiries[token] = 0

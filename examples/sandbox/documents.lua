@@ -8,13 +8,13 @@ local rand = require "openssl.rand"
 local documents = {}
 documents.__index = documents
 
--- In the order of the guide's sample reply.
+-- In the order of the sample response in the API's documentation.
 local FIELDS = {
   "id", "patient_id", "file_name", "content_type", "file_size_bytes",
   "document_type", "description", "uploaded_by_id", "uploaded_at",
 }
 
--- The guide's list has these only where they are known.
+-- Lists contain these fields only if they have a value.
 local OPTIONAL_IN_LISTS = { description = true, uploaded_by_id = true }
 
 function documents.new(settings)
@@ -50,7 +50,7 @@ local function id_new(self)
   return "doc-" .. random_name(12)
 end
 
---- Whether the patient is in the practice. Any is, but those made up to be missing.
+--- Whether the patient exists. Every patient does, except those whose id begins with "missing".
 function documents.patient_known(patient)
   return not patient:find "^missing"
 end
@@ -94,7 +94,7 @@ function documents:list(patient)
   return patient_documents and patient_documents.list or {}
 end
 
---- Delete a document; true if it was there.
+--- Delete a document. Returns true if it existed.
 function documents:remove(patient, id)
   local document = self:find(patient, id)
   if not document then
@@ -135,8 +135,8 @@ local function field_value(self, name, value)
 end
 
 --- A document's metadata as an ordered object.
--- `options.select` is a set of fields; `options.list` leaves out what lists leave out;
--- `options.context` goes first.
+-- `options.select` is a set of fields; `options.list` omits the empty fields that lists omit;
+-- `options.context` is the first member.
 function documents:object(document, options)
   if document.verbatim then
     return json.raw(document.verbatim)

@@ -1,10 +1,10 @@
 -- SPDX-License-Identifier: MIT
--- One request from its head to the end of its reply, with the faults that are planned for it.
+-- One request, from its head to the end of its response, with the faults planned for it.
 
 local cqueues = require "cqueues"
 local faults = require "faults"
 local journal = require "journal"
-local replies = require "replies"
+local responses = require "responses"
 local upload = require "upload"
 local url = require "url"
 local wire = require "wire"
@@ -12,17 +12,17 @@ local wire = require "wire"
 local exchange = {}
 
 local MAX_FORM_BYTES = 65536
-local BODY_ALLOWANCE = 64 * 1048576 -- read beyond the limit of an upload, so that most clients see the 413
+local BODY_ALLOWANCE = 64 * 1048576 -- extra bytes read beyond the upload limit, so that most clients see the 413
 
--- End the connection without a reply. `how` is the fault's word: "reset" or "close".
+-- End the connection without a response. `how` is the fault's word: "reset" or "close".
 local function hang_up(connection, how)
   wire.close(connection, how == "close" and "clean" or how)
   return false
 end
 
-local function refuse(request, reply)
-  reply.close = true
-  wire.send(request.connection, request, reply, {})
+local function refuse(request, response)
+  response.close = true
+  wire.send(request.connection, request, response, {})
   wire.close(request.connection, "drain")
   return false
 end
@@ -34,7 +34,7 @@ local function interrupt(request, during)
   return hang_up(request.connection, during.how == "reset" and "reset" or "close")
 end
 
--- Read the body into what the operation makes of it. A fault may end it: `during`.
+-- Read the body into the form that the operation needs. The fault `during` may end it early.
 local function receive(state, request, during)
   local received = {}
   local pieces = {}
@@ -79,21 +79,21 @@ local function invite_body(request, refusal)
   return true
 end
 
--- The reply to a request that was read whole; its effect goes into the journal.
+-- The response to a completely received request. Its effect is written to the journal.
 local function answer(state, request, received, entry, refusal, substitute)
   local action = request.action
   if substitute and not action.effect then
     return substitute
   end
-  local reply, stored = refusal, nil
-  if not reply then
-    reply, stored = state.api:perform(request, received)
+  local response, stored = refusal, nil
+  if not response then
+    response, stored = state.api:perform(request, received)
   end
   entry.stored = stored or entry.stored
-  return substitute or reply
+  return substitute or response
 end
 
-local function conclude(state, request, entry, reply)
+local function conclude(state, request, entry, response)
   local connection, action = request.connection, request.action
   if action.delay then
     cqueues.sleep(action.delay)
@@ -102,11 +102,11 @@ local function conclude(state, request, entry, reply)
     wire.write(connection, action.raw)
     return hang_up(connection, action.unclean and "cut" or "close")
   end
-  state.faults:bend(reply, action)
-  entry.status = reply.status
+  state.faults:apply(response, action)
+  entry.status = response.status
   connection.reset_next = action.reset_idle
   connection.idle_seconds = action.close_idle
-  return wire.send(connection, request, reply, action)
+  return wire.send(connection, request, response, action)
 end
 
 local function complete(state, request, received, entry, refusal, substitute)
@@ -115,7 +115,7 @@ local function complete(state, request, received, entry, refusal, substitute)
     return interrupt(request, action.during)
   elseif received.too_long then
     entry.status = 413
-    return refuse(request, replies.gateway(413, "Request Too Long"))
+    return refuse(request, responses.gateway(413, "Request Too Long"))
   elseif not request.complete then
     return hang_up(connection, "close")
   elseif action.after then
@@ -124,11 +124,11 @@ local function complete(state, request, received, entry, refusal, substitute)
   if action.delay_effect then
     cqueues.sleep(action.delay_effect)
   end
-  local reply = answer(state, request, received, entry, refusal, substitute)
+  local response = answer(state, request, received, entry, refusal, substitute)
   if action.lost_reply then
     return hang_up(connection, action.lost_reply)
   end
-  return conclude(state, request, entry, reply)
+  return conclude(state, request, entry, response)
 end
 
 --- Serve one request of the documented API: true if the connection may serve another.
@@ -137,7 +137,7 @@ function exchange.serve(state, request)
   local entry = state.journal:add(request)
   if request.broken or request.malformed then
     entry.status = 400
-    return refuse(request, replies.gateway(400, "Bad Request"))
+    return refuse(request, responses.gateway(400, "Bad Request"))
   elseif connection.reset_next then
     entry.fault = "reset_idle"
     return hang_up(connection, "reset")
@@ -151,19 +151,19 @@ function exchange.serve(state, request)
   end
   local substitute = faults.substitute(action)
   if action.early_status then
-    local reply = faults.substitute { status = action.early_status, body = action.body,
+    local response = faults.substitute { status = action.early_status, body = action.body,
       body_kind = action.body_kind, message = action.message }
-    reply.close = true
-    entry.status = reply.status
-    wire.send(connection, request, reply, { headers = action.headers, remove_headers = action.remove_headers })
+    response.close = true
+    entry.status = response.status
+    wire.send(connection, request, response, { headers = action.headers, remove_headers = action.remove_headers })
     wire.close(connection, action.drain and "drain" or "clean")
     return false
   end
   local refusal = (not substitute or action.effect) and state.api:refusal(request) or nil
   if not invite_body(request, refusal or not action.effect and substitute) then
-    local reply = refusal or substitute
-    entry.status = reply.status
-    return refuse(request, reply)
+    local response = refusal or substitute
+    entry.status = response.status
+    return refuse(request, response)
   end
   local received = receive(state, request, action.during)
   journal.note_body(entry, request, received)

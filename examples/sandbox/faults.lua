@@ -1,11 +1,11 @@
 -- SPDX-License-Identifier: MIT
--- Fault plans: which request they hit, and what they make of the reply's status, headers and content.
+-- Fault plans: how they match requests, and how they change the status, headers and content of a response.
 -- What happens on the wire is in wire.lua and exchange.lua.
 
 local body = require "body"
 local content = require "content"
 local json = require "json"
-local replies = require "replies"
+local responses = require "responses"
 
 local faults = {}
 faults.__index = faults
@@ -48,7 +48,7 @@ local function given(value)
   return value ~= nil and value ~= json.null
 end
 
--- A test whose fault never strikes proves nothing, so misspelt plans are refused.
+-- A test whose fault never matches proves nothing, so misspelt plans are refused.
 local function plan_problem(plan)
   if type(plan) ~= "table" or type(plan.action) ~= "table" or not next(plan.action) then
     return "there is no action"
@@ -67,7 +67,7 @@ local function plan_problem(plan)
   return kind ~= nil and not body_kinds[kind] and "unknown body_kind" or nil
 end
 
---- Replace the plans: true, or nil and what is wrong with the new ones.
+--- Replace the plans. Returns true, or nil and a problem.
 function faults:set(plans)
   if type(plans) ~= "table" then
     return nil, "an array of plans is expected"
@@ -96,7 +96,7 @@ local function matches(plan, facts)
     and (not given(plan.listener) or plan.listener == facts.listener)
 end
 
--- The first plan that matches and has times left; `accepting` tells plans for connections from those for requests.
+-- The first plan that matches and has times left. `accepting` selects plans for connections, not requests.
 local function take(self, facts, accepting)
   for _, plan in ipairs(self.plans) do
     if plan.times ~= 0 and (plan.action.accept ~= nil) == accepting and matches(plan, facts) then
@@ -123,7 +123,7 @@ function faults:take_connection(listener)
   return take(self, { path = "", listener = listener.name }, true)
 end
 
---- What is left, as JSON shows it.
+--- The plans that have times left, as JSON.
 function faults:list()
   local left = json.array {}
   for _, plan in ipairs(self.plans) do
@@ -136,24 +136,24 @@ end
 
 local bodies = {
   service = function(status, message)
-    return replies.service(status, "InternalError", message)
+    return responses.service(status, "InternalError", message)
   end,
-  gateway = replies.gateway,
-  html = replies.html,
-  empty = replies.empty,
-  token = replies.token,
+  gateway = responses.gateway,
+  html = responses.html,
+  empty = responses.empty,
+  token = responses.token,
 }
 
---- The reply that an action puts in the place of the real one, or nil.
+--- The response that an action substitutes for the real one, or nil.
 function faults.substitute(action)
   if action.redirect then
-    local reply = replies.empty(action.redirect.status or 302)
-    reply.headers[1] = { "Location", action.redirect.location }
-    return reply
+    local response = responses.empty(action.redirect.status or 302)
+    response.headers[1] = { "Location", action.redirect.location }
+    return response
   elseif action.json_instead then
-    return replies.gateway(200, action.message or "Internal server error")
+    return responses.gateway(200, action.message or "Internal server error")
   elseif action.status and action.body then
-    return replies.new(action.status, action.content_type or "application/json", action.body)
+    return responses.new(action.status, action.content_type or "application/json", action.body)
   elseif action.status then
     local kind = action.body_kind or "gateway"
     return bodies[kind](action.status, action.message or (kind == "token" and "invalid_client")
@@ -191,28 +191,28 @@ end
 local function filtered(self, source, command)
   local made = content.filter(self.folder, command, source)
   local result = body.of(made)
-  os.remove(made.path) -- it stays readable while it is open
+  os.remove(made.path) -- the open file stays readable
   return result
 end
 
---- Change the content of a reply as the action says.
-function faults:bend(reply, action)
-  if action.body_patch and reply.object then
-    reply.object = patched(reply.object, action.body_patch)
-    reply.body = body.new(json.encode(reply.object))
+--- Change the content of a response as the action says.
+function faults:apply(response, action)
+  if action.body_patch and response.object then
+    response.object = patched(response.object, action.body_patch)
+    response.body = body.new(json.encode(response.object))
   end
   if action.base64 then
-    reply.body = filtered(self, reply.body, "base64 -w 0")
+    response.body = filtered(self, response.body, "base64 -w 0")
   end
   if action.gzip then
-    reply.body = filtered(self, reply.body, "gzip -c -n")
-    table.insert(reply.headers, { "Content-Encoding", "gzip" })
+    response.body = filtered(self, response.body, "gzip -c -n")
+    table.insert(response.headers, { "Content-Encoding", "gzip" })
   end
   if action.truncate then
-    reply.body:truncate(action.truncate)
+    response.body:truncate(action.truncate)
   end
   if action.append then
-    reply.body:append(action.append)
+    response.body:append(action.append)
   end
 end
 

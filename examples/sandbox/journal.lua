@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- What was received: one entry for each request, for tests to look at.
+-- The received requests, one entry each, for tests.
 
 local cqueues = require "cqueues"
 local json = require "json"
@@ -13,7 +13,7 @@ function journal.new()
   return setmetatable({ entries = json.array {}, n = 0 }, journal)
 end
 
---- Begin the entry of a request whose head was read. It is filled in as the request goes on.
+--- Begin the entry of a request whose head was read. It is completed while the request is served.
 function journal:add(request)
   local headers = json.array {}
   for i, header in ipairs(request.headers) do
@@ -33,7 +33,7 @@ function journal:add(request)
   return entry
 end
 
---- Note how much of the body has come, and what was in it.
+--- Record how much of the body arrived, and its fields.
 function journal.note_body(entry, request, received)
   entry.body_bytes = request.body_bytes
   entry.complete = request.complete
@@ -44,7 +44,7 @@ function journal.note_body(entry, request, received)
   end
 end
 
--- The names of a token request's fields, and the values of those that are no secret.
+-- The names of a token request's fields, with the values that are not secret.
 function journal.form(form)
   local shown = json.object {}
   for name, value in pairs(form) do

@@ -7,7 +7,7 @@ local json = { null = cjson.null }
 
 local object_mt, array_mt, raw_mt = {}, {}, {}
 
---- An object whose members go out in the order of `members`, a list of `{ name, value }`.
+--- An object whose members are encoded in the order of `members`, a list of `{ name, value }`.
 function json.object(members)
   return setmetatable(members, object_mt)
 end
@@ -17,7 +17,7 @@ function json.array(list)
   return setmetatable(list, array_mt)
 end
 
---- Text that is JSON already and goes out as it is.
+--- Text that is JSON already and is encoded unchanged.
 function json.raw(text)
   return setmetatable({ text = text }, raw_mt)
 end
@@ -93,7 +93,7 @@ function json.id(value)
   return type(value) == "number" and number_encode(value) or tostring(value)
 end
 
---- Decode `text`, or give nil and what is wrong with it.
+--- Decode `text`. Returns the value, or nil and a problem.
 function json.decode(text)
   local ok, value = pcall(cjson.decode, text)
   if not ok then

@@ -6,7 +6,7 @@ local monotime = require "cqueues".monotime
 local limits = {}
 limits.__index = limits
 
--- The limits page names two rates. Uploads, deletes and metadata have none there, so they count as reads.
+-- The API's documentation gives two rates. It gives none for uploads, deletes and metadata, so they count as reads.
 local bucket_of = { download = "download" }
 
 function limits.new(settings)
@@ -43,7 +43,7 @@ local function bucket_take(self, name)
   return true
 end
 
---- Count one request: nil when it may pass, else "rate" or "quota".
+--- Count one request. Returns nil if it is allowed, or else "rate" or "quota".
 function limits:take(operation)
   local settings = self.settings
   if not settings.limits then

@@ -8,7 +8,7 @@ parser.__index = parser
 
 local MAX_HEADER_BYTES = 16384
 
---- The boundary in a Content-Type value, or nil if the value is not in order.
+--- The boundary in a Content-Type value, or nil if the value is invalid.
 function multipart.boundary(content_type)
   local kind, parameters = content_type:match "^([^;]*)(.*)$"
   if kind:lower():match "^%s*(.-)%s*$" ~= "multipart/form-data" then
@@ -31,7 +31,7 @@ function multipart.new(boundary, events)
   }, parser)
 end
 
--- Read one quoted string at `at`: its value and where it ends.
+-- Read one quoted string at `at`: its value and the position after it.
 -- Only `\"` and `\\` are escapes; nothing else is decoded, as browsers and curl disagree about the rest.
 local function quoted_string(text, at)
   if text:sub(at, at) ~= '"' then
@@ -117,7 +117,7 @@ local function headers_parse(block)
   return part
 end
 
--- Each state's function consumes from the buffer: true to go on, false to wait for more, or nil and the problem.
+-- Each state's function consumes from the buffer: true to continue, false to wait for more, or nil and the problem.
 local states = {}
 
 function states.preamble(self)
@@ -155,7 +155,7 @@ end
 
 function states.data(self)
   local start = self.buffer:find(self.delimiter, 1, true)
-  -- What may be the beginning of a delimiter waits for the next piece.
+  -- Bytes that may begin a delimiter wait for the next piece.
   local safe = start and start - 1 or #self.buffer - #self.delimiter + 1
   if safe > 0 then
     self.events.data(self.part, self.buffer:sub(1, safe))
@@ -192,7 +192,7 @@ function states.epilogue(self)
   return false
 end
 
---- Take the next bytes of the body: true, or nil and what is wrong with them.
+--- Parse the next bytes of the body. Returns true, or nil and a problem.
 function parser:push(bytes)
   self.buffer = self.buffer .. bytes
   local more, problem
@@ -205,7 +205,7 @@ function parser:push(bytes)
   return true
 end
 
---- The body is over: true if that was its last boundary.
+--- End of the body: true if it ended with the last boundary.
 function parser:finish()
   if self.state ~= "epilogue" or self.buffer == "\r" then
     return nil, "the last boundary is missing"

@@ -331,7 +331,7 @@ local function query_parse(parameters, numeric_ids)
   }
 end
 
---- Understand the query options of a list, or give nil and the details of what is wrong.
+--- Parse the query options of a list. Returns the query, or nil and the details of the problem.
 function odata.query(parameters, numeric_ids)
   local ok, result = pcall(query_parse, parameters, numeric_ids)
   if ok then
@@ -349,13 +349,13 @@ local function before(keys, a, b)
       if key.descending then
         x, y = y, x
       end
-      return x == nil or (y ~= nil and x < y) -- null comes first
+      return x == nil or (y ~= nil and x < y) -- null sorts first
     end
   end
   return a.at < b.at
 end
 
---- The documents of `list` that the query wants, filtered and sorted, before paging.
+--- The documents of `list` that match the query, filtered and sorted, before paging.
 function odata.apply(query, list)
   local rows = {}
   for at, document in ipairs(list) do

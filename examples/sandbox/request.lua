@@ -30,7 +30,7 @@ local function headers_read(self, connection)
   return connection.http:read_headers_done(HEAD_SECONDS)
 end
 
--- How the body is framed: its length, "chunked", or nil and what is wrong.
+-- The framing of the body: its length, "chunked", or nil and a problem.
 local function framing(self)
   local length, coding = self:header "content-length", self:header "transfer-encoding"
   if coding then
@@ -46,8 +46,8 @@ local function framing(self)
   return tonumber(length)
 end
 
---- Read the head of the next request: nil when there is none, nil and a reason when it is malformed.
--- A head that broke off after its first line gives the request with `broken` set, too.
+--- Read the head of the next request: nil at the end of the connection, nil and a reason if it is malformed.
+-- If a head ends after its first line, the request is returned with `broken` set.
 function request.read(connection)
   local http = connection.http
   local method, target, version = http:read_request_line(HEAD_SECONDS)
@@ -75,9 +75,9 @@ function request.read(connection)
     self.left = frame or 0
     self.length = frame
   end
-  local wish = (self:header "connection" or ""):lower()
-  self.keep_alive = not problem and (version == 1.1 and not wish:find "close"
-    or version == 1.0 and wish:find "keep%-alive" ~= nil)
+  local connection_option = (self:header "connection" or ""):lower()
+  self.keep_alive = not problem and (version == 1.1 and not connection_option:find "close"
+    or version == 1.0 and connection_option:find "keep%-alive" ~= nil)
   self.expects_continue = version == 1.1 and (self:header "expect" or ""):lower() == "100-continue"
     and frame ~= 0
   return self
@@ -114,7 +114,7 @@ local function trailers_end(socket)
   end
 end
 
---- The next bytes of the body, at most `most`; nil at its end, when `complete` is true, or where it broke off.
+--- The next bytes of the body, at most `most`; nil at its end, when `complete` is true, or if the connection broke.
 function request:next_piece(most)
   local socket = self.connection.socket
   if self.complete or self.cut then
@@ -144,7 +144,7 @@ function request:next_piece(most)
   return piece
 end
 
---- The whole body, or nil if it is longer than `bound` or broke off.
+--- The whole body, or nil if it is longer than `bound` or incomplete.
 function request:text(bound)
   local pieces = {}
   while true do

@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- Listeners and connections: who is let in, over which TLS, and one request after the other.
+-- Listeners and connections: accept, TLS handshake, and one request after the other.
 
 local admin = require "admin"
 local certificates = require "certificates"
@@ -16,7 +16,7 @@ server.__index = server
 
 local HANDSHAKE_SECONDS = 20
 local ADMIN_IDLE_SECONDS = 86400
-local SETTLING_PASSES = 8 -- of the loop: to accept a connection, read its request, and act on it
+local SETTLING_PASSES = 8 -- iterations of the loop: to accept a connection, read its request, and carry it out
 local BUFFER_BYTES, MAX_LINE = 65536, 65536
 
 --- A server of `state`, run by the controller `loop`, its certificates signed by `authority`.
@@ -26,7 +26,7 @@ function server.new(loop, authority, state)
   }, server)
 end
 
--- Errors come back as values: a client's misbehaviour is nothing to raise about.
+-- Return errors as values instead of raising them: clients may misbehave.
 local function as_value(_, _, why)
   return why
 end
@@ -41,8 +41,8 @@ local function secure(listener, connection)
   return true
 end
 
--- What is asked on the admin port: the admin paths, and a token for whoever asks them. Not the
--- documents: they are served over TLS alone.
+-- The admin port serves the admin paths and the token endpoint. It does not serve documents: they are
+-- served over TLS only.
 local function serve_admin_request(self, connection)
   if not connection.socket:fill(1, ADMIN_IDLE_SECONDS) then
     return false
@@ -55,7 +55,7 @@ local function serve_admin_request(self, connection)
   if received.operation == "token" then
     return exchange.serve(self.state, received)
   end
-  -- What others sent before is read first: a test may ask about it, or begin anew.
+  -- Let earlier requests on other connections be read first: a test may ask about them, or reset.
   for _ = 1, SETTLING_PASSES do
     cqueues.sleep(0)
   end
@@ -117,7 +117,7 @@ end
 
 local function accept(self, listener)
   while listener.open do
-    -- raises where unlisten() closes the socket while it waits
+    -- raises if unlisten() closes the socket during the wait
     local ran, accepted, why = pcall(listener.socket.accept, listener.socket, { nodelay = true }, nil)
     if ran and accepted then
       self.accepted = self.accepted + 1
@@ -129,7 +129,7 @@ local function accept(self, listener)
   end
 end
 
---- Open a listener with a certificate of some kind ("none": plain HTTP); nil and why if it cannot be had.
+--- Open a listener with a certificate of some kind ("none": plain HTTP). Returns nil and a problem on failure.
 function server:listen(kind, name, port)
   local listener = { name = name, open = true }
   if kind ~= "none" then
@@ -153,7 +153,7 @@ function server:listen(kind, name, port)
   return listener
 end
 
---- Open the admin port: plain HTTP, for the admin paths and tokens alone.
+--- Open the admin port: plain HTTP, for the admin paths and the token endpoint only.
 function server:listen_admin()
   local listener, problem = self:listen("none", "admin")
   if listener then
@@ -162,7 +162,7 @@ function server:listen_admin()
   return listener, problem
 end
 
---- Close a listener; its connections live on.
+--- Close a listener; its connections stay open.
 function server:unlisten(name)
   local listener = self.listeners[name]
   if not listener or name == "main" or listener.admin then

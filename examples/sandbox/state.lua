@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- All that one sandbox knows, and how it goes back to the start.
+-- The whole state of one sandbox, and its reset.
 
 local api = require "api"
 local credentials = require "credentials"
@@ -46,7 +46,7 @@ function state.new(folder, options)
   return self
 end
 
---- Everything as it was at the start, but for keys, listeners and connections.
+--- Reset everything except keys, listeners and connections.
 function state:reset()
   settings_fill(self.settings, self.options)
   self.documents:clear()

@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- The few things of the operating system and OpenSSL that neither Lua nor cqueues offers.
+-- Functions of the operating system and OpenSSL that neither Lua nor cqueues offers.
 
 local ffi = require "ffi"
 
@@ -33,7 +33,7 @@ end
 
 local ssl = library_load("libssl.so.3", "libssl.so.1.1", "ssl")
 
---- Make a folder of our own that others cannot read.
+--- Make a directory that only we can read.
 function system.temporary_folder()
   local parent = os.getenv "TMPDIR" or "/tmp"
   local path = parent .. "/nymbl-sandbox-XXXXXX"
@@ -50,7 +50,7 @@ function system.remove_folder(path)
   os.execute("rm -rf -- " .. quote(path))
 end
 
---- Run a shell filter from one file into another. It holds up every connection: faults only.
+--- Run a shell filter from one file into another. It blocks every connection: for faults only.
 function system.filter(command, from, to)
   local status = os.execute(command .. " <" .. quote(from) .. " >" .. quote(to))
   assert(status == 0 or status == true, command .. " failed")
@@ -60,13 +60,13 @@ function system.process_id()
   return ffi.C.getpid()
 end
 
---- Make the coming close of a socket a reset instead of an orderly end.
+--- Make the next close of a socket send a reset.
 function system.reset_on_close(fd)
   local linger = ffi.new("struct sandbox_linger", { 1, 0 })
   ffi.C.setsockopt(fd, SOL_SOCKET, SO_LINGER, linger, ffi.sizeof(linger))
 end
 
---- Send TLS close_notify, which cqueues leaves out. `session` is luaossl's, a box with the pointer.
+--- Send TLS close_notify, which cqueues does not send. `session` is luaossl's box with the pointer.
 function system.close_notify(session)
   ssl.SSL_shutdown(ffi.cast("void **", session)[0])
 end
@@ -77,12 +77,12 @@ local function poll(fd, events)
   return set[0].revents
 end
 
---- Whether the peer has closed or reset, seen without reading what it sent before.
+--- Whether the peer has closed or reset, detected without reading its data.
 function system.peer_gone(fd)
   return bit.band(poll(fd, POLLRDHUP), POLLRDHUP + POLLERR + POLLHUP) ~= 0
 end
 
---- Whether standard input has come to its end. Never waits.
+--- Whether standard input has ended. Never blocks.
 function system.input_ended()
   if poll(0, POLLIN) == 0 then
     return false

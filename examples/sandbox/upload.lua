@@ -1,10 +1,10 @@
 -- SPDX-License-Identifier: MIT
--- One upload as it arrives: its form fields, its file on disk, and what is wrong with it.
+-- One upload as it arrives: its form fields, its file on disk, and its problem, if any.
 
 local content = require "content"
 local json = require "json"
 local multipart = require "multipart"
-local replies = require "replies"
+local responses = require "responses"
 
 local upload = {}
 upload.__index = upload
@@ -35,7 +35,7 @@ local function part_begin(self, part)
   return part
 end
 
--- What is over a limit is counted, not kept.
+-- Bytes over a limit are counted, but not stored.
 local function part_data(self, part, bytes)
   part.size = part.size + #bytes
   if part.name == "file" then
@@ -73,7 +73,7 @@ local function part_end(self, part)
   return true
 end
 
---- Begin to receive a body of the given Content-Type into `folder`.
+--- Start receiving a body with the given Content-Type into `folder`.
 function upload.new(folder, content_type, max_bytes)
   local self = setmetatable({
     folder = folder, max_bytes = max_bytes, fields = json.array {}, values = {}, seen = {},
@@ -91,7 +91,7 @@ function upload.new(folder, content_type, max_bytes)
   return self
 end
 
---- Take the next bytes. After the first problem the rest is only passed over.
+--- Parse the next bytes. After the first problem, ignore the rest.
 function upload:push(bytes)
   if not self.problem then
     local ok, problem = self.parser:push(bytes)
@@ -106,29 +106,29 @@ function upload:finish()
   end
 end
 
---- The error reply that this upload deserves, or nil if it is in order.
+--- The error response for this upload, or nil if it is valid.
 function upload:refusal()
   if self.writer and self.writer.size > self.max_bytes then
-    return replies.service(413, "PayloadTooLarge", "The file exceeds the maximum upload size",
+    return responses.service(413, "PayloadTooLarge", "The file exceeds the maximum upload size",
       ("The limit is %d bytes"):format(self.max_bytes))
   elseif self.problem then
-    return replies.service(400, "InvalidRequest", "The multipart body is malformed", self.problem)
+    return responses.service(400, "InvalidRequest", "The multipart body is malformed", self.problem)
   elseif not self.file then
-    return replies.service(400, "MissingField", "A required field is missing", "The field 'file' is required")
+    return responses.service(400, "MissingField", "A required field is missing", "The field 'file' is required")
   elseif not content.acceptable(self.content_type, self.file.head) then
-    return replies.service(400, "UnsupportedFileType", "The file type is not supported",
+    return responses.service(400, "UnsupportedFileType", "The file type is not supported",
       ("'%s' is not an accepted type, or the content is of another"):format(self.content_type))
   end
 end
 
---- The stored content; it is then no longer this upload's to delete.
+--- The stored content. Its file is then no longer deleted with this upload.
 function upload:take()
   local file = self.file
   self.writer, self.file = nil, nil
   return file
 end
 
---- Delete what was received, unless it was taken.
+--- Delete the received file, unless it was taken.
 function upload:discard()
   if self.writer then
     if not self.file then

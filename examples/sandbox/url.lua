@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- Paths, queries and forms: taken apart strictly, so that a client's mistakes show.
+-- Paths, queries and forms, parsed strictly, so that a client's mistakes are detected.
 
 local url = {}
 
@@ -40,7 +40,7 @@ function url.target(text)
   return path, parameters
 end
 
---- The key in parentheses of a path segment such as `Patients(123)`: ids stand there bare, and percent-encoded.
+--- The key in parentheses of a path segment such as `Patients(123)`: ids are unquoted and percent-encoded.
 function url.key(segment, collection)
   local key = segment:match("^" .. collection .. "%((.+)%)$")
   return key and decode(key)

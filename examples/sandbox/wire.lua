@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- Sending replies and ending connections, orderly or in the ways that a fault asks for.
+-- Sending responses and ending connections, orderly or as a fault says.
 
 local body = require "body"
 local cqueues = require "cqueues"
@@ -12,7 +12,7 @@ local WRITE_SECONDS = 600
 local HOLD_SECONDS = 120
 local PIECE = 65536
 
---- Send bytes and wait until they are with the system: true, or nil when the client is gone.
+--- Send bytes and wait until the system has accepted them: true, or nil if the client is gone.
 function wire.write(connection, bytes)
   if connection.closed then
     return nil
@@ -20,15 +20,15 @@ function wire.write(connection, bytes)
   return connection.socket:xwrite(bytes, "n", WRITE_SECONDS) and true
 end
 
--- Read what still comes, for a moment: closing with unread bytes would be a reset.
+-- Read and discard incoming data for a moment: closing with unread bytes would send a reset.
 local function drain(connection)
   connection.socket:shutdown "w"
   local deadline = cqueues.monotime() + 2
   while cqueues.monotime() < deadline and connection.socket:xread(-PIECE, "b", 0.5) do end
 end
 
---- End the connection. `how`: "clean" with close_notify, "drain" the same and politely, "cut" without
--- close_notify, "reset".
+--- End the connection. `how`: "clean" sends close_notify, "drain" also reads remaining data, "cut" sends no
+-- close_notify, "reset" resets the connection.
 function wire.close(connection, how)
   if connection.closed then
     return
@@ -36,7 +36,7 @@ function wire.close(connection, how)
   connection.closed = true
   local socket = connection.socket
   if how == "reset" then
-    cqueues.sleep(0.05) -- what was sent shall arrive first
+    cqueues.sleep(0.05) -- let the data sent before arrive first
     system.reset_on_close(socket:pollfd())
   elseif how ~= "cut" and connection.tls then
     system.close_notify(connection.tls)
@@ -68,7 +68,7 @@ local function header_remove(headers, name)
   end
 end
 
--- The fault's own headers replace what is there under the same names.
+-- The fault's headers replace existing ones with the same names.
 local function headers_change(headers, action)
   for _, header in ipairs(action.headers or {}) do
     header_remove(headers, header[1])
@@ -88,9 +88,9 @@ local function headers_flood(headers, total)
   end
 end
 
--- How the body's end is told: "length", "chunked", "close", or "none" where no body may be.
-local function framing_of(request, reply, action)
-  if reply.status == 204 or reply.status == 304 or reply.status < 200 then
+-- How the body is delimited: "length", "chunked", "close", or "none" if a body is not allowed.
+local function framing_of(request, response, action)
+  if response.status == 204 or response.status == 304 or response.status < 200 then
     return "none"
   elseif action.length == "none" then
     return "close"
@@ -100,18 +100,18 @@ local function framing_of(request, reply, action)
   return request.method == "HEAD" and "none" or "length"
 end
 
-local function head_text(reply, framing, action, keep)
+local function head_text(response, framing, action, keep)
   local headers = { { "Date", os.date "!%a, %d %b %Y %H:%M:%S GMT" } }
-  for _, header in ipairs(reply.headers) do
+  for _, header in ipairs(response.headers) do
     headers[#headers + 1] = header
   end
   if framing == "length" then
-    local announced = reply.body.size + (action.length_delta or 0)
+    local announced = response.body.size + (action.length_delta or 0)
     headers[#headers + 1] = { "Content-Length", ("%d"):format(announced) }
   elseif framing == "chunked" then
     headers[#headers + 1] = { "Transfer-Encoding", "chunked" }
     if action.remapped_length then
-      headers[#headers + 1] = { "x-amzn-Remapped-Content-Length", ("%d"):format(reply.body.size) }
+      headers[#headers + 1] = { "x-amzn-Remapped-Content-Length", ("%d"):format(response.body.size) }
     end
   end
   if not keep then
@@ -121,7 +121,7 @@ local function head_text(reply, framing, action, keep)
     headers_flood(headers, action.header_flood)
   end
   headers_change(headers, action)
-  local lines = { status_line(reply.status) }
+  local lines = { status_line(response.status) }
   for _, header in ipairs(headers) do
     lines[#lines + 1] = header[1] .. ": " .. tostring(header[2]) .. "\r\n"
   end
@@ -182,7 +182,7 @@ local function write_body(connection, content, framing, action, limit)
   return true
 end
 
--- Where the reply breaks off and how: a number of body bytes and the way to close, or nil.
+-- The number of body bytes after which the response breaks off, and the way to close; or nil.
 local function break_of(action)
   if action.cut then
     return action.cut, "cut"
@@ -205,20 +205,20 @@ local function finish(connection, how)
   wire.close(connection, how)
 end
 
---- Send a reply, bent by a fault's action if one is given. True if the connection may serve another request.
-function wire.send(connection, request, reply, action)
+--- Send a response, changed by a fault's action if one is given. True if the connection may serve another request.
+function wire.send(connection, request, response, action)
   action = action or {}
-  local framing = framing_of(request, reply, action)
-  local content = action.endless and body.endless(2 ^ 30) or reply.body
+  local framing = framing_of(request, response, action)
+  local content = action.endless and body.endless(2 ^ 30) or response.body
   local limit, ending = break_of(action)
   if action.length_delta and not ending then
     ending = action.hold and "hold" or "clean"
   elseif framing == "close" and not ending then
     ending = action.unclean and "cut" or "clean"
   end
-  local keep = framing ~= "close" and request.keep_alive and not reply.close
+  local keep = framing ~= "close" and request.keep_alive and not response.close
   local ok = write_informational(connection, action)
-    and write_head(connection, head_text(reply, framing, action, keep), action)
+    and write_head(connection, head_text(response, framing, action, keep), action)
   if ok and action.head_cut then
     finish(connection, action.unclean and "cut" or "clean")
     return false
@@ -226,7 +226,7 @@ function wire.send(connection, request, reply, action)
   if ok and framing ~= "none" and request.method ~= "HEAD" then
     ok = write_body(connection, content, framing, action, limit)
   end
-  reply.body:close()
+  response.body:close()
   if ok and ending then
     finish(connection, ending)
     return false
