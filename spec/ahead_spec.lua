@@ -1,10 +1,10 @@
 -- SPDX-License-Identifier: MIT
--- The next page is on its way while one is read, and nobody but the server can tell.
+-- patient:documents() prefetches the next page, which changes nothing except the times of requests.
 local helper = require "helper"
 local store = require "nymbl.store"
 local blocking = require "nymbl.wait.blocking"
 
-describe("patient:documents(), half-way through a page,", function()
+describe("patient:documents(), halfway through a page,", function()
   local clock, real, client, patient, patient_id
 
   local function begin(options)
@@ -14,7 +14,7 @@ describe("patient:documents(), half-way through a page,", function()
     patient = client:patient(patient_id)
   end
 
-  -- A patient of whom nothing is there, which is quicker than a new sandbox.
+  -- A new patient without documents, which is faster than a new sandbox.
   local function begin_patient()
     patient_id = tostring(patient_id + 1)
     patient = client:patient(patient_id)
@@ -38,7 +38,7 @@ describe("patient:documents(), half-way through a page,", function()
     assert.equal(0, helper.live_objects())
   end)
 
-  -- Requests for the patient's pages.
+  -- The list requests for the patient.
   local function requests()
     local found = {}
     for _, entry in ipairs(helper.journal("list")) do
@@ -51,7 +51,7 @@ describe("patient:documents(), half-way through a page,", function()
     return #requests()
   end
 
-  -- Wait until the server has answered so many pages.
+  -- Wait until the server has sent so many responses with pages.
   local function answered(count)
     for _ = 1, 200 do
       local list = requests()
@@ -65,7 +65,7 @@ describe("patient:documents(), half-way through a page,", function()
     return ("doc-seed-%05d"):format(number)
   end
 
-  -- All ids; `body(number, document)` is called with each.
+  -- All ids; `body(number, document)` is called with each document.
   local function walk(query, body)
     local list = {}
     for document in patient:documents(query) do
@@ -75,7 +75,7 @@ describe("patient:documents(), half-way through a page,", function()
     return list
   end
 
-  it("asks for the next one, not before and not twice", function()
+  it("prefetches the next page, no earlier and only once", function()
     seed(250)
     local expected = { [1] = 1, [49] = 1, [50] = 2, [100] = 2, [101] = 2, [149] = 2, [150] = 3, [200] = 3, [250] = 3 }
     local looked = 0
@@ -87,7 +87,7 @@ describe("patient:documents(), half-way through a page,", function()
     assert.equal(9, looked)
   end)
 
-  it("has the next one answered before this one is read", function()
+  it("receives the next page before this one is read", function()
     seed(20)
     helper.faults { operation = "list", skip = 1, action = { delay = 0.2 } }
     assert.equal(20, #walk({ page_size = 10 }, function(number)
@@ -96,7 +96,7 @@ describe("patient:documents(), half-way through a page,", function()
     assert.equal(2, pages())
   end)
 
-  it("goes on with every document, over a new connection too", function()
+  it("continues with every document, over a new connection too", function()
     seed(20)
     helper.faults { operation = "list", action = { close_idle = 0.01 } }
     walk({ page_size = 10 }, function(number)
@@ -111,14 +111,14 @@ describe("patient:documents(), half-way through a page,", function()
         begin_patient()
         seed(count)
         assert.equal(count, #walk { page_size = size })
-        -- of 100, the most that a page can hold, 99 are new ones in all but the first
+        -- a page has at most 100 rows, and every page but the first has 99 new ones
         local most = size == 100 and count > 100 and 1 + math.ceil((count - 100) / 99)
         assert.equal(most or math.max(1, math.ceil(count / size)), pages(), ("%d by %d"):format(count, size))
       end
     end
   end)
 
-  it("asks for nothing where this one holds all that is wanted", function()
+  it("prefetches nothing if this page has all the rows that are wanted", function()
     seed(30)
     for _, case in ipairs { { top = 5, 1 }, { top = 10, 1 }, { top = 11, 2 }, { top = 20, 2 }, { top = 30, 3 } } do
       helper.admin("DELETE", "journal")
@@ -127,12 +127,12 @@ describe("patient:documents(), half-way through a page,", function()
     end
   end)
 
-  it("asks for nothing where a page has one document: it has no half", function()
+  it("prefetches nothing if a page has one document", function()
     seed(3)
     walk({ page_size = 1 }, function(number) assert.equal(number, pages()) end)
   end)
 
-  it("follows a next link, and none to another origin", function()
+  it("follows a next link, but not to another origin", function()
     seed(25)
     helper.admin("POST", "settings", { next_link = true })
     assert.equal(25, #walk({ page_size = 10 }, function(number)
@@ -148,8 +148,8 @@ describe("patient:documents(), half-way through a page,", function()
     assert.equal(10, given)
   end)
 
-  -- Every way to leave the loop early, once the next page was asked for.
-  describe("when the loop ends early,", function()
+  -- Every way to leave the loop early, after the next page was requested.
+  describe("if the loop ends early,", function()
     before_each(function()
       seed(100)
       begin { monthly_quota = 100 }
@@ -158,21 +158,21 @@ describe("patient:documents(), half-way through a page,", function()
     local function clean()
       assert.equal(2, pages())
       assert.equal(2, client:usage().requests)
-      assert(patient:page { page_size = 1 }) -- what was let go holds nothing up
+      assert(patient:page { page_size = 1 }) -- the discarded prefetch does not block another call
       client:close()
       client, patient = nil, nil
       assert.equal(0, helper.live_objects())
       begin()
     end
 
-    it("asks for no more after a break", function()
+    it("requests no further page after a break", function()
       for document in patient:documents { page_size = 10 } do
         if document.id == id(7) then break end
       end
       clean()
     end)
 
-    it("asks for no more after an error of the loop's body", function()
+    it("requests no further page after an error in the loop's body", function()
       local ok, err = pcall(walk, { page_size = 10 }, function(number)
         if number == 7 then error({ "mine" }) end
       end)
@@ -181,7 +181,7 @@ describe("patient:documents(), half-way through a page,", function()
       clean()
     end)
 
-    it("asks for no more once the iterator is collected", function()
+    it("requests no further page once the iterator is collected", function()
       local step = patient:documents { page_size = 10 }
       for _ = 1, 7 do step() end
       step = nil -- luacheck: ignore
@@ -189,7 +189,7 @@ describe("patient:documents(), half-way through a page,", function()
       clean()
     end)
 
-    it("raises once the client is closed, and lets the page go", function()
+    it("raises once the client is closed, and discards the prefetch", function()
       local step = patient:documents { page_size = 10 }
       for _ = 1, 7 do step() end
       client:close()
@@ -204,7 +204,7 @@ describe("patient:documents(), half-way through a page,", function()
       assert.equal(1, helper.live_objects()) -- the new client
     end)
 
-    it("lets the page go where no call may be made any more", function()
+    it("discards the prefetch in a context that allows no calls", function()
       local step = patient:documents { page_size = 10 }
       for _ = 1, 10 do step() end
       local ngx = package.loaded.ngx
@@ -217,7 +217,7 @@ describe("patient:documents(), half-way through a page,", function()
       assert.equal(before - 1, require("nymbl.core").live_objects()) -- without the collector
     end)
 
-    it("raises on a row that makes no sense", function()
+    it("raises on a malformed row", function()
       helper.faults { operation = "list", action = { body_patch = { value = {
         { id = "a" }, { id = "b" }, { id = "c" }, { id = "d", patient_id = "other" }, { id = "e" } } } } }
       local step = patient:documents { page_size = 5 }
@@ -229,14 +229,14 @@ describe("patient:documents(), half-way through a page,", function()
     end)
   end)
 
-  it("gives its place back when it is let go before it went out", function()
+  it("cancels its reservation if it is discarded before it was sent", function()
     seed(20)
     helper.admin("POST", "documents", { patient = "big", id = "slow", size = 100000 })
     begin { max_connections = 1, monthly_quota = 100, rate = { read = { 0.01, 2 } } }
     local step, _, _, closer = patient:documents { page_size = 10 }
     step()
     helper.faults { operation = "download", action = { stall = 50000 } }
-    local stream = assert(client:patient("big"):document("slow"):open()) -- it has the only connection
+    local stream = assert(client:patient("big"):document("slow"):open()) -- this stream occupies the only connection
     for _ = 2, 5 do step() end
     assert.equal(3, client:usage().requests)
     getmetatable(closer).__close(closer)
@@ -247,8 +247,8 @@ describe("patient:documents(), half-way through a page,", function()
     assert.equal(2, pages())
   end)
 
-  describe("with limits,", function()
-    it("asks for the next one only where a place is free", function()
+  describe("with rate limits,", function()
+    it("prefetches the next page only if the rate limit allows it", function()
       seed(30)
       begin { rate = { read = { 0.1, 2 } } }
       local asked = {}
@@ -260,7 +260,7 @@ describe("patient:documents(), half-way through a page,", function()
       assert.is_true(clock.offset > 9 and clock.offset <= 10, clock.offset)
     end)
 
-    it("asks for none past the quota, and raises where it is wanted", function()
+    it("prefetches nothing beyond the quota, and raises when the page is needed", function()
       seed(30)
       begin { monthly_quota = 2 }
       local given = 0
@@ -273,7 +273,7 @@ describe("patient:documents(), half-way through a page,", function()
       assert.equal(2, pages())
     end)
 
-    it("asks for none while the quota is in doubt", function()
+    it("prefetches nothing while the quota is in doubt", function()
       local account
       seed(30)
       local kept = store.memory()
@@ -285,13 +285,13 @@ describe("patient:documents(), half-way through a page,", function()
       assert.equal("quota", err.kind)
       for _, state in pairs(kept) do account = state.probe_at and state or account end
       local probe_at = account.probe_at
-      clock.offset = clock.offset + 3601 -- the next call goes and asks
+      clock.offset = clock.offset + 3601 -- the next call sends a probe
       for _ = 2, 9 do step() end
       assert.equal(probe_at, account.probe_at)
       assert.equal(1, pages())
     end)
 
-    it("takes in what was answered though nobody wants it", function()
+    it("processes the response to a prefetch that is not needed", function()
       local events = {}
       seed(20)
       begin { monthly_quota = 100, on_event = function(event)
@@ -317,7 +317,7 @@ describe("patient:documents(), half-way through a page,", function()
       assert.equal(2, pages())
     end)
 
-    it("waits for the store no longer than the page's time", function()
+    it("waits for the store no longer than the page's timeout", function()
       seed(20)
       local memory, endless = require("nymbl.store").memory(), 0
       begin { monthly_quota = 100, timeout = 60, store = {
@@ -335,7 +335,7 @@ describe("patient:documents(), half-way through a page,", function()
       assert.equal(0, endless)
     end)
 
-    it("counts the time of a page from where it is wanted", function()
+    it("starts the timeout of a page when the page is needed", function()
       seed(20)
       begin { timeout = 0.4, stall_timeout = 0.4 }
       helper.faults { operation = "list", skip = 1, action = { delay = 0.8 } }
@@ -345,9 +345,9 @@ describe("patient:documents(), half-way through a page,", function()
     end)
   end)
 
-  -- What a fault on the second page comes to is what it comes to without looking
-  -- ahead, which a token that is asked for each time prevents.
-  describe("where the next one fails, #slow", function()
+  -- A fault on the second page has the same result as without prefetching. A token function that
+  -- is called for each request prevents prefetching.
+  describe("if the prefetch fails, #slow", function()
     local function outcome(options, fault, look_ahead)
       helper.reset()
       seed(30)
@@ -393,13 +393,13 @@ describe("patient:documents(), half-way through a page,", function()
       { "a redirect", { action = { redirect = { status = 302, location = "/" } } } },
     }
     for _, case in ipairs(faults) do
-      it("gives for " .. case[1] .. " what is given without looking ahead", function()
+      it(" has the same result as without prefetching" .. case[1] .. " what is given without looking ahead", function()
         local without = outcome(case[3] or {}, case[2], false)
         assert.same(without, outcome(case[3] or {}, case[2], true))
       end)
     end
 
-    it("asks again with a new token where the old one has died", function()
+    it("repeats the request with a new token if the old one expired", function()
       seed(30)
       begin { max_attempts = 2 }
       local step = patient:documents { page_size = 10 }
@@ -410,7 +410,7 @@ describe("patient:documents(), half-way through a page,", function()
       assert.equal(4, pages())
     end)
 
-    it("asks anew where it took too long to connect because the loop's body did", function()
+    it("repeats the request if its timeout passed during the loop's body", function()
       seed(20)
       begin { connect_timeout = 0.1 }
       local signal = function(name) os.execute(("kill -%s %s"):format(name, helper.sandbox().sandbox_pid)) end
@@ -428,7 +428,7 @@ describe("patient:documents(), half-way through a page,", function()
       end))
     end)
 
-    it("fails as the call does where nothing can be sent", function()
+    it("fails like a call that cannot send anything", function()
       local listener = helper.admin("POST", "listen", { tls = "good", name = "gone" })
       seed(30)
       begin { base_url = listener.url, token = helper.token(), monthly_quota = 100 }
@@ -447,7 +447,7 @@ describe("patient:documents(), half-way through a page,", function()
     end)
   end)
 
-  -- Documents that go while the walk is under way, by how and by whom.
+  -- Documents that are deleted during the iteration, and who deletes them.
   describe("while documents are deleted, #slow", function()
     local function by_loop(number) assert(patient:document(id(number)):delete()) end
     local function by_others(number) helper.admin("DELETE", ("documents?patient=%s&id=%s"):format(patient_id, id(number))) end
@@ -478,7 +478,7 @@ describe("patient:documents(), half-way through a page,", function()
       end },
     }
     for _, pattern in ipairs(patterns) do
-      it("passes none over and gives none twice: " .. pattern[1], function()
+      it("skips no document and returns none twice: " .. pattern[1], function()
         for _, size in ipairs { 1, 2, 3, 7 } do
           begin_patient()
           seed(COUNT)
@@ -497,14 +497,14 @@ describe("patient:documents(), half-way through a page,", function()
       end)
     end
 
-    it("asks for hardly more pages than without looking ahead", function()
+    it("requests hardly more pages than without prefetching", function()
       seed(300)
       assert.equal(300, #walk({ page_size = 20 }, function(_, document) assert(document:delete()) end))
       assert.is_true(pages() <= 300 / 20 + 2, pages())
     end)
   end)
 
-  it("goes on while others wait, in nymbl.each and in coroutines", function()
+  it("continues while others wait, in nymbl.each and in coroutines", function()
     seed(50)
     blocking.runtime = real
     local nymbl = require "nymbl"
@@ -527,7 +527,7 @@ describe("patient:documents(), half-way through a page,", function()
   end)
 
   if jit then -- luacheck: ignore
-    it("leaves its parent's page alone in a forked child", function()
+    it("leaves its parent's prefetch alone in a forked child", function()
       local ffi = require "ffi"
       ffi.cdef "int fork(void); void _exit(int); int waitpid(int, int *, int);"
       seed(30)

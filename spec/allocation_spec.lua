@@ -1,12 +1,12 @@
 -- SPDX-License-Identifier: MIT
--- Every allocation of Lua's fails once, and once more when Lua tries again: a call then gives
--- the right result or raises "not enough memory", and nothing that is stored is lost.
+-- Each memory allocation by Lua fails in turn, and fails again when Lua retries it. Each call then
+-- returns the right result or raises "not enough memory", and stored data is not lost.
 local helper = require "helper"
 
 local is_jit = jit ~= nil -- luacheck: ignore
 local folder = helper.temporary(".allocator")
 
--- The module, built for the Lua that runs this.
+-- The module, built for the running Lua.
 local function allocator()
   local package_name = is_jit and "luajit" or "lua" .. _VERSION:match("%d%.%d")
   os.execute("mkdir -p " .. helper.quote(folder))
@@ -16,10 +16,9 @@ local function allocator()
   return assert(package.loadlib(folder .. "/allocator.so", "luaopen_allocator"))()
 end
 
--- In the state: `each_allocation(what, judge)` calls `what` with each of its allocations
--- failing, one after the other, until none is left to fail, and gives how many did. LuaJIT
--- does not try again; its compiler is switched off, which crashes if it finds no memory
--- (2.1.0-beta3).
+-- For use in a state: `each_allocation(what, judge)` calls `what` repeatedly with its first, second
+-- … allocation failing, until none is left, and returns the number of failures. LuaJIT does not
+-- retry. Its compiler is switched off, because it crashes without memory (2.1.0-beta3).
 local PREAMBLE = ([[
   local argument = ...
   if jit then jit.off() end
@@ -74,7 +73,7 @@ describe("without memory", function()
 
   before_each(function() helper.reset() end)
 
-  -- Run a text in a state of its own; nothing of it is left.
+  -- Run a script in a separate state, which is freed completely.
   local function run(text)
     local before = helper.live_objects()
     local state = states.new()
@@ -82,7 +81,7 @@ describe("without memory", function()
     local ok, result = state:run(PREAMBLE .. text, helper.sandbox().path)
     local left = state:close()
     assert.is_true(ok, result)
-    if not is_jit then assert.equal(0, left) end -- LuaJIT forgets blocks of its own
+    if not is_jit then assert.equal(0, left) end -- LuaJIT leaks some blocks itself
     assert.equal(before, helper.live_objects())
     return result
   end
@@ -135,7 +134,7 @@ describe("without memory", function()
           least = now
           if count "other" ~= 7 then return ("the other has %d"):format(count "other") end
         end)
-        -- an account that is new
+        -- a new account
         local new = 0
         total = total + each_allocation(function()
           new = new + 1
@@ -144,14 +143,14 @@ describe("without memory", function()
           if ok and not at then return "no place" end
           if ok and count("new" .. new) ~= 1 then return "not counted" end
           if count "this" ~= least or count "other" ~= 7 then return "others are gone" end
-        end, 40) -- each makes the file longer
+        end, 40) -- each one extends the file
         return ("%d"):format(total)
       ]])
       assert.is_true(tonumber(result) > 5, result)
     end)
   end
 
-  it("a listing is what the service sent, or raises", function()
+  it("a listing has the service's rows, or raises", function()
     helper.admin("POST", "seed", { patient = "p", count = 3 })
     local result = run [[
       local client = assert(nymbl.client(options()))
@@ -167,7 +166,7 @@ describe("without memory", function()
     assert.is_true(tonumber(result) > 20, result)
   end)
 
-  it("a walk that goes on after a failure passes over no document", function()
+  it("an iteration that continues after a failure skips no document", function()
     helper.admin("POST", "seed", { patient = "p", count = 5 })
     run [[
       local client = assert(nymbl.client(options()))
@@ -189,7 +188,7 @@ describe("without memory", function()
     ]]
   end)
 
-  it("a token is asked for and read, or raises", function()
+  it("a token is requested and read, or raises", function()
     local result = run [[
       local total, client = 0, nil
       local function call()
@@ -206,7 +205,7 @@ describe("without memory", function()
     assert.is_true(tonumber(result) > 20, result)
   end)
 
-  it("an upload goes out once and its result is the document, or raises", function()
+  it("an upload is sent once and returns the document, or raises", function()
     local result = run [[
       local client = assert(nymbl.client(options()))
       local patient = client:patient "p"
@@ -229,7 +228,7 @@ describe("without memory", function()
     assert.equal(#helper.stored("p"), #helper.journal("upload"))
   end)
 
-  it("an error of the service is its error, or raises", function()
+  it("an error of the service is returned, or raises", function()
     helper.faults { operation = "get", times = -1,
                     action = { status = 400, body = '{"error":{"code":"X","message":"m","details":["a","b"]}}' } }
     run [[
@@ -245,7 +244,7 @@ describe("without memory", function()
     ]]
   end)
 
-  it("a stream is read whole, or raises, and ends there", function()
+  it("a stream is read completely, or raises and ends", function()
     helper.admin("POST", "documents", { patient = "p", id = "d", size = 100000, content_type = "application/pdf" })
     run [[
       local client = assert(nymbl.client(options()))
@@ -269,7 +268,7 @@ describe("without memory", function()
     ]]
   end)
 
-  it("nymbl.each ends, and says what failed", function()
+  it("nymbl.each ends and reports what failed", function()
     run [[
       local client = assert(nymbl.client(options()))
       local patient = client:patient "p"

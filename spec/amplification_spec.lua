@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- A JSON response has at most 2 MB and 20,000 values, which are counted before it is decoded.
+-- A JSON response has at most 2 MB and 20,000 values. They are counted before it is decoded.
 local core = require "nymbl.core"
 local helper = require "helper"
 
@@ -8,7 +8,7 @@ local MOST = 20000
 describe("the values of a JSON text", function()
   local function count(text) return core.json_values(text, 1000) end
 
-  it("are its scalars, arrays and objects, and not the names of members", function()
+  it("are its scalars, arrays and objects, but not the names of members", function()
     for text, values in pairs {
       ["1"] = 1, ["[]"] = 1, ["{}"] = 1, ["[[],[]]"] = 3, ["[1,2,3]"] = 4, ['{"a":1}'] = 2, ['{"a" : [1, "b"]}'] = 4,
       ['"x"'] = 1, ['["x","y"]'] = 3, ['{"a":{"b":{"c":null}}}'] = 4, [' [ true , false , -1.5e3 ] '] = 4, [""] = 0,
@@ -18,7 +18,7 @@ describe("the values of a JSON text", function()
     end
   end)
 
-  it("are not hidden by what stands in strings, nor made up of it", function()
+  it("are counted correctly if strings contain brackets and commas", function()
     for text, values in pairs {
       ['["[[[[,,,,"]'] = 2, [ [=[["\"[[[",1]]=] ] = 3, [ [=[["\\",[],[]]]=] ] = 4, [ [=[["\\\"[",[]]]=] ] = 3,
       [ [=[{"\":":[],"b\\":[]}]=] ] = 3, [ [=[["\u0022",[]]]=] ] = 3, ['["a'] = 2, ['["a\\'] = 2, ['["a\\"'] = 2,
@@ -27,7 +27,7 @@ describe("the values of a JSON text", function()
     end
   end)
 
-  it("are never fewer than a decoder makes of them", function()
+  it("are never fewer than the values that a decoder creates", function()
     local state = 7
     local function random(n)
       state = (state * 1103515245 + 12345) % 2147483648
@@ -48,14 +48,14 @@ describe("the values of a JSON text", function()
       local value = json.decode(text)
       if value then
         decoded = decoded + 1
-        -- a name that comes twice hides a value
+        -- a repeated name hides a value
         assert.is_true(count(text) >= size(value), text)
       end
     end
     assert.is_true(decoded > 100, decoded .. " texts")
   end)
 
-  it("are counted no further than is asked", function()
+  it("are counted only up to the given limit", function()
     assert.equal(6, core.json_values(("[],"):rep(1000), 5))
     assert.equal(5, core.json_values("[1,2,3,4]", 5))
   end)
@@ -87,7 +87,7 @@ describe("a response", function()
     return err
   end
 
-  it("of 2 MB of arrays costs no memory to speak of", function()
+  it("of 2 MB of arrays needs little memory", function()
     answer("get", "[" .. ("[],"):rep(600000) .. "[]]")
     collectgarbage()
     collectgarbage("stop")
@@ -99,8 +99,8 @@ describe("a response", function()
     assert.is_true(after - before < 6000, ("%.0f KB"):format(after - before))
   end)
 
-  it("may have 20,000 values and no more", function()
-    -- with the object, "id", "x" and its array
+  it("may have at most 20,000 values", function()
+    -- including the object, "id", "x" and its array
     local function body(count) return '{"id":"d","x":[' .. ("0,"):rep(count - 4) .. "0]}" end
     answer("get", body(MOST))
     assert(patient:get "d")
@@ -110,7 +110,7 @@ describe("a response", function()
     refused(patient:get "d")
   end)
 
-  it("may have 2 MB and no more", function()
+  it("may have at most 2 MB", function()
     local function body(size)
       local head, tail = '{"id":"d","x":"', '"}'
       return head .. ("x"):rep(size - #head - #tail) .. tail
@@ -127,14 +127,14 @@ describe("a response", function()
     assert.is_true(err.outcome_unknown)
   end)
 
-  it("that is an error is one by its status, without words", function()
+  it("with an error status is an error by its status, without a detail", function()
     helper.faults { operation = "get", action = { status = 404, body = '{"message":"m","x":[' .. ("0,"):rep(25000) .. "0]}" } }
     local _, err = patient:get "d"
     assert.equal("not_found", err.kind)
     assert.is_nil(err.detail)
   end)
 
-  it("for a token is counted too", function()
+  it("to a token request is counted too", function()
     local other = helper.client()
     helper.faults { operation = "token", times = -1,
                     action = { status = 200, body = '{"access_token":"t","x":[' .. ("0,"):rep(25000) .. "0]}" } }
@@ -152,7 +152,7 @@ describe("a response", function()
     assert.equal(100, #assert(patient:page()))
   end)
 
-  it("that is too long has a walk ask for fewer rows", function()
+  it("that is too long makes an iteration request fewer rows", function()
     helper.admin("POST", "seed", { patient = "p", count = 150 })
     helper.faults { operation = "list", times = 3, action = { status = 200, body = "[" .. ("0,"):rep(25000) .. "0]" } }
     local count, seen = 0, {}

@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- Arguments as they are meant: lists of names, credentials, a source's limit.
+-- Unusual arguments: lists of names, credentials, a source's limit.
 local core = require "nymbl.core"
 local helper = require "helper"
 local nymbl = require "nymbl"
@@ -18,7 +18,7 @@ describe("a list of names", function()
     client, patient = nil, nil
   end)
 
-  -- A parameter of the listing's URL, decoded.
+  -- A parameter of the list request's URL, decoded.
   local function sent(name, query)
     helper.admin("DELETE", "journal")
     patient:page(query)
@@ -41,7 +41,7 @@ describe("a list of names", function()
     assert.equal("file_name desc,id asc", sent("orderby", { orderby = { " file_name desc", "id\tasc " } }))
   end)
 
-  it("keeps what stands in quotes", function()
+  it("keeps blanks in quotes", function()
     assert.equal("concat(file_name,' , it''s  ') desc,id", sent("orderby", { orderby = "concat(file_name, ' , it''s  ')  desc" }))
   end)
 
@@ -57,7 +57,7 @@ describe("a list of names", function()
 end)
 
 describe("a credential", function()
-  it("with a control character raises, and is not shown", function()
+  it("with a control character raises, and its value is not shown", function()
     for _, character in ipairs { "\n", "\r", "\t", "\1", "\27", "\31", "\127" } do
       for _, name in ipairs { "client_id", "client_secret", "scope" } do
         local credentials = { token_url = "https://a.example/t", client_id = "SECRET", client_secret = "SECRET", scope = "SECRET" }
@@ -84,7 +84,7 @@ end)
 describe("a source", function()
   before_each(function() helper.reset() end)
 
-  -- Reads a piece at a time and counts what it gave.
+  -- A source that returns one piece at a time and counts its bytes.
   local function counting(total, piece)
     local given = 0
     return function()
@@ -107,7 +107,7 @@ describe("a source", function()
           assert.is_nil(doc)
           assert.equal("too_large", err.kind)
           assert.equal(0, err.attempts)
-          -- the piece that is too much is the only way to know that there is more
+          -- only the piece beyond the limit shows that there is more
           assert.is_true(given() <= limit + piece, ("%d of %d by %d"):format(given(), limit, piece))
         end
       end
@@ -116,7 +116,7 @@ describe("a source", function()
     assert.same({}, helper.journal())
   end)
 
-  it("that is said to be longer than any number is too large, not of unknown size", function()
+  it("with a size beyond any limit is too large, not of unknown size", function()
     helper.reset()
     helper.admin("POST", "documents", { patient = "p", id = "d", size = 300000, content_type = "application/pdf" })
     local client = helper.client()
@@ -146,7 +146,7 @@ describe("a source", function()
     assert.equal("9 9 16384 16384 200000 200000", table.concat(sizes, " "))
   end)
 
-  it("that is a handle keeps the bytes past its limit or size", function()
+  it("that is a handle keeps the bytes beyond its limit or size", function()
     local path = helper.write_file(helper.temporary(), "%PDF-1.4 " .. ("x"):rep(50000))
     for _, size in ipairs { 9, 100, 20000 } do
       local client = helper.client { token = helper.token() }
@@ -158,7 +158,7 @@ describe("a source", function()
       handle:close()
       client:close()
     end
-    -- a pipe's length is not known
+    -- the length of a pipe is unknown
     local client = helper.client { token = helper.token(), max_upload_bytes = 20000 }
     local pipe = assert(io.popen("cat " .. helper.quote(path)))
     local doc, err = client:patient("p"):upload(pipe, { file_name = "a.pdf" })

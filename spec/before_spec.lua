@@ -1,11 +1,11 @@
 -- SPDX-License-Identifier: MIT
--- What would make a call fail after its request was sent is looked for before: lua-cjson, the
--- store, descriptors, a thread.
+-- Conditions that would make a call fail after its request was sent are checked before: lua-cjson,
+-- the store, descriptors, a thread.
 local helper = require "helper"
 
 local PREAMBLE = [[
   local helper, nymbl = require "helper", require "nymbl"
-  local asked = 0 -- how often a source was asked for bytes
+  local asked = 0 -- how often a source was called
   local function given(options)
     options.credentials = helper.options().credentials
     return helper.client(options)
@@ -32,7 +32,7 @@ local PREAMBLE = [[
     if a ~= nil then return "good" end
     return type(b) ~= "table" and tostring(b) or ("%s %s %d"):format(b.kind, b.reason, b.attempts)
   end
-  -- each call's result, those that are alike once
+  -- the calls' distinct results
   local function all(client)
     local seen, list = {}, {}
     for _, fn in pairs(calls) do
@@ -52,7 +52,7 @@ local function run(code, before)
 end
 
 local function requests()
-  return #helper.admin("GET", "journal").requests -- those for tokens too
+  return #helper.admin("GET", "journal").requests -- including token requests
 end
 
 describe("before anything is sent", function()
@@ -71,7 +71,7 @@ describe("before anything is sent", function()
     assert.equal(0, requests())
   end)
 
-  it("a store that cannot be used is found", function()
+  it("an unusable store is detected", function()
     for _, store in ipairs { "file('/nowhere/store')", "file('/nowhere/store', { token = true })",
                              "file(helper.folder)" } do
       local reason = store:find "nowhere" and "not_found" or "directory"
@@ -85,7 +85,7 @@ describe("before anything is sent", function()
     assert.equal(0, requests())
   end)
 
-  it("a token request is made where the store can be used, as before", function()
+  it("a token request is sent if the store is usable", function()
     assert.equal("good", run(("print(words(pcall(calls.count, given({ store = nymbl.store.file(%q) }):patient('p'))))")
       :format(helper.temporary ".store")))
     assert.equal(2, requests())
@@ -94,7 +94,7 @@ describe("before anything is sent", function()
   local FILL = [[
     local held = {}
     repeat held[#held + 1] = io.open("/dev/null") until #held > 100 or not io.open("/dev/null")
-    collectgarbage() -- handles that nothing holds would be closed later
+    collectgarbage() -- otherwise handles without references would be closed later
     while true do
       local handle = io.open("/dev/null")
       if not handle then break end
@@ -102,7 +102,7 @@ describe("before anything is sent", function()
     end
   ]]
 
-  it("descriptors that have run out are found", function()
+  it("a lack of descriptors is detected", function()
     local code = [[
       local client = given {}
       require("nymbl.json").decode("[]")
@@ -112,7 +112,7 @@ describe("before anything is sent", function()
     assert.equal(0, requests())
   end)
 
-  it("a connection that finds no descriptor is told from one that is refused", function()
+  it("a connection without a descriptor is distinguished from a refused connection", function()
     local code = [[
       local client = given {}
       local refused = given { base_url = "https://127.0.0.1:1", token = "x" }
@@ -127,7 +127,7 @@ describe("before anything is sent", function()
     cqueues = "local l = require('cqueues').new() l:wrap(function() all(client) end) assert(l:loop())",
     luv = "nymbl.use 'luv' coroutine.wrap(function() all(client) end)() require('luv').run()",
   } do
-    it("a thread that cannot be started is found, in " .. loop, function()
+    it("a thread that cannot be started is detected, in " .. loop, function()
       assert.equal("io too_many_threads 0, asked 0", run("local client = given {}\n" .. code,
         "ulimit -s 200000000000;"))
       assert.equal(0, requests())

@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- An event loop that cannot take a descriptor: the call goes on without it, and none is left open.
+-- An event loop that cannot watch a descriptor: the call continues without it and leaks none.
 local helper = require "helper"
 
 local PREAMBLE = [[
@@ -17,7 +17,7 @@ local PREAMBLE = [[
     assert(bytes == 1000000 and size == bytes)
   end
 
-  -- A stream is waited for several times.
+  -- A stream waits several times.
   local function read()
     local stream = assert(document:open())
     local size = 0
@@ -31,7 +31,7 @@ local PREAMBLE = [[
   end
 
   local function check(fail, mend)
-    download() -- threads and connections are there
+    download() -- this starts the thread and the connections
     collectgarbage() collectgarbage()
     local before = helper.descriptors()
     fail()
@@ -81,14 +81,14 @@ local FAULTS = {
     "local n = 0 class.open = function(...) n = n + 1 if n % 2 == 0 then return open(...) end return nil, 'EINVAL' end" },
 }
 
-describe("a descriptor that a loop cannot take", function()
+describe("a descriptor that a loop cannot watch", function()
   before_each(function()
     helper.reset()
     helper.admin("POST", "documents", { patient = "p", id = "d", size = 1000000, content_type = "application/pdf" })
   end)
 
   for _, fault in ipairs(FAULTS) do
-    it("is given back in " .. fault[1] .. " where " .. fault[2], function()
+    it("is closed in " .. fault[1] .. " if " .. fault[2], function()
       local path = helper.write_file(helper.temporary(".lua"), PREAMBLE .. LOOPS[fault[1]]:format(fault[3]))
       assert.equal("as before", helper.output(("NYMBL_SPEC_SANDBOX=%s timeout 60 %s %s 2>&1"):format(
         helper.quote(helper.sandbox().path), helper.interpreter(), path)))

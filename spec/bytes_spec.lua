@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- An upload's bytes against the type that it is sent as.
+-- The first bytes of an upload are checked against its type.
 local helper = require "helper"
 
 local DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
@@ -12,8 +12,8 @@ local TIFF = "II*\0\8\0\0\0" .. ("x"):rep(20)
 local function le2(value) return string.char(value % 256, math.floor(value / 256) % 256) end
 local function le4(value) return le2(value % 65536) .. le2(math.floor(value / 65536)) end
 
--- A ZIP file of stored entries { name, bytes }; `streamed`: sizes stand behind the
--- bytes, as when it was written to a pipe.
+-- A ZIP file of stored entries { name, bytes }; `streamed`: the sizes follow the bytes, as in a
+-- file that was written to a pipe.
 local function zip(entries, streamed)
   local parts, list, at = {}, {}, 0
   for _, entry in ipairs(entries) do
@@ -65,7 +65,7 @@ describe("an upload", function()
     assert.equal(0, helper.live_objects())
   end)
 
-  -- The same bytes as every kind of source: a function that opens each anew.
+  -- The same bytes as every kind of source: functions that open each one anew.
   local function sources(bytes)
     local path = helper.write_file(helper.temporary(), bytes)
     local function pieces(length)
@@ -120,14 +120,14 @@ describe("an upload", function()
     end)
   end
 
-  it("is refused if its bytes are of no accepted type", function()
+  it("is refused if its bytes have no accepted type", function()
     for _, name in ipairs { "a.pdf", "a.PDF", "a.png", "a.jpg", "a.tiff", "a.docx", "a", "a.txt", "v1.2" } do
       refused("Dear Dr. Smith,\n", { file_name = name }, "signature")
     end
     refused("Dear Dr. Smith,\n", { file_name = "a", content_type = "application/pdf" }, "signature")
   end)
 
-  it("is refused if its bytes are of another type than its name", function()
+  it("is refused if the type of its bytes does not match its name", function()
     refused(PNG, { file_name = "a.jpg" }, "signature")
     refused(JPEG, { file_name = "a.pdf" }, "signature")
     refused(PDF, { file_name = "a.docx" }, "signature")
@@ -139,7 +139,7 @@ describe("an upload", function()
     refused(("x"):rep(1020) .. PDF, { file_name = "a.pdf" }, "signature")
   end)
 
-  it("is refused if there are no bytes", function()
+  it("is refused if it is empty", function()
     for _, name in ipairs { "a.pdf", "a.docx", "a" } do refused("", { file_name = name }, "empty") end
     local document, err = patient:upload(function() return nil end, { file_name = "a.pdf", size = 0 })
     assert.is_nil(document)
@@ -154,7 +154,7 @@ describe("an upload", function()
     assert.equal(0, #helper.journal("upload"))
   end)
 
-  it("costs no token where the bytes can be seen at once", function()
+  it("requests no token if the bytes can be read at once", function()
     local path = helper.write_file(helper.temporary(), "text")
     for _, what in ipairs { path, { data = "text" }, { data = "" } } do
       assert.is_nil((patient:upload(what, { file_name = "a.pdf" })))
@@ -162,21 +162,21 @@ describe("an upload", function()
     assert.equal(0, #helper.journal())
   end)
 
-  it("takes a PDF that begins within the first 1,024 bytes", function()
+  it("accepts a PDF that begins within the first 1,024 bytes", function()
     for _, before in ipairs { 0, 1, 9, 1019 } do
       taken(("x"):rep(before) .. PDF, { file_name = "a.pdf" }, "application/pdf")
     end
     taken("\27%-12345X@PJL JOB\r\n" .. PDF, { file_name = "scan" }, "application/pdf")
   end)
 
-  it("takes both kinds of TIFF in both orders of bytes", function()
+  it("accepts both kinds of TIFF in both byte orders", function()
     for _, head in ipairs { "II*\0\8\0\0\0", "MM\0*\0\0\0\8", "II+\0\8\0\0\0", "MM\0+\0\8\0\0" } do
       taken(head .. ("x"):rep(20), { file_name = "scan" }, "image/tiff")
       taken(head .. ("x"):rep(20), { file_name = "scan.tif" }, "image/tiff")
     end
   end)
 
-  it("goes by the bytes where the extension says nothing", function()
+  it("uses the bytes if the extension is unknown", function()
     local letter = helper.read_file(helper.path("spec/fixtures/referral.docx"))
     for _, name in ipairs { "letter", "letter v1.2", "Letter to Dr. Smith", "letter.", "letter.bak", ".docx_" } do
       taken(letter, { file_name = name }, DOCX)
@@ -186,7 +186,7 @@ describe("an upload", function()
     taken(PNG, { file_name = "page.1" }, "image/png")
   end)
 
-  it("takes every ZIP file that is a DOCX", function()
+  it("accepts every ZIP file that is a DOCX", function()
     local long = { { "docProps/thumbnail.jpeg", ("x"):rep(50000) }, { "word/media/1.png", ("PK\3\4"):rep(30000) },
                    { "word/embeddings/sheet.xlsx", zip(ZIPS["an XLSX"]) }, { "word/document2.xml" }, TYPES, RELS }
     for _, streamed in ipairs { false, true } do
@@ -195,14 +195,14 @@ describe("an upload", function()
       taken(zip({ TYPES, { "customXml/item1.xml" }, { "word/" }, { "word/document.xml" } }, streamed),
         { file_name = "a" }, DOCX)
     end
-    -- what is read piece by piece does not show its list at the end
+    -- the central directory at the end of a stream is not available
     taken(zip(long), { file_name = "a.docx" }, DOCX)
     assert.equal(DOCX, assert(patient:upload({ data = zip(long) }, { file_name = "a" })).content_type)
     local commented = zip(word):sub(1, -3) .. le2(12) .. "PK\5\6 comment"
     taken(commented, { file_name = "a" }, DOCX)
   end)
 
-  it("takes no other ZIP file for a DOCX", function()
+  it("accepts no other ZIP file as a DOCX", function()
     for _, entries in pairs(ZIPS) do
       for _, streamed in ipairs { false, true } do
         local bytes = zip(entries, streamed)
@@ -213,8 +213,8 @@ describe("an upload", function()
     end
   end)
 
-  it("takes a DOCX of which too little can be seen for one by its name alone", function()
-    -- the first entry fills what is held back to learn the size
+  it("accepts a DOCX by its name alone if the available bytes do not identify it", function()
+    -- the first entry fills the bytes that are buffered to learn the size
     local bytes = zip { { "docProps/thumbnail.jpeg", ("x"):rep(1200000) }, TYPES, { "word/document.xml" } }
     local function pieces()
       local at = 1
@@ -234,20 +234,20 @@ describe("an upload", function()
     assert.equal("signature", err.reason)
   end)
 
-  it("goes through unchecked if that is wanted", function()
+  it("is sent unchecked if the check is switched off", function()
     local options = { file_name = "a.pdf", check_type = false }
     local document, err = patient:upload({ data = "text" }, options)
     assert.is_nil(document)
-    assert.equal(400, err.status) -- the service's own check
+    assert.equal(400, err.status) -- checked by the service
     assert.equal(1, #helper.journal("upload"))
     document, err = patient:upload({ data = "text" }, { file_name = "a", check_type = false })
     assert.is_nil(document)
-    assert.equal("signature", err.reason) -- it has no type to be sent as
+    assert.equal("signature", err.reason) -- there is no type to send
     assert.has_error(function() patient:upload({ data = PDF }, { file_name = "a.pdf", check_type = 1 }) end)
   end)
 
-  it("sends what is in a file that says its size is 0", function()
-    local comm = io.open("/proc/self/comm", "r+") -- this program's name, which may be changed
+  it("sends the content of a file that reports size 0", function()
+    local comm = io.open("/proc/self/comm", "r+") -- the writable name of this process
     if not comm then return pending("no /proc") end
     local name = comm:read("l")
     comm:close()
@@ -267,10 +267,10 @@ describe("an upload", function()
     assert.equal(9, assert(by_path, path_err).file_size_bytes)
     assert.equal(9, assert(by_handle, handle_err).file_size_bytes)
     assert.is_nil(document)
-    assert.equal("signature", err.reason) -- and not "empty"
+    assert.equal("signature", err.reason) -- not "empty"
   end)
 
-  it("is refused before it is sent if a file that says its size is 0 has no end", function()
+  it("is refused before it is sent if a file that reports size 0 is endless", function()
     local document, err = patient:upload("/proc/self/pagemap", { file_name = "a.pdf" })
     assert.is_nil(document)
     assert.is_true(err.kind == "too_large" or err.kind == "io", err)

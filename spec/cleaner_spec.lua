@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- nginx, where the listener's folder is removed under it, as cleaners of temporary files do, or where
--- no socket can be had: calls go on without a word in the log, and an abort ends its transfer.
+-- nginx without a usable notify listener, because a cleaner of temporary files removed its directory
+-- or no socket is available: calls continue without log lines, and an abort ends its transfer.
 local helper = require "helper"
 local nginx = require "nginx"
 
@@ -23,7 +23,7 @@ local function exists(path)
   return code == true or code == 0
 end
 
--- The folders of a worker's engine, by the names that its sockets were bound to.
+-- The directories of a worker's engine, from the names of its sockets.
 local function lease_folders(pid)
   local own, list = {}, {}
   for inode in helper.output(("ls -l /proc/%d/fd"):format(pid)):gmatch("socket:%[(%d+)%]") do own[inode] = true end
@@ -34,7 +34,7 @@ local function lease_folders(pid)
   return list
 end
 
--- Curls in the background; gives their process ids.
+-- Start curl processes in the background. Returns their process ids.
 local function curls(count, path)
   local lines = {}
   for i = 1, count do lines[i] = ("%s >/dev/null & echo $!"):format(server:command(path):gsub(" 2>&1$", " 2>/dev/null")) end
@@ -62,7 +62,7 @@ local function start(init, locations)
   }
 end
 
--- Abort some requests whose responses stall; seconds until their connections are gone.
+-- Abort some requests whose responses stall. Returns the seconds until their connections are closed.
 local function aborted_end(seconds)
   local before = helper.admin("GET", "state").connections
   helper.admin("DELETE", "journal")
@@ -131,12 +131,12 @@ describe("nginx and a cleaner of temporary files #nginx", function()
           { __index = function(_, name) return function(_, ...) return socket[name](socket, ...) end end })
       end]],
   } do
-    it("ends aborted requests' transfers where " .. how, function()
+    it("end the transfers of aborted requests if " .. how, function()
       start("", { ["/break"] = code .. " ngx.say('broken')" })
       assert.equal("1", server:get("/count"))
       assert.equal("broken", server:get("/break"))
       assert.is_true((aborted_end(15)))
-      -- one that only takes long is not given up
+      -- a slow request is not aborted
       helper.faults { operation = "download", action = { delay = 6 } }
       assert.equal("3000000", server:get("/sink"))
     end)

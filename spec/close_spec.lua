@@ -1,10 +1,10 @@
 -- SPDX-License-Identifier: MIT
--- client:close() takes the token with it, unless another open client here has the same credentials.
+-- client:close() deletes its token, unless another open client of this process has the same credentials.
 local helper = require "helper"
 local nymbl = require "nymbl"
 local store = require "nymbl.store"
 
--- Whether a token is kept under any key of a store of this process.
+-- Whether a store of this process contains a token under any key.
 local function keeps(token_store)
   for _, state in pairs(token_store) do
     if type(state) == "table" and state.access_token ~= nil then return true end
@@ -21,7 +21,7 @@ local function use(client)
   return client
 end
 
-describe("the token of a client that is closed", function()
+describe("the token of a closed client", function()
   local shared
 
   before_each(function()
@@ -29,7 +29,7 @@ describe("the token of a client that is closed", function()
     shared = store.memory()
   end)
 
-  it("is forgotten", function()
+  it("is deleted", function()
     local client = use(helper.client { store = shared })
     assert.is_true(keeps(shared))
     client:close()
@@ -39,14 +39,14 @@ describe("the token of a client that is closed", function()
     assert.equal(2, tokens_asked())
   end)
 
-  it("is forgotten in the process's own store, too", function()
+  it("is deleted from the process's own store, too", function()
     local options = helper.options()
     options.store = nil
     use(assert(nymbl.client(options))):close()
     assert.is_false(keeps(store.default))
   end)
 
-  it("stays while another client has the same credentials and store", function()
+  it("is kept while another client has the same credentials and store", function()
     local first, second = helper.client { store = shared }, helper.client { store = shared }
     use(first):close()
     assert.is_true(keeps(shared))
@@ -56,7 +56,7 @@ describe("the token of a client that is closed", function()
     assert.is_false(keeps(shared))
   end)
 
-  it("does not stay for one with another secret, scope, store or token", function()
+  it("is not kept for a client with another secret, scope, store or token", function()
     local options = helper.options()
     local other = {}
     for name, value in pairs(options.credentials) do other[name] = value end
@@ -71,17 +71,17 @@ describe("the token of a client that is closed", function()
     for _, client in ipairs(others) do client:close() end
   end)
 
-  it("does not stay for one that is garbage", function()
+  it("is not kept for a client that is garbage", function()
     use(helper.client { store = shared })
-    helper.live_objects() -- collects
-    assert.is_true(keeps(shared)) -- nobody has closed it: the next client goes on with it
+    helper.live_objects() -- collects garbage
+    assert.is_true(keeps(shared)) -- the collected client was not closed, so the next client uses its token
     local client = use(helper.client { store = shared })
     assert.equal(1, tokens_asked())
     client:close()
     assert.is_false(keeps(shared))
   end)
 
-  it("stays with the limits of the account: these are no secret", function()
+  it("is deleted, but the account's rate limits are kept, which are not secret", function()
     local client = use(helper.client { store = shared, monthly_quota = 1000 })
     client:close()
     client = helper.client { store = shared, monthly_quota = 1000 }
@@ -89,7 +89,7 @@ describe("the token of a client that is closed", function()
     client:close()
   end)
 
-  it("is not put back by a renewal that was under way", function()
+  it("is not stored again by a refresh in progress", function()
     helper.faults { operation = "token", action = { delay = 300 } }
     local client = helper.client { store = shared }
     local err
@@ -107,12 +107,12 @@ describe("the token of a client that is closed", function()
     assert.is_false(keeps(shared))
   end)
 
-  it("stays in a file that processes share", function()
+  it("is kept in a file that processes share", function()
     local path = helper.temporary ".store"
     use(helper.client { store = nymbl.store.file(path, { token = true }) }):close()
     use(helper.client { store = nymbl.store.file(path, { token = true }) }):close()
     assert.equal(1, tokens_asked())
-    -- without the option it is in the process
+    -- by default the token is stored in the process
     use(helper.client { store = nymbl.store.file(path) }):close()
     assert.is_false(keeps(store.default))
   end)

@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- Connections that break, at each point of each call, and those that are used again.
+-- Connections that break, at each point of each call, and connections that are reused.
 local core = require "nymbl.core"
 local helper = require "helper"
 
@@ -20,7 +20,7 @@ local function use(given)
   patient = client:patient(PATIENT)
 end
 
--- A document for calls to be made on; deletes take it away.
+-- The document on which the calls are made; deletes remove it.
 local function document_renew()
   helper.admin("POST", "documents", { patient = PATIENT, id = "d", size = 200000, content_type = "application/pdf" })
   document = patient:document("d")
@@ -52,7 +52,7 @@ local function drain(stream)
   end
 end
 
--- Name, operation, the call; `changes`: it changes something at the server.
+-- Name, operation, the call; `changes`: the call changes data on the server.
 local CALLS = {
   { "patient:upload(bytes)", "upload", function() return patient:upload({ data = PDF }, { file_name = "a.pdf" }) end,
     changes = true },
@@ -92,7 +92,7 @@ local CALLS = {
   { "document:delete()", "delete", function() return document:delete() end, changes = true },
 }
 
--- What came to the patient's documents.
+-- The requests for the patient's documents.
 local function arrived(operation)
   local found = {}
   for _, entry in ipairs(helper.journal(operation)) do
@@ -101,7 +101,7 @@ local function arrived(operation)
   return found
 end
 
--- Run a call under a fault; `check(err, call)` where it fails, which it must.
+-- Run a call that fails because of a fault. `check(err, call)` checks its error.
 local function fails(call, action, check)
   local label = call[1] .. " " .. helper.json.encode(action)
   helper.faults { operation = call[2], path_contains = "(" .. PATIENT .. ")", action = action }
@@ -115,7 +115,7 @@ local function fails(call, action, check)
   check(err, label)
   seen = seen + 1
   assert.equal(seen, #arrived(call[2]), label) -- never a second copy
-  -- and the next call is none the worse
+  -- the next call is not affected
   assert.equal("other", assert(client:patient(OTHER):get("other")).id, label)
   if call[2] == "delete" and not helper.stored(PATIENT)[1] then document_renew() end
 end
@@ -136,7 +136,7 @@ describe("a connection that breaks", function()
   end
 
   for _, call in ipairs(CALLS) do
-    it("when the head of the request was read is a failure of " .. call[1], function()
+    it("after the head of the request was read is a failure of " .. call[1], function()
       for _, how in ipairs { "reset", "close" } do fails(call, { before = how }, network) end
     end)
 
@@ -150,22 +150,22 @@ describe("a connection that breaks", function()
       end)
     end
 
-    it("when the request was read is a failure of " .. call[1], function()
+    it("after the request was read is a failure of " .. call[1], function()
       for _, how in ipairs { "reset", "close" } do fails(call, { after = how }, network) end
     end)
 
-    it("when all was done is a failure of " .. call[1], function()
+    it("after the request was carried out is a failure of " .. call[1], function()
       for _, how in ipairs { "reset", "close" } do fails(call, { lost_reply = how }, network) end
     end)
 
-    it("within the head of the reply is a failure of " .. call[1], function()
+    it("within the head of the response is a failure of " .. call[1], function()
       for _, count in ipairs { 0, 50 } do
         for _, unclean in ipairs { true, false } do fails(call, { head_cut = count, unclean = unclean }, network) end
       end
     end)
 
     if call[2] ~= "delete" then
-      it("within the body of the reply is a failure of " .. call[1], function()
+      it("within the body of the response is a failure of " .. call[1], function()
         for _, action in ipairs { { cut = 0 }, { cut = 20 }, { close_notify = 20 }, { reset = 20 }, { chunk_cut = 20 },
                                   { chunk_cut = 20, unclean = true } } do
           fails(call, action, network_or_truncated)
@@ -174,7 +174,7 @@ describe("a connection that breaks", function()
     end
   end
 
-  it("before any request went out leaves no outcome unknown", function()
+  it("before a request was sent leaves no outcome unknown", function()
     local listener = helper.admin("POST", "listen", { tls = "good", name = "second" })
     local token = helper.token()
     for _, call in ipairs(CALLS) do
@@ -197,7 +197,7 @@ describe("a connection that breaks", function()
     helper.admin("DELETE", "listen?name=second")
   end)
 
-  it("that was never made is no attempt", function()
+  it("that could not be opened is not an attempt", function()
     local refusing, stop = helper.deaf_server("refusing")
     finally(stop)
     use { base_url = refusing, token = "abc" }
@@ -223,8 +223,8 @@ describe("a connection that breaks", function()
     end
   end)
 
-  it("to a host that is not there is no attempt", function()
-    use { base_url = "https://" .. ("x"):rep(64) .. ".invalid", token = "abc" } -- no such name may be
+  it("to an unknown host is not an attempt", function()
+    use { base_url = "https://" .. ("x"):rep(64) .. ".invalid", token = "abc" } -- no host has such a name
     document = patient:document("d")
     for _, call in ipairs(CALLS) do
       local result, err = call[3]()
@@ -236,7 +236,7 @@ describe("a connection that breaks", function()
     end
   end)
 
-  it("during a token request is no attempt", function()
+  it("during a token request is not an attempt", function()
     for _, action in ipairs { { before = "reset" }, { before = "close" }, { after = "reset" }, { after = "close" },
                               { during = { bytes = 5, how = "reset" } }, { lost_reply = "reset" }, { head_cut = 10 },
                                 { cut = 10 },
@@ -259,11 +259,11 @@ describe("a connection that breaks", function()
   end)
 end)
 
-describe("a connection that was kept", function()
+describe("an idle connection", function()
   before_each(setup)
   after_each(teardown)
 
-  -- Requests that were the first ones on their connections: of uploads, and of other calls.
+  -- The first requests on their connections: the number of uploads, and of other calls.
   local function first_ones()
     local known, uploads, others = {}, 0, 0
     for _, entry in ipairs(helper.admin("GET", "journal").requests) do
@@ -275,7 +275,7 @@ describe("a connection that was kept", function()
     return uploads, others
   end
 
-  it("is used again by every call but uploads", function()
+  it("is reused by every call except uploads", function()
     helper.admin("DELETE", "journal")
     use()
     document = patient:document("d")
@@ -284,13 +284,13 @@ describe("a connection that was kept", function()
       document_renew()
     end
     local uploads, others = first_ones()
-    assert.equal(1, others) -- the token's
+    assert.equal(1, others) -- for the token
     assert.equal(#helper.journal("upload"), uploads)
     assert.equal(9, uploads)
     assert.is_true(#helper.admin("GET", "journal").requests > 30)
   end)
 
-  it("is used again after a reply that says no", function()
+  it("is reused after a response with an error status", function()
     helper.admin("DELETE", "journal")
     use()
     document = patient:document("d")
@@ -309,7 +309,7 @@ describe("a connection that was kept", function()
   end)
 
   for _, call in ipairs(CALLS) do
-    it("and is reset when the next request comes gives " .. call[1] .. " no second copy of it", function()
+    it("that is reset at the next request causes no second copy of " .. call[1], function()
       for _ = 1, 3 do
         if call[2] == "delete" then document_renew() end
         helper.admin("POST", "faults", { { operation = "get", path_contains = "other",
@@ -318,7 +318,7 @@ describe("a connection that was kept", function()
         helper.admin("DELETE", "journal")
         local result, err = call[3]()
         local label = call[1] .. ": " .. tostring(err)
-        if call[2] == "upload" then -- it makes a new one
+        if call[2] == "upload" then -- it opens a new one
           assert.truthy(result, label)
           use()
           document = patient:document("d")
@@ -334,7 +334,7 @@ describe("a connection that was kept", function()
       end
     end)
 
-    it("and was closed while it was idle costs " .. call[1] .. " nothing", function()
+    it("that was closed while idle is no problem for " .. call[1] .. " nothing", function()
       helper.admin("POST", "faults", { { operation = "get", path_contains = "other", action = { close_idle = 0.05 } } })
       assert(client:patient(OTHER):get("other"))
       os.execute("sleep 0.2")
@@ -345,7 +345,7 @@ describe("a connection that was kept", function()
     end)
   end
 
-  it("and dies as the next upload or delete goes out gives no second copy, whenever it dies", function()
+  it("that breaks as the next upload or delete is sent causes no second copy, whenever it breaks", function()
     use { max_attempts = 5 }
     for i = 1, 40 do
       helper.admin("POST", "faults", { { operation = "get", path_contains = "other",
@@ -365,14 +365,14 @@ describe("a connection that was kept", function()
     end
   end)
 
-  it("and is closed a few milliseconds after each response leaves no upload's outcome unknown", function()
+  it("that is closed a few milliseconds after each response leaves no upload's outcome unknown", function()
     use { max_attempts = 1 }
     helper.admin("POST", "faults", { { operation = "upload", times = 200, action = { close_idle = 0.003 } } })
     for i = 1, 200 do
       local made, err = patient:upload({ data = PDF }, { file_name = ("turn %d.pdf"):format(i) })
       assert.truthy(made, i .. ": " .. tostring(err))
       local till = core.now() + 0.002 + 0.00001 * (i * 7919 % 200)
-      while core.now() < till do end -- the next one comes as the connection closes
+      while core.now() < till do end -- the next call starts as the connection is being closed
     end
     assert.equal(200, #helper.journal("upload"))
   end)
@@ -382,7 +382,7 @@ describe("client:close()", function()
   before_each(setup)
   after_each(teardown)
 
-  it("ends a stream that runs", function()
+  it("ends a running stream", function()
     helper.admin("POST", "documents", { patient = PATIENT, id = "large", size = 20000000,
       content_type = "application/pdf" })
     for _, read in ipairs {
@@ -407,7 +407,7 @@ describe("client:close()", function()
     end
   end)
 
-  it("ends a call from within its callbacks, and leaves nothing behind", function()
+  it("ends a call from within its callbacks, and leaks nothing", function()
     helper.admin("POST", "documents", { patient = PATIENT, id = "large", size = 5000000,
       content_type = "application/pdf" })
     local path = helper.temporary()
@@ -452,7 +452,7 @@ describe("client:close()", function()
       if ok then
         assert.is_nil(result, "case " .. i)
         assert.equal("canceled", err.kind, "case " .. i)
-      else -- misuse of a closed client, in words; nothing worse
+      else -- the message about misuse of a closed client
         assert.truthy(tostring(result):find("closed", 1, true), "case " .. i .. ": " .. tostring(result))
       end
       assert.is_nil((io.open(path, "rb")))
@@ -460,7 +460,7 @@ describe("client:close()", function()
     assert.equal("", helper.output("ls -A " .. helper.folder .. " | grep nymbl || true"))
   end)
 
-  it("leaves the other clients of the process working", function()
+  it("does not affect the other clients of the process", function()
     local second = client_new()
     local stream = assert(second:patient(PATIENT):document("d"):open())
     assert.equal(1000, #stream:read(1000))
@@ -477,7 +477,7 @@ describe("client:close()", function()
     assert(patient:get("d"))
   end)
 
-  it("may come while another client is within a call", function()
+  it("may be called while another client is within a call", function()
     local second = client_new()
     local calls = 0
     assert.equal(200000, (assert(second:patient(PATIENT):document("d"):download(function()
@@ -491,7 +491,7 @@ describe("client:close()", function()
   it("closes the connections that no other client uses", function()
     local function connections()
       os.execute("sleep 0.05")
-      return helper.admin("GET", "state").connections -- the admin's own among them
+      return helper.admin("GET", "state").connections -- including the connection for admin requests
     end
     client:close()
     local none = connections()
@@ -500,7 +500,7 @@ describe("client:close()", function()
     assert.equal(none + 1, connections())
     client:close()
     assert.equal(none, connections())
-    -- with another client that lives on
+    -- with another client that stays open
     local second = client_new()
     assert(second:patient(PATIENT):get("d"))
     local listener = helper.admin("POST", "listen", { tls = "good", name = "second" })
@@ -515,7 +515,7 @@ describe("client:close()", function()
     assert.equal(none + 1, left)
   end)
 
-  it("makes later calls raise, and may come twice", function()
+  it("makes later calls raise, and may be called twice", function()
     client:close()
     client:close()
     for _, call in ipairs(CALLS) do
@@ -533,7 +533,7 @@ describe("calls that fail", function()
   before_each(setup)
   after_each(teardown)
 
-  it("leave no descriptor and no object", function()
+  it("leak no descriptor and no object", function()
     local function forget()
       client:close()
       client, patient, document = nil, nil, nil
@@ -559,7 +559,7 @@ describe("calls that fail", function()
     use()
   end)
 
-  it("leave no descriptor while the client goes on", function()
+  it("leak no descriptor while the client stays open", function()
     assert(patient:get("d"))
     collectgarbage()
     collectgarbage()

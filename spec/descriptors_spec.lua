@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- A program that has closed its standard descriptors: what it prints gets into no document and onto no connection.
+-- A program with closed standard descriptors: its output goes into no document and onto no connection.
 local helper = require "helper"
 
 local quote = helper.quote
@@ -16,7 +16,7 @@ describe("a program without standard descriptors", function()
     os.execute("mkdir " .. folder)
   end)
 
-  -- Run a script, with `closed` after its command.
+  -- Run a script. `closed` is appended to its command.
   local function run(closed, script)
     local options = helper.options()
     local given = options.credentials
@@ -36,7 +36,7 @@ describe("a program without standard descriptors", function()
         file:write(text, "\n")
         file:close()
       end
-      -- Where the standard descriptors lead, while a transfer is under way.
+      -- What the standard descriptors refer to during a transfer.
       local function look()
         os.execute("for i in 0 1 2; do readlink /proc/$PPID/fd/$i; done >> " .. folder .. "/led 2>&-")
       end
@@ -53,7 +53,7 @@ describe("a program without standard descriptors", function()
   end
 
   for _, closed in ipairs { "2>&-", "1>&-", "0<&-", "1>&- 2>&-", "0<&- 2>&-", "0<&- 1>&- 2>&-" } do
-    it("(" .. closed .. ") gets its documents whole", function()
+    it("(" .. closed .. ") receives its documents unchanged", function()
       run(closed, [[
         local looked
         local size, err = document:download(folder .. "/a", { progress = function()
@@ -84,7 +84,7 @@ describe("a program without standard descriptors", function()
     end)
   end
 
-  it("is safe if it closes them while a transfer runs", function()
+  it("is safe if it closes them during a transfer", function()
     run("", [[
       local closed
       local size = document:download(folder .. "/a", { progress = function()

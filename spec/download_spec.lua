@@ -25,13 +25,13 @@ describe("document:download()", function()
     return assert(patient:get(made.id)), made.sha256
   end
 
-  -- Names in the target folder, so that nothing temporary stays.
+  -- The names in the target directory, to find leftover temporary files.
   local function names()
     return helper.output("ls -A " .. helper.quote(target))
   end
 
   for _, size in ipairs { 0, 1, 16384, 131073, 26214400 } do
-    it(("brings %d bytes as they are, to every kind of target"):format(size), function()
+    it(("delivers %d bytes unchanged, to every kind of target"):format(size), function()
       local document, sum = document_of(size)
       local path = target .. "/a.pdf"
       local bytes, content_type = assert(document:download(path))
@@ -62,7 +62,7 @@ describe("document:download()", function()
     end)
   end
 
-  it("makes a file that others cannot read, unless told so", function()
+  it("creates a private file, unless another mode is given", function()
     local document = document_of(10)
     assert(document:download(target .. "/a"))
     assert.equal("600", helper.output("stat -c %a " .. target .. "/a"))
@@ -70,7 +70,7 @@ describe("document:download()", function()
     assert.equal("644", helper.output("stat -c %a " .. target .. "/a"))
   end)
 
-  it("keeps an existing file where overwrite is false", function()
+  it("keeps an existing file if overwrite is false", function()
     local document = document_of(10)
     helper.write_file(target .. "/a", "mine")
     helper.admin("DELETE", "journal")
@@ -83,7 +83,7 @@ describe("document:download()", function()
     assert.equal("mine", helper.read_file(target .. "/a"))
   end)
 
-  it("keeps a file that appears meanwhile where overwrite is false", function()
+  it("keeps a file that appears during the download if overwrite is false", function()
     local document = document_of(3000000)
     local bytes, err = document:download(target .. "/a", { overwrite = false, progress = function()
       helper.write_file(target .. "/a", "mine")
@@ -103,7 +103,7 @@ describe("document:download()", function()
     assert.equal("real", helper.output("readlink " .. target .. "/link"))
   end)
 
-  it("leaves the target as it was where the transfer breaks", function()
+  it("leaves the target unchanged if the transfer fails", function()
     for _, action in ipairs { { cut = 70000 }, { reset = 70000 }, { close_notify = 70000 }, { chunk_cut = 70000 },
                               { truncate = 70000 }, { length_delta = 10 } } do
       local document = document_of(200000)
@@ -117,7 +117,7 @@ describe("document:download()", function()
     end
   end)
 
-  it("tells how far it is, and ends when told so", function()
+  it("reports progress, and ends if the progress function says so", function()
     local document = document_of(26214400)
     local last = 0
     assert(document:download(target .. "/a", { progress = function(done, total)
@@ -135,7 +135,7 @@ describe("document:download()", function()
     assert.equal("", names())
   end)
 
-  it("hands on what a sink raises, and tells a sink that it failed", function()
+  it("passes on errors that a sink raises, and reports a failure to the sink", function()
     local document = document_of(100000)
     local thrown = { "mine" }
     local ok, err = pcall(document.download, document, function() error(thrown) end)
@@ -156,7 +156,7 @@ describe("document:download()", function()
     assert.equal(err, told)
   end)
 
-  it("ends a small document too when told so, before it gets its name", function()
+  it("ends even a small document if progress says so, before the file is renamed", function()
     local document = document_of(100)
     helper.write_file(target .. "/a", "mine")
     local told = {}
@@ -171,7 +171,7 @@ describe("document:download()", function()
     assert.equal("a", names())
   end)
 
-  it("tells progress numbers alone, also of a transfer that breaks", function()
+  it("passes only numbers to progress, even if the transfer fails", function()
     for _, action in ipairs { { cut = 150000 }, { reset = 150000 }, { chunk_cut = 150000 } } do
       local document = document_of(200000)
       helper.faults { operation = "download", action = action }
@@ -183,7 +183,7 @@ describe("document:download()", function()
     end
   end)
 
-  it("is not repeated for an error that the sink has from elsewhere", function()
+  it("is not repeated after an error that the sink got from another call", function()
     client:close()
     client = helper.client { max_attempts = 5 }
     patient = client:patient("p 1")
@@ -204,7 +204,7 @@ describe("document:download()", function()
     assert.equal(1, #helper.journal("download"))
   end)
 
-  it("takes no cut body behind a redirect for a whole one", function()
+  it("does not accept a truncated body behind a redirect", function()
     local document = document_of(100000)
     local foreign = helper.admin("POST", "listen", { tls = "good", name = "foreign" })
     helper.faults({ operation = "download",
@@ -218,7 +218,7 @@ describe("document:download()", function()
     helper.admin("DELETE", "listen?name=foreign")
   end)
 
-  it("frees the transfer where on_event raises", function()
+  it("frees the transfer if on_event raises", function()
     local thrown = { "mine" }
     local document = document_of(100000)
     local other = helper.client { on_event = function(event)
@@ -235,7 +235,7 @@ describe("document:download()", function()
     other:close()
   end)
 
-  it("gets a new token where the old one has died", function()
+  it("gets a new token if the old one expired", function()
     client:close()
     client = helper.client { max_attempts = 2 }
     patient = client:patient("p 1")
@@ -261,7 +261,7 @@ describe("document:download()", function()
     end
   end)
 
-  it("takes a connection that is there", function()
+  it("reuses an existing connection", function()
     local document = document_of(1000)
     helper.admin("DELETE", "journal")
     for _ = 1, 5 do
@@ -278,7 +278,7 @@ describe("document:download()", function()
     assert.equal(1, count)
   end)
 
-  it("follows a redirect without credentials to another origin", function()
+  it("follows a redirect to another origin without credentials", function()
     local document, sum = document_of(1000)
     local foreign = helper.admin("POST", "listen", { tls = "good", name = "foreign" })
     helper.faults { operation = "download",

@@ -28,7 +28,7 @@ describe("nymbl.each()", function()
     assert.same({ 1, 2, 3 }, seen)
   end)
 
-  it("takes an iterator, and draws no item ahead", function()
+  it("accepts an iterator, and requests no item in advance", function()
     local drawn, running, most = 0, 0, 0
     local count = nymbl.each(function()
       if drawn == 20 then return nil end
@@ -46,7 +46,7 @@ describe("nymbl.each()", function()
     assert.equal(3, most)
   end)
 
-  it("passes no item over that is false", function()
+  it("skips no item that is false", function()
     local seen = {}
     local count = nymbl.each({ false, 1, false, false, 2 }, { concurrency = 1 }, function(item)
       seen[#seen + 1] = item
@@ -56,7 +56,7 @@ describe("nymbl.each()", function()
     assert.same({ false, 1, false, false, 2 }, seen)
   end)
 
-  it("tells what failed: what was raised, or returned second", function()
+  it("reports what failed: an error that was raised, or returned as second value", function()
     local count, failed = nymbl.each({ "raises", "returns", "forgets", "works" }, { concurrency = 1 }, function(item)
       if item == "raises" then error({ "mine" }) end
       if item == "returns" then return nil, "why" end
@@ -67,7 +67,7 @@ describe("nymbl.each()", function()
       failed)
   end)
 
-  it("lets the others go on while one waits", function()
+  it("lets the others continue while one waits", function()
     helper.admin("POST", "seed", { patient = "many", count = 24 })
     helper.faults { operation = "download", times = 1, action = { delay = 1 } }
     local order = {}
@@ -77,7 +77,7 @@ describe("nymbl.each()", function()
       return ok, err
     end)
     assert.equal(24, count)
-    assert.equal("doc-seed-00001", order[24]) -- the one that was held up
+    assert.equal("doc-seed-00001", order[24]) -- the delayed one
   end)
 
   it("lets the iterator wait too", function()
@@ -102,7 +102,7 @@ describe("nymbl.each()", function()
     assert.equal(15, total)
   end)
 
-  it("raises what the iterator raises, once the running items are finished", function()
+  it("raises the iterator's error, after the running items have finished", function()
     helper.admin("POST", "seed", { patient = "many", count = 30 })
     helper.faults { operation = "list", skip = 1, action = { status = 404, body_kind = "service" } }
     local finished = 0
@@ -116,7 +116,7 @@ describe("nymbl.each()", function()
     assert.equal(20, finished)
   end)
 
-  it("waits for times side by side", function()
+  it("waits for several times concurrently", function()
     local wait = require "nymbl.wait"
     local begun, ended = 0, 0
     local count = nymbl.each({ 1, 2, 3, 4, 5, 6, 7, 8 }, nil, function()
@@ -125,15 +125,15 @@ describe("nymbl.each()", function()
       ended = ended + 1
       return begun == 8
     end)
-    assert.equal(8, count) -- all had begun before the first went on
+    assert.equal(8, count) -- all started before the first one continued
     assert.equal(8, ended)
   end)
 
-  it("does nothing for nothing", function()
+  it("does nothing for an empty list", function()
     assert.equal(0, (nymbl.each({}, nil, print)))
   end)
 
-  it("forgets what still waits when it is interrupted", function()
+  it("discards waiting items if it is interrupted", function()
     local blocking, wait = require "nymbl.wait.blocking", require "nymbl.wait"
     local driver = blocking.runtime
     local went_on = false

@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- luacheck: std max+busted
--- The error table: what a failed call tells a script, and what its one line does not.
+-- The error table: what a failed call reports to a script, and what its message omits.
 
 local helper = require "helper"
 local nymbl = require "nymbl"
@@ -20,7 +20,7 @@ local FIELDS = {
 local PATIENT = "errors"
 local client, patient
 
--- What holds for every error.
+-- Checks that apply to every error.
 local function check(err)
   assert.equal("table", type(err))
   for name, value in pairs(err) do
@@ -39,7 +39,7 @@ local function check(err)
   return err
 end
 
--- The error of a call that fails.
+-- The error of a failed call.
 local function failed(...)
   assert.equal(2, select("#", ...))
   local value, err = ...
@@ -54,7 +54,7 @@ local function setup_client(options)
   patient = client:patient(PATIENT)
 end
 
--- A client of a listener of its own: what the service says about limits is kept by base URL.
+-- A client with its own listener: the service's statements about limits are stored by base URL.
 local listeners = 0
 local function setup_apart()
   client:close()
@@ -77,7 +77,7 @@ local function each(list, fn)
 end
 
 describe("tostring() of an error", function()
-  it("is one line of fixed words for every kind, with what to do next", function()
+  it("is one line of fixed words for every kind, with advice", function()
     local seen = {}
     for _, kind in ipairs(KINDS) do
       local line = tostring(errors.new { kind = kind })
@@ -104,7 +104,7 @@ describe("tostring() of an error", function()
     assert.is_nil(tostring(errors.new { kind = "timeout" }):find("may have been carried out", 1, true))
   end)
 
-  it("joins with strings, numbers and other errors from both sides", function()
+  it("concatenates with strings, numbers and other errors on both sides", function()
     local err = errors.new { kind = "server", status = 500 }
     local line = tostring(err)
     assert.equal("upload: " .. line, "upload: " .. err)
@@ -115,7 +115,7 @@ describe("tostring() of an error", function()
     assert.equal(line .. "5", err .. 5)
   end)
 
-  it("is what an interpreter shows where nobody catches it", function()
+  it("is printed by an interpreter if the error is not caught", function()
     local lua = jit and "luajit" or "lua" .. _VERSION:match("%d.%d")
     for _, statement in ipairs { "error(err)", "assert(nil, err)" } do
       local script = helper.write_file(helper.temporary(".lua"), ([[
@@ -130,7 +130,7 @@ describe("tostring() of an error", function()
   end)
 end)
 
-describe("a reply with an error status", function()
+describe("a response with an error status", function()
   before_each(function()
     helper.reset()
     setup_client()
@@ -148,7 +148,7 @@ describe("a reply with an error status", function()
   local function get() return patient:get("doc-1") end
 
   for status, kind in pairs(STATUSES) do
-    it(("%d is of kind %s, whatever its body is"):format(status, kind), function()
+    it(("%d is of kind %s, whatever its body"):format(status, kind), function()
       if status == 429 then setup_apart() end
       for _, body_kind in ipairs { "service", "gateway", "token", "empty", "html" } do
         fault("get", { status = status, body_kind = body_kind, message = "SENTINEL words" })
@@ -175,7 +175,7 @@ describe("a reply with an error status", function()
     end)
   end
 
-  it("3xx is a refused redirect, where it is one", function()
+  it("3xx is a refused redirect, if it has a location", function()
     for _, status in ipairs { 301, 302, 303, 307, 308 } do
       fault("get", { redirect = { status = status, location = "https://SENTINEL.example.org/" } })
       local err = failed(get())
@@ -186,7 +186,7 @@ describe("a reply with an error status", function()
     assert.equal("http", failed(get()).kind)
   end)
 
-  it("2xx that is none of the call's is of kind http", function()
+  it("2xx that does not fit the call is of kind http", function()
     for _, status in ipairs { 201, 202, 203, 204, 206 } do
       fault("get", { status = status, body_kind = "empty" })
       local err = failed(get())
@@ -239,7 +239,7 @@ describe("a reply with an error status", function()
     end
   end)
 
-  it("gives code and detail in every shape that is known", function()
+  it("has code and detail in every known shape", function()
     local long = ("x"):rep(20000)
     each({
       { '{"error":{"code":"C","message":"M","details":"D"}}', "C", "M", "D" },
@@ -285,7 +285,7 @@ describe("a reply with an error status", function()
     end)
   end)
 
-  it("holds retry_after in seconds, from either form of Retry-After", function()
+  it("has retry_after in seconds, from either form of Retry-After", function()
     local function retry_after(status, value)
       fault("get", { status = status, body_kind = "gateway", message = "SENTINEL", headers = { { "Retry-After",
         value } } })
@@ -309,7 +309,7 @@ describe("a reply with an error status", function()
     assert.is_nil(failed(get()).retry_after)
   end)
 
-  it("429 is the quota where its body or header says so", function()
+  it("429 is the quota if its body or header says so", function()
     local function kind(action)
       setup_apart()
       action.status = action.status or 429
@@ -330,7 +330,7 @@ describe("a reply with an error status", function()
   end)
 end)
 
-describe("a reply that makes no sense", function()
+describe("a response with invalid content", function()
   before_each(function()
     helper.reset()
     setup_client()
@@ -362,7 +362,7 @@ describe("a reply that makes no sense", function()
   end)
 end)
 
-describe("a call without a reply", function()
+describe("a call without a response", function()
   before_each(function()
     helper.reset()
     setup_client()
@@ -377,7 +377,7 @@ describe("a call without a reply", function()
     setup_client { base_url = base_url, token = "x", connect_timeout = 3 }
   end
 
-  it("says where the network failed", function()
+  it("reports where the network failed", function()
     fault("get", { before = "reset" })
     local err = failed(get())
     assert.equal("network", err.kind)
@@ -396,7 +396,7 @@ describe("a call without a reply", function()
     assert.equal(0, err.attempts)
   end)
 
-  it("says what is wrong with a certificate", function()
+  it("reports the problem of a certificate", function()
     for tls, reason in pairs { expired = "certificate_expired", not_yet_valid = "certificate_not_yet_valid",
                                wrong_host = "host_name" } do
       elsewhere(helper.admin("POST", "listen", { tls = tls, name = tls }).url)
@@ -414,7 +414,7 @@ describe("a call without a reply", function()
     end
   end)
 
-  it("leaves the outcome of an upload or delete unknown where the request was sent", function()
+  it("leaves the outcome of an upload or delete unknown if the request was sent", function()
     for _, how in ipairs { "reset", "close" } do
       fault("upload", { lost_reply = how })
       local err = failed(patient:upload({ data = "%PDF-1.4\n" }, { file_name = "a.pdf" }))
@@ -430,7 +430,7 @@ describe("a call without a reply", function()
     assert.is_nil(failed(patient:document("doc-1"):delete()).outcome_unknown)
   end)
 
-  it("is of kind timeout once its time is up", function()
+  it("is of kind timeout after its timeout", function()
     fault("get", { delay = 3 })
     local err = failed(patient:get("doc-1", { timeout = 0.2 }))
     assert.equal("timeout", err.kind)
@@ -439,7 +439,7 @@ describe("a call without a reply", function()
   end)
 end)
 
-describe("a call that is refused on this side", function()
+describe("a call that is refused locally", function()
   before_each(function()
     helper.reset()
     setup_client()
@@ -472,7 +472,7 @@ describe("a call that is refused on this side", function()
     assert.same({}, helper.journal())
   end)
 
-  it("or breaks off, says why", function()
+  it("or fails locally reports why", function()
     local full = io.open("/dev/full", "wb")
     if full then
       local err = failed(patient:document("doc-1"):download(full))
@@ -486,7 +486,7 @@ describe("a call that is refused on this side", function()
     assert.equal("sink", err.reason)
   end)
 
-  it("by its progress function is canceled, also with the last bytes", function()
+  it("by its progress function is canceled, even with the last bytes", function()
     local function stop() return false end
     for _, size in ipairs { 9, 300000 } do
       local made = helper.admin("POST", "documents", { patient = PATIENT, size = size })
@@ -510,7 +510,7 @@ describe("a call that is refused on this side", function()
     end
   end)
 
-  it("by its progress function leaves a path untouched, or it is not canceled", function()
+  it("by its progress function leaves the path unchanged, or else is not canceled", function()
     for _, size in ipairs { 9, 300000, 5000000 } do
       local made = helper.admin("POST", "documents", { patient = PATIENT, size = size })
       local path = helper.write_file(helper.temporary(), "before")
@@ -552,7 +552,7 @@ describe("a token endpoint that fails", function()
     teardown_client()
   end)
 
-  -- Another client, with a store of its own: rejected credentials are remembered.
+  -- Another client, with its own store: rejected credentials are remembered.
   local function another_client()
     teardown_client()
     setup_client()
@@ -564,7 +564,7 @@ describe("a token endpoint that fails", function()
     return failed(patient:get("doc-1"))
   end
 
-  it("gives unauthorized for 400 and 401, from every call, with no attempt", function()
+  it("makes every call unauthorized for 400 and 401, without an attempt", function()
     for _, status in ipairs { 400, 401 } do
       for _, call in ipairs(calls) do
         another_client()
@@ -579,7 +579,7 @@ describe("a token endpoint that fails", function()
     end
   end)
 
-  it("gives unauthorized whatever the body is", function()
+  it("makes a call unauthorized whatever the body", function()
     for _, body_kind in ipairs { "gateway", "empty", "html", "service" } do
       local err = token_error { status = 400, body_kind = body_kind, message = "SENTINEL" }
       assert.equal("unauthorized", err.kind)
@@ -591,7 +591,7 @@ describe("a token endpoint that fails", function()
     assert.equal("SENTINEL", err.detail)
   end)
 
-  it("gives the kinds of other failures, with no attempt", function()
+  it("gives other failures their kinds, without an attempt", function()
     for status, kind in pairs { [403] = "forbidden", [404] = "not_found", [405] = "http", [500] = "server",
                                 [503] = "server" } do
       local err = token_error { status = status, body_kind = "gateway", message = "SENTINEL" }
@@ -607,7 +607,7 @@ describe("a token endpoint that fails", function()
     assert.equal(0, err.attempts)
   end)
 
-  it("gives protocol for a reply that is none", function()
+  it("makes a malformed response a protocol error", function()
     for _, body in ipairs { "", "{", "[]", "{}", '{"access_token":5}', '{"access_token":""}', '{"access_token":"a b"}',
                             '{"access_token":"a\\r\\nx-evil: 1","expires_in":300}', '{"access_token":null}',
                             '{"access_token":"SENTINEL","token_type":"mac"}', "<html></html>" } do
@@ -617,14 +617,14 @@ describe("a token endpoint that fails", function()
     end
   end)
 
-  it("gives timeout within the call's own", function()
+  it("makes a timeout within the call's own", function()
     fault("token", { delay = 3 })
     local err = failed(patient:get("doc-1", { timeout = 0.2 }))
     assert.equal("timeout", err.kind)
     assert.equal(0, err.attempts)
   end)
 
-  it("gives unauthorized for credentials that are wrong", function()
+  it("makes wrong credentials unauthorized", function()
     for _, name in ipairs { "client_id", "client_secret", "scope" } do
       client:close()
       local options = helper.options { rate = false }
@@ -646,7 +646,7 @@ describe("a token", function()
   end)
   after_each(teardown_client)
 
-  it("that is wrong gives unauthorized after a request", function()
+  it("that is wrong is unauthorized after one request", function()
     setup_client { token = "wrong" }
     local err = failed(patient:get("doc-1"))
     assert.equal("unauthorized", err.kind)
@@ -655,7 +655,7 @@ describe("a token", function()
     assert.equal("Unauthorized", err.detail)
   end)
 
-  it("function that gives none is unauthorized, with no attempt", function()
+  it("function that returns nothing is unauthorized, without an attempt", function()
     local given
     setup_client { token = function() return (table.unpack or unpack)(given, 1, 2) end }
     for _, values in ipairs { {}, { nil, "SENTINEL" }, { false }, { nil, { "SENTINEL" } }, { nil, 5 }, { "" },
@@ -674,7 +674,7 @@ describe("a token", function()
     assert.same({}, helper.journal())
   end)
 
-  it("function that raises, raises through the call unchanged", function()
+  it("function that raises passes its error through the call unchanged", function()
     local mine = {}
     setup_client { token = function() error(mine) end }
     for _, call in ipairs {
@@ -691,7 +691,7 @@ describe("a token", function()
     assert.same({}, helper.journal())
   end)
 
-  it("function's life may be anything", function()
+  it("function may return any lifetime", function()
     local life
     local good = helper.token()
     setup_client { token = function() return good, life end }
@@ -705,7 +705,7 @@ describe("a token", function()
 end)
 
 describe("errors", function()
-  it("raised by an iterator are the table itself", function()
+  it("raised by an iterator are the error table itself", function()
     helper.reset()
     setup_client()
     fault("list", { status = 500, body_kind = "service", message = "SENTINEL" })
@@ -716,7 +716,7 @@ describe("errors", function()
     teardown_client()
   end)
 
-  it("are the table itself where a source, sink or function raised it", function()
+  it("are the same table if a source, sink or function raised it", function()
     helper.reset()
     setup_client()
     helper.admin("POST", "documents", { patient = PATIENT, id = "doc-1", content = "%PDF-1.4\n" })

@@ -1,11 +1,11 @@
 -- SPDX-License-Identifier: MIT
--- The programs in examples, each run by the interpreter of this run.
+-- The programs in examples, run by the current interpreter.
 
 local helper = require "helper"
 
 local LUA = rawget(_G, "jit") and "luajit" or "lua" .. _VERSION:match("%d+%.%d+")
 local PDF = helper.path("spec/fixtures/referral.pdf")
-local store -- for examples that keep to limits from run to run
+local store -- for examples that keep rate limits between runs
 
 -- The command that runs an example with the sandbox's settings.
 local function command(name, ...)
@@ -25,7 +25,7 @@ local function command(name, ...)
   return table.concat(words, " ")
 end
 
--- Run an example; its exit status, standard output and standard error.
+-- Run an example. Returns its exit status, standard output and standard error.
 local function example(...)
   local out, err = helper.temporary(".out"), helper.temporary(".err")
   local status = helper.output(("%s </dev/null >%s 2>%s; echo $?"):format(command(...),
@@ -57,7 +57,7 @@ describe("the example", function()
     assert.equal(("%s\treferral.pdf\t%d\n"):format(stored[1].id, #helper.read_file(PDF)), out)
   end)
 
-  it("upload.lua says in one line why a file was refused", function()
+  it("upload.lua reports in one line why a file was refused", function()
     local text = helper.write_file(helper.temporary(".txt"), "hello\n")
     local status, out, err = example("upload", "12345", text)
     assert.equal(1, status)
@@ -74,7 +74,7 @@ describe("the example", function()
     assert.equal(120, lines)
   end)
 
-  it("list.lua lists the documents of one type, whatever is in its name", function()
+  it("list.lua lists the documents of one type, whatever its name contains", function()
     uploaded("12345", PDF, "Referral")
     local id = uploaded("12345", PDF, "patient's own")
     local status, out = example("list", "12345", "patient's own")
@@ -82,7 +82,7 @@ describe("the example", function()
     assert.matches("^" .. id:gsub("%p", "%%%0") .. "\t[^\n]*\n$", out)
   end)
 
-  it("list.lua says in one line what failed", function()
+  it("list.lua reports in one line what failed", function()
     helper.faults { operation = "list", times = -1, action = { status = 403, body_kind = "service" } }
     local status, out, err = example("list", "12345")
     assert.equal(1, status)
@@ -90,7 +90,7 @@ describe("the example", function()
     assert.matches("^nymbl: list: forbidden 403[^\n]*\n$", err)
   end)
 
-  it("download.lua downloads a file, and never over one that is there", function()
+  it("download.lua downloads a file, but does not replace an existing one", function()
     local id, copy = uploaded("12345", PDF), helper.temporary(".pdf")
     local status, out, err = example("download", "12345", id, copy)
     assert.equal("", err)
@@ -113,7 +113,7 @@ describe("the example", function()
     assert.is_true(out == helper.read_file(PDF))
   end)
 
-  it("stream.lua fails where the document breaks off", function()
+  it("stream.lua fails if the document breaks off", function()
     local id = uploaded("12345", PDF)
     helper.faults { operation = "download", times = -1, action = { cut = 5000 } }
     local status, out, err = example("stream", "12345", id)
@@ -122,7 +122,7 @@ describe("the example", function()
     assert.matches("^nymbl: %l+[^\n]*\n$", err)
   end)
 
-  it("delete.lua deletes a document, and says when there is none", function()
+  it("delete.lua deletes a document, and reports a missing one", function()
     local id = uploaded("12345", PDF)
     local status, out, err = example("delete", "12345", id)
     assert.equal("", err)
@@ -135,11 +135,11 @@ describe("the example", function()
     assert.equal("there is no such document\n", out)
   end)
 
-  describe("never lets the service steer a terminal:", function()
-    -- What must not be printed, and is shown as "?".
+  describe("never lets the service control a terminal:", function()
+    -- Characters that must not be printed: they are shown as "?".
     local STEERING = { "\27[2J", "\27]0;title\7", "\r", "\n", "\t", "\8", "\127", "\0", "\194\15531m", "\194\144", "\194\159",
                        "\226\128\174", "\226\128\170", "\226\128\168", "\226\129\166", "\226\129\169" }
-    -- What may be, and shares bytes with the others.
+    -- Allowed characters that share bytes with the others.
     local HARMLESS = { "caf\195\169", "\194\160", "\226\128\167", "\226\128\175", "\226\129\165", "\195\155",
                        "\240\159\145\141", "100 %", "-rf" }
 
@@ -171,7 +171,7 @@ describe("the example", function()
       for i, text in ipairs(HARMLESS) do assert.equal(text .. ".pdf", shown["h" .. i]) end
     end)
 
-    -- Every value is printed by way of show, ids and types too.
+    -- Every value is printed with show, ids and types too.
     local function patch(text)
       return { operation = "upload", times = -1, action = { body_patch = {
         file_name = text, content_type = text, id = "i" .. text,
@@ -192,7 +192,7 @@ describe("the example", function()
     it("quickstart", function()
       local text = helper.read_file(helper.path("examples/quickstart"))
       local tour = assert(text:match("tour%.lua\" <<'LUA'\n(.-)\nLUA\n"))
-      for line in tour:gmatch("[^\n]+") do -- print is for our own words
+      for line in tour:gmatch("[^\n]+") do -- print may only be used for our own text
         assert.is_nil(line:find("print.*doc[.:]") or line:find("print.*stream[.:]"), line)
       end
       local show = assert(tour:match("(local function show%(%.%.%.%).-\nend)\n"))
@@ -208,7 +208,7 @@ describe("the example", function()
       end
     end)
 
-    it("the README's program, whose paths are none of the service's either", function()
+    it("the README's program, which also uses no name of the service as a path", function()
       local program = helper.read_file(helper.path("README.md")):match("```lua\n(.-)```")
       local body = assert(program:match("\nfor document in [^\n]+\n(.-\n)end\n$"))
       local ids = { "../up", "/etc/x", "-rf", "a\27[2Jb", "", "\194\155", ".." }
@@ -244,7 +244,7 @@ describe("the example", function()
       helper.write_file(folder .. "/.half.pdf", "%PDF-1.4")
     end)
 
-    -- Each is there, once, and with a document of before that looks the same two.
+    -- Each file is stored exactly once, except that an equal document existed before.
     local function all_are_there(before)
       local seen = {}
       for _, row in ipairs(helper.stored("12345")) do
@@ -266,7 +266,7 @@ describe("the example", function()
       end
     end
 
-    -- Start it, and kill it once a condition holds.
+    -- Start the script, and kill it once a condition holds.
     local function killed_when(condition)
       local pid = helper.output(("(exec %s </dev/null >/dev/null 2>&1) & echo $!"):format(
         command("overnight", "12345", folder)))
@@ -278,7 +278,7 @@ describe("the example", function()
       os.execute("kill -KILL " .. pid)
     end
 
-    it("uploads what is accepted, and nothing when it is run again", function()
+    it("uploads the accepted files, and nothing in a second run", function()
       local status, out, err = example("overnight", "12345", folder, "Referral")
       assert.equal("", err)
       assert.equal(0, status)
@@ -292,7 +292,7 @@ describe("the example", function()
       assert.equal(requests, #helper.journal())
     end)
 
-    it("takes a folder and files whose names look like options", function()
+    it("accepts a folder and files whose names look like options", function()
       helper.write_file(folder .. "/-rf --help.pdf", "%PDF-1.4 dash")
       local place, out, err = helper.temporary("-place"), helper.temporary(".out"), helper.temporary(".err")
       local status = helper.output(('mkdir %s && ln -s "$PWD"/* %s && mv %s %s/-outbox && cd %s && '
@@ -306,8 +306,8 @@ describe("the example", function()
       assert.is_true(seen["-rf --help.pdf"])
     end)
 
-    it("finds what was taken where it was killed before it knew", function()
-      -- a document of before, with the same name and size, is not taken for it
+    it("finds files that were stored before the script was killed", function()
+      -- an older document with the same name and size is not mistaken for the file
       helper.admin("POST", "documents", { patient = "12345", file_name = NAMES[2], content_type = "application/pdf",
                                           content = ("x"):rep(#("%PDF-1.4 " .. NAMES[2])) })
       helper.faults { operation = "upload", skip = 1, action = { delay = 20 } }
@@ -319,7 +319,7 @@ describe("the example", function()
       all_are_there(NAMES[2])
     end)
 
-    it("sends what was not taken where it was killed, and trusts no line that was cut short", function()
+    it("sends files that were not stored before it was killed, and ignores lines that were cut short", function()
       helper.admin("POST", "documents", { patient = "12345", file_name = NAMES[2], content_type = "application/pdf",
                                           content = ("x"):rep(#("%PDF-1.4 " .. NAMES[2])) })
       helper.faults { operation = "upload", skip = 1, action = { during = { bytes = 10, how = "stall" } } }
@@ -333,7 +333,7 @@ describe("the example", function()
       all_are_there(NAMES[2])
     end)
 
-    it("stops at the quota and says when to run it again", function()
+    it("stops at the quota and prints when to run it again", function()
       helper.faults { operation = "upload", skip = 1,
                       action = { status = 429, body_kind = "gateway", message = "Limit Exceeded" } }
       local status, out, err = example("overnight", "12345", folder)
@@ -342,7 +342,7 @@ describe("the example", function()
       assert.matches("^nymbl: upload: quota 429.*; run this again after %d+%-%d+%-%d+ %d+:%d+\n$", err)
       tells_no_name(out, err)
       local requests = #helper.journal()
-      status, out, err = example("overnight", "12345", folder) -- too soon
+      status, out, err = example("overnight", "12345", folder) -- too early
       assert.equal(75, status)
       assert.equal("0 uploaded, 0 found there, 0 refused, 0 not known, 2 left in all\n", out)
       assert.equal(requests, #helper.journal())
@@ -352,8 +352,8 @@ describe("the example", function()
       all_are_there()
     end)
 
-    it("sends nothing again whose outcome is unknown before it has looked #slow", function()
-      -- nothing is listed that would tell it, for as long as it looks
+    it("searches before it repeats an upload with unknown outcome #slow", function()
+      -- the document is not listed during the whole search
       helper.faults({ operation = "upload", skip = 2, action = { lost_reply = "reset" } },
         { operation = "list", skip = 4, times = 3, action = { status = 400, body_kind = "service" } })
       local status, out, err = example("overnight", "12345", folder)

@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- A source that cannot be read twice is announced with `Expect: 100-continue`. Who
--- does not know that answers 417 (RFC 9110, section 15.5.18).
+-- An upload from a source that cannot be read twice is sent with `Expect: 100-continue`. A server
+-- that does not support it answers 417 (RFC 9110, section 15.5.18).
 local helper = require "helper"
 
 local PDF = "%PDF-1.4 " .. ("x"):rep(300000)
@@ -61,7 +61,7 @@ describe("417 for an upload", function()
   end
 
   for name, source in pairs(SOURCES) do
-    it("is answered without Expect, from " .. name, function()
+    it("is answered by a request without Expect, from " .. name, function()
       helper.faults { operation = "upload", action = { status = 417, body_kind = "html" } }
       assert(upload(source))
       assert.equal("417 expect, 201", requests())
@@ -79,7 +79,7 @@ describe("417 for an upload", function()
       assert.equal(0, #helper.stored("12345"))
     end)
 
-    it("ends the call where bytes have gone out, from " .. name, function()
+    it("ends the call if bytes were already sent, from " .. name, function()
       helper.faults { operation = "upload", action = { status = 417, body_kind = "empty", effect = true } }
       local document, err = upload(source)
       assert.is_nil(document)
@@ -90,7 +90,7 @@ describe("417 for an upload", function()
     end)
   end
 
-  it("is another request of the call", function()
+  it("counts as another request of the call", function()
     client:close()
     client = helper.client { max_attempts = 1 }
     patient = client:patient("12345")
@@ -101,8 +101,8 @@ describe("417 for an upload", function()
     assert.equal("417 expect", requests())
   end)
 
-  it("comes between other refusals", function()
-    assert(client:patient("12345"):count()) -- it has a token
+  it("may come between other refusals", function()
+    assert(client:patient("12345"):count()) -- to get a token
     helper.admin("POST", "settings", { expire_tokens = true })
     helper.faults { operation = "upload", skip = 1, action = { status = 417, body_kind = "empty" } }
     assert(upload(SOURCES["a function"]))
@@ -110,7 +110,7 @@ describe("417 for an upload", function()
     assert.equal(1, #helper.stored("12345"))
   end)
 
-  it("is final for what was sent without", function()
+  it("is final for a request without Expect", function()
     for _, what in ipairs { { data = PDF }, helper.write_file(helper.temporary(".pdf"), PDF) } do
       helper.admin("DELETE", "journal")
       helper.faults { operation = "upload", action = { status = 417, body_kind = "empty" } }
@@ -121,7 +121,7 @@ describe("417 for an upload", function()
     end
   end)
 
-  it("is final for a document of no bytes, which may have gone out", function()
+  it("is final for an empty document, which may have been sent", function()
     helper.faults { operation = "upload", action = { status = 417, body_kind = "empty" } }
     local document, err = patient:upload(function() end,
       { file_name = "a.pdf", content_type = "application/pdf", check_type = false })

@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- A token that cannot be had: what it costs the callers that need one.
+-- Token requests that fail: how they affect the callers that need a token.
 local core = require "nymbl.core"
 local helper = require "helper"
 local nymbl = require "nymbl"
@@ -36,8 +36,8 @@ describe("callers that need a token share a failure:", function()
     return count
   end
 
-  -- The same call of several patients at once; what came of each, by its number:
-  -- `page` or `err`, and `ended`, by our clock.
+  -- The same call for several patients at once. Returns the result of each, by its number: `page`
+  -- or `err`, and `ended`, by the test's clock.
   local function together(patients, options)
     local results, items = {}, {}
     for i = 1, #patients do items[i] = i end
@@ -56,8 +56,7 @@ describe("callers that need a token share a failure:", function()
     return list
   end
 
-  -- Where the state is: what each of two clients is given as its store. Those of files and
-  -- dictionaries stand for two processes.
+  -- The store options of two clients. Those with files and dictionaries represent two processes.
   local stores = {
     memory = function()
       local shared = store.memory()
@@ -86,7 +85,7 @@ describe("callers that need a token share a failure:", function()
     end,
   }
 
-  -- A failure, what it is, and how many requests it takes with max_attempts = 5.
+  -- A failure, its kind and status, and the number of requests with max_attempts = 5.
   local failures = {
     { "503", { status = 503, body_kind = "empty" }, "server", 503, 5 },
     { "a reset", { before = "reset" }, "network", nil, 5 },
@@ -122,7 +121,7 @@ describe("callers that need a token share a failure:", function()
       end)
     end
 
-    it("an endpoint that hangs costs each of them one timeout: " .. place, function()
+    it("a hanging endpoint costs each of them one timeout: " .. place, function()
       local first, second = stores[place]()
       local _, one = begin { store = first, max_attempts = 5 }
       local _, two = begin { store = second, max_attempts = 5 }
@@ -136,7 +135,7 @@ describe("callers that need a token share a failure:", function()
     end)
   end
 
-  it("one that comes later tries again, if it was not for the credentials", function()
+  it("a later caller tries again, unless the credentials were rejected", function()
     local _, patient = begin { max_attempts = 1 }
     for _, case in ipairs(failures) do
       if case[3] ~= "unauthorized" then
@@ -150,7 +149,7 @@ describe("callers that need a token share a failure:", function()
     assert.equal(before, clock.offset)
   end)
 
-  it("rejected credentials are remembered for some seconds, by all of the same", function()
+  it("rejected credentials are remembered for some seconds by all clients that use them", function()
     for _, status in ipairs { 400, 401 } do
       local shared = store.memory()
       local _, one = begin { store = shared }
@@ -170,7 +169,7 @@ describe("callers that need a token share a failure:", function()
         end
       end
       assert.equal(1, token_requests())
-      assert(other:page()) -- these are others
+      assert(other:page()) -- other credentials
       assert.equal(1, token_requests())
       clock.offset = clock.offset + 0.5
       assert(two:page())
@@ -179,7 +178,7 @@ describe("callers that need a token share a failure:", function()
     end
   end)
 
-  it("rejected credentials are no longer than that, whatever the clock", function()
+  it("rejected credentials are remembered no longer, whatever the clock says", function()
     local shared, step = store.memory(), 0
     function shared.now() return wait.now() + step end
     local _, patient = begin { store = shared }
@@ -194,7 +193,7 @@ describe("callers that need a token share a failure:", function()
     end
   end)
 
-  it("an old token serves all while it lives", function()
+  it("an old token serves all until it expires", function()
     for _, case in ipairs(failures) do
       helper.admin("DELETE", "faults")
       local _, patient = begin { max_attempts = 5 }
@@ -207,7 +206,7 @@ describe("callers that need a token share a failure:", function()
     end
   end)
 
-  it("a timeout of its own ends each on time", function()
+  it("a caller's own timeout ends its wait on time", function()
     for _, action in ipairs { { delay = 60 },
                               { status = 503, body_kind = "empty", headers = { { "Retry-After", "10" } } } } do
       helper.admin("DELETE", "faults")
@@ -225,14 +224,14 @@ describe("callers that need a token share a failure:", function()
     end
   end)
 
-  it("not that of a caller whose own time was too short", function()
+  it("except the timeout of a caller whose own time was too short", function()
     local _, patient = begin { max_attempts = 5 }
     helper.faults { operation = "token", action = { delay = 5 } }
     local results = together(times(4, patient), { { timeout = 0.3 } })
     assert.equal("timeout", results[1].err.kind)
     for i = 2, 4 do assert(results[i].page, results[i].err) end
     assert.equal(2, token_requests())
-    -- nor does it have the others wait anew for as long as if they had not waited
+    -- nor do the others start waiting anew
     helper.faults { operation = "token", times = -1, action = { delay = 60 } }
     local _, other = begin { max_attempts = 5 }
     results = together(times(4, other), { { timeout = 9 } })
@@ -243,7 +242,7 @@ describe("callers that need a token share a failure:", function()
     assert.equal(2, token_requests())
   end)
 
-  it("not that of a caller whose client was closed", function()
+  it("except the failure of a caller whose client was closed", function()
     local shared = store.memory()
     local client, one = begin { store = shared }
     local _, two = begin { store = shared }
@@ -262,7 +261,7 @@ describe("callers that need a token share a failure:", function()
     assert.is_truthy(results[2][1])
   end)
 
-  it("nothing of what the server said is kept", function()
+  it("nothing of the server's text is stored", function()
     local path = helper.temporary()
     local _, one = begin { store = store.file(path, { token = true }) }
     helper.faults { operation = "token", action = { status = 400, headers = { { "Retry-After", "7" }, { "x-a", "SENTINEL" } },
@@ -282,7 +281,7 @@ describe("callers that need a token share a failure:", function()
     assert.equal(1, token_requests())
   end)
 
-  it("a state that makes no sense", function()
+  it("a malformed stored state", function()
     local shared = store.memory()
     local client, patient = begin { store = shared }
     local key = core.account(client, true)
@@ -310,7 +309,7 @@ describe("callers that need a token share a failure:", function()
       return patient
     end
 
-    it("that returns nothing or nonsense is asked once for all who wait", function()
+    it("that returns nothing or an invalid value is called once for all waiting callers", function()
       for _, act in ipairs { function() return nil, "why" end, function() return "no token", 5 end } do
         local results = together(times(8, failing(act)))
         for _, result in ipairs(results) do
@@ -322,7 +321,7 @@ describe("callers that need a token share a failure:", function()
       end
     end)
 
-    it("that raises does so for one, and fails for all who wait", function()
+    it("that raises does so for one caller, and fails for all waiting callers", function()
       local patient, raised, kinds = failing(function() error({ "mine" }) end), 0, {}
       local items = { 1, 2, 3, 4, 5, 6, 7, 8 }
       local count, failed = nymbl.each(items, nil, function()
@@ -339,7 +338,7 @@ describe("callers that need a token share a failure:", function()
       assert.equal(1, asked)
     end)
 
-    it("is asked again by the next one, and shares nothing with another client", function()
+    it("is called again for the next caller, and shares nothing with another client", function()
       local good, bad = helper.token(), true
       local patient = failing(function()
         if bad then return nil, "why" end

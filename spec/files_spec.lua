@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- Trouble with local files: what cannot be read is not sent, and what cannot be written leaves all as it was.
+-- Problems with local files: an unreadable file is not sent, and an unwritable target stays unchanged.
 local helper = require "helper"
 
 local PATIENT = "12345"
@@ -25,7 +25,7 @@ local function teardown()
   assert.equal(0, helper.live_objects())
 end
 
--- Names in the folder, or of another one.
+-- The names in the directory, or in another one.
 local function names(where)
   return (helper.output("ls -A " .. quote(where or folder)):gsub("\n", " "))
 end
@@ -52,7 +52,7 @@ local function io_error(result, err, reason, attempts, note)
   assert.is_nil(tostring(err):find("/", 1, true), note)
 end
 
--- Descriptors that are open, but for those that garbage holds.
+-- Open descriptors, except those held by garbage.
 local function descriptors()
   collectgarbage()
   collectgarbage()
@@ -63,8 +63,8 @@ local function interpreter()
   return jit and "luajit" or "lua" .. _VERSION:match("%d+%.%d+") -- luacheck: ignore
 end
 
--- Run a script in another interpreter, `before` it; it begins with a client of its own and a document `d`.
--- It may run as another user, who cannot look into the sandbox's folder.
+-- Run a script in another interpreter, with `before` on its command line. It begins with a client and a
+-- document `d`. It may run as another user, which cannot read the sandbox's directory.
 local function child(before, script)
   local options = helper.options()
   local sandbox = helper.sandbox()
@@ -92,7 +92,7 @@ describe("patient:upload() of a file", function()
   before_each(setup)
   after_each(teardown)
 
-  it("that is not there or is no regular file sends nothing", function()
+  it("that does not exist or is no regular file sends nothing", function()
     os.execute(("cd %s && mkdir sub && mkfifo fifo && ln -s nowhere dangling && ln -s loop loop && ln -s sub linked && touch plain")
       :format(folder))
     local before = descriptors()
@@ -121,7 +121,7 @@ describe("patient:upload() of a file", function()
     io_error(document, err, "not_a_file", 0)
   end)
 
-  it("that may not be read sends nothing", function()
+  it("that is unreadable sends nothing", function()
     local path = helper.write_file(folder .. "/a.pdf", "%PDF-1.4")
     os.execute("chmod 000 " .. path)
     if not root then
@@ -129,17 +129,17 @@ describe("patient:upload() of a file", function()
       io_error(document, err, "permission", 0)
       return
     end
-    -- as somebody who is not root; he must be able to read the library, too
+    -- as a user other than root, which must be able to read the library
     os.execute(("chmod 755 %s %s"):format(helper.folder, folder))
     local said = child("setpriv --reuid 65534 --regid 65534 --clear-groups", [[
       say(patient:upload(folder .. "/a.pdf"))
     ]])
     os.execute("chmod 700 " .. helper.folder)
-    if not said:find("^io") then pending("nobody cannot run the interpreter here: " .. said:sub(1, 200)) end
+    if not said:find("^io") then pending("the user nobody cannot run the interpreter here: " .. said:sub(1, 200)) end
     assert.equal("io permission 0", said)
   end)
 
-  it("that has no name that could be sent is a misuse, or takes the given one", function()
+  it("whose name cannot be sent is a misuse, or uses the given name", function()
     assert.has_error(function() patient:upload("") end)
     assert.has_error(function() patient:upload("a\0b.pdf") end)
     local path = helper.write_file(folder .. "/two\nlines.pdf", "%PDF-1.4")
@@ -147,13 +147,13 @@ describe("patient:upload() of a file", function()
     assert.equal("a.pdf", assert(patient:upload(path, { file_name = "a.pdf" })).file_name)
   end)
 
-  it("that is reached over links is sent", function()
+  it("that is reached through links is sent", function()
     os.execute(("cd %s && mkdir sub && ln -s sub/far near && ln -s ../real.pdf sub/far"):format(folder))
     helper.write_file(folder .. "/real.pdf", "%PDF-1.4")
     assert.equal(8, assert(patient:upload(folder .. "/near", { file_name = "a.pdf" })).file_size_bytes)
   end)
 
-  -- Change a file once its first bytes are on their way.
+  -- Change a file after its first bytes were sent.
   local function changing(change, note)
     local path = folder .. "/a.pdf"
     os.execute(("cp %s %s"):format(helper.big_file(20000000), path))
@@ -169,7 +169,7 @@ describe("patient:upload() of a file", function()
     assert.equal(0, #helper.stored(PATIENT), note)
   end
 
-  it("that shrinks, grows or is written to on the way is not sent to its end", function()
+  it("that shrinks, grows or is modified during the upload is not sent to its end", function()
     local before
     for note, command in pairs {
       shrinks = "truncate -s 10000000 %s", ["is emptied"] = "truncate -s 0 %s", grows = "echo more >> %s",
@@ -178,11 +178,11 @@ describe("patient:upload() of a file", function()
     } do
       changing(function(path) os.execute(command:format(path)) end, note)
       before = before or descriptors()
-      assert.is_true(descriptors() <= before + 1, note) -- a connection more may be kept, not one each time
+      assert.is_true(descriptors() <= before + 1, note) -- one more connection may stay open, but not one for each upload
     end
   end)
 
-  it("that is renamed, deleted or replaced on the way is sent as it was", function()
+  it("that is renamed, deleted or replaced during the upload is sent as it was", function()
     local path = folder .. "/a.pdf"
     local sum = helper.sha256(helper.big_file(5000000))
     for _, command in ipairs { "mv %s " .. folder .. "/b", "rm %s", "echo other > %s.new && mv %s.new %s" } do
@@ -200,8 +200,8 @@ describe("patient:upload() of a file", function()
     end
   end)
 
-  -- Each upload has a connection of its own, of which some stay open: so the files are counted.
-  it("does not keep the file open afterwards", function()
+  -- Each upload has its own connection, some of which stay open: so only open files are counted.
+  it("does not leave the file open", function()
     local photo, large = helper.path("spec/fixtures/photo.jpg"), helper.big_file(1048577)
     local handle = assert(io.open(photo))
     assert.equal(1, helper.times_open(photo))
@@ -235,7 +235,7 @@ describe("patient:upload() of a handle", function()
       handle:close()
     end
     local handle = io.open(folder, "rb")
-    if handle then -- a system that opens folders
+    if handle then -- a system that can open directories
       local document, err = patient:upload(handle, { file_name = "a.pdf" })
       io_error(document, err, "directory", 0)
       handle:close()
@@ -258,7 +258,7 @@ describe("patient:upload() of a handle", function()
     assert.equal(0, #helper.stored(PATIENT))
   end)
 
-  it("that shrinks or grows on the way fails", function()
+  it("that shrinks or grows during the upload fails", function()
     for _, command in ipairs { "truncate -s 1000000 %s", "truncate -s 6000000 %s" } do
       local path = folder .. "/a.pdf"
       os.execute(("cp %s %s"):format(helper.big_file(5000000), path))
@@ -275,7 +275,7 @@ describe("patient:upload() of a handle", function()
     end
   end)
 
-  -- The file is rewritten and has its old time again.
+  -- Rewrite the file and restore its old modification time.
   local function rewrite(path, from, bytes)
     helper.output(("touch -r %s %s.time"):format(quote(path), quote(path)))
     local file = assert(io.open(path, "r+b"))
@@ -285,7 +285,7 @@ describe("patient:upload() of a handle", function()
     helper.output(("touch -r %s.time %s"):format(quote(path), quote(path)))
   end
 
-  it("that is rewritten on the way, and has its old time again, ends the upload", function()
+  it("that is rewritten during the upload, with its old modification time, ends the upload", function()
     local path = folder .. "/a.pdf"
     for _, kind in ipairs { "path", "handle" } do
       os.execute(("cp %s %s"):format(helper.big_file(5000000), path))
@@ -305,7 +305,7 @@ describe("patient:upload() of a handle", function()
     end
   end)
 
-  it("that gets another name, mode or time of access is sent", function()
+  it("whose name, mode or access time changes is sent", function()
     local path = folder .. "/a.pdf"
     local sum = helper.sha256(helper.big_file(5000000))
     for _, command in ipairs { "mv %s %s.done", "chmod 400 %s", "ln %s %s.two", "rm %s" } do
@@ -324,7 +324,7 @@ describe("patient:upload() of a handle", function()
     end
   end)
 
-  it("that never ends is cut at the limit", function()
+  it("that never ends is stopped at the limit", function()
     local handle = assert(io.open("/dev/zero", "rb"))
     local document, err = patient:upload(handle, { file_name = "a.pdf", check_type = false })
     handle:close()
@@ -334,7 +334,7 @@ describe("patient:upload() of a handle", function()
     assert.equal(0, #helper.stored(PATIENT))
   end)
 
-  it("that is at its end, or behind it, is an empty file", function()
+  it("at or beyond its end is an empty file", function()
     local handle = assert(io.open(helper.path("spec/fixtures/photo.jpg"), "rb"))
     for _, position in ipairs { 0, 100 } do
       handle:seek("end", position)
@@ -363,7 +363,7 @@ describe("patient:upload() of a source", function()
   before_each(setup)
   after_each(teardown)
 
-  -- A source that gives values in turn.
+  -- A source that returns the given values, one per call.
   local function giving(...)
     local values, count, at = { ... }, select("#", ...), 0
     return function()
@@ -372,12 +372,12 @@ describe("patient:upload() of a source", function()
     end
   end
 
-  it("that gives another size than it said is cut", function()
+  it("that returns another size than announced is aborted", function()
     for _, size in ipairs { 0, 9, 11, 1000, 26214400 } do
       local document, err = patient:upload(giving("%PDF-1.4 x"), { file_name = "a.pdf", size = size })
       io_error(document, err, "size_mismatch", nil, tostring(size))
     end
-    -- and where it comes late, after most has been sent
+    -- and if it does so late, after most was sent
     for _, last in ipairs { ("x"):rep(99999), ("x"):rep(100001), "" } do
       local list = { "%PDF-1.4" .. ("x"):rep(99992) }
       for i = 2, 20 do list[i] = ("x"):rep(100000) end
@@ -388,7 +388,7 @@ describe("patient:upload() of a source", function()
     assert.equal(0, #helper.stored(PATIENT))
   end)
 
-  it("that gives something else than strings fails", function()
+  it("that returns values other than strings fails", function()
     for _, value in ipairs { 7, true, false, {}, print } do
       local document, err = patient:upload(giving("%PDF-1.4", value), { file_name = "a.pdf" })
       io_error(document, err, "source", nil, type(value))
@@ -422,14 +422,14 @@ describe("patient:upload() of a source", function()
     assert(patient:count())
   end)
 
-  it("may give empty chunks", function()
+  it("may return empty chunks", function()
     assert.equal(8, assert(patient:upload(giving("", "%PDF", "", "", "-1.4", ""),
       { file_name = "a.pdf" })).file_size_bytes)
     assert.equal(8, assert(patient:upload(giving("", "%PDF", "", "", "-1.4", ""), { file_name = "a.pdf",
       size = 8 })).file_size_bytes)
   end)
 
-  it("is not asked again after its end", function()
+  it("is not called again after its end", function()
     local ended = 0
     local given = false
     assert(patient:upload(function()
@@ -448,7 +448,7 @@ describe("document:download() to a path", function()
   before_each(setup)
   after_each(teardown)
 
-  it("that cannot be one asks for nothing", function()
+  it("that cannot be a file sends no request", function()
     local document = stored(10)
     os.execute(("cd %s && mkdir sub && mkfifo fifo && ln -s loop loop && ln -s a b && ln -s b a && ln -s sub linked && touch plain "
       .. "&& ln -s /dev/null device && ln -s fifo tofifo && ln -s missing/x nowhere"):format(folder))
@@ -474,7 +474,7 @@ describe("document:download() to a path", function()
     assert.equal(before, descriptors())
   end)
 
-  it("that is refused asks for no token either", function()
+  it("that is refused requests no token either", function()
     local fresh = helper.client { rate = false, monthly_quota = false }
     helper.admin("DELETE", "journal")
     io_error((fresh:patient(PATIENT):document("d"):download("/dev/null")), select(2,
@@ -484,7 +484,7 @@ describe("document:download() to a path", function()
     assert.equal(0, requests)
   end)
 
-  it("in a folder that may not be written to asks for nothing", function()
+  it("in a directory without write permission sends no request", function()
     stored(10)
     helper.admin("DELETE", "journal")
     os.execute(("mkdir %s/closed && chmod 555 %s/closed"):format(folder, folder))
@@ -497,23 +497,23 @@ describe("document:download() to a path", function()
     local said = child("setpriv --reuid 65534 --regid 65534 --clear-groups", [[ say(document:download(folder
       .. "/closed/a")) ]])
     os.execute("chmod 700 " .. helper.folder)
-    if not said:find("^io") then pending("nobody cannot run the interpreter here: " .. said:sub(1, 200)) end
+    if not said:find("^io") then pending("the user nobody cannot run the interpreter here: " .. said:sub(1, 200)) end
     assert.equal("io permission 0", said)
     assert.equal("", names(folder .. "/closed"))
   end)
 
-  -- A child with a disk of one megabyte at `folder .. "/disk"`.
+  -- A child process with a file system of one megabyte at `folder .. "/disk"`.
   local function on_small_disk(script)
     os.execute("mkdir -p " .. folder .. "/disk")
     local said = child(("unshare -m sh -c %s"):format(quote(("mount -t tmpfs -o size=1m none %s/disk && exec \"$@\"")
       :format(folder))) .. " sh", script)
     if said:find("unshare:", 1, true) or said:find("mount:", 1, true) then
-      pending("no disk can be mounted here: " .. said:sub(1, 200))
+      pending("no file system can be mounted here: " .. said:sub(1, 200))
     end
     return said
   end
 
-  it("on a full disk fails, and leaves what was there", function()
+  it("on a full disk fails, and leaves an existing file unchanged", function()
     stored()
     local said = on_small_disk [[
       local file = assert(io.open(folder .. "/disk/a", "wb"))
@@ -544,7 +544,7 @@ describe("document:download() to a path", function()
     local size, err = patient:document("d"):download(handle)
     handle:close()
     io_error(size, err, "no_space", 1)
-    -- what fits into the handle's buffer is told of, too
+    -- bytes that fit into the handle's buffer are reported too
     stored(10)
     handle = assert(io.open("/dev/full", "wb"))
     size, err = patient:document("d"):download(handle)
@@ -552,7 +552,7 @@ describe("document:download() to a path", function()
     io_error(size, err, "no_space", 1)
   end)
 
-  it("follows links to where they lead", function()
+  it("follows links to their target", function()
     local document = stored(10)
     os.execute(("cd %s && mkdir sub && ln -s sub/far near && ln -s ../real sub/far && ln -s %s/absolute sub/root && ln -s sub link")
       :format(folder, folder))
@@ -565,12 +565,12 @@ describe("document:download() to a path", function()
     assert.equal("absolute link near real sub", names())
     assert.equal("far new root", names(folder .. "/sub"))
     assert.equal("sub/far", helper.output("readlink " .. folder .. "/near"))
-    -- a link is something that is there
+    -- a link is an existing file
     local size, err = document:download(folder .. "/near", { overwrite = false })
     io_error(size, err, "exists", 0)
   end)
 
-  it("takes any name that the system takes", function()
+  it("accepts every name that the system accepts", function()
     local document = stored(10)
     for _, name in ipairs { ("x"):rep(255), "two words", "-rf", "new\nline", "患者", "a;b", "$(touch x)", "'", "\1",
       "%s", ".hidden" } do
@@ -581,7 +581,7 @@ describe("document:download() to a path", function()
     assert.equal("", names())
   end)
 
-  it("makes the mode that was asked for, whatever the umask", function()
+  it("sets the requested mode, whatever the umask", function()
     stored(10)
     for umask in ("000 022 077 777"):gmatch("%d+") do
       local said = child(("umask %s &&"):format(umask), [[
@@ -596,14 +596,14 @@ describe("document:download() to a path", function()
     end
   end)
 
-  it("shows nobody an unfinished file, not even by its mode", function()
+  it("shows no unfinished file to others", function()
     local document = stored()
     local looked
     assert(document:download(folder .. "/a", { mode = 420, progress = function(done)
       if done > 0 and done < SIZE and not looked then
         looked = true
         assert.is_nil((io.open(folder .. "/a", "rb")))
-        -- it has no name at all, where that can be
+        -- the file has no name, if the system supports that
         local seen = names()
         assert.is_true(seen == "" or helper.output(("stat -c %%a %s/%s"):format(folder, seen)) == "600", seen)
       end
@@ -613,7 +613,7 @@ describe("document:download() to a path", function()
     assert.equal("644", helper.output("stat -c %a " .. folder .. "/a"))
   end)
 
-  it("replaces a file that cannot be written to, and other names of it stay as they were", function()
+  it("replaces a file without write permission, and its other hard links keep their content", function()
     local document = stored(10)
     helper.write_file(folder .. "/a", "mine")
     os.execute(("cd %s && ln a b && chmod 400 a"):format(folder))
@@ -622,7 +622,7 @@ describe("document:download() to a path", function()
     assert.equal("mine", helper.read_file(folder .. "/b"))
   end)
 
-  it("fails where the folder goes, or its name is taken by a folder, meanwhile", function()
+  it("fails if the directory is removed, or a directory takes the file's name, during the download", function()
     local document = stored()
     local before
     for _, command in ipairs { "rm -rf %s/sub", "mkdir %s/sub/a", "mv %s/sub %s/elsewhere" } do
@@ -637,12 +637,12 @@ describe("document:download() to a path", function()
       assert.is_true(changed)
       io_error(size, err, nil, 1, command)
       before = before or descriptors()
-      assert.is_true(descriptors() <= before + 1) -- a connection more may be kept, not one each time
+      assert.is_true(descriptors() <= before + 1) -- one more connection may stay open, but not one for each download
       os.execute(("rm -rf %s/sub"):format(folder))
     end
   end)
 
-  it("leaves what was there, and nothing of its own, however it fails", function()
+  it("leaves an existing file unchanged, and no temporary file, however it fails", function()
     local document = stored()
     helper.write_file(folder .. "/a", "mine")
     os.execute("chmod 640 " .. folder .. "/a")
@@ -682,7 +682,7 @@ describe("document:download() to a handle", function()
     assert.equal("mine", helper.read_file(path))
   end)
 
-  it("that is closed is a misuse, or fails where a callback closes it", function()
+  it("that is closed is a misuse, or fails if a callback closes it", function()
     local document = stored()
     local handle = assert(io.open(folder .. "/a", "wb"))
     handle:close()
@@ -694,14 +694,14 @@ describe("document:download() to a handle", function()
     io_error(size, err, "closed", 1)
   end)
 
-  it("that is a pipe nobody reads fails, and harms nobody", function()
+  it("that is a pipe without a reader fails, without side effects", function()
     stored()
     local said = child("", [[
       local pipe = io.popen("exec true", "w")
       os.execute "sleep 0.2"
       say(document:download(pipe))
     ]])
-    -- SIGPIPE ends a process that does not ignore it: as any write to a pipe does
+    -- SIGPIPE ends a process that does not ignore it, as with any write to a pipe
     assert.is_true(said == "io pipe_closed 1" or said == "", said)
     said = child("trap '' PIPE;", [[
       local pipe = io.popen("exec true", "w")
@@ -711,7 +711,7 @@ describe("document:download() to a handle", function()
     assert.equal("io pipe_closed 1", said)
   end)
 
-  it("writes from its position, and leaves it open behind the bytes", function()
+  it("writes at its position, and leaves it open after the bytes", function()
     local document = stored(10)
     local handle = assert(io.open(folder .. "/a", "w+b"))
     handle:write("head ")

@@ -1,13 +1,13 @@
 -- SPDX-License-Identifier: MIT
 -- luacheck: std max+busted
--- Filters: literals that no value can break out of, and times in them.
+-- Filters: literals that values cannot break out of, and times.
 
 local helper = require "helper"
 local nymbl = require "nymbl"
 
 local filter, datetime = nymbl.filter, nymbl.datetime
 
--- The message that a call raises, without the position.
+-- The message of an error that a call raises, without the position.
 local function problem(call, ...)
   local ok, message = pcall(call, ...)
   assert.is_false(ok)
@@ -15,22 +15,22 @@ local function problem(call, ...)
 end
 
 describe("nymbl.filter()", function()
-  it("gives a template without places back as it is", function()
+  it("returns a template without placeholders unchanged", function()
     assert.equal("", filter(""))
     assert.equal("document_type eq 'Referral'", filter("document_type eq 'Referral'"))
     assert.equal("100% %d %s %%", filter("100% %d %s %%"))
   end)
 
-  it("fills places in order", function()
+  it("fills placeholders in order", function()
     assert.equal("a eq 'x' and b gt 2 or c eq true", filter("a eq ? and b gt ? or c eq ?", "x", 2, true))
     assert.equal("'a''b'", filter("??", "a", "b"))
   end)
 
-  it("gives one value", function()
+  it("returns a single value", function()
     assert.equal(1, select("#", filter("a eq ? and b eq ?", 1, 2)))
   end)
 
-  it("writes strings in quotes and doubles those within", function()
+  it("writes strings in quotes and doubles quotes within them", function()
     assert.equal("a eq ''", filter("a eq ?", ""))
     assert.equal("a eq 'O''Brien'", filter("a eq ?", "O'Brien"))
     assert.equal("a eq ''''", filter("a eq ?", "'"))
@@ -40,7 +40,7 @@ describe("nymbl.filter()", function()
     assert.equal("a eq '\\'''", filter("a eq ?", "\\'"))
   end)
 
-  it("takes every byte but NUL in a string", function()
+  it("accepts every byte except NUL in a string", function()
     for byte = 1, 255 do
       local char = string.char(byte)
       local expected = char == "'" and "''" or char
@@ -50,12 +50,12 @@ describe("nymbl.filter()", function()
     assert.equal("bad argument #1 to 'filter' (string contains NUL)", problem(filter, "a\0 eq 1"))
   end)
 
-  it("does not look for places or patterns in values", function()
+  it("does not interpret placeholders or patterns in values", function()
     assert.equal("a eq '?' and b eq '%1 %0 %%'", filter("a eq ? and b eq ?", "?", "%1 %0 %%"))
     assert.equal("a eq '''?' and b eq '?'''", filter("a eq ? and b eq ?", "'?", "?'"))
   end)
 
-  it("leaves a ? between quotes alone", function()
+  it("ignores a ? between quotes", function()
     assert.equal("a eq '?' and b eq 1", filter("a eq '?' and b eq ?", 1))
     assert.equal("a eq 'it''s ?' and b eq 1", filter("a eq 'it''s ?' and b eq ?", 1))
     assert.equal("a eq '''?''' and b eq 1", filter("a eq '''?''' and b eq ?", 1))
@@ -64,13 +64,13 @@ describe("nymbl.filter()", function()
     assert.equal("contains(a,'?')", filter("contains(a,'?')"))
   end)
 
-  it("raises where the template's quotes do not close", function()
+  it("raises if the template's quotes are not closed", function()
     for _, template in ipairs { "'", "a eq 'x", "a eq 'it''s", "a eq ''' and b eq 1", "a eq 'x' and b eq '" } do
       assert.equal("bad argument #1 to 'filter' (unfinished string in template)", problem(filter, template))
     end
   end)
 
-  it("writes integers bare", function()
+  it("writes integers without quotes", function()
     assert.equal("a eq 0", filter("a eq ?", 0))
     assert.equal("a eq -17", filter("a eq ?", -17))
     assert.equal("a eq 12345", filter("a eq ?", 12345))
@@ -85,7 +85,7 @@ describe("nymbl.filter()", function()
     end
   end)
 
-  it("writes fractions so that they read back as they were", function()
+  it("writes fractions that are read back exactly", function()
     assert.equal("a eq 0.5", filter("a eq ?", 0.5))
     assert.equal("a eq -2.25", filter("a eq ?", -2.25))
     assert.equal("a eq 0.1", filter("a eq ?", 0.1))
@@ -97,7 +97,7 @@ describe("nymbl.filter()", function()
     end
   end)
 
-  it("writes a decimal point where the host's locale has a comma", function()
+  it("writes a decimal point if the host's locale has a comma", function()
     local plain = string.format
     finally(function() string.format = plain end) -- luacheck: ignore 122
     string.format = function(...) -- luacheck: ignore 122
@@ -109,14 +109,14 @@ describe("nymbl.filter()", function()
     assert.equal(1 / 3, tonumber(long))
   end)
 
-  it("raises on numbers that are none", function()
+  it("raises on NaN and infinities", function()
     for _, value in ipairs { 0 / 0, math.huge, -math.huge } do
       assert.equal("bad argument #2 to 'filter' (not a finite number)", problem(filter, "a eq ?", value))
       assert.equal("bad argument #3 to 'filter' (not a finite number)", problem(filter, "a eq ? or b eq ?", 1, value))
     end
   end)
 
-  it("writes booleans, null and times bare", function()
+  it("writes booleans, null and times without quotes", function()
     assert.equal("a eq true and b eq false", filter("a eq ? and b eq ?", true, false))
     assert.equal("a ne null", filter("a ne ?", nymbl.null))
     assert.equal("a ge 1970-01-01T00:00:00Z", filter("a ge ?", datetime(0)))
@@ -124,7 +124,7 @@ describe("nymbl.filter()", function()
     assert.equal("a eq null", filter("a eq ?", require("cjson").null))
   end)
 
-  it("raises on values of other types, with their place", function()
+  it("raises on values of other types, with their position", function()
     local meta = setmetatable({}, { __tostring = function() return "1 or true" end })
     for _, value in ipairs { {}, meta, print, io.stdout, coroutine.create(print) } do
       assert.truthy(problem(filter, "a eq ?", value):find("^bad argument #2 to 'filter' %(.* expected, got %a+%)$"))
@@ -145,14 +145,14 @@ describe("nymbl.filter()", function()
     assert.equal("bad argument #2 to 'filter' (template has 0 place(s), got 1 value(s))", problem(filter, "a", nil))
   end)
 
-  it("raises on a template that is no string", function()
+  it("raises on a template that is not a string", function()
     for _, value in ipairs { 1, true, {}, print } do
       assert.truthy(problem(filter, value):find("^bad argument #1 to 'filter' %(string expected, got "))
     end
     assert.equal("bad argument #1 to 'filter' (string expected, got no value)", problem(filter))
   end)
 
-  it("never shows a value in what it raises", function()
+  it("never shows a value in an error", function()
     for _, call in ipairs {
       function() filter("a eq ?", "SENTINEL\0") end,
       function() filter("a eq 1", "SENTINEL") end,
@@ -164,8 +164,8 @@ describe("nymbl.filter()", function()
     end
   end)
 
-  it("lets no value out of its literal", function()
-    -- an OData tokenizer of its own: what stands outside string literals
+  it("keeps every value within its literal", function()
+    -- an independent OData tokenizer: the text outside string literals
     local function outside(text)
       local rest, quoted = {}, false
       for char in text:gmatch(".") do
@@ -207,7 +207,7 @@ describe("nymbl.datetime()", function()
     assert.equal("1970-01-01T00:00:00Z", text(-0.0))
   end)
 
-  it("takes times before 1970", function()
+  it("accepts times before 1970", function()
     assert.equal("1969-12-31T23:59:59Z", text(-1))
     assert.equal("1969-12-31T00:00:00Z", text(-86400))
     assert.equal("1900-03-01T00:00:00Z", text(-2203891200))
@@ -225,7 +225,7 @@ describe("nymbl.datetime()", function()
     assert.equal("1970-01-01T00:01:00Z", text(59.9996))
   end)
 
-  it("reaches from year 0 to 9999 and no further", function()
+  it("accepts years 0 to 9999 only", function()
     assert.equal("0000-01-01T00:00:00Z", text(-62167219200))
     assert.equal("0001-01-01T00:00:00Z", text(-62135596800))
     assert.equal("9999-12-31T23:59:59Z", text(253402300799))
@@ -241,7 +241,7 @@ describe("nymbl.datetime()", function()
       problem(datetime, { year = -1, month = 12, day = 31 }))
   end)
 
-  it("agrees with os.date over many seconds, also those before 1970", function()
+  it("agrees with os.date for many seconds, including times before 1970", function()
     math.randomseed(42)
     local function random(least, most)
       return math.floor(least + math.random() * (most - least))
@@ -268,12 +268,12 @@ describe("nymbl.datetime()", function()
     end
   end)
 
-  it("takes a date without a time of day as its midnight", function()
+  it("takes a date without a time of day as midnight", function()
     assert.equal("2026-02-03T00:00:00Z", text { year = 2026, month = 2, day = 3 })
     assert.equal("2026-02-03T04:00:00Z", text { year = 2026, month = 2, day = 3, hour = 4 })
   end)
 
-  it("takes fractions of seconds in a table", function()
+  it("accepts fractions of seconds in a table", function()
     assert.equal("2026-02-03T04:05:06.789Z",
       text { year = 2026, month = 2, day = 3, hour = 4, min = 5, sec = 6.789 })
   end)
@@ -295,18 +295,18 @@ describe("nymbl.datetime()", function()
     same("2026-05-14T00:00:00Z", { year = 2026, month = 2, day = 3 + 100 })
   end)
 
-  it("does not look at isdst, yday and wday", function()
+  it("ignores isdst, yday and wday", function()
     assert.equal("2026-07-01T12:00:00Z",
       text { year = 2026, month = 7, day = 1, hour = 12, isdst = true, yday = 7, wday = 7 })
   end)
 
-  it("leaves the table as it was", function()
+  it("leaves the table unchanged", function()
     local fields = { year = 2026, month = 13, day = 40 }
     datetime(fields)
     assert.same({ year = 2026, month = 13, day = 40 }, fields)
   end)
 
-  it("raises on what is neither seconds nor fields", function()
+  it("raises on other types than numbers and tables", function()
     for _, value in ipairs { "2026-02-03", true, print, io.stdout } do
       assert.truthy(problem(datetime, value):find("^bad argument #1 to 'datetime' %(number or table expected, got "))
     end
@@ -331,7 +331,7 @@ describe("nymbl.datetime()", function()
     end
   end)
 
-  it("raises on fractions of anything but seconds", function()
+  it("raises on fractions in fields other than seconds", function()
     for _, name in ipairs { "year", "month", "day", "hour", "min" } do
       local fields = { year = 2026, month = 2, day = 3 }
       fields[name] = 1.5
@@ -357,7 +357,7 @@ end)
 describe("a filter", function()
   local client, patient
 
-  -- Text in names and descriptions that a URL, OData or the shell could take for its own.
+  -- Text in names and descriptions with special meaning in URLs, OData or the shell.
   local texts = {
     "plain", "O'Brien", "''", "'", "100% sure", "%27", "%2527", "a&b=c", "1+1", "a b", "#1", "a?b", "a/b", "a;b,c",
     "$filter", "\\", "\"quoted\"", "Gr\195\182\195\159e", "\227\130\171\227\131\171\227\131\134", "\240\159\146\137",
@@ -389,14 +389,14 @@ describe("a filter", function()
     return table.concat(found, " ")
   end
 
-  it("selects the one document whose text it names, whatever the text", function()
+  it("selects only the document with the given text, whatever the text", function()
     for i, text in ipairs(texts) do
       assert.equal(("doc-%03d"):format(i), ids(filter("description eq ?", text)))
       assert.equal(("doc-%03d"):format(i), ids(filter("file_name eq ?", text .. ".pdf")))
     end
   end)
 
-  it("takes any text in a function's argument", function()
+  it("accepts any text in a function's argument", function()
     for _, text in ipairs(texts) do
       local expected = {}
       for i, other in ipairs(texts) do
@@ -406,7 +406,7 @@ describe("a filter", function()
     end
   end)
 
-  it("selects nothing where an injection would select all", function()
+  it("selects nothing if an injection would select everything", function()
     assert.equal("", ids(filter("document_type eq ?", "x' or 'a' eq 'a")))
     assert.equal("", ids(filter("document_type eq ?", "' or true or '")))
     assert.equal("", ids(filter("contains(document_type,?)", "') or contains(id,'")))
@@ -422,7 +422,7 @@ describe("a filter", function()
     assert.equal("", ids(filter("document_type eq ?", nymbl.null)))
   end)
 
-  it("is what the service receives, byte by byte", function()
+  it("is received by the service byte by byte", function()
     helper.admin("DELETE", "journal")
     local text = filter("description eq ?", table.concat(texts))
     assert.equal(0, patient:count(text))

@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- A metatable says nothing about a block of memory: debug.setmetatable gives any to any. What
--- the binding makes of a forged one is an error, and never somebody else's bytes.
+-- debug.setmetatable can give any metatable to any block of memory. The binding answers a forged
+-- object with an error, and never with other objects' bytes.
 local core = require "nymbl.core"
 local helper = require "helper"
 
@@ -11,7 +11,7 @@ local registry = debug.getregistry()
 local CLASSES = { "nymbl.client", "nymbl.patient", "nymbl.document", "nymbl.stream", "nymbl.transfer", "nymbl.body",
                   "nymbl.store" }
 
--- Blocks that are not what their metatable says; they are made anew each time.
+-- Blocks that do not match their metatable. They are created anew for each use.
 local function blocks()
   local _, metatable = core.class "nymbl.document"
   local list = {
@@ -23,7 +23,7 @@ local function blocks()
   return list
 end
 
--- Call every function of a table with arguments that may mean anything.
+-- Call every function of a table with arguments of various types.
 local function call_all(functions, value)
   for _, fn in pairs(functions) do
     if type(fn) == "function" then
@@ -35,7 +35,7 @@ local function call_all(functions, value)
 end
 
 describe("a forged metatable", function()
-  it("is known for one by all functions of the class", function()
+  it("is detected by all functions of the class", function()
     for _, name in ipairs(CLASSES) do
       local metatable = registry[name]
       for i, value in ipairs(blocks()) do
@@ -60,7 +60,7 @@ describe("a forged metatable", function()
   it("is collected with a block that it does not belong to", function()
     for _, name in ipairs(CLASSES) do
       for _, value in ipairs(blocks()) do
-        -- a block that lost its own finalizer must hold nothing any more
+        -- a block without its finalizer must not own anything
         local is_client = core.state(value, "nymbl.client") ~= nil
         if debug.getmetatable(value) and value.close then value:close() end
         if not is_client and debug.getmetatable(value) ~= registry[name] then debug.setmetatable(value, registry[name]) end
@@ -71,7 +71,7 @@ describe("a forged metatable", function()
     assert.is_false(core.pump(0))
   end)
 
-  it("makes no object, and has no class", function()
+  it("creates no object, and has no class", function()
     for _, metatable in ipairs { {}, registry["nymbl.transfer"], registry["nymbl.body"], registry["nymbl.store"],
                                  debug.getmetatable(io.stdout), { __gc = function() end, {} } } do
       assert.is_false((pcall(core.object, metatable, {})))
@@ -86,7 +86,7 @@ describe("a forged metatable", function()
     end
   end)
 
-  it("has functions that take nothing for an object of theirs", function()
+  it("has functions that accept nothing as their object", function()
     local metatable = registry["nymbl.document"]
     local values = { "text", 1, true, {}, io.stdout, print, coroutine.create(print), core.null }
     for _, value in ipairs(values) do
@@ -97,7 +97,7 @@ describe("a forged metatable", function()
     end
   end)
 
-  it("may have been robbed of its methods, or an object of its state", function()
+  it("may have lost its methods, or an object its state", function()
     local metatable = registry["nymbl.document"]
     local document = core.object(metatable, { {}, { id = "d" }, "p", "d" })
     local methods = metatable[1]

@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- examples/gateway as its README starts it, between curl and the sandbox.
+-- examples/gateway, started as its README says, between curl and the sandbox.
 local helper = require "helper"
 
 local quote = helper.quote
@@ -8,14 +8,14 @@ local ROOT = helper.output("cd " .. quote(helper.path(".")) .. " && pwd")
 
 local LARGEST = 26214400
 
--- A patient and a file that no log may name.
+-- A patient and a file whose names must not be logged.
 local PATIENT = "patient-7531"
 local NAME = "anna-marlowe.pdf"
 local DOCUMENTS = "/patients/" .. PATIENT .. "/documents"
 
 local SETTINGS = { "BASE_URL", "API_KEY", "CA_FILE", "TOKEN_URL", "CLIENT_ID", "CLIENT_SECRET", "SCOPE" }
 
--- What is in a folder for temporary files, and processes that use it.
+-- The files in a temporary directory, and the processes that use it.
 local function left_over(folder)
   return helper.output("ls -A " .. folder) .. helper.output("grep -lsF TMPDIR=" .. folder .. " /proc/[0-9]*/environ")
 end
@@ -31,7 +31,7 @@ local function wait_until(what, condition)
   error("in vain: " .. what)
 end
 
--- Start `folder`'s run command. Without a sandbox it starts its own.
+-- Start the run command in `folder`. Without a sandbox it starts its own.
 local function start(folder, sandbox)
   local self = setmetatable({ out = helper.temporary(".out"), socket = helper.temporary(".sock"),
                               temporary = helper.temporary("-tmp") }, gateway)
@@ -42,7 +42,7 @@ local function start(folder, sandbox)
   end
   words[#words + 1] = ("%s/examples/gateway/run --stdin --limits off --listen unix:%s >%s 2>&1"):format(folder,
     self.socket, self.out)
-  -- ends with the pipe: it cannot outlive this process
+  -- it ends with the pipe, so it cannot outlive this process
   self.pipe = assert(io.popen(table.concat(words, " "), "w"))
   wait_until("the gateway is ready", function()
     local text = io.open(self.out) and helper.read_file(self.out) or ""
@@ -53,7 +53,7 @@ local function start(folder, sandbox)
 end
 
 function gateway:stop()
-  if self.pipe then self.pipe:close() end -- waits
+  if self.pipe then self.pipe:close() end -- waits for its end
   self.pipe = nil
 end
 
@@ -65,7 +65,7 @@ function gateway:command(path, arguments)
   return ("curl -s --max-time 60 --unix-socket %s %s 'http://localhost%s'"):format(self.socket, arguments or "", path)
 end
 
--- Run curl: the reply's status, the file its body is in, curl's exit status, the head.
+-- Run curl. Returns the response's status, the file with its body, curl's exit status, the head.
 function gateway:curl(path, arguments)
   local body, head = helper.temporary(".body"), helper.temporary(".head")
   local text = helper.output(("%s; echo \" $?\""):format(self:command(path,
@@ -84,8 +84,8 @@ function gateway:upload(file, query, arguments)
     ("-X POST -T %s %s"):format(file, arguments or ""))
 end
 
--- Send bytes over a connection of our own, then read: all that comes, until it ends
--- or has the replies that are waited for.
+-- Send bytes over a new connection, then read until it ends or until the expected number of
+-- responses has arrived.
 local RAW = [[
   local socket = require "cqueues.socket"
   local path, file, replies = ...
@@ -140,8 +140,8 @@ local function connections()
   return helper.admin("GET", "state").connections
 end
 
--- As at the start, but for the tokens: a reset ends them, and a 401 would meet the
--- faults that are meant for another request.
+-- Reset everything except the tokens: a 401 for an old token would use up a fault that is planned
+-- for another request.
 local function clean()
   helper.admin("DELETE", "faults")
   helper.admin("DELETE", "journal")
@@ -152,7 +152,7 @@ end
 
 describe("examples/gateway #nginx #gateway", function()
   local server
-  local ids = {} -- of documents that went through it
+  local ids = {} -- of the uploaded documents
 
   setup(function()
     helper.reset()
@@ -186,7 +186,7 @@ describe("examples/gateway #nginx #gateway", function()
     assert.equal('{"documents":[]}\n', helper.read_file(select(2, server:curl(DOCUMENTS))))
   end)
 
-  it("lists what a query asks for, all pages of it", function()
+  it("lists the documents of a query, on all pages", function()
     helper.admin("POST", "seed", { patient = "many", count = 250, prefix = "n" })
     local path = "/patients/many/documents"
     local _, all = server:json(path)
@@ -202,7 +202,7 @@ describe("examples/gateway #nginx #gateway", function()
   end)
 
   for _, size in ipairs { 5, 1000, 1048575, 1048576, LARGEST } do
-    it(("passes %d bytes on as they are, both ways"):format(size), function()
+    it(("passes %d bytes on unchanged, in both directions"):format(size), function()
       local file = helper.big_file(size)
       local status, created = server:upload(file)
       assert.equal(201, status)
@@ -216,7 +216,7 @@ describe("examples/gateway #nginx #gateway", function()
     end)
   end
 
-  it("refuses what is no document before the service is asked", function()
+  it("refuses a file that is not a document before it sends a request", function()
     for size = 0, 4 do
       helper.admin("DELETE", "journal")
       assert.equal(415, (server:upload(helper.big_file(size))))
@@ -224,7 +224,7 @@ describe("examples/gateway #nginx #gateway", function()
     end
   end)
 
-  it("passes nothing, and a single byte, on to whoever fetches it", function()
+  it("passes an empty and a one-byte document on", function()
     local empty = helper.admin("POST", "documents", { patient = PATIENT, file_name = NAME, content = "" }).id
     local status, nothing, ended, head = server:curl(path_of(empty) .. "/content")
     assert.equal(200, status)
@@ -237,7 +237,7 @@ describe("examples/gateway #nginx #gateway", function()
     assert.equal("%", helper.read_file(body))
   end)
 
-  it("refuses more than 25 MB, and a document of no known length, before it is sent", function()
+  it("refuses more than 25 MB, and a document of unknown length, before it is sent", function()
     local file = helper.big_file(LARGEST + 1)
     local sent = helper.output(server:command(DOCUMENTS .. "?file_name=a.pdf",
       "-X POST -o /dev/null -w '%{http_code} %{size_upload}' -T " .. file))
@@ -247,7 +247,7 @@ describe("examples/gateway #nginx #gateway", function()
     assert.same({}, helper.journal())
   end)
 
-  it("refuses what makes no sense, and says so", function()
+  it("refuses invalid requests, with a reason", function()
     local file = "spec/fixtures/referral.pdf"
     assert.equal(415, (server:upload(file, nil, "-H 'Content-Type: text/plain'")))
     assert.equal(400, (server:upload(file, "&name=x")))
@@ -264,7 +264,7 @@ describe("examples/gateway #nginx #gateway", function()
     assert.same({}, helper.journal())
   end)
 
-  it("says what the service's failures are to its own caller", function()
+  it("maps the service's failures to statuses for its own callers", function()
     local function failure(operation, action, method, path)
       helper.faults { operation = operation, action = action, times = -1 }
       local status, err, head = server:json(path or path_of("one"), "-X " .. method)
@@ -288,7 +288,7 @@ describe("examples/gateway #nginx #gateway", function()
     assert.same({ kind = "network", outcome_unknown = true }, err)
   end)
 
-  it("serves clients and a service that are slow", function()
+  it("serves slow clients and a slow service", function()
     local file = helper.big_file(300000)
     local status, created = server:upload(file, nil, "--limit-rate 300k")
     assert.equal(201, status)
@@ -298,7 +298,7 @@ describe("examples/gateway #nginx #gateway", function()
     assert.equal(helper.sha256(file), helper.sha256(body))
   end)
 
-  -- Hang up when the service has got the request; wait until it is rid of it.
+  -- Disconnect once the service has received the request. Wait until its connection is closed.
   local function hang_up(operation, path, arguments)
     local pid = helper.output(("%s >/dev/null 2>&1 & echo $!"):format(server:command(path, arguments)))
     wait_until(operation .. " is on its way", function() return #helper.journal(operation) == 1 end)
@@ -307,19 +307,19 @@ describe("examples/gateway #nginx #gateway", function()
     wait_until(operation .. " ends at the service", function() return connections() < before end)
   end
 
-  it("leaves nothing of an upload whose client hangs up", function()
+  it("stores nothing of an upload whose client disconnects", function()
     hang_up("upload", DOCUMENTS .. "?file_name=" .. NAME, "-X POST --limit-rate 2M -T " .. helper.big_file(LARGEST))
     assert.same({}, helper.stored(PATIENT))
     wait_until("it is logged", function() return server:log():find(" upload 499 ", 1, true) end)
   end)
 
-  it("ends a download whose client hangs up, where nothing moves, too", function()
+  it("ends a stalled download whose client disconnects", function()
     local id = document(1000000).id
     helper.faults { operation = "download", action = { stall = 500000 } }
     hang_up("download", path_of(id) .. "/content")
   end)
 
-  it("breaks the client's transfer where the service's breaks", function()
+  it("breaks off the client's transfer if the service's transfer breaks off", function()
     local id = document(1000000).id
     for _, action in ipairs { { cut = 500000 }, { reset = 500000 }, { cut = 500000, length = "chunked" },
                               { cut = 999999 }, { cut = 999999, length = "chunked" },
@@ -336,20 +336,20 @@ describe("examples/gateway #nginx #gateway", function()
     assert.equal(18, exit)
   end)
 
-  it("gives no content of unknown length to a client that could not tell its end", function()
+  it("sends no content of unknown length to a client that could not detect its end", function()
     local id = document(1000).id
     helper.faults { operation = "download", action = { length = "chunked" } }
     assert.equal(505, (server:curl(path_of(id) .. "/content", "--http1.0")))
     assert.equal(200, (server:curl(path_of(id) .. "/content", "--http1.0")))
   end)
 
-  it("takes nothing of a refused document for a request", function()
+  it("does not parse a refused document as a request", function()
     helper.faults { operation = "upload", action = { early_status = 403 } }
     local body = "%PDF-1.4\n" .. GET:rep(30000)
     local count, text = server:raw(post(DOCUMENTS, body) .. GET, 2)
     assert.equal(2, count, text)
     assert.matches("HTTP/1.1 502 .*HTTP/1.1 200 ", text)
-    -- refused by the gateway itself, before it has read any
+    -- refused by the gateway itself, before it has read any byte
     count, text = server:raw(post("/patients/p/other", body) .. GET, 2)
     assert.equal(2, count)
     assert.matches("HTTP/1.1 404 .*HTTP/1.1 200 ", text)
@@ -372,7 +372,7 @@ describe("examples/gateway #nginx #gateway", function()
     for _, id in ipairs(ids) do assert.is_nil(log:find(id, 1, true)) end
   end)
 
-  describe("with one worker, little patience and a mistake in it", function()
+  describe("with one worker, short timeouts and a mistake in it", function()
     local small
 
     setup(function()
@@ -409,7 +409,7 @@ describe("examples/gateway #nginx #gateway", function()
       assert(grown < 6000, grown .. " kB")
     end)
 
-    it("gives a client up that stops in mid-upload", function()
+    it("gives up on a client that stops in the middle of an upload", function()
       local before = connections()
       local _, text = small:raw(post(DOCUMENTS, "%PDF-1.4\n" .. ("x"):rep(100000), 200000), 2)
       assert.matches("HTTP/1.1 408 ", text)
@@ -418,7 +418,7 @@ describe("examples/gateway #nginx #gateway", function()
       assert.same({}, helper.stored(PATIENT))
     end)
 
-    it("logs the place of a mistake, not its words", function()
+    it("logs the location of a mistake, not its text", function()
       local status, err = small:json(path_of(PATIENT))
       assert.equal(500, status)
       assert.same({ kind = "internal" }, err)
@@ -428,8 +428,8 @@ describe("examples/gateway #nginx #gateway", function()
     end)
   end)
 
-  describe("by itself", function()
-    it("starts a sandbox, shows commands that work, and ends with its input", function()
+  describe("started alone", function()
+    it("starts a sandbox, prints commands that work, and ends with its input", function()
       local own = start(ROOT)
       local text = helper.read_file(own.out)
       assert(own.logs, text)
@@ -446,7 +446,7 @@ describe("examples/gateway #nginx #gateway", function()
       assert.equal("", left_over(own.temporary))
     end)
 
-    it("cleans up when it is ended", function()
+    it("cleans up when it is terminated", function()
       local script = helper.write_file(helper.temporary(".sh"), [[
         "$1/examples/gateway/run" --listen "unix:$2.sock" >"$2" 2>&1 &
         until grep -qs "Its logs are in" "$2" || ! kill -0 $!; do sleep 0.05; done
@@ -461,7 +461,7 @@ describe("examples/gateway #nginx #gateway", function()
       assert.equal("", left_over(temporary))
     end)
 
-    it("says why it does not start, without a secret", function()
+    it("reports why it does not start, without a secret", function()
       local sandbox = { base_url = "https://127.0.0.1:1", api_key = "a-secret-key", token_url = "ftp://127.0.0.1",
                         client_id = "c", client_secret = "another-secret", scope = "s",
                         ca_file = "/dev/null" }

@@ -1,8 +1,8 @@
 -- SPDX-License-Identifier: MIT
--- The vendor's guide shows curl commands. Ours must reach the service as they do.
+-- The API's documentation has curl commands. nymbl's requests must look the same to the service.
 local helper = require "helper"
 
-describe("the guide's own commands", function()
+describe("the documentation's curl commands", function()
   local client, sandbox, token
 
   before_each(function()
@@ -23,9 +23,9 @@ describe("the guide's own commands", function()
       helper.quote(sandbox.ca_file), token, sandbox.api_key, arguments))
   end
 
-  -- What the service sees of a request. The product's name differs, of course, and
-  -- the boundary; we also say which type we want where that is JSON (the overview's
-  -- "Accept: application/json"; the examples leave it out).
+  -- A request as the service receives it. The User-Agent differs, of course, and so does the boundary.
+  -- nymbl also sends "Accept: application/json" if it expects JSON, as the documentation's overview
+  -- says; the documentation's commands omit it.
   local function seen(entry)
     local headers, boundary = {}, nil
     for _, pair in ipairs(entry.headers) do
@@ -49,7 +49,7 @@ describe("the guide's own commands", function()
     return theirs_result, ours_result
   end
 
-  it("upload as ours does", function()
+  it("upload like nymbl", function()
     local file = helper.path("spec/fixtures/referral.pdf")
     compare(function()
       return curl(("-X POST '%s/Patients(12345)/Documents' -F 'file=@%s' -F 'document_type=Referral' "
@@ -63,7 +63,7 @@ describe("the guide's own commands", function()
     assert.equal(stored[1].sha256, stored[2].sha256)
   end)
 
-  it("list as ours does, which also asks for order and count", function()
+  it("list like nymbl, which also sends an order and a count option", function()
     helper.admin("POST", "seed", { patient = "12345", count = 3 })
     local theirs, ours = compare(function()
       return curl(("-X GET '%s/Patients(12345)/Documents?$orderby=id&$top=100&$count=true'"):format(sandbox.base_url))
@@ -73,7 +73,7 @@ describe("the guide's own commands", function()
     assert.equal(#helper.json.decode(theirs).value, #ours)
   end)
 
-  it("get metadata as ours does", function()
+  it("get metadata like nymbl", function()
     local made = helper.admin("POST", "documents", { patient = "12345", id = "doc-abc123", content = "%PDF-1.4" })
     assert.equal("doc-abc123", made.id)
     local theirs, ours = compare(function()
@@ -84,7 +84,7 @@ describe("the guide's own commands", function()
     assert.equal(helper.json.decode(theirs).file_name, ours.file_name)
   end)
 
-  it("download as ours does", function()
+  it("download like nymbl", function()
     helper.admin("POST", "documents", { patient = "12345", id = "doc-abc123", size = 100000 })
     local a, b = helper.temporary(), helper.temporary()
     compare(function()
@@ -95,7 +95,7 @@ describe("the guide's own commands", function()
     assert.equal(helper.sha256(a), helper.sha256(b))
   end)
 
-  it("delete as ours does", function()
+  it("delete like nymbl", function()
     helper.admin("POST", "documents", { patient = "12345", id = "a", content = "%PDF-1.4" })
     helper.admin("POST", "documents", { patient = "12345", id = "b", content = "%PDF-1.4" })
     helper.admin("DELETE", "journal")
@@ -106,7 +106,7 @@ describe("the guide's own commands", function()
     assert.same(seen(entries[1]), seen(entries[2]))
   end)
 
-  it("ask for a token as ours does", function()
+  it("request a token like nymbl", function()
     client:close()
     client = helper.client()
     helper.admin("DELETE", "journal")

@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- An error that a hook raises (Ctrl-C in `lua`, a program's own limit of time) is none of the
--- data that is at work at that moment: it goes on, and nothing that is stored is lost.
+-- An error raised by a hook (Ctrl-C in `lua`, a program's own time limit) is not an error in the data
+-- being processed: it passes through, and no stored data is lost.
 local helper = require "helper"
 local json = require "nymbl.json"
 local nymbl = require "nymbl"
@@ -8,10 +8,10 @@ local rate_state = require "nymbl.rate_state"
 
 local MONTH, WORD = "2026-02", "interrupted!"
 
--- Compiled code of LuaJIT's calls no hooks.
+-- LuaJIT's compiled code calls no hooks.
 if jit then jit.off() end -- luacheck: ignore
 
--- Call a function once for each of its calls and returns, at which the error is raised.
+-- Run a function repeatedly. Each time the hook raises its error at the next call or return.
 local function each_interrupt(what, judge)
   local n, raised = 0, nil -- luacheck: ignore
   repeat
@@ -59,7 +59,7 @@ describe("an error of a hook", function()
       function dictionary:delete(key) kept[key] = nil end -- luacheck: ignore self
       package.loaded.ngx = { shared = { it = dictionary }, worker = { pid = function() return 1 end } }
       local store = nymbl.store.shdict "it"
-      return setmetatable({ clear = function() -- who was interrupted in his turn holds the lock
+      return setmetatable({ clear = function() -- an interrupted caller still holds the lock
         for key in pairs(kept) do
           if key:find(" lock$") then kept[key] = nil end
         end
@@ -92,7 +92,7 @@ describe("an error of a hook", function()
     end)
   end
 
-  it("does not make JSON no JSON", function()
+  it("does not turn valid JSON invalid", function()
     each_interrupt(function() return json.decode '{"a":[1,2]}' end, function(_, ok, value, problem)
       if ok then
         assert.same({ a = { 1, 2 } }, value)
@@ -101,7 +101,7 @@ describe("an error of a hook", function()
     end)
   end)
 
-  it("leaves what is no JSON no JSON", function()
+  it("leaves invalid JSON invalid", function()
     each_interrupt(function() return json.decode '{"a":[1,2}' end, function(_, ok, value, problem)
       if ok then
         assert.is_nil(value)

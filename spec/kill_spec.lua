@@ -1,11 +1,11 @@
 -- SPDX-License-Identifier: MIT
--- A process that is killed in a download leaves nothing of the document behind, or only what the next one removes.
+-- A process that is killed during a download leaves no file, or only files that the next one removes.
 local helper = require "helper"
 
 local quote = helper.quote
 local SIZE = 300000
 
-describe("a process that is killed in a download", function()
+describe("a process that is killed during a download", function()
   local client, document, folder, sum
 
   before_each(function()
@@ -28,7 +28,7 @@ describe("a process that is killed in a download", function()
     return helper.output("ls -A " .. quote(folder))
   end
 
-  -- Have a process download to `name`, and kill it when bytes have come and the service sends no more.
+  -- Start a process that downloads to `name`, and kill it when bytes have arrived and the service stalls.
   local function killed(signal, name, resume, environment)
     local given = helper.options()
     helper.faults { operation = "download", action = { stall = 200000 } }
@@ -44,7 +44,7 @@ describe("a process that is killed in a download", function()
       end })
     ]]):format(given.base_url, given.api_key, given.ca_file, given.credentials.token_url, given.credentials.client_id,
       given.credentials.client_secret, given.credentials.scope, folder .. "/" .. name, tostring(resume or false)))
-    -- the shell tells its own pid, and becomes the process
+    -- the shell prints its pid and is then replaced by the process
     local said = helper.temporary(".said")
     helper.write_file(said, "")
     os.execute(("%s sh -c 'echo $$; exec %s %s' > %s 2>&1 &"):format(environment or "",
@@ -69,7 +69,7 @@ describe("a process that is killed in a download", function()
       killed(signal, "a")
       killed(signal, "b")
       assert.equal("mine", helper.read_file(folder .. "/b"))
-      if names() ~= "b" then -- a file system that knows only files with names
+      if names() ~= "b" then -- a file system without unnamed files
         assert.is_nil(names():find("^a$"))
       end
       whole("a")
@@ -77,7 +77,7 @@ describe("a process that is killed in a download", function()
     end)
   end
 
-  it("leaves the part where it was asked to, and no name, id or key beside it", function()
+  it("leaves the partial file if requested, with no name, id or key beside it", function()
     killed("KILL", "a", true)
     assert.equal("a.nymbl-meta\na.nymbl-part", names())
     local note = helper.read_file(folder .. "/a.nymbl-meta")
@@ -92,13 +92,13 @@ describe("a process that is killed in a download", function()
     assert.equal("a", names())
   end)
 
-  it("leaves a part that a download without resume to that path removes", function()
+  it("leaves a partial file that a download without resume to that path removes", function()
     killed("KILL", "a", true)
     whole("a")
     assert.equal("a", names())
   end)
 
-  it("leaves a named file, where others cannot be, that the next process removes", function()
+  it("leaves a named file, if unnamed ones are not supported, that the next process removes", function()
     if os.getenv "ASAN_OPTIONS" then pending("the sanitizers' runtime has to be loaded first") return end
     local shim = "./build/spec/core/faults.so"
     local there = io.open(shim)

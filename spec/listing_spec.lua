@@ -4,7 +4,7 @@ local helper = require "helper"
 describe("patient:documents()", function()
   local client, patient
 
-  -- A sandbox without documents or tokens, and a client that has none either.
+  -- A sandbox without documents or tokens, and a new client.
   local function begin()
     if client then client:close() end
     helper.reset()
@@ -30,17 +30,17 @@ describe("patient:documents()", function()
     return list
   end
 
-  it("gives 5,000 documents through 51 pages, in order, each once", function()
+  it("returns 5,000 documents through 51 pages, in order, each once", function()
     seed(5000)
     local list = ids()
     assert.equal(5000, #list)
     for i, id in ipairs(list) do
       assert.equal(("doc-seed-%05d"):format(i), id)
     end
-    assert.equal(51, #helper.journal("list")) -- 100 documents, and 99 with each further one
+    assert.equal(51, #helper.journal("list")) -- 100 documents, and 99 with each further page
   end)
 
-  it("needs 11 requests for 1,000 documents: each page but the first begins one early", function()
+  it("needs 11 requests for 1,000 documents: each page but the first overlaps by one row", function()
     seed(1000)
     assert.equal(1000, #ids())
     local list = helper.journal("list")
@@ -50,9 +50,9 @@ describe("patient:documents()", function()
     end
   end)
 
-  it("passes nothing over when one is added and one is deleted between two pages", function()
+  it("skips nothing if one document is added and one is deleted between two pages", function()
     for _, link in ipairs { false, true } do
-      for _, at in ipairs { 5, 20, 60 } do -- the next page is on its way from the 10th on
+      for _, at in ipairs { 5, 20, 60 } do -- the next page is prefetched from the 10th on
         begin()
         helper.admin("POST", "settings", { next_link = link })
         seed(100)
@@ -80,12 +80,12 @@ describe("patient:documents()", function()
     assert.equal("protocol", err.kind)
   end)
 
-  it("gives nothing where there is nothing", function()
+  it("returns nothing for an empty list", function()
     assert.same({}, ids())
     assert.equal(1, #helper.journal("list"))
   end)
 
-  it("asks for no page past the count", function()
+  it("requests no page beyond the count", function()
     for _, count in ipairs { 1, 99, 100, 101, 200 } do
       begin()
       seed(count)
@@ -103,7 +103,7 @@ describe("patient:documents()", function()
     end
   end)
 
-  it("keeps to top, skip and page_size", function()
+  it("respects top, skip and page_size", function()
     seed(250)
     assert.equal(7, #ids { top = 7 })
     assert.equal(0, #ids { top = 0 })
@@ -130,7 +130,7 @@ describe("patient:documents()", function()
     assert.is_nil(list[1].content_type)
   end)
 
-  it("passes nothing over when the loop deletes what it sees", function()
+  it("skips nothing if the loop deletes its documents", function()
     for _, page_size in ipairs { 20, 100 } do
       for _, count in ipairs { 1, 19, 20, 21, 100, 1000 } do
         begin()
@@ -147,7 +147,7 @@ describe("patient:documents()", function()
     end
   end)
 
-  it("gives every document that was there all the time once, when others delete", function()
+  it("returns every document that existed all the time exactly once, if others delete", function()
     for _, page_size in ipairs { 20, 100 } do
       for seed_number, size in ipairs { 300, 300, 1000 } do
         begin()
@@ -162,7 +162,7 @@ describe("patient:documents()", function()
           assert.is_nil(seen[document.id])
           seen[document.id] = true
           count = count + 1
-          if count % 10 == 0 then -- others: anywhere in the list
+          if count % 10 == 0 then -- another client deletes, anywhere in the list
             for _ = 1, 3 do
               local id = ("doc-seed-%05d"):format(random(size))
               if not gone[id] then
@@ -180,7 +180,7 @@ describe("patient:documents()", function()
     end
   end)
 
-  it("raises the error itself", function()
+  it("raises the error table itself", function()
     seed(150)
     helper.faults { operation = "list", skip = 1, times = -1, action = { status = 404, body_kind = "service" } }
     local count = 0
@@ -210,7 +210,7 @@ describe("patient:documents()", function()
     assert.equal(3, #helper.journal("list"))
   end)
 
-  it("passes nothing over without a count in the query either", function()
+  it("skips nothing without a count in the query either", function()
     seed(250)
     local total = 0
     for document in patient:documents { count = false } do
@@ -220,7 +220,7 @@ describe("patient:documents()", function()
     assert.equal(250, total)
   end)
 
-  it("raises where the loop closes the client", function()
+  it("raises if the loop closes the client", function()
     seed(5)
     local ok, message = pcall(function()
       for _ in patient:documents() do client:close() end
@@ -238,7 +238,7 @@ describe("patient:documents()", function()
     assert.equal("77", document.patient_id)
   end)
 
-  it("gives up on pages that repeat", function()
+  it("gives up if pages repeat", function()
     seed(300)
     local row = '{"id":"same","patient_id":"many"}'
     local body = '{"@odata.count":1000000,"value":[' .. (row .. ","):rep(99) .. row .. "]}"
@@ -248,7 +248,7 @@ describe("patient:documents()", function()
     assert.equal("protocol", err.kind)
   end)
 
-  it("gives up where the count rises and falls and nothing new comes", function()
+  it("gives up if the count rises and falls and nothing new arrives", function()
     seed(4)
     local plans = {}
     for i = 1, 40 do
@@ -257,13 +257,13 @@ describe("patient:documents()", function()
     helper.admin("POST", "faults", plans)
     local ok, err = pcall(ids, { page_size = 2 })
     assert.is_false(ok)
-    assert.equal("rows_missing", err.reason) -- 4 came, and no page has counted less than 1000
+    assert.equal("rows_missing", err.reason) -- 4 rows arrived, and no page has a count below 1000
     assert.is_true(#helper.journal("list") < 20)
   end)
 end)
 
 describe("patient:page()", function()
-  it("gives one page with its count and whether there is more", function()
+  it("returns one page with its count and whether there are more", function()
     helper.reset()
     local client = helper.client()
     local patient = client:patient("many")
@@ -277,7 +277,7 @@ describe("patient:page()", function()
     assert.equal(10, #page)
     assert.is_false(page.has_more)
     page = assert(patient:page { count = false, page_size = 30 })
-    assert.is_true(page.has_more) -- full, and nobody counted
+    assert.is_true(page.has_more) -- a full page without a count
     assert.equal(3, #helper.journal("list"))
     client:close()
   end)

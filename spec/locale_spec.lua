@@ -1,13 +1,12 @@
 -- SPDX-License-Identifier: MIT
--- No locale, whenever it is set, changes a result. The locales are made here, for the
+-- Locales do not change results, whenever they are set. The test builds the locales, because the
 -- machine may have none.
 local helper = require "helper"
 local nginx = require "nginx"
 
 local quote = helper.quote
 
--- A comma for the point, an I that is no capital of i (in two encodings), and a point of
--- two bytes.
+-- A decimal comma, a capital i with a dot (in two encodings), and a decimal point of two bytes.
 local LOCALES = { "de_DE.UTF-8", "tr_TR.UTF-8", "tr_TR.ISO-8859-9", "ps_AF.UTF-8" }
 local folder
 
@@ -22,8 +21,8 @@ setup(function()
   os.execute(table.concat(commands, "\n") .. "\nwait")
 end)
 
--- The same calls in every child: it prints what they gave. It knows no sandbox but by
--- its arguments, and loads nothing that nymbl does not.
+-- The same calls in every child process, which prints their results. It knows the sandbox only
+-- from its arguments, and loads no other module than nymbl.
 local SCRIPT = [[
   local nymbl = require "nymbl"
   local locale, when, path = arg[1], arg[2], arg[3]
@@ -42,7 +41,7 @@ local SCRIPT = [[
   end
   if when == "before" then set(locale) end
 
-  -- by bytes: < knows a locale
+  -- by bytes: < depends on the locale
   local function is_before(a, b)
     for i = 1, math.min(#a, #b) do
       if a:byte(i) ~= b:byte(i) then return a:byte(i) < b:byte(i) end
@@ -50,7 +49,7 @@ local SCRIPT = [[
     return #a < #b
   end
 
-  -- a value in words that know no locale
+  -- a value as text that does not depend on the locale
   local function show(value, more)
     if type(value) == "table" and value.kind then
       local seconds = value.retry_after and ("%.0f s"):format(value.retry_after) or "-"
@@ -112,7 +111,7 @@ local SCRIPT = [[
   local stream = tiff:open()
   say("stream", stream and stream:read(4, "l", "a"))
   say("delete", patient:document("gone"):delete())
-  say("get 429", patient:get "gone") -- the last one, for all after it would wait
+  say("get 429", patient:get "gone") -- at the end, because later calls would wait
   say("filter", nymbl.filter("a eq ? or b eq ? or c eq ? or d eq ? or e eq ?", 1 / 2, 1 / 10, -1e-7, 1e300 / 3,
     nymbl.datetime(3 / 2)))
   say("time", tostring(nymbl.datetime { year = 2026, month = 2, day = 1 }))
@@ -120,12 +119,12 @@ local SCRIPT = [[
   say("usage", usage.requests)
   say("throttled", usage.throttled)
   client:close()
-  -- the rest is the locale's again
+  -- the remaining lines depend on the locale
   if when ~= "flip" then set(locale) end
   say("tokens", options.store and client and 1)
 ]]
 
--- What a script prints with a locale and arguments; `before` are words of the shell.
+-- The output of a script with a locale and arguments; `before` has words for the shell.
 local function run(script, ...)
   local path = helper.write_file(helper.temporary(".lua"), script)
   local words = { ("LOCPATH=%s timeout 100 %s %s"):format(quote(folder), helper.interpreter(), quote(path)) }
@@ -136,7 +135,7 @@ end
 local FIELDS = '{"id":"one","list":[1,5],"deep":[[0.5,2,1.25e-1],{"a":1,"b":-0.75,"c":[7]}],"small":0.0000019073486328125,'
   .. '"exact":3.50e2,"file_size_bytes":8.0,"text":"1,5 and 1.5","zero":0.0,"below":-0.0625,"large":12345678.5}'
 
--- What the calls of the script meet.
+-- The server's state for the script's calls.
 local function prepare()
   helper.reset()
   helper.admin("POST", "seed", { patient = "p", count = 100 })
@@ -161,7 +160,7 @@ end
 
 local expected = {}
 
--- What the calls give under C; with a file store, or with that of the process.
+-- The calls' results in the C locale; with a file store, or with the process's store.
 local function results(locale, when, with_store)
   prepare()
   return run(SCRIPT, locale, when, with_store and helper.temporary ".store" or "", arguments())
@@ -173,7 +172,7 @@ local function expected_of(with_store)
 end
 
 describe("a locale", function()
-  it("is not needed for what it must not change", function()
+  it("is not needed for results that it must not change", function()
     for _, with_store in ipairs { true, false } do
       local text = expected_of(with_store)
       for _, line in ipairs {
@@ -226,8 +225,8 @@ describe("a locale", function()
     assert.equal(1, #helper.journal "token")
   end)
 
-  it("keeps the host program's own lua-cjson as it is", function()
-    -- whether it reads and writes fractions, wherever the program goes, with our calls and without
+  it("leaves the host program's own lua-cjson unchanged", function()
+    -- whether it reads and writes fractions, whatever the locales, is the same with and without our calls
     local script = [[
       local from, order, loads = tonumber(arg[1]), arg[2], arg[3] -- the step at which our calls begin
       local nymbl = require "nymbl"
@@ -267,7 +266,7 @@ describe("a locale", function()
     end
   end)
 
-  it("has no host name of its own", function()
+  it("has no influence on host names", function()
     local script = [[
       local nymbl = require "nymbl"
       assert(os.setlocale(arg[1]))
@@ -288,7 +287,7 @@ describe("a locale", function()
 end)
 
 describe("in nginx a locale", function()
-  it("that a handler sets changes no result", function()
+  it("set by a handler changes no result", function()
     helper.reset()
     helper.admin("POST", "seed", { patient = "p", count = 150 })
     local server = nginx.start {
@@ -326,7 +325,7 @@ describe("in nginx a locale", function()
 end)
 
 describe("the source", function()
-  it("calls nothing that knows a locale", function()
+  it("calls no function that depends on the locale", function()
     local function grep(pattern, files)
       return helper.output(("cd %s && grep -nE %s %s || true"):format(quote(helper.path "." ), quote(pattern), files))
     end
@@ -334,7 +333,7 @@ describe("the source", function()
       .. [[|strtod|atof|strcoll|strftime|setlocale)\(]], "core/*.c lua/*.c | grep -v '^core/ascii.c:3:'"))
     assert.equal("", grep([[:(lower|upper)\(|string\.(lower|upper)|%[aAwWsSpPuUlLxX]\b|os\.setlocale]],
       "lua/*.lua lua/nymbl/*.lua lua/nymbl/*/*.lua | grep -vE '(format|raise|kinds)|:[0-9]+: *--|%s|%d'"))
-    -- Lua 5.4 reads a number with a point only if the locale's is one byte
+    -- Lua 5.4 reads a number with a decimal point only if the locale's is one byte
     assert.equal("", grep([=[^[^"]*[0-9]\.[0-9]]=], "lua/*.lua lua/nymbl/*.lua lua/nymbl/*/*.lua | grep -vE ':[0-9]+:.*--.*[0-9]\\.[0-9]'"))
   end)
 end)

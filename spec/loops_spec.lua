@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- The same calls with the same results, wherever they are made: one body of cases
--- (spec/loops_cases.lua) under each loop.
+-- The same calls have the same results in every environment: one set of cases (spec/loops_cases.lua)
+-- runs under each loop.
 local helper = require "helper"
 local cases = require "loops_cases"
 local nginx = require "nginx"
@@ -8,7 +8,7 @@ local nginx = require "nginx"
 local LUA = arg and arg[-1] or "lua"
 for i = -1, -20, -1 do LUA = arg[i] or LUA end
 
--- Processes of this interpreter, each with a sandbox of its own: all at once, for they
+-- Processes of this interpreter, each with its own sandbox. They run in parallel, because they
 -- mostly wait.
 local LOOPS = { "plain", "each", "cqueues", "luv" }
 local outputs
@@ -29,7 +29,7 @@ local function output_of(loop)
   return text
 end
 
--- Compare what the cases gave with what they are to give.
+-- Compare the cases' results with the expected ones.
 local function check(text)
   local ok, results = pcall(helper.json.decode, text:match("[^\n]*\n?$"))
   assert.is_true(ok and type(results) == "table", text)
@@ -44,15 +44,15 @@ local function check(text)
   assert.equal(0, results.left)
 end
 
-describe("the contract", function()
+describe("the Lua API", function()
   for _, loop in ipairs(LOOPS) do
-    it("holds in " .. loop, function()
+    it("works the same in " .. loop, function()
       check(output_of(loop))
     end)
   end
 end)
 
--- What a script prints, in a process of its own; `patient` is one of the sandbox's.
+-- The output of a script in its own process; `patient` belongs to the sandbox.
 local function script(code)
   local path = helper.write_file(helper.temporary(".lua"), ([[
     package.path, package.cpath = %q, %q
@@ -74,7 +74,7 @@ end
 
 describe("the README's program", function()
   for _, loop in ipairs { "cqueues", "luv" } do
-    it("downloads all in " .. loop, function()
+    it("downloads all documents in " .. loop, function()
       helper.reset()
       helper.admin("POST", "seed", { patient = "12345", count = 5 })
       local code = helper.read_file(helper.path "README.md"):match("### " .. loop .. "\n\n```lua\n(.-)```")
@@ -87,7 +87,7 @@ describe("the README's program", function()
   end
 end)
 
--- No descriptor left to be woken by.
+-- No descriptor left for a notify socket.
 local WITHOUT = [[
   debug.getregistry()["nymbl.transfer"].__index.pair = function() return nil, { reason = "too_many_files" } end
 ]]
@@ -95,7 +95,7 @@ local WITHOUT = [[
 describe("in cqueues", function()
   before_each(function() document() end)
 
-  it("a transfer without a descriptor to be woken by is asked for news", function()
+  it("a transfer without a notify socket is polled", function()
     assert.equal("300000", script(WITHOUT .. [[
       local cq = require("cqueues").new()
       cq:wrap(function() print((patient:document("d"):download(function() return 1 end))) end)
@@ -103,7 +103,7 @@ describe("in cqueues", function()
     ]]))
   end)
 
-  it("hundreds of downloads end while their owners go on at once", function()
+  it("hundreds of downloads end if their callers continue at once", function()
     document(100)
     assert.equal("500 0", script [[
       local n = 0
@@ -124,7 +124,7 @@ describe("in cqueues", function()
     ]])
   end)
 
-  it("clients are made and closed beside each other", function()
+  it("clients are created and closed concurrently", function()
     assert.equal("20", script [[
       local count = 0
       local cq = require("cqueues").new()
@@ -143,7 +143,7 @@ describe("in cqueues", function()
     ]])
   end)
 
-  it("a coroutine that the loop does not know is refused, and nothing is sent", function()
+  it("a coroutine that the loop did not create is refused, and nothing is sent", function()
     assert.equal("context (coroutine) 0\n0\n1", script [[
       local cq = require("cqueues").new()
       cq:wrap(function()
@@ -158,7 +158,7 @@ describe("in cqueues", function()
     assert.equal(1, #helper.journal())
   end)
 
-  it("calls may be made before the loop runs, in it and after it, and streams go along", function()
+  it("calls may be made before the loop runs, in it and after it, and streams continue", function()
     assert.equal("1\n300000\n1\n300000\n1", script [[
       print((patient:count()))
       local before, within = assert(patient:document("d"):open())
@@ -190,7 +190,7 @@ end)
 describe("in luv", function()
   before_each(function() document() end)
 
-  it("a transfer without a descriptor to be woken by is asked for news", function()
+  it("a transfer without a notify socket is polled", function()
     assert.equal("300000", script(WITHOUT .. [[
       nymbl.use "luv"
       coroutine.wrap(function() print((patient:document("d"):download(function() return 1 end))) end)()
@@ -198,7 +198,7 @@ describe("in luv", function()
     ]]))
   end)
 
-  it("a call may have all the time in the world", function()
+  it("a call may have an unlimited timeout", function()
     assert.equal("0", script [[
       nymbl.use "luv"
       coroutine.wrap(function() print((patient:count("id eq 'x'", { timeout = math.huge }))) end)()
@@ -222,7 +222,7 @@ describe("in luv", function()
     assert.equal(1, #helper.journal())
   end)
 
-  it("calls may be made before the loop runs, in it and after it, and streams go along", function()
+  it("calls may be made before the loop runs, in it and after it, and streams continue", function()
     assert.equal("1\n300000\n1\n300000\n1", script [[
       local uv = require "luv"
       nymbl.use "luv"
@@ -254,7 +254,7 @@ describe("in luv", function()
     ]])
   end)
 
-  it("an error in a coroutine is luv's to tell", function()
+  it("an error in a coroutine is reported by luv", function()
     assert.is_truthy(script([[
       nymbl.use "luv"
       coroutine.wrap(function()
@@ -265,7 +265,7 @@ describe("in luv", function()
   end)
 end)
 
-describe("the contract in nginx #nginx", function()
+describe("the Lua API in nginx #nginx", function()
   local server
 
   after_each(function()
@@ -274,7 +274,7 @@ describe("the contract in nginx #nginx", function()
     assert.is_nil(server:log():match("%[error%]"), server:log())
   end)
 
-  -- One request for each case: with two workers either may get it.
+  -- One request for each case: with two workers either one may receive it.
   local function run(workers, loop)
     server = nginx.start {
       workers = workers,
@@ -292,7 +292,7 @@ describe("the contract in nginx #nginx", function()
     check(helper.json.encode(all))
   end
 
-  it("holds in a content handler of one worker", function() run(1, "content") end)
-  it("holds in content handlers of two workers", function() run(2, "content") end)
-  it("holds in a timer", function() run(1, "timer") end)
+  it("works the same in a content handler of one worker", function() run(1, "content") end)
+  it("works the same in content handlers of two workers", function() run(2, "content") end)
+  it("works the same in a timer", function() run(1, "timer") end)
 end)
