@@ -3,10 +3,10 @@ local helper = require "helper"
 
 local MEGABYTE = 1048576
 
--- The interpreter that runs the specs, and its paths, for a process of its own.
+-- The interpreter of this run and its paths, for a separate process.
 local interpreter = jit and "luajit" or "lua" .. _VERSION:match("%d.%d") -- luacheck: ignore
 
--- Run a script in a fresh process; what it printed.
+-- Run a script in a new process. Returns its output.
 local function run(script, ...)
   local path = helper.write_file(helper.temporary(".lua"), script)
   local words = { ("LUA_PATH=%s LUA_CPATH=%s %s %s"):format(helper.quote(package.path), helper.quote(package.cpath),
@@ -49,7 +49,7 @@ for line in io.lines("/proc/self/status") do
 end
 ]]
 
-describe("memory #memory", function()
+describe("memory use #memory", function()
   local sandbox, token
 
   setup(function()
@@ -88,7 +88,7 @@ describe("memory #memory", function()
     end)
   end
 
-  it("of Lua sees no byte of a file that goes from path to service and back", function()
+  it("by Lua includes no byte of a file that is sent from or received into a path", function()
     local out = run(PREAMBLE .. [[
       collectgarbage()
       collectgarbage("stop")

@@ -1,7 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- luacheck: std max+busted
--- Misuse: it raises at the caller's line, names the argument, shows no secret, and
--- sends nothing.
+-- Misuse raises at the caller's line, names the argument, shows no secret, and sends nothing.
 
 local helper = require "helper"
 local nymbl = require "nymbl"
@@ -10,7 +9,7 @@ local KEY, SECRET, TOKEN = "SENTINEL-key", "SENTINEL-secret", "SENTINEL-token"
 
 local client, patient, document, stream
 
--- Options of a client that would do, with some replaced; NONE takes one out.
+-- Valid options of a client, some of them replaced; NONE removes an option.
 local NONE = {}
 local function with(changes)
   local options = {
@@ -35,7 +34,7 @@ local function with_credentials(changes)
   return options
 end
 
--- A function of one line raises there, and in these words.
+-- A one-line function must raise at that line, with this message.
 local function check(call, ...)
   local info = debug.getinfo(call, "S")
   assert.equal(info.linedefined, info.lastlinedefined)
@@ -53,7 +52,7 @@ local function check(call, ...)
   assert.is_nil(words:find("[%c]"), where)
 end
 
--- Cases: a call, and what the message must hold.
+-- Cases: a call, and text that the message must contain.
 local function cases(list)
   for _, case in ipairs(list) do check((table.unpack or unpack)(case)) end
 end
@@ -87,7 +86,7 @@ describe("misuse of nymbl.client()", function()
     }
   end)
 
-  it("raises where a required option is missing", function()
+  it("raises if a required option is missing", function()
     cases {
       { function() nymbl.client {} end, A .. "option '", "' is required)" },
       { function() nymbl.client(with { base_url = NONE }) end, A .. "option 'base_url' is required)" },
@@ -100,7 +99,7 @@ describe("misuse of nymbl.client()", function()
     assert.truthy(nymbl.client(with_credentials { scope = NONE }))
   end)
 
-  it("raises where both credentials and a token are given", function()
+  it("raises if both credentials and a token are given", function()
     local options = with()
     options.token = TOKEN
     check(function() nymbl.client(options) end, A, "'credentials'", "'token'")
@@ -141,7 +140,7 @@ describe("misuse of nymbl.client()", function()
     end
   end)
 
-  it("raises on NUL, CR and LF in what goes into headers", function()
+  it("raises on NUL, CR and LF in header values", function()
     for _, name in ipairs { "api_key", "user_agent", "token" } do
       for _, bad in ipairs { "SENTINEL\0", "SENTINEL\r\nx-evil: 1", "SENTINEL\n", "SENTINEL\r", "\nSENTINEL",
         "SENT\127INEL" } do
@@ -175,19 +174,19 @@ describe("misuse of nymbl.client()", function()
     "http://localhost", "https://" .. ("a"):rep(5000),
   }
 
-  it("raises on base URLs that are none", function()
+  it("raises on malformed base URLs", function()
     for _, url in ipairs(BAD_URLS) do
       check(function() nymbl.client(with { base_url = url }) end, A, "'base_url'")
     end
   end)
 
-  it("raises on token URLs that are none", function()
+  it("raises on malformed token URLs", function()
     for _, url in ipairs(BAD_URLS) do
       check(function() nymbl.client(with_credentials { token_url = url }) end, A, "token_url'")
     end
   end)
 
-  it("raises on proxies that libcurl cannot speak to", function()
+  it("raises on proxies that libcurl does not support", function()
     for _, proxy in ipairs { "ftp://SENTINEL", "socks6://SENTINEL", "htps://SENTINEL", "unix:///SENTINEL", "http://",
                              "http://SENTINEL:port", "http://SENTINEL SENTINEL", "http://SENTINEL\r\nx-evil: 1",
                              "nope://SENTINEL:SENTINEL@127.0.0.1:3128" } do
@@ -195,7 +194,7 @@ describe("misuse of nymbl.client()", function()
     end
   end)
 
-  it("takes http for loopback addresses only, where it is allowed", function()
+  it("accepts http for loopback addresses only, and only if it is allowed", function()
     for _, url in ipairs {
       "http://api.example.org", "http://10.0.0.1", "http://0.0.0.0", "http://128.0.0.1", "http://127.0.0.1.example.org",
       "http://localhost.example.org", "http://localhost@evil.example.org", "http://127.0.0.1@evil.example.org",
@@ -213,7 +212,7 @@ describe("misuse of nymbl.client()", function()
     check(function() nymbl.client(with_credentials { token_url = "http://127.0.0.1" }) end, A, "token_url'")
   end)
 
-  it("takes what is right", function()
+  it("accepts valid options", function()
     for _, url in ipairs { "https://api.example.org", "https://api.example.org/", "https://api.example.org:8443/a/b",
                            "https://[::1]:8443", "HTTPS://API.EXAMPLE.ORG", "https://127.0.0.1" } do
       local made = nymbl.client(with { base_url = url })
@@ -237,7 +236,7 @@ describe("misuse of nymbl.client()", function()
     nymbl.client(with(), "extra", {}):close()
   end)
 
-  it("does not change or keep the table", function()
+  it("neither changes nor keeps the table", function()
     local options = with { timeout = 5 }
     local made = nymbl.client(options)
     assert.same(with { timeout = 5 }, options)
@@ -279,7 +278,7 @@ describe("misuse of", function()
     }
   end)
 
-  it("ids raises on numbers that are no whole ones up to 2^53", function()
+  it("ids raises on numbers that are not integers up to 2^53", function()
     for _, number in ipairs { 0.5, 12345.678, -0.5, 2^53 + 2, -2^53 - 2, 2^54, 1e300, math.huge, -math.huge, nan } do
       check(function() client:patient(number) end, "bad argument #1 to 'patient' (")
       check(function() patient:get(number) end, "bad argument #1 to 'get' (")
@@ -362,7 +361,7 @@ describe("misuse of", function()
     }
   end)
 
-  it("patient:upload() raises on sources that are none", function()
+  it("patient:upload() raises on values that are no source", function()
     local closed = assert(io.open(helper.write_file(helper.temporary(), "x")))
     closed:close()
     local ended = assert(document:open())
@@ -389,7 +388,7 @@ describe("misuse of", function()
     }
   end)
 
-  it("patient:upload() raises where there is no file name", function()
+  it("patient:upload() raises if there is no file name", function()
     local file = assert(io.open(helper.path("spec/fixtures/referral.pdf"), "rb"))
     local A = "bad argument #2 to 'upload' (option 'file_name' is required"
     cases {
@@ -434,7 +433,7 @@ describe("misuse of", function()
     }
   end)
 
-  it("document:download() raises on targets that are none", function()
+  it("document:download() raises on values that are no target", function()
     local closed = assert(io.open(helper.temporary(), "w"))
     closed:close()
     local A = "bad argument #1 to 'download' ("
@@ -452,7 +451,7 @@ describe("misuse of", function()
     }
   end)
 
-  it("document:download() raises on wrong options, and leaves the target alone", function()
+  it("document:download() raises on wrong options, and leaves the target unchanged", function()
     local path = helper.temporary(".pdf")
     local wrong = {
       progress = { 5, true, {}, "x" },
@@ -498,7 +497,7 @@ describe("misuse of", function()
     check(function() document:open { check_size = 5 } end, "bad argument #1 to 'open' (option 'check_size'")
   end)
 
-  it("stream:read() and stream:lines() raises on formats that are none", function()
+  it("stream:read() and stream:lines() raises on unknown formats", function()
     cases {
       { function() stream:read("x") end, "bad argument #1 to 'read' (invalid format)" },
       { function() stream:read("SENTINEL") end, "bad argument #1 to 'read' (invalid format)" },
@@ -514,7 +513,7 @@ describe("misuse of", function()
     assert.equal("first", stream:read())
   end)
 
-  it("a method on something else raises", function()
+  it("a method on another value raises", function()
     local classes = {
       { "client", client, { "patient", "close" } },
       { "patient", patient, { "upload", "documents", "page", "count", "get", "document" } },
@@ -612,7 +611,7 @@ describe("misuse of", function()
     }
   end)
 
-  it("anything, in a nested call, a pcall, a callback or a coroutine, raises at the line that calls us", function()
+  it("any misuse in a nested call, a pcall, a callback or a coroutine raises at the script's line", function()
     local source = debug.getinfo(1, "S").short_src
     local function line_of(message, expected)
       assert.equal(("%s:%d: bad argument #1 to 'patient' (string expected, got table)"):format(source, expected),
@@ -639,7 +638,7 @@ describe("misuse of", function()
     assert.equal("some chunk:3: bad argument #1 to 'patient' (string expected, got table)", message)
   end)
 
-  it("anything, in a tail call, raises at a line of the caller's", function()
+  it("any misuse in a tail call raises at a line of the caller", function()
     local function tail() return client:patient({}) end
     local function call() local result = tail() return result end
     local message = select(2, pcall(call))
@@ -649,7 +648,7 @@ describe("misuse of", function()
     assert.truthy(message:find("^[^:]*misuse_spec%.lua:%d+: bad argument #1 to 'patient' %("), message)
   end)
 
-  it("anything, called as the body of a coroutine, raises without a line, for there is none", function()
+  it("any misuse by the body of a coroutine raises without a line, because there is none", function()
     local ok, message = coroutine.resume(coroutine.create(client.patient), client, {})
     assert.is_false(ok)
     assert.truthy(message:find("bad argument #1 to 'patient' (string expected, got table)", 1, true))
@@ -675,7 +674,7 @@ describe("ids", function()
     return helper.journal("list")[1].path:match("/Patients%((.-)%)/Documents")
   end
 
-  it("may be whole numbers of either kind, up to 2^53", function()
+  it("may be integers of either type, up to 2^53", function()
     assert.equal("12345", sent(12345))
     assert.equal("12345", sent(12345.0))
     assert.equal("0", sent(0))
@@ -689,7 +688,7 @@ describe("ids", function()
     if math.tointeger then assert.equal("9007199254740992", sent(math.tointeger(2^53))) end
   end)
 
-  it("may be strings of any bytes but NUL, which arrive as they are", function()
+  it("may be strings of any bytes except NUL, and arrive unchanged", function()
     assert.equal("12345.0", sent("12345.0"))
     assert.equal("%0D%0Ax-evil%3A%201", sent("\r\nx-evil: 1"))
     assert.equal("..%2F..%2Fetc", sent("../../etc"))
@@ -700,8 +699,8 @@ describe("ids", function()
   end)
 end)
 
-describe("arguments more than there are", function()
-  it("are ignored, as Lua's own functions do", function()
+describe("extra arguments", function()
+  it("are ignored, as by Lua's own functions", function()
     helper.reset()
     client = helper.client { rate = false, monthly_quota = false }
     patient = client:patient("extra", "SENTINEL", {})
@@ -722,8 +721,8 @@ describe("arguments more than there are", function()
   end)
 end)
 
-describe("limits of a client that are endless", function()
-  it("are none", function()
+describe("infinite limits of a client", function()
+  it("mean no limit", function()
     helper.reset()
     client = helper.client { rate = false, timeout = math.huge, connect_timeout = math.huge, stall_timeout = math.huge }
     assert.equal(0, client:patient("x"):count(nil, { timeout = math.huge }))

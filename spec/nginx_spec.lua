@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- The same objects inside nginx: nothing there waits but the request that asked.
+-- The same objects inside nginx: only the request that makes a call waits for it.
 local helper = require "helper"
 local nginx = require "nginx"
 
@@ -14,13 +14,13 @@ local function teardown()
     server:stop()
     assert.is_nil(server:log():match("%[alert%]"), server:log())
     assert.is_nil(server:log():match("open socket"), server:log())
-    assert.is_nil(server:log():match("%[error%][^\n]*socket"), server:log()) -- timed out, read when closed
+    assert.is_nil(server:log():match("%[error%][^\n]*socket"), server:log()) -- nginx reports a timeout, or a read from a closed socket
   end
   server = nil
 end
 
--- Try until it holds, for so many seconds at most; gives what it gave last, and the
--- seconds.
+-- Retry until the function returns a true value, for at most so many seconds. Returns its last
+-- result, and the seconds.
 local function eventually(seconds, holds)
   local now = require("nymbl.core").now
   local began = now()
@@ -46,12 +46,12 @@ local function exists(path)
   return code == true or code == 0
 end
 
--- A process that has ended and not been waited for is none.
+-- A process that has ended but was not reaped does not count.
 local function is_running(pid)
   return helper.output(("grep '^State:' /proc/%s/status 2>/dev/null"):format(pid)):match("^State:%s+[^Z]") ~= nil
 end
 
--- Descriptors of a process: how many there are, and how many of them are TCP sockets.
+-- The number of a process's descriptors, and the number of TCP sockets among them.
 local function descriptors(pid)
   local inodes = {}
   for inode in helper.output("cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | awk '{print $10}'"):gmatch("%d+") do
@@ -67,7 +67,7 @@ local function descriptors(pid)
   return count, tcp
 end
 
--- The folder of a worker's engine.
+-- The directory of a worker's engine.
 local function lease_folder(pid)
   local own = {}
   for inode in helper.output(("ls -l /proc/%d/fd"):format(pid)):gmatch("socket:%[(%d+)%]") do own[inode] = true end
@@ -77,7 +77,7 @@ local function lease_folder(pid)
   end
 end
 
--- So many curls at once; each writes what it gets to a file of its own. Gives their
+-- Start so many curl processes at once; each writes its response to its own file. Returns their
 -- process ids and these files.
 local function curls(count, path)
   local files = {}
@@ -144,7 +144,7 @@ describe("in nginx #nginx", function()
     assert.equal("1 1 1 1000 1", server:get("/phases"))
   end)
 
-  it("works with lua_code_cache off, and leaves nothing of a request behind", function()
+  it("works with lua_code_cache off, and leaks nothing of a request", function()
     document(1000)
     server = nginx.start {
       http = "lua_code_cache off;",
@@ -186,7 +186,7 @@ describe("in nginx #nginx", function()
     assert.equal("1 1000 1 not_found 1", server:get("/seen"))
   end)
 
-  it("is refused where nothing may wait, says where to go, and sends nothing", function()
+  it("is refused in phases that cannot wait, names an alternative, and sends nothing", function()
     document(1000)
     local exit = helper.temporary()
     server = nginx.start {
@@ -268,7 +268,7 @@ describe("in nginx #nginx", function()
     assert.is_false(exists(exit .. ".pdf"))
   end)
 
-  it("reads a stream that another request has opened, while that one lives", function()
+  it("reads a stream that another request has opened, while that request is active", function()
     document(300000)
     server = nginx.start {
       init = "one = client()",
@@ -309,7 +309,7 @@ describe("the README's handler #nginx", function()
   before_each(setup)
   after_each(teardown)
 
-  it("passes a document on, or says that there is none, or breaks off", function()
+  it("passes a document on, or reports that it does not exist, or breaks off", function()
     local handler = helper.read_file(helper.path "README.md"):match("content_by_lua_block {(.-)\n      }\n")
     server = nginx.start {
       init = "client = client()",
@@ -330,7 +330,7 @@ end)
 describe("nginx without a free connection #nginx", function()
   before_each(setup)
 
-  it("is asked for news instead", function()
+  it("is polled instead", function()
     helper.admin("POST", "seed", { patient = "p", count = 40 })
     server = nginx.start {
       connections = 20,
@@ -350,11 +350,11 @@ describe("nginx without a free connection #nginx", function()
   end)
 end)
 
-describe("requests that are aborted in nginx #nginx", function()
+describe("aborted requests in nginx #nginx", function()
   before_each(setup)
   after_each(teardown)
 
-  it("take their transfers and connections along, without a collection", function()
+  it("end their transfers and connections without garbage collection", function()
     document(3000000)
     server = nginx.start {
       init = "one = client { max_connections = 100, max_attempts = 1 }",
@@ -388,7 +388,7 @@ describe("requests that are aborted in nginx #nginx", function()
     assert.is_true(gone)
     if os.getenv "NYMBL_SPEC_TIMES" then print("gone after", seconds) end
     assert.equal("", helper.output("ls -A " .. helper.folder .. " | grep aborted"))
-    assert.is_true(tonumber(server:get("/live")) <= live + 30) -- what Lua still refers to
+    assert.is_true(tonumber(server:get("/live")) <= live + 30) -- objects that Lua still refers to
     assert.equal(live, tonumber(server:get("/collect")))
   end)
 
@@ -425,7 +425,7 @@ describe("requests that are aborted in nginx #nginx", function()
     local worker = server:workers()[1]
     local function abort(requests)
       for i = 1, requests / 10 do
-        -- from none to all that may be at once are on the wire, in mid-body
+        -- between none and the maximum of transfers are in the middle of their body
         local codes = server:get(("/abort?begun=%d&n=[1-10]"):format(i % 5 * 10), "-o /dev/null -w '%{http_code} '")
         assert.equal(("200 "):rep(10), codes)
       end
@@ -438,17 +438,17 @@ describe("requests that are aborted in nginx #nginx", function()
     local live = tonumber(server:get("/collect"))
     local before, rss = descriptors(worker), memory()
     abort(100)
-    assert.is_true(#helper.journal("download") > 1000) -- the others waited to go out
+    assert.is_true(#helper.journal("download") > 1000) -- the others were waiting to be sent
     assert.is_true((eventually(10, function() return tonumber(server:get("/collect")) <= live end)))
     assert.is_true((eventually(10, function() return descriptors(worker) <= before + 2 end)))
     local grown = memory() - rss
-    assert.is_true(grown < 4096, grown .. " KB in 5000") -- none of them can have left a KB behind
+    assert.is_true(grown < 4096, grown .. " KB in 5000") -- so no request can have leaked a KB
     if os.getenv "NYMBL_SPEC_TIMES" then print("on the wire", #helper.journal("download"), "KB", rss, grown) end
     helper.admin("DELETE", "listen?name=plain")
   end)
 end)
 
-describe("nginx that ends #nginx", function()
+describe("nginx shutdown #nginx", function()
   before_each(setup)
   after_each(teardown)
 
@@ -468,7 +468,7 @@ describe("nginx that ends #nginx", function()
     server = nginx.start(options)
   end
 
-  -- Ten downloads that are under way; the files that their clients write.
+  -- Ten running downloads. Returns the files that their clients write.
   local function downloads(action)
     document(300000)
     helper.faults { operation = "download", times = -1, action = action }
@@ -499,7 +499,7 @@ describe("nginx that ends #nginx", function()
     for _, place in ipairs(places) do assert.is_false(exists(place), place) end
   end
 
-  it("lets running transfers end on reload, and takes its folders along", function()
+  it("lets running transfers finish on reload, and deletes its directories", function()
     start()
     local clients, files = downloads { drip = 300000 }
     local workers = server:workers()
@@ -508,10 +508,10 @@ describe("nginx that ends #nginx", function()
     assert.equal("pong", server:get("/ping"))
     all_complete(clients, files, workers, places)
     helper.faults()
-    assert.equal("300000", server:get("/download")) -- the new ones'
+    assert.equal("300000", server:get("/download")) -- the new workers'
   end)
 
-  it("keeps no folder of a worker that was killed, once another works", function()
+  it("deletes the directory of a killed worker once another one runs", function()
     start()
     downloads { stall = 1000 }
     local killed = server:workers()
@@ -530,7 +530,7 @@ describe("nginx that ends #nginx", function()
     for _, place in ipairs(places) do assert.is_true(exists(place), place) end
     helper.faults()
     assert.equal("300000", server:get("/download"))
-    for _, place in ipairs(places) do -- a new one may have taken it over
+    for _, place in ipairs(places) do -- a new worker may use the same name
       local taken = false
       for _, pid in ipairs(server:workers()) do taken = taken or lease_folder(pid) == place end
       assert.is_true(taken or not exists(place), place)
@@ -541,7 +541,7 @@ describe("nginx that ends #nginx", function()
     server = nil
   end)
 
-  it("lets running transfers end on quit", function()
+  it("lets running transfers finish on quit", function()
     start()
     local clients, files = downloads { drip = 300000 }
     local workers = server:workers()
@@ -572,7 +572,7 @@ describe("nginx that ends #nginx", function()
     kill(clients)
   end)
 
-  it("is not held up by a name that is looked up for long, not even at its end", function()
+  it("is not delayed by a slow name lookup", function()
     local mark = helper.temporary()
     local code = helper.write_file(helper.temporary(".c"), ([[
       #define _GNU_SOURCE
@@ -619,7 +619,7 @@ describe("nginx that ends #nginx", function()
     assert.is_false(exists(mark .. ".ended"))
   end)
 
-  it("waits until the time it is to wait for, and no shorter", function()
+  it("waits until the given time, and no shorter", function()
     server = nginx.start {
       locations = {
         ["/short"] = [[

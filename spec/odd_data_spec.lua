@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- Responses that are slightly off, and values that nobody expects in them: what is beyond
--- doubt is read, all else is an error of the call, and nothing raises a string.
+-- Responses that are slightly malformed, and unexpected values in them: unambiguous responses are read,
+-- all others are errors of the call, and nothing raises a string.
 local helper = require "helper"
 local json = require "nymbl.json"
 
@@ -29,9 +29,9 @@ local function answer(...)
 end
 
 local LOST = "\239\191\189" -- U+FFFD
-local MARK = "\239\187\191" -- a byte order mark
+local BOM = "\239\187\191" -- a byte order mark
 
--- Contents of a JSON string that lua-cjson refuses, and what they mean.
+-- Contents of a JSON string that lua-cjson refuses, and their meaning.
 local TEXTS = {
   { [[\ud800]], LOST },
   { [[\udc00]], LOST },
@@ -51,21 +51,21 @@ local TEXTS = {
   { [[\\\ud800]], "\\" .. LOST },
   { [[it\'s]], "it's" },
   { [[\' \ud800 \u00e9\t]], "' " .. LOST .. " \195\169\t" },
-  -- and other sequences beside one stay what they are
+  -- other escape sequences beside one are read unchanged
   { [[\ud800 1.5,\"x\":2.5]], LOST .. ' 1.5,"x":2.5' },
   { "\\ud800 \t\n raw", LOST .. " \t\n raw" },
 }
 
--- Texts whose meaning is in doubt, whatever stands beside it.
+-- Ambiguous texts, whatever surrounds them.
 local DOUBTFUL = {
   [["\x41"]], [["\a"]], [["\ud80"]], [["\ud80g"]], [["\u"]], [["\ud800]], [["\ud800\]], [['a']], "NaN", "-Infinity", "+1",
   ".5", "-", "01", "01.5", "00.5", "0x10", "1.5.5", "1.5e", "1.5e+", "1.5x", "tru", "None", "undefined", "[1,]", "[,]", "[1 2]",
-  [[{"a":1,}]], [[{a:1}]], [[{"a" 1}]], "[1]]", "[1] x", "\0", '"\0"', "[1]\0", "\12[1]", ")]}',\n[1]", MARK,
+  [[{"a":1,}]], [[{a:1}]], [[{"a" 1}]], "[1]]", "[1] x", "\0", '"\0"', "[1]\0", "\12[1]", ")]}',\n[1]", BOM,
   "/* */ [1]", ("["):rep(33) .. ("]"):rep(33),
 }
 
 describe("JSON", function()
-  it("that lua-cjson refuses is read if its meaning is beyond doubt", function()
+  it("that lua-cjson refuses is read if its meaning is unambiguous", function()
     for _, pair in ipairs(TEXTS) do
       local value, problem = json.decode_response(('{"text":"%s","n":[0.5,1,"1.5"]}'):format(pair[1]))
       assert.is_nil(problem, pair[1])
@@ -75,16 +75,16 @@ describe("JSON", function()
     end
   end)
 
-  it("may begin with a byte order mark, and not with two", function()
-    assert.same({ 1, 2 }, json.decode_response(MARK .. "[1,2]"))
-    assert.same({ LOST }, json.decode_response(MARK .. ' \n["\\ud800"]'))
-    assert.same({ MARK }, json.decode_response('["' .. MARK .. '"]'))
-    for _, text in ipairs { MARK .. MARK .. "[]", " " .. MARK .. "[]", "[]" .. MARK, "[" .. MARK .. "]", "\254\255[]" } do
+  it("may begin with a byte order mark, but not with two", function()
+    assert.same({ 1, 2 }, json.decode_response(BOM .. "[1,2]"))
+    assert.same({ LOST }, json.decode_response(BOM .. ' \n["\\ud800"]'))
+    assert.same({ BOM }, json.decode_response('["' .. BOM .. '"]'))
+    for _, text in ipairs { BOM .. BOM .. "[]", " " .. BOM .. "[]", "[]" .. BOM, "[" .. BOM .. "]", "\254\255[]" } do
       assert.is_nil((json.decode_response(text)), text)
     end
   end)
 
-  it("is refused if its meaning is in doubt", function()
+  it("is refused if its meaning is ambiguous", function()
     for _, text in ipairs(DOUBTFUL) do
       local value, problem = json.decode_response(text)
       assert.is_nil(value, text)
@@ -96,9 +96,9 @@ describe("JSON", function()
     end
   end)
 
-  -- lua-cjson may take points for those of another locale (spec/locale_spec.lua): then all
-  -- numbers are written without.
-  it("has the same numbers without their points", function()
+  -- lua-cjson may expect the decimal point of another locale (spec/locale_spec.lua): then all numbers
+  -- are rewritten without a decimal point.
+  it("has the same numbers without decimal points", function()
     local core = require "nymbl.core"
     local decode = require("cjson").new().decode
     local function check(text)
@@ -128,14 +128,14 @@ describe("JSON", function()
   end)
 end)
 
-describe("a response that is slightly off", function()
+describe("a slightly malformed response", function()
   before_each(setup_client)
   after_each(teardown_client)
 
-  it("loses no listing", function()
+  it("to a list request is read", function()
     for _, pair in ipairs(TEXTS) do
       local row = ('{"id":"b","file_name":"%s"}'):format(pair[1])
-      local body = MARK .. '{"@odata.count":3,"value":[{"id":"a"},' .. row .. ',{"id":"c"}]}'
+      local body = BOM .. '{"@odata.count":3,"value":[{"id":"a"},' .. row .. ',{"id":"c"}]}'
       answer({ "list", body }, { "list", body }, { "list", body })
       assert.equal(3, patient:count())
       local page = assert(patient:page())
@@ -146,9 +146,9 @@ describe("a response that is slightly off", function()
     end
   end)
 
-  it("leaves no upload's outcome unknown", function()
+  it("to an upload leaves no outcome unknown", function()
     for i, pair in ipairs(TEXTS) do
-      answer { "upload", ('%s{"id":"x%d","patient_id":"p","description":"%s"}'):format(i % 2 == 0 and MARK or "", i, pair[1]) }
+      answer { "upload", ('%s{"id":"x%d","patient_id":"p","description":"%s"}'):format(i % 2 == 0 and BOM or "", i, pair[1]) }
       local document, err = patient:upload({ data = "%PDF-1.4" }, { file_name = "a.pdf" })
       assert.is_nil(err)
       assert.equal("x" .. i, document.id)
@@ -159,16 +159,16 @@ describe("a response that is slightly off", function()
   it("is read by every call, tokens and errors too", function()
     client:close()
     setup_client()
-    answer({ "token", MARK .. ('{"access_token":"%s","expires_in":300,"scope":"\\ud800"}'):format(helper.token()) },
-      { "get", MARK .. '{"id":"x","description":"\\udc00"}' })
+    answer({ "token", BOM .. ('{"access_token":"%s","expires_in":300,"scope":"\\ud800"}'):format(helper.token()) },
+      { "get", BOM .. '{"id":"x","description":"\\udc00"}' })
     assert.equal(LOST, assert(patient:get "x").description)
-    helper.faults { operation = "get", action = { status = 400, body = MARK .. '{"error":{"code":"C","message":"a\\ud800"}}' } }
+    helper.faults { operation = "get", action = { status = 400, body = BOM .. '{"error":{"code":"C","message":"a\\ud800"}}' } }
     local _, err = patient:get "x"
     assert.equal("C", err.code)
     assert.equal("a" .. LOST, err.detail)
   end)
 
-  it("has no id of which characters are lost", function()
+  it("has no id with lost characters", function()
     for _, id in ipairs { [[\ud800]], [[a\udc00]], LOST, "a" .. LOST .. "b" } do
       for _, body in ipairs { '{"id":"%s"}', '{"id":"x","patient_id":"%s"}', '{"id":"x","uploaded_by_id":"%s"}' } do
         local text = body:gsub("%%s", function() return id end)
@@ -204,7 +204,7 @@ local FIELDS = {
   "etag", "download", "", "nobody_knows",
 }
 
--- Call, and fail if a string is raised; `raises`: an error table may be.
+-- Call, and fail if a string is raised; `raises`: an error table may be raised.
 local function call(label, raises, fn, ...)
   local ok, result, err = pcall(fn, ...)
   if not ok and raises and type(result) == "table" then ok, result, err = true, nil, result end
@@ -239,7 +239,7 @@ end
 
 local function short(text) return #text > 60 and text:sub(1, 60) .. "..." .. #text or text end
 
-describe("data", function()
+describe("unexpected data", function()
   before_each(setup_client)
   after_each(teardown_client)
 
@@ -268,7 +268,7 @@ describe("data", function()
     end)
   end
 
-  it("that is an id too long for a URL is an error of every call", function()
+  it("as an id too long for a URL is an error of every call", function()
     for _, length in ipairs { 100000, 65536, 65500, 65536 - #helper.sandbox().base_url - #"/Patients(p)/Documents()" } do
       local id = ("x"):rep(length)
       answer { "list", ('{"@odata.count":1,"value":[{"id":"%s"}]}'):format(id) }
@@ -291,7 +291,7 @@ describe("data", function()
     end
   end)
 
-  it("that came as an argument is told in the same way", function()
+  it("as an argument is reported in the same way", function()
     local long = client:patient(LONG)
     for name, fn in pairs {
       page = function() return long:page() end,
@@ -314,7 +314,7 @@ describe("data", function()
     assert.equal(0, #helper.journal())
   end)
 
-  it("that is a next link raises nothing but errors", function()
+  it("as a next link raises nothing but errors", function()
     local base = helper.sandbox().base_url .. "/Patients(p)/Documents"
     for _, value in ipairs(VALUES) do
       for _, link in ipairs { value, value:match '^"' and value:gsub('^"', function() return '"' .. base .. "?$skip=1&x=" end) or value } do
@@ -330,7 +330,7 @@ describe("data", function()
     end
   end)
 
-  it("that is a next link too long for a URL ends the walk with an error", function()
+  it("as a next link too long for a URL ends the iteration with an error", function()
     for _, length in ipairs { 65537, 65536, 65530, 200000 } do
       for _, link in ipairs { "?" .. ("x"):rep(length - 1), helper.sandbox().base_url .. "/" .. ("x"):rep(length),
                               "?" .. ("\195\169"):rep(math.floor(length / 4)) } do

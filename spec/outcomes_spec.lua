@@ -1,12 +1,12 @@
 -- SPDX-License-Identifier: MIT
--- What becomes of every call by every failure that is there once: a table.
+-- The outcome of every call for every single failure, as a table.
 local helper = require "helper"
 
 local unpack = table.unpack or unpack -- luacheck: ignore
 
 local PDF = "%PDF-1.4 " .. ("x"):rep(5000)
 
--- The calls, by the columns of the table. `once`: sources that cannot be read again.
+-- The calls, by the columns of the table. `once`: sources that cannot be read twice.
 local COLUMNS = {
   again = {
     path = function(patient, options)
@@ -39,7 +39,7 @@ local COLUMNS = {
       local path = helper.temporary()
       local bytes, err = patient:document(id):download(path)
       local file = io.open(path, "rb")
-      assert.equal(bytes ~= nil, file ~= nil) -- whole, or not there
+      assert.equal(bytes ~= nil, file ~= nil) -- the file is complete or does not exist
       if file then
         assert.equal(PDF, file:read("*a"))
         file:close()
@@ -51,10 +51,10 @@ local COLUMNS = {
 }
 local ORDER = { "again", "once", "list", "get", "download", "delete" }
 
--- A cell: requests that went out, what came back ("?": with outcome_unknown), and how
--- many copies of it the service holds then. Three requests are allowed.
+-- A cell: the number of sent requests, the result ("?": with outcome_unknown), and the number of copies
+-- that the service stores afterwards. Three attempts are allowed.
 --
--- failure                what it does                       status
+-- failure                action                             status
 --   again                once              list           get            download       delete
 local TABLE = {
   { "no failure",         {},
@@ -77,7 +77,7 @@ local TABLE = {
     "1 network? 1",       "1 network? 1",   "2 ok 1",      "2 ok 1",      "2 ok 1",      "2 ok 0" },
   { "reply cut",          { cut = 10 }, status = 201,
     "1 truncated? 1",     "1 truncated? 1", "2 ok 1",      "2 ok 1",      "2 ok 1",      nil },
-  { "stale connection",   "stale", -- uploads have a new one
+  { "stale connection",   "stale", -- uploads open a new connection
     "1 ok 1",             "1 ok 1",         "2 ok 1",      "2 ok 1",      "2 ok 1",      "2 ok 0" },
   { "nothing for long",   { delay = 0.7 }, stall = 0.2,
     nil,                  nil,              "2 ok 1",      "2 ok 1",      "2 ok 1",      "2 ok 0" },
@@ -134,7 +134,7 @@ describe("a call that meets", function()
     assert.equal(0, helper.live_objects())
   end)
 
-  local refused, silent, stops -- services that are not there
+  local refused, silent, stops -- services that do not respond
 
   setup(function()
     stops = {}
@@ -146,7 +146,7 @@ describe("a call that meets", function()
     for _, stop in ipairs(stops) do stop() end
   end)
 
-  -- Uploads have a patient each, who has no document; the others have one each.
+  -- Each upload has its own patient without documents; each other call has a document.
   local function patient_of(column, name)
     if column == "again" or column == "once" then return column .. name, "upload" end
     return column == "delete" and "gone" or "kept", column
@@ -173,11 +173,11 @@ describe("a call that meets", function()
     helper.faults(unpack(plans))
   end
 
-  -- Make a call. Gives what came back, as the table has it, and requests that went out.
+  -- Make a call. Returns its result in the table's notation, and the number of sent requests.
   local function try(row, column, name, tokens)
     local asked, last = 0, nil
     local client = helper.client {
-      token = function() -- another one each time
+      token = function() -- a different token each time
         asked = asked + 1
         return tokens[asked % 2 + 1]
       end,

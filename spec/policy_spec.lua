@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- Within the service's limits, and never twice. Time is ours here: sleeping moves
--- the clock, waiting for the network does not.
+-- Calls stay within the service's limits, and nothing is sent twice. The clock is simulated: sleeping
+-- advances it, waiting for the network does not.
 local helper = require "helper"
 local store = require "nymbl.store"
 local wait = require "nymbl.wait"
@@ -27,8 +27,8 @@ describe("policy", function()
     patient = client:patient("p")
   end
 
-  describe("pacing", function()
-    -- Send times of each request, by our clock.
+  describe("rate limiting", function()
+    -- The times at which requests are sent, by the simulated clock.
     local function times_of(count, act)
       local times = {}
       local now = clock.now
@@ -39,11 +39,11 @@ describe("policy", function()
       return times
     end
 
-    -- In no span of time more than burst + rate x time.
+    -- Any time span has at most burst + rate x time requests.
     local function keeps_to(times, rate, burst)
       for i = 1, #times do
         for j = i, #times do
-          -- the little that a request takes itself counts for us, not against us
+          -- the duration of a request counts in our favour
           assert.is_true(j - i + 1 <= burst + rate * (times[j] - times[i]) + 1e-6, i .. " to " .. j)
         end
       end
@@ -55,14 +55,14 @@ describe("policy", function()
       assert.is_true(clock.offset > 12.5 and clock.offset < 13.1, clock.offset)
     end)
 
-    it("keeps downloads within theirs", function()
+    it("keeps downloads within their burst and rate", function()
       helper.admin("POST", "documents", { patient = "p", id = "a", content = "%PDF-1.4" })
       begin { rate = {} }
       keeps_to(times_of(10, function() assert(patient:document("a"):download(function() return 1 end)) end), 1, 2.2)
       assert.is_true(clock.offset > 7.5 and clock.offset < 8.1, clock.offset)
     end)
 
-    it("keeps to one pace for two clients of one account, and not of two", function()
+    it("shares one rate between two clients of an account, but not of two accounts", function()
       local shared = store.memory()
       begin { rate = {}, store = shared }
       local second = helper.client { rate = {}, store = shared }
@@ -79,7 +79,7 @@ describe("policy", function()
       other:close()
     end)
 
-    -- When each request went out, by bucket, told by the events of all clients.
+    -- The times at which requests were sent, by bucket, from the events of all clients.
     local function recorder()
       local sent = { read = {}, download = {} }
       return sent, function(event)
@@ -95,7 +95,7 @@ describe("policy", function()
       keeps_to(sent.download, 1, 2.2)
     end
 
-    it("is one for eight coroutines and two clients with one key, whatever they call", function()
+    it("is shared by eight coroutines and two clients with one key, whatever they call", function()
       helper.admin("POST", "documents", { patient = "p", id = "a", content = "%PDF-1.4" })
       local shared = store.memory()
       local sent, on_event = recorder()
@@ -114,10 +114,10 @@ describe("policy", function()
       assert.equal(32, #sent.read)
       assert.equal(16, #sent.download)
       all_keep_to(sent)
-      assert.is_true(clock.offset > 13.5 and clock.offset < 16, clock.offset) -- and no slower than it may be
+      assert.is_true(clock.offset > 13.5 and clock.offset < 16, clock.offset) -- and no slower than allowed
     end)
 
-    it("is kept after a 429, by all who waited for its end", function()
+    it("continues after a 429, for all callers that waited", function()
       local sent, on_event = recorder()
       begin { rate = {}, max_attempts = 2, on_event = on_event, timeout = false }
       helper.faults { operation = "list", skip = 6,
@@ -127,10 +127,10 @@ describe("policy", function()
       assert.equal(24, (nymbl.each(items, { concurrency = 12 }, function() return patient:page() end)))
       assert.equal(25, #sent.read)
       all_keep_to(sent)
-      assert.is_true(clock.offset > 24, clock.offset) -- 20 of pause, and from then on in turn
+      assert.is_true(clock.offset > 24, clock.offset) -- a pause of 20, then at the normal rate
     end)
 
-    it("is kept where a token has to be had first, after the wait", function()
+    it("applies if a token is needed first, after the wait", function()
       local sent, on_event = recorder()
       local asked, good = 0, helper.token()
       begin { rate = {}, max_attempts = 2, on_event = on_event, timeout = false, token = function()
@@ -145,7 +145,7 @@ describe("policy", function()
       all_keep_to(sent)
     end)
 
-    it("goes out within the service's own limits without one 429", function()
+    it("sends within the service's own limits without a 429", function()
       helper.admin("POST", "settings", { limits = true })
       helper.admin("POST", "documents", { patient = "p", id = "a", content = "%PDF-1.4" })
       clock.restore() -- in real time
@@ -165,12 +165,12 @@ describe("policy", function()
       local journal = helper.journal()
       assert.equal(16, #journal)
       for _, entry in ipairs(journal) do assert.is_true(entry.status < 300) end
-      -- and both sides have counted the same
+      -- both sides have the same count
       assert.equal(16, client:usage().requests)
       assert.equal(16, helper.admin("GET", "settings").quota_used)
     end)
 
-    it("gives up at once where the place comes after the deadline", function()
+    it("fails at once if the reservation is due after the deadline", function()
       begin { rate = { read = { 0.1, 1 } }, timeout = 5 }
       assert(patient:page())
       local page, err = patient:page()
@@ -181,7 +181,7 @@ describe("policy", function()
       assert.is_true(err.retry_after > 9)
     end)
 
-    it("takes no place for what is never sent", function()
+    it("makes no reservation for a request that is never sent", function()
       begin { rate = { read = { 0.01, 2 } }, monthly_quota = 100 }
       for _ = 1, 3 do
         assert.error(function()
@@ -203,8 +203,8 @@ describe("policy", function()
     end)
   end)
 
-  describe("a call that waits", function()
-    it("for its turn, or to be repeated, ends when progress says so", function()
+  describe("a waiting call", function()
+    it("for its reservation or a retry ends if progress says so", function()
       local options = { rate = { read = { 0.01, 1 }, download = { 0.01, 1 } }, max_attempts = 3, timeout = false }
       local told = {}
       local function progress(done, total)
@@ -252,7 +252,7 @@ describe("policy", function()
       end
     end)
 
-    it("for its turn ends when the client is closed", function()
+    it("for its reservation ends if the client is closed", function()
       begin { rate = { read = { 0.01, 1 } }, timeout = false }
       patient:page()
       local before, errs = clock.offset, {}
@@ -270,7 +270,7 @@ describe("policy", function()
       assert.is_true(clock.offset - before < 7)
     end)
 
-    it("past its deadline gives at once what was last known", function()
+    it("past its deadline returns the last known error at once", function()
       begin { max_attempts = 5, timeout = 20, rate = { read = { 0.02, 1 } } }
       helper.faults { operation = "list", times = -1, action = { status = 503, body_kind = "empty" } }
       local page, err = patient:page()
@@ -284,7 +284,7 @@ describe("policy", function()
   end)
 
   describe("the monthly quota", function()
-    it("is counted, and stops at its end before anything is sent", function()
+    it("is counted, and calls stop at its end before anything is sent", function()
       begin { monthly_quota = 3 }
       assert.same({ month = "2026-02", requests = 0, throttled = 0, remaining = 3 }, client:usage())
       for _ = 1, 3 do assert(patient:page()) end
@@ -297,7 +297,7 @@ describe("policy", function()
       assert.equal(3, #helper.journal("list"))
     end)
 
-    it("begins anew with the month", function()
+    it("starts anew each month", function()
       begin { monthly_quota = 1 }
       assert(patient:page())
       local _, err = patient:page()
@@ -306,7 +306,7 @@ describe("policy", function()
       assert.equal("2026-03", client:usage().month)
     end)
 
-    it("counts no 429, and no request that never went out", function()
+    it("counts no 429, and no request that was not sent", function()
       begin { monthly_quota = 100, max_attempts = 2 }
       helper.faults { operation = "list", action = { status = 429, body_kind = "gateway", message = "Too Many Requests" } }
       assert(patient:page())
@@ -317,7 +317,7 @@ describe("policy", function()
       assert.equal(0, client:usage().requests)
     end)
 
-    it("counts a request whose call cannot be repeated for want of a token", function()
+    it("counts a request whose call cannot be repeated without a token", function()
       local asked = 0
       begin { monthly_quota = 100, max_attempts = 3, token = function()
         asked = asked + 1
@@ -330,12 +330,12 @@ describe("policy", function()
       assert.equal(1, client:usage().requests)
     end)
 
-    it("is counted as the service counts, whatever it answers", function()
+    it("is counted like the service counts, whatever it responds", function()
       helper.admin("POST", "settings", { limits = true, rate = { read = { 2, 3 }, download = { 1, 1 } } })
       helper.admin("POST", "documents", { patient = "p", id = "a", content = "%PDF-1.4" })
       begin { monthly_quota = 100, timeout = false }
       for _ = 1, 3 do
-        patient:page() -- the fourth request in no time is one too many
+        patient:page() -- the fourth request without a pause is one too many
         patient:get("a")
         patient:get("none")
         patient:document("a"):download(function() return 1 end)
@@ -353,25 +353,25 @@ describe("policy", function()
       assert.equal(100 - usage.requests, usage.remaining)
     end)
 
-    it("is asked about by the next one where nobody got an answer", function()
+    it("is probed by the next call if a probe had no response", function()
       begin { max_attempts = 2 }
       helper.faults({ operation = "list", action = { status = 429, body_kind = "gateway", message = "Limit Exceeded" } },
         { operation = "list", action = { status = 503, body_kind = "empty" } })
       local _, err = patient:page()
       assert.equal("quota", err.kind)
       clock.offset = clock.offset + 3601
-      assert(patient:page()) -- the second attempt asks again
+      assert(patient:page()) -- the second attempt sends a new probe
       helper.faults { operation = "list", action = { status = 429, body_kind = "gateway", message = "Limit Exceeded" } }
       assert.is_nil((patient:page()))
       clock.offset = clock.offset + 3601
-      local foreign = err -- of another call, handed on by a sink
+      local other_error = err -- of another call, passed on by a sink
       helper.admin("POST", "documents", { patient = "p", id = "a", content = "%PDF-1.4" })
-      assert.is_nil((patient:document("a"):download(function() return nil, foreign end)))
+      assert.is_nil((patient:document("a"):download(function() return nil, other_error end)))
       assert(patient:page())
       assert.equal(5, #helper.journal("list"))
     end)
 
-    it("is believed where the service says it is spent, and asked about after an hour", function()
+    it("is exhausted if the service says so, and probed after an hour", function()
       begin { max_attempts = 5 }
       helper.faults { operation = "list", times = 2,
                       action = { status = 429, body_kind = "gateway", message = "Limit Exceeded" } }
@@ -382,7 +382,7 @@ describe("policy", function()
       assert.equal("quota", err.kind)
       assert.equal(0, err.attempts)
       clock.offset = clock.offset + 3601
-      _, err = patient:page() -- one goes and asks
+      _, err = patient:page() -- one call sends a probe
       assert.equal(1, err.attempts)
       _, err = patient:page()
       assert.equal(0, err.attempts)
@@ -394,7 +394,7 @@ describe("policy", function()
   end)
 
   describe("a 429", function()
-    it("pauses all who share the store", function()
+    it("pauses all clients that share the store", function()
       local shared = store.memory()
       begin { store = shared, max_attempts = 2, rate = {} }
       local second = helper.client { store = shared, rate = {} }
@@ -411,7 +411,7 @@ describe("policy", function()
       second:close()
     end)
 
-    it("is obeyed in both forms, and no further than it can be meant", function()
+    it("is obeyed in both forms of Retry-After, within plausible values", function()
       local function waited(value)
         begin { max_attempts = 2, timeout = false }
         helper.faults { operation = "list", action = { status = 429, headers = { { "Retry-After", value } } } }
@@ -437,7 +437,7 @@ describe("policy", function()
       assert.is_true(err.retry_after > 86300)
     end)
 
-    it("compares a date with the service's clock, not with ours", function()
+    it("compares a date with the service's clock, not with the local one", function()
       begin { max_attempts = 2, timeout = false }
       for _, dates in ipairs { { { "Date", "Sun, 06 Nov 1994 08:49:37 GMT" },
                                  { "Retry-After", "Sun, 06 Nov 1994 08:50:07 GMT" } },
@@ -450,7 +450,7 @@ describe("policy", function()
       end
     end)
 
-    it("is backed off from as ever if Retry-After is 0 or past", function()
+    it("uses the normal backoff if Retry-After is 0 or in the past", function()
       local random = math.random
       finally(function() math.random = random end) -- luacheck: ignore
       math.random = function() return 1 end -- luacheck: ignore
@@ -471,7 +471,7 @@ describe("policy", function()
       end
     end)
 
-    it("hands a long Retry-After to the caller", function()
+    it("returns a long Retry-After to the caller", function()
       begin { max_attempts = 5 }
       helper.faults { operation = "list",
                       action = { status = 429, body_kind = "gateway", headers = { { "Retry-After", "121" } } } }
@@ -482,9 +482,9 @@ describe("policy", function()
     end)
   end)
 
-  -- Every call by every failure is in outcomes_spec.lua.
+  -- outcomes_spec.lua has every call with every failure.
   describe("retries", function()
-    it("repeat an upload that never went out", function()
+    it("repeat an upload that was not sent", function()
       begin { max_attempts = 3, base_url = "https://localhost:1" }
       local _, err = patient:upload({ data = "%PDF-1.4 new" }, { file_name = "new.pdf" })
       assert.equal("network", err.kind)
@@ -493,7 +493,7 @@ describe("policy", function()
       assert.equal(2, #clock.slept)
     end)
 
-    it("repeat an upload that found no connection in time", function()
+    it("repeat an upload without a connection in time", function()
       local url, stop = helper.deaf_server("silent")
       begin { max_attempts = 3, base_url = url, token = "t", connect_timeout = 0.05 }
       local _, err = patient:upload({ data = "%PDF-1.4 new" }, { file_name = "new.pdf" })
@@ -504,7 +504,7 @@ describe("policy", function()
       assert.equal(2, #clock.slept)
     end)
 
-    it("wait longer each time, though nothing was sent", function()
+    it("wait longer each time, even if nothing was sent", function()
       begin { max_attempts = 8, base_url = "https://localhost:1", timeout = false }
       local longest = 0
       for _ = 1, 4 do
@@ -524,7 +524,7 @@ describe("policy", function()
       for i, seconds in ipairs(clock.slept) do assert.is_true(seconds <= 0.5 * 2 ^ (i - 1)) end
     end)
 
-    it("never go past the deadline", function()
+    it("never exceed the deadline", function()
       begin { max_attempts = 100, timeout = 20 }
       helper.faults { operation = "list", times = -1,
                       action = { status = 503, body_kind = "empty", headers = { { "Retry-After", "9" } } } }
@@ -533,7 +533,7 @@ describe("policy", function()
       assert.equal(3, err.attempts)
     end)
 
-    it("take a 404 for success where a delete before may have gone well", function()
+    it("accept a 404 as success if an earlier delete may have succeeded", function()
       begin { max_attempts = 3 }
       helper.admin("POST", "documents", { patient = "p", id = "a", content = "%PDF-1.4" })
       helper.faults { operation = "delete", action = { lost_reply = "reset" } }
@@ -543,7 +543,7 @@ describe("policy", function()
       assert.equal("not_found", err.kind)
     end)
 
-    it("bring a file handle back to where it was", function()
+    it("rewind a file handle to its position", function()
       begin { max_attempts = 3 }
       local made = helper.admin("POST", "documents", { patient = "p", size = 300000 })
       helper.faults { operation = "download", times = 2, action = { cut = 200000 } }
@@ -558,7 +558,7 @@ describe("policy", function()
       assert.equal(made.sha256, helper.sha256(path))
     end)
 
-    it("give a sink nothing twice", function()
+    it("pass no byte to a sink twice", function()
       begin { max_attempts = 3 }
       local made = helper.admin("POST", "documents", { patient = "p", size = 300000 })
       helper.faults { operation = "download", action = { cut = 200000 } }
@@ -581,7 +581,7 @@ describe("policy", function()
       helper.admin("POST", "documents", { patient = "p", id = "a", content = "%PDF-1.4 and more" })
     end
 
-    it("is told every request: what for, what came, how long it waited and took", function()
+    it("receives every request: its operation, result, wait and duration", function()
       watch { rate = { read = { 0.5, 1 }, download = { 0.5, 1 } }, max_attempts = 3 }
       helper.faults({ operation = "get", action = { status = 503, headers = { { "Retry-After", "7" } } } },
         { operation = "upload", action = { lost_reply = "reset" } }, { operation = "download", action = { cut = 9 } })
@@ -612,15 +612,15 @@ describe("policy", function()
       end
     end)
 
-    -- libcurl rewinds the body of a connection that broke
-    it("is told the bytes of an upload whose reply was lost", function()
+    -- libcurl rewinds the body after a broken connection
+    it("receives the bytes of an upload whose response was lost", function()
       watch {}
       helper.faults { operation = "upload", action = { lost_reply = "reset" } }
       patient:upload({ data = "%PDF-1.4 new" }, { file_name = "new.pdf" })
       assert.equal(12, events[1].bytes_sent)
     end)
 
-    it("is told what was never sent as attempt 0, and what the script broke off as canceled", function()
+    it("receives a request that was never sent as attempt 0, and one that the script ended as canceled", function()
       watch { base_url = "https://localhost:1" }
       patient:page()
       assert.same({ "list", "network", 0 }, { events[1].operation, events[1].kind, events[1].attempt })
@@ -631,7 +631,7 @@ describe("policy", function()
       assert.equal(1, #events)
     end)
 
-    it("hands on what it raises, and what was done counts", function()
+    it("passes on errors that it raises, and the request counts", function()
       begin { monthly_quota = 10, token = helper.token(), on_event = function() error("mine", 0) end }
       local ok, problem = pcall(patient.upload, patient, { data = "%PDF-1.4" }, { file_name = "a.pdf" })
       assert.is_false(ok)
@@ -647,7 +647,7 @@ describe("policy", function()
   end)
 
   describe("reconcile", function()
-    it("finds the document where the reply was lost, and sends it once", function()
+    it("finds the document if the response was lost, and sends it once", function()
       begin {}
       helper.admin("POST", "documents", { patient = "p", file_name = "new.pdf", content = "%PDF-1.4 new" })
       helper.faults { operation = "upload", action = { lost_reply = "reset" } }
@@ -657,17 +657,17 @@ describe("policy", function()
       assert.equal(2, #helper.stored("p"))
     end)
 
-    it("keeps to the timeout of the call in all", function()
+    it("stays within the call's timeout", function()
       begin { timeout = 5 }
       helper.faults { operation = "upload", action = { after = "reset" } }
       local began = clock.now()
       local _, err = patient:upload({ data = "%PDF-1.4 new" }, { file_name = "new.pdf", reconcile = true })
       assert.is_true(err.outcome_unknown)
       assert.is_true(clock.now() - began < 5)
-      assert.equal(3, #helper.journal("list")) -- before it, at once and after 2 seconds
+      assert.equal(3, #helper.journal("list")) -- before the upload, at once and after 2 seconds
     end)
 
-    it("leaves the outcome unknown where the client is closed meanwhile", function()
+    it("leaves the outcome unknown if the client is closed meanwhile", function()
       begin {}
       helper.faults { operation = "upload", action = { lost_reply = "reset" } }
       local ran, document, err = pcall(patient.upload, patient, { data = "%PDF-1.4 new" }, {
@@ -677,10 +677,10 @@ describe("policy", function()
       assert.is_nil(document)
       assert.equal("canceled", err.kind)
       assert.is_true(err.outcome_unknown)
-      assert.equal(1, #helper.journal("list")) -- before it
+      assert.equal(1, #helper.journal("list")) -- before the upload
     end)
 
-    it("leaves the outcome unknown where there is none, or more than one", function()
+    it("leaves the outcome unknown if it finds no document, or more than one", function()
       begin {}
       helper.faults { operation = "upload", action = { after = "reset" } }
       local _, err = patient:upload({ data = "%PDF-1.4 new" }, { file_name = "new.pdf", reconcile = true })
@@ -745,19 +745,19 @@ describe("policy", function()
   end)
 
   describe("tokens", function()
-    it("are renewed ahead, so that no 401 comes", function()
+    it("are refreshed early, so that no 401 occurs", function()
       helper.admin("POST", "settings", { token_life = 100 })
       begin {}
       for _ = 1, 50 do
         assert(patient:page())
-        clock.offset = clock.offset + 10 -- the sandbox' clock stands still beside ours
+        clock.offset = clock.offset + 10 -- the sandbox's clock does not follow the simulated one
       end
-      local renewals = 0
+      local refreshes = 0
       for _, entry in ipairs(helper.admin("GET", "journal").requests) do
-        if entry.operation == "token" then renewals = renewals + 1 end
+        if entry.operation == "token" then refreshes = refreshes + 1 end
         assert.not_equal(401, entry.status)
       end
-      assert.equal(7, renewals) -- 80 of 100 seconds each: the lead is a fifth
+      assert.equal(7, refreshes) -- 80 of 100 seconds each: the refresh margin is a fifth
     end)
   end)
 end)

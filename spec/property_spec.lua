@@ -1,12 +1,11 @@
 -- SPDX-License-Identifier: MIT
--- Random calls under random faults: whatever happens, what the client believes and
--- what the service holds agree, or the client said that it does not know.
+-- Random calls with random faults: the client's results agree with the service's documents, or the
+-- client reports an unknown outcome.
 local helper = require "helper"
 
 local unpack = table.unpack or unpack -- luacheck: ignore
 
--- Runs, other ones with LuaJIT, and calls in each. A run that failed is repeated
--- alone with NYMBL_SEED.
+-- Runs (LuaJIT has different ones), and calls in each. To repeat a failed run alone, set NYMBL_SEED.
 local FIRST, LAST = 1, 100
 if rawget(_G, "jit") then FIRST, LAST = 101, 200 end
 local CALLS = 8
@@ -22,7 +21,7 @@ end
 
 local OPERATIONS = { "upload", "upload", "list", "get", "download", "download", "delete", "token" }
 
--- Faults of any request, of uploads, and of replies with a body to lose.
+-- Faults of any request, of uploads, and of responses with a body.
 local FAULTS = {
   { before = "reset" }, { before = "close" }, { after = "reset" }, { after = "close" }, { lost_reply = "reset" },
   { lost_reply = "close" }, { head_cut = 30 }, { head_cut = 0 }, { reset_idle = true }, { close_idle = 0.001 },
@@ -61,7 +60,7 @@ local function plan_new(random)
   return { operation = operation, skip = random(3) - 1, times = random(3), action = pick(random, list) }
 end
 
--- Bytes that no two documents share.
+-- Distinct bytes for each document.
 local function bytes_new(random, name)
   return "%PDF-1.4 " .. name .. ("\n%d"):rep(random(400)):format(unpack((function()
     local numbers = {}
@@ -85,8 +84,8 @@ local SOURCES = {
   end,
 }
 
--- What the client believes: documents by name, { bytes =, state =, id = }. States:
--- "there", "gone", "unknown" (an upload nobody knows about), "maybe" (a delete).
+-- The expected documents by name, { bytes =, state =, id = }. States: "there", "gone", "unknown" (an
+-- upload with unknown outcome), "maybe" (a delete with unknown outcome).
 local world = {}
 world.__index = world
 
@@ -129,7 +128,7 @@ function world:list()
   for _, item in ipairs(known(self, "there")) do assert(seen[item.id], "not listed: " .. item.name) end
 end
 
--- A document that should be there, and what came of a call for it.
+-- A document that should exist, and the result of a call for it.
 function world:with_one(act)
   local items = known(self, "there")
   if #items == 0 then return nil end
@@ -185,7 +184,7 @@ function world:download()
     if self.random(2) == 1 then document = self.patient:get(item.id) or document end
     local size = document.file_size_bytes
     local bytes, err = pick(self.random, TARGETS)(document)
-    -- without its size and type nobody could tell some of these from the document
+    -- without its size and type some of these faults cannot be distinguished from the document
     if bytes and (size or not self.lies) then assert(bytes == item.bytes, "other bytes") end
     return err
   end)
@@ -203,7 +202,7 @@ function world:delete()
   end)
 end
 
--- Hold what is believed against what is there.
+-- Compare the expected documents with the stored ones.
 function world:compare()
   local stored = {}
   for _, document in ipairs(helper.stored("p")) do
@@ -263,13 +262,13 @@ local function run(seed, log)
   if not ok then error(problem, 0) end
 end
 
-describe("any calls under any faults #slow", function()
+describe("random calls with random faults #slow", function()
   local clock
 
   before_each(function() clock = helper.clock() end)
   after_each(function() clock.restore() end)
 
-  it("leave client and service of one mind, and nothing behind", function()
+  it("leave client and service in agreement, and no temporary files", function()
     local only = tonumber(os.getenv("NYMBL_SEED") or "")
     for seed = only or FIRST, only or LAST do
       local log = {}

@@ -1,19 +1,19 @@
 -- SPDX-License-Identifier: MIT
--- examples/quickstart, in a copy of the checkout without anything built.
+-- examples/quickstart, in a copy of the checkout that has not been built.
 
 local helper = require "helper"
 
 local quote = helper.quote
 
--- Run a command; exit status and what it printed.
+-- Run a command. Returns its exit status and output.
 local function run(command)
   local log = helper.temporary(".log")
   local status = helper.output(("{ %s; } </dev/null >%s 2>&1; echo $?"):format(command, quote(log)))
   return tonumber(status), helper.read_file(log)
 end
 
--- What it leaves in its folder for temporary files, and processes that use it. One that was
--- ended may take a moment.
+-- The files left in its temporary directory, and the processes that use it. A terminated process may
+-- take a moment to end.
 local function left_over(folder)
   local processes = helper.output(([[for i in $(seq 50); do
     found=$(grep -lsF TMPDIR=%s /proc/[0-9]*/environ) || break
@@ -33,9 +33,9 @@ describe("examples/quickstart #slow #quickstart", function()
     command = ("cd / && env TMPDIR=%s %s/examples/quickstart"):format(quote(temporary), quote(checkout))
   end)
 
-  -- twice: it builds once, and finds all as it needs it the next time
+  -- twice: the first run builds, the second finds the build
   for _, time in ipairs { "first", "second" } do
-    it("shows each step and cleans up, the " .. time .. " time", function()
+    it("prints each step and cleans up, the " .. time .. " time", function()
       local status, text = run(command)
       assert(status == 0, text)
       for number = 1, 6 do
@@ -48,7 +48,7 @@ describe("examples/quickstart #slow #quickstart", function()
     end)
   end
 
-  it("fails and cleans up where a step fails", function()
+  it("fails and cleans up if a step fails", function()
     local fixture = checkout .. "/spec/fixtures/photo.jpg"
     assert(os.rename(fixture, fixture .. ".away"))
     local status, text = run(command)
@@ -60,7 +60,7 @@ describe("examples/quickstart #slow #quickstart", function()
     assert.equal("", left_over(temporary))
   end)
 
-  it("fails and cleans up where the sandbox does not start", function()
+  it("fails and cleans up if the sandbox does not start", function()
     local part = checkout .. "/examples/sandbox/server.lua"
     assert(os.rename(part, part .. ".away"))
     local status, text = run(command)
@@ -70,7 +70,7 @@ describe("examples/quickstart #slow #quickstart", function()
     assert.equal("", left_over(temporary))
   end)
 
-  it("cleans up where it is ended halfway", function()
+  it("cleans up if it is terminated halfway", function()
     local script = helper.write_file(helper.temporary(".sh"), [[
       "$1" >"$2" &
       until grep -qs "^Starting the sandbox" "$2" || ! kill -0 $!; do sleep 0.01; done

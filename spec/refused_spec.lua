@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- A part that the service will not go on from must not be in the way for ever.
+-- A partial file from which the service refuses to continue must not block later downloads.
 local helper = require "helper"
 
 local SIZE = 300000
@@ -32,7 +32,7 @@ describe("a refused range", function()
     return helper.output("ls -A " .. helper.quote(folder))
   end
 
-  -- A download that is cut leaves a part.
+  -- A download that breaks off leaves a partial file.
   local function interrupted()
     local once = helper.client()
     helper.faults { operation = "download", action = { cut = CUT } }
@@ -69,7 +69,7 @@ describe("a refused range", function()
     end)
   end
 
-  it("is a failure where the whole document is refused, too", function()
+  it("is a failure if the whole document is refused, too", function()
     for _, status in ipairs { 400, 403, 412, 501 } do
       interrupted()
       refuse(status, 2)
@@ -82,7 +82,7 @@ describe("a refused range", function()
     end
   end)
 
-  it("is in the way of no later call where there may be no second request", function()
+  it("blocks no later call if a second request is not allowed", function()
     client:close()
     client = helper.client { max_attempts = 1 }
     document = assert(client:patient("12345"):get(document.id))
@@ -100,7 +100,7 @@ describe("a refused range", function()
     end
   end)
 
-  it("starts over where the address that it was sent to refuses", function()
+  it("starts over if the redirect target refuses", function()
     local foreign = helper.admin("POST", "listen", { tls = "good", name = "foreign" })
     interrupted()
     helper.faults({ operation = "download",
@@ -112,7 +112,7 @@ describe("a refused range", function()
     helper.admin("DELETE", "listen?name=foreign")
   end)
 
-  it("is none where the service asks for another token, or for time", function()
+  it("is reported if the service wants another token, or a pause", function()
     interrupted()
     helper.admin("POST", "settings", { expire_tokens = true })
     assert(document:download(path, { resume = true }))
@@ -129,7 +129,7 @@ describe("a refused range", function()
     end
   end)
 
-  it("is none where no range was asked for", function()
+  it("is reported if no range was requested", function()
     for _, status in ipairs { 400, 403, 412, 416, 501 } do
       helper.admin("DELETE", "journal")
       refuse(status)
@@ -142,14 +142,14 @@ describe("a refused range", function()
     end
   end)
 
-  it("asks for a byte of a document that is complete and could not get its name", function()
+  it("requests one byte of a complete document that could not be renamed", function()
     os.execute("mkdir " .. folder .. "/sub && mkdir " .. folder .. "/sub/b")
-    local other = client:patient("12345"):document(document.id) -- its size is not known
+    local other = client:patient("12345"):document(document.id) -- its size is unknown
     for _, doc in ipairs { document, other } do
       helper.admin("DELETE", "journal")
       os.execute("rmdir " .. folder .. "/sub/b")
       local bytes, err = doc:download(folder .. "/sub/b", { resume = true, progress = function(done, total)
-        if done == total then os.execute("mkdir " .. folder .. "/sub/b") end -- now it cannot
+        if done == total then os.execute("mkdir " .. folder .. "/sub/b") end -- now the rename fails
       end })
       assert.is_nil(bytes)
       assert.equal("io", err.kind)

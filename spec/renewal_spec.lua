@@ -1,11 +1,11 @@
 -- SPDX-License-Identifier: MIT
--- One renewal of a token at a time, for all who share a store.
+-- All clients that share a store refresh a token one at a time.
 local blocking = require "nymbl.wait.blocking"
 local core = require "nymbl.core"
 local helper = require "helper"
 local store = require "nymbl.store"
 
-describe("the renewal of a token", function()
+describe("the refresh of a token", function()
   local clock, real, shared, one, two
 
   before_each(function()
@@ -28,13 +28,13 @@ describe("the renewal of a token", function()
     return #helper.journal("token")
   end
 
-  -- What is kept of the token.
+  -- The stored state of the token.
   local function state()
     return shared[core.account(one, true)]
   end
 
-  -- Waiting for the network moves the clock too, up to a second at a time; before
-  -- each, `act(i, wait)` is called, until it gives false.
+  -- Waiting for the network advances the clock too, up to a second at a time. Before each step,
+  -- `act(i, wait)` is called, until it returns false.
   local function beats(act)
     local wait, i = clock.wait, 0
     clock.wait = function(transfer, deadline, once)
@@ -51,7 +51,7 @@ describe("the renewal of a token", function()
     end
   end
 
-  it("is one, however late the service answers", function()
+  it("happens once, however late the service responds", function()
     helper.faults { operation = "token", action = { delay = 0.7 } }
     local asked
     beats(function(i)
@@ -69,7 +69,7 @@ describe("the renewal of a token", function()
     assert.equal(1, tokens_asked_for())
   end)
 
-  it("is given up after 15 seconds, and then another's turn", function()
+  it("is abandoned after 15 seconds, and then another caller refreshes", function()
     helper.faults { operation = "token", action = { delay = 60 } }
     local began, over = clock.now(), false
     beats(function() return not over end)
@@ -86,7 +86,7 @@ describe("the renewal of a token", function()
     assert.equal(2, tokens_asked_for())
   end)
 
-  it("is another's at once where it failed", function()
+  it("is left to another caller at once if it failed", function()
     helper.faults { operation = "token", action = { status = 404, body_kind = "empty" } }
     assert.is_nil((one:patient("p"):page()))
     local began = clock.offset
@@ -94,11 +94,11 @@ describe("the renewal of a token", function()
     assert.equal(began, clock.offset)
   end)
 
-  it("takes nothing from the one after it where it comes late", function()
+  it("does not replace the result of a later refresh if it is late", function()
     helper.faults { operation = "token", action = { delay = 0.3 } }
     local value
     beats(function(_, wait)
-      clock.offset = clock.offset + 5 -- it was stopped
+      clock.offset = clock.offset + 5 -- the process was stopped
       clock.wait = wait
       assert(two:patient("p"):page())
       value = state().value

@@ -32,7 +32,7 @@ describe("document:download() with resume", function()
     return helper.output("ls -A " .. helper.quote(folder))
   end
 
-  -- Break a download in the middle; the headers of the next one, which must go well.
+  -- Break a download in the middle. Returns the headers of the next one, which must succeed.
   local function interrupted(document, action)
     action = action or {}
     action.cut = 200000
@@ -61,7 +61,7 @@ describe("document:download() with resume", function()
     return helper.header(entry, "range"), helper.header(entry, "if-range")
   end
 
-  it("goes on from what is there, under the validator it came with", function()
+  it("continues from the partial file, with its validator", function()
     local document, sum = document_of()
     interrupted(document)
     local told = {}
@@ -87,14 +87,14 @@ describe("document:download() with resume", function()
     whole(document, sum)
   end)
 
-  it("leaves no part where it was not asked for", function()
+  it("leaves no partial file if not requested", function()
     local document = document_of()
     helper.faults { operation = "download", times = 2, action = { cut = 200000 } }
     assert.is_nil((document:download(path)))
     assert.equal("", names())
   end)
 
-  it("begins anew where the service tells no strong validator", function()
+  it("starts over if the service sends no strong validator", function()
     for _, action in ipairs { { no_validators = true }, { etag = 'W/"weak"' } } do
       local document, sum = document_of()
       interrupted(document, action)
@@ -104,7 +104,7 @@ describe("document:download() with resume", function()
     end
   end)
 
-  it("begins anew where the document has changed", function()
+  it("starts over if the document has changed", function()
     local document = document_of { id = "same" }
     interrupted(document)
     helper.admin("DELETE", "documents?patient=12345&id=same")
@@ -118,7 +118,7 @@ describe("document:download() with resume", function()
     assert.equal("a.pdf", names())
   end)
 
-  it("begins anew for another document, patient or service", function()
+  it("starts over for another document, patient or service", function()
     local document = document_of()
     interrupted(document)
     local other, sum = document_of()
@@ -127,7 +127,7 @@ describe("document:download() with resume", function()
     assert.is_nil((range_of(helper.journal("download")[1])))
   end)
 
-  it("begins anew where the service does not know ranges", function()
+  it("starts over if the service does not support ranges", function()
     local document, sum = document_of()
     interrupted(document)
     helper.faults { operation = "download", action = { ignore_range = true } }
@@ -135,7 +135,7 @@ describe("document:download() with resume", function()
     assert.equal(1, #helper.journal("download"))
   end)
 
-  it("splices nothing that a wrong 206 brings", function()
+  it("appends nothing from a wrong 206", function()
     for _, how in ipairs { "wrong_start", "wrong_total" } do
       local document, sum = document_of()
       interrupted(document)
@@ -151,7 +151,7 @@ describe("document:download() with resume", function()
     end
   end)
 
-  it("goes on under a date only while the date is the same", function()
+  it("continues with a date only while the date is the same", function()
     local document, sum = document_of()
     local old = "Wed, 01 Jan 2025 00:00:00 GMT"
     local function dated(date) return { no_validators = true, headers = { { "Last-Modified", date } } } end
@@ -163,7 +163,7 @@ describe("document:download() with resume", function()
     assert.equal(old, validator)
   end)
 
-  it("begins anew after a 416", function()
+  it("starts over after a 416", function()
     local document, sum = document_of()
     interrupted(document)
     helper.faults { operation = "download", action = { status = 416, body_kind = "empty" } }
@@ -173,7 +173,7 @@ describe("document:download() with resume", function()
     assert.is_nil((range_of(entries[2])))
   end)
 
-  it("keeps the part while the service refuses the token", function()
+  it("keeps the partial file while the service refuses the token", function()
     local document, sum = document_of()
     interrupted(document)
     helper.admin("POST", "settings", { expire_tokens = true })
@@ -183,7 +183,7 @@ describe("document:download() with resume", function()
     assert.equal(206, entries[2].status)
   end)
 
-  -- What is on disk where a download was interrupted: the part, and a note.
+  -- The files after an interrupted download: the partial file and its metadata.
   local function part_files()
     local part, note
     for name in names():gmatch("[^\n]+") do
@@ -192,7 +192,7 @@ describe("document:download() with resume", function()
     return assert(part), assert(note)
   end
 
-  it("trusts no part that is a link, readable by others or of other content", function()
+  it("ignores a partial file that is a link, readable by others or has other content", function()
     local spoilers = {
       function(part) -- a link to the same bytes
         os.execute(("mv %s %s.moved && ln -s %s.moved %s"):format(part, part, part, part))
@@ -218,7 +218,7 @@ describe("document:download() with resume", function()
     end
   end)
 
-  it("lets two processes at the same path not mix their bytes", function()
+  it("does not mix the bytes of two processes with the same path", function()
     local document, sum = document_of()
     interrupted(document)
     local other = helper.client()

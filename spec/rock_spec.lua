@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- The rock, made by LuaRocks for the Lua of this run and used from its tree alone.
+-- The rock, built by LuaRocks for the current Lua and used from its tree alone.
 
 local helper = require "helper"
 
@@ -9,7 +9,7 @@ local VERSION = _VERSION:match("%d+%.%d+")
 local LUA = JIT and "luajit" or "lua" .. VERSION
 local PDF = helper.path("spec/fixtures/referral.pdf")
 
--- No path of this run must help.
+-- The paths of this run must not help.
 local CLEAN = "env -u LUA_PATH -u LUA_CPATH -u LUA_INIT HOME=" .. quote(helper.folder) .. " "
 
 local function run(command)
@@ -26,7 +26,7 @@ local function lines(text)
   return found
 end
 
--- What a rock is made of, without anything that was built.
+-- The source files of the rock, without build results.
 local function copy_of_checkout()
   local folder = helper.temporary("-checkout")
   run(("mkdir %s && cd %s && cp -R CMakeLists.txt LICENSE core lua rockspec %s"):format(quote(folder),
@@ -48,7 +48,7 @@ describe("the rock #slow", function()
       quote(copy_of_checkout()), CLEAN, quote(tree), made_for))
   end)
 
-  it("holds the Lua modules and the core, nothing else", function()
+  it("contains the Lua modules and the core only", function()
     local wanted = lines(run(("cd %s && ls nymbl.lua && find nymbl -type f -name '*.lua'"):format(
       quote(helper.path("lua")))))
     assert.same(wanted, lines(run(("cd %s && find * -type f"):format(quote(modules)))))
@@ -65,7 +65,7 @@ describe("the rock #slow", function()
   it("uploads and downloads from its tree alone", function()
     local sandbox = helper.sandbox()
     local script = helper.write_file(helper.temporary(".lua"), [[
-      require "cjson" -- the one dependency
+      require "cjson" -- the only dependency
       package.path, package.cpath = arg[1] .. "/?.lua", arg[2] .. "/?.so"
       local nymbl = require "nymbl"
       local client = assert(nymbl.client {

@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- The sandbox server in examples/sandbox, seen with curl.
+-- The sandbox server in examples/sandbox, tested with curl.
 
 local cjson = require "cjson"
 
@@ -83,7 +83,7 @@ local function head_parse(text)
   return headers
 end
 
---- Run curl once: its exit code, the status, headers and body that it saw.
+--- Run curl once. Returns its exit code, the status, headers and body.
 local function curl(arguments)
   local head, body = folder .. "/head", folder .. "/body"
   os.remove(head)
@@ -222,7 +222,7 @@ describe("the sandbox #sandbox", function()
     admin("DELETE", "journal")
   end)
 
-  describe("following the guide", function()
+  describe("following the documentation", function()
     it("uploads, lists, shows, downloads and deletes a document", function()
       local made = upload_pdf "-F document_type=Referral -F 'description=From Dr. Smith'"
       assert.equal(201, made.status)
@@ -258,7 +258,7 @@ describe("the sandbox #sandbox", function()
       assert.equal("NotFound", cjson.decode(get(path).body).error.code)
     end)
 
-    it("takes the five types, by name and by signature, and an empty file", function()
+    it("accepts the five types, by name and by signature, and an empty file", function()
       for name, bytes in pairs {
         ["a.pdf"] = PDF, ["a.png"] = "\137PNG\r\n\26\nx", ["a.jpg"] = "\255\216\255\224x",
         ["a.tiff"] = "II*\0x", ["a.docx"] = "PK\3\4x", ["empty.pdf"] = "",
@@ -271,7 +271,7 @@ describe("the sandbox #sandbox", function()
       end
     end)
 
-    it("refuses other types, and content that is not of its type", function()
+    it("refuses other types, and content that does not match its type", function()
       local text = write_file("a.txt", "hello")
       for _, kind in ipairs { "text/plain", "application/pdf" } do
         local reply = upload(("-F 'file=@%s;type=%s'"):format(text, kind))
@@ -286,7 +286,7 @@ describe("the sandbox #sandbox", function()
       assert.equal(413, upload("-F file=@" .. write_file("over.pdf", PDF .. ("x"):rep(101 - #PDF))).status)
     end)
 
-    it("carries 25 MB both ways", function()
+    it("carries 25 MB in both directions", function()
       local made = document { size = 26214400 }
       local path = folder .. "/large.pdf"
       assert.equal(0, value_of(made.id).code)
@@ -296,7 +296,7 @@ describe("the sandbox #sandbox", function()
       assert.equal(made.sha256, admin("GET", "documents?patient=7")[2].sha256)
     end)
 
-    it("knows any patient but missing ones", function()
+    it("accepts any patient except missing ones", function()
       assert.equal(200, get("/Patients(nobody)/Documents").status)
       assert.equal(404, get("/Patients(missing-1)/Documents").status)
     end)
@@ -308,7 +308,7 @@ describe("the sandbox #sandbox", function()
       assert.equal("x)y/é", cjson.decode(reply.body).id)
     end)
 
-    it("serves ranges, guarded by If-Range", function()
+    it("serves ranges, conditional on If-Range", function()
       local id = document({ content = "0123456789" }).id
       local etag = value_of(id).headers.etag
       local part = value_of(id, "-H 'Range: bytes=4-' -H " .. quote("If-Range: " .. etag))
@@ -323,12 +323,12 @@ describe("the sandbox #sandbox", function()
     end)
   end)
 
-  describe("turning callers away", function()
+  describe("refusing callers", function()
     local function message(reply)
       return reply.status .. " " .. cjson.decode(reply.body).message
     end
 
-    it("tells bad tokens, expired tokens, bad keys and unknown paths apart", function()
+    it("distinguishes bad tokens, expired tokens, bad keys and unknown paths", function()
       local path = quote(env.BASE_URL .. "/Patients(7)/Documents")
       local key, good = "-H 'x-api-key: " .. env.API_KEY .. "' ", "-H 'Authorization: Bearer " .. token .. "' "
       assert.equal("401 Unauthorized", message(curl(key .. path)))
@@ -353,7 +353,7 @@ describe("the sandbox #sandbox", function()
       assert.equal("invalid_scope", word { scope = "other" })
     end)
 
-    it("gives tokens for as long as it is told", function()
+    it("issues tokens with the configured lifetime", function()
       admin("POST", "settings", { token_life = 7 })
       local reply = cjson.decode(token_request().body)
       assert.equal(7, reply.expires_in)
@@ -361,7 +361,7 @@ describe("the sandbox #sandbox", function()
       assert.truthy(reply.access_token:find "^eyJraWQiOi[%w_-]+%.[%w_-]+%.[%w_-]+$")
     end)
 
-    it("gives 429 after a burst, for reads and downloads apart", function()
+    it("responds 429 after a burst, separately for reads and downloads", function()
       local id = document({ content = PDF }).id
       admin("POST", "settings", { limits = true, rate = { read = { 0.001, 5 }, download = { 0.001, 3 } } })
       for _ = 1, 5 do
@@ -378,7 +378,7 @@ describe("the sandbox #sandbox", function()
       assert.equal(8, admin("GET", "settings").quota_used)
     end)
 
-    it("says so when the month's quota is spent", function()
+    it("reports an exhausted monthly quota", function()
       admin("POST", "settings", { limits = true, quota = 100, quota_used = 99 })
       assert.equal(200, list().status)
       local reply = list()
@@ -386,7 +386,7 @@ describe("the sandbox #sandbox", function()
       assert.equal("LimitExceededException", reply.headers["x-amzn-errortype"])
     end)
 
-    it("refuses before the body when the client waits for 100 Continue", function()
+    it("refuses before the body if the client waits for 100 Continue", function()
       local path = write_file("late.pdf", PDF .. ("x"):rep(2000000))
       local reply = curl(("-H 'x-api-key: %s' -H 'Authorization: Bearer no' -H 'Expect: 100-continue' "
         .. "-F file=@%s %s"):format(env.API_KEY, path, quote(env.BASE_URL .. "/Patients(7)/Documents")))
@@ -458,18 +458,18 @@ describe("the sandbox #sandbox", function()
       assert.equal("c b a", names(list { orderby = "uploaded_at desc" }))
     end)
 
-    it("hold only the selected fields", function()
+    it("contain only the selected fields", function()
       local row = cjson.decode(list { select = "file_name,document_type", top = 1 }.body).value[1]
       assert.same({ file_name = "one.pdf", document_type = "Referral" }, row)
     end)
 
-    it("leave out description where there is none", function()
+    it("omit an empty description", function()
       local rows = cjson.decode(list().body).value
       assert.is_nil(rows[1].description)
       assert.equal("x", rows[2].description)
     end)
 
-    it("come in pages of at most 100 with the count of all", function()
+    it("have pages of at most 100 rows with the total count", function()
       admin("POST", "seed", { patient = "7", count = 247, prefix = "s" })
       local page = cjson.decode(list({ count = "true", top = 500, orderby = "id" }).body)
       assert.equal(250, page["@odata.count"])
@@ -480,7 +480,7 @@ describe("the sandbox #sandbox", function()
       assert.is_nil(cjson.decode(list().body)["@odata.count"])
     end)
 
-    it("page by link when told to", function()
+    it("page by link if configured", function()
       admin("POST", "settings", { next_link = true, page_max = 2, count = false })
       local first = cjson.decode(list({ count = "true", orderby = "id" }).body)
       assert.is_nil(first["@odata.count"])
@@ -509,7 +509,7 @@ describe("the sandbox #sandbox", function()
       return "--xyz\r\n" .. (head or FILE:format "a.pdf") .. "\r\n\r\n" .. PDF .. "\r\n"
     end
 
-    it("are taken when they are in order", function()
+    it("are accepted if they are valid", function()
       assert.equal(201, send(file_part() .. "--xyz--\r\n").status)
       assert.equal(201, send(file_part() .. "--xyz--").status)
       assert.equal(201, send(file_part() .. "--xyz--", 'multipart/form-data; boundary="xyz"').status)
@@ -521,7 +521,7 @@ describe("the sandbox #sandbox", function()
       assert.equal([[a"b\c%22\n.pdf]], last().fields[1].filename)
     end)
 
-    it("are refused when they are not", function()
+    it("are refused if they are invalid", function()
       local text = '--xyz\r\nContent-Disposition: form-data; name="%s"\r\n\r\nv\r\n'
       local good, done = file_part(), "--xyz--\r\n"
       for what, body in pairs {
@@ -566,7 +566,7 @@ describe("the sandbox #sandbox", function()
   end)
 
   describe("the journal", function()
-    it("tells what was sent, and over which connection", function()
+    it("shows the sent requests, and their connections", function()
       upload_pdf "-F 'description=a b'"
       local entry = last()
       assert.equal("upload", entry.operation)
@@ -617,7 +617,7 @@ describe("the sandbox #sandbox", function()
       assert.equal(200, get("/Patients(7)/Documents(" .. id .. ")", "-X DELETE").status)
     end)
 
-    it("let documents be anything", function()
+    it("allow any metadata", function()
       document { id = "raw", raw_metadata = '{"id":12345678901234567890,"x":[]}', content = PDF }
       assert.equal('{"id":12345678901234567890,"x":[]}', get("/Patients(7)/Documents(raw)").body)
       document { id = 5, file_name = cjson.null, content_base64 = "AAEC", content_type = cjson.null }
@@ -635,7 +635,7 @@ describe("the sandbox #sandbox", function()
       id = document({ id = "f", content = "0123456789" }).id
     end)
 
-    it("hits only what it is planned for", function()
+    it("applies only to the requests that it matches", function()
       admin("POST", "faults", {
         { operation = "list", skip = 1, times = 2, action = { status = 500 } },
         { path_contains = "(f)", method = "GET", times = -1, action = { status = 503 }, name = "gone" },
@@ -652,7 +652,7 @@ describe("the sandbox #sandbox", function()
       assert.equal(200, value_of(id).status)
     end)
 
-    it("is refused when it is misspelt", function()
+    it("is refused if it is misspelt", function()
       for _, plans in ipairs { '[{"action":{"statsu":500}}]', '[{"acton":{"status":500}}]', "[{}]", "[", '"x"',
         '[{"action":{"status":500,"body_kind":"x"}}]' } do
         assert.equal(400, admin_reply("POST", "faults", plans).status, plans)
@@ -679,7 +679,7 @@ describe("the sandbox #sandbox", function()
       assert.is_nil(reply.headers["content-type"])
     end)
 
-    it("delays the reply", function()
+    it("delays the response", function()
       fault { delay = 30 }
       assert.equal(28, get("/Patients(7)/Documents", "-m 1").code)
       assert.is_true(last().complete)
@@ -711,7 +711,7 @@ describe("the sandbox #sandbox", function()
       assert.equal(1, #admin("GET", "documents?patient=7"))
     end)
 
-    it("loses the reply after the effect", function()
+    it("loses the response after the request was carried out", function()
       fault { lost_reply = "reset" }
       assert.equal(56, upload_pdf().code)
       local entry = last()
@@ -725,7 +725,7 @@ describe("the sandbox #sandbox", function()
       assert.equal(2, #admin("GET", "documents?patient=7"))
     end)
 
-    it("replies before the body was read", function()
+    it("responds before the body was read", function()
       local path = write_file("e.pdf", PDF .. ("x"):rep(2000000))
       fault { early_status = 503, drain = true, message = "early" }
       assert.equal(503, upload("-H 'Expect:' -F file=@" .. path).status)
@@ -743,11 +743,11 @@ describe("the sandbox #sandbox", function()
       assert.equal(200, curl(credentials() .. url).status)
     end)
 
-    it("makes kept connections stale", function()
+    it("makes idle connections stale", function()
       local url = quote(env.BASE_URL .. "/Patients(7)/Documents")
       fault { reset_idle = true }
       local reply = curl(credentials() .. url .. " -o /dev/null " .. url)
-      assert.equal(0, reply.code) -- curl tries again by itself
+      assert.equal(0, reply.code) -- curl retries by itself
       local entries = journal()
       assert.equal(3, #entries)
       assert.equal(entries[1].connection, entries[2].connection)
@@ -761,14 +761,14 @@ describe("the sandbox #sandbox", function()
       assert.are_not.equal(entries[1].connection, entries[#entries].connection)
     end)
 
-    -- What curl makes of a download under an action: its exit code and the bytes it got.
+    -- The result of a download with curl under an action: its exit code and the received bytes.
     local function seen(action, arguments)
       fault(action)
       local reply = value_of(id, arguments)
       return reply.code, reply.body, reply
     end
 
-    -- curl takes a missing close_notify for an end; OpenSSL's own client tells them apart.
+    -- curl accepts a missing close_notify as the end; OpenSSL's own client distinguishes them.
     local function ends_with_notice(action)
       fault(action)
       local request = write_file("request", ("GET /Patients(7)/Documents(f)/$value HTTP/1.1\r\nHost: x\r\n"
@@ -782,14 +782,14 @@ describe("the sandbox #sandbox", function()
     it("breaks the body off", function()
       for action, wanted in pairs { cut = 18, close_notify = 18, reset = 56, chunk_cut = 18 } do
         local code, body = seen { [action] = 4 }
-        if action == "cut" and code == 56 then wanted = 56 end -- curl 8.14, of an end without close_notify
+        if action == "cut" and code == 56 then wanted = 56 end -- curl 8.14, for an end without close_notify
         assert.equal(wanted .. " 0123", code .. " " .. body)
       end
       local code, body = seen({ stall = 4 }, "-m 1")
       assert.equal("28 0123", code .. " " .. body)
     end)
 
-    it("ends TLS with notice or without", function()
+    it("ends TLS with close_notify or without", function()
       assert.is_false(ends_with_notice { cut = 4 })
       assert.is_true(ends_with_notice { close_notify = 4 })
       assert.is_true(ends_with_notice { chunk_cut = 4 })
@@ -800,7 +800,7 @@ describe("the sandbox #sandbox", function()
 
     it("breaks the head off, drips, and floods", function()
       local reply = select(3, seen { head_cut = 30 })
-      assert.equal("HTTP/1.1 200 OK\r\n", reply.head) -- curl shows whole lines only
+      assert.equal("HTTP/1.1 200 OK\r\n", reply.head) -- curl prints complete lines only
       assert.equal("", reply.body)
       assert.equal(52, (seen { head_cut = 0 }))
       assert.equal("0123456789", select(2, seen { head_drip = 2000, drip = 100 }))
@@ -813,7 +813,7 @@ describe("the sandbox #sandbox", function()
       assert.equal("0123456789", reply.body)
     end)
 
-    it("lies about the length", function()
+    it("sends wrong lengths", function()
       assert.equal(18, (seen { length_delta = 5 }))
       assert.equal(28, (seen({ length_delta = 5, hold = true }, "-m 1")))
       assert.equal("01234567", select(2, seen { length_delta = -2 }))
@@ -836,7 +836,7 @@ describe("the sandbox #sandbox", function()
       assert.is_true(one_of({ 28, 63 }, reply.code))
     end)
 
-    it("changes the bytes' form", function()
+    it("changes the encoding of the bytes", function()
       local _, body, reply = seen({ gzip = true }, "--compressed")
       assert.equal("0123456789", body)
       assert.equal("gzip", reply.headers["content-encoding"])
@@ -870,7 +870,7 @@ describe("the sandbox #sandbox", function()
       assert.equal(7, curl(quote(other.url .. "/")).code)
     end)
 
-    it("gets validators and ranges wrong", function()
+    it("sends wrong validators and ranges", function()
       local range = "-H 'Range: bytes=4-'"
       assert.equal('W/"x"', select(3, seen { etag = 'W/"x"' }).headers.etag)
       assert.is_nil(select(3, seen { no_validators = true }).headers.etag)
@@ -891,7 +891,7 @@ describe("the sandbox #sandbox", function()
       return reply.code, reply
     end
 
-    it("have certificates good and bad", function()
+    it("have good and bad certificates", function()
       assert.equal(0, code "good")
       for _, kind in ipairs { "expired", "not_yet_valid", "wrong_host", "self_signed", "other_ca" } do
         assert.equal(60, code(kind), kind)
@@ -899,7 +899,7 @@ describe("the sandbox #sandbox", function()
       end
     end)
 
-    it("say in which way a certificate is bad", function()
+    it("have bad certificates, each with its own problem", function()
       for kind, words in pairs { expired = "expired", not_yet_valid = "not yet valid", wrong_host = "match",
         self_signed = "self%-signed", other_ca = "unable to get local issuer" } do
         local _, reply = code(kind)
@@ -923,7 +923,7 @@ describe("the sandbox #sandbox", function()
       return reply
     end
 
-    it("get 400 or nothing for what is no HTTP", function()
+    it("get 400 or nothing for requests that are not HTTP", function()
       for _, bytes in ipairs {
         "hello\r\n\r\n", "GET / HTTP/9.9\r\n\r\n", "GET / HTTP/1.1\r\nno colon\r\n\r\n", "GET / HTTP/1.1\r\n\r\n",
         "POST /oauth2/token HTTP/1.1\r\nHost: x\r\nContent-Length: x\r\n\r\n",
@@ -937,7 +937,7 @@ describe("the sandbox #sandbox", function()
       assert.is_true(one_of({ 35, 52, 56 }, curl(quote((env.BASE_URL:gsub("https", "http")))).code))
     end)
 
-    it("do no harm by going away", function()
+    it("cause no problem by disconnecting", function()
       local path = write_file("go.pdf", PDF .. ("x"):rep(1000000))
       document { id = "big", size = 20000000 }
       os.execute(([[for i in $(seq 8); do
@@ -964,7 +964,7 @@ describe("the sandbox #sandbox", function()
       return curl((arguments or "") .. " " .. quote(("http://127.0.0.1:%s%s"):format(env.SANDBOX_ADMIN_PORT, path)))
     end
 
-    it("serves the admin paths to those who have the key", function()
+    it("serves the admin paths to clients with the key", function()
       local key = "-H " .. quote("x-sandbox-key: " .. env.SANDBOX_ADMIN_KEY)
       assert.equal(200, plain("/_sandbox/settings", key).status)
       assert.equal(403, plain("/_sandbox/settings").status)
@@ -978,7 +978,7 @@ describe("the sandbox #sandbox", function()
       assert.equal(403, plain("/Patients(7)/Documents(secret)", credentials()).status)
     end)
 
-    it("is not counted, and takes no fault that is meant for others", function()
+    it("is not counted, and does not use up faults for other requests", function()
       local before = admin("GET", "state").connections
       admin("POST", "faults", { { action = { accept = "reset" }, times = -1 } })
       local key = "-H " .. quote("x-sandbox-key: " .. env.SANDBOX_ADMIN_KEY)
@@ -988,7 +988,7 @@ describe("the sandbox #sandbox", function()
       assert.equal(200, plain("/_sandbox/faults", "-X DELETE " .. key).status)
     end)
 
-    it("sets what a reset is given", function()
+    it("applies the settings in a reset", function()
       admin("POST", "reset", { limits = false, quota = 7 })
       local settings = admin("GET", "settings")
       assert.is_false(settings.limits)
@@ -997,19 +997,19 @@ describe("the sandbox #sandbox", function()
     end)
   end)
 
-  it("ends with its input, and takes its folder along", function()
+  it("ends with its input, and deletes its directory", function()
     local text = shell(quote(root .. "/examples/sandbox/run") .. " --stdin </dev/null")
     assert.truthy(text:find "\nready\n")
     assert.equal("", shell("ls -d " .. quote(text:match "NYMBL_CA_FILE=(.*)/ca.pem") .. " 2>/dev/null"))
   end)
 
-  it("takes its folder along when it is told to end", function()
+  it("deletes its directory if it is terminated", function()
     local other = start "--token-life 9 --max-upload 5"
     assert.is_true(stop(other.pid))
     assert.equal("", shell("ls -d " .. quote(other.CA_FILE:match "(.*)/ca.pem") .. " 2>/dev/null"))
   end)
 
-  it("refuses options it does not know", function()
+  it("refuses unknown options", function()
     local text = shell(quote(root .. "/examples/sandbox/run") .. " --nothing 2>&1; echo $?")
     assert.truthy(text:find "^usage: .*\n2\n$")
   end)

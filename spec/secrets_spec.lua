@@ -1,7 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- luacheck: std max+busted
--- What must not be seen: secrets, ids, names and contents, in anything that may
--- end up in a log.
+-- Secrets, ids, names and contents must not appear in anything that may be logged.
 
 local helper = require "helper"
 local nymbl = require "nymbl"
@@ -15,7 +14,7 @@ local WORDS = '{"error":{"code":"SENTINEL-code","message":"SENTINEL-words","deta
 
 local client, patient, document, token, secrets, events
 
--- Where one of the secrets stands in a text, or nil.
+-- The position of a secret in a text, or nil.
 local function found(text)
   if text:find("SENTINEL", 1, true) or text:find("sentinel", 1, true) then return "a sentinel" end
   for name, secret in pairs(secrets) do
@@ -155,7 +154,7 @@ local CALLS = {
   },
 }
 
--- Make a call and look at all that it tells.
+-- Make a call and check all of its output.
 local function try(call)
   local ok, value, err = xpcall(call, function(raised)
     clean(debug.traceback("x"), "traceback")
@@ -209,7 +208,7 @@ describe("an object", function()
     made:delete()
   end)
 
-  it("gives patient and stream no fields of the others", function()
+  it("has no fields of the other classes in patient and stream", function()
     assert.is_nil(patient.id)
     assert.is_nil(patient.patient_id)
     assert.is_nil(client.id)
@@ -220,7 +219,7 @@ describe("an object", function()
     stream:close()
   end)
 
-  it("and our modules hold nothing of it that can be reached", function()
+  it("and the modules have no secret that can be reached", function()
     local kept = { client, patient, document, assert(document:open()), assert(patient:get(ID)), patient:page() }
     try_all "download"
     local modules = {}
@@ -233,7 +232,7 @@ describe("an object", function()
     kept[4]:close()
   end)
 
-  it("of an iteration holds nothing that can be reached", function()
+  it("of an iteration has nothing that can be reached", function()
     local function values(...)
       local held
       for i = 1, select("#", ...) do
@@ -261,7 +260,7 @@ describe("a failed call", function()
   before_each(setup_all)
   after_each(teardown_all)
 
-  it("shows nothing where the service refuses", function()
+  it("shows nothing if the service refuses", function()
     for operation, calls in pairs(CALLS) do
       for _, status in ipairs { 400, 401, 403, 404, 413, 415, 418, 500, 503 } do
         fault(operation, { status = status, body = WORDS, content_type = "application/json" })
@@ -272,7 +271,7 @@ describe("a failed call", function()
     assert.equal(2, try_all "get")
   end)
 
-  it("shows nothing where the reply makes no sense or breaks off", function()
+  it("shows nothing if the response is malformed or breaks off", function()
     for operation in pairs(CALLS) do
       for _, action in ipairs {
         { status = 200, body = "SENTINEL-words", content_type = "text/html" },
@@ -301,7 +300,7 @@ describe("a failed call", function()
     assert.equal(2, try_all "get")
   end)
 
-  it("shows nothing where the network or the token fails", function()
+  it("shows nothing if the network or the token fails", function()
     for _, options in ipairs {
       { base_url = "https://127.0.0.1:9", token = "SENTINEL-token" },
       { base_url = "https://sentinel.invalid/SENTINEL-prefix", token = "SENTINEL-token", connect_timeout = 2 },
@@ -335,7 +334,7 @@ describe("a failed call", function()
     end
   end)
 
-  it("shows nothing where a file, source, sink or function fails", function()
+  it("shows nothing if a file, source, sink or function fails", function()
     local folder = helper.folder
     for _, call in ipairs {
       function() return patient:upload("/nowhere/SENTINEL.pdf") end,
@@ -357,7 +356,7 @@ describe("a failed call", function()
     end
   end)
 
-  it("shows nothing where it is misused", function()
+  it("shows nothing if it is misused", function()
     local long = ("SENTINEL"):rep(20000)
     for _, call in ipairs {
       function() return client:patient("SENTINEL\0") end,
@@ -393,7 +392,7 @@ describe("an event", function()
   before_each(setup_all)
   after_each(teardown_all)
 
-  it("holds nothing that tells whom it is about", function()
+  it("contains nothing that identifies a patient or document", function()
     for _, operation in ipairs { "get", "list", "upload", "download", "delete" } do
       try_all(operation)
       fault(operation, { status = 500, body = WORDS, content_type = "application/json" })
@@ -409,7 +408,7 @@ describe("a program", function()
   before_each(setup_all)
   after_each(teardown_all)
 
-  -- Run a script with a client of the sandbox, and all that it prints.
+  -- Run a script with a client of the sandbox. Returns all of its output.
   local function run(body)
     local options = helper.options { rate = false, monthly_quota = false, max_attempts = 1 }
     local script = helper.write_file(helper.temporary(".lua"), ([[
@@ -454,7 +453,7 @@ describe("a program", function()
     show(client, patient, document, wrong)
   ]]
 
-  it("prints nothing that it did not ask for", function()
+  it("prints nothing by itself", function()
     local out = run [[
       local made = assert(patient:upload({ data = "%PDF-1.4 SENTINEL" }, { file_name = "SENTINEL.pdf" }))
       for d in patient:documents() do assert(d.id) end
@@ -474,7 +473,7 @@ describe("a program", function()
     clean(out, "output")
   end)
 
-  it("that dies of an error shows no secret", function()
+  it("that ends with an error shows no secret", function()
     for _, last in ipairs {
       [[assert(patient:get("SENTINEL-other"))]],
       [[error(select(2, patient:get("SENTINEL-other")))]],
@@ -486,12 +485,12 @@ describe("a program", function()
     } do
       local out = run(last)
       assert.truthy(out:find(LUA, 1, true), out) -- "lua5.4: nymbl: not_found 404 ..."
-      -- the script's own line stands in no traceback, its name does
+      -- a traceback has the script's name, but no line of its code
       clean((out:gsub("[^%s]*" .. helper.folder:gsub("%p", "%%%0") .. "[^%s:]*", "")), "output")
     end
   end)
 
-  it("passes no connection on to the programs it starts", function()
+  it("passes no connection on to the programs that it starts", function()
     local checker = helper.write_file(helper.temporary(".sh"), [[
       for fd in /proc/$$/fd/*; do readlink "$fd"; done | sed -n 's/^socket:.\([0-9]*\).$/\1/p' |
         while read inode; do cat /proc/net/tcp /proc/net/tcp6 | grep " $inode "; done

@@ -1,12 +1,12 @@
 -- SPDX-License-Identifier: MIT
--- State that the workers of one nginx share: with a dictionary of our own, and nginx's.
+-- State shared by the workers of an nginx: with a fake dictionary, and with nginx's.
 local blocking = require "nymbl.wait.blocking"
 local core = require "nymbl.core"
 local helper = require "helper"
 local nginx = require "nginx"
 local nymbl = require "nymbl"
 
--- A dictionary as ngx.shared has them; `before(name)` is called before each operation.
+-- A dictionary like those in ngx.shared; `before(name)` is called before each operation.
 local function dictionary_new(before)
   local kept = {}
   local function operation(name, body)
@@ -66,11 +66,11 @@ describe("nymbl.store.shdict()", function()
       "bad argument #1 to 'shdict' %(only nginx has shared dictionaries")
   end)
 
-  it("tells nothing of what it holds", function()
+  it("shows nothing of its content", function()
     assert.equal("nymbl.store.shdict", tostring((shdict_new())))
   end)
 
-  it("keeps states by their keys, and leaves no lock behind", function()
+  it("stores states by their keys, and leaves no lock behind", function()
     local shared, dictionary = shdict_new()
     assert.equal(1, shared:update("a", nil, count))
     assert.equal(2, nymbl.store.shdict("nymbl"):update("a", nil, count))
@@ -81,7 +81,7 @@ describe("nymbl.store.shdict()", function()
     assert.same({ "a", "b" }, names)
   end)
 
-  it("begins anew where what it holds makes no sense", function()
+  it("starts over if its content is malformed", function()
     local shared, dictionary = shdict_new()
     for _, text in ipairs { "", "x", "5", "\0", [[{"count":"x"}]], [[{"count":{}}]] } do
       dictionary.kept.a = text
@@ -112,20 +112,20 @@ describe("nymbl.store.shdict()", function()
     assert.same({ version = 2 }, shared:update("a", nil, get_all))
   end)
 
-  it("raises what a change raises, and is as it was", function()
+  it("passes on errors that a change raises, and is not modified", function()
     local shared = shdict_new()
     shared:update("a", nil, count)
     assert.error_matches(function() shared:update("a", nil, function() error("mine", 0) end) end, "mine")
     assert.equal(2, shared:update("a", nil, count))
   end)
 
-  it("fails where there is no room, and keeps what was there", function()
+  it("fails if it is full, and keeps its content", function()
     local shared, dictionary = shdict_new()
     shared:update("a", nil, count)
     local safe_set, safe_add, full = dictionary.safe_set, dictionary.safe_add, true
     dictionary.safe_set = function(self, key, value)
       if not full then return safe_set(self, key, value) end
-      full, self.kept[key] = false, nil -- nginx takes the old one away before it looks for room
+      full, self.kept[key] = false, nil -- nginx removes the old value before it allocates space
       return false, "no memory"
     end
     local result, err = shared:update("a", nil, count)
@@ -140,7 +140,7 @@ describe("nymbl.store.shdict()", function()
     assert.equal(3, shared:update("a", nil, count))
   end)
 
-  it("waits no longer than the call's deadline for another's change", function()
+  it("waits for another worker's change no longer than the call's deadline", function()
     local shared, dictionary = shdict_new()
     dictionary.kept["a lock"] = 1
     local before = clock.now()
@@ -150,7 +150,7 @@ describe("nymbl.store.shdict()", function()
     assert.is_true(clock.now() - before < 0.6)
   end)
 
-  it("goes on after a second where the one in a change was killed", function()
+  it("continues after a second if the worker in a change was killed", function()
     local shared, dictionary = shdict_new()
     shared:update("a", nil, count)
     dictionary.kept["a lock"] = 1
@@ -165,9 +165,9 @@ describe("nymbl.store.shdict()", function()
     assert.equal(1, shared:update("a", nil, count))
   end)
 
-  -- Workers as coroutines that stop before every operation on the dictionary, and go on
-  -- in an order drawn at random; some never do, and some only when time has passed.
-  describe("whatever the order in which workers go on", function()
+  -- Workers as coroutines that stop before every operation on the dictionary. They are resumed in a
+  -- random order; some never are, and some only after some time.
+  describe("whatever the order in which workers run", function()
     local state
 
     local function draw(n)
@@ -175,7 +175,7 @@ describe("nymbl.store.shdict()", function()
       return math.floor(state / 65536) % n + 1
     end
 
-    -- Gives the count that is kept, those that were told, and how many workers slept.
+    -- Returns the stored count, the counts reported to callers, and the number of workers that slept.
     local function play(seed, killed, slow)
       state = seed
       local playing = true
@@ -227,17 +227,17 @@ describe("nymbl.store.shdict()", function()
       end
     end)
 
-    it("none is lost where some are killed", function()
+    it("no change is lost if some are killed", function()
       local most = 0
       for seed = 1, 200 do
         local kept, told = play(seed, true)
         assert.is_true(kept >= told and kept <= told + 4, seed .. ": " .. kept .. " of " .. told)
         most = math.max(most, kept - told)
       end
-      assert.is_true(most > 0) -- some were killed between the change and its end
+      assert.is_true(most > 0) -- some were killed between a change and its end
     end)
 
-    it("none is lost, and nothing is written over, where some are stopped for long", function()
+    it("no change is lost or overwritten if some are stopped for long", function()
       for seed = 1, 200 do
         local kept, told = play(seed, false, true)
         assert.equal(20, told)
@@ -249,7 +249,7 @@ describe("nymbl.store.shdict()", function()
   end)
 end)
 
--- Code runs in the worker it is for: each polls for its own, in a timer.
+-- Code runs in the worker that it is meant for: each worker polls for its code, in a timer.
 local WORKERS = [[
   lua_shared_dict nymbl 1m;
   lua_shared_dict other 1m;
@@ -312,7 +312,7 @@ describe("nymbl.store.shdict() in nginx #nginx", function()
     error("it did not happen")
   end
 
-  -- Start code in a worker; gives a function that waits for what it returns.
+  -- Start code in a worker. Returns a function that waits for its result.
   local names = 0
   local function run(worker, code)
     names = names + 1
@@ -320,14 +320,14 @@ describe("nymbl.store.shdict() in nginx #nginx", function()
     assert.equal("", server:get(("/run?worker=%d&name=%d"):format(worker, name),
       "--data-binary @" .. helper.write_file(helper.temporary(".job"), code)))
     return function()
-      return wait_for(function() -- whoever answers may be killed meanwhile
+      return wait_for(function() -- the worker may be killed meanwhile
         local text = server:get("/done?name=" .. name)
         return text ~= "" and not text:find("^curl:") and text
       end)
     end
   end
 
-  it("keeps the workers to one pace, one count and one token", function()
+  it("shares one rate, one count and one token between the workers", function()
     helper.admin("POST", "settings", { limits = true, rate = { read = { 20, 5 }, download = { 1, 3 } }, token_life = 1 })
     start(2, { init = [[one = client { store = nymbl.store.shdict "nymbl", rate = { read = { 20, 4 } }, monthly_quota = 100 }]] })
     local code = [[
@@ -342,11 +342,11 @@ describe("nymbl.store.shdict() in nginx #nginx", function()
     assert.equal(40, #sent)
     for i = 1, #sent do
       assert.equal(200, sent[i].status)
-      for j = i, #sent do -- one more, for jitter on the way
+      for j = i, #sent do -- one more, because of network jitter
         assert.is_true(j - i + 1 <= 5 + 20 * (sent[j].time - sent[i].time) + 1e-6, i .. " to " .. j)
       end
     end
-    -- each serves for 0.8 of its second
+    -- each token is used for 0.8 seconds
     local seconds = sent[#sent].time - sent[1].time
     local tokens = #helper.journal("token")
     assert.is_true(tokens >= math.floor(seconds) and tokens <= math.floor(seconds / 0.8) + 1, tokens .. " in " .. seconds)
@@ -359,7 +359,7 @@ describe("nymbl.store.shdict() in nginx #nginx", function()
     wait_for(function() return run(0, usage)() == "40 0 60" end)
   end)
 
-  it("pauses all workers where one gets a 429", function()
+  it("pauses all workers if one receives a 429", function()
     start(2, { init = [[one = client { store = nymbl.store.shdict "nymbl", rate = { read = { 100, 10 } } }]] })
     local code = [[
       local page, err = one:patient("p"):page()
@@ -374,7 +374,7 @@ describe("nymbl.store.shdict() in nginx #nginx", function()
     assert.is_true(sent[3].time - sent[2].time >= 0.9)
   end)
 
-  it("shares the failure of a token request with callers in all workers", function()
+  it("shares the failure of a token request between callers in all workers", function()
     start(2, { init = [[one = client { store = nymbl.store.shdict "nymbl", max_attempts = 5 }]] })
     local code = [[
       local nymbl = require "nymbl"
@@ -391,11 +391,11 @@ describe("nymbl.store.shdict() in nginx #nginx", function()
     assert.equal(1, #helper.journal("token"))
     helper.faults { operation = "token", action = { status = 400, body_kind = "token" } }
     assert.equal("0" .. (" unauthorized 400"):rep(4), run(0, code)())
-    assert.equal("0" .. (" unauthorized 400"):rep(4), run(1, code)()) -- it is remembered for a few seconds
+    assert.equal("0" .. (" unauthorized 400"):rep(4), run(1, code)()) -- the rejection is remembered for a few seconds
     assert.equal(2, #helper.journal("token"))
   end)
 
-  it("takes over a renewal from a worker that was killed, and from a request that has gone", function()
+  it("takes over a refresh from a killed worker, and from an aborted request", function()
     start(3, { init = [[
         one = client { store = nymbl.store.shdict "nymbl" }
         two = client { store = nymbl.store.shdict "other" }]],
@@ -414,14 +414,14 @@ describe("nymbl.store.shdict() in nginx #nginx", function()
     assert.equal("table", second())
     assert.equal("table", third())
     local seconds = core.now() - began
-    assert.is_true(seconds < 10, seconds) -- 3, and what the machine takes
-    assert.equal("table", run(0, page "one")()) -- in the worker that was started in its place
+    assert.is_true(seconds < 10, seconds) -- 3, and the machine's delays
+    assert.equal("table", run(0, page "one")()) -- in the worker that replaced it
     assert.equal(4, #helper.journal("token"))
   end)
 
-  -- Workers change one state as fast as they can. One of them is killed in a change,
-  -- and the one in its place is stopped in another.
-  it("loses no change, and writes over none, where workers are killed and stopped in one", function()
+  -- Workers change one state as fast as they can. One of them is killed during a change, and its
+  -- replacement is stopped during another.
+  it("loses and overwrites no change if workers are killed and stopped during one", function()
     start(3, { init = [[
       local ffi = require "ffi"
       ffi.cdef "int kill(int, int);"
@@ -468,7 +468,7 @@ describe("nymbl.store.shdict() in nginx #nginx", function()
     end)]])())
   end)
 
-  it("fails with io where the dictionary is full, before anything is sent", function()
+  it("fails with io if the dictionary is full, before anything is sent", function()
     start(1, { init = [[one = client { store = nymbl.store.shdict "small" }]] })
     assert.equal("nymbl: list: io (no_space): no space is left: make room there", run(0, [[
       local small, i = ngx.shared.small, 0
@@ -484,7 +484,7 @@ describe("nymbl.store.shdict() in nginx #nginx", function()
       return type(assert(one:patient("p"):page()))]])())
   end)
 
-  it("raises where there is no such dictionary, and works where nginx begins and where nothing may wait", function()
+  it("raises if the dictionary does not exist, and works in init and in phases that cannot wait", function()
     start(1, { server = "log_by_lua_block { logged = one:usage().requests }", init = [[
       one = client { store = nymbl.store.shdict "nymbl" }
       problem = select(2, pcall(nymbl.store.shdict, "misspelt"))

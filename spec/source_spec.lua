@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- Promises about the source that would rot without a test.
+-- Properties of the source that need a test to remain true.
 local helper = require "helper"
 
 local function files(folder, pattern)
@@ -13,7 +13,7 @@ end
 
 local header = helper.read_file(helper.path("core/nymbl.h"))
 
--- Names of the public functions, each with the comment before it.
+-- The names of the public functions, each with its comment.
 local function public_functions()
   local found = {}
   local at = 1
@@ -41,7 +41,7 @@ describe("the layers", function()
     for _, path in ipairs(files("lua", "%.[ch]$")) do
       for name in helper.read_file(path):gmatch('#include%s*[<"]([^>"]+)') do
         assert.is_nil(name:match("curl"), path)
-        assert.is_nil(name:match("/"), path) -- every header of the core but nymbl.h is in a folder
+        assert.is_nil(name:match("/"), path) -- every header of the core except nymbl.h is in a directory
       end
     end
   end)
@@ -50,7 +50,7 @@ describe("the layers", function()
     assert.equal("nymbl.h", helper.output("cd " .. helper.path("core") .. " && ls *.[ch]"))
   end)
 
-  it("let the binding know its blocks by their tags: a metatable can be forged", function()
+  it("make the binding check its blocks by their tags: a metatable can be forged", function()
     for _, path in ipairs(files("lua", "%.c$")) do
       if not path:find("object%.c$") then
         assert.is_nil(helper.read_file(path):match("luaL_checkudata"), path)
@@ -58,7 +58,7 @@ describe("the layers", function()
     end
   end)
 
-  it("let no C function yield or call a function of the script's", function()
+  it("let no C function yield or call a function of the script", function()
     for _, path in ipairs(files("lua", "%.c$")) do
       local text = helper.read_file(path)
       for _, name in ipairs { "lua_call", "lua_pcall", "lua_callk", "lua_pcallk", "lua_yield", "lua_yieldk",
@@ -69,7 +69,7 @@ describe("the layers", function()
     end
   end)
 
-  it("keep every wait and the clock in one place", function()
+  it("have one module for every wait and the clock", function()
     for _, path in ipairs(files("lua", "%.lua$")) do
       if not path:match("wait%.lua$") and not path:match("wait/%w+%.lua$") then
         local text = helper.read_file(path)
@@ -82,10 +82,10 @@ describe("the layers", function()
   end)
 end)
 
--- The folders of the core, from the bottom to the top.
+-- The directories of the core, from bottom to top.
 local LAYERS = { "base", "file", "port", "exchange", "engine", "api" }
 
--- Nodes of a graph that reach themselves. `graph` maps each node to a set of others.
+-- The nodes of a graph that can reach themselves. `graph` maps each node to a set of others.
 local function circle(graph)
   local state, path = {}, {}
   local function visit(node)
@@ -105,7 +105,7 @@ local function circle(graph)
   end
 end
 
--- A file of the core with comments left out, by "layer/name.c".
+-- A file of the core without comments, by "layer/name.c".
 local function core_files()
   local found = {}
   local root = helper.path("core")
@@ -116,7 +116,7 @@ local function core_files()
   return found
 end
 
--- The functions of a file that others may call.
+-- The public functions of a file.
 local function functions(text)
   local found = {}
   for line in text:gmatch("[^\n]+") do
@@ -126,8 +126,8 @@ local function functions(text)
   return found
 end
 
--- What the units of the core use, a unit being "layer/name": by the headers that they
--- include, and by the functions that they call, whatever header declares these.
+-- The dependencies of the core's units ("layer/name"): by the headers that they include, and by the
+-- functions that they call, whichever header declares them.
 local function core_graph()
   local texts = core_files()
   local graph, defined = {}, {}
@@ -157,7 +157,7 @@ local function core_graph()
 end
 
 describe("the layers of the core", function()
-  it("use none above them", function()
+  it("use no layer above them", function()
     local rank = {}
     for i, layer in ipairs(LAYERS) do rank[layer] = i end
     local count = 0
@@ -175,7 +175,7 @@ describe("the layers of the core", function()
     assert.is_nil(circle(core_graph()))
   end)
 
-  it("declare what a file defines in its own header, which it includes first", function()
+  it("declare the functions of a file in its own header, which it includes first", function()
     local texts = core_files()
     for path, text in pairs(texts) do
       if path:match("%.c$") then
@@ -190,7 +190,7 @@ describe("the layers of the core", function()
     end
   end)
 
-  it("leave libcurl to exchanges and what is above them", function()
+  it("use libcurl only in exchange and the layers above", function()
     for path, text in pairs(core_files()) do
       if path:match("^base/") or path:match("^file/") or path:match("^port/") then
         assert.is_nil(text:match("#include <curl"), path)
@@ -240,7 +240,7 @@ describe("a C file", function()
 end)
 
 describe("nymbl.h", function()
-  it("says of every function what it takes and gives", function()
+  it("documents every function's parameters and results", function()
     local count = 0
     for name, comment in pairs(public_functions()) do
       count = count + 1
@@ -252,10 +252,10 @@ describe("nymbl.h", function()
     assert.is_true(count > 30)
   end)
 
-  -- Functions that are for C programs alone.
+  -- Functions for C programs only.
   local FOR_C = { nymbl_transfer_wait = true, nymbl_engine_new = true }
 
-  it("is bound to the last function", function()
+  it("is bound completely", function()
     local binding = ""
     for _, path in ipairs(files("lua", "%.[ch]$")) do binding = binding .. helper.read_file(path) end
     for name in pairs(public_functions()) do
@@ -263,7 +263,7 @@ describe("nymbl.h", function()
     end
   end)
 
-  it("has a word for every kind, which the README explains", function()
+  it("has a name for every kind, which the README explains", function()
     local readme = helper.read_file(helper.path("README.md"))
     local count = 0
     for name in header:match("typedef enum nymbl_kind {(.-)} nymbl_kind"):gmatch("NYMBL_([A-Z_]+) = %-%d") do
@@ -283,7 +283,7 @@ describe("the module", function()
     assert.equal("luaopen_nymbl_core", helper.output("nm -D --defined-only " .. library .. " | awk '{ print $3 }'"))
   end)
 
-  it("loads nothing that a script may do without before it is used", function()
+  it("loads no optional module before it is used", function()
     local interpreter = jit and "luajit" or "lua" .. _VERSION:match("%d.%d") -- luacheck: ignore
     local out = helper.output(("LUA_PATH=%s LUA_CPATH=%s %s -e %s"):format(helper.quote(package.path),
       helper.quote(package.cpath), interpreter,
@@ -300,7 +300,7 @@ describe("the module", function()
     assert.equal("", out)
   end)
 
-  it("keeps to the names of the contract", function()
+  it("has only the names of the Lua API", function()
     local core = require "nymbl.core"
     require "nymbl"
     require "nymbl.stream"

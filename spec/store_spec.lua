@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- One pace, quota and pause for all scripts of a machine, by a file. Where nothing
--- else is said sleeping takes no time, as in policy_spec.lua.
+-- One rate, quota and pause for all scripts on a machine, through a file. Sleeping takes no time unless
+-- a test says so, as in policy_spec.lua.
 local helper = require "helper"
 local core = require "nymbl.core"
 local limiter = require "nymbl.limiter"
@@ -16,8 +16,8 @@ local function exists(path)
   return file ~= nil
 end
 
--- Start a script in the background. Gives a function that waits for its end and
--- gives what it printed, and its process id.
+-- Start a script in the background. Returns a function that waits for its end and returns its output,
+-- and its process id.
 local function start(script, ...)
   local path, out = helper.write_file(helper.temporary(".lua"), script), helper.temporary(".out")
   local words = { "exec", helper.interpreter(), quote(path) }
@@ -64,7 +64,7 @@ local function tokens_asked_for()
   return #helper.journal("token")
 end
 
--- What the file says, and making it say something else.
+-- Read and change the content of the file.
 local function content(path)
   local lock = assert(core.store_open(path))
   local text = lock:content()
@@ -92,7 +92,7 @@ describe("nymbl.store.file()", function()
     real = clock.real
     path = helper.temporary(".state")
     clients = {}
-    for key in pairs(store.default) do store.default[key] = nil end -- tokens of specs before
+    for key in pairs(store.default) do store.default[key] = nil end -- tokens of earlier specs
   end)
 
   after_each(function()
@@ -117,7 +117,7 @@ describe("nymbl.store.file()", function()
     assert.error_matches(function() nymbl.store.file(path, { token = "yes" }) end, "boolean expected")
   end)
 
-  it("opens nothing, loads nothing and tells nothing before it is used", function()
+  it("opens nothing, loads nothing and shows nothing before it is used", function()
     assert.equal("true", helper.output(helper.interpreter() .. " -e " .. quote [[
       require "nymbl"
       print(package.loaded["nymbl.store.file"] == nil)]]))
@@ -126,7 +126,7 @@ describe("nymbl.store.file()", function()
     assert.equal("nymbl.store.file", tostring(made))
   end)
 
-  it("makes the file for its user alone, and leaves no descriptor open", function()
+  it("creates the file for its user only, and leaks no descriptor", function()
     local patient = begin {}
     assert(patient:page())
     local before = helper.descriptors()
@@ -136,7 +136,7 @@ describe("nymbl.store.file()", function()
   end)
 
   describe("shares", function()
-    it("one pace", function()
+    it("one rate", function()
       local first, second = begin { rate = {} }, begin { rate = {} }
       for _ = 1, 10 do
         assert(first:page())
@@ -148,7 +148,7 @@ describe("nymbl.store.file()", function()
       assert.equal(before, clock.offset)
     end)
 
-    it("one quota, of integers", function()
+    it("one quota, in integers", function()
       local first, client = begin { monthly_quota = 3 }
       local second, other = begin { monthly_quota = 3 }
       assert(first:page())
@@ -164,7 +164,7 @@ describe("nymbl.store.file()", function()
       assert.equal("0", tostring(other:usage().remaining))
     end)
 
-    it("the pause after a 429, and a quota that the service says is spent", function()
+    it("the pause after a 429, and a quota that the service reports as exhausted", function()
       local first, second = begin { rate = {} }, begin { rate = {} }
       helper.faults { operation = "list",
                       action = { status = 429, body_kind = "gateway", headers = { { "Retry-After", "30" } } } }
@@ -182,7 +182,7 @@ describe("nymbl.store.file()", function()
       assert(first:page())
     end)
 
-    it("no token, unless it is asked to", function()
+    it("no token, unless requested", function()
       local script = "assert(assert(nymbl.client(options)):patient('p'):page())"
       for _ = 1, 2 do
         assert.equal("", start_with_options("options.store = nymbl.store.file(path) " .. script, path)())
@@ -195,14 +195,14 @@ describe("nymbl.store.file()", function()
       assert.equal(3, tokens_asked_for())
     end)
 
-    it("a token within the process all the same", function()
+    it("a token within the process anyway", function()
       assert(begin({}):page())
       assert(begin({}):page())
       assert.equal(1, tokens_asked_for())
     end)
   end)
 
-  it("writes neither token, key, URL, secret nor id", function()
+  it("contains no token, key, URL, secret or id", function()
     local bearer
     local patient = begin { rate = {} }
     assert(patient:page())
@@ -224,7 +224,7 @@ describe("nymbl.store.file()", function()
     end
   end)
 
-  it("forgets a token that has died, and accounts that nobody uses", function()
+  it("deletes an expired token, and accounts that are not used", function()
     local shared = nymbl.store.file(path, { token = true })
     assert(begin({ store = shared }):page())
     assert.is_truthy(helper.read_file(path):find('"access_token"', 1, true))
@@ -241,7 +241,7 @@ describe("nymbl.store.file()", function()
     assert.equal(5, shared:update("account 1", nil, count))
   end)
 
-  it("keeps what it can where there is too much", function()
+  it("keeps what fits if there is too much", function()
     local shared = nymbl.store.file(path)
     assert.equal(1, shared:update("small", nil, count))
     for i = 1, 12 do
@@ -253,7 +253,7 @@ describe("nymbl.store.file()", function()
     assert.equal(1, shared:update("small", nil, count))
   end)
 
-  describe("where the file cannot be used", function()
+  describe("if the file cannot be used", function()
     local function refused(reason)
       local patient, client = begin {}
       local page, err = patient:page()
@@ -269,7 +269,7 @@ describe("nymbl.store.file()", function()
       assert.equal(0, #helper.journal())
     end
 
-    it("nothing is sent, and the error says why", function()
+    it("nothing is sent, and the error has the reason", function()
       assert(os.execute("mkdir " .. quote(path)))
       refused("directory")
       path = helper.temporary("-none") .. "/state"
@@ -285,7 +285,7 @@ describe("nymbl.store.file()", function()
       refused("not_a_file")
     end)
 
-    it("a full disk is told before anything is sent", function()
+    it("a full disk is reported before anything is sent", function()
       assert.equal("io file_too_big 0\n", start([[
         local script = io.open(arg[1], "w")
         script:write(arg[2])
@@ -300,18 +300,18 @@ describe("nymbl.store.file()", function()
       ]], helper.interpreter(), path)())
     end)
 
-    it("a token is not asked for either", function()
+    it("no token is requested either", function()
       os.execute("mkdir " .. quote(path))
       local _, err = begin({ store = nymbl.store.file(path, { token = true }) }):page()
       assert.equal("io", err.kind)
       assert.equal(0, tokens_asked_for())
     end)
 
-    it("what the call has done already is not taken from it", function()
+    it("the result of a request in progress is not lost", function()
       local patient = begin {}
       local pdf = helper.path("spec/fixtures/referral.pdf")
       local document = assert(patient:upload(pdf, { progress = function()
-        os.execute("chmod 666 " .. quote(path)) -- while it is on its way
+        os.execute("chmod 666 " .. quote(path)) -- during the request
       end }))
       assert.equal("referral.pdf", document.file_name)
       local _, err = patient:page()
@@ -335,7 +335,7 @@ describe("nymbl.store.file()", function()
       assert(patient:page())
     end)
 
-    it("lets the other coroutines of nymbl.each go on", function()
+    it("lets the other coroutines of nymbl.each continue", function()
       blocking.runtime = real
       local patient = begin {}
       local other = begin { store = store.memory() }
@@ -353,7 +353,7 @@ describe("nymbl.store.file()", function()
       assert.same({ "works", "waits" }, order)
     end)
 
-    it("goes with a process that is killed", function()
+    it("is released if its process is killed", function()
       start([[
         require("nymbl").store.file(arg[1]):update("key", nil, function(state)
           state.count = 100
@@ -364,7 +364,7 @@ describe("nymbl.store.file()", function()
       assert.equal(0, clock.offset)
     end)
 
-    -- A process that stops itself within a change; it counts twice if told to go on.
+    -- A process that stops itself within a change; it counts twice if it is continued.
     local function start_stopped()
       local marker = helper.temporary(".pid")
       local ended = start([[
@@ -385,7 +385,7 @@ describe("nymbl.store.file()", function()
       return pid, ended
     end
 
-    it("is taken over after 15 seconds from a process that is stopped, which then sees it", function()
+    it("is broken after 15 seconds if its process is stopped, which then detects it", function()
       local shared = nymbl.store.file(path)
       assert.equal(1, shared:update("key", nil, count))
       local pid, ended = start_stopped()
@@ -398,10 +398,10 @@ describe("nymbl.store.file()", function()
       os.execute("kill -CONT " .. pid)
       assert.equal("4\n", ended())
       assert.equal(5, shared:update("key", nil, count))
-      assert.equal("1", helper.output("ls " .. quote(path) .. "* | wc -l")) -- and nothing beside it
+      assert.equal("1", helper.output("ls " .. quote(path) .. "* | wc -l")) -- and no other file
     end)
 
-    it("is taken over at once where it has been held for so long already", function()
+    it("is broken at once if it has been held for so long already", function()
       local pid, ended = start_stopped()
       os.execute(("touch -d @%d %s"):format(clock.wall_clock() - 20, quote(path)))
       assert.equal(1, nymbl.store.file(path):update("key", nil, count))
@@ -410,7 +410,7 @@ describe("nymbl.store.file()", function()
       assert.equal("2\n", ended())
     end)
 
-    it("is nobody's for long: waiting for the service and its pace hold none", function()
+    it("is held briefly: not while waiting for the service or the rate limiter", function()
       local patient = begin { rate = { read = { 1, 1 } } }
       local seen = 0
       local sleep = clock.wait
@@ -424,7 +424,7 @@ describe("nymbl.store.file()", function()
     end)
   end)
 
-  it("takes over the renewal of a process that was killed in it, when its lease ends", function()
+  it("lets another process take over the refresh of a killed process, when its lease expires", function()
     helper.faults { operation = "token", action = { delay = 20 } }
     local script = [[
       local file = io.open(path .. ".pid", "w")
@@ -515,8 +515,8 @@ describe("nymbl.store.file()", function()
     end)
   end)
 
-  describe("a file that makes no sense", function()
-    -- `longest`: seconds of a wait that could be meant
+  describe("a malformed file", function()
+    -- `longest`: the longest plausible wait, in seconds
     local function is_taken_for_empty(name, longest)
       local patient, client = begin { rate = {}, monthly_quota = 10, timeout = 86400,
                                       store = nymbl.store.file(path, { token = true }) }
@@ -530,7 +530,7 @@ describe("nymbl.store.file()", function()
       client:close()
     end
 
-    it("locks nobody out, whatever is in it", function()
+    it("blocks no caller, whatever its content", function()
       local garbage = {
         "", "\0", ("\0"):rep(4096), "x", "{}", "null", "nymbl store 1 ", ("nymbl store 1 "):rep(10),
         "nymbl store 1 " .. ("0"):rep(64) .. " 00000002\n{}", "nymbl store 1 " .. ("0"):rep(64) .. " ffffffff\n{}",
@@ -543,7 +543,7 @@ describe("nymbl.store.file()", function()
       end
     end)
 
-    it("locks nobody out, however well it is made", function()
+    it("blocks no caller, even if its form is valid", function()
       local written = {
         "", "x", "{}", "[]", "null", "5", "\"x\"", ("["):rep(1000), "{\"at\":1}", "{\"at\":\"1\",\"wall\":1}",
         [[{"at":1e300,"wall":1,"boots":{},"entries":{}}]], [[{"at":1,"wall":1,"boots":{"x":1},"entries":{}}]],
@@ -569,7 +569,7 @@ describe("nymbl.store.file()", function()
       end
     end)
 
-    it("locks nobody out by what it says of an account or a token", function()
+    it("blocks no caller with its entries for an account or a token", function()
       local patient, client = begin { rate = {}, monthly_quota = 10, store = nymbl.store.file(path, { token = true }) }
       assert(patient:page())
       client:close()
@@ -593,7 +593,7 @@ describe("nymbl.store.file()", function()
   describe("its time", function()
     local env, base, boot_id
 
-    -- Machines whose clocks can be set: a start's own, and the wall's.
+    -- Machines whose clocks can be set: the boot clock and the wall clock.
     before_each(function()
       base, boot_id = 0, "boot-1"
       function clock.boot_clock() return base + clock.now(), boot_id end
@@ -628,16 +628,16 @@ describe("nymbl.store.file()", function()
       return clock.offset - before
     end
 
-    it("goes on over a restart of the machine, by the wall clock", function()
+    it("continues after a restart of the machine, by the wall clock", function()
       assert.equal(4, burst())
-      base, boot_id = -clock.now(), "boot-2" -- its clock begins at 0
+      base, boot_id = -clock.now(), "boot-2" -- the boot clock starts at 0
       assert.is_true(four() > 1.4)
       base, boot_id = -clock.now(), "boot-3"
-      clock.wall_time = clock.wall_time + 1 -- it took a second
+      clock.wall_time = clock.wall_time + 1 -- the restart took a second
       assert.is_true(math.abs(four() - 1) < 0.6)
     end)
 
-    it("is moved by no wall clock that is set", function()
+    it("is not affected by setting the wall clock", function()
       assert.equal(4, burst())
       for _, step in ipairs { 86400, -86400, -2 * 86400, 4e8, -4e8, 86400 } do
         clock.wall_time = clock.wall_time + step
@@ -646,7 +646,7 @@ describe("nymbl.store.file()", function()
       end
     end)
 
-    it("locks nobody out and opens for one burst at most where both clocks are others", function()
+    it("blocks no caller and allows at most one burst if both clocks changed", function()
       burst()
       for number, step in ipairs { 86400, -86400, 0, 4e8, -4e8, -86400, 86400 } do
         limiter.record(assert(reserve()), { kind = "throttled" }, 100)
@@ -659,7 +659,7 @@ describe("nymbl.store.file()", function()
       end
     end)
 
-    it("is one for two machines on a shared folder, one of them a day behind", function()
+    it("is shared by two machines on a network directory, one of them a day behind", function()
       burst()
       local began, reservations = clock.offset, 0
       for turn = 1, 40 do
@@ -674,7 +674,7 @@ describe("nymbl.store.file()", function()
       assert.is_true(took < 21, took)
     end)
 
-    it("does without a boot id, by the wall clock, one burst for each time it is set", function()
+    it("works without a boot id, by the wall clock, with one burst each time it is set", function()
       function clock.boot_clock() return clock.wall_time + clock.now(), "" end
       assert.equal(4, burst())
       assert.is_true(math.abs(four() - 2) < 0.1)
@@ -684,7 +684,7 @@ describe("nymbl.store.file()", function()
       assert.equal(4, burst())
     end)
 
-    it("forgets no month's count where a clock is set over its end and back", function()
+    it("keeps the month's count if a clock is set beyond its end and back", function()
       env.limiter = limiter.new { rate = { read = { 2, 4 } }, monthly_quota = 3 }
       for _ = 1, 3 do assert(reserve()) end
       assert.is_nil((reserve()))
@@ -697,7 +697,7 @@ describe("nymbl.store.file()", function()
     end)
   end)
 
-  it("keeps four processes at once to one pace, within the service's own limits", function()
+  it("keeps four concurrent processes to one rate, within the service's own limits", function()
     helper.admin("POST", "settings", { limits = true, rate = { read = { 5, 5 }, download = { 1, 3 } } })
     blocking.runtime = real
     local ends = {}
@@ -716,7 +716,7 @@ describe("nymbl.store.file()", function()
     assert.equal(20, #times)
     for i = 1, 20 do
       for j = i, 20 do
-        -- one more than ours: a request may be on its way for longer than the next
+        -- one more than our limit: a request may be sent more slowly than the next
         assert.is_true(j - i + 1 <= 5 + 5 * (times[j] - times[i]) + 1e-3, i .. " to " .. j)
       end
     end

@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- luacheck: std max+busted
--- Streams: a document's content, read as `io` reads a file with the same bytes.
+-- Streams: a document's content, read like `io` reads a file with the same bytes.
 
 local helper = require "helper"
 
@@ -10,7 +10,7 @@ local function pack(...)
   return { n = select("#", ...), ... }
 end
 
--- A document with these bytes, put there behind the client's back.
+-- A document with these bytes, added without the client.
 local function stored(bytes, fields)
   local path = helper.write_file(helper.temporary(), bytes)
   local wish = {
@@ -21,7 +21,7 @@ local function stored(bytes, fields)
   return helper.admin("POST", "documents", wish).id, path
 end
 
--- Lines of many lengths, `size` bytes in all.
+-- Lines of many lengths, `size` bytes in total.
 local function text_of(size)
   local pieces, total, i = { "%PDF-1.4\n" }, 9, 0
   while total < size do
@@ -33,7 +33,7 @@ local function text_of(size)
   return table.concat(pieces):sub(1, size)
 end
 
--- Descriptors that may stay: connections kept for the next request.
+-- Descriptors that may remain: idle connections for the next request.
 local KEPT = 3
 
 local client, patient
@@ -50,7 +50,7 @@ local function teardown_client()
   assert.equal(0, helper.live_objects())
 end
 
--- A stream of a document that is known, and of one of which only the id is.
+-- A stream of a document with metadata, and one of a document with an id only.
 local function open(id, options)
   return assert(assert(patient:get(id)):open(options))
 end
@@ -113,7 +113,7 @@ describe("stream:read(), beside io,", function()
 
   local unpack = table.unpack or unpack
 
-  -- Read a file and a stream side by side to their ends, and twice beyond.
+  -- Read a file and a stream in parallel to their ends, and twice beyond.
   local function compare(path, stream, formats, given)
     local file = assert(io.open(path, "rb"))
     local beyond = 0
@@ -123,7 +123,7 @@ describe("stream:read(), beside io,", function()
       local got = pack(stream:read(unpack(given)))
       local same = expected.n == got.n
       for i = 1, expected.n do same = same and expected[i] == got[i] end
-      if not same then -- not by assert.same: it would print it all
+      if not same then -- assert.same would print all of it
         local words = {}
         for i = 1, math.max(expected.n, got.n) do
           words[i] = ("%d: %s %s"):format(i, expected[i] and #expected[i] or "nil", got[i] and #got[i] or "nil")
@@ -164,14 +164,14 @@ describe("stream:read(), beside io,", function()
     stream:close()
   end)
 
-  it("reads a line where no format is given", function()
+  it("reads a line without a format", function()
     local id, path = stored("first\r\nsecond\nthird")
     local stream = open(id)
     compare(path, stream, {}, {})
     stream:close()
   end)
 
-  it("reads the same where the service sends chunks, slowly, or without a length", function()
+  it("reads the same if the service sends chunks, slowly, or without a length", function()
     local id, path = stored(text_of(3000))
     for _, action in ipairs { { length = "chunked" }, { length = "chunked", drip = 30000 }, { drip = 30000 },
                               { length = "none" }, { remapped_length = true } } do
@@ -188,7 +188,7 @@ describe("stream:read(), beside io,", function()
     helper.faults()
   end)
 
-  it("takes whole numbers of any kind and reads up to that many bytes", function()
+  it("accepts integers of any type and reads up to that many bytes", function()
     local id = stored("hello world")
     local stream = open(id)
     assert.equal("h", stream:read(1.0))
@@ -205,7 +205,7 @@ describe("stream:read(), beside io,", function()
     end
   end)
 
-  it("keeps NULs in lines, also where io does not", function()
+  it("keeps NULs in lines, which io does not always do", function()
     local stream = open((stored("\0a\0\nb\0\n\0")))
     assert.equal("\0a\0", stream:read("l"))
     assert.equal("b\0\n", stream:read("L"))
@@ -214,7 +214,7 @@ describe("stream:read(), beside io,", function()
     stream:close()
   end)
 
-  it("takes formats by their first letter, as io does", function()
+  it("accepts formats by their first letter, like io", function()
     local stream = open((stored("first\nsecond\nthird\nfourth")))
     assert.equal("first", stream:read("line"))
     assert.equal("second\n", stream:read("*Line"))
@@ -222,7 +222,7 @@ describe("stream:read(), beside io,", function()
     stream:close()
   end)
 
-  it("raises on other formats and reads nothing then", function()
+  it("raises on other formats and reads nothing", function()
     local stream = open((stored("first\nsecond")))
     for _, format in ipairs { "x", "", "*", "**l", " l", "n", "*n", "5", -1, 1.5, 2^54, 1e300, math.huge, -math.huge,
                               0 / 0, true, {}, print } do
@@ -253,7 +253,7 @@ describe("stream:lines()", function()
     return found
   end
 
-  it("gives the lines without their ends, as io's does", function()
+  it("returns the lines without their ends, like io's", function()
     for _, bytes in ipairs { "", "\n", "a\nb\n", "a\nb", "a\r\n\r\nb\r", text_of(200000) } do
       local id, path = stored(bytes)
       local stream = open(id)
@@ -264,7 +264,7 @@ describe("stream:lines()", function()
     end
   end)
 
-  it("takes read's formats", function()
+  it("accepts read's formats", function()
     local id = stored("a\nbc\nde")
     local function got(...)
       local stream = open(id)
@@ -279,7 +279,7 @@ describe("stream:lines()", function()
     assert.same({ { "a", "b" }, { "c", "d" }, "e" }, got("l", 1))
   end)
 
-  it("leaves the stream open after the loop, and goes on where it was left", function()
+  it("leaves the stream open after the loop, and continues at the same position", function()
     local stream = open((stored("a\nb\nc\nd")))
     for line in stream:lines() do
       if line == "b" then break end
@@ -300,13 +300,13 @@ describe("stream:lines()", function()
     assert.truthy(message:find("attempt to use a closed stream", 1, true))
   end)
 
-  it("gives lines as they arrive", function()
+  it("returns lines as they arrive", function()
     local id = stored("first\nsecond\n")
     client:close()
     client = helper.client { stall_timeout = 1, rate = false, max_attempts = 1 }
     patient = client:patient(PATIENT)
     helper.faults { operation = "download", action = { stall = 8 } }
-    -- a document that is looked at before it is released must be longer than that
+    -- the first bytes of a document are buffered for the content check, so it must be longer
     local stream = patient:document(id):open()
     local line, err = stream:read()
     assert.is_nil(line)
@@ -330,7 +330,7 @@ describe("stream()", function()
   before_each(setup_client)
   after_each(teardown_client)
 
-  it("gives chunk after chunk, then nil for ever", function()
+  it("returns chunk after chunk, then nil for ever", function()
     for _, bytes in ipairs { "", "x", text_of(16384), text_of(131073), text_of(500000) } do
       local stream = open((stored(bytes)))
       local chunks = {}
@@ -349,7 +349,7 @@ describe("stream()", function()
     end
   end)
 
-  it("goes on where read() was", function()
+  it("continues after read()", function()
     local bytes = text_of(200000)
     local stream = open((stored(bytes)))
     local pieces = { stream:read("L"), stream:read(10), stream(), stream:read("L"), stream(), (stream:read("a")) }
@@ -381,7 +381,7 @@ describe("a stream", function()
   before_each(setup_client)
   after_each(teardown_client)
 
-  it("knows its size and content type", function()
+  it("has its size and content type", function()
     local id = stored("%PDF-1.4\n", { content_type = "application/pdf" })
     for _, opener in ipairs { open, open_unseen } do
       local stream = opener(id)
@@ -395,7 +395,7 @@ describe("a stream", function()
     stream:close()
   end)
 
-  it("knows its size by the document's where the reply does not say, else not at all", function()
+  it("has the document's size if the response has none, or else no size", function()
     local id = stored("%PDF-1.4\n")
     helper.faults { operation = "download", action = { length = "chunked" }, times = 2 }
     local stream = open(id)
@@ -411,7 +411,7 @@ describe("a stream", function()
     stream:close()
   end)
 
-  it("has no other fields, and takes none", function()
+  it("has no other fields, and accepts none", function()
     local stream = open((stored("x")))
     assert.is_nil(stream.nothing)
     for i = -1, 10 do assert.is_nil(stream[i]) end
@@ -421,7 +421,7 @@ describe("a stream", function()
     stream:close()
   end)
 
-  it("shows its class and state, and nothing else", function()
+  it("shows its class and state only", function()
     local stream = open((stored("x")))
     assert.equal("nymbl.stream", tostring(stream))
     stream:close()
@@ -526,7 +526,7 @@ describe("a stream", function()
     end)
   end
 
-  it("tells progress how far it is", function()
+  it("reports progress", function()
     local bytes = text_of(300000)
     local id = stored(bytes)
     local last, calls = 0, 0
@@ -541,7 +541,7 @@ describe("a stream", function()
     stream:close()
   end)
 
-  it("ends where progress says so, with kind canceled", function()
+  it("ends if progress says so, with kind canceled", function()
     local stream = open((stored(text_of(300000))), { progress = function() return false end })
     for _ = 1, 3 do
       local bytes, err = stream:read("a")
@@ -551,7 +551,7 @@ describe("a stream", function()
     stream:close()
   end)
 
-  it("hands on what progress raises, unchanged", function()
+  it("passes on errors that progress raises, unchanged", function()
     local mine = {}
     local stream = open((stored(text_of(300000))), { progress = function() error(mine, 0) end })
     local ok, raised = pcall(stream.read, stream)
@@ -560,7 +560,7 @@ describe("a stream", function()
     stream:close()
   end)
 
-  it("begins within the timeout, or is not there", function()
+  it("starts within the timeout, or fails to open", function()
     local id = stored("x")
     local document = patient:document(id)
     helper.faults { operation = "download", action = { delay = 3 } }
@@ -571,7 +571,7 @@ describe("a stream", function()
     assert.is_true(os.time() - began < 3)
   end)
 
-  it("may be read for longer than the timeout once it has begun", function()
+  it("may be read for longer than the timeout once it has started", function()
     local bytes = text_of(600000)
     local stream = open((stored(bytes)), { timeout = 0.5 })
     stream:read(1)
@@ -580,7 +580,7 @@ describe("a stream", function()
     stream:close()
   end)
 
-  it("does not open what is not there", function()
+  it("does not open a missing document", function()
     local stream, err = patient:document("nowhere"):open()
     assert.is_nil(stream)
     assert.equal("not_found", err.kind)
@@ -600,7 +600,7 @@ describe("a broken transfer", function()
   end)
   after_each(teardown_client)
 
-  -- Ways to read to the end: each gives what came and the error.
+  -- Ways to read to the end: each returns the received bytes and the error.
   local READERS = {
     ["read('a')"] = function(stream)
       local all, err = stream:read("a")
@@ -663,7 +663,7 @@ describe("a broken transfer", function()
           if stream then
             got, err = read(stream)
             assert.truthy(err, name .. " looks whole")
-            -- and so it stays
+            -- and the error stays
             for _, again in ipairs { function() return stream:read() end, function() return stream:read("a") end,
                                      function() return stream:read(0) end, function() return stream:read(1) end,
                                      function() return stream() end } do
@@ -687,7 +687,7 @@ describe("a broken transfer", function()
   end
 
   for _, count in ipairs { 0, 1, 100, 16384, 131072, 299999 } do
-    it(("that is cut after %d bytes is no end"):format(count), function()
+    it(("that is cut off after %d bytes is not a valid end"):format(count), function()
       local function truncated(err, got)
         assert.equal("truncated", err.kind)
         assert.is_true(#got <= count)
@@ -698,7 +698,7 @@ describe("a broken transfer", function()
       broken({ chunk_cut = count, unclean = true }, truncated)
     end)
 
-    it(("that is reset after %d bytes is no end"):format(count), function()
+    it(("that is reset after %d bytes is not a valid end"):format(count), function()
       broken({ reset = count }, function(err, got)
         assert.equal("network", err.kind)
         assert.equal("reset", err.reason)
@@ -707,20 +707,20 @@ describe("a broken transfer", function()
     end)
   end
 
-  it("that promised more is no end", function()
+  it("that is shorter than announced is not a valid end", function()
     for _, delta in ipairs { 1, 100, 1000000 } do
       broken({ length_delta = delta }, function(err, _, seen)
-        assert.equal(seen and "corrupt" or "truncated", err.kind) -- the document's own size is known, or not
+        assert.equal(seen and "corrupt" or "truncated", err.kind) -- depending on whether the document's size is known
       end)
     end
   end)
 
-  it("that ends without a length and without TLS's own end is no end", function()
+  it("without a length or close_notify is not a valid end", function()
     broken({ length = "none", unclean = true }, function(err) assert.equal("truncated", err.kind) end)
     broken({ length = "none", cut = 1000 }, function(err) assert.equal("truncated", err.kind) end)
   end)
 
-  it("that stalls gives a timeout", function()
+  it("that stalls fails with timeout", function()
     client:close()
     client = helper.client { stall_timeout = 0.3, rate = false, max_attempts = 1 }
     patient = client:patient(PATIENT)
@@ -731,7 +731,7 @@ describe("a broken transfer", function()
     end)
   end)
 
-  it("that brings another size than the document's is corrupt", function()
+  it("whose size differs from the document's is corrupt", function()
     local function corrupt(err) assert.equal("corrupt", err.kind) end
     broken({ truncate = 1000 }, corrupt, true)
     broken({ truncate = 299999 }, corrupt, true)
@@ -743,7 +743,7 @@ describe("a broken transfer", function()
     broken({ length_delta = -5 }, corrupt, true)
   end)
 
-  it("that never ends is corrupt where the size is known", function()
+  it("that never ends is corrupt if the size is known", function()
     local document = assert(patient:get(id))
     helper.faults { operation = "download", action = { endless = true } }
     local stream, err = document:open()
@@ -754,7 +754,7 @@ describe("a broken transfer", function()
     assert.equal("corrupt", err.kind)
   end)
 
-  it("that is encoded is corrupt", function()
+  it("with a content encoding is corrupt", function()
     for _, opener in ipairs { function() return assert(patient:get(id)) end,
                               function() return patient:document(id) end } do
       local document = opener()
@@ -775,7 +775,7 @@ describe("a broken transfer", function()
     end
   end)
 
-  it("that is not held against the document's size is what the service sent", function()
+  it("that is not checked against the document's size returns the service's bytes", function()
     local document = assert(patient:get(id))
     helper.faults { operation = "download", action = { truncate = 1000 } }
     local stream = assert(document:open { check_size = false })
@@ -784,11 +784,11 @@ describe("a broken transfer", function()
     stream:close()
   end)
 
-  it("tells how many requests went out", function()
+  it("reports the number of sent requests", function()
     client:close()
     client = helper.client { max_attempts = 2 }
     patient = client:patient(PATIENT)
-    patient:count() -- a token is there
+    patient:count() -- to get a token
     helper.admin("POST", "settings", { expire_tokens = true })
     helper.faults { operation = "download", action = { cut = 299999 }, skip = 1 }
     local stream = assert(patient:document(id):open())
@@ -804,7 +804,7 @@ describe("many streams", function()
   before_each(setup_client)
   after_each(teardown_client)
 
-  -- Read all in turns, in pieces of many sizes, until all are at their ends.
+  -- Read all streams in turns, in pieces of many sizes, until all are at their ends.
   local function interleave(streams, contents)
     local got, open_count, turn = {}, #streams, 0
     for i = 1, #streams do got[i] = {} end
@@ -908,15 +908,15 @@ describe("many streams", function()
     assert.equal(1, patient:count())
   end
 
-  it("leave nothing behind when they are abandoned", function()
+  it("leave nothing behind if they are abandoned", function()
     abandon(300)
   end)
 
-  it("leave nothing behind when very many are abandoned #slow", function()
+  it("leave nothing behind if very many are abandoned #slow", function()
     abandon(10000)
   end)
 
-  it("leave nothing behind when they are abandoned broken", function()
+  it("leave nothing behind if they are abandoned after a failure", function()
     local id = stored(text_of(400000))
     local before = helper.descriptors()
     for _, action in ipairs { { cut = 1000 }, { reset = 1000 }, { close_notify = 0 }, { length_delta = 10 } } do
@@ -930,7 +930,7 @@ describe("many streams", function()
     assert.is_true(helper.descriptors() <= before + KEPT)
   end)
 
-  it("are forgotten with their client", function()
+  it("are released with their client", function()
     local id = stored(text_of(400000))
     for _ = 1, 20 do open(id):read() end
     client:close()
@@ -951,7 +951,7 @@ describe("a stream as the source of an upload", function()
     return client:patient("copies"):upload(stream, options)
   end
 
-  -- The bytes that arrived.
+  -- The received bytes.
   local function arrived(document)
     local stream = assert(document:open())
     local all = stream:read("a")
@@ -959,7 +959,7 @@ describe("a stream as the source of an upload", function()
     return all
   end
 
-  it("is sent whole", function()
+  it("is sent completely", function()
     for _, size in ipairs { 0, 9, 131072, 300000, 2000000 } do
       local content = text_of(size):sub(1, size)
       local stream = open((stored(content)))
@@ -970,7 +970,7 @@ describe("a stream as the source of an upload", function()
     end
   end)
 
-  it("is sent whole where its size is not known", function()
+  it("is sent completely if its size is unknown", function()
     for _, size in ipairs { 300000, 2000000 } do
       local content = text_of(size)
       local id = stored(content)
@@ -983,7 +983,7 @@ describe("a stream as the source of an upload", function()
     end
   end)
 
-  it("is sent from where it was read to", function()
+  it("is sent from its current position", function()
     for _, count in ipairs { 1, 16384, 200000 } do
       local id = stored(("p"):rep(count) .. "\n" .. bytes)
       for _, opener in ipairs { open, open_unseen } do
@@ -998,7 +998,7 @@ describe("a stream as the source of an upload", function()
     end
   end)
 
-  it("comes from another client as well", function()
+  it("may come from another client", function()
     local other = helper.client { rate = false }
     local stream = assert(other:patient(PATIENT):document((stored(bytes))):open())
     assert.is_true(bytes == arrived(assert(copy(stream))))
@@ -1006,7 +1006,7 @@ describe("a stream as the source of an upload", function()
     other:close()
   end)
 
-  it("stores nothing where it breaks, and the upload gives its error", function()
+  it("stores nothing if it fails, and the upload returns its error", function()
     local id = stored(bytes)
     for _, action in ipairs { { cut = 200000 }, { close_notify = 200000 }, { chunk_cut = 200000 } } do
       helper.faults { operation = "download", action = action }
@@ -1020,7 +1020,7 @@ describe("a stream as the source of an upload", function()
     assert.same({}, helper.stored("copies"))
   end)
 
-  it("raises where it is closed", function()
+  it("raises if it is closed", function()
     local stream = open((stored(bytes)))
     stream:close()
     local ok, message = pcall(copy, stream)

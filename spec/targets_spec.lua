@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- What is no place for a document is refused before anything is sent, the token request too.
+-- A path that is unsuitable for a document is refused before anything is sent, even a token request.
 local helper = require "helper"
 
 local quote = helper.quote
@@ -38,7 +38,7 @@ describe("document:download() to a path", function()
     end
   end
 
-  -- Run a script in another interpreter, with `around` about its command (%s); what it printed.
+  -- Run a script in another interpreter, with `around` around its command (%s). Returns its output.
   local function child(around, script)
     local options, sandbox = helper.options(), helper.sandbox()
     local path = helper.write_file(helper.temporary(".lua"), ([[
@@ -49,7 +49,7 @@ describe("document:download() to a path", function()
     return helper.output(around:format(helper.interpreter() .. " " .. quote(path)))
   end
 
-  it("that is a descriptor's, or leads over one, asks for nothing", function()
+  it("that is a descriptor's, or leads through one, sends no request", function()
     os.execute(("cd %s && ln -s /dev/stdout out && ln -s out second && ln -s /proc/self/fd fds && ln -s /proc/self cwd")
       :format(folder))
     helper.admin("DELETE", "journal")
@@ -63,7 +63,7 @@ describe("document:download() to a path", function()
     assert.equal("cwd\nfds\nout\nsecond", names())
   end)
 
-  it("that a later download would remove asks for nothing", function()
+  it("that a later download would remove sends no request", function()
     for _, name in ipairs { ".nymbl-tmp-00", ".nymbl-tmp-ff", ".nymbl-tmp-", ".NYMBL-TMP-07", "a.pdf.nymbl-part",
                             "a.pdf.nymbl-meta", ".nymbl-part", "a.pdf.Nymbl-Part" } do
       check_refused(folder .. "/" .. name, "reserved_name")
@@ -76,14 +76,14 @@ describe("document:download() to a path", function()
     end
   end)
 
-  it("says what to pass instead", function()
+  it("names what to pass instead", function()
     local _, err = document:download("/dev/stdout")
     assert.truthy(tostring(err):find("pass a file handle or a sink", 1, true))
     _, err = document:download(folder .. "/none/a")
     assert.is_nil(tostring(err):find("sink", 1, true))
   end)
 
-  it("leaves the file that standard output goes to alone", function()
+  it("does not affect the file behind standard output", function()
     helper.write_file(folder .. "/log", "before\n")
     local before = helper.output("stat -c %i " .. folder .. "/log")
     child("%s >> " .. quote(folder .. "/log"), [[
@@ -98,7 +98,7 @@ describe("document:download() to a path", function()
     assert.equal("log", names())
   end)
 
-  it("that ends in a slash, or is no file, asks for nothing", function()
+  it("that ends in a slash, or is not a regular file, sends no request", function()
     os.execute(("cd %s && mkdir sub && mkfifo fifo && ln -s sub/ slash && ln -s new/ newslash"):format(folder))
     helper.admin("DELETE", "journal")
     for name, reason in pairs { ["sub/"] = "directory", ["new/"] = "directory", ["new//"] = "directory",
@@ -111,8 +111,8 @@ describe("document:download() to a path", function()
     assert.equal(0, #helper.admin("GET", "journal").requests)
   end)
 
-  it("over a stranger's link where everybody may write asks for nothing", function()
-    if not root then pending("needs another user's files") return end
+  it("through another user's link in a world-writable directory sends no request", function()
+    if not root then pending("needs root, for another user's files") return end
     os.execute(("cd %s && mkdir -m 1777 shared && mkdir mine && ln -s ../mine shared/way && ln -s ../mine/a shared/file && "
       .. "ln -s ../mine/a shared/own && ln -s shared/file over && chown -h nobody: shared/way shared/file"):format(folder))
     helper.admin("DELETE", "journal")

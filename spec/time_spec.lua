@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- The time limits, each alone, on each call.
+-- The timeouts, each alone, on each call.
 local helper = require "helper"
 
 local PATIENT = "12345"
@@ -35,7 +35,7 @@ end
 
 local PDF = "%PDF-1.4 a short one"
 
--- Name, operation, the call with options; `changes`: it changes something.
+-- Name, operation, the call with options; `changes`: the call changes data.
 local CALLS = {
   { "patient:upload()", "upload", function(options)
     options.file_name = "a.pdf"
@@ -88,7 +88,7 @@ describe("the option connect_timeout #time", function()
   after_each(teardown)
 
   for _, kind in ipairs { "silent", "full" } do
-    it("ends every call whose connection is not made, before an attempt: " .. kind, function()
+    it("ends every call that gets no connection, before an attempt: " .. kind, function()
       local url, stop = helper.deaf_server(kind)
       for _, call in ipairs(CALLS) do
         use { connect_timeout = 0.15, base_url = url, token = "secret" }
@@ -103,7 +103,7 @@ describe("the option connect_timeout #time", function()
     end)
   end
 
-  it("is not about a connection that is there", function()
+  it("does not apply to an existing connection", function()
     use { connect_timeout = 0.2 }
     assert(patient:count())
     helper.faults { operation = "get", action = { delay = 0.5 } }
@@ -120,31 +120,31 @@ describe("the option stall_timeout #time", function()
 
   for _, call in ipairs(CALLS) do
     if call[2] ~= "upload" then
-      it("ends " .. call[1] .. " when no byte moves", function()
+      it("ends " .. call[1] .. " if no bytes are transferred", function()
         local actions = { { delay = 3 } }
         if call[2] ~= "delete" then actions[2] = { stall = 5 } end
         for _, action in ipairs(actions) do
           helper.faults { operation = call[2], action = action }
           timed_out(call, nil, "stall", 1)
           if call[2] == "delete" then renew() end
-          assert(patient:get("d")) -- the next call is none the worse
+          assert(patient:get("d")) -- the next call is not affected
         end
       end)
     end
 
-    it("ends " .. call[1] .. " when no token comes, before an attempt", function()
+    it("ends " .. call[1] .. " if no token arrives, before an attempt", function()
       helper.faults { operation = "token", action = { stall = call[2] == "get" and 0 or 5 } }
       timed_out(call, nil, "stall", 0)
     end)
 
-    it("does not end " .. call[1] .. " while bytes move", function()
+    it("does not end " .. call[1] .. " while bytes are transferred", function()
       local action = { head_drip = 2000 }
       helper.faults { operation = call[2], action = action }
       assert(call[3] {})
     end)
   end
 
-  it("ends an upload whose bytes do not move, and knows that it was cut", function()
+  it("ends a stalled upload, which is known to be incomplete", function()
     for _, source in ipairs { helper.big_file(20000000), { data = "%PDF-" .. ("x"):rep(19999995) } } do
       helper.faults { operation = "upload", action = { during = { bytes = 100, how = "stall" } } }
       local result, err = patient:upload(source, { file_name = "a.pdf" })
@@ -152,19 +152,19 @@ describe("the option stall_timeout #time", function()
       assert.equal("timeout", err.kind)
       assert.equal("stall", err.reason)
       assert.equal(1, err.attempts)
-      assert.is_nil(err.outcome_unknown) -- its last block never went out
+      assert.is_nil(err.outcome_unknown) -- its last block was never sent
     end
     assert.equal(1, #helper.stored(PATIENT))
   end)
 
-  it("gives the service more time for its reply to an upload", function()
+  it("gives the service more time for its response to an upload", function()
     helper.faults { operation = "upload", action = { delay = 1 } }
     assert(patient:upload({ data = PDF }, { file_name = "a.pdf" }))
     helper.faults { operation = "upload", action = { delay_effect = 1 } }
     assert(patient:upload(helper.path("spec/fixtures/photo.jpg")))
   end)
 
-  it("does not count what the script does meanwhile", function()
+  it("does not include time spent in the script", function()
     local function sleep() os.execute("sleep 0.35") end
     local stream = assert(document:open())
     assert.equal(10, #stream:read(10))
@@ -204,35 +204,35 @@ describe("the option timeout #time", function()
       timed_out(call, nil, "deadline", 1)
     end)
 
-    it("of the call ends " .. call[1] .. ", and is no other call's", function()
+    it("of the call ends " .. call[1] .. ", and does not apply to other calls", function()
       use { timeout = 20 }
-      assert(patient:count()) -- a token and a connection are there
+      assert(patient:count()) -- to get a token and a connection
       helper.faults { operation = call[2], action = { delay = 3 } }
       timed_out(call, { timeout = 0.15 }, "deadline", 1)
       if call[2] == "delete" then renew() end
       assert(call[3] {})
     end)
 
-    it("of the call goes before the client's in " .. call[1], function()
+    it("of the call overrides the client's in " .. call[1], function()
       use { timeout = 0.1 }
       helper.faults { operation = call[2], action = { delay = 0.25 } }
       assert(call[3] { timeout = 20 })
     end)
 
-    it("ends " .. call[1] .. " when no token comes, before an attempt", function()
+    it("ends " .. call[1] .. " if no token arrives, before an attempt", function()
       helper.faults { operation = "token", action = { delay = 3 } }
       timed_out(call, { timeout = 0.15 }, "deadline", 0)
     end)
   end
 
-  it("ends every call when no connection comes, before an attempt", function()
+  it("ends every call if no connection is available, before an attempt", function()
     local url, stop = helper.deaf_server "silent"
     use { base_url = url, token = "secret" }
     for _, call in ipairs(CALLS) do timed_out(call, { timeout = 0.15 }, "deadline", 0) end
     stop()
   end)
 
-  it("is for each page of an iterator", function()
+  it("applies to each page of an iterator", function()
     for _ = 1, 3 do helper.admin("POST", "documents", { patient = PATIENT, content = PDF }) end
     helper.faults { operation = "list", action = { delay = 0.6 }, times = 4 }
     local count = 0
@@ -248,7 +248,7 @@ describe("the option timeout #time", function()
     assert.is_true(count >= 1 and count <= 2)
   end)
 
-  it("of open holds until the reply begins", function()
+  it("of open applies until the response begins", function()
     helper.faults { operation = "download", action = { drip = 2000000 } }
     local stream = assert(document:open { timeout = 0.3 })
     os.execute("sleep 0.5")
@@ -256,7 +256,7 @@ describe("the option timeout #time", function()
     stream:close()
   end)
 
-  it("ends an upload in its body, and knows that it was cut", function()
+  it("ends an upload within its body, which is known to be incomplete", function()
     helper.faults { operation = "upload", action = { during = { bytes = 100, how = "stall" } } }
     local result, err = patient:upload(helper.big_file(20000000), { timeout = 0.3 })
     assert.is_nil(result)
@@ -265,7 +265,7 @@ describe("the option timeout #time", function()
     assert.is_nil(err.outcome_unknown)
   end)
 
-  it("runs while the script does other things", function()
+  it("includes time spent in the script", function()
     local calls = 0
     local size, err = document:download(function()
       calls = calls + 1
@@ -277,7 +277,7 @@ describe("the option timeout #time", function()
     assert.equal("deadline", err.reason)
   end)
 
-  it("runs while the call waits for its turn", function()
+  it("includes the wait for the rate limiter", function()
     use { max_connections = 1 }
     local busy = 0
     helper.faults { operation = "download", action = { drip = 100000 } }

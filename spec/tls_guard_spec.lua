@@ -1,13 +1,13 @@
 -- SPDX-License-Identifier: MIT
--- `require "nymbl"` in processes whose libcurl would call two TLS libraries. All of
--- them are made up, libcurl too, and have functions that do nothing.
+-- `require "nymbl"` in processes whose libcurl would call two TLS libraries. All libraries are fakes,
+-- libcurl too: their functions do nothing.
 local helper = require "helper"
 
 local quote = helper.quote
 local LUA = rawget(_G, "jit") and "luajit" or "lua" .. _VERSION:match("%d+%.%d+")
 local CORE = assert(package.searchpath("nymbl.core", package.cpath))
 
--- What the libcurl made here needs: what the guard has always looked at, and more.
+-- The functions that the fake libcurl needs: those that the guard always checks, and more.
 local OLD = { "OpenSSL_version", "SSL_CTX_new", "SSL_get_shutdown", "X509_STORE_set_flags", "BIO_meth_new",
               "X509_LOOKUP_file", "SSL_pending" }
 local NEW = { "SSL_get0_group_name", "X509_STORE_get1_objects" } -- of OpenSSL 3.2 and 3.3
@@ -46,7 +46,7 @@ local function compile(name, source, flags)
   return folder .. "/" .. name
 end
 
--- A library, linked with others; under a symbol version or none.
+-- A library that is linked with others, with or without a symbol version.
 local function library(name, source, flags, symbol_version)
   if symbol_version then
     helper.write_file(folder .. "/" .. name .. ".map", symbol_version .. " { *; };\n")
@@ -63,8 +63,8 @@ local function except(names, one)
   return others
 end
 
--- libcurl.so.4 that needs some functions, and the TLS library it is linked with, which
--- needs two of its own libcrypto.
+-- A libcurl.so.4 that needs some functions, and the TLS library that it is linked with, which needs two
+-- functions of its own libcrypto.
 local function libcurl_make(own)
   local flags = own.flags or "-Wl,-z,now"
   local crypto = functions({ "OpenSSL_version", "EVP_sha256", "BN_new" }, own.version)
@@ -94,7 +94,7 @@ local function libcurl_make(own)
     undefined:match("curl_[%w_]+@([%w_]+)") or "CURL_4")
 end
 
--- What becomes of `require "nymbl"` there: "good", or the error.
+-- The result of `require "nymbl"` there: "good", or the error.
 local function required(interpreter, before)
   local script = helper.write_file(folder .. "/script.lua", (before or "") .. [[
     local good, problem = pcall(require, "nymbl")
@@ -104,7 +104,7 @@ local function required(interpreter, before)
     quote(package.path), quote(package.cpath), interpreter or LUA, quote(script)))
 end
 
--- The same in a process that has a library with `names` for all.
+-- The same in a process that has preloaded a library with `names`.
 local function required_with(version, names, symbol_version, flags)
   local path = library("program.so", functions(names, version), flags or "", symbol_version)
   return required(nil, ("assert(package.loadlib(%q, '*'))\n"):format(path))
@@ -116,7 +116,7 @@ local function refused(problem, version)
   assert.truthy(problem:find("a TLS connection would crash: install a libcurl that", 1, true), problem)
 end
 
-describe("require 'nymbl' where libcurl is linked with OpenSSL 3.5", function()
+describe("require 'nymbl' if libcurl is linked with OpenSSL 3.5", function()
   before_each(function()
     folder = helper.temporary("-tls")
     assert(os.execute("mkdir " .. quote(folder)))
@@ -132,27 +132,27 @@ describe("require 'nymbl' where libcurl is linked with OpenSSL 3.5", function()
 
   for _, flags in ipairs { "-Wl,-z,now", "-Wl,-z,lazy", "-fno-plt", "-Wl,-z,now -Wl,--hash-style=sysv -s",
                            "-Wl,-z,now -Wl,-z,pack-relative-relocs -Wl,-z,norelro" } do
-    describe("and all is built with " .. flags, function()
+    describe("and everything is built with " .. flags, function()
       before_each(function() libcurl_make(own { flags = flags }) end)
 
-      it("takes a process without another TLS library", function()
+      it("accepts a process without another TLS library", function()
         assert.equal("good", required())
       end)
 
-      it("refuses an older one of the same major version, whatever it lacks", function()
+      it("refuses an older library of the same major version, whatever it lacks", function()
         for _, names in ipairs { OLD, join(OLD, { NEW[1] }), NEEDS } do
           refused(required_with("OpenSSL 3.0.19 27 Jan 2026", names), "OpenSSL 3.0.19")
         end
       end)
 
-      it("refuses a newer one that lacks a function", function()
+      it("refuses a newer library that lacks a function", function()
         for _, missing in ipairs(NEEDS) do
           local problem = required_with("OpenSSL 3.6.0 1 Oct 2025", except(NEEDS, missing))
           assert.truthy(problem:find("for some functions", 1, true), missing .. ": " .. problem)
         end
       end)
 
-      it("refuses one that has a single function, of the TLS library's own too", function()
+      it("refuses a library with a single function, even a function for the TLS library itself", function()
         for _, name in ipairs(join(NEEDS, { "EVP_sha256", "BN_new" })) do
           local problem = required_with("OpenSSL 3.6.0", { name })
           assert.truthy(problem:find("would crash", 1, true), name .. ": " .. problem)
@@ -160,30 +160,30 @@ describe("require 'nymbl' where libcurl is linked with OpenSSL 3.5", function()
         end
       end)
 
-      it("takes a newer one that has every function, and a part of the same minor version", function()
+      it("accepts a newer library with every function, and a part of the same minor version", function()
         assert.equal("good", required_with("OpenSSL 3.6.0 1 Oct 2025", NEEDS))
         assert.equal("good", required_with("OpenSSL 3.5.1 1 Jul 2025", OLD))
       end)
 
-      it("takes one that is kept apart by symbol versions", function()
+      it("accepts a library separated by symbol versions", function()
         assert.equal("good", required_with("OpenSSL 1.1.1w", NEEDS, "OPENSSL_1_1_0"))
       end)
     end)
   end
 
-  it("refuses an older one of the same symbol version", function()
+  it("refuses an older library with the same symbol version", function()
     libcurl_make(own())
     refused(required_with("OpenSSL 3.0.19", OLD, "OPENSSL_3.0.0"), "OpenSSL 3.0.19")
   end)
 
-  it("sees what only libcurl can, as it came with a library that has one", function()
+  it("detects symbols visible only to libcurl, because it was loaded together with a library that has one", function()
     libcurl_make(own())
     local path = library("local.so", functions(NEEDS, "OpenSSL 3.0.19") .. "void luaopen(void) {}\n"
       .. calls("caller", { "curl_version_info" }), "./libcurl.so.4")
     refused(required(nil, ("assert(package.loadlib(%q, 'luaopen'))\n"):format(path)), "OpenSSL 3.0.19")
   end)
 
-  it("refuses functions of several libraries", function()
+  it("refuses functions from several libraries", function()
     libcurl_make(own())
     local before = {}
     for i, names in ipairs { { "OpenSSL_version" }, { "SSL_CTX_new" }, except(except(NEEDS, "SSL_CTX_new"),
@@ -201,7 +201,7 @@ describe("require 'nymbl' where libcurl is linked with OpenSSL 3.5", function()
     refused(required_with("OpenSSL 3.0.19", NEEDS), "OpenSSL 3.0.19")
   end)
 
-  it("works where libcurl has the TLS library within it", function()
+  it("works if the TLS library is linked into libcurl", function()
     libcurl_make(own { is_inside = true, symbol_version = false })
     assert.equal("good", required())
     refused(required_with("OpenSSL 3.0.19", NEEDS), "OpenSSL 3.0.19")
@@ -209,7 +209,7 @@ describe("require 'nymbl' where libcurl is linked with OpenSSL 3.5", function()
     assert.equal("good", required_with("", { "curl_easy_init" }))
   end)
 
-  -- A program that runs a script as the interpreter does.
+  -- A program that runs a script like the interpreter.
   local function program(source, flags)
     local name = rawget(_G, "jit") and "luajit" or "lua" .. _VERSION:match("%d+%.%d+")
     return compile("program", [[
@@ -228,7 +228,7 @@ describe("require 'nymbl' where libcurl is linked with OpenSSL 3.5", function()
     ]] .. source, ("$(pkg-config --cflags %s) -Wl,-E %s $(pkg-config --libs %s) -lm"):format(name, flags, name))
   end
 
-  it("refuses a program with an older one in it", function()
+  it("refuses a program with an older library linked in", function()
     libcurl_make(own())
     for _, flags in ipairs { "-pie -fPIE", "-no-pie" } do
       refused(required(program(functions(OLD, "OpenSSL 3.0.19"), flags)), "OpenSSL 3.0.19")
@@ -236,17 +236,17 @@ describe("require 'nymbl' where libcurl is linked with OpenSSL 3.5", function()
     end
   end)
 
-  it("takes a program that is linked with the same libraries", function()
+  it("accepts a program that is linked with the same libraries", function()
     for _, flags in ipairs { "-Wl,-z,now", "-fno-plt", "-Wl,-z,lazy" } do
       libcurl_make(own { flags = flags })
-      -- a program that is loaded at a fixed place has a stub for a function whose address it takes
+      -- a non-PIE program has a stub for each function whose address it uses
       assert.equal("good", required(program("extern void *SSL_CTX_new(); void *take(void) { return SSL_CTX_new; }\n",
         "-no-pie -fno-pie -Wl,-rpath-link,. ./libssl.so.3 ./libcrypto.so.3 ./libcurl.so.4")))
     end
   end)
 end)
 
-describe("require 'nymbl' where libcurl is linked with another library", function()
+describe("require 'nymbl' if libcurl is linked with another library", function()
   for _, case in ipairs {
     { "OpenSSL 1.1.1w  11 Sep 2023", good = { "OpenSSL 1.1.1n  15 Mar 2022" },
       bad = { "OpenSSL 1.1.0l  10 Sep 2019", "OpenSSL 1.0.2u  20 Dec 2019", "OpenSSL 3.0.19", "LibreSSL 1.1.1" } },
@@ -255,7 +255,7 @@ describe("require 'nymbl' where libcurl is linked with another library", functio
     { "OpenSSL 3.0.2 15 Mar 2022", good = { "OpenSSL 3.10.0", "OpenSSL 3.0.19" },
       bad = { "OpenSSL 4.0.0", "OpenSSL 2.0.2", "OpenSSL 3", "OpenSSL" } },
   } do
-    it("knows what may take the place of " .. case[1], function()
+    it("detects libraries that can replace " .. case[1], function()
       folder = helper.temporary("-tls")
       assert(os.execute("mkdir " .. quote(folder)))
       libcurl_make { version = case[1], needs = OLD }

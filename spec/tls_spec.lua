@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- Whom the client talks to: nobody whose certificate does not say who he is.
+-- The client trusts a server only if its certificate is valid for the server's name.
 local helper = require "helper"
 
 local PATIENT = "12345"
@@ -25,7 +25,7 @@ local function close_all()
 end
 
 local function teardown()
-  close_all() -- in a function of its own: LuaJIT keeps what a loop's slots hold
+  close_all() -- in a separate function: LuaJIT keeps the values in a loop's slots
   assert.equal(0, helper.live_objects())
 end
 
@@ -84,7 +84,7 @@ local function child(environment, script)
     helper.quote(package.cpath), environment, interpreter, path))
 end
 
--- Source text of a client's options, and a call that tells how it went.
+-- Source text with a client's options, and a call that prints its result.
 local function script(options)
   local lines = {}
   for name, value in pairs(options) do
@@ -113,7 +113,7 @@ describe("a server's certificate", function()
   } do
     it("that is " .. kind .. " is refused before anything is sent", function()
       local listener = helper.admin("POST", "listen", { tls = kind, name = "bad" })
-      local url = listener.url:gsub("^http:", "https:") -- no TLS at all on a port that should have it
+      local url = listener.url:gsub("^http:", "https:") -- plain HTTP on a port that should have TLS
       refused(client_new { base_url = url, token = "secret" }, "tls", reasons)
       refused(client_new { credentials = { token_url = url .. "/oauth2/token", client_id = "a", client_secret = "b",
         scope = "c" } },
@@ -124,17 +124,17 @@ describe("a server's certificate", function()
     end)
   end
 
-  it("that is good is taken, by any of its names", function()
+  it("that is valid is accepted, by any of its names", function()
     for _, host in ipairs { "localhost", "127.0.0.1", "LOCALHOST" } do
       local client = client_new { base_url = (helper.sandbox().base_url:gsub("localhost", host)) }
       assert.equal(1, (assert(client:patient(PATIENT):count())))
     end
   end)
 
-  it("is checked by every client for itself", function()
+  it("is checked by every client separately", function()
     local good = client_new()
     assert.equal(1, (assert(good:patient(PATIENT):count())))
-    -- the same service, and a connection to it is there: but this one trusts nobody it knows
+    -- the same service with an open connection: but this client does not trust its authority
     local listener = helper.admin("POST", "listen", { tls = "self_signed", name = "other" })
     local foreign_ca = helper.temporary(".pem")
     os.execute(("openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout /dev/null -out %s "
@@ -145,7 +145,7 @@ describe("a server's certificate", function()
     helper.admin("DELETE", "listen?name=" .. listener.name)
   end)
 
-  it("is not trusted by the system's authorities alone", function()
+  it("is not trusted because of the system's authorities", function()
     local options = helper.options { token = "secret", timeout = 20 }
     options.ca_file = nil
     local client = require("nymbl").client(options)
@@ -158,13 +158,13 @@ describe("the options ca_file and ca_path", function()
   before_each(setup)
   after_each(teardown)
 
-  it("fail where there is no certificate to be had", function()
+  it("fail if there is no certificate", function()
     local garbage = helper.write_file(helper.temporary(".pem"),
       "-----BEGIN CERTIFICATE-----\nnone\n-----END CERTIFICATE-----\n")
     for _, path in ipairs { garbage, helper.write_file(helper.temporary(".pem"), ""), "/dev/null" } do
       refused(client_new { ca_file = path, token = "secret" }, "tls")
     end
-    refused(client_new { ca_file = garbage }, "tls", { "ca_file" }) -- on the way to a token
+    refused(client_new { ca_file = garbage }, "tls", { "ca_file" }) -- during the token request
     local options = helper.options { token = "secret" }
     options.ca_file, options.ca_path = nil, helper.folder
     local client = require("nymbl").client(options)
@@ -173,7 +173,7 @@ describe("the options ca_file and ca_path", function()
     assert.equal(0, #helper.admin("GET", "journal").requests)
   end)
 
-  it("are told to be wrong when the client is created, where there is nothing to read", function()
+  it("are rejected when the client is created if they cannot be read", function()
     local file = helper.write_file(helper.temporary(".pem"), "x")
     for _, case in ipairs { { "ca_file", "/nonexistent/SENTINEL.pem" }, { "ca_file", helper.folder },
                             { "ca_file", file .. "/x" }, { "ca_path", "/nonexistent/SENTINEL" }, { "ca_path", file },
@@ -193,7 +193,7 @@ describe("the options ca_file and ca_path", function()
     assert.equal(0, #helper.admin("GET", "journal").requests)
   end)
 
-  it("trust a folder of certificates", function()
+  it("accept a directory of certificates", function()
     local folder = helper.temporary()
     os.execute(("mkdir %s && cp %s %s/ca.pem && openssl rehash %s"):format(folder, helper.sandbox().ca_file, folder,
       folder))
@@ -205,8 +205,8 @@ describe("the options ca_file and ca_path", function()
   end)
 end)
 
--- A library with functions of OpenSSL's that do nothing, for the whole process, ahead
--- of what libcurl brings; `names` of them, under a symbol version or none.
+-- A preloaded library with OpenSSL functions that do nothing, which precedes libcurl's TLS library;
+-- `names` are its functions, with or without a symbol version.
 local function fake(version, names, symbol_version, backend)
   local lines = { "#include <curl/curl.h>" }
   for _, name in ipairs(names) do
@@ -228,7 +228,7 @@ local function fake(version, names, symbol_version, backend)
   return library
 end
 
--- What becomes of `require "nymbl"` with it: "good", or the error.
+-- The result of `require "nymbl"` with it: "good", or the error.
 local function required_with(library)
   return child("", ([[
     assert(package.loadlib(%q, "*"))
@@ -241,7 +241,7 @@ local OPENSSL = { "OpenSSL_version", "SSL_CTX_new", "SSL_get_shutdown", "X509_ST
                   "X509_LOOKUP_file" }
 
 describe("require 'nymbl'", function()
-  it("refuses a process with another TLS library in the place of libcurl's", function()
+  it("refuses a process in which another TLS library is bound instead of libcurl's", function()
     for _, version in ipairs { "OpenSSL 1.1.1w  11 Sep 2023", "LibreSSL 3.8.2", "BoringSSL", "" } do
       local problem = required_with(fake(version, OPENSSL))
       assert.truthy(problem:find("a TLS connection would crash: install a libcurl that", 1, true), problem)
@@ -250,14 +250,14 @@ describe("require 'nymbl'", function()
     end
   end)
 
-  it("refuses one that exports a part of another minor version", function()
+  it("refuses a library that exports a part of another minor version", function()
     for _, names in ipairs { { "OpenSSL_version", "SSL_CTX_new" }, { "SSL_CTX_new" }, { "BIO_meth_new" } } do
       local problem = required_with(fake("OpenSSL 3.99.0", names))
       assert.truthy(problem:find("would crash", 1, true), problem)
     end
   end)
 
-  it("takes one whose library is compatible", function()
+  it("accepts a compatible library", function()
     -- every function that libcurl needs
     local libcurl = helper.output("ldd " .. package.searchpath("nymbl.core", package.cpath)):match("libcurl%S* => (%S+)")
     local needed = {}
@@ -271,11 +271,11 @@ describe("require 'nymbl'", function()
     assert.equal("good", required_with(fake(same, { "OpenSSL_version", "SSL_CTX_new" })))
   end)
 
-  it("takes one whose library is kept apart by symbol versions", function()
+  it("accepts a library separated by symbol versions", function()
     assert.equal("good", required_with(fake("OpenSSL 1.1.1w", OPENSSL, "OPENSSL_1_1_0")))
   end)
 
-  it("does not mind where libcurl uses another kind of library", function()
+  it("accepts another library if libcurl uses a different kind of TLS library", function()
     assert.equal("good", required_with(fake("OpenSSL 1.1.1w", OPENSSL, nil, "GnuTLS/3.7.9")))
     assert.equal("good", required_with(fake("OpenSSL 1.1.1w", OPENSSL, nil, "(OpenSSL/3.0.2) GnuTLS/3.7.9")))
   end)
@@ -296,7 +296,7 @@ describe("the option allow_http", function()
     return helper.admin("POST", "listen", { tls = "none", name = "plain" }).url
   end
 
-  it("lets the service and the token endpoint be on a loopback address", function()
+  it("allows the service and the token endpoint on a loopback address", function()
     local url, sandbox = plain_url(), helper.sandbox()
     for _, host in ipairs { "localhost", "127.0.0.1" } do
       local base = url:gsub("localhost", host)
@@ -311,7 +311,7 @@ describe("the option allow_http", function()
     for _, entry in ipairs(helper.admin("GET", "journal").requests) do assert.equal("plain", entry.listener) end
   end)
 
-  it("is needed for it, and is not enough for other addresses", function()
+  it("is required for it, and does not allow other addresses", function()
     local url = plain_url()
     for _, base in ipairs { url, "http://192.0.2.1", "http://127.0.0.1.example.org", "http://localhost.example.org",
                             "http://[::2]", "http://0.0.0.0", "http://128.0.0.1", "http://localhost@example.org" } do
@@ -323,7 +323,7 @@ describe("the option allow_http", function()
     end
   end)
 
-  it("never goes over a proxy", function()
+  it("never uses a proxy", function()
     local url = plain_url()
     local token, sandbox = helper.token(), helper.sandbox()
     local options = { base_url = url, allow_http = true, api_key = sandbox.api_key, token = token, timeout = 20 }
@@ -334,7 +334,7 @@ describe("the option allow_http", function()
     assert.equal("count 1", child("", script(options)))
   end)
 
-  it("does not let a TLS connection down", function()
+  it("does not weaken a TLS connection", function()
     local url = plain_url():gsub("^http:", "https:")
     refused(client_new { allow_http = true, base_url = url, token = "secret" }, "tls")
     assert.equal(0, seen_by("plain"))
@@ -345,14 +345,14 @@ describe("the option proxy", function()
   before_each(setup)
   after_each(teardown)
 
-  it("is a failure of the network where there is none", function()
+  it("fails with network if there is no proxy", function()
     refused(client_new { proxy = "http://127.0.0.1:1", token = "secret" }, "network", { "proxy" })
     refused(client_new { proxy = "http://127.0.0.1:1" }, "network", { "proxy" })
     refused(client_new { proxy = "http://" .. ("x"):rep(64) .. ".invalid", token = "secret" }, "network", { "proxy" })
     assert.equal(0, #helper.journal())
   end)
 
-  it("is the environment's unless it is given", function()
+  it("defaults to the environment's proxy", function()
     local sandbox = helper.sandbox()
     local options = { base_url = sandbox.base_url, api_key = sandbox.api_key, ca_file = sandbox.ca_file,
       token = helper.token(),
@@ -365,7 +365,7 @@ describe("the option proxy", function()
     assert.equal("count 1", child("https_proxy=http://127.0.0.1:1", script(options)))
   end)
 
-  it("gets no header of the request", function()
+  it("receives no header of the request", function()
     local plain = helper.admin("POST", "listen", { tls = "none", name = "proxy" })
     helper.admin("DELETE", "journal")
     refused(client_new { proxy = plain.url, token = "secret" }, "network", { "proxy" }, 400)

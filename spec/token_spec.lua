@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- Tokens: when they are renewed, by whom, and what comes of it when that fails.
+-- Tokens: when they are refreshed, by which caller, and the effects of a failed refresh.
 local helper = require "helper"
 local nymbl = require "nymbl"
 local store = require "nymbl.store"
@@ -34,7 +34,7 @@ describe("a token", function()
     helper.admin("POST", "settings", { token_life = seconds })
   end
 
-  -- Token requests since the last call of this, by the sandbox' count.
+  -- Token requests since the last call of this function, by the sandbox's count.
   local function renewals()
     local count = #helper.journal("token")
     helper.admin("DELETE", "journal")
@@ -59,9 +59,9 @@ describe("a token", function()
     end
   end
 
-  it("of five seconds is renewed once in its life, and never used beyond it", function()
+  it("of five seconds is refreshed once in its lifetime, and never used beyond it", function()
     helper.admin("POST", "documents", { patient = "p", id = "a", content = "%PDF-1.4" })
-    life(5) -- the sandbox' clock stands still beside ours: so ages are looked at here
+    life(5) -- the sandbox's clock does not follow the simulated one, so the token's age is checked here
     local born, oldest, tokens, refused = nil, 0, 0, 0
     begin { on_event = function(event)
       if event.operation == "token" then
@@ -78,7 +78,7 @@ describe("a token", function()
     assert.equal(tokens, renewals())
   end)
 
-  it("of a function is asked for once in its life", function()
+  it("function is called once in the lifetime of its token", function()
     helper.admin("POST", "documents", { patient = "p", id = "a", content = "%PDF-1.4" })
     local asked, good = 0, helper.token()
     begin { token = function()
@@ -89,7 +89,7 @@ describe("a token", function()
     assert.is_true(asked >= 25 and asked <= 27, asked)
   end)
 
-  it("of a function that names no life is asked for once with every request", function()
+  it("function that returns no lifetime is called for every request", function()
     local asked, good = 0, helper.token()
     begin { token = function()
       asked = asked + 1
@@ -99,16 +99,16 @@ describe("a token", function()
     assert.equal(5, asked)
   end)
 
-  it("is had once, however many wait for it", function()
+  it("is requested once, however many callers wait for it", function()
     begin { timeout = false }
     helper.faults { operation = "token", action = { delay = 0.1 } }
     assert.equal(50, (nymbl.each(count_to(50), { concurrency = 50 }, function() return patient:count() end)))
     assert.equal(1, renewals())
   end)
 
-  it("is renewed by one, while the others use the old one", function()
+  it("is refreshed by one caller, while the others use the old one", function()
     life(100)
-    clock.restore() -- in real time, but for the store's
+    clock.restore() -- in real time, except for the store's
     local shared, step = store.memory(), 0
     function shared.now() return wait.now() + step end
     begin { store = shared }
@@ -122,11 +122,11 @@ describe("a token", function()
       done[#done + 1] = i
       return count
     end)
-    assert.equal(1, done[9]) -- who renews is the last
+    assert.equal(1, done[9]) -- the refreshing caller is the last
     assert.equal(1, renewals())
   end)
 
-  it("that has died early is renewed once and the call repeated once, for all", function()
+  it("that expired early is refreshed once and the call repeated once, for all", function()
     begin { max_attempts = 5, timeout = false }
     assert(patient:count())
     helper.admin("POST", "settings", { expire_tokens = true })
@@ -143,7 +143,7 @@ describe("a token", function()
     assert.equal(1, renewals())
   end)
 
-  it("that cannot be renewed serves while it lives, and few ask in vain", function()
+  it("that cannot be refreshed is used until it expires, with few failed requests", function()
     life(100)
     begin { timeout = false }
     assert(patient:count())
@@ -163,7 +163,7 @@ describe("a token", function()
     assert.equal(0, err.attempts)
   end)
 
-  it("that cannot be renewed in time serves, within the call's own", function()
+  it("that cannot be refreshed in time is used, within the call's own timeout", function()
     life(100)
     begin { timeout = 1 }
     assert(patient:count())
@@ -174,7 +174,7 @@ describe("a token", function()
     assert.is_true(wait.now() - began < 1)
   end)
 
-  it("request is repeated as other calls are, where there is no token yet", function()
+  it("request is retried like other calls if there is no token yet", function()
     begin { max_attempts = 3 }
     for _, action in ipairs { { status = 503, body_kind = "empty" }, { before = "reset" }, { after = "close" },
                               { status = 429, body_kind = "gateway", headers = { { "Retry-After", "20" } } } } do
@@ -200,10 +200,10 @@ describe("a token", function()
     assert.equal(1, renewals())
   end)
 
-  describe("that may not outlast an upload", function()
+  describe("that may expire during an upload", function()
     before_each(function()
       life(300)
-      -- the body is not read: only what goes before it counts here
+      -- the server does not read the body: only the requests before it matter here
       helper.faults { operation = "upload", times = -1, action = { early_status = 403, drain = true } }
       begin()
       assert(patient:count())
@@ -219,8 +219,8 @@ describe("a token", function()
       end
     end
 
-    -- Source, seconds the token may have left with which it is renewed, and with which
-    -- it is not: bytes at 1 Mbit/s, at least 120 for a source that is read once.
+    -- Source, remaining seconds with which the token is refreshed, and with which it is not: the bytes at
+    -- 1 Mbit/s, and at least 120 for a source that can be read once.
     local rows = {
       { "a small path",               function() return helper.big_file(1000) end,         59, 61 },
       { "12.5 MB of a path",          function() return helper.big_file(12500000) end,     99, 101 },
@@ -231,7 +231,7 @@ describe("a token", function()
     }
     for _, row in ipairs(rows) do
       local name, open, less, more = row[1], row[2], row[3], row[4]
-      it("is renewed before it: " .. name, function()
+      it("is refreshed before it: " .. name, function()
         for _, left in ipairs { more, less } do
           local what, size = open()
           pass(300 - left)
@@ -246,7 +246,7 @@ describe("a token", function()
     end
   end)
 
-  it("that lives shortly is not renewed with every upload", function()
+  it("with a short lifetime is not refreshed for every upload", function()
     life(10)
     begin()
     for i = 1, 20 do
@@ -261,7 +261,7 @@ describe("a token", function()
     assert.equal(1, renewals())
   end)
 
-  it("that was given, or by a function, never enters a store that is shared", function()
+  it("that is static, or from a function, never enters a shared store", function()
     local good = helper.token()
     local shared = store.memory()
     for _, value in ipairs { good, function() return good, 100 end } do
@@ -282,7 +282,7 @@ describe("a token", function()
     look(shared)
   end)
 
-  it("that is waited for is no longer, once the client is closed", function()
+  it("is not waited for once the client is closed", function()
     begin { timeout = false }
     helper.faults { operation = "token", action = { delay = 5 } }
     local errs = {}
@@ -305,7 +305,7 @@ describe("a token", function()
     assert.is_true(wait.now() - began < 2)
   end)
 
-  it("that is to be asked for again later is not, once the client is closed", function()
+  it("is not requested again later once the client is closed", function()
     begin { timeout = false, max_attempts = 3 }
     helper.faults { operation = "token", action = { status = 503, headers = { { "Retry-After", "100" } } } }
     local err
@@ -322,7 +322,7 @@ describe("a token", function()
     assert.equal(1, #helper.journal("token"))
   end)
 
-  describe("under a clock that steps", function()
+  describe("with a clock that is set", function()
     local shared, step
 
     before_each(function()
@@ -333,7 +333,7 @@ describe("a token", function()
       renewals()
     end)
 
-    it("is renewed", function()
+    it("is refreshed", function()
       for _, by in ipairs { DAY, -DAY, -3600 } do
         step = step + by
         assert(patient:count())
@@ -350,7 +350,7 @@ describe("a token", function()
       end
     end
 
-    it("is renewed by the next one after 3 seconds at most", function()
+    it("is refreshed by the next caller after 3 seconds at most", function()
       orphan(shared.now() + 3)
       local before = clock.offset
       assert(patient:count())
@@ -365,7 +365,7 @@ describe("a token", function()
   end)
 
   describe("request", function()
-    it("is told to on_event, with nothing that identifies", function()
+    it("is reported to on_event, with nothing that identifies", function()
       begin { max_attempts = 3 }
       helper.faults { operation = "token", action = { status = 503, body_kind = "empty" } }
       assert(patient:count())
@@ -382,11 +382,11 @@ describe("a token", function()
       assert.same({ "token", 200, 2 }, { events[2].operation, events[2].status, events[2].attempt })
       assert.is_nil(events[2].kind)
       assert.is_true(events[2].waited > 0)
-      assert.is_true(events[2].bytes_sent == 0 and events[2].bytes_received > 100) -- of documents, and of replies
+      assert.is_true(events[2].bytes_sent == 0 and events[2].bytes_received > 100) -- of documents, and of responses
       assert.same({ "list", 200, 1 }, { events[3].operation, events[3].status, events[3].attempt })
     end)
 
-    it("hands on what on_event raises, and leaves nobody waiting", function()
+    it("passes on errors that on_event raises, and blocks no other caller", function()
       local raised = 0
       begin { on_event = function(event)
         if event.operation == "token" and raised == 0 then

@@ -18,7 +18,7 @@ describe("patient:upload()", function()
     assert.equal(0, helper.live_objects())
   end)
 
-  -- What the sandbox holds of a document, and that it is the only one.
+  -- The sandbox's copy of a document, which must be the only one.
   local function stored_once(document)
     local stored = helper.stored("12345")
     assert.equal(1, #stored)
@@ -26,7 +26,7 @@ describe("patient:upload()", function()
     return stored[1]
   end
 
-  it("gives the document the service made", function()
+  it("returns the document that the service created", function()
     local document = assert(patient:upload(helper.path("spec/fixtures/referral.pdf"),
       { document_type = "Referral", description = "from Dr. Smith" }))
     assert.equal("referral.pdf", document.file_name)
@@ -47,14 +47,14 @@ describe("patient:upload()", function()
     ["scan.tiff"] = "image/tiff",
     ["referral.docx"] = "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
   } do
-    it("takes " .. name .. " by its extension", function()
+    it("recognizes " .. name .. " by its extension", function()
       local path = helper.path("spec/fixtures/" .. name)
       local document = assert(patient:upload(path))
       assert.equal(content_type, document.content_type)
       assert.equal(helper.sha256(path), stored_once(document).sha256)
     end)
 
-    it("takes " .. name .. " by its signature", function()
+    it("recognizes " .. name .. " by its signature", function()
       local bytes = helper.read_file(helper.path("spec/fixtures/" .. name))
       local document = assert(patient:upload({ data = bytes }, { file_name = "unnamed" }))
       assert.equal(content_type, document.content_type)
@@ -68,7 +68,7 @@ describe("patient:upload()", function()
     end)
   end
 
-  -- Every kind of source over the same bytes: { source, options }.
+  -- Every kind of source with the same bytes: { source, options }.
   local function sources(path, size)
     local bytes = helper.read_file(path)
     local function pieces(length)
@@ -96,7 +96,7 @@ describe("patient:upload()", function()
   end
 
   for _, size in ipairs { 9, 16384, 1048575, 1048576, 1048577, LARGEST } do
-    it(("sends %d bytes as they are, from every kind of source"):format(size), function()
+    it(("sends %d bytes unchanged, from every kind of source"):format(size), function()
       local path = helper.big_file(size)
       local sum = helper.sha256(path)
       for name, source in pairs(sources(path, size)) do
@@ -120,7 +120,7 @@ describe("patient:upload()", function()
     handle:close()
   end)
 
-  it("takes an empty file if the bytes are not to be checked", function()
+  it("accepts an empty file if the bytes are not checked", function()
     local options = { file_name = "empty.pdf", check_type = false }
     local document = assert(patient:upload({ data = "" }, options))
     assert.equal(0, document.file_size_bytes)
@@ -129,7 +129,7 @@ describe("patient:upload()", function()
     assert.equal(0, document.file_size_bytes)
   end)
 
-  it("lets any file name survive", function()
+  it("preserves every file name", function()
     for _, name in ipairs { "two words.pdf", 'a "quoted" one.pdf', "per%cent %22.pdf", "(paren)theses.pdf",
                             "a/b/c.pdf", "back\\slash.pdf", "Zuzüglich — 患者.pdf", "it's.pdf", "semi;colon=x.pdf",
                             "trailing\\" } do
@@ -140,7 +140,7 @@ describe("patient:upload()", function()
     end
   end)
 
-  it("lets any text field survive", function()
+  it("preserves every text field", function()
     for _, text in ipairs { "two\r\nlines", "--boundary", "Zuzüglich — 患者", 'quo"tes', "" } do
       local document = assert(patient:upload({ data = "%PDF-1.4" },
         { file_name = "a.pdf", description = text }))
@@ -165,7 +165,7 @@ describe("patient:upload()", function()
     assert.equal(0, #helper.journal())
   end)
 
-  it("refuses what is over the limit before it sends anything", function()
+  it("refuses a source over the limit before it sends anything", function()
     local path = helper.big_file(LARGEST + 1)
     local handle = assert(io.open(path, "rb"))
     for _, source in ipairs { path, handle, { data = ("x"):rep(LARGEST + 1) } } do
@@ -178,7 +178,7 @@ describe("patient:upload()", function()
     assert.equal(0, #helper.admin("GET", "journal").requests)
   end)
 
-  it("cuts a source that turns out to be over the limit", function()
+  it("aborts a source that turns out to be over the limit", function()
     local left = 27 * 1048576
     local document, err = patient:upload(function()
       if left == 0 then return nil end
@@ -191,7 +191,7 @@ describe("patient:upload()", function()
     assert.equal(0, #helper.stored("12345"))
   end)
 
-  it("cuts a source that gives another size than it said", function()
+  it("aborts a source that returns another size than announced", function()
     for _, size in ipairs { 99999, 100001 } do
       local given = 0
       local document, err = patient:upload(function()
@@ -207,7 +207,7 @@ describe("patient:upload()", function()
     assert.equal(0, #helper.stored("12345"))
   end)
 
-  it("tells how far it is", function()
+  it("reports progress", function()
     for _, source in ipairs { helper.big_file(1048577), { data = helper.read_file(helper.big_file(1048577)) },
                               assert(io.open(helper.big_file(1048577), "rb")) } do
       local last, calls = -1, 0
@@ -222,7 +222,7 @@ describe("patient:upload()", function()
     end
   end)
 
-  it("ends when progress says so, and leaves nothing behind", function()
+  it("ends if progress says so, and stores nothing", function()
     local document, err = patient:upload(helper.big_file(LARGEST), { progress = function(done)
       return done < 1000000
     end })
@@ -232,7 +232,7 @@ describe("patient:upload()", function()
     assert.equal(0, #helper.stored("12345"))
   end)
 
-  it("hands on what a source or progress raises", function()
+  it("passes on errors that a source or progress raises", function()
     local thrown = { "mine" }
     local ok, err = pcall(patient.upload, patient, function() error(thrown) end, { file_name = "a.pdf" })
     assert.is_false(ok)
@@ -243,7 +243,7 @@ describe("patient:upload()", function()
     assert.equal(0, #helper.stored("12345"))
   end)
 
-  it("fails where the source fails", function()
+  it("fails if the source fails", function()
     local calls = 0
     local document, err = patient:upload(function()
       calls = calls + 1
@@ -256,7 +256,7 @@ describe("patient:upload()", function()
     assert.equal(0, #helper.stored("12345"))
   end)
 
-  it("sends the file once more where the token has died, and no other time", function()
+  it("sends the file once more if the token expired, and in no other case", function()
     client:close()
     client = helper.client { max_attempts = 5 }
     patient = client:patient(12345)
@@ -273,7 +273,7 @@ describe("patient:upload()", function()
         assert.equal(helper.sha256(helper.big_file(1048577)), stored_once(document).sha256, name)
         assert(document:delete())
       else
-        -- a source that cannot be read again, and was read: told as it is
+        -- a source that was read and cannot be read again: reported unchanged
         assert.equal("unauthorized", err.kind, name)
         assert.equal(1, #uploads, name)
         assert.is_true(name == "a pipe" or name:find("^a source") ~= nil, name)
@@ -282,7 +282,7 @@ describe("patient:upload()", function()
     end
   end)
 
-  it("says that the outcome is unknown where the reply is lost", function()
+  it("reports an unknown outcome if the response is lost", function()
     for _, how in ipairs { "reset", "close" } do
       helper.admin("DELETE", "journal")
       helper.faults { operation = "upload", action = { lost_reply = how } }
@@ -296,19 +296,19 @@ describe("patient:upload()", function()
     end
   end)
 
-  it("takes iterators that may not be called again after their end", function()
+  it("accepts iterators that must not be called again after their end", function()
     local path = helper.big_file(100000)
     local document = assert(patient:upload(coroutine.wrap(function()
       for _ = 1, 3 do coroutine.yield("%PDF-1.4 part") end
     end), { file_name = "a.pdf" }))
     assert.equal(39, document.file_size_bytes)
-    if _VERSION ~= "Lua 5.1" then -- io.lines() with a count is not LuaJIT's default build's
+    if _VERSION ~= "Lua 5.1" then -- LuaJIT's default build has no io.lines() with a count
       document = assert(patient:upload(io.lines(path, 4096), { file_name = "b.pdf" }))
       assert.equal(100000, document.file_size_bytes)
     end
   end)
 
-  it("keeps to its timeout while a stream that is its source stands still", function()
+  it("obeys its timeout while the stream that it reads stalls", function()
     local made = helper.admin("POST", "documents", { patient = "other", size = 300000, content_type = "application/pdf" })
     helper.faults { operation = "download", action = { stall = 150000 } }
     local stream = assert(client:patient("other"):document(made.id):open())
@@ -319,7 +319,7 @@ describe("patient:upload()", function()
     assert.equal(0, #helper.stored("12345"))
   end)
 
-  it("says that the outcome is unknown where the reply cannot be read", function()
+  it("reports an unknown outcome if the response cannot be read", function()
     helper.faults { operation = "upload", action = { status = 201, body = "{" } }
     local document, err = patient:upload(helper.path("spec/fixtures/photo.jpg"))
     assert.is_nil(document)

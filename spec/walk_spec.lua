@@ -1,13 +1,13 @@
 -- SPDX-License-Identifier: MIT
--- A walk over a list that others change, against a model of the service in this process:
--- thousands of walks with fixed seeds, each request and each gap between two of them.
+-- Iterations over a list that others change, with a model of the service in this process: thousands of
+-- iterations with fixed seeds; every request and every gap between two requests.
 local helper = require "helper"
 local call = require "nymbl.call"
 local core = require "nymbl.core"
 local json = helper.json
 local listing = require "nymbl.listing"
 
-describe("a walk", function()
+describe("patient:documents()", function()
   local real = { list = core.list, perform = call.perform, prefetch = call.prefetch,
                  discard_prefetch = call.discard_prefetch, poll_prefetch = call.poll_prefetch }
 
@@ -26,9 +26,9 @@ describe("a walk", function()
     end
   end
 
-  -- The service: rows in the order of `key`, which no two share; `gap(service)` is called
-  -- before each request. Options: `page_max`, `count` (false: none; a function of the real
-  -- one), `link` ("skip", "%24skip" or "key"), `ignores_skip`, `prefetches`.
+  -- The service: rows ordered by `key`, which is unique; `gap(service)` is called before each request.
+  -- Options: `page_max`, `count` (false: none; or a function of the real count), `link` ("skip",
+  -- "%24skip" or "key"), `ignores_skip`, `prefetches`.
   local function service_new(options)
     local service = { rows = {}, requests = {}, options = options, born = 0 }
     for name, value in pairs { page_max = 100, count = true } do
@@ -56,7 +56,7 @@ describe("a walk", function()
       end
     end
 
-    -- One page as its JSON text.
+    -- One page as JSON text.
     local function answer(top, skip, link)
       if service.gap then service.gap() end
       local rows, after = service.rows, nil
@@ -114,8 +114,8 @@ describe("a walk", function()
     return service
   end
 
-  -- Ids in the order in which they come; `body(id)` is called with each. Nil and the error
-  -- if it raises.
+  -- The ids in the order in which they arrive; `body(id)` is called with each. Returns nil and the error
+  -- if the iterator raises.
   local function walk(query, body)
     local ids = {}
     local ok, err = pcall(function()
@@ -137,7 +137,7 @@ describe("a walk", function()
   local SIZES = { 1, 2, 3, 5, 10, 100 }
   local LINKS = { false, "skip", "%24skip", "key" }
 
-  -- One random walk: what others and the loop's body do, and what of it must be seen.
+  -- One random iteration: the changes by others and by the loop's body, and the rows that must be seen.
   local function random_walk(seed)
     local random = generator(seed)
     local function chance(percent) return random(100) <= percent end
@@ -147,7 +147,7 @@ describe("a walk", function()
       count = chance(75), link = chance(35) and pick(LINKS), page_max = chance(20) and 7 or 100,
       prefetches = function() return chance(60) end,
     }
-    if not options.count then options.page_max = 100 end -- a short page would be the end
+    if not options.count then options.page_max = 100 end -- a short page would be the end of the list
     local size = random(70) - 1
     local service = seeded(options, size)
     local query = { page_size = chance(90) and pick(SIZES) or nil, count = chance(50) }
@@ -160,13 +160,13 @@ describe("a walk", function()
     local function change()
       local rows = service.rows
       local what = random(3)
-      if #service.requests > 400 then return end -- they come to an end
+      if #service.requests > 400 then return end -- so the iteration ends
       if what ~= 1 and inserts then service.insert(random(80) + random(1000000) / 1000001) end
       if what ~= 2 and #rows > 0 then service.delete(random(#rows)) end
     end
     local begun, required, returned, is_lost = false, {}, {}, false
-    -- With `skip`, no row that is left may tell the rows in front of the walk from those
-    -- behind it: if all that came have gone, and rows that it skips too.
+    -- With `skip`, the iterator must be able to distinguish the rows before its position from those after
+    -- it: not all rows that it returned may be deleted together with rows that it skips.
     local function look_for_returned()
       for _, row in ipairs(service.rows) do
         if returned[row.id] then return end
@@ -174,7 +174,7 @@ describe("a walk", function()
       is_lost = query.skip ~= nil
     end
     service.gap = function()
-      if not begun then -- what is there from now on to the end must be seen
+      if not begun then -- rows that exist from now on to the end must be seen
         begun = true
         for at = (query.skip or 0) + 1, #service.rows do required[#required + 1] = service.rows[at] end
         return
@@ -216,20 +216,20 @@ describe("a walk", function()
     return #service.requests, #ids
   end
 
-  it("misses no row that is there all the time, and returns none twice", function()
+  it("misses no row that exists all the time, and returns none twice", function()
     local requests = 0
     for seed = 1, 8000 do requests = requests + random_walk(seed) end
     assert.is_true(requests < 8000 * 40, requests)
   end)
 
-  -- What each request asked for, in short: "skip+top".
+  -- The parameters of each request, in short: "skip+top".
   local function asked(service)
     local list = {}
     for i, request in ipairs(service.requests) do list[i] = request.skip .. "+" .. request.top end
     return table.concat(list, " ")
   end
 
-  it("begins every page but the first one row early, and asks for none past the count", function()
+  it("begins every page but the first one row early, and requests none beyond the count", function()
     local service = seeded({}, 1000)
     assert.equal(1000, #walk())
     assert.equal("0+100 99+100 198+100 297+100 396+100 495+100 594+100 693+100 792+100 891+100 990+100", asked(service))
@@ -252,7 +252,7 @@ describe("a walk", function()
     end
   end)
 
-  it("keeps the order, whatever the page, if nothing changes", function()
+  it("keeps the order, whatever the page size, if nothing changes", function()
     local random = generator(1)
     for _ = 1, 500 do
       local count, size, skip = random(120) - 1, SIZES[random(#SIZES)], random(10) - 1
@@ -265,10 +265,10 @@ describe("a walk", function()
     end
   end)
 
-  it("goes back a page if rows have moved up unseen, and sees them", function()
+  it("goes back a page if rows have moved up unseen, and returns them", function()
     local service = seeded({}, 250)
     service.gap = function()
-      if #service.requests == 1 then -- the count stays
+      if #service.requests == 1 then -- the count is unchanged
         service.delete(5)
         service.insert(249.5)
       end
@@ -277,7 +277,7 @@ describe("a walk", function()
     assert.equal("0+100 99+100 0+100", asked(service):sub(1, 18))
   end)
 
-  it("is quiet about rows that come in front of it while others go behind it", function()
+  it("accepts rows that are added before its position while others after it are deleted", function()
     local service = seeded({}, 250)
     service.gap = function()
       if #service.requests == 1 then
@@ -286,11 +286,11 @@ describe("a walk", function()
       end
     end
     local ids = walk()
-    assert.equal(250, #ids) -- with the one that was added, or fewer came than were counted
+    assert.equal(250, #ids) -- with the added row; otherwise fewer rows than counted would arrive
     assert.equal("d251", ids[250])
   end)
 
-  it("asks for hardly more pages if its loop deletes what it sees", function()
+  it("requests hardly more pages if its loop deletes the rows that it sees", function()
     for _, case in ipairs { { 1000, 100, { 13, 15, 13 } }, { 300, 20, { 18, 20, 20 } }, { 40, 1, { 43, 80, 70 } } } do
       for every, most in ipairs(case[3]) do
         local service = seeded({ prefetches = function() return true end }, case[1])
@@ -305,7 +305,7 @@ describe("a walk", function()
     end
   end)
 
-  describe("fails, and does not return part of a list as if it were all,", function()
+  describe("fails, and does not return part of a list as the whole list,", function()
     local function fails(options, count, query, reason)
       local service = seeded(options, count)
       local ids, err = walk(query)
@@ -327,14 +327,14 @@ describe("a walk", function()
       assert.equal(100, #walk())
     end)
 
-    it("if every page counts more rows than come", function()
+    it("if every page counts more rows than arrive", function()
       fails({ count = function(count) return count + 1 end }, 250, {}, "rows_missing")
       fails({ count = function(count) return count + 1 end }, 0, {}, "rows_missing")
       fails({ count = function(count) return count + 10 end }, 250, { page_size = 10 }, "rows_missing")
       fails({ count = function(count) return count + 1 end }, 50, { skip = 10 }, "rows_missing")
     end)
 
-    it("but not if one page has counted as few as came", function()
+    it("but not if one page has counted as few rows as arrived", function()
       for at = 1, 3 do
         local counts = 0
         seeded({ count = function(count)
@@ -349,7 +349,7 @@ describe("a walk", function()
         end
       end
       seeded({ count = function(count) return count + 1 end }, 250)
-      assert.equal(120, #walk { top = 120 }) -- all that was wanted
+      assert.equal(120, #walk { top = 120 }) -- all that were requested
     end)
   end)
 end)

@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- One cause, one message: each says which call failed, why, and the one thing to do.
+-- Each cause has one message: the failed call, the reason, and what to do about it.
 
 local helper = require "helper"
 local nymbl = require "nymbl"
@@ -32,13 +32,13 @@ local function credentials(changes)
   return { credentials = given }
 end
 
--- What the sandbox answers.
+-- Set the sandbox's response.
 local function fault(operation, action)
   return function(name) helper.faults { operation = operation or name, action = action, times = -1 } end
 end
 
--- A proxy that answers every request with a status. Gives its URL, a function that counts
--- the requests, and one that ends it.
+-- A proxy that answers every request with a status. Returns its URL, a function that counts the
+-- requests, and one that stops it.
 local function proxy_start(status)
   local script = helper.write_file(helper.temporary(".lua"), [[
     local cqueues, socket = require "cqueues", require "cqueues.socket"
@@ -84,8 +84,8 @@ end
 local PLAIN = { token = "t", base_url = function() return "https://127.0.0.1:" .. helper.sandbox().sandbox_admin_port end }
 local AWAY = { token = "t", base_url = "https://127.0.0.1:1" }
 
--- Causes: what is done before, the client's options, kind, status, reason, and the
--- advice. `operation`: where it is not the call's own. `only`: the one call that it is about.
+-- Causes: preparation, the client's options, kind, status, reason, and the advice. `operation`: if it
+-- differs from the call's. `only`: the one call that the cause applies to.
 local CAUSES = {
   { "a wrong key", { api_key = "wrong" }, "forbidden 403 (api_key): the gateway refuses the key: check api_key" },
   { "a wrong prefix", { base_url = function() return helper.sandbox().base_url .. "/v9" end },
@@ -175,11 +175,11 @@ local function check(cause, name, result, err)
   assert.is_nil(found:find("SENTINEL", 1, true))
 end
 
-describe("the line of an error", function()
+describe("the message of an error", function()
   before_each(helper.reset)
 
   for _, cause in ipairs(CAUSES) do
-    it("names " .. cause[1], function()
+    it("describes " .. cause[1], function()
       for name, call in pairs(CALLS) do
         if not cause.only or cause.only == name then
           helper.reset()
@@ -194,7 +194,7 @@ describe("the line of an error", function()
     end)
   end
 
-  it("is one of a proxy's, asked once if it wants a password", function()
+  it("describes a proxy that requires a password, after one request", function()
     for status, reason in pairs { [407] = "proxy_auth", [403] = "proxy", [502] = "proxy" } do
       local url, asked, stop = proxy_start(status)
       local options = { proxy = url, token = "secret", max_attempts = 2 }
@@ -217,7 +217,7 @@ describe("the line of an error", function()
     end
   end)
 
-  it("tells of the local budget when it ends", function()
+  it("describes the end of the local budget", function()
     local client = helper.client { monthly_quota = 1, token = helper.token() }
     local patient = client:patient(PATIENT)
     assert(patient:page())
@@ -227,7 +227,7 @@ describe("the line of an error", function()
     assert.equal(("nymbl: list: quota (monthly_quota), retry after %.0f s: this month's budget is spent: "
       .. "wait for the next month"):format(math.ceil(err.retry_after)), tostring(err))
     client:close()
-    -- the service's own: one call is let through after an hour, and nobody has to wait for a month
+    -- the service's quota: one call is let through after an hour, so nobody waits for a month
     client = helper.client { token = helper.token(), monthly_quota = 100 }
     patient = client:patient(PATIENT)
     fault("list", { status = 429, body = '{"message":"Limit Exceeded"}' })()
@@ -266,7 +266,7 @@ describe("the line of an error", function()
     end)
   end)
 
-  it("is what the contract says for a call that nobody can make", function()
+  it("is as documented for a call that cannot be made in its context", function()
     local options = helper.options { token = "t" }
     options.credentials = { token_url = "https://x/", client_id = "i", client_secret = "s" }
     assert.has_error(function() nymbl.client(options) end,

@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- Where the coroutine cannot yield (a C function stands between its resume and the call), a
--- call that would have to wait is refused before anything is sent.
+-- If the coroutine cannot yield (because a C function is between its resume and the call), a call that
+-- would have to wait is refused before anything is sent.
 local helper = require "helper"
 local nginx = require "nginx"
 
@@ -25,7 +25,7 @@ local LOOPS = {
   ]],
 }
 
--- What a function of spec/yield_run.lua gives under a loop, in a process of its own.
+-- The result of a function in spec/yield_run.lua under a loop, in a separate process.
 local function run(loop, name, ...)
   local words = {}
   for i = 1, select("#", ...) do words[i] = (", %q"):format((select(i, ...))) end
@@ -45,12 +45,12 @@ local function document(size)
 end
 
 local function requests()
-  return #helper.admin("GET", "journal").requests -- those for tokens too
+  return #helper.admin("GET", "journal").requests -- including token requests
 end
 
 local REFUSED = "context c_call_boundary 0"
 
-describe("where nothing can yield", function()
+describe("in a coroutine that cannot yield", function()
   before_each(function()
     helper.reset()
     document()
@@ -63,7 +63,7 @@ describe("where nothing can yield", function()
       assert.equal(1, #helper.stored("p"))
     end)
 
-    it("a call is good or refused wherever it depends on the Lua, in " .. loop, function()
+    it("a call works or is refused if that depends on the Lua version, in " .. loop, function()
       assert.equal("", run(loop, "either", REFUSED, helper.write_file(helper.temporary(".lua"), PLACE)))
     end)
 
@@ -74,19 +74,19 @@ describe("where nothing can yield", function()
       assert.equal(("a: %s, 200000: %s, 300000"):gsub("%%s", "context c_call_boundary 0"), run(loop, "stream"))
     end)
 
-    it("a walk asks for no page ahead, in " .. loop, function()
+    it("an iteration prefetches no page, in " .. loop, function()
       helper.admin("POST", "seed", { patient = "many", count = 8 })
       assert.equal("4", run(loop, "ahead"))
       assert.equal(1, #helper.journal("list"))
     end)
 
-    it("nymbl.each has its calls refused, in " .. loop, function()
+    it("nymbl.each's calls are refused, in " .. loop, function()
       assert.equal("0, context c_call_boundary 0, context c_call_boundary 0", run(loop, "each"))
       assert.equal(0, requests())
     end)
   end
 
-  it("a plain script's calls block as everywhere else", function()
+  it("a plain script's calls block as usual", function()
     local client = helper.client()
     local count
     string.gsub("x", "x", function() count = client:patient("p"):count() end)
@@ -94,7 +94,7 @@ describe("where nothing can yield", function()
     client:close()
   end)
 
-  it("a file store that is locked is not waited for", function()
+  it("a locked file store is not waited for", function()
     local out = helper.output(([[timeout 60 %s %s 2>&1]]):format(helper.interpreter(),
       helper.write_file(helper.temporary(".lua"), ([[
         local nymbl, core, wait = require "nymbl", require "nymbl.core", require "nymbl.wait"
@@ -115,7 +115,7 @@ describe("where nothing can yield", function()
   end)
 end)
 
-describe("where nothing can yield in nginx #nginx", function()
+describe("in a coroutine that cannot yield in nginx #nginx", function()
   local server
 
   after_each(function()
