@@ -127,7 +127,7 @@ describe("without memory", function()
         local total = each_allocation(function()
           return store:update("this", nil, rate_state.reserve, SPEC, MONTH)
         end, function(ok, at)
-          if ok and not at then return "no place" end
+          if ok and not at then return "no reservation" end
           if ok then least = least + 1 end
           local now = count "this"
           if now < least or now > least + 1 then return ("%d instead of %d"):format(now, least) end
@@ -140,7 +140,7 @@ describe("without memory", function()
           new = new + 1
           return store:update("new" .. new, nil, rate_state.reserve, SPEC, MONTH)
         end, function(ok, at)
-          if ok and not at then return "no place" end
+          if ok and not at then return "no reservation" end
           if ok and count("new" .. new) ~= 1 then return "not counted" end
           if count "this" ~= least or count "other" ~= 7 then return "others are gone" end
         end, 40) -- each one extends the file

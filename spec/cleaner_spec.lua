@@ -24,7 +24,7 @@ local function exists(path)
 end
 
 -- The directories of a worker's engine, from the names of its sockets.
-local function lease_folders(pid)
+local function engine_dirs(pid)
   local own, list = {}, {}
   for inode in helper.output(("ls -l /proc/%d/fd"):format(pid)):gmatch("socket:%[(%d+)%]") do own[inode] = true end
   for line in io.lines("/proc/net/unix") do
@@ -99,13 +99,13 @@ describe("nginx and a cleaner of temporary files #nginx", function()
       local worker = server:workers()[1]
       for _ = 1, 3 do
         assert.equal("1", server:get("/count"))
-        local folders = lease_folders(worker)
+        local folders = engine_dirs(worker)
         assert.equal(1, #folders)
         os.execute((command:gsub("%%s", folders[1])))
         assert.is_false(exists(folders[1] .. "/lease"))
         assert.equal("3000000", server:get("/sink"))
         local found
-        for _, folder in ipairs(lease_folders(worker)) do found = found or exists(folder .. "/lease") end
+        for _, folder in ipairs(engine_dirs(worker)) do found = found or exists(folder .. "/lease") end
         assert.is_true(found)
         if command:find "touch" then os.remove(folders[1]) end
         if command:find "mkdir" then os.execute("rmdir " .. folders[1]) end

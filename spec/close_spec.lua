@@ -31,10 +31,10 @@ describe("the token of a closed client", function()
 
   it("is deleted", function()
     local client = use(helper.client { store = shared })
-    assert.is_true(keeps(shared))
+    assert.is_true(has_token(shared))
     client:close()
     client:close()
-    assert.is_false(keeps(shared))
+    assert.is_false(has_token(shared))
     use(helper.client { store = shared }):close()
     assert.equal(2, tokens_asked())
   end)
@@ -43,17 +43,17 @@ describe("the token of a closed client", function()
     local options = helper.options()
     options.store = nil
     use(assert(nymbl.client(options))):close()
-    assert.is_false(keeps(store.default))
+    assert.is_false(has_token(store.default))
   end)
 
   it("is kept while another client has the same credentials and store", function()
     local first, second = helper.client { store = shared }, helper.client { store = shared }
     use(first):close()
-    assert.is_true(keeps(shared))
+    assert.is_true(has_token(shared))
     use(second)
     assert.equal(1, tokens_asked())
     second:close()
-    assert.is_false(keeps(shared))
+    assert.is_false(has_token(shared))
   end)
 
   it("is not kept for a client with another secret, scope, store or token", function()
@@ -67,18 +67,18 @@ describe("the token of a closed client", function()
       helper.client { store = shared, token = function() return "asked", 60 end },
     }
     use(helper.client { store = shared }):close()
-    assert.is_false(keeps(shared))
+    assert.is_false(has_token(shared))
     for _, client in ipairs(others) do client:close() end
   end)
 
   it("is not kept for a client that is garbage", function()
     use(helper.client { store = shared })
     helper.live_objects() -- collects garbage
-    assert.is_true(keeps(shared)) -- the collected client was not closed, so the next client uses its token
+    assert.is_true(has_token(shared)) -- the collected client was not closed, so the next client uses its token
     local client = use(helper.client { store = shared })
     assert.equal(1, tokens_asked())
     client:close()
-    assert.is_false(keeps(shared))
+    assert.is_false(has_token(shared))
   end)
 
   it("is deleted, but the account's rate limits are kept, which are not secret", function()
@@ -104,7 +104,7 @@ describe("the token of a closed client", function()
       return true
     end)
     assert.equal("canceled", err.kind)
-    assert.is_false(keeps(shared))
+    assert.is_false(has_token(shared))
   end)
 
   it("is kept in a file that processes share", function()
@@ -114,7 +114,7 @@ describe("the token of a closed client", function()
     assert.equal(1, tokens_asked())
     -- by default the token is stored in the process
     use(helper.client { store = nymbl.store.file(path) }):close()
-    assert.is_false(keeps(store.default))
+    assert.is_false(has_token(store.default))
   end)
 
   it("leaves no object behind", function()

@@ -369,7 +369,7 @@ describe("an idle connection", function()
     use { max_attempts = 1 }
     helper.admin("POST", "faults", { { operation = "upload", times = 200, action = { close_idle = 0.003 } } })
     for i = 1, 200 do
-      local made, err = patient:upload({ data = PDF }, { file_name = ("turn %d.pdf"):format(i) })
+      local made, err = patient:upload({ data = PDF }, { file_name = ("upload %d.pdf"):format(i) })
       assert.truthy(made, i .. ": " .. tostring(err))
       local till = core.now() + 0.002 + 0.00001 * (i * 7919 % 200)
       while core.now() < till do end -- the next call starts as the connection is being closed

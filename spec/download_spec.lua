@@ -147,26 +147,26 @@ describe("document:download()", function()
     assert.equal("io", err.kind)
     assert.equal("sink", err.reason)
     helper.faults { operation = "download", action = { cut = 70000 } }
-    local told
+    local reported
     bytes, err = document:download(function(chunk, why)
-      if not chunk then told = why end
+      if not chunk then reported = why end
       return 1
     end)
     assert.is_nil(bytes)
-    assert.equal(err, told)
+    assert.equal(err, reported)
   end)
 
   it("ends even a small document if progress says so, before the file is renamed", function()
     local document = document_of(100)
     helper.write_file(target .. "/a", "mine")
-    local told = {}
+    local reported = {}
     local bytes, err = document:download(target .. "/a", { progress = function(done)
-      told[#told + 1] = done
+      reported[#reported + 1] = done
       return done < 100
     end })
     assert.is_nil(bytes)
     assert.equal("canceled", err.kind)
-    assert.equal(100, told[#told])
+    assert.equal(100, reported[#reported])
     assert.equal("mine", helper.read_file(target .. "/a"))
     assert.equal("a", names())
   end)

@@ -491,15 +491,15 @@ describe("a call that is refused locally", function()
     for _, size in ipairs { 9, 300000 } do
       local made = helper.admin("POST", "documents", { patient = PATIENT, size = size })
       local document = patient:document(made.id)
-      local told
+      local reported
       local err = failed(document:download(function(chunk, why)
-        told = why
+        reported = why
         return chunk and 1
       end, { progress = stop }))
       assert.equal("canceled", err.kind)
       assert.equal("progress", err.reason)
       assert.equal(1, err.attempts)
-      assert.equal(err, told)
+      assert.equal(err, reported)
       local handle = assert(io.open(helper.temporary(), "wb"))
       err = failed(document:download(handle, { progress = stop }))
       assert.equal("canceled", err.kind)

@@ -294,9 +294,9 @@ describe("the example", function()
 
     it("accepts a folder and files whose names look like options", function()
       helper.write_file(folder .. "/-rf --help.pdf", "%PDF-1.4 dash")
-      local place, out, err = helper.temporary("-place"), helper.temporary(".out"), helper.temporary(".err")
+      local dir, out, err = helper.temporary("-dir"), helper.temporary(".out"), helper.temporary(".err")
       local status = helper.output(('mkdir %s && ln -s "$PWD"/* %s && mv %s %s/-outbox && cd %s && '
-        .. "{ %s </dev/null >%s 2>%s; echo $?; }"):format(place, place, helper.quote(folder), place, place,
+        .. "{ %s </dev/null >%s 2>%s; echo $?; }"):format(dir, dir, helper.quote(folder), dir, dir,
         command("overnight", "12345", "-outbox"), out, err))
       assert.equal("", helper.read_file(err))
       assert.equal("0", status)

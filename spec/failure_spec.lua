@@ -97,10 +97,10 @@ describe("callers that need a token share a failure:", function()
     { "a redirect", { redirect = { status = 302, location = "/" } }, "redirect", 302, 1 },
   }
 
-  for _, place in ipairs { "memory", "file", "shdict" } do
+  for _, kind in ipairs { "memory", "file", "shdict" } do
     for _, case in ipairs(failures) do
-      it(case[1] .. ", with the state in a store of kind " .. place, function()
-        local first, second = stores[place]()
+      it(case[1] .. ", with the state in a store of kind " .. kind, function()
+        local first, second = stores[kind]()
         local _, one = begin { store = first, max_attempts = 5 }
         local _, two = begin { store = second, max_attempts = 5 }
         helper.faults { operation = "token", times = -1, action = case[2] }
@@ -121,8 +121,8 @@ describe("callers that need a token share a failure:", function()
       end)
     end
 
-    it("a hanging endpoint costs each of them one timeout: " .. place, function()
-      local first, second = stores[place]()
+    it("a hanging endpoint costs each of them one timeout: " .. kind, function()
+      local first, second = stores[kind]()
       local _, one = begin { store = first, max_attempts = 5 }
       local _, two = begin { store = second, max_attempts = 5 }
       helper.faults { operation = "token", times = -1, action = { delay = 60 } }

@@ -88,7 +88,7 @@ end
 -- responses has arrived.
 local RAW = [[
   local socket = require "cqueues.socket"
-  local path, file, replies = ...
+  local path, file, response_count = ...
   local connection = socket.connect { path = path }
   connection:setmode("bn", "bn")
   connection:settimeout(20)
@@ -99,15 +99,15 @@ local RAW = [[
     local bytes = connection:read(-4096)
     text = text .. (bytes or "")
     _, count = text:gsub("HTTP/1%.1 %d", "")
-  until not bytes or count == tonumber(replies) and text:find("}\n[\r0\n]*$")
+  until not bytes or count == tonumber(response_count) and text:find("}\n[\r0\n]*$")
   print(count)
   print(text)
 ]]
 
-function gateway:raw(bytes, replies)
+function gateway:raw(bytes, response_count)
   local script = helper.write_file(helper.temporary(".lua"), RAW)
   local file = helper.write_file(helper.temporary(".raw"), bytes)
-  local text = helper.output(("luajit %s %s %s %d"):format(script, self.socket, file, replies))
+  local text = helper.output(("luajit %s %s %s %d"):format(script, self.socket, file, response_count))
   return tonumber(text:match("^%d+")), text
 end
 

@@ -93,19 +93,19 @@ local WAYS = {
     return size, not size and err or nil, helper.read_file(path)
   end,
   ["a sink"] = function(document, options)
-    local pieces, ends, told = {}, 0, nil
+    local pieces, ends, reported = {}, 0, nil
     local size, err = document:download(function(chunk, why)
       if chunk then
         assert.equal(0, ends)
         pieces[#pieces + 1] = chunk
       else
-        ends, told = ends + 1, why
+        ends, reported = ends + 1, why
       end
       return 1
     end, options)
     if size then err = nil end
     assert.equal(1, ends)
-    assert.equal(err, told)
+    assert.equal(err, reported)
     return size, err, table.concat(pieces)
   end,
   ["a stream"] = function(document, options)
@@ -685,7 +685,7 @@ describe("a response that continues beyond its end", function()
       helper.faults()
       helper.admin("DELETE", "journal")
       local result, err = call[3](document)
-      assert.truthy(result, call[1] .. " after a reply that went on: " .. tostring(err))
+      assert.truthy(result, call[1] .. " after a response that continued: " .. tostring(err))
       assert.equal(1, #helper.journal(call[2]), call[1])
       if call[2] == "get" then
         assert.equal("document.pdf", result.file_name)
@@ -1000,7 +1000,7 @@ end)
 local ONE_DOCUMENT = '{"id":"x","patient_id":"12345","file_name":"a.pdf"}'
 
 -- Responses to one call after the other: the texts are bodies of status 200.
-local function replies(operation, bodies)
+local function respond(operation, bodies)
   local plans = {}
   for i, body in ipairs(bodies) do
     plans[i] = { operation = operation, action = type(body) == "table" and body or { status = 200, body = body } }
@@ -1043,7 +1043,7 @@ describe("a response that is not a JSON object", function()
       bodies[#bodies + 1] = { truncate = 30 }
       bodies[#bodies + 1] = { append = "{}" }
       bodies[#bodies + 1] = { base64 = true }
-      replies(call[1], bodies)
+      respond(call[1], bodies)
       for _, body in ipairs(bodies) do
         local result, err = call[2]()
         local label = type(body) == "table" and helper.json.encode(body) or ("%q"):format(body):sub(1, 200)
@@ -1075,7 +1075,7 @@ describe("a response that is not a JSON object", function()
     bodies[#bodies + 1] = { endless = true }
     bodies[#bodies + 1] = { gzip = true }
     bodies[#bodies + 1] = { status = 200, body_kind = "html" }
-    replies("token", bodies)
+    respond("token", bodies)
     for _, body in ipairs(bodies) do
       local result, err = patient:get("x")
       local label = type(body) == "table" and helper.json.encode(body) or ("%q"):format(body):sub(1, 200)
@@ -1092,7 +1092,7 @@ describe("a response that is not a JSON object", function()
     for _, life in ipairs { "null", "0", "-1", "1e400", "1e300", '"300"', '"soon"', "{}", "[]", "true", "0.5" } do
       bodies[#bodies + 1] = ('{"access_token":"%s","expires_in":%s,"token_type":null}'):format(token, life)
     end
-    replies("token", bodies)
+    respond("token", bodies)
     helper.admin("DELETE", "journal")
     for _ = 1, #bodies do
       use()
@@ -1194,7 +1194,7 @@ describe("malformed metadata", function()
   it("does not belong to another document", function()
     local document = patient:document("x")
     local bodies = { '{"id":"y"}', '{"id":"x "}', '{"id":7}', '{"id":"x","patient_id":"777"}' }
-    replies("get", bodies)
+    respond("get", bodies)
     for i = 1, #bodies do
       local found, err
       if i % 2 == 0 then found, err = patient:get("x") else found, err = document:refresh() end
@@ -1208,12 +1208,12 @@ describe("malformed metadata", function()
 
   it("does not belong to a document whose id differs in case or zeros only", function()
     for asked, given in pairs { x = "X", ["doc-AbC"] = "doc-abc", ["7"] = "007" } do
-      replies("get", { ('{"id":"%s"}'):format(given) })
+      respond("get", { ('{"id":"%s"}'):format(given) })
       local found, err = patient:get(asked)
       assert.is_nil(found, given)
       check_error(err, "protocol")
     end
-    replies("get", { '{"id":"x","patient_id":"012345"}' })
+    respond("get", { '{"id":"x","patient_id":"012345"}' })
     local found, err = patient:get("x")
     assert.is_nil(found)
     check_error(err, "protocol")
@@ -1223,7 +1223,7 @@ describe("malformed metadata", function()
     local document = stored()
     local before = document:metadata()
     for _, body in ipairs { "{", '{"id":"y","file_name":"z"}', '{"file_name":"z"}' } do
-      replies("get", { body })
+      respond("get", { body })
       assert.is_nil((document:refresh()))
       assert.same(before, document:metadata())
     end
@@ -1309,7 +1309,7 @@ describe("a malformed listing", function()
                             ONE_DOCUMENT .. ",[" .. ONE_DOCUMENT .. "]" } do
       local body = ('{"value":[%s]}'):format(rows)
       use() -- a page that the last iteration prefetched must not use up a fault
-      replies("list", { body, body })
+      respond("list", { body, body })
       local page, err = patient:page()
       assert.is_nil(page, rows)
       check_error(err, "protocol", nil, rows)
@@ -1352,7 +1352,7 @@ describe("a malformed listing", function()
   end)
 
   it("returns no document twice if pages overlap", function()
-    replies("list", { '{"@odata.count":4,"value":[{"id":"a"},{"id":"b"}]}',
+    respond("list", { '{"@odata.count":4,"value":[{"id":"a"},{"id":"b"}]}',
       '{"@odata.count":4,"value":[{"id":"b"},{"id":"c"}]}' })
     assert.equal("a b c", (walk()))
   end)
@@ -1360,7 +1360,7 @@ describe("a malformed listing", function()
   it("may have a malformed count", function()
     for _, count in ipairs { "null", "-1", "0.5", '"2"', "1e300", "[]", "{}", "true" } do
       local body = ('{"@odata.count":%s,"value":[%s]}'):format(count, ONE_DOCUMENT)
-      replies("list", { body, body, body, body })
+      respond("list", { body, body, body, body })
       local page = assert(patient:page())
       assert.equal(1, #page)
       assert.is_nil(page.count)
@@ -1381,7 +1381,7 @@ describe("a malformed listing", function()
       "https://[::1", "a\0b", "?$skip=1\0", base .. "\r\nX-Evil: 1", "https://" .. ("x"):rep(9000),
     } do
       local text = helper.json.encode(link)
-      replies("list", { ('{"value":[%s],"@odata.nextLink":%s}'):format(ONE_DOCUMENT, text) })
+      respond("list", { ('{"value":[%s],"@odata.nextLink":%s}'):format(ONE_DOCUMENT, text) })
       helper.admin("DELETE", "journal")
       local ids, err = walk()
       assert.equal(link:find("%z") and "" or "x", ids, link)
@@ -1394,7 +1394,7 @@ describe("a malformed listing", function()
 
   it("fails if a next link is malformed", function()
     for _, link in ipairs { "null", '""', "7", "true", "{}", "[]" } do
-      replies("list", { ('{"@odata.count":1,"value":[%s],"@odata.nextLink":%s}'):format(ONE_DOCUMENT, link) })
+      respond("list", { ('{"@odata.count":1,"value":[%s],"@odata.nextLink":%s}'):format(ONE_DOCUMENT, link) })
       local ids, err = walk()
       assert.equal("x", ids)
       assert.is_nil(err)

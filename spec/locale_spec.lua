@@ -67,12 +67,12 @@ local SCRIPT = [[
     end
     return tostring(value)
   end
-  local turn = 0
+  local changes = 0
   local function say(name, ...)
     local shown = show(...)
     print(name .. ": " .. shown)
-    turn = turn + 1
-    if when == "flip" then set(turn % 2 == 1 and locale or "C") end
+    changes = changes + 1
+    if when == "flip" then set(changes % 2 == 1 and locale or "C") end
   end
 
   local client = assert(nymbl.client(options))

@@ -1,10 +1,10 @@
 -- SPDX-License-Identifier: MIT
--- The contract, case by case, through the public functions alone: the same calls, the
--- same results, wherever they are made. spec/loops_spec.lua runs them.
+-- The Lua API, case by case, through the public functions only: the same calls have the same results
+-- in every environment. spec/loops_spec.lua runs the cases.
 --
--- A case is a name, what it gives and a function of a table:
+-- A case is a name, its expected result and a function of a table:
 --   patient(given)  a patient of a new client
---   others(fn)      runs it; gives "others went on" where they did meanwhile, and what it gave
+--   others(fn)      runs fn; returns "others continued" if other coroutines ran meanwhile, and fn's result
 local helper = require "helper"
 local nymbl = require "nymbl"
 
@@ -31,7 +31,7 @@ local function document(size, id)
   helper.admin("POST", "documents", { patient = "p", id = id or "d", size = size, content_type = "application/pdf" })
 end
 
--- A source that gives pieces.
+-- A source that returns the given pieces.
 local function pieces(...)
   local list, i = { ... }, 0
   return function()
@@ -40,7 +40,7 @@ local function pieces(...)
   end
 end
 
--- What all of these functions give, run side by side.
+-- The results of all these functions, run concurrently.
 local function together(...)
   local list, results = { ... }, {}
   local count = nymbl.each(list, { concurrency = #list }, function(fn)
@@ -130,7 +130,7 @@ case("read a stream", "%PDF| one|two\n|three|four,five|nil|17 of 32", function(t
   return table.concat(read, "|")
 end)
 
-case("a part whose range is refused", "truncated 200 - 1, 3000000 in 2 requests, the same bytes", function(t)
+case("a refused range of a partial file", "truncated 200 - 1, 3000000 in 2 requests, the same bytes", function(t)
   local patient = t.patient { max_attempts = 2 }
   document(3000000)
   local path = helper.temporary()
@@ -176,7 +176,7 @@ case("404 for every call", "not_found 404 - 1 (5)", function(t)
   return seen .. " (" .. #helper.journal() .. ")"
 end)
 
-case("a token that has died is renewed", "d after 2 requests and a token", function(t)
+case("an expired token is refreshed", "d after 2 requests and a token", function(t)
   local patient = t.patient { max_attempts = 2 }
   document(1000)
   assert(patient:get "d")
@@ -213,7 +213,7 @@ case("callers that wait for a token share its failure", "8: " .. ("not_found 404
   return ("%s, %d request; %s, %d call"):format(first, requests, eight(get), calls)
 end)
 
-case("429 with Retry-After is waited for", "others went on: d in 2 requests, paused", function(t)
+case("429 with Retry-After is waited for", "others continued: d in 2 requests, paused", function(t)
   local patient = t.patient { max_attempts = 2 }
   document(1000)
   helper.faults { operation = "get", action = { status = 429, body_kind = "gateway", headers = { { "Retry-After", "1" } } } }
@@ -230,7 +230,7 @@ case("429 at the last attempt", "throttled 429 - 1, retry after 7", function(t)
   return ("%s, retry after %d"):format(words(nil, err), err.retry_after)
 end)
 
-case("others go on while a reply is awaited", "others went on, d", function(t)
+case("others continue while a response is awaited", "others continued, d", function(t)
   local patient = t.patient()
   document(1000)
   assert(patient:get "d")
@@ -239,7 +239,7 @@ case("others go on while a reply is awaited", "others went on, d", function(t)
   return others .. ", " .. found.id
 end)
 
-case("others go on while a token is awaited", "others went on, d", function(t)
+case("others continue while a token is awaited", "others continued, d", function(t)
   local patient = t.patient()
   document(1000)
   helper.faults { operation = "token", action = { delay = 0.4 } }
@@ -247,7 +247,7 @@ case("others go on while a token is awaited", "others went on, d", function(t)
   return others .. ", " .. found.id
 end)
 
-case("others go on while a call waits for its turn", "others went on, d d d", function(t)
+case("others continue while a call waits for the rate limiter", "others continued, d d d", function(t)
   local patient = t.patient { rate = { read = { 4, 1 } } }
   document(1000)
   local others, found = t.others(function()
@@ -256,7 +256,7 @@ case("others go on while a call waits for its turn", "others went on, d d d", fu
   return others .. ", " .. found
 end)
 
-case("others go on while a body drips in", "others went on, 600", function(t)
+case("others continue while a body arrives slowly", "others continued, 600", function(t)
   local patient = t.patient()
   document(600)
   assert(patient:get "d")
@@ -277,14 +277,14 @@ case("a timeout of its own", "timeout - deadline 1, timeout 200 deadline 1, time
   return text .. ", " .. words(patient:document("d"):download(function() return 1 end, { timeout = 0.3 }))
 end)
 
-case("a turn that comes too late", "timeout - rate_limit 0", function(t)
+case("a reservation that is due too late", "timeout - rate_limit 0", function(t)
   local patient = t.patient { rate = { read = { 0.1, 1 } } }
   document(1000)
   assert(patient:get "d")
   return words(patient:get("d", { timeout = 0.2 }))
 end)
 
-case("a reply that stands still", "timeout 200 stall 1, timeout 200 stall 1", function(t)
+case("a response that stalls", "timeout 200 stall 1, timeout 200 stall 1", function(t)
   local patient = t.patient { stall_timeout = 0.3 }
   document(100000)
   helper.faults { operation = "download", times = 2, action = { stall = 50000 } }
@@ -304,7 +304,7 @@ case("progress cancels", "canceled 200 progress 1, canceled - progress 1, nothin
   return down .. ", " .. up .. ", " .. (io.open(path) and "a file" or "nothing there")
 end)
 
-case("a reset in mid-body", "network 200 reset 1, 100000 after 2 requests", function(t)
+case("a reset within the body", "network 200 reset 1, 100000 after 2 requests", function(t)
   local patient = t.patient { max_attempts = 2 }
   document(100000)
   helper.faults { operation = "download", times = 2, action = { reset = 50000 } }
@@ -317,7 +317,7 @@ case("a reset in mid-body", "network 200 reset 1, 100000 after 2 requests", func
   return ("%s, %s after %d requests"):format(words(all, err), tostring(size), #helper.journal() - 1)
 end)
 
-case("a lost reply to an upload", "network - reset 1 unknown, 1000", function(t)
+case("a lost response to an upload", "network - reset 1 unknown, 1000", function(t)
   helper.faults { operation = "upload", action = { lost_reply = "reset" } }
   local doc, err = t.patient():upload({ data = bytes(1000) }, { file_name = "a.pdf" })
   return words(doc, err) .. (err.outcome_unknown and " unknown, " or " known, ") .. stored()
@@ -402,7 +402,7 @@ case("use after close raises", "closed client, closed stream, closed client", fu
   return table.concat({ what(doc.refresh, doc), second, what(patient.count, patient) }, ", ")
 end)
 
-case("what a callback raises goes on unchanged", "progress sink source event 0", function(t)
+case("errors of callbacks are passed on unchanged", "progress sink source event 0", function(t)
   local patient = t.patient()
   document(3000000)
   local doc = patient:document "d"
@@ -419,7 +419,7 @@ case("what a callback raises goes on unchanged", "progress sink source event 0",
     raised(patient.upload, patient, raise "source", { file_name = "a.pdf" }),
     raised(function() assert(t.patient({ on_event = raise "event" }):get "d") end),
   }
-  helper.faults { operation = "get", action = { delay = 0.2 } } -- let what was cut come to its end
+  helper.faults { operation = "get", action = { delay = 0.2 } } -- let the aborted transfers end
   assert(patient:get "d")
   return table.concat(result, " ") .. " " .. #helper.stored("none")
 end)
@@ -433,15 +433,15 @@ case("a client that is closed while a call waits", "2: canceled closed, true", f
   return together(function()
     begun = true
     local _, err = patient:get "d"
-    return err.kind .. " " .. err.reason -- it may not have gone out yet
+    return err.kind .. " " .. err.reason -- the request may not have been sent yet
   end, function()
-    repeat assert(other:count() == 1) until begun -- no loop says who is the first
+    repeat assert(other:count() == 1) until begun -- the loop may run either one first
     client:close()
     return true
   end)
 end)
 
-case("a stream that is closed while somebody reads", "2: canceled - closed 1, true", function(t)
+case("a stream that is closed while a coroutine reads it", "2: canceled - closed 1, true", function(t)
   local patient = t.patient()
   document(100000)
   helper.faults { operation = "download", action = { stall = 1000 } }
@@ -476,7 +476,7 @@ case("two readers of a stream", "2: true, true, all of it", function(t)
   return text .. ", " .. (total == 400000 and "all of it" or total)
 end)
 
-case("two readers of a stream that stands still", "2: timeout 200 stall 1, timeout 200 stall 1", function(t)
+case("two readers of a stream that stalls", "2: timeout 200 stall 1, timeout 200 stall 1", function(t)
   local patient = t.patient { stall_timeout = 0.4 }
   document(100000)
   helper.faults { operation = "download", action = { stall = 1000 } }

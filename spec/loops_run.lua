@@ -1,15 +1,15 @@
 -- SPDX-License-Identifier: MIT
--- Runs the cases of the contract under an event loop, in a process of its own, and
--- prints what they gave as JSON:  LUA spec/loops_run.lua LOOP [CASE]
+-- Runs the cases of spec/loops_cases.lua under an event loop, in a separate process, and prints their
+-- results as JSON:  LUA spec/loops_run.lua LOOP [CASE]
 -- In nginx it is a module: `require("loops_run").run(loop, number)`.
 local cases = require "loops_cases"
 local helper = require "helper"
 local nymbl = require "nymbl"
 
 -- A loop has
---   run(body)         runs it where calls are made
---   others(turn)      starts something that calls `turn` every few milliseconds until
---                     that gives false
+--   run(body)         runs it in a context that allows calls
+--   others(tick)      starts something that calls `tick` every few milliseconds until
+--                   it returns false
 local loops = {}
 
 loops.plain = { run = function(body) body() end }
@@ -22,10 +22,10 @@ loops.each = {
     end)
     if count ~= 1 then error(failed[1].err, 0) end
   end,
-  others = function(turn, body)
+  others = function(tick, body)
     local wait = require "nymbl.wait"
     nymbl.each({ body, function()
-      repeat wait.wait(nil, wait.now() + 0.01) until not turn()
+      repeat wait.wait(nil, wait.now() + 0.01) until not tick()
     end }, nil, function(fn)
       fn()
       return true
@@ -41,9 +41,9 @@ loops.cqueues = {
     assert(cq:loop())
     assert(cq:count() == 0)
   end,
-  others = function(turn, body)
+  others = function(tick, body)
     cq:wrap(function()
-      repeat require("cqueues").sleep(0.01) until not turn()
+      repeat require("cqueues").sleep(0.01) until not tick()
     end)
     body()
   end,
@@ -63,19 +63,19 @@ loops.luv = {
     uv.walk(function(handle) if not handle:is_closing() then handles = handles + 1 end end)
     assert(ended and handles == 0, "the loop ended with " .. handles .. " handles")
   end,
-  others = function(turn, body)
+  others = function(tick, body)
     local timer = require("luv").new_timer()
-    timer:start(10, 10, function() if not turn() then timer:close() end end)
+    timer:start(10, 10, function() if not tick() then timer:close() end end)
     body()
   end,
 }
 
 loops.content = {
   run = function(body) body() end,
-  others = function(turn, body)
+  others = function(tick, body)
     local ngx = package.loaded.ngx
     local thread = ngx.thread.spawn(function()
-      repeat ngx.sleep(0.01) until not turn()
+      repeat ngx.sleep(0.01) until not tick()
     end)
     body()
     ngx.thread.wait(thread)
@@ -98,17 +98,17 @@ loops.timer = {
 
 local function others_of(loop)
   return function(fn)
-    if not loop.others then return "others went on", fn() end
-    local turns, running = 0, true
+    if not loop.others then return "others continued", fn() end
+    local ticks, running = 0, true
     local result
     loop.others(function()
-      turns = turns + 1
+      ticks = ticks + 1
       return running
     end, function()
       result = fn()
       running = false
     end)
-    return turns >= 5 and "others went on" or "others had " .. turns .. " turns", result
+    return ticks >= 5 and "others continued" or "others had " .. ticks .. " ticks", result
   end
 end
 
@@ -126,8 +126,7 @@ local function case_run(case, loop)
   return result
 end
 
--- How many objects of the core are left, once the engine's thread has taken in what was
--- closed last.
+-- The number of objects left in the core, after the engine's thread has handled the last closes.
 local function left()
   for _ = 1, 100 do
     if helper.live_objects() == 0 then return 0 end
@@ -138,7 +137,7 @@ end
 
 local this = {}
 
---- What each case gave (or one of them), and how many objects of the core were left.
+--- Run the cases, or one of them. Returns their results and the number of objects left in the core.
 function this.run(name, number)
   local loop = loops[name]
   local results = {}

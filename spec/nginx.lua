@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- A real nginx for specs: in a folder of its own, on a socket in it, and gone with
--- the process that has started it.
+-- A real nginx for specs, in its own directory and listening on a socket there. It ends with the
+-- process that started it.
 local helper = require "helper"
 
 local nginx = {}
@@ -12,8 +12,8 @@ local function quote(text)
   return "'" .. text:gsub("'", "'\\''") .. "'"
 end
 
--- For every handler: a client of the sandbox. `client(given)` has helper.options'
--- defaults but the store.
+-- In every handler: a client of the sandbox. `client(given)` has the defaults of helper.options,
+-- except the store.
 local PRELUDE = [[
   local nymbl = require "nymbl"
   function client(given)
@@ -66,9 +66,9 @@ local function is_root()
   return helper.output("id -u") == "0"
 end
 
---- Start one. All options are text for its configuration file:
+--- Start an nginx. All options are text for its configuration file:
 --
--- @tparam table options `workers` (1), `connections` (4096), `init` (Lua of init_by_lua, behind the
+-- @tparam table options `workers` (1), `connections` (4096), `init` (Lua of init_by_lua, after the
 --   definition of `client(options)`), `main`, `http`, `server` (directives), `locations`
 --   (Lua of content handlers by path), `environment` (shell commands before it starts)
 function nginx.start(options)
@@ -85,7 +85,7 @@ function nginx.start(options)
   for path, code in pairs(options.locations or {}) do
     locations[#locations + 1] = ("location = %s { content_by_lua_block { %s } }"):format(path, code)
   end
-  -- the sandbox's certificate lies in a folder that only its user can read
+  -- only its user can read the directory of the sandbox's certificate
   local user = is_root() and "user root;" or ""
   helper.write_file(folder .. "/nginx.conf", CONFIGURATION:format(
     MODULES, MODULES, user, options.workers or 1, folder, folder, table.concat(env, "\n"), options.main or "",
@@ -93,7 +93,7 @@ function nginx.start(options)
     helper.path("lua/?.lua"), helper.path("spec/?.lua"), helper.path("build-jit/?.so"), PRELUDE, options.init or "", options.http or "",
     folder, options.server or "", table.concat(locations, "\n")))
   local self = setmetatable({ folder = folder }, nginx)
-  -- ends with the pipe: it cannot outlive this process
+  -- it ends with the pipe, so it cannot outlive this process
   self.pipe = assert(io.popen(("%s nginx -p %s -c %s/nginx.conf >%s/out 2>&1 & child=$!; read -r _; "
     .. "kill -TERM $child 2>/dev/null; wait $child"):format(table.concat(exports, " "), quote(folder), quote(folder),
     quote(folder)), "w"))
@@ -112,7 +112,7 @@ function nginx:log()
   return helper.read_file(self.folder .. "/error.log")
 end
 
---- Run curl on a path; gives what it prints.
+--- Run curl on a path. Returns its output.
 function nginx:get(path, arguments)
   return helper.output(self:command(path, arguments))
 end
@@ -139,10 +139,10 @@ function nginx:signal(name)
   os.execute(("kill -%s %d"):format(name, self:master()))
 end
 
---- End it and wait until it is gone.
+--- Stop it and wait until it has ended.
 function nginx:stop()
   if not self.pipe then return end
-  self.pipe:close() -- waits
+  self.pipe:close() -- waits for its end
   self.pipe = nil
 end
 

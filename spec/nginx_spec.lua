@@ -68,7 +68,7 @@ local function descriptors(pid)
 end
 
 -- The directory of a worker's engine.
-local function lease_folder(pid)
+local function engine_dir(pid)
   local own = {}
   for inode in helper.output(("ls -l /proc/%d/fd"):format(pid)):gmatch("socket:%[(%d+)%]") do own[inode] = true end
   for line in io.lines("/proc/net/unix") do
@@ -157,7 +157,7 @@ describe("in nginx #nginx", function()
     local worker = server:workers()[1]
     assert.is_true((eventually(5, function() return select(2, descriptors(worker)) == 0 end)))
     assert.equal("1", helper.output("ls /proc/" .. worker .. "/task | wc -l"))
-    assert.is_nil(lease_folder(worker))
+    assert.is_nil(engine_dir(worker))
   end)
 
   it("blocks in init, and no worker inherits a connection or a thread", function()
@@ -180,7 +180,7 @@ describe("in nginx #nginx", function()
     for _, pid in ipairs(pids) do
       assert.equal(0, (select(2, descriptors(pid))))
       assert.equal("1", helper.output("ls /proc/" .. pid .. "/task | wc -l"))
-      assert.is_nil(lease_folder(pid))
+      assert.is_nil(engine_dir(pid))
     end
     assert.equal("1 1000 1 not_found 1", server:get("/seen"))
     assert.equal("1 1000 1 not_found 1", server:get("/seen"))
@@ -192,7 +192,7 @@ describe("in nginx #nginx", function()
     server = nginx.start {
       init = ([[
         one, seen = client(), {}
-        function try(place)
+        function try(phase)
           local patient, list = one:patient("p"), {}
           local doc = patient:document("d")
           local path = %q
@@ -220,10 +220,10 @@ describe("in nginx #nginx", function()
               or "call " .. i .. ": " .. tostring(result) .. " " .. tostring(err)
             if list[#list] ~= word then list[#list + 1] = word end
           end
-          seen[place] = table.concat(list, "\n")
-          if place == "exit_worker" then
+          seen[phase] = table.concat(list, "\n")
+          if phase == "exit_worker" then
             local file = io.open(path, "w")
-            file:write(seen[place])
+            file:write(seen[phase])
             file:close()
           end
         end
@@ -254,13 +254,13 @@ describe("in nginx #nginx", function()
     local seen = helper.json.decode(server:get("/seen"))
     server:stop()
     seen.exit_worker = helper.read_file(exit)
-    for _, place in ipairs { "init_worker", "set", "header_filter", "body_filter", "log", "balancer", "exit_worker" } do
+    for _, phase in ipairs { "init_worker", "set", "header_filter", "body_filter", "log", "balancer", "exit_worker" } do
       local lines = 0
-      for line in seen[place]:gmatch "[^\n]+" do
+      for line in seen[phase]:gmatch "[^\n]+" do
         lines = lines + 1
         assert.equal(("nymbl: %s: context (%s): nothing may wait here: in nginx call from a rewrite, access or content "
           .. "handler or from ngx.timer.at, in an event loop from a coroutine of its own, and not from within gsub, "
-          .. "sort, require or another function of C"):format(line:match "^nymbl: (%l+)", place), line)
+          .. "sort, require or another function of C"):format(line:match "^nymbl: (%l+)", phase), line)
       end
       assert.is_true(lines > 0)
     end
@@ -479,13 +479,13 @@ describe("nginx shutdown #nginx", function()
 
   local function folders(pids)
     local list = {}
-    for _, pid in ipairs(pids) do list[#list + 1] = lease_folder(pid) end
+    for _, pid in ipairs(pids) do list[#list + 1] = engine_dir(pid) end
     assert.is_true(#list > 0)
     return list
   end
 
   -- Each of these downloads ended well, and nothing is left of these processes.
-  local function all_complete(clients, files, workers, places)
+  local function all_complete(clients, files, workers, dirs)
     assert.is_true((eventually(30, function()
       for _, pid in ipairs(clients) do
         if is_running(pid) then return false end
@@ -496,17 +496,17 @@ describe("nginx shutdown #nginx", function()
     for _, pid in ipairs(workers) do
       assert.is_true((eventually(30, function() return not is_running(pid) end)))
     end
-    for _, place in ipairs(places) do assert.is_false(exists(place), place) end
+    for _, dir in ipairs(dirs) do assert.is_false(exists(dir), dir) end
   end
 
   it("lets running transfers finish on reload, and deletes its directories", function()
     start()
     local clients, files = downloads { drip = 300000 }
     local workers = server:workers()
-    local places = folders(workers)
+    local dirs = folders(workers)
     server:signal("HUP")
     assert.equal("pong", server:get("/ping"))
-    all_complete(clients, files, workers, places)
+    all_complete(clients, files, workers, dirs)
     helper.faults()
     assert.equal("300000", server:get("/download")) -- the new workers'
   end)
@@ -515,7 +515,7 @@ describe("nginx shutdown #nginx", function()
     start()
     downloads { stall = 1000 }
     local killed = server:workers()
-    local places = folders(killed)
+    local dirs = folders(killed)
     for _, pid in ipairs(killed) do os.execute("kill -KILL " .. pid) end
     assert.is_true((eventually(10, function()
       local workers = server:workers()
@@ -527,16 +527,16 @@ describe("nginx shutdown #nginx", function()
       end
       return #workers == #killed
     end)))
-    for _, place in ipairs(places) do assert.is_true(exists(place), place) end
+    for _, dir in ipairs(dirs) do assert.is_true(exists(dir), dir) end
     helper.faults()
     assert.equal("300000", server:get("/download"))
-    for _, place in ipairs(places) do -- a new worker may use the same name
+    for _, dir in ipairs(dirs) do -- a new worker may use the same name
       local taken = false
-      for _, pid in ipairs(server:workers()) do taken = taken or lease_folder(pid) == place end
-      assert.is_true(taken or not exists(place), place)
+      for _, pid in ipairs(server:workers()) do taken = taken or engine_dir(pid) == dir end
+      assert.is_true(taken or not exists(dir), dir)
     end
     server:stop()
-    for _, place in ipairs(places) do assert.is_false(exists(place), place) end
+    for _, dir in ipairs(dirs) do assert.is_false(exists(dir), dir) end
     assert.truthy(server:log():find("exited on signal 9", 1, true))
     server = nil
   end)
@@ -545,17 +545,17 @@ describe("nginx shutdown #nginx", function()
     start()
     local clients, files = downloads { drip = 300000 }
     local workers = server:workers()
-    local places = folders(workers)
+    local dirs = folders(workers)
     workers[#workers + 1] = server:master()
     server:signal("QUIT")
-    all_complete(clients, files, workers, places)
+    all_complete(clients, files, workers, dirs)
   end)
 
   it("ends at once on stop", function()
     start()
     local clients = downloads { stall = 1000 }
     local workers = server:workers()
-    local places = folders(workers)
+    local dirs = folders(workers)
     workers[#workers + 1] = server:master()
     local before = connections()
     server:signal("TERM")
@@ -567,13 +567,13 @@ describe("nginx shutdown #nginx", function()
     end)
     assert.is_true(gone)
     if os.getenv "NYMBL_SPEC_TIMES" then print("stopped after", seconds) end
-    for _, place in ipairs(places) do assert.is_false(exists(place), place) end
+    for _, dir in ipairs(dirs) do assert.is_false(exists(dir), dir) end
     assert.is_true((eventually(5, function() return connections() <= before - 10 end)))
     kill(clients)
   end)
 
   it("is not delayed by a slow name lookup", function()
-    local mark = helper.temporary()
+    local prefix = helper.temporary()
     local code = helper.write_file(helper.temporary(".c"), ([[
       #define _GNU_SOURCE
       #include <dlfcn.h>
@@ -592,7 +592,7 @@ describe("nginx shutdown #nginx", function()
           fclose(fopen("%s.ended", "w"));
           return EAI_NONAME;
       }
-    ]]):format(mark, mark))
+    ]]):format(prefix, prefix))
     local library = helper.temporary(".so")
     assert.equal("", helper.output(("gcc -shared -fPIC -o %s %s -ldl 2>&1"):format(library, code)))
     start {
@@ -608,15 +608,15 @@ describe("nginx shutdown #nginx", function()
       },
     }
     local clients, files = curls(1, "/slow")
-    assert.is_true((eventually(10, function() return exists(mark .. ".begun") end)))
+    assert.is_true((eventually(10, function() return exists(prefix .. ".begun") end)))
     for _ = 1, 10 do assert.equal("pong", server:get("/ping")) end
     assert.is_true((eventually(10, function() return not is_running(clients[1]) end)))
     assert.equal("timeout deadline\n", helper.read_file(files[1]))
-    assert.is_false(exists(mark .. ".ended"))
+    assert.is_false(exists(prefix .. ".ended"))
     local master = server:master()
     server:signal("QUIT")
     assert.is_true((eventually(20, function() return not is_running(master) end)))
-    assert.is_false(exists(mark .. ".ended"))
+    assert.is_false(exists(prefix .. ".ended"))
   end)
 
   it("waits until the given time, and no shorter", function()

@@ -206,10 +206,10 @@ describe("policy", function()
   describe("a waiting call", function()
     it("for its reservation or a retry ends if progress says so", function()
       local options = { rate = { read = { 0.01, 1 }, download = { 0.01, 1 } }, max_attempts = 3, timeout = false }
-      local told = {}
+      local reported = {}
       local function progress(done, total)
-        told[#told + 1] = { done, total }
-        return #told < 3
+        reported[#reported + 1] = { done, total }
+        return #reported < 3
       end
       local calls = {
         function() return patient:upload({ data = "%PDF-1.4" }, { file_name = "a.pdf", progress = progress }) end,
@@ -221,7 +221,7 @@ describe("policy", function()
         patient:page()
         patient:document("a"):open()
         helper.admin("DELETE", "journal")
-        told = {}
+        reported = {}
         local before = clock.offset
         local result, err = call()
         assert.is_nil(result)
@@ -229,14 +229,14 @@ describe("policy", function()
         assert.equal("progress", err.reason)
         assert.equal(0, err.attempts)
         assert.is_nil(err.outcome_unknown)
-        assert.same(i == 1 and { 0, 8 } or { 0 }, told[3])
+        assert.same(i == 1 and { 0, 8 } or { 0 }, reported[3])
         assert.is_true(clock.offset - before < 4)
         assert.equal(0, #helper.journal())
         client:close()
         options.store = nil
 
         begin { max_attempts = 3, timeout = false }
-        told = {}
+        reported = {}
         patient:count()
         helper.faults { operation = i == 1 and "upload" or "download", times = -1,
                         action = { status = 429, headers = { { "Retry-After", "100" } } } }
@@ -590,20 +590,20 @@ describe("policy", function()
       assert(patient:document("a"):download(helper.temporary()))
       assert(patient:page())
       assert(patient:document("a"):delete())
-      local told = {}
+      local reported = {}
       for i, event in ipairs(events) do
-        told[i] = ("%s %s %s %d, waited %.0f, %d up, %d down"):format(event.operation, event.status or "-",
+        reported[i] = ("%s %s %s %d, waited %.0f, %d up, %d down"):format(event.operation, event.status or "-",
           event.kind or "-", event.attempt, event.waited, event.bytes_sent, event.operation == "download"
             and event.bytes_received or 0)
         assert.is_true(event.seconds >= 0 and event.seconds < 5)
       end
-      assert.same("get 503 server 1, waited 0, 0 up, 0 down", told[1])
-      assert.same("get 200 - 2, waited 7, 0 up, 0 down", told[2])
-      assert.truthy(told[3]:find("^upload %- network 1, waited 2"))
-      assert.same("download 200 truncated 1, waited 0, 0 up, 9 down", told[4])
-      assert.truthy(told[5]:find("^download 200 %- 2, waited 2, 0 up, 17 down$"))
-      assert.truthy(told[6]:find("^list 200 %- 1, waited [01], 0 up"))
-      assert.truthy(told[7]:find("^delete 204 %- 1, waited 2"))
+      assert.same("get 503 server 1, waited 0, 0 up, 0 down", reported[1])
+      assert.same("get 200 - 2, waited 7, 0 up, 0 down", reported[2])
+      assert.truthy(reported[3]:find("^upload %- network 1, waited 2"))
+      assert.same("download 200 truncated 1, waited 0, 0 up, 9 down", reported[4])
+      assert.truthy(reported[5]:find("^download 200 %- 2, waited 2, 0 up, 17 down$"))
+      assert.truthy(reported[6]:find("^list 200 %- 1, waited [01], 0 up"))
+      assert.truthy(reported[7]:find("^delete 204 %- 1, waited 2"))
       assert.equal(7, #events)
       for _, event in ipairs(events) do
         for key, value in pairs(event) do

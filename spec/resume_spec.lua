@@ -64,13 +64,13 @@ describe("document:download() with resume", function()
   it("continues from the partial file, with its validator", function()
     local document, sum = document_of()
     interrupted(document)
-    local told = {}
+    local reported = {}
     whole(document, sum, { progress = function(done, total)
       assert.equal(SIZE, total)
-      told[#told + 1] = done
+      reported[#reported + 1] = done
     end })
-    assert.is_true(told[1] >= 100000)
-    assert.equal(SIZE, told[#told])
+    assert.is_true(reported[1] >= 100000)
+    assert.equal(SIZE, reported[#reported])
     local entries = helper.journal("download")
     assert.equal(1, #entries)
     assert.equal(206, entries[1].status)

@@ -91,15 +91,15 @@ local function curl(arguments)
   local text = shell(("curl -sS -m 20 --cacert %s -D %s -o %s -w '%%{http_code}' %s 2>%s/curl.err; echo \" $?\"")
     :format(quote(env.CA_FILE), head, body, arguments, folder))
   local status, code = text:match "(%d+) (%d+)\n$"
-  local reply = {
+  local response = {
     status = tonumber(status), code = tonumber(code), head = read_file(head), body = read_file(body),
     problem = read_file(folder .. "/curl.err"),
   }
-  reply.headers = head_parse(reply.head)
-  return reply
+  response.headers = head_parse(response.head)
+  return response
 end
 
-local function admin_reply(method, path, value)
+local function admin_response(method, path, value)
   local data = ""
   if value ~= nil then
     local text = type(value) == "string" and value or cjson.encode(value)
@@ -110,10 +110,10 @@ local function admin_reply(method, path, value)
 end
 
 local function admin(method, path, value)
-  local reply = admin_reply(method, path, value)
-  assert.equal(0, reply.code, reply.problem)
-  assert.is_true(reply.status < 300, reply.body)
-  return cjson.decode(reply.body)
+  local response = admin_response(method, path, value)
+  assert.equal(0, response.code, response.problem)
+  assert.is_true(response.status < 300, response.body)
+  return cjson.decode(response.body)
 end
 
 local function credentials()
@@ -136,10 +136,10 @@ local function list(query)
   return get("/Patients(7)/Documents?" .. table.concat(parts, "&"))
 end
 
-local function names(reply)
-  assert.equal(200, reply.status, reply.body)
+local function names(response)
+  assert.equal(200, response.status, response.body)
   local out = {}
-  for i, row in ipairs(cjson.decode(reply.body).value) do
+  for i, row in ipairs(cjson.decode(response.body).value) do
     out[i] = row.id
   end
   return table.concat(out, " ")
@@ -266,17 +266,17 @@ describe("the sandbox #sandbox", function()
         local kind = name:find "docx" and
           ";type=application/vnd.openxmlformats-officedocument.wordprocessingml.document" or ""
         kind = name:find "tiff" and ";type=image/tiff" or kind
-        local reply = upload("-F 'file=@" .. write_file(name, bytes) .. kind .. "'")
-        assert.equal(201, reply.status, name .. reply.body)
+        local response = upload("-F 'file=@" .. write_file(name, bytes) .. kind .. "'")
+        assert.equal(201, response.status, name .. response.body)
       end
     end)
 
     it("refuses other types, and content that does not match its type", function()
       local text = write_file("a.txt", "hello")
       for _, kind in ipairs { "text/plain", "application/pdf" } do
-        local reply = upload(("-F 'file=@%s;type=%s'"):format(text, kind))
-        assert.equal(400, reply.status)
-        assert.equal("UnsupportedFileType", cjson.decode(reply.body).error.code)
+        local response = upload(("-F 'file=@%s;type=%s'"):format(text, kind))
+        assert.equal(400, response.status)
+        assert.equal("UnsupportedFileType", cjson.decode(response.body).error.code)
       end
     end)
 
@@ -303,9 +303,9 @@ describe("the sandbox #sandbox", function()
 
     it("decodes ids in the path", function()
       document { patient = "a/b c", id = "x)y/é", content = PDF }
-      local reply = get("/Patients(a%2Fb%20c)/Documents(x%29y%2F%C3%A9)")
-      assert.equal(200, reply.status)
-      assert.equal("x)y/é", cjson.decode(reply.body).id)
+      local response = get("/Patients(a%2Fb%20c)/Documents(x%29y%2F%C3%A9)")
+      assert.equal(200, response.status)
+      assert.equal("x)y/é", cjson.decode(response.body).id)
     end)
 
     it("serves ranges, conditional on If-Range", function()
@@ -324,8 +324,8 @@ describe("the sandbox #sandbox", function()
   end)
 
   describe("refusing callers", function()
-    local function message(reply)
-      return reply.status .. " " .. cjson.decode(reply.body).message
+    local function message(response)
+      return response.status .. " " .. cjson.decode(response.body).message
     end
 
     it("distinguishes bad tokens, expired tokens, bad keys and unknown paths", function()
@@ -344,9 +344,9 @@ describe("the sandbox #sandbox", function()
 
     it("answers bad token requests with one word", function()
       local function word(fields)
-        local reply = token_request(fields)
-        assert.equal(400, reply.status)
-        return cjson.decode(reply.body).error
+        local response = token_request(fields)
+        assert.equal(400, response.status)
+        return cjson.decode(response.body).error
       end
       assert.equal("invalid_client", word { client_secret = "no" })
       assert.equal("unsupported_grant_type", word { grant_type = "password" })
@@ -355,10 +355,10 @@ describe("the sandbox #sandbox", function()
 
     it("issues tokens with the configured lifetime", function()
       admin("POST", "settings", { token_life = 7 })
-      local reply = cjson.decode(token_request().body)
-      assert.equal(7, reply.expires_in)
-      assert.equal("Bearer", reply.token_type)
-      assert.truthy(reply.access_token:find "^eyJraWQiOi[%w_-]+%.[%w_-]+%.[%w_-]+$")
+      local response = cjson.decode(token_request().body)
+      assert.equal(7, response.expires_in)
+      assert.equal("Bearer", response.token_type)
+      assert.truthy(response.access_token:find "^eyJraWQiOi[%w_-]+%.[%w_-]+%.[%w_-]+$")
     end)
 
     it("responds 429 after a burst, separately for reads and downloads", function()
@@ -367,9 +367,9 @@ describe("the sandbox #sandbox", function()
       for _ = 1, 5 do
         assert.equal(200, list().status)
       end
-      local reply = list()
-      assert.equal("429 Too Many Requests", message(reply))
-      assert.is_nil(reply.headers["retry-after"])
+      local response = list()
+      assert.equal("429 Too Many Requests", message(response))
+      assert.is_nil(response.headers["retry-after"])
       for _ = 1, 3 do
         assert.equal(200, value_of(id).status)
       end
@@ -381,16 +381,16 @@ describe("the sandbox #sandbox", function()
     it("reports an exhausted monthly quota", function()
       admin("POST", "settings", { limits = true, quota = 100, quota_used = 99 })
       assert.equal(200, list().status)
-      local reply = list()
-      assert.equal("429 Limit Exceeded", message(reply))
-      assert.equal("LimitExceededException", reply.headers["x-amzn-errortype"])
+      local response = list()
+      assert.equal("429 Limit Exceeded", message(response))
+      assert.equal("LimitExceededException", response.headers["x-amzn-errortype"])
     end)
 
     it("refuses before the body if the client waits for 100 Continue", function()
       local path = write_file("late.pdf", PDF .. ("x"):rep(2000000))
-      local reply = curl(("-H 'x-api-key: %s' -H 'Authorization: Bearer no' -H 'Expect: 100-continue' "
+      local response = curl(("-H 'x-api-key: %s' -H 'Authorization: Bearer no' -H 'Expect: 100-continue' "
         .. "-F file=@%s %s"):format(env.API_KEY, path, quote(env.BASE_URL .. "/Patients(7)/Documents")))
-      assert.equal(401, reply.status)
+      assert.equal(401, response.status)
       assert.equal(0, last().body_bytes)
       assert.is_false(last().complete)
       assert.equal(201, upload("-H 'Expect: 100-continue' -F file=@" .. path).status)
@@ -438,9 +438,9 @@ describe("the sandbox #sandbox", function()
         { orderby = "nothing" }, { orderby = "id up" }, { select = "nothing" },
         { top = "-1" }, { top = "x" }, { skip = "1.5" }, { count = "maybe" }, { expand = "Patient" },
       } do
-        local reply = list(query)
-        assert.equal(400, reply.status, cjson.encode(query))
-        local problem = cjson.decode(reply.body).error
+        local response = list(query)
+        assert.equal(400, response.status, cjson.encode(query))
+        local problem = cjson.decode(response.body).error
         assert.equal("InvalidFilter", problem.code)
         assert.equal("string", type(problem.details))
       end
@@ -491,9 +491,9 @@ describe("the sandbox #sandbox", function()
 
     it("serve 5000 documents", function()
       admin("POST", "seed", { patient = "9", count = 5000 })
-      local reply = cjson.decode(get("/Patients(9)/Documents?$count=true&$skip=4990&$orderby=id%20desc").body)
-      assert.equal(5000, reply["@odata.count"])
-      assert.equal(10, #reply.value)
+      local response = cjson.decode(get("/Patients(9)/Documents?$count=true&$skip=4990&$orderby=id%20desc").body)
+      assert.equal(5000, response["@odata.count"])
+      assert.equal(10, #response.value)
     end)
   end)
 
@@ -516,8 +516,8 @@ describe("the sandbox #sandbox", function()
     end)
 
     it("have their quoted strings unescaped, and nothing else", function()
-      local reply = send(file_part(FILE:format [[a\"b\\c%22\n.pdf]]) .. "--xyz--\r\n")
-      assert.equal([[a"b\c%22\n.pdf]], cjson.decode(reply.body).file_name)
+      local response = send(file_part(FILE:format [[a\"b\\c%22\n.pdf]]) .. "--xyz--\r\n")
+      assert.equal([[a"b\c%22\n.pdf]], cjson.decode(response.body).file_name)
       assert.equal([[a"b\c%22\n.pdf]], last().fields[1].filename)
     end)
 
@@ -547,9 +547,9 @@ describe("the sandbox #sandbox", function()
         ["bytes after a boundary"] = "--xyz \r\n" .. good:sub(8) .. done,
         ["nothing at all"] = done,
       } do
-        local reply = send(body)
-        assert.equal(400, reply.status, what)
-        assert.is_true(cjson.decode(reply.body).error.code ~= nil, what)
+        local response = send(body)
+        assert.equal(400, response.status, what)
+        assert.is_true(cjson.decode(response.body).error.code ~= nil, what)
       end
       for _, content_type in ipairs { "multipart/form-data", "multipart/mixed; boundary=xyz",
         "multipart/form-data; boundary=", "application/pdf" } do
@@ -559,8 +559,8 @@ describe("the sandbox #sandbox", function()
     end)
 
     it("may be chunked", function()
-      local reply = upload("-H 'Transfer-Encoding: chunked' -F file=@" .. write_file("c.pdf", PDF))
-      assert.equal(201, reply.status)
+      local response = upload("-H 'Transfer-Encoding: chunked' -F file=@" .. write_file("c.pdf", PDF))
+      assert.equal(201, response.status)
       assert.equal(#PDF, last().fields[1].size)
     end)
   end)
@@ -621,9 +621,9 @@ describe("the sandbox #sandbox", function()
       document { id = "raw", raw_metadata = '{"id":12345678901234567890,"x":[]}', content = PDF }
       assert.equal('{"id":12345678901234567890,"x":[]}', get("/Patients(7)/Documents(raw)").body)
       document { id = 5, file_name = cjson.null, content_base64 = "AAEC", content_type = cjson.null }
-      local reply = value_of "5"
-      assert.equal("\0\1\2", reply.body)
-      assert.is_nil(reply.headers["content-type"])
+      local response = value_of "5"
+      assert.equal("\0\1\2", response.body)
+      assert.is_nil(response.headers["content-type"])
       admin("DELETE", "documents?patient=7&id=5")
       assert.equal(404, value_of("5").status)
     end)
@@ -655,10 +655,10 @@ describe("the sandbox #sandbox", function()
     it("is refused if it is misspelt", function()
       for _, plans in ipairs { '[{"action":{"statsu":500}}]', '[{"acton":{"status":500}}]', "[{}]", "[", '"x"',
         '[{"action":{"status":500,"body_kind":"x"}}]' } do
-        assert.equal(400, admin_reply("POST", "faults", plans).status, plans)
+        assert.equal(400, admin_response("POST", "faults", plans).status, plans)
       end
-      assert.equal(404, admin_reply("GET", "nothing").status)
-      assert.equal(400, admin_reply("POST", "settings", { nothing = 1 }).status)
+      assert.equal(404, admin_response("GET", "nothing").status)
+      assert.equal(400, admin_response("POST", "settings", { nothing = 1 }).status)
       assert.equal(403, curl(quote(env.SANDBOX_ADMIN .. "/journal")).status)
     end)
 
@@ -673,10 +673,10 @@ describe("the sandbox #sandbox", function()
       fault { status = 502, body_kind = "html" }
       assert.equal("text/html", value_of(id).headers["content-type"])
       fault { status = 503, body = "{", headers = { { "Retry-After", "3" } }, remove_headers = { "content-type" } }
-      local reply = value_of(id)
-      assert.equal("{", reply.body)
-      assert.equal("3", reply.headers["retry-after"])
-      assert.is_nil(reply.headers["content-type"])
+      local response = value_of(id)
+      assert.equal("{", response.body)
+      assert.equal("3", response.headers["retry-after"])
+      assert.is_nil(response.headers["content-type"])
     end)
 
     it("delays the response", function()
@@ -731,8 +731,8 @@ describe("the sandbox #sandbox", function()
       assert.equal(503, upload("-H 'Expect:' -F file=@" .. path).status)
       assert.equal(0, last().body_bytes)
       fault { early_status = 413 }
-      local reply = upload("-H 'Expect:' -F file=@" .. path)
-      assert.is_true(reply.status == 413 or one_of({ 55, 56 }, reply.code))
+      local response = upload("-H 'Expect:' -F file=@" .. path)
+      assert.is_true(response.status == 413 or one_of({ 55, 56 }, response.code))
     end)
 
     it("resets new connections", function()
@@ -746,8 +746,8 @@ describe("the sandbox #sandbox", function()
     it("makes idle connections stale", function()
       local url = quote(env.BASE_URL .. "/Patients(7)/Documents")
       fault { reset_idle = true }
-      local reply = curl(credentials() .. url .. " -o /dev/null " .. url)
-      assert.equal(0, reply.code) -- curl retries by itself
+      local response = curl(credentials() .. url .. " -o /dev/null " .. url)
+      assert.equal(0, response.code) -- curl retries by itself
       local entries = journal()
       assert.equal(3, #entries)
       assert.equal(entries[1].connection, entries[2].connection)
@@ -764,8 +764,8 @@ describe("the sandbox #sandbox", function()
     -- The result of a download with curl under an action: its exit code and the received bytes.
     local function seen(action, arguments)
       fault(action)
-      local reply = value_of(id, arguments)
-      return reply.code, reply.body, reply
+      local response = value_of(id, arguments)
+      return response.code, response.body, response
     end
 
     -- curl accepts a missing close_notify as the end; OpenSSL's own client distinguishes them.
@@ -799,52 +799,52 @@ describe("the sandbox #sandbox", function()
     end)
 
     it("breaks the head off, drips, and floods", function()
-      local reply = select(3, seen { head_cut = 30 })
-      assert.equal("HTTP/1.1 200 OK\r\n", reply.head) -- curl prints complete lines only
-      assert.equal("", reply.body)
+      local response = select(3, seen { head_cut = 30 })
+      assert.equal("HTTP/1.1 200 OK\r\n", response.head) -- curl prints complete lines only
+      assert.equal("", response.body)
       assert.equal(52, (seen { head_cut = 0 }))
       assert.equal("0123456789", select(2, seen { head_drip = 2000, drip = 100 }))
-      reply = select(3, seen { header_flood = 20000 })
-      assert.truthy(reply.headers["x-flood-0020"])
-      assert.equal(0, reply.code)
-      reply = select(3, seen { informational = 3, informational_every = 0.01 })
-      local _, early = reply.head:gsub("HTTP/1.1 103 Early Hints", "")
+      response = select(3, seen { header_flood = 20000 })
+      assert.truthy(response.headers["x-flood-0020"])
+      assert.equal(0, response.code)
+      response = select(3, seen { informational = 3, informational_every = 0.01 })
+      local _, early = response.head:gsub("HTTP/1.1 103 Early Hints", "")
       assert.equal(3, early)
-      assert.equal("0123456789", reply.body)
+      assert.equal("0123456789", response.body)
     end)
 
     it("sends wrong lengths", function()
       assert.equal(18, (seen { length_delta = 5 }))
       assert.equal(28, (seen({ length_delta = 5, hold = true }, "-m 1")))
       assert.equal("01234567", select(2, seen { length_delta = -2 }))
-      local code, body, reply = seen { length = "none" }
+      local code, body, response = seen { length = "none" }
       assert.equal("0 0123456789", code .. " " .. body)
-      assert.is_nil(reply.headers["content-length"])
-      code, body, reply = seen { length = "chunked" }
-      assert.equal("0 0123456789 chunked", code .. " " .. body .. " " .. reply.headers["transfer-encoding"])
-      code, body, reply = seen { remapped_length = true }
-      assert.equal("0 0123456789 10", code .. " " .. body .. " " .. reply.headers["x-amzn-remapped-content-length"])
-      code, body, reply = seen { truncate = 3 }
-      assert.equal("0 012 3", code .. " " .. body .. " " .. reply.headers["content-length"])
+      assert.is_nil(response.headers["content-length"])
+      code, body, response = seen { length = "chunked" }
+      assert.equal("0 0123456789 chunked", code .. " " .. body .. " " .. response.headers["transfer-encoding"])
+      code, body, response = seen { remapped_length = true }
+      assert.equal("0 0123456789 10", code .. " " .. body .. " " .. response.headers["x-amzn-remapped-content-length"])
+      code, body, response = seen { truncate = 3 }
+      assert.equal("0 012 3", code .. " " .. body .. " " .. response.headers["content-length"])
       assert.equal("0123456789more", select(2, seen { append = "more" }))
       assert.equal("0123more", select(2, seen { truncate = 4, append = "more" }))
     end)
 
     it("never ends", function()
       fault { endless = true }
-      local reply = value_of(id, "--max-filesize 1000000 -m 1")
-      assert.is_true(one_of({ 28, 63 }, reply.code))
+      local response = value_of(id, "--max-filesize 1000000 -m 1")
+      assert.is_true(one_of({ 28, 63 }, response.code))
     end)
 
     it("changes the encoding of the bytes", function()
-      local _, body, reply = seen({ gzip = true }, "--compressed")
+      local _, body, response = seen({ gzip = true }, "--compressed")
       assert.equal("0123456789", body)
-      assert.equal("gzip", reply.headers["content-encoding"])
-      _, body, reply = seen { base64 = true }
+      assert.equal("gzip", response.headers["content-encoding"])
+      _, body, response = seen { base64 = true }
       assert.equal("MDEyMzQ1Njc4OQ==", body)
-      assert.equal("application/pdf", reply.headers["content-type"])
-      _, body, reply = seen { json_instead = true, message = "m" }
-      assert.equal('200 {"message":"m"}', reply.status .. " " .. body)
+      assert.equal("application/pdf", response.headers["content-type"])
+      _, body, response = seen { json_instead = true, message = "m" }
+      assert.equal('200 {"message":"m"}', response.status .. " " .. body)
       _, body = seen { raw = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi" }
       assert.equal("hi", body)
     end)
@@ -860,8 +860,8 @@ describe("the sandbox #sandbox", function()
     it("redirects", function()
       local other = admin("POST", "listen", { name = "foreign" })
       fault { redirect = { status = 307, location = other.url .. "/blob/f" } }
-      local reply = value_of(id, "-L --location-trusted")
-      assert.equal("0123456789", reply.body)
+      local response = value_of(id, "-L --location-trusted")
+      assert.equal("0123456789", response.body)
       assert.equal("foreign", last().listener)
       assert.equal("blob", last().operation)
       fault({ raw = "HTTP/1.1 204 None\r\n\r\n" }, { listener = "foreign" })
@@ -875,20 +875,20 @@ describe("the sandbox #sandbox", function()
       assert.equal('W/"x"', select(3, seen { etag = 'W/"x"' }).headers.etag)
       assert.is_nil(select(3, seen { no_validators = true }).headers.etag)
       assert.equal(200, select(3, seen({ ignore_range = true }, range)).status)
-      local reply = select(3, seen({ bad_range = "wrong_start" }, range))
+      local response = select(3, seen({ bad_range = "wrong_start" }, range))
       assert.equal("206 bytes 5-9/10 56789",
-        reply.status .. " " .. reply.headers["content-range"] .. " " .. reply.body)
-      reply = select(3, seen({ bad_range = "wrong_total" }, range))
-      assert.equal("bytes 4-9/11 456789", reply.headers["content-range"] .. " " .. reply.body)
+        response.status .. " " .. response.headers["content-range"] .. " " .. response.body)
+      response = select(3, seen({ bad_range = "wrong_total" }, range))
+      assert.equal("bytes 4-9/11 456789", response.headers["content-range"] .. " " .. response.body)
     end)
   end)
 
   describe("listeners", function()
     local function code(kind, arguments)
       local other = admin("POST", "listen", { tls = kind, name = kind })
-      local reply = curl(credentials() .. (arguments or "") .. " " .. quote(other.url .. "/Patients(7)/Documents"))
+      local response = curl(credentials() .. (arguments or "") .. " " .. quote(other.url .. "/Patients(7)/Documents"))
       admin("DELETE", "listen?name=" .. kind)
-      return reply.code, reply
+      return response.code, response
     end
 
     it("have good and bad certificates", function()
@@ -902,8 +902,8 @@ describe("the sandbox #sandbox", function()
     it("have bad certificates, each with its own problem", function()
       for kind, words in pairs { expired = "expired", not_yet_valid = "not yet valid", wrong_host = "match",
         self_signed = "self%-signed", other_ca = "unable to get local issuer" } do
-        local _, reply = code(kind)
-        assert.truthy(reply.problem:find(words), reply.problem)
+        local _, response = code(kind)
+        assert.truthy(response.problem:find(words), response.problem)
       end
     end)
 
@@ -917,10 +917,10 @@ describe("the sandbox #sandbox", function()
   describe("misbehaving clients", function()
     local function raw(bytes)
       local other = admin("POST", "listen", { tls = "none", name = "raw" })
-      local reply = shell(("curl -sS -m 3 telnet://localhost:%d <%s 2>/dev/null")
+      local response = shell(("curl -sS -m 3 telnet://localhost:%d <%s 2>/dev/null")
         :format(other.port, write_file("raw", bytes)))
       admin("DELETE", "listen?name=raw")
-      return reply
+      return response
     end
 
     it("get 400 or nothing for requests that are not HTTP", function()
@@ -931,8 +931,8 @@ describe("the sandbox #sandbox", function()
         "GET /\0 HTTP/1.1\r\nHost: x\r\n\r\n", ("x"):rep(100000),
         "GET / HTTP/1.1\r\nHost: x\r\n" .. ("a: " .. ("b"):rep(1000) .. "\r\n"):rep(100) .. "\r\n",
       } do
-        local reply = raw(bytes)
-        assert.is_true(reply == "" or reply:find "^HTTP/1.1 400" ~= nil, reply)
+        local response = raw(bytes)
+        assert.is_true(response == "" or response:find "^HTTP/1.1 400" ~= nil, response)
       end
       assert.is_true(one_of({ 35, 52, 56 }, curl(quote((env.BASE_URL:gsub("https", "http")))).code))
     end)
@@ -982,9 +982,9 @@ describe("the sandbox #sandbox", function()
       local before = admin("GET", "state").connections
       admin("POST", "faults", { { action = { accept = "reset" }, times = -1 } })
       local key = "-H " .. quote("x-sandbox-key: " .. env.SANDBOX_ADMIN_KEY)
-      local reply = plain("/_sandbox/state", key)
-      assert.equal(200, reply.status)
-      assert.is_true(cjson.decode(reply.body).connections < before + 1)
+      local response = plain("/_sandbox/state", key)
+      assert.equal(200, response.status)
+      assert.is_true(cjson.decode(response.body).connections < before + 1)
       assert.equal(200, plain("/_sandbox/faults", "-X DELETE " .. key).status)
     end)
 
@@ -993,7 +993,7 @@ describe("the sandbox #sandbox", function()
       local settings = admin("GET", "settings")
       assert.is_false(settings.limits)
       assert.equal(7, settings.quota)
-      assert.equal(400, admin_reply("POST", "reset", { nothing = 1 }).status)
+      assert.equal(400, admin_response("POST", "reset", { nothing = 1 }).status)
     end)
   end)
 

@@ -187,13 +187,13 @@ describe("nymbl.store.shdict()", function()
         if playing then coroutine.yield() end
         return false
       end
-      local told, sleeping = 0, 0
+      local reported, sleeping = 0, 0
       local workers = {}
       for i = 1, 4 do
         workers[i] = { thread = coroutine.create(function()
           for _ = 1, 5 do
             assert(shared:update("a", nil, count))
-            told = told + 1
+            reported = reported + 1
           end
         end) }
       end
@@ -216,13 +216,13 @@ describe("nymbl.store.shdict()", function()
         end
       end
       playing = false
-      return shared:update("a", nil, function(last) return last.count or 0 end), told
+      return shared:update("a", nil, function(last) return last.count or 0 end), reported
     end
 
     it("each change counts once", function()
       for seed = 1, 200 do
-        local kept, told = play(seed)
-        assert.equal(20, told)
+        local kept, reported = play(seed)
+        assert.equal(20, reported)
         assert.equal(20, kept, seed)
       end
     end)
@@ -230,20 +230,20 @@ describe("nymbl.store.shdict()", function()
     it("no change is lost if some are killed", function()
       local most = 0
       for seed = 1, 200 do
-        local kept, told = play(seed, true)
-        assert.is_true(kept >= told and kept <= told + 4, seed .. ": " .. kept .. " of " .. told)
-        most = math.max(most, kept - told)
+        local kept, reported = play(seed, true)
+        assert.is_true(kept >= reported and kept <= reported + 4, seed .. ": " .. kept .. " of " .. reported)
+        most = math.max(most, kept - reported)
       end
       assert.is_true(most > 0) -- some were killed between a change and its end
     end)
 
     it("no change is lost or overwritten if some are stopped for long", function()
       for seed = 1, 200 do
-        local kept, told = play(seed, false, true)
-        assert.equal(20, told)
-        assert.is_true(kept >= told, seed .. ": " .. kept .. " of " .. told)
-        kept, told = play(seed, true, true)
-        assert.is_true(kept >= told, seed .. ": " .. kept .. " of " .. told)
+        local kept, reported = play(seed, false, true)
+        assert.equal(20, reported)
+        assert.is_true(kept >= reported, seed .. ": " .. kept .. " of " .. reported)
+        kept, reported = play(seed, true, true)
+        assert.is_true(kept >= reported, seed .. ": " .. kept .. " of " .. reported)
       end
     end)
   end)
@@ -434,7 +434,7 @@ describe("nymbl.store.shdict() in nginx #nginx", function()
       function hammer(times)
         while times > 0 and not jobs:get("enough") do
           for _ = 1, 100 do assert(shared:update("key", nil, count)) end
-          jobs:incr("told", 100, 0)
+          jobs:incr("reported", 100, 0)
           times = times - 1
           ngx.sleep(0.001)
         end
@@ -445,8 +445,8 @@ describe("nymbl.store.shdict() in nginx #nginx", function()
           signal = nil
           return count(state)
         end)
-        jobs:incr("told", 1, 0)
-      end]], locations = { ["/told"] = "ngx.print(ngx.shared.jobs:get('told'))" } })
+        jobs:incr("reported", 1, 0)
+      end]], locations = { ["/reported"] = "ngx.print(ngx.shared.jobs:get('reported'))" } })
     local pid = tonumber(run(0, "return ngx.worker.pid()")())
     local first, second = run(1, "hammer(1e9)"), run(2, "hammer(1e9)")
     run(0, "hammer(10) hit(9)")
@@ -455,15 +455,15 @@ describe("nymbl.store.shdict() in nginx #nginx", function()
     assert.not_equal(pid, again)
     local third = run(0, "hit(19) hammer(10)")
     wait_for(function() return helper.read_file(("/proc/%d/stat"):format(again)):match("%) (%u)") == "T" end)
-    local function told() return tonumber(server:get("/told")) or 0 end
-    local before = told()
-    wait_for(function() return told() > before + 1000 end)
+    local function reported() return tonumber(server:get("/reported")) or 0 end
+    local before = reported()
+    wait_for(function() return reported() > before + 1000 end)
     os.execute("kill -CONT " .. again)
     third()
     run(1, "ngx.shared.jobs:set('enough', true)")
     first()
     second()
-    assert.equal("true", run(1, [[return ngx.shared.jobs:get("told") == shared:update("key", nil, function(state)
+    assert.equal("true", run(1, [[return ngx.shared.jobs:get("reported") == shared:update("key", nil, function(state)
       return state.count
     end)]])())
   end)

@@ -662,8 +662,8 @@ describe("nymbl.store.file()", function()
     it("is shared by two machines on a network directory, one of them a day behind", function()
       burst()
       local began, reservations = clock.offset, 0
-      for turn = 1, 40 do
-        local second = turn % 2 == 0
+      for i = 1, 40 do
+        local second = i % 2 == 0
         base, boot_id = second and 5000 or 0, second and "boot-2" or "boot-1"
         clock.wall_time = clock.wall_time + (second and -86400 or 86400)
         assert(reserve())

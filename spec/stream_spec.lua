@@ -806,16 +806,16 @@ describe("many streams", function()
 
   -- Read all streams in turns, in pieces of many sizes, until all are at their ends.
   local function interleave(streams, contents)
-    local got, open_count, turn = {}, #streams, 0
+    local got, open_count, round = {}, #streams, 0
     for i = 1, #streams do got[i] = {} end
     while open_count > 0 do
-      turn = turn + 1
+      round = round + 1
       for i, stream in pairs(streams) do
         local piece
-        if (turn + i) % 3 == 0 then
+        if (round + i) % 3 == 0 then
           piece = stream:read("L")
-        elseif (turn + i) % 3 == 1 then
-          piece = stream:read(turn * 131 % 30000 + 1)
+        elseif (round + i) % 3 == 1 then
+          piece = stream:read(round * 131 % 30000 + 1)
         else
           piece = stream()
         end

@@ -1,19 +1,19 @@
 -- SPDX-License-Identifier: MIT
--- Calls from places that no yield can leave, for spec/yield_spec.lua: here and in nginx.
+-- Calls within functions that cannot be yielded across, for spec/yield_spec.lua and nginx.
 local nymbl = require "nymbl"
 
 local this = {}
 
 local OBJECT = {}
 
--- Each calls a function, with a C function between itself and it.
-local places = {}
+-- Each runs a function with a C function between the coroutine's resume and it.
+local boundaries = {}
 
-function places.gsub(fn)
+function boundaries.gsub(fn)
   string.gsub("x", "x", function() fn() end)
 end
 
-function places.sort(fn)
+function boundaries.sort(fn)
   local done = false
   table.sort({ 2, 1 }, function(a, b)
     if not done then
@@ -24,20 +24,20 @@ function places.sort(fn)
   end)
 end
 
-function places.require(fn)
-  package.preload["nymbl.spec.place"] = function()
+function boundaries.require(fn)
+  package.preload["nymbl.spec.boundary"] = function()
     fn()
     return true
   end
-  package.loaded["nymbl.spec.place"] = nil
-  require "nymbl.spec.place"
+  package.loaded["nymbl.spec.boundary"] = nil
+  require "nymbl.spec.boundary"
 end
 
-function places.xpcall(fn)
+function boundaries.xpcall(fn)
   xpcall(error, function() fn() end)
 end
 
-function places.load(fn)
+function boundaries.load(fn)
   local done = false
   load(function()
     if done then return nil end
@@ -47,7 +47,7 @@ function places.load(fn)
   end)
 end
 
--- These can be left in some Luas: then the call goes well.
+-- Some Luas can yield across these: then the call works.
 local others = {}
 
 function others.tostring(fn)
@@ -58,9 +58,9 @@ function others.tostring(fn)
 end
 
 function others.dofile(fn, path)
-  rawset(_G, "nymbl_spec_place", fn)
+  rawset(_G, "nymbl_spec_dofile", fn)
   dofile(path)
-  rawset(_G, "nymbl_spec_place", nil)
+  rawset(_G, "nymbl_spec_dofile", nil)
 end
 
 function others.index(fn)
@@ -113,10 +113,10 @@ local function words(result, err)
   return ("%s %s %d"):format(err.kind, err.reason, err.attempts)
 end
 
--- What a function gives in a place, or what it raises there.
-local function try(place, fn, path)
+-- The result of a function behind such a boundary, or its error.
+local function try(boundary, fn, path)
   local result = "never called"
-  local ok, err = pcall(place, function()
+  local ok, err = pcall(boundary, function()
     local ran, a, b = pcall(fn)
     result = ran and words(a, b) or "raised " .. tostring(a)
     return true
@@ -128,62 +128,62 @@ local function add(lines, name, result)
   lines[#lines + 1] = name .. ": " .. result
 end
 
---- Every call in every place that nothing can leave: a line for each that gave anything but
--- the error it should.
+--- Every call behind every boundary that cannot be yielded across. Returns a line for each call that
+-- did not return the expected error.
 function this.refused(client, expected)
   local patient = client:patient "p"
   local lines = {}
-  for place_name, place in pairs(places) do
+  for boundary_name, boundary in pairs(boundaries) do
     for name, fn in pairs(calls) do
-      local result = try(place, function() return fn(patient) end)
-      if result ~= expected then add(lines, place_name .. " " .. name, result) end
+      local result = try(boundary, function() return fn(patient) end)
+      if result ~= expected then add(lines, boundary_name .. " " .. name, result) end
     end
   end
   table.sort(lines)
   return table.concat(lines, "\n")
 end
 
---- A call that only asks, in each of the other places: it goes well or is refused.
+--- A call that changes nothing, behind each of the other boundaries: it works or is refused.
 function this.either(client, expected, path)
   local patient = client:patient "p"
   local lines = {}
-  for place_name, place in pairs(others) do
-    local result = try(place, function() return patient:count() end, path)
-    if result ~= expected and result ~= "good" then add(lines, place_name, result) end
+  for boundary_name, boundary in pairs(others) do
+    local result = try(boundary, function() return patient:count() end, path)
+    if result ~= expected and result ~= "good" then add(lines, boundary_name, result) end
   end
   table.sort(lines)
   return table.concat(lines, "\n")
 end
 
---- A stream whose next bytes have not come takes nothing where it may not wait; what was
--- read before is still there. Gives the errors and the number of bytes in the end.
+--- A read that would have to wait consumes nothing if it must not wait; bytes read before are kept.
+-- Returns the errors and the number of bytes at the end.
 function this.stream(client)
   local stream = assert(client:patient("p"):document("d"):open())
   local first = #assert(stream:read(1000))
   local lines = {}
   for _, format in ipairs { "a", 200000 } do
-    add(lines, tostring(format), try(places.gsub, function() return stream:read(format) end))
+    add(lines, tostring(format), try(boundaries.gsub, function() return stream:read(format) end))
   end
   local rest = #assert(stream:read("a"))
   stream:close()
   return table.concat(lines, ", ") .. ", " .. first + rest
 end
 
---- A walk asks for no page ahead where it could not wait for it. Gives the documents read.
+--- An iteration prefetches no page if it cannot wait for it. Returns the number of documents read.
 function this.ahead(client)
   local count = 0
   local step = client:patient("many"):documents { page_size = 4 }
   assert(step())
   for _ = 1, 3 do
-    places.gsub(function() if step() then count = count + 1 end end)
+    boundaries.gsub(function() if step() then count = count + 1 end end)
   end
   return 1 + count
 end
 
---- `nymbl.each` runs its functions, whose calls are refused.
+--- `nymbl.each` runs its functions, but their calls are refused.
 function this.each(client)
   local result
-  places.gsub(function()
+  boundaries.gsub(function()
     local good, failed = nymbl.each({ 1, 2 }, nil, function() return client:patient("p"):count() end)
     result = ("%d, %s, %s"):format(good, words(nil, failed[1].err), words(nil, failed[2].err))
   end)

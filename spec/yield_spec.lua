@@ -4,7 +4,7 @@
 local helper = require "helper"
 local nginx = require "nginx"
 
-local PLACE = "nymbl_spec_place()\n"
+local DOFILE = "nymbl_spec_dofile()\n"
 
 local LOOPS = {
   each = [[
@@ -64,7 +64,7 @@ describe("in a coroutine that cannot yield", function()
     end)
 
     it("a call works or is refused if that depends on the Lua version, in " .. loop, function()
-      assert.equal("", run(loop, "either", REFUSED, helper.write_file(helper.temporary(".lua"), PLACE)))
+      assert.equal("", run(loop, "either", REFUSED, helper.write_file(helper.temporary(".lua"), DOFILE)))
     end)
 
     it("a read that would wait is refused and loses nothing, in " .. loop, function()
@@ -127,14 +127,14 @@ describe("in a coroutine that cannot yield in nginx #nginx", function()
     helper.reset()
     document(300000)
     helper.admin("POST", "seed", { patient = "many", count = 8 })
-    local place = helper.write_file(helper.temporary(".lua"), PLACE)
+    local path = helper.write_file(helper.temporary(".lua"), DOFILE)
     server = nginx.start {
       init = "run = require 'yield_run' one = client()",
       http = "lua_shared_dict other 1m;",
       locations = {
         ["/refused"] = ("ngx.print(run.refused(one, %q))"):format(REFUSED),
         ["/each"] = "ngx.print(run.each(one))",
-        ["/either"] = ("ngx.print(run.either(one, %q, %q))"):format(REFUSED, place),
+        ["/either"] = ("ngx.print(run.either(one, %q, %q))"):format(REFUSED, path),
         ["/stream"] = "ngx.print(run.stream(one))",
         ["/ahead"] = "ngx.print(run.ahead(one))",
         ["/thread"] = ([[
