@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Memory that runs out when a test wants it. */
+/* Allocations that fail on request. */
 #define NYMBL_CHAOS_ITSELF
 #include "chaos.h"
 
@@ -34,8 +34,8 @@ static bool strike(void)
     return true;
 }
 
-/* Filled, so that nothing relies on zeros that are there by chance, and so
- * that no secret of a former owner is found in it. */
+/* Fill the block, so that no code relies on zeros that happen to be there, and
+ * no secret of an earlier block is found in it. */
 void *chaos_malloc(size_t size)
 {
     void *memory = strike() ? NULL : malloc(size);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Put before every source of the core: memory that runs out when a test wants
- * it, and that is looked at when it is given back. */
+/* Included before every source of the core: allocations that fail on request,
+ * and are checked for secrets when they are freed. */
 #ifndef NYMBL_CHAOS_H
 #define NYMBL_CHAOS_H
 
@@ -14,11 +14,11 @@ void *chaos_realloc(void *old, size_t size);
 char *chaos_strdup(const char *text);
 void chaos_free(void *memory);
 
-/* Let the nth allocation from now on fail, and no other; 0: none. */
+/* Let only the nth allocation from now on fail; 0 for none. */
 void chaos_arm(long nth);
-/* Whether it was come to. */
+/* Whether that allocation was reached. */
 bool chaos_struck(void);
-/* Blocks that were given back with a secret in them. */
+/* The number of blocks that were freed with a secret in them. */
 long chaos_secrets_left(void);
 
 #ifndef NYMBL_CHAOS_ITSELF

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The other end: sockets. */
+/* The peer of the client: sockets. */
 #include "peer.h"
 
 #include <errno.h>
@@ -143,7 +143,7 @@ void peer_read_head(peer *peer, request *request)
     text_drop(&peer->in, request->head.size);
 }
 
-/* A line of the body, with its end; 0 where the connection ended. */
+/* A line of the body, with its newline; 0 if the connection ended. */
 static size_t line_await(peer *peer)
 {
     for (;;) {
@@ -288,19 +288,19 @@ void peer_say(peer *peer, const char *text)
     peer_send(peer, text, strlen(text));
 }
 
-void peer_reply(peer *peer, int status, const char *headers, const char *body)
+void peer_respond(peer *peer, int status, const char *headers, const char *body)
 {
-    text reply = {0};
+    text response = {0};
     char line[96];
 
     snprintf(line, sizeof(line), "HTTP/1.1 %d Words\r\nContent-Length: %zu\r\n",
              status, strlen(body));
-    text_add(&reply, line, strlen(line));
-    text_add(&reply, headers, strlen(headers));
-    text_add(&reply, "\r\n", 2);
-    text_add(&reply, body, strlen(body));
-    peer_send(peer, reply.data, reply.size);
-    text_free(&reply);
+    text_add(&response, line, strlen(line));
+    text_add(&response, headers, strlen(headers));
+    text_add(&response, "\r\n", 2);
+    text_add(&response, body, strlen(body));
+    peer_send(peer, response.data, response.size);
+    text_free(&response);
 }
 
 void peer_close(peer *peer)

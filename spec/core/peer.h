@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* The other end of every exchange, played by the test itself on a loopback
- * socket: whoever waits for the peer pumps the engine, so that each step of an
- * exchange can be looked at, without threads and without timing. */
+/* The peer of every exchange, played by the test itself on a loopback socket.
+ * Waiting for the peer pumps the engine, so each step of an exchange can be
+ * checked without threads and without timing. */
 #ifndef NYMBL_PEER_H
 #define NYMBL_PEER_H
 
@@ -12,7 +12,7 @@
 #include <sys/types.h>
 
 typedef struct text {
-    char *data; /* NUL-terminated where not NULL */
+    char *data; /* NUL-terminated if not NULL */
     size_t size;
     size_t capacity;
 } text;
@@ -26,36 +26,37 @@ struct world {
     nymbl_client *client;
     int listener;
     int port;
-    bool fake;          /* the engine's clock is `now`, and ... */
-    double now;         /* ... */
-    double tick;        /* ... goes on by this each time it is read */
-    void (*step)(void); /* what the test does meanwhile */
-    int fds;            /* open ones when it began */
-    char folder[64];    /* a fresh one for files */
+    bool fake;          /* the engine's clock is `now` */
+    double now;         /* the fake time */
+    double tick;        /* added to `now` each time the clock is read */
+    void (*step)(void); /* called while the test waits */
+    int fds;            /* open descriptors at the start */
+    char dir[64];       /* a new directory for files */
 };
 
 extern struct world world;
 
 /* `options` may be NULL; base URL and key are filled in. */
 void world_open(const nymbl_client_options *options);
-/* Release what is left; see that no object, socket or file remains. */
+/* Release everything, and check that no object, socket or file remains. */
 void world_close(void);
-/* Pump a little. */
+/* Pump once, waiting briefly. */
 void world_step(void);
-/* Pump without waiting, a few times. */
+/* Pump a few times without waiting. */
 void world_settle(void);
-/* A path in the world's folder; borrowed until the fourth call after it. */
+/* A path in the world's directory; valid until the fourth call after it. */
 const char *world_path(const char *name);
 void world_write(const char *name, const void *data, size_t size);
-/* The file's bytes, to be released with text_free(). */
+/* The file's bytes. Free them with text_free(). */
 text world_read(const char *name);
-/* Names in the world's folder. */
+/* The number of names in the world's directory. */
 int world_names(void);
-/* Files in it that this process has open, with a name or without. */
+/* The number of files in it that this process has open, with or without a name.
+ */
 int world_files(void);
 
 int fds_open(void);
-/* Sockets of this process that are connected to a port. */
+/* The number of this process's sockets that are connected to a port. */
 int sockets_to(int port);
 
 /* ---- the peer ---- */
@@ -69,60 +70,62 @@ typedef struct peer {
 } peer;
 
 typedef struct request {
-    text head; /* with the empty line */
-    text body; /* chunks taken apart */
+    text head; /* including the empty line */
+    text body; /* without the chunk framing */
     bool chunked;
-    bool cut; /* the connection ended before it did */
+    bool cut; /* the connection ended before the request did */
 } request;
 
-/* How bytes move; test_tls.c replaces them. */
+/* The functions that transfer bytes; test_tls.c replaces them. */
 extern ssize_t (*peer_recv)(peer *peer, void *data, size_t size);
 extern ssize_t (*peer_send_some)(peer *peer, const void *data, size_t size);
 
 int listener_open(int *port, int backlog);
-/* Pump until a connection comes in. */
+/* Pump until a connection arrives. */
 void peer_accept(peer *peer);
 void peer_accept_at(peer *peer, int listener);
 /* Whether a connection waits to be accepted. */
 bool peer_waits(void);
-/* Take what has arrived; false when nothing had. */
+/* Read the bytes that have arrived; false if there were none. */
 bool peer_take(peer *peer);
-/* Pump until there are so many bytes, or the end; false at the end. */
+/* Pump until so many bytes have arrived, or the connection ends; false at its
+ * end. */
 bool peer_await(peer *peer, size_t size);
 void peer_read_head(peer *peer, request *request);
 void peer_read(peer *peer, request *request);
 void request_free(request *request);
-/* A header's value, or NULL; borrowed until the next call. */
+/* A header's value, or NULL; valid until the next call. */
 const char *request_field(const request *request, const char *name);
 int request_fields(const request *request, const char *name);
 bool request_begins(const request *request, const char *text);
 
 void peer_send(peer *peer, const void *data, size_t size);
 void peer_say(peer *peer, const char *text);
-/* A whole reply with this body. */
-void peer_reply(peer *peer, int status, const char *headers, const char *body);
+/* Send a complete response with this body. */
+void peer_respond(peer *peer, int status, const char *headers,
+                  const char *body);
 void peer_close(peer *peer);
 void peer_reset(peer *peer);
 
 /* ---- transfers ---- */
 
-/* Pump until it has ended; the result. */
+/* Pump until the transfer has ended; its result. */
 nymbl_kind ended(nymbl_transfer *transfer, nymbl_error *err);
 /* Read a download to its end. */
 nymbl_kind read_all(nymbl_transfer *transfer, text *to, nymbl_error *err);
-/* The request head of a transfer has gone out: take it. */
+/* Receive the request of a transfer, whose head must have arrived. */
 nymbl_transfer *start_get(void);
 nymbl_transfer *start_delete(void);
 nymbl_transfer *start_list(const nymbl_list_options *options);
-/* Of a document whose type is known, but is none that bytes are compared with,
- * unless the options say otherwise. */
+/* Download a document with a known type that has no signature to check, unless
+ * the options say otherwise. */
 nymbl_transfer *start_download(const nymbl_download_options *options);
-/* As the options say. */
+/* Download as the options say. */
 nymbl_transfer *start_unknown(const nymbl_download_options *options);
 nymbl_transfer *start_upload(nymbl_body *body);
 nymbl_body *body_of(const void *data, size_t size);
 nymbl_counts counts_of(nymbl_transfer *transfer);
-/* Bytes that tell where they stand. */
+/* Bytes whose values depend on their positions. */
 char *pattern(size_t size);
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A source that pushes between the steps. */
+/* A source that pushes bytes between the steps. */
 #include "source.h"
 
 struct source source;

@@ -15,7 +15,7 @@ struct source {
 
 extern struct source source;
 
-/* `stated` is what the body is told of its size; `finish`: it ends by itself.
+/* `stated` is the size given to the body; `finish`: it ends by itself.
  */
 void source_open(int64_t stated, const char *data, size_t size, bool finish);
 /* Push until a transfer may be started. */

@@ -2,8 +2,8 @@
 /* Checks, and the list of tests. */
 #include "test.h"
 
-static int test_failures;         /* of the test that runs */
-static const char *test_skip_why; /* it could not be run here */
+static int test_failures;         /* of the running test */
+static const char *test_skip_why; /* why the running test was skipped */
 
 bool test_check(bool good, const char *expression, const char *file, int line)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What every test program needs: checks, and a main that runs a list of
+/* Shared by all test programs: checks, and a main() that runs a list of
  * functions whose names are sentences. */
 #ifndef NYMBL_TEST_H
 #define NYMBL_TEST_H
@@ -20,14 +20,14 @@ bool test_check_text(const char *got, const char *expected,
                      const char *expression, const char *file, int line);
 bool test_check_number(long long got, long long expected,
                        const char *expression, const char *file, int line);
-/* The test that runs cannot be run here; static words. */
+/* Skip the running test; `why` is a string literal. */
 void test_skip(const char *why);
-/* Whether a check of the test that runs has failed. */
+/* Whether a check of the running test has failed. */
 bool test_failed(void);
-/* Run all tests, or those whose names hold the program's argument. */
+/* Run all tests, or those whose names contain the program's argument. */
 int test_main(const test *tests, size_t count, int argc, char **argv);
 
-/* Note a failure and go on. */
+/* Record a failure and continue. */
 #define CHECK(expression)                                                      \
     test_check((expression), #expression, __FILE__, __LINE__)
 #define CHECK_TEXT(got, expected)                                              \
@@ -35,7 +35,7 @@ int test_main(const test *tests, size_t count, int argc, char **argv);
 #define CHECK_NUMBER(got, expected)                                            \
     test_check_number((got), (expected), #got, __FILE__, __LINE__)
 
-/* What the rest of the program cannot do without. */
+/* A check without which the rest of the program cannot run. */
 #define REQUIRE(expression)                                                    \
     do {                                                                       \
         if (!CHECK(expression)) {                                              \

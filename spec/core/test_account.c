@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* A part of one account's document is never gone on from by another's: tenants
- * share URLs, ids and ETags, and differ in key and scope. */
+/* A partial file is never continued for another account: tenants share URLs,
+ * ids and ETags, and differ in key and scope. */
 #include "peer.h"
 
 #include <sys/stat.h>
@@ -8,7 +8,7 @@
 #define SIZE 60000
 #define CUT 40000
 
-/* What a client of ours has at first. */
+/* The options of the first client. */
 static const nymbl_client_options first = {
     .api_key = "key-one-of-test",
     .token_url = "https://idp.test/token",
@@ -30,7 +30,7 @@ static nymbl_client *client_of(nymbl_client_options options)
     return client;
 }
 
-/* Start a download with resume; its request, of which the range is told. */
+/* Start a download with resume. Returns its request's range. */
 static nymbl_transfer *asked(nymbl_client *client, const char *token,
                              const char *patient, const char *document,
                              peer *peer, bool *ranged)
@@ -52,7 +52,7 @@ static nymbl_transfer *asked(nymbl_client *client, const char *token,
     return transfer;
 }
 
-/* The first one's download is cut. */
+/* The first account's download is cut off. */
 static void part_left(const char *data)
 {
     nymbl_client *client = client_of(first);
@@ -73,7 +73,8 @@ static void part_left(const char *data)
     CHECK_NUMBER(world_names(), 2);
 }
 
-/* Another one goes on, at a service that would give it the rest of its own. */
+/* Another account resumes, and its service would send the rest of its own
+ * document. */
 static void check_next(const nymbl_client_options *options, const char *token,
                        const char *patient, const char *document,
                        bool same_account)
@@ -125,7 +126,7 @@ static void check_next(const nymbl_client_options *options, const char *token,
     free(theirs);
 }
 
-static void same_account_goes_on(void)
+static void same_account_resumes(void)
 {
     nymbl_client_options options = first;
 
@@ -137,17 +138,17 @@ static void same_account_goes_on(void)
     check_next(&options, "tok", "7", "9", true);
 }
 
-static void another_key_begins_anew(void)
+static void another_key_starts_over(void)
 {
     nymbl_client_options options = first;
 
     options.api_key = "key-two-of-test";
     check_next(&options, "tok", "7", "9", false);
-    options.api_key = "key-one-of-tes"; /* nor one that begins alike */
+    options.api_key = "key-one-of-tes"; /* nor a key with the same beginning */
     check_next(&options, "tok", "7", "9", false);
 }
 
-static void other_credentials_begin_anew(void)
+static void other_credentials_start_over(void)
 {
     nymbl_client_options options = first;
 
@@ -161,16 +162,16 @@ static void other_credentials_begin_anew(void)
     options = first;
     options.token_url = "https://idp.test/other/token";
     check_next(&options, "tok", "7", "9", false);
-    options.token_url = NULL; /* a caller's token: the key alone */
+    options.token_url = NULL; /* a caller's token: only the key counts */
     options.client_id = options.client_secret = options.scope = NULL;
     check_next(&options, "tok", "7", "9", false);
-    options = first; /* the same text, cut at another place */
+    options = first; /* the same text, divided differently */
     options.client_id = "client-oneapi";
     options.scope = "/one";
     check_next(&options, "tok", "7", "9", false);
 }
 
-static void another_service_or_document_begins_anew(void)
+static void another_service_or_document_starts_over(void)
 {
     nymbl_client_options options = first;
 
@@ -180,52 +181,52 @@ static void another_service_or_document_begins_anew(void)
     check_next(&first, "tok", "7", "10", false);
 }
 
-static bool holds(const text *note, const char *word)
+static bool holds(const text *meta, const char *word)
 {
-    return note->data != NULL && strstr(note->data, word) != NULL;
+    return meta->data != NULL && strstr(meta->data, word) != NULL;
 }
 
-static void note_tells_nothing(void)
+static void metadata_identifies_nobody(void)
 {
     static const char *const words[] = {
         "key-one",   "idp.test", "client-one", "secret-one", "api/one", "tok",
         "127.0.0.1", "Patients", "http",       "/v1",        "(7)",     "(9)"};
     char *data = pattern(SIZE);
     struct stat status;
-    text note;
+    text meta;
 
     world_open(NULL);
     part_left(data);
-    note = world_read("doc.nymbl-meta");
+    meta = world_read("doc.nymbl-meta");
     for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
-        if (!CHECK(!holds(&note, words[i])))
+        if (!CHECK(!holds(&meta, words[i])))
             printf("it holds: %s\n", words[i]);
     }
-    CHECK(holds(&note, "nymbl meta 4\n"));
-    CHECK(holds(&note, "\n\"same\"\n"));
+    CHECK(holds(&meta, "nymbl meta 4\n"));
+    CHECK(holds(&meta, "\n\"same\"\n"));
     CHECK(stat(world_path("doc.nymbl-meta"), &status) == 0);
     CHECK_NUMBER(status.st_mode & 07777, 0600);
-    text_free(&note);
+    text_free(&meta);
     free(data);
     world_close();
 }
 
-/* The note of an earlier version, which names no account. */
-static void note_without_an_account_is_none(void)
+/* The metadata of an earlier version, which has no account. */
+static void metadata_without_an_account_is_ignored(void)
 {
     nymbl_client *client;
     nymbl_transfer *transfer;
-    char *data = pattern(SIZE), note[256];
+    char *data = pattern(SIZE), meta[256];
     bool ranged;
     peer peer;
 
     world_open(NULL);
     part_left(data);
-    snprintf(note, sizeof(note),
+    snprintf(meta, sizeof(meta),
              "nymbl part 1\nhttp://127.0.0.1:%d/v1/Patients(7)/Documents(9)/"
              "$value\n\"same\"\n",
              world.port);
-    world_write("doc.nymbl-meta", note, strlen(note));
+    world_write("doc.nymbl-meta", meta, strlen(meta));
     client = client_of(first);
     transfer = asked(client, "tok", "7", "9", &peer, &ranged);
     CHECK(!ranged);
@@ -239,12 +240,12 @@ static void note_without_an_account_is_none(void)
 int main(int argc, char **argv)
 {
     static const test tests[] = {
-        TEST(same_account_goes_on),
-        TEST(another_key_begins_anew),
-        TEST(other_credentials_begin_anew),
-        TEST(another_service_or_document_begins_anew),
-        TEST(note_tells_nothing),
-        TEST(note_without_an_account_is_none),
+        TEST(same_account_resumes),
+        TEST(another_key_starts_over),
+        TEST(other_credentials_start_over),
+        TEST(another_service_or_document_starts_over),
+        TEST(metadata_identifies_nobody),
+        TEST(metadata_without_an_account_is_ignored),
     };
 
     return test_main(tests, TEST_COUNT(tests), argc, argv);

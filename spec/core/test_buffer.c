@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Bounded memory: buffers and rings, by hand and against a simple model. */
+/* Bounded memory: buffers and rings, by examples and against a simple model. */
 #include "base/buffer.h"
 #include "base/ring.h"
 #include "test.h"
@@ -61,7 +61,7 @@ static void take_moves_the_text_out(void)
     nymbl__buffer_free(&buffer);
 }
 
-static void nothing_can_be_appended(void)
+static void appending_nothing_succeeds(void)
 {
     nymbl__buffer buffer;
 
@@ -83,7 +83,7 @@ static void wipe_leaves_zeros(void)
     nymbl__secret_free(NULL);
 }
 
-static void copy_of_nothing_is_nothing(void)
+static void copy_of_null_is_null(void)
 {
     char *copy = (char *)"x";
 
@@ -94,7 +94,7 @@ static void copy_of_nothing_is_nothing(void)
     nymbl__secret_free(copy);
 }
 
-static void ring_gives_back_what_was_put_in(void)
+static void ring_returns_its_bytes(void)
 {
     nymbl__ring ring;
     char out[8];
@@ -104,7 +104,7 @@ static void ring_gives_back_what_was_put_in(void)
     CHECK_NUMBER((long long)nymbl__ring_take(&ring, out, 8), 0);
     CHECK(nymbl__ring_put(&ring, "abcd", 4) == NYMBL_OK);
     CHECK_NUMBER((long long)nymbl__ring_take(&ring, out, 3), 3);
-    CHECK(nymbl__ring_put(&ring, "efghi", 5) == NYMBL_OK); /* around */
+    CHECK(nymbl__ring_put(&ring, "efghi", 5) == NYMBL_OK); /* wraps around */
     CHECK_NUMBER((long long)nymbl__ring_room(&ring), 0);
     CHECK_NUMBER((long long)nymbl__ring_peek(&ring, out, 8), 6);
     CHECK(memcmp(out, "defghi", 6) == 0);
@@ -116,7 +116,7 @@ static void ring_gives_back_what_was_put_in(void)
     CHECK(ring.data == NULL && ring.max == 6);
 }
 
-/* The model is a text from which bytes are dropped in front. */
+/* The model is a text from whose start bytes are dropped. */
 static void ring_play(uint32_t seed, size_t max)
 {
     static char model[1 << 20], out[1 << 20];
@@ -172,14 +172,10 @@ static void ring_agrees_with_a_model(void)
 int main(int argc, char **argv)
 {
     static const test tests[] = {
-        TEST(append_grows_the_buffer),
-        TEST(append_past_the_limit_fails),
-        TEST(take_moves_the_text_out),
-        TEST(nothing_can_be_appended),
-        TEST(wipe_leaves_zeros),
-        TEST(copy_of_nothing_is_nothing),
-        TEST(ring_gives_back_what_was_put_in),
-        TEST(ring_agrees_with_a_model),
+        TEST(append_grows_the_buffer), TEST(append_past_the_limit_fails),
+        TEST(take_moves_the_text_out), TEST(appending_nothing_succeeds),
+        TEST(wipe_leaves_zeros),       TEST(copy_of_null_is_null),
+        TEST(ring_returns_its_bytes),  TEST(ring_agrees_with_a_model),
     };
 
     return test_main(tests, TEST_COUNT(tests), argc, argv);

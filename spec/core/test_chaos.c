@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Each scenario runs with its first allocation failing, then its second, and
- * so on until it comes through: it must fail cleanly, and where it succeeds it
- * must be true. With the argument "libcurl" the allocations of libcurl fail,
- * too. */
+/* Each scenario runs with its first allocation failing, then its second, and so
+ * on until it completes. It must fail cleanly, and a success must be correct.
+ * With the argument "libcurl" the allocations of libcurl fail, too. */
 #define NYMBL_CHAOS_ITSELF
 #include "chaos.h"
 #include "engine/transfer.h"
@@ -13,8 +12,8 @@
 
 static bool all; /* libcurl's allocations count */
 
-/* Serve one request with `reply` until the transfer has ended. */
-static nymbl_kind serve(nymbl_transfer *transfer, const char *reply,
+/* Serve one request with this response until the transfer has ended. */
+static nymbl_kind serve(nymbl_transfer *transfer, const char *response,
                         const char *must_hold, nymbl_error *err)
 {
     nymbl_kind kind = NYMBL_AGAIN;
@@ -29,18 +28,18 @@ static nymbl_kind serve(nymbl_transfer *transfer, const char *reply,
             peer_take(&peer);
         if (!replied && peer.in.size > 0 &&
             strstr(peer.in.data, must_hold) != NULL) {
-            peer_send_some(&peer, reply, strlen(reply));
+            peer_send_some(&peer, response, strlen(response));
             replied = true;
         }
         kind = nymbl_transfer_result(transfer, err);
         if (kind == NYMBL_AGAIN && transfer->port.window.size > 0)
-            break; /* to be read */
+            break; /* ready to be read */
     }
     peer_close(&peer);
     return kind;
 }
 
-/* What a failure may be: of memory, or of what libcurl makes of it. */
+/* The allowed failures: a lack of memory, or libcurl's error for it. */
 static void check_kind(nymbl_kind kind)
 {
     if (!CHECK(kind == NYMBL_NO_MEMORY || (all && kind < 0)))
@@ -196,7 +195,7 @@ static bool download_by_reading_succeeds(void)
     return kind == NYMBL_DONE;
 }
 
-static bool redirect_is_refused(const char *reply)
+static bool redirect_is_refused(const char *response)
 {
     nymbl_transfer *transfer = NULL;
     nymbl_error err = {0};
@@ -205,7 +204,7 @@ static bool redirect_is_refused(const char *reply)
                              "token-of-test", PATIENT, "9", NULL, &err);
 
     if (kind == NYMBL_OK)
-        kind = serve(transfer, reply, "\r\n\r\n", &err);
+        kind = serve(transfer, response, "\r\n\r\n", &err);
     CHECK(kind < 0);
     if (kind != NYMBL_REDIRECT)
         check_kind(kind);
@@ -219,7 +218,7 @@ static bool redirected_download_succeeds(void)
                                "Content-Length: 0\r\n\r\n");
 }
 
-/* Its URL, and what the document's fields say, are nobody's business later. */
+/* Its URL and the document's fields must not remain in memory. */
 static bool signed_url_succeeds(void)
 {
     return redirect_is_refused(
@@ -302,7 +301,7 @@ static bool store_is_written_and_replaced(void)
     return kind == NYMBL_OK;
 }
 
-/* Fail the nth allocation of a scenario until it has no nth. */
+/* Fail the nth allocation of a scenario, for every n. */
 static void scenario_repeat(bool (*run)(void))
 {
     bool struck = true;
@@ -320,7 +319,7 @@ static void scenario_repeat(bool (*run)(void))
         world_close();
     }
     CHECK(nth > 2 && nth < 5000);
-    if (!all) /* what libcurl gives back is its own affair */
+    if (!all) /* libcurl does not wipe its own blocks */
         CHECK_NUMBER(chaos_secrets_left(), 0);
 }
 

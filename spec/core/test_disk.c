@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* File systems that cannot do what others can, and disks that lose power: the
- * document is not lost in the last step, and nothing is taken for a part of it
- * that is none. */
+/* File systems without some operations, and disks that lose power: a document
+ * is not lost in its last step, and an invalid partial file is never accepted.
+ */
 #include "faults.h"
 #include "file/save.h"
 #include "peer.h"
@@ -28,18 +28,18 @@ static bool file_is(const char *name, const char *data, size_t size)
     return same;
 }
 
-static void folder_clear(void)
+static void dir_clear(void)
 {
-    DIR *folder = opendir(world.folder);
+    DIR *dir = opendir(world.dir);
     struct dirent *entry;
 
-    REQUIRE(folder != NULL);
-    for (entry = readdir(folder); entry != NULL; entry = readdir(folder))
-        unlinkat(dirfd(folder), entry->d_name, 0);
-    closedir(folder);
+    REQUIRE(dir != NULL);
+    for (entry = readdir(dir); entry != NULL; entry = readdir(dir))
+        unlinkat(dirfd(dir), entry->d_name, 0);
+    closedir(dir);
 }
 
-/* ---- what a file system lacks ---- */
+/* ---- missing operations ---- */
 
 typedef struct way {
     const char *name;
@@ -77,12 +77,13 @@ static nymbl_kind document_save(const way *way, unsigned mode)
 
 static void way_begin(const way *way)
 {
-    folder_clear();
+    dir_clear();
     if (way->old)
         world_write("doc", "old", 3);
 }
 
-/* Whether a plan would have fsync() fail with what is no lack of it. */
+/* Whether fsync() fails with an error that does not mean a missing operation.
+ */
 static bool is_a_failure(const char *step, const char *error)
 {
     return strstr(step, "fsync") != NULL && strcmp(error, "EINVAL") != 0 &&
@@ -90,8 +91,8 @@ static bool is_a_failure(const char *step, const char *error)
            strcmp(error, "EROFS") != 0;
 }
 
-/* Every step, and such as are taken in place of others, with every errno. */
-static void what_a_file_system_lacks_is_left_out(void)
+/* Every step and its replacements, with every errno. */
+static void missing_file_system_operations_are_skipped(void)
 {
     static const char *const steps[] = {
         "fchmod",
@@ -143,12 +144,12 @@ static void what_a_file_system_lacks_is_left_out(void)
             }
         }
     }
-    folder_clear();
+    dir_clear();
     world_close();
 }
 
-/* Such an errno is no way of a file system. */
-static void what_may_lose_bytes_is_told(void)
+/* Such an errno does not mean a missing operation. */
+static void errors_that_may_lose_bytes_are_reported(void)
 {
     static const char *const steps[] = {
         "fchmod", "fsync", "tmpfile=EPERM fsync", "linkat=EPERM fsync"};
@@ -180,13 +181,13 @@ static void what_may_lose_bytes_is_told(void)
             }
         }
     }
-    folder_clear();
+    dir_clear();
     world_close();
 }
 
-/* CIFS, drvfs: all files are open to others, whatever mode they were made with.
- * A part cannot be trusted there, and must not be left lying about either. */
-static void part_that_cannot_be_private_is_none(void)
+/* CIFS and drvfs open all files to other users, whatever their mode. A partial
+ * file cannot be trusted there, and must not be left behind. */
+static void partial_file_that_cannot_be_private_is_not_kept(void)
 {
     static const char *const plans[] = {"flock=ENOLCK", "flock=ENOSYS",
                                         "flock=EIO"};
@@ -205,14 +206,15 @@ static void part_that_cannot_be_private_is_none(void)
         faults_plan(NULL);
         if (!CHECK_NUMBER(world_names(), 0))
             printf("%s\n", plans[i]);
-        folder_clear();
+        dir_clear();
     }
     world_close();
 }
 
-/* ---- a part that is whole ---- */
+/* ---- complete partial files ---- */
 
-/* What can be gone on from now; it is let go as it is. */
+/* The number of bytes of the partial file that can be resumed; the file is kept
+ * unchanged. */
 static int64_t offset_now(void)
 {
     nymbl__save *save;
@@ -225,8 +227,8 @@ static int64_t offset_now(void)
     return offset;
 }
 
-/* Its last byte is asked for again: there is no range of no bytes. */
-static void whole_part_is_kept_where_it_gets_no_name(void)
+/* Its last byte is requested again, because an empty range does not exist. */
+static void complete_partial_file_is_kept_if_it_cannot_be_renamed(void)
 {
     static const char *const plans[] = {"renameat=EIO",
                                         "renameat=EACCES",
@@ -263,15 +265,16 @@ static void whole_part_is_kept_where_it_gets_no_name(void)
         CHECK(nymbl__save_commit(save, &reason) == NYMBL_OK);
         CHECK(file_is("doc", "whole", 5));
         CHECK_NUMBER(world_names(), 1);
-        folder_clear();
+        dir_clear();
         if (test_failed())
             printf("%s\n", plans[i]);
     }
     world_close();
 }
 
-/* A kill after the mode was set must not leave a part that nobody takes. */
-static void part_of_another_mode_is_replaced(void)
+/* A kill after the mode was set must not leave a partial file that is never
+ * removed. */
+static void partial_file_of_another_mode_is_replaced(void)
 {
     static const mode_t modes[] = {0644, 0666, 0400, 0440, 0};
     way way = {.resume = true};
@@ -285,15 +288,15 @@ static void part_of_another_mode_is_replaced(void)
         CHECK(file_is("doc", "whole", 5));
         if (modes[i / 2] != 0 || geteuid() == 0)
             CHECK_NUMBER(world_names(), 1);
-        folder_clear();
+        dir_clear();
     }
     world_close();
 }
 
 /* ---- a power cut ---- */
 
-/* What is known of a file: its bytes as they are, and as they were at the last
- * fsync(). An open descriptor keeps its number from being used again. */
+/* The state of a file: its current bytes, and those at the last fsync(). An
+ * open descriptor prevents the inode number from being reused. */
 typedef struct inode {
     ino_t number;
     int fd;
@@ -306,24 +309,24 @@ typedef struct inode {
 
 typedef struct listing {
     char names[NAMES][64];
-    int inodes[NAMES]; /* places in `disk.inodes` */
+    int inodes[NAMES]; /* indexes in `disk.inodes` */
     int count;
 } listing;
 
 static struct {
     inode inodes[INODES];
     int count;
-    listing synced; /* the folder at its last fsync() */
+    listing synced; /* the directory at its last fsync() */
     struct {
         char *one, *two; /* documents, by validator */
         size_t size;
     } documents;
-    char boots[2][128]; /* files with the id of a boot, before and after */
+    char boots[2][128]; /* files with the boot id, before and after */
     long cuts;
     bool broken;
 } disk;
 
-/* A descriptor of our own: the other may be for writing only, and locked. */
+/* Open the file again: the other descriptor may be write-only and locked. */
 static int inode_of(int fd)
 {
     char path[32];
@@ -359,29 +362,29 @@ static char *bytes_of(int fd, size_t *size)
 
 static void listing_make(listing *to)
 {
-    DIR *folder = opendir(world_path("live"));
+    DIR *dir = opendir(world_path("live"));
     struct dirent *entry;
 
-    REQUIRE(folder != NULL);
+    REQUIRE(dir != NULL);
     to->count = 0;
-    for (entry = readdir(folder); entry != NULL; entry = readdir(folder)) {
+    for (entry = readdir(dir); entry != NULL; entry = readdir(dir)) {
         int fd;
 
         if (entry->d_name[0] == '.')
             continue;
         REQUIRE(to->count < NAMES && strlen(entry->d_name) < 64);
         strcpy(to->names[to->count], entry->d_name);
-        fd = openat(dirfd(folder), entry->d_name, O_RDONLY | O_CLOEXEC);
+        fd = openat(dirfd(dir), entry->d_name, O_RDONLY | O_CLOEXEC);
         to->inodes[to->count++] = inode_of(fd);
         close(fd);
     }
-    closedir(folder);
+    closedir(dir);
 }
 
-/* The disk as a power cut may leave it now: names as they are or as they were
- * at the last fsync() of the folder, and of each file its bytes as they are or
- * those of the last fsync(), in a file of the length that it had. `loses`: what
- * the names end in of files that lose bytes. */
+/* Simulate the disk after a power cut: names as they are now or at the last
+ * fsync() of the directory, and each file's bytes as they are now or at its
+ * last fsync(), with the file's current length. `loses`: the suffix of the
+ * files that lose bytes. */
 static void disk_write(const listing *names, const char *loses)
 {
     mkdir(world_path("cut"), 0700);
@@ -398,8 +401,7 @@ static void disk_write(const listing *names, const char *loses)
                 memcpy(data, inode->synced,
                        inode->size < size ? inode->size : size);
         }
-        snprintf(path, sizeof(path), "%s/cut/%s", world.folder,
-                 names->names[i]);
+        snprintf(path, sizeof(path), "%s/cut/%s", world.dir, names->names[i]);
         fd = open(path, O_WRONLY | O_CREAT | O_EXCL, 0600);
         REQUIRE(fd >= 0 && write(fd, data, size) == (ssize_t)size);
         close(fd);
@@ -409,12 +411,12 @@ static void disk_write(const listing *names, const char *loses)
 
 static void cut_clear(void)
 {
-    DIR *folder = opendir(world_path("cut"));
+    DIR *dir = opendir(world_path("cut"));
     struct dirent *entry;
 
-    for (entry = readdir(folder); entry != NULL; entry = readdir(folder))
-        unlinkat(dirfd(folder), entry->d_name, 0);
-    closedir(folder);
+    for (entry = readdir(dir); entry != NULL; entry = readdir(dir))
+        unlinkat(dirfd(dir), entry->d_name, 0);
+    closedir(dir);
     rmdir(world_path("cut"));
 }
 
@@ -424,7 +426,7 @@ static bool is_document(const char *data, size_t size)
            memcmp(data, disk.documents.two, size) == 0;
 }
 
-/* What is made of it after the machine has come up again. */
+/* Check the files after the machine has restarted. */
 static void disk_check(const char *call, const char *how)
 {
     const char *before = faults_boot;
@@ -492,9 +494,9 @@ static void power_watch(const char *call, int fd)
     }
 }
 
-/* Go on with the document of a validator, up to `to`; the rest is lost, or it
- * is committed. */
-static void part_go_on(const char *validator, size_t to, bool commits)
+/* Resume the document with a validator, up to `to`; then either lose the rest
+ * or commit. */
+static void partial_resume(const char *validator, size_t to, bool commits)
 {
     const char *document = strcmp(validator, "\"one\"") == 0
                                ? disk.documents.one
@@ -522,7 +524,7 @@ static void part_go_on(const char *validator, size_t to, bool commits)
         nymbl__save_keep_partial(save);
 }
 
-static void power_cut_leaves_a_part_whole_or_not_at_all(void)
+static void power_cut_leaves_a_valid_partial_file_or_none(void)
 {
     world_open(NULL);
     disk.documents.size = 20000;
@@ -539,13 +541,13 @@ static void power_cut_leaves_a_part_whole_or_not_at_all(void)
     listing_make(&disk.synced);
     faults_plan("");
     faults_watch = power_watch;
-    part_go_on("\"one\"", 7000, false);
-    part_go_on("\"one\"", 12000, false); /* the same */
-    part_go_on("\"two\"", 12000, false); /* it has changed */
-    part_go_on("\"two\"", 12000, false); /* and nothing came */
-    part_go_on("\"two\"", 20000, true);
-    part_go_on("\"one\"", 20000, false); /* whole, and interrupted */
-    part_go_on("\"one\"", 20000, true);
+    partial_resume("\"one\"", 7000, false);
+    partial_resume("\"one\"", 12000, false); /* unchanged */
+    partial_resume("\"two\"", 12000, false); /* it has changed */
+    partial_resume("\"two\"", 12000, false); /* nothing arrived */
+    partial_resume("\"two\"", 20000, true);
+    partial_resume("\"one\"", 20000, false); /* complete, but interrupted */
+    partial_resume("\"one\"", 20000, true);
     faults_watch = NULL;
     faults_plan(NULL);
     printf("%ld power cuts\n", disk.cuts);
@@ -560,13 +562,13 @@ static void power_cut_leaves_a_part_whole_or_not_at_all(void)
     free(disk.documents.two);
     unlink(world_path("live/doc"));
     rmdir(world_path("live"));
-    folder_clear();
+    dir_clear();
     world_close();
 }
 
-/* What was let go in an orderly way is on the disk; what a kill has left is in
- * the memory of a machine that still runs. */
-static void part_is_gone_on_from_under_another_boot(void)
+/* An orderly interruption syncs the file; after a kill its bytes are in the
+ * memory of the running machine. */
+static void partial_file_is_resumed_after_a_restart(void)
 {
     for (int i = 0; i < 4; i++) {
         bool suspends = i % 2 == 0, boots = i / 2 == 0;
@@ -586,23 +588,23 @@ static void part_is_gone_on_from_under_another_boot(void)
         CHECK(nymbl__save_write(save, "half", 4, &reason) == NYMBL_OK);
         if (suspends) {
             nymbl__save_keep_partial(save);
-        } else { /* as a kill leaves it: what it has is copied */
+        } else { /* after a kill its bytes are copied */
             text part = world_read("doc.nymbl-part");
-            text note = world_read("doc.nymbl-meta");
+            text meta = world_read("doc.nymbl-meta");
 
             nymbl__save_discard(save);
             world_write("doc.nymbl-part", part.data, part.size);
-            world_write("doc.nymbl-meta", note.data, note.size);
+            world_write("doc.nymbl-meta", meta.data, meta.size);
             CHECK(chmod(world_path("doc.nymbl-part"), 0600) == 0);
             CHECK(chmod(world_path("doc.nymbl-meta"), 0600) == 0);
             text_free(&part);
-            text_free(&note);
+            text_free(&meta);
         }
         faults_boot = boot[boots];
         CHECK_NUMBER(offset_now(), suspends || !boots ? 4 : 0);
         faults_plan(NULL);
         faults_boot = NULL;
-        folder_clear();
+        dir_clear();
         world_close();
     }
 }
@@ -610,13 +612,13 @@ static void part_is_gone_on_from_under_another_boot(void)
 int main(int argc, char **argv)
 {
     static const test tests[] = {
-        TEST(what_a_file_system_lacks_is_left_out),
-        TEST(what_may_lose_bytes_is_told),
-        TEST(part_that_cannot_be_private_is_none),
-        TEST(whole_part_is_kept_where_it_gets_no_name),
-        TEST(part_of_another_mode_is_replaced),
-        TEST(part_is_gone_on_from_under_another_boot),
-        TEST(power_cut_leaves_a_part_whole_or_not_at_all),
+        TEST(missing_file_system_operations_are_skipped),
+        TEST(errors_that_may_lose_bytes_are_reported),
+        TEST(partial_file_that_cannot_be_private_is_not_kept),
+        TEST(complete_partial_file_is_kept_if_it_cannot_be_renamed),
+        TEST(partial_file_of_another_mode_is_replaced),
+        TEST(partial_file_is_resumed_after_a_restart),
+        TEST(power_cut_leaves_a_valid_partial_file_or_none),
     };
 
     return test_main(tests, TEST_COUNT(tests), argc, argv);

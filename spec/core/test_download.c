@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Downloads: whole and true, or a failure; bounded while nobody reads. */
+/* Downloads: complete and correct, or a failure; bounded memory while nobody
+ * reads. */
 #include "peer.h"
 
 #include <sys/stat.h>
@@ -20,7 +21,7 @@ static nymbl_transfer *asked(nymbl_transfer *transfer, peer *peer)
     return transfer;
 }
 
-static void download_by_reading_gives_all_bytes(void)
+static void download_by_reading_returns_all_bytes(void)
 {
     char *data = pattern(MEGABYTE + 7);
     nymbl_transfer *transfer;
@@ -123,7 +124,7 @@ static void window_is_bounded_while_nobody_reads(void)
     }
     CHECK(counts_of(transfer).body_received <= 128 * 1024);
     CHECK(counts_of(transfer).body_received >= 64 * 1024);
-    /* a head that is there is no reason to forget that bytes are, too */
+    /* a response that has arrived must not hide that bytes have, too */
     CHECK(nymbl_transfer_response(transfer, &head, NULL) == NYMBL_OK);
     CHECK(nymbl_transfer_is_ready(transfer));
     while (at < 5 * MEGABYTE) {
@@ -146,11 +147,11 @@ static void window_is_bounded_while_nobody_reads(void)
     world_close();
 }
 
-/* ---- replies that are not the document ---- */
+/* ---- responses that are not the document ---- */
 
-/* Send a reply and close. Both ways of downloading must fail alike, and the
- * path be untouched. */
-static void check_bad(const char *reply, const nymbl_download_options *given,
+/* Send a response and close. Both kinds of download must fail alike and leave
+ * the path unchanged. */
+static void check_bad(const char *response, const nymbl_download_options *given,
                       nymbl_kind kind, const char *reason)
 {
     for (int i = 0; i < 2; i++) {
@@ -167,13 +168,13 @@ static void check_bad(const char *reply, const nymbl_download_options *given,
         if (i == 1)
             options.path = world_path("doc");
         transfer = asked(start_download(&options), &peer);
-        peer_say(&peer, reply);
+        peer_say(&peer, response);
         peer_close(&peer);
         if (i == 0)
             CHECK_NUMBER(read_all(transfer, &got, &err), kind);
         CHECK_NUMBER(ended(transfer, &err), kind);
         if (!CHECK_TEXT(err.reason, reason))
-            printf("for: %s\n", reply);
+            printf("for: %s\n", response);
         CHECK(!err.outcome_unknown);
         nymbl_transfer_free(transfer);
         text_free(&got);
@@ -187,7 +188,7 @@ static void check_bad(const char *reply, const nymbl_download_options *given,
 
 #define OK_HEAD "HTTP/1.1 200 OK\r\n"
 
-static void bytes_that_are_missing_are_told(void)
+static void missing_bytes_are_detected(void)
 {
     check_bad(OK_HEAD "Content-Length: 10\r\n\r\n123456789", NULL,
               NYMBL_TRUNCATED, NULL);
@@ -208,7 +209,7 @@ static void bytes_that_are_missing_are_told(void)
               NULL, NYMBL_TRUNCATED, NULL);
 }
 
-static void bytes_that_are_too_many_are_told(void)
+static void excess_bytes_are_detected(void)
 {
     nymbl_download_options nine = {.has_size = true, .size = 9};
     nymbl_download_options eleven = {.has_size = true, .size = 11};
@@ -229,7 +230,7 @@ static void bytes_that_are_too_many_are_told(void)
               NULL, NYMBL_CORRUPT, "size_mismatch");
 }
 
-static void bytes_that_are_something_else_are_told(void)
+static void bytes_of_another_type_are_detected(void)
 {
     nymbl_download_options pdf = {.content_type = "application/pdf"};
 
@@ -255,7 +256,7 @@ static void bytes_that_are_something_else_are_told(void)
               NYMBL_NOT_FOUND, NULL);
 }
 
-static void reset_in_the_body_is_no_end(void)
+static void reset_within_the_body_is_not_the_end(void)
 {
     nymbl_transfer *transfer;
     nymbl_error err;
@@ -271,7 +272,7 @@ static void reset_in_the_body_is_no_end(void)
     world_close();
 }
 
-static void bytes_beyond_the_length_are_not_taken(void)
+static void bytes_beyond_the_length_are_not_accepted(void)
 {
     nymbl_transfer *transfer;
     text got = {0};
@@ -283,14 +284,14 @@ static void bytes_beyond_the_length_are_not_taken(void)
     CHECK(read_all(transfer, &got, NULL) == NYMBL_DONE);
     CHECK_TEXT(got.data, "0123456789");
     world_settle();
-    CHECK_NUMBER(sockets_to(world.port), 0); /* such a one is not kept */
+    CHECK_NUMBER(sockets_to(world.port), 0); /* it is not reused */
     nymbl_transfer_free(transfer);
     text_free(&got);
     peer_close(&peer);
     world_close();
 }
 
-static void empty_document_is_one(void)
+static void empty_document_is_accepted(void)
 {
     nymbl_transfer *transfer;
     text got = {0};
@@ -300,7 +301,7 @@ static void empty_document_is_one(void)
     transfer = asked(start_download(&(nymbl_download_options){
                          .path = world_path("doc"), .has_size = true}),
                      &peer);
-    peer_reply(&peer, 200, "", "");
+    peer_respond(&peer, 200, "", "");
     CHECK(ended(transfer, NULL) == NYMBL_OK);
     nymbl_transfer_free(transfer);
     got = world_read("doc");
@@ -310,7 +311,7 @@ static void empty_document_is_one(void)
     world_close();
 }
 
-static void chunked_document_arrives_whole(void)
+static void chunked_document_arrives_completely(void)
 {
     nymbl_transfer *transfer;
     nymbl_response head;
@@ -324,7 +325,7 @@ static void chunked_document_arrives_whole(void)
     peer_say(&peer, OK_HEAD "Transfer-Encoding: chunked\r\n\r\n"
                             "5;x=\"y\"\r\n01234\r\n1\r\n5\r\n0\r\n"
                             "Content-Length: 99\r\nX: y\r\n\r\n");
-    world_settle(); /* it has come to its end, unread */
+    world_settle(); /* it has ended, unread */
     CHECK(nymbl_transfer_result(transfer, NULL) == NYMBL_AGAIN);
     CHECK(nymbl_transfer_read(transfer, &byte, 0, &size, NULL) != NYMBL_DONE);
     CHECK(read_all(transfer, &got, NULL) == NYMBL_DONE);
@@ -337,14 +338,14 @@ static void chunked_document_arrives_whole(void)
     world_close();
 }
 
-static void target_that_cannot_be_is_refused_before_a_request(void)
+static void unsuitable_target_is_refused_before_a_request(void)
 {
     nymbl_download_options options = {0};
     nymbl_transfer *transfer;
     nymbl_error err;
 
     world_open(NULL);
-    options.path = world.folder;
+    options.path = world.dir;
     CHECK(nymbl_download_start(&transfer, world.engine, world.client, "tok",
                                "7", "9", &options, &err) == NYMBL_IO);
     CHECK_TEXT(err.reason, "directory");
@@ -360,7 +361,7 @@ static void target_that_cannot_be_is_refused_before_a_request(void)
     world_close();
 }
 
-static void file_that_appears_meanwhile_is_kept(void)
+static void file_that_appears_during_the_download_is_kept(void)
 {
     nymbl_transfer *transfer;
     nymbl_error err;
@@ -372,7 +373,7 @@ static void file_that_appears_meanwhile_is_kept(void)
                          .path = world_path("doc"), .no_overwrite = true}),
                      &peer);
     world_write("doc", "theirs", 6);
-    peer_reply(&peer, 200, "", "ours");
+    peer_respond(&peer, 200, "", "ours");
     CHECK(ended(transfer, &err) == NYMBL_IO);
     CHECK_TEXT(err.reason, "exists");
     nymbl_transfer_free(transfer);
@@ -387,18 +388,18 @@ static void file_that_appears_meanwhile_is_kept(void)
 int main(int argc, char **argv)
 {
     static const test tests[] = {
-        TEST(download_by_reading_gives_all_bytes),
+        TEST(download_by_reading_returns_all_bytes),
         TEST(download_to_a_path_replaces_the_file),
         TEST(window_is_bounded_while_nobody_reads),
-        TEST(bytes_that_are_missing_are_told),
-        TEST(bytes_that_are_too_many_are_told),
-        TEST(bytes_that_are_something_else_are_told),
-        TEST(reset_in_the_body_is_no_end),
-        TEST(bytes_beyond_the_length_are_not_taken),
-        TEST(empty_document_is_one),
-        TEST(chunked_document_arrives_whole),
-        TEST(target_that_cannot_be_is_refused_before_a_request),
-        TEST(file_that_appears_meanwhile_is_kept),
+        TEST(missing_bytes_are_detected),
+        TEST(excess_bytes_are_detected),
+        TEST(bytes_of_another_type_are_detected),
+        TEST(reset_within_the_body_is_not_the_end),
+        TEST(bytes_beyond_the_length_are_not_accepted),
+        TEST(empty_document_is_accepted),
+        TEST(chunked_document_arrives_completely),
+        TEST(unsuitable_target_is_refused_before_a_request),
+        TEST(file_that_appears_during_the_download_is_kept),
     };
 
     return test_main(tests, TEST_COUNT(tests), argc, argv);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Kinds and reasons: their words, their texts, and where they come from. */
+/* Kinds and reasons: their names, their texts, and their causes. */
 #include "base/error.h"
 #include "test.h"
 
@@ -39,7 +39,7 @@ static const struct {
 
 #define KINDS (sizeof(kinds) / sizeof(kinds[0]))
 
-static void kinds_have_their_words_one_to_one(void)
+static void each_kind_has_its_own_name(void)
 {
     for (size_t i = 0; i < KINDS; i++) {
         CHECK_TEXT(nymbl_kind_name(kinds[i].kind), kinds[i].name);
@@ -75,7 +75,7 @@ static void failures_have_texts_of_fixed_words(void)
     CHECK_TEXT(nymbl_kind_text((nymbl_kind)-1000), "");
 }
 
-static void statuses_have_their_kinds(void)
+static void statuses_are_mapped_to_kinds(void)
 {
     for (int status = -1; status < 1000; status++) {
         nymbl_kind kind = nymbl__status_kind(status);
@@ -109,7 +109,7 @@ static void statuses_have_their_kinds(void)
     }
 }
 
-static void failing_writes_the_error_and_gives_the_kind(void)
+static void failing_writes_the_error_and_returns_the_kind(void)
 {
     nymbl_error err;
 
@@ -203,11 +203,11 @@ static void documented_system_errors_have_a_reason(void)
 int main(int argc, char **argv)
 {
     static const test tests[] = {
-        TEST(kinds_have_their_words_one_to_one),
+        TEST(each_kind_has_its_own_name),
         TEST(kinds_that_fail_are_negative_and_dense),
         TEST(failures_have_texts_of_fixed_words),
-        TEST(statuses_have_their_kinds),
-        TEST(failing_writes_the_error_and_gives_the_kind),
+        TEST(statuses_are_mapped_to_kinds),
+        TEST(failing_writes_the_error_and_returns_the_kind),
         TEST(reasons_are_words_and_differ),
         TEST(system_errors_have_their_reasons),
         TEST(documented_system_errors_have_a_reason),

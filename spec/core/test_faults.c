@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* A download is killed at each of its system calls, and each of them fails:
- * there is the whole document or what was there before, and nothing else is
- * left once another download has gone into that directory. */
+/* A download is killed at each of its system calls, or each of them fails:
+ * afterwards the file is complete or unchanged, and another download into that
+ * directory removes every leftover file. */
 #include "faults.h"
 #include "file/save.h"
 #include "peer.h"
@@ -21,19 +21,19 @@
 #define PART 20000
 #define ETAG "\"one\""
 
-/* Seconds for a test, or those of NYMBL_TEST_SECONDS: if they do not suffice,
- * some of the places are tried, which the seed decides. */
+/* Seconds for a test, or NYMBL_TEST_SECONDS: if they do not suffice, only some
+ * of the faults are tried, which the seed selects. */
 #define BUDGET 7.0
 #define SEED 20260101u
 
 static char *bytes; /* the document */
 static struct {
     char data[PART + 1];
-    char note[512];
-    size_t size, note_size;
-} kept; /* of a download that was cut */
+    char meta[512];
+    size_t size, meta_size;
+} kept; /* the files of an interrupted download */
 
-/* What is asked for, and what was there before. */
+/* The download's options, and the earlier file. */
 typedef struct scenario {
     const char *name;
     bool old;
@@ -55,8 +55,8 @@ static const scenario scenarios[] = {
 };
 #define SCENARIOS (sizeof(scenarios) / sizeof(scenarios[0]))
 
-/* File systems: with all calls, without files that have no name, without links
- * to them, and without what rename() has got later. */
+/* File systems: with all calls, without unnamed files, without links to them,
+ * and without the newer flags of rename(). */
 static const char *const systems[] = {"", "tmpfile=ENOTSUP", "linkat=EPERM",
                                       "tmpfile=ENOTSUP renameat2=EINVAL"};
 #define SYSTEMS (sizeof(systems) / sizeof(systems[0]))
@@ -112,7 +112,7 @@ static int download(const scenario *how, const char *name, const char *plan,
     faults_plan(NULL);
     if (report >= 0)
         (void)!write(report, &calls, sizeof(calls));
-    /* without these it cannot know or remove what it has made */
+    /* without these calls it cannot find or remove its files */
     return (kind == NYMBL_OK ? GOOD : BAD) +
            (plan != NULL &&
                     (strcmp(plan, "unlinkat") == 0 ||
@@ -124,7 +124,7 @@ static int download(const scenario *how, const char *name, const char *plan,
 
 /* ---- the service, while a child runs ---- */
 
-/* Answer one connection's request. `cut`: send no more of the bytes. */
+/* Answer one connection's request. `cut`: send only some of the bytes. */
 static void serve_one(int fd, size_t cut)
 {
     char request[8192], head[256];
@@ -146,7 +146,7 @@ static void serve_one(int fd, size_t cut)
              "HTTP/1.1 %d x\r\nETag: " ETAG "\r\nContent-Length: %zu\r\n"
              "Content-Range: bytes %zu-%d/%d\r\nConnection: close\r\n\r\n",
              from > 0 ? 206 : 200, SIZE - from, from, SIZE - 1, SIZE);
-    if (from == 0) /* a header for ranges alone */
+    if (from == 0) /* a header that only ranges have */
         strcpy(strstr(head, "Content-Range"), "Connection: close\r\n\r\n");
     send(fd, head, strlen(head), MSG_NOSIGNAL);
     while (from < cut) {
@@ -158,8 +158,8 @@ static void serve_one(int fd, size_t cut)
     }
 }
 
-/* Run a download in a child; how it ended, -1 if it was killed. `calls` may be
- * NULL. */
+/* Run a download in a child. Returns its exit status, or -1 if it was killed.
+ * `calls` may be NULL. */
 static int run(const scenario *how, const char *name, const char *plan,
                size_t cut, long *calls)
 {
@@ -200,7 +200,7 @@ static int run(const scenario *how, const char *name, const char *plan,
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
-/* ---- what is there ---- */
+/* ---- the files ---- */
 
 static bool file_is(const char *name, const char *data, size_t size)
 {
@@ -215,32 +215,32 @@ static bool file_is(const char *name, const char *data, size_t size)
     return same;
 }
 
-static void folder_clear(void)
+static void dir_clear(void)
 {
-    DIR *folder = opendir(world.folder);
+    DIR *dir = opendir(world.dir);
     struct dirent *entry;
 
-    REQUIRE(folder != NULL);
-    for (entry = readdir(folder); entry != NULL; entry = readdir(folder))
-        unlinkat(dirfd(folder), entry->d_name, 0);
-    closedir(folder);
+    REQUIRE(dir != NULL);
+    for (entry = readdir(dir); entry != NULL; entry = readdir(dir))
+        unlinkat(dirfd(dir), entry->d_name, 0);
+    closedir(dir);
 }
 
-static void folder_set_up(const scenario *how)
+static void dir_set_up(const scenario *how)
 {
-    folder_clear();
+    dir_clear();
     if (how->old)
         world_write("doc", "old", 3);
     if (how->part) {
         world_write("doc.nymbl-part", kept.data, kept.size);
-        world_write("doc.nymbl-meta", kept.note, kept.note_size);
+        world_write("doc.nymbl-meta", kept.meta, kept.meta_size);
         chmod(world_path("doc.nymbl-part"), 0600);
         chmod(world_path("doc.nymbl-meta"), 0600);
     }
 }
 
-/* Have a download cut, and remember what it leaves. */
-static void part_make(void)
+/* Have a download interrupted, and remember its files. */
+static void partial_make(void)
 {
     static const scenario how = {.name = "a cut", .resume = true};
     text got;
@@ -252,27 +252,27 @@ static void part_make(void)
     memcpy(kept.data, got.data, got.size);
     text_free(&got);
     got = world_read("doc.nymbl-meta");
-    kept.note_size = got.size;
-    REQUIRE(got.size < sizeof(kept.note));
-    memcpy(kept.note, got.data, got.size);
+    kept.meta_size = got.size;
+    REQUIRE(got.size < sizeof(kept.meta));
+    memcpy(kept.meta, got.data, got.size);
     text_free(&got);
     CHECK_NUMBER(world_names(), 2);
 }
 
-/* What may be left for good. A note that could not be removed stays beside a
- * document that is not to be replaced; it holds a hash and a validator. */
+/* Files that may remain. If metadata cannot be removed, it stays beside a
+ * document that must not be replaced; it contains a hash and a validator. */
 static bool is_excused(const scenario *how, int result)
 {
     return how->no_overwrite && result >= 0 && (result & CANNOT_CLEAN) != 0;
 }
 
-/* One run with a fault, and what must be true after it. */
+/* Run once with a fault, and check the result. */
 static void try(const scenario *how, const char *plan)
 {
     bool is_new, is_old;
     int result, names;
 
-    folder_set_up(how);
+    dir_set_up(how);
     result = run(how, "doc", plan, SIZE, NULL);
     is_new = file_is("doc", bytes, SIZE);
     is_old = how->old ? file_is("doc", "old", 3)
@@ -283,12 +283,12 @@ static void try(const scenario *how, const char *plan)
     names = world_names();
     if (result == GOOD || (result == BAD && !how->resume))
         CHECK_NUMBER(names, is_new || how->old ? 1 : 0);
-    /* the next one, by another process */
+    /* the next download, by another process */
     if (is_new && how->no_overwrite) {
         CHECK_NUMBER(run(&scenarios[0], "other", NULL, SIZE, NULL), GOOD);
         CHECK(file_is("other", bytes, SIZE));
         unlink(world_path("other"));
-        if (how->resume) /* whose part may have its name still */
+        if (how->resume) /* its partial file may still have its name */
             CHECK((run(how, "doc", NULL, SIZE, NULL) & BAD) == BAD);
     } else {
         CHECK_NUMBER(run(how, "doc", NULL, SIZE, NULL), GOOD);
@@ -300,57 +300,57 @@ static void try(const scenario *how, const char *plan)
         printf("%s: %s\n", how->name, plan);
 }
 
-/* A place for a fault. */
-typedef struct place {
+/* A system call and its fault. */
+typedef struct fault_point {
     const scenario *how;
     const char *system;
     long call;
     const char *error; /* NULL: a kill */
-} place;
+} fault_point;
 
-static void places_shuffle(place *places, size_t count)
+static void faults_shuffle(fault_point *points, size_t count)
 {
     unsigned state = SEED;
 
     for (size_t i = count; i > 1; i--) {
         size_t other = (state = state * 1664525u + 1013904223u) / 65536 % i;
-        place held = places[i - 1];
+        fault_point held = points[i - 1];
 
-        places[i - 1] = places[other];
-        places[other] = held;
+        points[i - 1] = points[other];
+        points[other] = held;
     }
 }
 
-/* Try all places with these faults, as far as there is time. */
+/* Try these faults at all calls, as far as there is time. */
 static void faults_try(const char *const *errors, size_t error_count)
 {
-    static place places[20000];
+    static fault_point points[20000];
     size_t count = 0, tried = 0;
     const char *budget = getenv("NYMBL_TEST_SECONDS");
     double end = seconds_now() + (budget != NULL ? atof(budget) : BUDGET);
 
     world_open(NULL);
     bytes = pattern(SIZE);
-    part_make();
+    partial_make();
     for (size_t i = 0; i < SCENARIOS * SYSTEMS; i++) {
         const scenario *how = &scenarios[i % SCENARIOS];
         const char *system = systems[i / SCENARIOS];
         long calls = 0;
 
-        folder_set_up(how);
+        dir_set_up(how);
         if (!CHECK_NUMBER(run(how, "doc", system, SIZE, &calls), GOOD))
             printf("%s: %s\n", how->name, system);
         CHECK(calls > 20);
         for (long call = 1; call <= calls; call++) {
             for (size_t e = 0; e < error_count; e++) {
-                REQUIRE(count < sizeof(places) / sizeof(places[0]));
-                places[count++] = (place){how, system, call, errors[e]};
+                REQUIRE(count < sizeof(points) / sizeof(points[0]));
+                points[count++] = (fault_point){how, system, call, errors[e]};
             }
         }
     }
-    places_shuffle(places, count);
+    faults_shuffle(points, count);
     while (tried < count && seconds_now() < end && !test_failed()) {
-        const place *at = &places[tried++];
+        const fault_point *at = &points[tried++];
         char plan[128];
 
         if (at->error == NULL)
@@ -360,9 +360,9 @@ static void faults_try(const char *const *errors, size_t error_count)
                      at->error);
         try(at->how, plan);
     }
-    printf("%zu of %zu places, seed %u\n", tried, count, SEED);
+    printf("%zu of %zu faults, seed %u\n", tried, count, SEED);
     free(bytes);
-    folder_clear();
+    dir_clear();
     world_close();
 }
 
@@ -378,18 +378,18 @@ static void failure_of_any_call_leaves_nothing(void)
     faults_try(errors, 4);
 }
 
-static void short_reads_and_writes_are_gone_on_with(void)
+static void short_reads_and_writes_are_continued(void)
 {
     world_open(NULL);
     bytes = pattern(SIZE);
-    part_make();
+    partial_make();
     for (int i = 0; i < 60 && !test_failed(); i++) {
         const scenario *how = &scenarios[(unsigned)i % SCENARIOS];
         char plan[64];
 
         snprintf(plan, sizeof(plan), "%s short=%d",
                  systems[(unsigned)i / SCENARIOS % SYSTEMS], i);
-        folder_set_up(how);
+        dir_set_up(how);
         CHECK_NUMBER(run(how, "doc", plan, SIZE, NULL), GOOD);
         CHECK(file_is("doc", bytes, SIZE));
         CHECK_NUMBER(world_names(), 1);
@@ -397,15 +397,15 @@ static void short_reads_and_writes_are_gone_on_with(void)
             printf("%s: %s\n", how->name, plan);
     }
     free(bytes);
-    folder_clear();
+    dir_clear();
     world_close();
 }
 
-/* ---- file systems that lack a step ---- */
+/* ---- file systems without some operations ---- */
 
-/* CIFS, drvfs, FUSE, NFS and others refuse calls, each with errors of its own.
- * What is lacking is skipped, and the whole document is kept. */
-static void step_that_a_file_system_lacks_loses_nothing(void)
+/* CIFS, drvfs, FUSE, NFS and others refuse some calls, each with its own
+ * errors. The missing step is skipped, and the complete document is kept. */
+static void missing_file_system_operation_loses_nothing(void)
 {
     static const char *const plans[] = {
         "fchmod=EPERM",
@@ -415,13 +415,13 @@ static void step_that_a_file_system_lacks_loses_nothing(void)
         "fsync=EINVAL",
         "fsync=ENOTSUP",
         "fsync=EROFS",
-        /* no links to files without a name */
+        /* no links to unnamed files */
         "linkat=EACCES",
         "linkat=EXDEV",
         "linkat=ENOTSUP",
         "linkat=EINVAL",
         "linkat=ENOENT",
-        /* neither such files nor links */
+        /* neither unnamed files nor links */
         "tmpfile=ENOTSUP renameat2=EINVAL linkat=EPERM",
         "tmpfile=ENOTSUP renameat2=EINVAL linkat=EACCES",
         "tmpfile=ENOTSUP renameat2=EINVAL linkat=EXDEV",
@@ -434,7 +434,7 @@ static void step_that_a_file_system_lacks_loses_nothing(void)
         "flock=ENOLCK",
         "flock=ENOTSUP",
         "flock=EINVAL tmpfile=ENOTSUP",
-        /* little of all */
+        /* most operations missing */
         ("fchmod=EPERM fsync=EINVAL linkat=EACCES renameat2=EINVAL "
          "tmpfile=ENOTSUP flock=ENOTSUP"),
         "fchmod=EPERM linkat=EPERM fsync=EINVAL",
@@ -442,16 +442,16 @@ static void step_that_a_file_system_lacks_loses_nothing(void)
 
     world_open(NULL);
     bytes = pattern(SIZE);
-    part_make();
+    partial_make();
     for (size_t i = 0; i < sizeof(plans) / sizeof(plans[0]); i++) {
         for (size_t n = 0; n < SCENARIOS; n++) {
             bool good;
 
-            folder_set_up(&scenarios[n]);
+            dir_set_up(&scenarios[n]);
             good = CHECK_NUMBER(run(&scenarios[n], "doc", plans[i], SIZE, NULL),
                                 GOOD);
             good = CHECK(file_is("doc", bytes, SIZE)) && good;
-            /* a part from before, which cannot be locked, is nobody's */
+            /* an existing partial file that cannot be locked is not used */
             if (!scenarios[n].part || strstr(plans[i], "flock=") == NULL)
                 good = CHECK_NUMBER(world_names(), 1) && good;
             if (!good)
@@ -459,11 +459,11 @@ static void step_that_a_file_system_lacks_loses_nothing(void)
         }
     }
     free(bytes);
-    folder_clear();
+    dir_clear();
     world_close();
 }
 
-static void step_that_fails_is_not_one_that_is_lacking(void)
+static void failed_step_is_not_a_missing_operation(void)
 {
     static const char *const plans[] = {
         "fchmod=EIO",
@@ -480,13 +480,13 @@ static void step_that_fails_is_not_one_that_is_lacking(void)
 
     world_open(NULL);
     bytes = pattern(SIZE);
-    part_make();
+    partial_make();
     for (size_t i = 0; i < sizeof(plans) / sizeof(plans[0]); i++) {
         for (size_t n = 0; n < SCENARIOS; n++) {
             const scenario *how = &scenarios[n];
             bool good;
 
-            folder_set_up(how);
+            dir_set_up(how);
             good = CHECK_NUMBER(run(how, "doc", plans[i], SIZE, NULL), BAD);
             good = CHECK(how->old ? file_is("doc", "old", 3)
                                   : access(world_path("doc"), F_OK) != 0) &&
@@ -496,13 +496,13 @@ static void step_that_fails_is_not_one_that_is_lacking(void)
         }
     }
     free(bytes);
-    folder_clear();
+    dir_clear();
     world_close();
 }
 
-/* ---- what is swept ---- */
+/* ---- sweeping leftover files ---- */
 
-/* In a child, which has seen no directory yet: a file comes to be. */
+/* Create a file in a child that has not swept a directory yet. */
 static void file_saved(const char *name, const char *plan)
 {
     int status;
@@ -528,7 +528,7 @@ static void file_saved(const char *name, const char *plan)
     CHECK(file_is(name, "new", 3));
 }
 
-static void living_process_s_file_is_not_swept(void)
+static void file_of_a_running_process_is_not_swept(void)
 {
     for (size_t i = 0; i < SYSTEMS; i++) {
         const char *reason;
@@ -551,7 +551,7 @@ static void living_process_s_file_is_not_swept(void)
     }
 }
 
-static void what_is_no_leftover_stays(void)
+static void other_files_are_not_swept(void)
 {
     static const char *const names[] = {".nymbl-tmp-00", ".nymbl-tmp-01",
                                         ".nymbl-tmp-02", ".nymbl-tmp-03",
@@ -589,7 +589,7 @@ static void what_is_no_leftover_stays(void)
     world_close();
 }
 
-/* As after a kill between link() and unlink(): it is not known which of the two
+/* As after a kill between link() and unlink(): it is unknown which of the two
  * names is the document's, and it does not matter. */
 static void second_name_is_swept_and_the_first_stays(void)
 {
@@ -618,7 +618,7 @@ static void leftover_is_swept_whatever_its_mode(void)
     world_close();
 }
 
-/* A process that has swept before comes upon one all the same. */
+/* A process that has swept before still meets a leftover file. */
 static void leftover_in_the_way_is_removed(void)
 {
     const char *reason;
@@ -637,7 +637,7 @@ static void leftover_in_the_way_is_removed(void)
     world_close();
 }
 
-static void names_that_are_all_taken_stop_nobody(void)
+static void download_works_if_all_temporary_names_are_taken(void)
 {
     char name[32];
 
@@ -653,8 +653,9 @@ static void names_that_are_all_taken_stop_nobody(void)
     world_close();
 }
 
-/* A name that was taken from a file while it was written is another's. */
-static void file_of_another_is_never_given_the_name(void)
+/* If a file loses its name while it is written, the name belongs to another
+ * file. */
+static void file_of_another_process_is_never_renamed(void)
 {
     for (int commits = 0; commits < 2; commits++) {
         const char *reason;
@@ -679,7 +680,7 @@ static void file_of_another_is_never_given_the_name(void)
     }
 }
 
-/* What it has inherited is its parent's, a file that has a name too. */
+/* Inherited files belong to the parent, even a file with a name. */
 static void child_that_releases_all_leaves_the_file(void)
 {
     nymbl_transfer *transfer;
@@ -727,16 +728,16 @@ int main(int argc, char **argv)
     static const test tests[] = {
         TEST(kill_at_any_call_leaves_nothing),
         TEST(failure_of_any_call_leaves_nothing),
-        TEST(short_reads_and_writes_are_gone_on_with),
-        TEST(step_that_a_file_system_lacks_loses_nothing),
-        TEST(step_that_fails_is_not_one_that_is_lacking),
-        TEST(living_process_s_file_is_not_swept),
-        TEST(what_is_no_leftover_stays),
+        TEST(short_reads_and_writes_are_continued),
+        TEST(missing_file_system_operation_loses_nothing),
+        TEST(failed_step_is_not_a_missing_operation),
+        TEST(file_of_a_running_process_is_not_swept),
+        TEST(other_files_are_not_swept),
         TEST(second_name_is_swept_and_the_first_stays),
         TEST(leftover_is_swept_whatever_its_mode),
         TEST(leftover_in_the_way_is_removed),
-        TEST(names_that_are_all_taken_stop_nobody),
-        TEST(file_of_another_is_never_given_the_name),
+        TEST(download_works_if_all_temporary_names_are_taken),
+        TEST(file_of_another_process_is_never_renamed),
         TEST(child_that_releases_all_leaves_the_file),
     };
 

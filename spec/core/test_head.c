@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The reply's head, line by line, as libcurl hands it over. */
+/* The response's head, line by line, as libcurl passes it. */
 #include "base/validator.h"
 #include "engine/transfer.h"
 #include "exchange/response_check.h"
@@ -30,11 +30,12 @@ static void head_close(void)
     CHECK_NUMBER(nymbl_object_count(), 0);
 }
 
-/* Lines without their ends, "" for the empty one; whether it goes on. */
+/* Process lines without line endings ("" for the empty line). Returns whether
+ * it continues. */
 static bool say(const char *line)
 {
     size_t size = strlen(line) + 2;
-    char *exact = malloc(size + 1); /* so that a sanitizer sees its end */
+    char *exact = malloc(size + 1); /* lets a sanitizer detect overreads */
     bool on;
 
     memcpy(exact, line, size - 2);
@@ -44,7 +45,7 @@ static bool say(const char *line)
     return on;
 }
 
-static void fields_that_matter_are_taken(void)
+static void relevant_fields_are_read(void)
 {
     nymbl__response_head *head;
 
@@ -70,7 +71,7 @@ static void fields_that_matter_are_taken(void)
     head_close();
 }
 
-static void numbers_that_are_none_are_not_taken(void)
+static void malformed_numbers_are_ignored(void)
 {
     static const char *const bad[] = {
         "",     "-1",  "+1",     "x",     "1x",    "0x10",  "1.5",  "1,2",
@@ -95,7 +96,7 @@ static void numbers_that_are_none_are_not_taken(void)
     }
 }
 
-static void number_that_is_given_twice_counts_once(void)
+static void repeated_equal_number_counts_once(void)
 {
     head_open(NYMBL__GET);
     CHECK(say("HTTP/1.1 200 OK"));
@@ -108,7 +109,7 @@ static void number_that_is_given_twice_counts_once(void)
     CHECK(transfer->exchange.failure == NYMBL_PROTOCOL);
     head_close();
     head_open(NYMBL__GET);
-    CHECK(say("HTTP/1.1 103 Early")); /* each head has its own */
+    CHECK(say("HTTP/1.1 103 Early")); /* each head is counted separately */
     CHECK(say("Content-Length: 1"));
     CHECK(say(""));
     CHECK(say("HTTP/1.1 200 OK"));
@@ -133,8 +134,8 @@ static void check_length(const char *value, int64_t length)
     head_close();
 }
 
-/* libcurl takes the digits that such a value begins with. */
-static void length_that_is_no_number_is_no_reply(void)
+/* libcurl parses the digits at the beginning of such a value. */
+static void malformed_length_is_refused(void)
 {
     static const char *const bad[] = {
         "",    "-1",     "+1",    "x", "1x", "0x10", "1.5",  "12 12", "30)",
@@ -148,7 +149,7 @@ static void length_that_is_no_number_is_no_reply(void)
     check_length("12 ,\t12, 12", 12);
 }
 
-/* A promise that no body keeps, and no sum of it goes over the type's end. */
+/* A length that no body reaches; sums with it must not overflow. */
 static void length_that_is_too_large_is_never_reached(void)
 {
     static const char *const large[] = {
@@ -159,7 +160,7 @@ static void length_that_is_too_large_is_never_reached(void)
     for (size_t i = 0; i < sizeof(large) / sizeof(large[0]); i++) {
         head_open(NYMBL__DOWNLOAD);
         strcpy(transfer->exchange.expected_type, "text/plain");
-        transfer->port.resumed_from = 100; /* as of a part */
+        transfer->port.resumed_from = 100; /* as with a partial file */
         CHECK(say("HTTP/1.1 200 OK"));
         CHECK(say("Transfer-Encoding: chunked"));
         snprintf(line, sizeof(line), "x-amzn-Remapped-Content-Length: %s",
@@ -183,7 +184,7 @@ static void length_that_is_too_large_is_never_reached(void)
 
 static void check_status(const char *line, size_t size, int status)
 {
-    char *exact = malloc(size); /* so that a sanitizer sees its end */
+    char *exact = malloc(size); /* lets a sanitizer detect overreads */
     bool on;
 
     head_open(NYMBL__GET);
@@ -234,7 +235,7 @@ static void status_is_three_digits(void)
     check_status("HTTP/1.1 200\0", 13, 0);
 }
 
-static void protocol_that_nobody_asked_for_is_no_reply(void)
+static void other_protocol_is_refused(void)
 {
     head_open(NYMBL__GET);
     CHECK(!say("HTTP/1.1 101 Switching Protocols"));
@@ -244,8 +245,8 @@ static void protocol_that_nobody_asked_for_is_no_reply(void)
 }
 
 /* libcurl ends the head at a line that begins with a CR, whatever follows; and
- * a second status line is no field. */
-static void head_that_can_be_read_two_ways_is_no_reply(void)
+ * a second status line is not a field. */
+static void ambiguous_head_is_refused(void)
 {
     static const char *const lines[] = {
         "\rContent-Length: 5", "\r\r",     "\rx",
@@ -269,8 +270,9 @@ static void head_that_can_be_read_two_ways_is_no_reply(void)
     head_close();
 }
 
-/* What a field says is not known where its value goes on in the next line. */
-static void blank_before_the_colon_of_a_field_that_matters_is_no_reply(void)
+/* A field whose value continues on the next line is ambiguous (RFC 9112, 5.2).
+ */
+static void blank_before_the_colon_of_a_relevant_field_is_refused(void)
 {
     static const char *const lines[] = {"Content-Length : 5",
                                         "Transfer-Encoding\t: chunked",
@@ -287,7 +289,7 @@ static void blank_before_the_colon_of_a_field_that_matters_is_no_reply(void)
     }
 }
 
-static void folded_line_of_a_field_that_matters_is_no_reply(void)
+static void folded_line_of_a_relevant_field_is_refused(void)
 {
     static const char *const folded[] = {" A: x", "\tA: x", " ", "\t", " x"};
     static const char *const fields[] = {NULL, "Content-Length: 5", "ETag: \"a",
@@ -316,9 +318,9 @@ static void folded_line_of_a_field_that_matters_is_no_reply(void)
     }
 }
 
-/* What may be sent back in If-Range, next to the token (RFC 9110, 8.8.3 and
- * 5.6.7), and nothing but that. */
-static void validators_are_what_may_be_sent_back(void)
+/* Only valid validators may be sent in If-Range, next to the token (RFC
+ * 9110, 8.8.3 and 5.6.7). */
+static void only_valid_validators_are_accepted(void)
 {
     static const char *const good[] = {
         "\"\"",
@@ -412,7 +414,7 @@ static void validator_of_a_head_is_strong_and_clean(void)
     check_validator(NULL, "Sun, 06 Nov 1994 08:49:47 GMT", NULL); /* weak */
 }
 
-/* What a head with these lines asks for; NULL for no line. */
+/* The delay in a head with these lines; NULL for no line. */
 static double retry_after_of(const char *first, const char *second)
 {
     nymbl__head_reset(&transfer->exchange.head);
@@ -446,7 +448,7 @@ static void retry_after_is_seconds_or_a_date(void)
         CHECK(retry_after_of(bad[i], NULL) < 0);
     CHECK(retry_after_of("Retry-After: 0", NULL) == 0);
     CHECK(retry_after_of("Retry-After: 0007", NULL) == 7);
-    /* absurd ones are a number that can be used */
+    /* absurd values become a usable number */
     CHECK(retry_after_of("Retry-After: 99999999999999999999", NULL) ==
           2147483648.0);
     CHECK(retry_after_of("Retry-After: Fri, 31 Dec 9999 23:59:59 GMT", NULL) ==
@@ -483,9 +485,9 @@ static void retry_after_as_a_date_is_on_the_clock_of_the_response(void)
     CHECK(retry_after_of(soon, "Date: Sunday, 06-Nov-94 08:49:37 GMT") == 30);
     CHECK(retry_after_of(soon, "Date: Sun Nov  6 08:49:37 1994") == 30);
     CHECK(retry_after_of(soon, "Date: Sun, 06 Nov 1994 08:50:08 GMT") == 0);
-    CHECK(retry_after_of(soon, "Date: now") == 0); /* ours */
+    CHECK(retry_after_of(soon, "Date: now") == 0); /* the local clock */
     CHECK(retry_after_of("Retry-After: 7", now) == 7);
-    /* a head before the final one says nothing */
+    /* an informational response does not count */
     nymbl__head_reset(&transfer->exchange.head);
     CHECK(say("HTTP/1.1 103 x") && say(soon) && say(now) && say(""));
     CHECK(say("HTTP/1.1 429 x") && say(now) && say(""));
@@ -493,7 +495,7 @@ static void retry_after_as_a_date_is_on_the_clock_of_the_response(void)
     head_close();
 }
 
-static void codings_are_told(void)
+static void codings_are_recognized(void)
 {
     nymbl__response_head *head;
 
@@ -503,19 +505,19 @@ static void codings_are_told(void)
     CHECK(say("Content-Encoding: identity"));
     CHECK(say("Content-Encoding:"));
     CHECK(!head->encoded);
-    CHECK(say("Transfer-Encoding: identity")); /* tells no end */
+    CHECK(say("Transfer-Encoding: identity")); /* does not end the body */
     CHECK(!head->chunked && !head->encoded);
     CHECK(say("Transfer-Encoding: Chunked"));
     CHECK(head->chunked && !head->encoded);
     CHECK(say("Content-Encoding: br"));
     CHECK(head->encoded);
-    CHECK(!say("Transfer-Encoding: identity")); /* chunked is the last one */
+    CHECK(!say("Transfer-Encoding: identity")); /* chunked must be last */
     CHECK(transfer->exchange.failure == NYMBL_PROTOCOL);
     CHECK_TEXT(transfer->exchange.failure_reason, "transfer_encoding");
     head_close();
 }
 
-static void heads_before_the_final_one_are_forgotten(void)
+static void informational_heads_are_discarded(void)
 {
     nymbl__response_head *head;
 
@@ -535,7 +537,7 @@ static void heads_before_the_final_one_are_forgotten(void)
     head_close();
 }
 
-static void trailers_say_nothing(void)
+static void trailers_are_ignored(void)
 {
     head_open(NYMBL__GET);
     CHECK(say("HTTP/1.1 200 OK"));
@@ -572,7 +574,7 @@ static void all_heads_have_one_limit(void)
     head_close();
 }
 
-static void lines_that_are_no_fields_are_passed_over(void)
+static void lines_that_are_not_fields_are_ignored(void)
 {
     static const char *const lines[] = {
         "no colon",       ":",          ": value",
@@ -609,7 +611,7 @@ static void type_that_is_too_long_is_ignored(void)
     head_close();
 }
 
-static void document_of_another_size_is_told_by_the_head(void)
+static void document_of_another_size_is_detected_from_the_head(void)
 {
     head_open(NYMBL__DOWNLOAD);
     transfer->exchange.has_size = true;
@@ -624,7 +626,7 @@ static void document_of_another_size_is_told_by_the_head(void)
     strcpy(transfer->exchange.expected_type, "application/pdf");
     CHECK(say("HTTP/1.1 200 OK"));
     CHECK(say("Content-Type: application/json"));
-    CHECK(say("")); /* a mere label perhaps: nobody sees it yet */
+    CHECK(say("")); /* the header may be wrong: no byte was seen */
     CHECK(!transfer->port.response_published &&
           !transfer->port.content_checked);
     nymbl__response_check_first_bytes(&transfer->exchange, true);
@@ -638,28 +640,28 @@ static void document_of_another_size_is_told_by_the_head(void)
 int main(int argc, char **argv)
 {
     static const test tests[] = {
-        TEST(fields_that_matter_are_taken),
-        TEST(numbers_that_are_none_are_not_taken),
-        TEST(length_that_is_no_number_is_no_reply),
-        TEST(number_that_is_given_twice_counts_once),
+        TEST(relevant_fields_are_read),
+        TEST(malformed_numbers_are_ignored),
+        TEST(malformed_length_is_refused),
+        TEST(repeated_equal_number_counts_once),
         TEST(length_that_is_too_large_is_never_reached),
         TEST(status_is_three_digits),
-        TEST(protocol_that_nobody_asked_for_is_no_reply),
-        TEST(head_that_can_be_read_two_ways_is_no_reply),
-        TEST(blank_before_the_colon_of_a_field_that_matters_is_no_reply),
-        TEST(folded_line_of_a_field_that_matters_is_no_reply),
-        TEST(validators_are_what_may_be_sent_back),
+        TEST(other_protocol_is_refused),
+        TEST(ambiguous_head_is_refused),
+        TEST(blank_before_the_colon_of_a_relevant_field_is_refused),
+        TEST(folded_line_of_a_relevant_field_is_refused),
+        TEST(only_valid_validators_are_accepted),
         TEST(validator_of_a_head_is_strong_and_clean),
         TEST(retry_after_is_seconds_or_a_date),
         TEST(retry_after_is_the_longest_of_several),
         TEST(retry_after_as_a_date_is_on_the_clock_of_the_response),
-        TEST(codings_are_told),
-        TEST(heads_before_the_final_one_are_forgotten),
-        TEST(trailers_say_nothing),
+        TEST(codings_are_recognized),
+        TEST(informational_heads_are_discarded),
+        TEST(trailers_are_ignored),
         TEST(all_heads_have_one_limit),
-        TEST(lines_that_are_no_fields_are_passed_over),
+        TEST(lines_that_are_not_fields_are_ignored),
         TEST(type_that_is_too_long_is_ignored),
-        TEST(document_of_another_size_is_told_by_the_head),
+        TEST(document_of_another_size_is_detected_from_the_head),
     };
 
     return test_main(tests, TEST_COUNT(tests), argc, argv);

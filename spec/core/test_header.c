@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* nymbl.h needs nothing before it, and may be included twice. */
+/* nymbl.h needs no other header before it, and may be included twice. */
 #include "nymbl.h"
 #include "nymbl.h"
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* nymbl.h is good C++, too. */
+/* nymbl.h is valid C++, too. */
 #include "nymbl.h"
 #include "nymbl.h"
 

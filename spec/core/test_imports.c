@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* References of loaded objects are found, and damaged tables do no harm. */
+/* References of loaded objects are found, and damaged tables cause no harm. */
 #include "exchange/imports.h"
 #include "test.h"
 
@@ -14,7 +14,7 @@ static void see(const char *name, void *bound, void *payload)
     size_t *count = payload;
 
     (void)bound;
-    CHECK(strlen(name) < 10000); /* reads all of it */
+    CHECK(strlen(name) < 10000); /* read all of it */
     ++*count;
 }
 
@@ -49,7 +49,7 @@ static void address_of_no_object_is_not_found(void)
     free(heap);
 }
 
-/* ---- an object that is made up, in memory of its own ---- */
+/* ---- a fake object, in its own memory ---- */
 
 enum { SYMBOLS = 8, RELOCATIONS = 8, STRINGS = 64 };
 
@@ -120,8 +120,8 @@ static size_t object_visit(object *object)
     return count;
 }
 
-/* Only the sanitizers see every byte that is read beyond its end. */
-static void damaged_tables_do_no_harm(void)
+/* Only the sanitizers detect every read beyond its end. */
+static void damaged_tables_cause_no_harm(void)
 {
     object *object = malloc(sizeof(*object));
 
@@ -142,7 +142,7 @@ static void damaged_tables_do_no_harm(void)
         if (rand() % 8 == 0)
             memset(object->strings, 'x', STRINGS);
         if (rand() % 8 == 0)
-            object->entries[10].d_tag = DT_BIND_NOW; /* no end */
+            object->entries[10].d_tag = DT_BIND_NOW; /* no terminator */
         object_visit(object);
     }
     free(object);
@@ -153,7 +153,7 @@ int main(int argc, char **argv)
     static const test tests[] = {
         TEST(references_of_libcurl_are_found),
         TEST(address_of_no_object_is_not_found),
-        TEST(damaged_tables_do_no_harm),
+        TEST(damaged_tables_cause_no_harm),
     };
 
     return test_main(tests, TEST_COUNT(tests), argc, argv);
@@ -163,7 +163,7 @@ int main(int argc, char **argv)
 
 int main(void)
 {
-    return 0; /* nothing is found there */
+    return 0; /* all references may be missing */
 }
 
 #endif

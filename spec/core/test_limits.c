@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* Time limits on a clock of the test's own, places on the wire, and caps on
- * all that a server can make grow. */
+/* Timeouts with the test's clock, connection slots, and caps on everything that
+ * a server can make grow. */
 #include "peer.h"
 
 #define MEGABYTE (1024 * 1024)
 
-/* The engine polls for so long, by its clock, and nothing comes. */
+/* Let the engine poll for so long, by its clock, without any bytes. */
 static void poll_for(double seconds)
 {
     world_settle();
@@ -55,7 +55,7 @@ static void finish(nymbl_transfer *transfer, peer *peer)
 
 /* ---- time ---- */
 
-/* Shaking hands for TLS is connecting too. */
+/* The TLS handshake counts as connecting, too. */
 static void connecting_has_its_limit(void)
 {
     char url[64];
@@ -97,7 +97,7 @@ static void silence_has_its_limit(void)
     poll_for(0.2);
     check_timeout(transfer, "stall");
     nymbl_transfer_result(transfer, &err);
-    CHECK(err.outcome_unknown); /* it was sent */
+    CHECK(err.outcome_unknown); /* the request was sent */
     finish(transfer, &peer);
 }
 
@@ -116,7 +116,7 @@ static void silence_limit_can_be_set(void)
     finish(transfer, &peer);
 }
 
-static void held_reply_has_a_limit_in_all(void)
+static void buffered_response_has_a_total_limit(void)
 {
     nymbl_transfer *transfer;
     peer peer;
@@ -156,9 +156,9 @@ static void download_may_take_long(void)
     finish(transfer, &peer);
 }
 
-static void reply_that_lies_in_the_socket_counts(void)
+static void response_in_the_socket_buffer_counts(void)
 {
-    static const char reply[] =
+    static const char response[] =
         "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
     nymbl_transfer *transfer;
     peer peer;
@@ -166,7 +166,7 @@ static void reply_that_lies_in_the_socket_counts(void)
     clocked_open(NULL);
     transfer = asked(start_get(), &peer);
     world_settle();
-    CHECK(peer_send_some(&peer, reply, strlen(reply)) == 40);
+    CHECK(peer_send_some(&peer, response, strlen(response)) == 40);
     world.tick = 1000;
     nymbl_engine_pump(world.engine, 0.001);
     world.tick = 0;
@@ -186,12 +186,12 @@ static void time_outside_the_pump_is_not_charged(void)
         world_settle();
         check_runs(transfer);
     }
-    peer_reply(&peer, 200, "", "{}");
+    peer_respond(&peer, 200, "", "{}");
     CHECK(ended(transfer, NULL) == NYMBL_OK);
     finish(transfer, &peer);
 }
 
-static void reply_to_an_upload_may_begin_late(void)
+static void response_to_an_upload_may_begin_late(void)
 {
     nymbl_transfer *transfer;
     nymbl_body *body;
@@ -211,7 +211,7 @@ static void reply_to_an_upload_may_begin_late(void)
     finish(transfer, &peer);
 }
 
-static void reply_to_an_upload_has_a_limit_once_it_has_begun(void)
+static void response_to_an_upload_has_a_limit_once_it_has_begun(void)
 {
     nymbl_transfer *transfer;
     nymbl_body *body;
@@ -234,7 +234,7 @@ static void reply_to_an_upload_has_a_limit_once_it_has_begun(void)
     finish(transfer, &peer);
 }
 
-/* A pushed body for which the server has said "100 Continue". */
+/* A stream for which the server has sent "100 Continue". */
 static nymbl_transfer *continued(nymbl_body **body, int64_t size, peer *peer)
 {
     nymbl_transfer *transfer;
@@ -275,7 +275,7 @@ static void sending_may_take_long_after_100_continue(void)
     finish(transfer, &peer);
 }
 
-static void reply_may_begin_late_after_100_continue(void)
+static void response_may_begin_late_after_100_continue(void)
 {
     nymbl_transfer *transfer;
     nymbl_body *body;
@@ -341,15 +341,15 @@ static void upload_that_waits_for_its_source_is_never_charged(void)
     nymbl_body_write(body, "123", 3, &taken);
     nymbl_body_finish(body);
     poll_for(1);
-    peer_reply(&peer, 201, "", "{}");
+    peer_respond(&peer, 201, "", "{}");
     CHECK(ended(transfer, NULL) == NYMBL_OK);
     nymbl_body_free(body);
     finish(transfer, &peer);
 }
 
-/* ---- places on the wire ---- */
+/* ---- connection slots ---- */
 
-static void client_keeps_to_its_places(void)
+static void client_uses_only_its_slots(void)
 {
     nymbl_transfer *transfers[5];
     peer peers[5];
@@ -367,10 +367,10 @@ static void client_keeps_to_its_places(void)
         REQUIRE(open > answered);
         CHECK(open - answered <= 2);
         CHECK(sockets_to(world.port) <= 2);
-        poll_for(9); /* those who wait are not charged */
+        poll_for(9); /* waiting transfers are not charged */
         peer_read(&peers[answered], &request);
         request_free(&request);
-        peer_reply(&peers[answered], 200, "Connection: close\r\n", "{}");
+        peer_respond(&peers[answered], 200, "Connection: close\r\n", "{}");
         world_settle();
         peer_close(&peers[answered++]);
     }
@@ -382,7 +382,7 @@ static void client_keeps_to_its_places(void)
     world_close();
 }
 
-static void paused_stream_holds_no_place(void)
+static void paused_stream_occupies_no_slot(void)
 {
     char *data = pattern(MEGABYTE);
     nymbl_transfer *streams[2], *third;
@@ -410,7 +410,7 @@ static void paused_stream_holds_no_place(void)
         }
     }
     asked(third, &peers[2]);
-    peer_reply(&peers[2], 200, "", "{}");
+    peer_respond(&peers[2], 200, "", "{}");
     CHECK(ended(third, NULL) == NYMBL_OK);
     for (int i = 0; i < 2; i++) {
         nymbl_kind kind = NYMBL_OK;
@@ -448,18 +448,18 @@ int main(int argc, char **argv)
         TEST(connecting_has_its_limit),
         TEST(silence_has_its_limit),
         TEST(silence_limit_can_be_set),
-        TEST(held_reply_has_a_limit_in_all),
+        TEST(buffered_response_has_a_total_limit),
         TEST(download_may_take_long),
-        TEST(reply_that_lies_in_the_socket_counts),
+        TEST(response_in_the_socket_buffer_counts),
         TEST(time_outside_the_pump_is_not_charged),
-        TEST(reply_to_an_upload_may_begin_late),
-        TEST(reply_to_an_upload_has_a_limit_once_it_has_begun),
+        TEST(response_to_an_upload_may_begin_late),
+        TEST(response_to_an_upload_has_a_limit_once_it_has_begun),
         TEST(sending_may_take_long_after_100_continue),
-        TEST(reply_may_begin_late_after_100_continue),
+        TEST(response_may_begin_late_after_100_continue),
         TEST(paused_stream_is_never_charged),
         TEST(upload_that_waits_for_its_source_is_never_charged),
-        TEST(client_keeps_to_its_places),
-        TEST(paused_stream_holds_no_place),
+        TEST(client_uses_only_its_slots),
+        TEST(paused_stream_occupies_no_slot),
     };
 
     return test_main(tests, TEST_COUNT(tests), argc, argv);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* A proxy's own answer is not the service's. */
+/* A proxy's own response is not the service's. */
 #include "peer.h"
 
-/* Calls go by way of the world's listener, to a service that nobody is. */
+/* Calls go through the world's listener, to a service that does not exist. */
 static void proxied_open(const char *scheme)
 {
     nymbl_client_options options = {.base_url = "https://127.0.0.1:9",
@@ -48,14 +48,14 @@ static void check_answer(int status, const char *headers, const char *reason)
         peer_read_head(&peer, &request);
         CHECK(request_begins(&request, "CONNECT 127.0.0.1:9 HTTP/1.1\r\n"));
         CHECK(request_field(&request, "Authorization") == NULL);
-        peer_reply(&peer, status, headers, "{\"message\":\"of the proxy\"}");
+        peer_respond(&peer, status, headers, "{\"message\":\"of the proxy\"}");
         CHECK_NUMBER(ended(transfer, &err), NYMBL_NETWORK);
         if (!CHECK_TEXT(err.reason, reason))
             printf("for %d\n", status);
         CHECK_NUMBER(err.status, status);
         CHECK(!err.outcome_unknown && !counts_of(transfer).sent);
         world_settle();
-        CHECK(!peer_waits()); /* once is enough */
+        CHECK(!peer_waits()); /* one connection is enough */
         nymbl_transfer_free(transfer);
         request_free(&request);
         peer_close(&peer);
@@ -63,7 +63,7 @@ static void check_answer(int status, const char *headers, const char *reason)
     }
 }
 
-static void refusal_of_a_proxy_is_its_own(void)
+static void refusal_of_a_proxy_is_reported_as_such(void)
 {
     check_answer(407, "Proxy-Authenticate: Basic realm=\"x\"\r\n",
                  "proxy_auth");
@@ -152,7 +152,8 @@ static void rejected_credentials_are_unauthorized(void)
                                   NULL) == NYMBL_OK);
         peer_accept(&peer);
         peer_read(&peer, &request);
-        peer_reply(&peer, statuses[i][0], "", "{\"error\":\"invalid_client\"}");
+        peer_respond(&peer, statuses[i][0], "",
+                     "{\"error\":\"invalid_client\"}");
         CHECK_NUMBER(ended(transfer, &err), statuses[i][1]);
         CHECK_NUMBER(err.status, statuses[i][0]);
         nymbl_transfer_free(transfer);
@@ -165,7 +166,7 @@ static void rejected_credentials_are_unauthorized(void)
 int main(int argc, char **argv)
 {
     static const test tests[] = {
-        TEST(refusal_of_a_proxy_is_its_own),
+        TEST(refusal_of_a_proxy_is_reported_as_such),
         TEST(proxy_that_is_down_is_named),
         TEST(service_that_is_down_is_not_the_proxy),
         TEST(rejected_credentials_are_unauthorized),

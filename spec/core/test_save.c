@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A file appears under its name as a whole, or not at all. */
+/* A file appears under its name complete, or not at all. */
 #include "file/save.h"
 #include "peer.h"
 
@@ -50,7 +50,7 @@ static void write_text(const char *name, const char *bytes)
     world_write(name, bytes, strlen(bytes));
 }
 
-static void abandoning_leaves_the_target_alone(void)
+static void discarding_leaves_the_target_unchanged(void)
 {
     nymbl__save *save;
     int fds;
@@ -94,7 +94,7 @@ static void committing_replaces_the_target(void)
     world_close();
 }
 
-static void mode_is_as_asked_whatever_the_umask(void)
+static void mode_is_as_requested_whatever_the_umask(void)
 {
     static const unsigned modes[] = {0, 0600, 0644, 0666, 0400};
     mode_t mask = umask(077);
@@ -114,12 +114,12 @@ static void mode_is_as_asked_whatever_the_umask(void)
     world_close();
 }
 
-static void relative_path_is_one_of_this_folder(void)
+static void relative_path_is_in_the_current_directory(void)
 {
     int home = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
     world_open(NULL);
-    REQUIRE(chdir(world.folder) == 0);
+    REQUIRE(chdir(world.dir) == 0);
     CHECK(save_whole("doc", true, "new") == NYMBL_OK);
     CHECK(save_whole("./doc2", true, "new2") == NYMBL_OK);
     REQUIRE(fchdir(home) == 0);
@@ -129,8 +129,8 @@ static void relative_path_is_one_of_this_folder(void)
     close(home);
 }
 
-/* A process has one current folder, and whoever waits does not own it. */
-static void relative_path_stays_where_it_was_begun(void)
+/* A process has one current directory, which other code may change. */
+static void relative_path_is_resolved_at_the_start(void)
 {
     static const char *const paths[] = {"doc", "./doc", "sub/doc", "sub/../doc",
                                         "../%s/doc"};
@@ -145,8 +145,8 @@ static void relative_path_stays_where_it_was_begun(void)
     for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++) {
         char path[128];
 
-        snprintf(path, sizeof(path), paths[i], strrchr(world.folder, '/') + 1);
-        REQUIRE(chdir(world.folder) == 0);
+        snprintf(path, sizeof(path), paths[i], strrchr(world.dir, '/') + 1);
+        REQUIRE(chdir(world.dir) == 0);
         save = save_open(path, true);
         CHECK(nymbl__save_write(save, "new", 3, &reason) == NYMBL_OK);
         REQUIRE(chdir(i % 2 == 0 ? world_path("other") : "/") == 0);
@@ -157,8 +157,8 @@ static void relative_path_stays_where_it_was_begun(void)
         CHECK(mkdir(world_path("other"), 0700) == 0);
         CHECK_NUMBER(fds_open(), fds);
     }
-    /* a folder that moves is seen from there, too */
-    REQUIRE(chdir(world.folder) == 0);
+    /* the path also follows a directory that is moved */
+    REQUIRE(chdir(world.dir) == 0);
     save = save_open("sub/doc", true);
     CHECK(nymbl__save_write(save, "new", 3, &reason) == NYMBL_OK);
     REQUIRE(chdir("/") == 0);
@@ -173,7 +173,7 @@ static void relative_path_stays_where_it_was_begun(void)
     close(home);
 }
 
-static void existing_file_is_kept_where_asked(void)
+static void existing_file_is_kept_if_requested(void)
 {
     nymbl__save *save;
 
@@ -185,7 +185,7 @@ static void existing_file_is_kept_where_asked(void)
     check_holds("new", "new");
     save = save_open(world_path("late"), false);
     CHECK(nymbl__save_write(save, "ours", 4, &reason) == NYMBL_OK);
-    write_text("late", "theirs"); /* it appears meanwhile */
+    write_text("late", "theirs"); /* it appears during the download */
     CHECK(nymbl__save_commit(save, &reason) == NYMBL_IO);
     CHECK_TEXT(reason, "exists");
     check_holds("late", "theirs");
@@ -226,8 +226,8 @@ static void links_are_followed(void)
     world_close();
 }
 
-/* The temporary file must stand beside the target, not beside the link. */
-static void link_into_another_folder_is_followed(void)
+/* The temporary file must be beside the target, not beside the link. */
+static void link_into_another_directory_is_followed(void)
 {
     world_open(NULL);
     CHECK(mkdir(world_path("sub"), 0700) == 0);
@@ -264,19 +264,19 @@ static void check_refused(const char *path, const char *expected)
         printf("for: %s\n", path);
 }
 
-static void what_is_no_file_is_refused(void)
+static void targets_that_are_not_files_are_refused(void)
 {
     char endless[5000];
 
     world_open(NULL);
     CHECK(mkfifo(world_path("fifo"), 0600) == 0);
-    CHECK(symlink(world.folder, world_path("to_folder")) == 0);
+    CHECK(symlink(world.dir, world_path("to_dir")) == 0);
     write_text("doc", "old");
     check_refused("", "not_found");
     check_refused("/", "directory");
     check_refused(".", "directory");
-    check_refused(world.folder, "directory");
-    check_refused(world_path("to_folder"), "directory");
+    check_refused(world.dir, "directory");
+    check_refused(world_path("to_dir"), "directory");
     check_refused(world_path("new/"), "directory");
     check_refused(world_path("doc/"), "not_a_directory");
     check_refused(world_path("doc/x"), "not_a_directory");
@@ -288,12 +288,12 @@ static void what_is_no_file_is_refused(void)
     endless[sizeof(endless) - 1] = '\0';
     check_refused(endless, "name_too_long");
     CHECK_NUMBER(world_names(), 3);
-    CHECK(rmdir(world_path("to_folder")) != 0);
+    CHECK(rmdir(world_path("to_dir")) != 0);
     world_close();
 }
 
-/* Names of descriptors lead to files that are not what is meant: the shell's
- * redirection, somebody's log. */
+/* Names of descriptors lead to unintended files: the shell's redirection,
+ * another program's log. */
 static void descriptor_paths_are_refused(void)
 {
     char own[64], task[64];
@@ -337,21 +337,21 @@ static void descriptor_paths_are_refused(void)
     world_close();
 }
 
-/* As Linux does with fs.protected_symlinks, see proc_sys_fs(5). */
-static void stranger_s_links_are_refused_where_all_may_write(void)
+/* Like Linux with fs.protected_symlinks, see proc_sys_fs(5). */
+static void links_of_other_users_in_shared_directories_are_refused(void)
 {
-    char folder[64], path[128];
+    char dir[64], path[128];
 
     if (geteuid() != 0) {
-        test_skip("nobody's files cannot be made here");
+        test_skip("files of another user cannot be created here");
         return;
     }
     world_open(NULL);
     CHECK(mkdir(world_path("shared"), 0700) == 0);
     CHECK(mkdir(world_path("mine"), 0700) == 0);
-    snprintf(folder, sizeof(folder), "%s", world_path("shared"));
+    snprintf(dir, sizeof(dir), "%s", world_path("shared"));
     for (int links = 0; links < 3; links++) {
-        /* the file itself, a directory on the way, one behind another link */
+        /* the file itself, a directory in the path, one behind another link */
         static const char *const to[] = {"../mine/doc", "../mine", "../mine"};
         static const char *const names[] = {"shared/link", "shared/link/doc",
                                             "second/doc"};
@@ -360,16 +360,17 @@ static void stranger_s_links_are_refused_where_all_may_write(void)
         if (links == 2)
             CHECK(symlink("shared/link", world_path("second")) == 0);
         snprintf(path, sizeof(path), "%s", world_path(names[links]));
-        for (int owner = 0; owner < 3; owner++) { /* we, nobody, the folder's */
+        for (int owner = 0; owner < 3;
+             owner++) { /* we, others, the directory's */
             uid_t of_link = owner == 0 ? 0 : 65534;
-            uid_t of_folder = owner == 2 ? 65534 : 1;
+            uid_t of_dir = owner == 2 ? 65534 : 1;
 
             CHECK(lchown(world_path("shared/link"), of_link, 0) == 0);
-            CHECK(chown(folder, of_folder, 0) == 0);
+            CHECK(chown(dir, of_dir, 0) == 0);
             for (int mode = 0; mode < 3; mode++) {
                 static const mode_t modes[] = {01777, 0777, 01775};
 
-                CHECK(chmod(folder, modes[mode]) == 0);
+                CHECK(chmod(dir, modes[mode]) == 0);
                 if (owner == 1 && mode == 0) {
                     check_refused(path, "permission");
                     CHECK(access(world_path("mine/doc"), F_OK) != 0);
@@ -387,7 +388,7 @@ static void stranger_s_links_are_refused_where_all_may_write(void)
     world_close();
 }
 
-/* In a child with mounts of its own: 0 good, 1 bad, 2 cannot be tried. */
+/* In a child with its own mounts: 0 good, 1 bad, 2 cannot be tried. */
 static int mount_point_try(void)
 {
     if (unshare(CLONE_NEWNS) != 0 ||
@@ -399,8 +400,8 @@ static int mount_point_try(void)
     return 0;
 }
 
-/* rename() cannot replace it, which would be found out at the end only. */
-static void file_that_is_mounted_is_refused(void)
+/* rename() cannot replace it, which would be noticed only at the end. */
+static void mounted_file_is_refused(void)
 {
     int status;
     pid_t child;
@@ -420,19 +421,19 @@ static void file_that_is_mounted_is_refused(void)
     CHECK(waitpid(child, &status, 0) == child);
     CHECK(WIFEXITED(status) && WEXITSTATUS(status) != 1);
     if (WIFEXITED(status) && WEXITSTATUS(status) == 2)
-        test_skip("nothing may be mounted here");
+        test_skip("nothing can be mounted here");
     world_close();
 }
 
-static void nobody_else_s_file_in_a_shared_folder_is_refused(void)
+static void files_of_other_users_in_shared_directories_are_refused(void)
 {
     if (geteuid() != 0) {
-        test_skip("nobody's files cannot be made here");
+        test_skip("files of another user cannot be created here");
         return;
     }
     world_open(NULL);
     write_text("doc", "theirs");
-    CHECK(chmod(world.folder, 01777) == 0);
+    CHECK(chmod(world.dir, 01777) == 0);
     CHECK(seteuid(65534) == 0);
     check_refused(world_path("doc"), "permission");
     CHECK(save_whole(world_path("new"), true, "mine") == NYMBL_OK);
@@ -442,8 +443,9 @@ static void nobody_else_s_file_in_a_shared_folder_is_refused(void)
     world_close();
 }
 
-/* A download's descriptor may be written to by whoever prints to a number. */
-static void file_that_others_wrote_to_gets_no_name(void)
+/* Code that prints to a hard-coded descriptor number may write to a download's
+ * file. */
+static void file_with_bytes_of_others_is_not_renamed(void)
 {
     nymbl__save *save;
 
@@ -520,7 +522,7 @@ static void files_are_not_standard_descriptors(void)
     world_close();
 }
 
-static void target_that_becomes_a_folder_is_refused(void)
+static void target_that_becomes_a_directory_is_refused(void)
 {
     nymbl__save *save;
 
@@ -534,7 +536,7 @@ static void target_that_becomes_a_folder_is_refused(void)
     world_close();
 }
 
-static void folder_that_moves_gets_no_file(void)
+static void moved_directory_receives_no_file(void)
 {
     nymbl__save *save;
 
@@ -544,7 +546,7 @@ static void folder_that_moves_gets_no_file(void)
         save = save_open(world_path("sub/doc"), true);
         CHECK(nymbl__save_write(save, "new", 3, &reason) == NYMBL_OK);
         CHECK(rename(world_path("sub"), world_path("gone")) == 0);
-        if (how == 1) /* another one has taken its place */
+        if (how == 1) /* another one has its name */
             CHECK(mkdir(world_path("sub"), 0700) == 0);
         CHECK(nymbl__save_commit(save, &reason) == NYMBL_IO);
         CHECK_TEXT(reason, "not_found");
@@ -555,23 +557,23 @@ static void folder_that_moves_gets_no_file(void)
     world_close();
 }
 
-static void folder_that_cannot_be_written_is_told(void)
+static void unwritable_directory_is_reported(void)
 {
     bool root = geteuid() == 0;
 
     world_open(NULL);
-    CHECK(chmod(world.folder, 0500) == 0);
-    if (root) /* who may write everywhere */
-        CHECK(chown(world.folder, 65534, 65534) == 0 && seteuid(65534) == 0);
+    CHECK(chmod(world.dir, 0500) == 0);
+    if (root) /* root may write everywhere */
+        CHECK(chown(world.dir, 65534, 65534) == 0 && seteuid(65534) == 0);
     CHECK(save_open(world_path("doc"), true) == NULL);
     CHECK_TEXT(reason, "permission");
     if (root)
         CHECK(seteuid(0) == 0);
-    CHECK(chmod(world.folder, 0700) == 0);
+    CHECK(chmod(world.dir, 0700) == 0);
     world_close();
 }
 
-/* In a child with mounts of its own: 0 good, 1 bad, 2 cannot be tried. */
+/* In a child with its own mounts: 0 good, 1 bad, 2 cannot be tried. */
 static int full_disk_try(void)
 {
     static char block[65536];
@@ -580,7 +582,7 @@ static int full_disk_try(void)
 
     if (unshare(CLONE_NEWNS) != 0 ||
         mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
-        mount("tmpfs", world.folder, "tmpfs", 0, "size=128k") != 0)
+        mount("tmpfs", world.dir, "tmpfs", 0, "size=128k") != 0)
         return 2;
     write_text("doc", "old");
     save = save_open(world_path("doc"), true);
@@ -593,14 +595,14 @@ static int full_disk_try(void)
     nymbl__save_discard(save);
     check_holds("doc", "old");
     CHECK_NUMBER(world_names(), 1);
-    CHECK(mount("tmpfs", world.folder, "tmpfs", MS_REMOUNT | MS_RDONLY, NULL) ==
+    CHECK(mount("tmpfs", world.dir, "tmpfs", MS_REMOUNT | MS_RDONLY, NULL) ==
           0);
     CHECK(save_open(world_path("doc"), true) == NULL);
     CHECK_TEXT(reason, "read_only");
     return 0;
 }
 
-static void full_disk_is_told(void)
+static void full_disk_is_reported(void)
 {
     int status, before = fds_open();
     pid_t child;
@@ -618,7 +620,7 @@ static void full_disk_is_told(void)
     CHECK(waitpid(child, &status, 0) == child);
     CHECK(WIFEXITED(status) && WEXITSTATUS(status) != 1);
     if (WIFEXITED(status) && WEXITSTATUS(status) == 2)
-        test_skip("no tmpfs may be mounted here");
+        test_skip("no tmpfs can be mounted here");
     world_close();
     CHECK_NUMBER(fds_open(), before);
 }
@@ -638,7 +640,7 @@ static void files_are_closed_on_exec(void)
 
         snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
         if (flags >= 0 && readlink(link, path, sizeof(path) - 1) > 0 &&
-            strncmp(path, world.folder, strlen(world.folder)) == 0)
+            strncmp(path, world.dir, strlen(world.dir)) == 0)
             CHECK(flags & FD_CLOEXEC);
     }
     nymbl_body_free(body);
@@ -649,26 +651,26 @@ static void files_are_closed_on_exec(void)
 int main(int argc, char **argv)
 {
     static const test tests[] = {
-        TEST(abandoning_leaves_the_target_alone),
+        TEST(discarding_leaves_the_target_unchanged),
         TEST(committing_replaces_the_target),
-        TEST(mode_is_as_asked_whatever_the_umask),
-        TEST(relative_path_is_one_of_this_folder),
-        TEST(relative_path_stays_where_it_was_begun),
-        TEST(existing_file_is_kept_where_asked),
+        TEST(mode_is_as_requested_whatever_the_umask),
+        TEST(relative_path_is_in_the_current_directory),
+        TEST(relative_path_is_resolved_at_the_start),
+        TEST(existing_file_is_kept_if_requested),
         TEST(links_are_followed),
-        TEST(link_into_another_folder_is_followed),
+        TEST(link_into_another_directory_is_followed),
         TEST(loops_of_links_are_refused),
-        TEST(what_is_no_file_is_refused),
+        TEST(targets_that_are_not_files_are_refused),
         TEST(descriptor_paths_are_refused),
-        TEST(stranger_s_links_are_refused_where_all_may_write),
-        TEST(file_that_is_mounted_is_refused),
-        TEST(nobody_else_s_file_in_a_shared_folder_is_refused),
-        TEST(file_that_others_wrote_to_gets_no_name),
+        TEST(links_of_other_users_in_shared_directories_are_refused),
+        TEST(mounted_file_is_refused),
+        TEST(files_of_other_users_in_shared_directories_are_refused),
+        TEST(file_with_bytes_of_others_is_not_renamed),
         TEST(files_are_not_standard_descriptors),
-        TEST(target_that_becomes_a_folder_is_refused),
-        TEST(folder_that_moves_gets_no_file),
-        TEST(folder_that_cannot_be_written_is_told),
-        TEST(full_disk_is_told),
+        TEST(target_that_becomes_a_directory_is_refused),
+        TEST(moved_directory_receives_no_file),
+        TEST(unwritable_directory_is_reported),
+        TEST(full_disk_is_reported),
         TEST(files_are_closed_on_exec),
     };
 

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* Telling a document from what a gateway may send in its place. */
+/* Distinguishing a document from a gateway's other content. */
 #include "exchange/sniff.h"
 #include "test.h"
 
 #define DOCX                                                                   \
     "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
 
-static void types_that_cannot_be_the_document_are_told(void)
+static void types_that_cannot_be_the_document_are_detected(void)
 {
     static const struct {
         const char *expected_type, *response_type, *reason;
@@ -40,7 +40,8 @@ static void types_that_cannot_be_the_document_are_told(void)
 static nymbl_kind judged(const nymbl__sniff_input *given, const char *bytes,
                          size_t size, const char **reason)
 {
-    char *exact = malloc(size > 0 ? size : 1); /* a sanitizer sees its end */
+    char *exact =
+        malloc(size > 0 ? size : 1); /* lets a sanitizer detect overreads */
     nymbl__sniff_input input = *given;
     nymbl_kind kind;
 
@@ -64,7 +65,7 @@ static void check_input(const nymbl__sniff_input *input, const char *bytes,
                input->response_type, bytes);
 }
 
-/* A document of a known size, of which all bytes are there. */
+/* A document of known size, with all bytes present. */
 static void check_bytes(const char *known, const char *given, const char *bytes,
                         const char *reason)
 {
@@ -78,7 +79,7 @@ static void check_bytes(const char *known, const char *given, const char *bytes,
                 reason == NULL ? NYMBL_OK : NYMBL_CORRUPT, reason);
 }
 
-static void base64_is_told_for_every_accepted_type(void)
+static void base64_is_detected_for_every_accepted_type(void)
 {
     static const char *const types[][2] = {
         {"application/pdf", "JVBERi0xLjcK"}, {"image/png", "iVBORw0KGgoAAA"},
@@ -103,7 +104,7 @@ static void base64_is_told_for_every_accepted_type(void)
     check_bytes("image/png", "", "JVBERi0xLjcK", NULL);
 }
 
-static void error_bodies_are_told(void)
+static void error_bodies_are_detected(void)
 {
     check_bytes("application/pdf", "", "{\"error\": {}}", "type_mismatch");
     check_bytes("application/pdf", "", "{\"message\":\"x\"}", "type_mismatch");
@@ -145,7 +146,7 @@ static const struct {
 
 #define GOOD_COUNT (sizeof(good) / sizeof(good[0]))
 
-/* What is not of an accepted type: all that a gateway may send. */
+/* Content without an accepted type: examples of what a gateway may send. */
 static const char *const bad[] = {
     "",
     " ",
@@ -207,14 +208,14 @@ static void unknown_document_must_be_of_an_accepted_type(void)
                             NULL);
         }
     }
-    /* a ZIP file that is not of Word's, by the name of its first entry */
+    /* a ZIP file that is not a Word document, by its first entry's name */
     check_input(&(nymbl__sniff_input){.expected_type = "",
                                       .response_type = "",
                                       .complete = true},
                 "PK\3\4\24\0\0\0\0\0\0\0\0\0\0\0\0\0\1\0\0\0\1\0\0\0"
                 "\13\0\0\0xl/book.xmlx",
                 42, NYMBL_CORRUPT, "type_mismatch");
-    /* one that the response names is believed if nothing speaks against it */
+    /* the response's type is believed if the bytes do not contradict it */
     for (size_t t = 0; t < GOOD_COUNT; t++) {
         nymbl__sniff_input input = {.expected_type = "",
                                     .response_type = good[t].type,
@@ -231,13 +232,13 @@ static void unknown_document_must_be_of_an_accepted_type(void)
     }
 }
 
-static void known_type_is_what_the_bytes_are_compared_with(void)
+static void bytes_are_compared_with_the_known_type(void)
 {
     static const char *const others[] = {"text/plain", "text/html", "image/gif",
                                          "application/json",
                                          "application/octet-stream"};
 
-    /* a size that agrees proves a damaged file; text is none at any size */
+    /* a matching size means a damaged file; text is refused at any size */
     for (size_t t = 0; t < GOOD_COUNT; t++) {
         nymbl__sniff_input input = {.expected_type = good[t].type,
                                     .response_type = "",
@@ -275,7 +276,7 @@ static void known_type_is_what_the_bytes_are_compared_with(void)
     }
 }
 
-static void label_counts_for_less_than_length_and_signature(void)
+static void length_and_signature_override_the_content_type(void)
 {
     static const char *const labels[] = {"application/json", "text/html",
                                          "application/problem+json", ""};
@@ -301,7 +302,7 @@ static void label_counts_for_less_than_length_and_signature(void)
                     strcmp(good[(i + 2) % GOOD_COUNT].type, good[i].type) == 0
                         ? NULL
                         : reason);
-        /* behind something, as in a chunk of aws-chunked or a gzip block */
+        /* after other bytes, as in a chunk of aws-chunked or a gzip block */
         check_input(&input, later, 34,
                     !coded && i == 0 ? NYMBL_OK : NYMBL_CORRUPT,
                     !coded && i == 0 ? NULL : reason);
@@ -314,8 +315,9 @@ static void label_counts_for_less_than_length_and_signature(void)
     }
 }
 
-/* Whatever the pieces, nothing is said too early, and the end is the same. */
-static void verdict_does_not_depend_on_the_pieces(void)
+/* Whatever the pieces, there is no early result, and the final one is the same.
+ */
+static void result_does_not_depend_on_the_pieces(void)
 {
     static const char *const knowns[] = {"", "application/pdf", "image/png",
                                          "text/plain"};
@@ -323,7 +325,7 @@ static void verdict_does_not_depend_on_the_pieces(void)
 
     memset(pages, 'x', sizeof(pages));
     memcpy(pages[0] + NYMBL__SNIFF_MAX - 5, "%PDF-", 5);
-    memcpy(pages[1] + NYMBL__SNIFF_MAX - 4, "%PDF-", 5); /* one too late */
+    memcpy(pages[1] + NYMBL__SNIFF_MAX - 4, "%PDF-", 5); /* one byte too late */
     memset(pages[2], ' ', 500);
     memcpy(pages[2] + 500, "<html>", 6);
     memcpy(pages[3], good[1].bytes, 24);
@@ -351,13 +353,13 @@ static void verdict_does_not_depend_on_the_pieces(void)
 int main(int argc, char **argv)
 {
     static const test tests[] = {
-        TEST(types_that_cannot_be_the_document_are_told),
-        TEST(base64_is_told_for_every_accepted_type),
-        TEST(error_bodies_are_told),
+        TEST(types_that_cannot_be_the_document_are_detected),
+        TEST(base64_is_detected_for_every_accepted_type),
+        TEST(error_bodies_are_detected),
         TEST(unknown_document_must_be_of_an_accepted_type),
-        TEST(known_type_is_what_the_bytes_are_compared_with),
-        TEST(label_counts_for_less_than_length_and_signature),
-        TEST(verdict_does_not_depend_on_the_pieces),
+        TEST(bytes_are_compared_with_the_known_type),
+        TEST(length_and_signature_override_the_content_type),
+        TEST(result_does_not_depend_on_the_pieces),
     };
 
     return test_main(tests, TEST_COUNT(tests), argc, argv);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* A file that processes share: whole or empty, one at a time, ours alone. */
+/* A file that processes share: complete or empty, one writer at a time,
+ * private. */
 #include "peer.h"
 
 #include <errno.h>
@@ -115,12 +116,12 @@ static void mode_is_0600_whatever_the_umask(void)
     world_close();
 }
 
-static void what_is_not_ours_alone_is_refused(void)
+static void file_that_is_not_private_is_refused(void)
 {
     world_open(NULL);
-    CHECK(mkdir(world_path("folder"), 0700) == 0);
-    check_refused("folder", "directory");
-    CHECK(rmdir(world_path("folder")) == 0);
+    CHECK(mkdir(world_path("dir"), 0700) == 0);
+    check_refused("dir", "directory");
+    CHECK(rmdir(world_path("dir")) == 0);
     check_refused("none/store", "not_found");
     CHECK(mkfifo(world_path("fifo"), 0600) == 0);
     check_refused("fifo", "not_a_file");
@@ -140,25 +141,25 @@ static void what_is_not_ours_alone_is_refused(void)
     world_close();
 }
 
-static void lock_is_one_holder_s(void)
+static void lock_has_one_holder(void)
 {
     nymbl_store *first, *second;
-    uint64_t mark;
+    uint64_t fingerprint;
     pid_t child;
     int status;
 
     world_open(NULL);
     REQUIRE(store_open(&first, world_path("store")) == NYMBL_OK);
     CHECK(store_open(&second, world_path("store")) == NYMBL_AGAIN);
-    mark = holder.fingerprint;
+    fingerprint = holder.fingerprint;
     CHECK(store_open(&second, world_path("store")) == NYMBL_AGAIN);
-    CHECK(holder.fingerprint == mark);
+    CHECK(holder.fingerprint == fingerprint);
     CHECK(holder.since > 1e9);
     CHECK(nymbl_store_open(&second, world_path("store"), NULL, NULL) ==
           NYMBL_AGAIN);
     nymbl_store_close(first);
 
-    child = fork(); /* what a process holds that is killed is free */
+    child = fork(); /* a killed process releases its lock */
     REQUIRE(child >= 0);
     if (child == 0) {
         nymbl_store_open(&first, world_path("store"), NULL, NULL);
@@ -170,7 +171,7 @@ static void lock_is_one_holder_s(void)
     world_close();
 }
 
-static void holder_that_is_stopped_loses_its_place(void)
+static void stopped_holder_loses_its_lock(void)
 {
     nymbl_store *stopped, *other;
 
@@ -192,7 +193,7 @@ static void holder_that_is_stopped_loses_its_place(void)
     world_close();
 }
 
-static void lock_that_was_given_up_is_not_taken(void)
+static void released_lock_is_not_broken(void)
 {
     nymbl_store *store, *other;
     struct stat before, after;
@@ -210,7 +211,7 @@ static void lock_that_was_given_up_is_not_taken(void)
     world_close();
 }
 
-static void write_that_is_cut_anywhere_reads_as_empty(void)
+static void interrupted_write_reads_as_empty(void)
 {
     text whole, old;
 
@@ -220,7 +221,7 @@ static void write_that_is_cut_anywhere_reads_as_empty(void)
     put("{\"new\":22}");
     whole = world_read("store");
     for (size_t cut = 0; cut < whole.size; cut++) {
-        /* the new one's first bytes over the old one, as a kill leaves them */
+        /* the new content's first bytes over the old ones, as after a kill */
         world_write("store", old.data, old.size);
         {
             int fd = open(world_path("store"), O_WRONLY);
@@ -228,14 +229,14 @@ static void write_that_is_cut_anywhere_reads_as_empty(void)
             CHECK(pwrite(fd, whole.data, cut, 0) == (ssize_t)cut);
             close(fd);
         }
-        /* up to where both are the same, it is the old one still */
+        /* up to the first difference it is still the old content */
         if (memcmp(old.data, whole.data, cut) != 0)
             check_content("");
-        /* and as a disk leaves them that knew the new size first */
+        /* and as after a power cut that kept only the new size */
         world_write("store", whole.data, cut);
         check_content("");
     }
-    /* all of it, before the file was made shorter */
+    /* all of it, before the file was truncated */
     world_write("store", old.data, old.size);
     {
         int fd = open(world_path("store"), O_WRONLY);
@@ -244,7 +245,7 @@ static void write_that_is_cut_anywhere_reads_as_empty(void)
         close(fd);
     }
     check_content("{\"new\":22}");
-    for (size_t at = 0; at < whole.size; at++) { /* one byte is another */
+    for (size_t at = 0; at < whole.size; at++) { /* change one byte */
         whole.data[at] ^= 1;
         world_write("store", whole.data, whole.size);
         whole.data[at] ^= 1;
@@ -280,7 +281,7 @@ static void content_has_a_limit(void)
     CHECK_NUMBER(size, NYMBL_STORE_MAX);
     nymbl_store_close(store);
 
-    /* what others made larger still is no store, the stopped one's neither */
+    /* a file enlarged by others is not a store, nor is a stopped process's */
     memcpy(large, before.data, before.size);
     world_write("store", large, NYMBL_STORE_MAX + 1000);
     check_content("");
@@ -299,7 +300,7 @@ static void content_has_a_limit(void)
     world_close();
 }
 
-/* In a child with mounts and limits of its own: 0 good, 1 bad, 2 not tried. */
+/* In a child with its own mounts and limits: 0 good, 1 bad, 2 not tried. */
 static int full_disk_try(void)
 {
     struct rlimit none = {0, 0};
@@ -307,7 +308,7 @@ static int full_disk_try(void)
 
     if (unshare(CLONE_NEWNS) != 0 ||
         mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
-        mount("tmpfs", world.folder, "tmpfs", 0, "size=64k") != 0)
+        mount("tmpfs", world.dir, "tmpfs", 0, "size=64k") != 0)
         return 2;
     put("old");
     {
@@ -318,7 +319,7 @@ static int full_disk_try(void)
             continue;
         close(fd);
     }
-    put("new"); /* where there is a place already */
+    put("new"); /* over an existing content */
     REQUIRE(store_open(&store, world_path("store")) == NYMBL_OK);
     {
         static char large[8192];
@@ -329,10 +330,10 @@ static int full_disk_try(void)
     CHECK_TEXT(reason, "no_space");
     nymbl_store_close(store);
     check_content("new");
-    CHECK(mount("tmpfs", world.folder, "tmpfs", MS_REMOUNT | MS_RDONLY, NULL) ==
+    CHECK(mount("tmpfs", world.dir, "tmpfs", MS_REMOUNT | MS_RDONLY, NULL) ==
           0);
     check_refused("store", "read_only");
-    CHECK(mount("tmpfs", world.folder, "tmpfs", MS_REMOUNT, NULL) == 0);
+    CHECK(mount("tmpfs", world.dir, "tmpfs", MS_REMOUNT, NULL) == 0);
     signal(SIGXFSZ, SIG_IGN);
     CHECK(setrlimit(RLIMIT_FSIZE, &none) == 0);
     REQUIRE(store_open(&store, world_path("store")) == NYMBL_OK);
@@ -343,7 +344,7 @@ static int full_disk_try(void)
     return 0;
 }
 
-static void full_disk_is_told_and_loses_nothing(void)
+static void full_disk_is_reported_and_loses_nothing(void)
 {
     int status;
     pid_t child;
@@ -361,7 +362,7 @@ static void full_disk_is_told_and_loses_nothing(void)
     CHECK(waitpid(child, &status, 0) == child);
     CHECK(WIFEXITED(status) && WEXITSTATUS(status) != 1);
     if (WIFEXITED(status) && WEXITSTATUS(status) == 2)
-        test_skip("no tmpfs may be mounted here");
+        test_skip("no tmpfs can be mounted here");
     world_close();
 }
 
@@ -388,7 +389,7 @@ static void store_is_closed_on_exec(void)
     world_close();
 }
 
-static void machine_s_clock_runs_and_has_a_name(void)
+static void boot_clock_runs_and_has_an_id(void)
 {
     char first[NYMBL_BOOT_ID_SIZE], second[NYMBL_BOOT_ID_SIZE];
     double then = nymbl_boot_clock(first), now = nymbl_boot_clock(second);
@@ -404,15 +405,15 @@ int main(int argc, char **argv)
     static const test tests[] = {
         TEST(content_is_what_was_written_last),
         TEST(mode_is_0600_whatever_the_umask),
-        TEST(what_is_not_ours_alone_is_refused),
-        TEST(lock_is_one_holder_s),
-        TEST(holder_that_is_stopped_loses_its_place),
-        TEST(lock_that_was_given_up_is_not_taken),
-        TEST(write_that_is_cut_anywhere_reads_as_empty),
+        TEST(file_that_is_not_private_is_refused),
+        TEST(lock_has_one_holder),
+        TEST(stopped_holder_loses_its_lock),
+        TEST(released_lock_is_not_broken),
+        TEST(interrupted_write_reads_as_empty),
         TEST(content_has_a_limit),
-        TEST(full_disk_is_told_and_loses_nothing),
+        TEST(full_disk_is_reported_and_loses_nothing),
         TEST(store_is_closed_on_exec),
-        TEST(machine_s_clock_runs_and_has_a_name),
+        TEST(boot_clock_runs_and_has_an_id),
     };
 
     return test_main(tests, TEST_COUNT(tests), argc, argv);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The engine's own thread: waiting on pairs and leases, canceling, releasing
- * and forking while it pumps. */
+/* The engine's own thread: waiting on notify fds and notify sockets, canceling,
+ * releasing and forking while it runs. */
 #include "peer.h"
 
 #include <dirent.h>
@@ -20,11 +20,11 @@
 
 #define PATTERN_SIZE 700000
 #define CONNECTIONS 256
-#define PATIENCE_MS 20000 /* a wait that takes so long has lost its wake-up */
+#define WAIT_LIMIT_MS 20000 /* a longer wait has lost its wake-up */
 
 static char *bytes;
 
-/* ---- a server in a process of its own ---- */
+/* ---- a server in a separate process ---- */
 
 static int server_port;
 static pid_t server_pid;
@@ -44,8 +44,8 @@ static unsigned hash_of(const char *data, size_t size)
     return hash;
 }
 
-/* Bytes of a whole request of which `body` follows its head; 0: more to come.
- * Chunks are taken out of `body`. */
+/* The size of a complete request with its body in `body`; 0 if more is to come.
+ * The chunk framing is not copied to `body`. */
 static size_t request_whole(const text *in, const char *end, text *body)
 {
     const char *length = strcasestr(in->data, "\r\nContent-Length:");
@@ -88,8 +88,8 @@ static void reply_add(struct connection *connection, int status,
     text_add(&connection->out, data, size);
 }
 
-/* Answer a request that is there as a whole: GET gives as many bytes as its
- * document's id says, and none for "hang"; POST a hash of the file. */
+/* Answer a complete request: GET returns as many bytes as the document's id
+ * says, and never ends for "hang"; POST returns a hash of the file. */
 static bool request_serve(struct connection *connection)
 {
     text *in = &connection->in;
@@ -112,12 +112,12 @@ static bool request_serve(struct connection *connection)
     }
     if (strncmp(in->data, "POST", 4) == 0) {
         char *line = strstr(body.data, "\r\n");
-        size_t mark = (size_t)(line - body.data);
+        size_t boundary_size = (size_t)(line - body.data);
         char *from = strstr(body.data, "\r\n\r\n") + 4;
         char *to =
             memmem(from, body.size - (size_t)(from - body.data), "\r\n--", 4);
 
-        while (memcmp(to + 2, body.data, mark) != 0)
+        while (memcmp(to + 2, body.data, boundary_size) != 0)
             to = memmem(to + 1, body.size - (size_t)(to + 1 - body.data),
                         "\r\n--", 4);
         snprintf(json, sizeof(json), "{\"id\":%u}",
@@ -176,7 +176,7 @@ static void server_run(int listener)
     for (int i = 0; i < CONNECTIONS; i++)
         connections[i].fd = -1;
     for (;;) {
-        int free_place = -1;
+        int free_slot = -1;
 
         for (int i = 0; i < CONNECTIONS; i++) {
             struct connection *connection = &connections[i];
@@ -186,21 +186,21 @@ static void server_run(int listener)
                 .fd = connection->fd,
                 .events = (short)(POLLIN | (writes ? POLLOUT : 0))};
             if (connection->fd < 0)
-                free_place = i;
+                free_slot = i;
         }
         waitfds[CONNECTIONS] = (struct pollfd){
-            .fd = free_place < 0 ? -1 : listener, .events = POLLIN};
+            .fd = free_slot < 0 ? -1 : listener, .events = POLLIN};
         poll(waitfds, CONNECTIONS + 1, -1);
         for (int i = 0; i < CONNECTIONS; i++) {
             if (waitfds[i].fd >= 0 && waitfds[i].revents != 0)
                 connection_serve(&connections[i]);
         }
         if (waitfds[CONNECTIONS].fd >= 0 && waitfds[CONNECTIONS].revents != 0)
-            connections[free_place].fd = accept(listener, NULL, NULL);
+            connections[free_slot].fd = accept(listener, NULL, NULL);
     }
 }
 
-/* Before there is a thread. */
+/* Call this before the process has a thread. */
 static void server_start(void)
 {
     int listener = listener_open(&server_port, 512);
@@ -244,7 +244,7 @@ static nymbl_transfer *download_of(const char *id, const char *path)
     return transfer;
 }
 
-static int pair_of(nymbl_transfer *transfer)
+static int notify_fd_of(nymbl_transfer *transfer)
 {
     int fd = -1;
 
@@ -252,21 +252,21 @@ static int pair_of(nymbl_transfer *transfer)
     return fd;
 }
 
-static nymbl_notify_socket notify_fd_of(nymbl_transfer *transfer)
+static nymbl_notify_socket notify_socket_of(nymbl_transfer *transfer)
 {
-    nymbl_notify_socket lease;
+    nymbl_notify_socket notify;
 
-    REQUIRE(nymbl_transfer_notify_socket(transfer, &lease, NULL) == NYMBL_OK);
-    CHECK_NUMBER((long long)strlen(lease.token), 32);
-    return lease;
+    REQUIRE(nymbl_transfer_notify_socket(transfer, &notify, NULL) == NYMBL_OK);
+    CHECK_NUMBER((long long)strlen(notify.token), 32);
+    return notify;
 }
 
-static int guest_connect(const nymbl_notify_socket *lease)
+static int listener_connect(const nymbl_notify_socket *notify)
 {
     struct sockaddr_un name = {.sun_family = AF_UNIX};
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
-    strcpy(name.sun_path, lease->path);
+    strcpy(name.sun_path, notify->path);
     if (fd < 0 || connect(fd, (struct sockaddr *)&name, sizeof(name)) != 0) {
         if (fd >= 0)
             close(fd);
@@ -275,16 +275,16 @@ static int guest_connect(const nymbl_notify_socket *lease)
     return fd;
 }
 
-static int guest_of(const nymbl_notify_socket *lease)
+static int notify_connect(const nymbl_notify_socket *notify)
 {
-    int fd = guest_connect(lease);
+    int fd = listener_connect(notify);
 
     REQUIRE(fd >= 0);
-    CHECK(send(fd, lease->token, 32, MSG_NOSIGNAL) == 32);
+    CHECK(send(fd, notify->token, 32, MSG_NOSIGNAL) == 32);
     return fd;
 }
 
-/* Wait until something can be read. */
+/* Wait until the descriptor is readable. */
 static bool is_woken(int fd, int milliseconds)
 {
     struct pollfd waitfds = {.fd = fd, .events = POLLIN};
@@ -292,7 +292,7 @@ static bool is_woken(int fd, int milliseconds)
     return poll(&waitfds, 1, milliseconds) == 1;
 }
 
-/* What is there: bytes, or -1 at the end. */
+/* The number of available bytes, or -1 at the end. */
 static int wakes_take(int fd)
 {
     char data[64];
@@ -303,13 +303,13 @@ static int wakes_take(int fd)
 
 static bool is_at_end(int fd)
 {
-    return is_woken(fd, PATIENCE_MS) && wakes_take(fd) < 0;
+    return is_woken(fd, WAIT_LIMIT_MS) && wakes_take(fd) < 0;
 }
 
-/* Wait until all that was asked of the thread has happened. */
+/* Wait until the thread has carried out all commands. */
 static bool comes_to(int (*count)(int), int argument, int expected)
 {
-    for (int i = 0; i < PATIENCE_MS && count(argument) != expected; i++)
+    for (int i = 0; i < WAIT_LIMIT_MS && count(argument) != expected; i++)
         usleep(1000);
     return count(argument) == expected;
 }
@@ -339,7 +339,7 @@ static double cpu_seconds(void)
     return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
 
-/* Whether the thread sleeps, as it should where nothing happens. */
+/* Whether the thread sleeps, as it should while nothing happens. */
 static bool is_calm(void)
 {
     double before;
@@ -353,8 +353,8 @@ static bool is_calm(void)
 static struct rlimit descriptors_before;
 static int descriptors_taken[64], descriptors_count;
 
-/* Leave the process none. */
-static void descriptors_take(void)
+/* Use up all descriptors of the process. */
+static void descriptors_use_up(void)
 {
     struct rlimit tight;
 
@@ -372,7 +372,7 @@ static void descriptors_take(void)
     CHECK(descriptors_count < 64);
 }
 
-static void descriptors_give_back(void)
+static void descriptors_release(void)
 {
     setrlimit(RLIMIT_NOFILE, &descriptors_before);
     while (descriptors_count > 0)
@@ -390,7 +390,7 @@ static bool file_is(const char *name, size_t size)
 
 static void peer_end_awaited(peer *peer)
 {
-    for (int i = 0; i < PATIENCE_MS && !peer->eof; i++) {
+    for (int i = 0; i < WAIT_LIMIT_MS && !peer->eof; i++) {
         peer_take(peer);
         usleep(1000);
     }
@@ -409,7 +409,7 @@ struct slot {
     int fd, number;
     size_t size, at;
     int waits, wakes;
-    int steps_left; /* until it is given up; -1: never */
+    int steps_left; /* until it is canceled; -1: never */
     bool canceled;
 };
 
@@ -463,11 +463,11 @@ static void slot_open(struct slot *slot, int number)
         slot->fd = -1; /* it may have ended already */
         nymbl_transfer_notify_fd(slot->transfer, &slot->fd, NULL);
     } else {
-        nymbl_notify_socket lease;
+        nymbl_notify_socket notify;
 
-        slot->fd = nymbl_transfer_notify_socket(slot->transfer, &lease, NULL) ==
-                           NYMBL_OK
-                       ? guest_of(&lease)
+        slot->fd = nymbl_transfer_notify_socket(slot->transfer, &notify,
+                                                NULL) == NYMBL_OK
+                       ? notify_connect(&notify)
                        : -1;
     }
 }
@@ -483,17 +483,17 @@ static void slot_close(struct slot *slot)
     slot->transfer = NULL;
 }
 
-/* The result, and whether all of it is what was sent. */
+/* The result, and whether its content is correct. */
 static void slot_check(struct slot *slot, nymbl_kind kind)
 {
     char expected[64], name[32];
-    const char *reply;
+    const char *response;
     size_t size;
 
     if (slot->canceled && kind == NYMBL_CANCELED)
         return;
     CHECK_NUMBER(kind, NYMBL_OK);
-    reply = nymbl_transfer_body(slot->transfer, &size);
+    response = nymbl_transfer_body(slot->transfer, &size);
     snprintf(name, sizeof(name), "%d", slot->number);
     switch (slot->work) {
     case STREAM:
@@ -504,17 +504,18 @@ static void slot_check(struct slot *slot, nymbl_kind kind)
         break;
     case GET:
         CHECK(size == slot->size &&
-              (size == 0 || memcmp(reply, bytes, size) == 0));
+              (size == 0 || memcmp(response, bytes, size) == 0));
         break;
     default:
         snprintf(expected, sizeof(expected), "{\"id\":%u}",
                  hash_of(bytes, slot->size));
-        CHECK(size == strlen(expected) && memcmp(reply, expected, size) == 0);
+        CHECK(size == strlen(expected) &&
+              memcmp(response, expected, size) == 0);
         break;
     }
 }
 
-/* Do all that can be done; the kind that ends it. */
+/* Transfer as many bytes as possible. Returns the kind that stops it. */
 static nymbl_kind slot_step(struct slot *slot)
 {
     char piece[30011];
@@ -543,7 +544,7 @@ static nymbl_kind slot_step(struct slot *slot)
     return nymbl_transfer_result(slot->transfer, NULL);
 }
 
-/* Step it, and see whether it is through. */
+/* Continue a slot, and return whether it has ended. */
 static bool slot_serve(struct slot *slot)
 {
     nymbl_kind kind;
@@ -560,13 +561,13 @@ static bool slot_serve(struct slot *slot)
         int wakes = wakes_take(slot->fd);
 
         slot->wakes += wakes > 0 ? wakes : 0;
-        /* one more than was asked for: news before the first question */
+        /* one more wake-up than calls: readiness before the first call */
         CHECK(slot->wakes <= slot->waits + 1);
     }
     kind = slot_step(slot);
     if (kind == NYMBL_AGAIN) {
         slot->waits++;
-        REQUIRE(slot->fd >= 0); /* without one it has ended */
+        REQUIRE(slot->fd >= 0); /* if there is none, the transfer has ended */
         return false;
     }
     slot_check(slot, kind);
@@ -596,7 +597,7 @@ static void mixed_run(uint32_t seed, int total)
         }
         if (through == total)
             break;
-        REQUIRE(poll(waitfds, 40, PATIENCE_MS) > 0); /* no lost wake-up */
+        REQUIRE(poll(waitfds, 40, WAIT_LIMIT_MS) > 0); /* no lost wake-up */
         for (int i = 0; i < 40; i++) {
             if (waitfds[i].fd >= 0 && waitfds[i].revents != 0 &&
                 slot_serve(&slots[i]))
@@ -619,7 +620,7 @@ static void forty_at_once_arrive_byte_for_byte(void)
     }
 }
 
-/* ---- windows and pairs ---- */
+/* ---- windows and notify fds ---- */
 
 static void canceling_at_any_moment_is_canceled_or_too_late(void)
 {
@@ -658,7 +659,7 @@ static void stream_that_nobody_reads_stops_at_its_window(void)
 
     thread_open(true, 1);
     transfer = download_of("600000", NULL);
-    for (int i = 0; i < PATIENCE_MS; i++) {
+    for (int i = 0; i < WAIT_LIMIT_MS; i++) {
         if (counts_of(transfer).body_received > 100000)
             break;
         usleep(1000);
@@ -673,7 +674,7 @@ static void stream_that_nobody_reads_stops_at_its_window(void)
     world_close();
 }
 
-static void closing_the_other_end_of_a_pair_cancels(void)
+static void closing_the_other_end_of_a_notify_fd_cancels(void)
 {
     nymbl_transfer *transfer;
     request request;
@@ -682,13 +683,13 @@ static void closing_the_other_end_of_a_pair_cancels(void)
 
     thread_open(false, 0);
     transfer = start_get();
-    fd = pair_of(transfer);
+    fd = notify_fd_of(transfer);
     peer_accept(&peer);
     peer_read(&peer, &request);
-    CHECK(send(fd, "chatter", 7, MSG_NOSIGNAL) == 7); /* means nothing */
+    CHECK(send(fd, "chatter", 7, MSG_NOSIGNAL) == 7); /* is ignored */
     CHECK(!is_woken(fd, 50));
     close(fd);
-    peer_end_awaited(&peer); /* without a call of the owner's */
+    peer_end_awaited(&peer); /* without any call */
     CHECK_NUMBER(wait_result(transfer, NULL), NYMBL_CANCELED);
     CHECK(nymbl_transfer_notify_fd(transfer, &fd, NULL) == NYMBL_DONE);
     CHECK_NUMBER(fd, -1);
@@ -697,7 +698,7 @@ static void closing_the_other_end_of_a_pair_cancels(void)
     world_close();
 }
 
-static void pair_is_woken_once_for_each_question(void)
+static void notify_fd_is_woken_once_after_each_call(void)
 {
     nymbl_transfer *transfer;
     request request;
@@ -708,23 +709,23 @@ static void pair_is_woken_once_for_each_question(void)
 
     thread_open(false, 0);
     transfer = start_download(NULL);
-    fd = pair_of(transfer);
+    fd = notify_fd_of(transfer);
     peer_accept(&peer);
     peer_read(&peer, &request);
     CHECK(!is_woken(fd, 20));
     peer_say(&peer, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n");
     peer_say(&peer, "0123456789012345678901234567890123456789");
-    CHECK(is_woken(fd, PATIENCE_MS));
+    CHECK(is_woken(fd, WAIT_LIMIT_MS));
     for (int i = 0; i < 5; i++) {
         peer_say(&peer, "01234");
         usleep(5000);
     }
-    CHECK_NUMBER(wakes_take(fd), 1); /* nobody has asked since */
+    CHECK_NUMBER(wakes_take(fd), 1); /* no call was made since */
     while (nymbl_transfer_read(transfer, data, sizeof(data), &got, NULL) ==
            NYMBL_OK)
         ;
     peer_say(&peer, "01234");
-    CHECK(is_woken(fd, PATIENCE_MS));
+    CHECK(is_woken(fd, WAIT_LIMIT_MS));
     CHECK_NUMBER(wakes_take(fd), 1);
     nymbl_transfer_free(transfer);
     CHECK(is_at_end(fd));
@@ -734,7 +735,7 @@ static void pair_is_woken_once_for_each_question(void)
     world_close();
 }
 
-static void end_is_told_though_a_forked_process_has_the_socket_too(void)
+static void end_is_reported_though_a_forked_process_has_the_socket_too(void)
 {
     nymbl_transfer *transfer;
     pid_t child;
@@ -742,7 +743,7 @@ static void end_is_told_though_a_forked_process_has_the_socket_too(void)
 
     thread_open(true, 0);
     transfer = download_of("hang", NULL);
-    fd = pair_of(transfer);
+    fd = notify_fd_of(transfer);
     CHECK(!is_woken(fd, 20));
     fflush(stdout);
     child = fork();
@@ -759,13 +760,13 @@ static void end_is_told_though_a_forked_process_has_the_socket_too(void)
     world_close();
 }
 
-/* ---- leases ---- */
+/* ---- notify sockets ---- */
 
-/* A peer that is not let in is at the end of his connection. */
-static void check_refused(const nymbl_notify_socket *lease, const char *token,
+/* A refused peer is at the end of its connection. */
+static void check_refused(const nymbl_notify_socket *notify, const char *token,
                           size_t size)
 {
-    int fd = guest_connect(lease);
+    int fd = listener_connect(notify);
 
     REQUIRE(fd >= 0);
     CHECK(send(fd, token, size, MSG_NOSIGNAL) == (ssize_t)size);
@@ -773,88 +774,88 @@ static void check_refused(const nymbl_notify_socket *lease, const char *token,
     close(fd);
 }
 
-static void lease_is_for_who_knows_its_token(void)
+static void notify_socket_requires_its_token(void)
 {
     static const char zeros[32];
-    nymbl_transfer *paired, *leased;
-    nymbl_notify_socket lease;
+    nymbl_transfer *other, *connected;
+    nymbl_notify_socket notify;
     char almost[33];
-    int fd, pair;
+    int fd, other_fd;
 
     thread_open(true, 0);
-    paired = download_of("hang", NULL);
-    pair = pair_of(paired);
-    leased = download_of("hang", NULL);
-    lease = notify_fd_of(leased);
-    strcpy(almost, lease.token);
+    other = download_of("hang", NULL);
+    other_fd = notify_fd_of(other);
+    connected = download_of("hang", NULL);
+    notify = notify_socket_of(connected);
+    strcpy(almost, notify.token);
     almost[31] = almost[31] == '0' ? '1' : '0';
-    check_refused(&lease, almost, 32);
-    check_refused(&lease, zeros, 32);
-    fd = guest_connect(&lease);
+    check_refused(&notify, almost, 32);
+    check_refused(&notify, zeros, 32);
+    fd = listener_connect(&notify);
     for (int i = 0; i < 32; i++) {
-        CHECK(send(fd, lease.token + i, 1, MSG_NOSIGNAL) == 1);
+        CHECK(send(fd, notify.token + i, 1, MSG_NOSIGNAL) == 1);
         usleep(500);
     }
     CHECK(!is_woken(fd, 20));
-    check_refused(&lease, lease.token, 32); /* a second time */
-    strcpy(almost, lease.token);
+    check_refused(&notify, notify.token, 32); /* a second time */
+    strcpy(almost, notify.token);
     almost[0] = '\0';
-    check_refused(&lease, almost, 32);
-    CHECK(nymbl_transfer_result(leased, NULL) == NYMBL_AGAIN);
-    CHECK(nymbl_transfer_result(paired, NULL) == NYMBL_AGAIN);
-    nymbl_transfer_wake_at(leased, 1);
-    CHECK(is_woken(fd, PATIENCE_MS));
+    check_refused(&notify, almost, 32);
+    CHECK(nymbl_transfer_result(connected, NULL) == NYMBL_AGAIN);
+    CHECK(nymbl_transfer_result(other, NULL) == NYMBL_AGAIN);
+    nymbl_transfer_wake_at(connected, 1);
+    CHECK(is_woken(fd, WAIT_LIMIT_MS));
     CHECK_NUMBER(wakes_take(fd), 1);
-    CHECK(!is_woken(pair, 0));
+    CHECK(!is_woken(other_fd, 0));
     close(fd);
-    CHECK_NUMBER(wait_result(leased, NULL), NYMBL_CANCELED);
-    CHECK(nymbl_transfer_result(paired, NULL) == NYMBL_AGAIN);
-    CHECK(nymbl_transfer_notify_socket(leased, &lease, NULL) == NYMBL_DONE);
-    close(pair);
-    nymbl_transfer_free(leased);
-    nymbl_transfer_free(paired);
+    CHECK_NUMBER(wait_result(connected, NULL), NYMBL_CANCELED);
+    CHECK(nymbl_transfer_result(other, NULL) == NYMBL_AGAIN);
+    CHECK(nymbl_transfer_notify_socket(connected, &notify, NULL) == NYMBL_DONE);
+    close(other_fd);
+    nymbl_transfer_free(connected);
+    nymbl_transfer_free(other);
     world_close();
 }
 
-/* The first lease of an engine whose thread has gone to sleep. */
-static void first_lease_is_heard_at_once(void)
+/* The first notify socket of an engine whose thread is asleep. */
+static void first_notify_socket_is_accepted_at_once(void)
 {
     nymbl_transfer *transfer;
-    nymbl_notify_socket lease;
+    nymbl_notify_socket notify;
 
     thread_open(true, 0);
     transfer = download_of("hang", NULL);
-    usleep(400000); /* libcurl's own timers have run out too */
-    lease = notify_fd_of(transfer);
-    close(guest_of(&lease));
+    usleep(400000); /* libcurl's own timers have expired too */
+    notify = notify_socket_of(transfer);
+    close(notify_connect(&notify));
     CHECK(nymbl_transfer_wait(transfer, 7) ==
-          NYMBL_OK); /* one runs out at 10 */
+          NYMBL_OK); /* one times out after 10 s */
     CHECK_NUMBER(wait_result(transfer, NULL), NYMBL_CANCELED);
     nymbl_transfer_free(transfer);
     world_close();
 }
 
-static void other_process_is_not_let_in(void)
+static void other_process_is_refused(void)
 {
     nymbl_transfer *transfer;
-    nymbl_notify_socket lease;
+    nymbl_notify_socket notify;
     int status, fd;
     pid_t child;
 
     thread_open(true, 0);
     transfer = download_of("hang", NULL);
-    lease = notify_fd_of(transfer);
+    notify = notify_socket_of(transfer);
     fflush(stdout);
     child = fork();
     REQUIRE(child >= 0);
     if (child == 0) {
-        fd = guest_connect(&lease);
-        send(fd, lease.token, 32, MSG_NOSIGNAL);
+        fd = listener_connect(&notify);
+        send(fd, notify.token, 32, MSG_NOSIGNAL);
         _exit(fd >= 0 && is_at_end(fd) ? 0 : 1);
     }
     CHECK(waitpid(child, &status, 0) == child);
     CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
-    fd = guest_of(&lease); /* the token is still good */
+    fd = notify_connect(&notify); /* the token is still valid */
     CHECK(!is_woken(fd, 20));
     CHECK(nymbl_transfer_result(transfer, NULL) == NYMBL_AGAIN);
     nymbl_transfer_free(transfer);
@@ -862,28 +863,28 @@ static void other_process_is_not_let_in(void)
     world_close();
 }
 
-static void guest_who_comes_late_is_told_at_once(void)
+static void late_connection_is_notified_at_once(void)
 {
     nymbl_transfer *running, *over;
-    nymbl_notify_socket lease, late;
+    nymbl_notify_socket notify, late;
     int fd;
 
     thread_open(true, 0);
     running = download_of("600000", NULL);
     over = download_of("10", world_path("doc"));
-    lease = notify_fd_of(running);
+    notify = notify_socket_of(running);
     late = nymbl_transfer_notify_socket(over, &late, NULL) == NYMBL_OK ? late
-                                                                       : lease;
+                                                                       : notify;
     CHECK_NUMBER(wait_result(over, NULL), NYMBL_OK);
-    for (int i = 0; i < PATIENCE_MS; i++) {
+    for (int i = 0; i < WAIT_LIMIT_MS; i++) {
         if (nymbl_transfer_is_ready(running))
             break;
         usleep(1000);
     }
-    fd = guest_of(&lease);
-    CHECK(is_woken(fd, PATIENCE_MS));
+    fd = notify_connect(&notify);
+    CHECK(is_woken(fd, WAIT_LIMIT_MS));
     CHECK_NUMBER(wakes_take(fd), 1);
-    if (strcmp(lease.token, late.token) != 0)
+    if (strcmp(notify.token, late.token) != 0)
         check_refused(&late, late.token, 32);
     close(fd);
     nymbl_transfer_free(running);
@@ -891,23 +892,23 @@ static void guest_who_comes_late_is_told_at_once(void)
     world_close();
 }
 
-static void silent_guests_lock_nobody_out(void)
+static void silent_connections_block_no_other(void)
 {
     nymbl_transfer *transfer;
-    nymbl_notify_socket lease;
+    nymbl_notify_socket notify;
     int silent[100], fd;
 
     thread_open(true, 0);
     transfer = download_of("hang", NULL);
-    lease = notify_fd_of(transfer);
+    notify = notify_socket_of(transfer);
     for (int i = 0; i < 100; i++) {
-        silent[i] = guest_connect(&lease);
+        silent[i] = listener_connect(&notify);
         CHECK(silent[i] >= 0);
     }
     CHECK(is_calm());
-    fd = guest_of(&lease);
+    fd = notify_connect(&notify);
     nymbl_transfer_wake_at(transfer, 1);
-    CHECK(is_woken(fd, PATIENCE_MS) && wakes_take(fd) == 1);
+    CHECK(is_woken(fd, WAIT_LIMIT_MS) && wakes_take(fd) == 1);
     CHECK(is_at_end(silent[0]));
     CHECK(!is_woken(silent[99], 0));
     for (int i = 0; i < 100; i++)
@@ -918,8 +919,9 @@ static void silent_guests_lock_nobody_out(void)
     world_close();
 }
 
-/* Each connects at once after its start: its command may still be queued. */
-static void hundreds_of_guests_come_at_once(void)
+/* Each connects right after its start: the thread may not have seen its command
+ * yet. */
+static void hundreds_connect_at_once(void)
 {
     enum { MANY = 300 };
     static nymbl_transfer *transfers[MANY];
@@ -927,16 +929,16 @@ static void hundreds_of_guests_come_at_once(void)
 
     thread_open(true, 4);
     for (int i = 0; i < MANY; i++) {
-        nymbl_notify_socket lease;
+        nymbl_notify_socket notify;
 
         transfers[i] = download_of("hang", NULL);
-        lease = notify_fd_of(transfers[i]);
-        fds[i] = guest_of(&lease);
+        notify = notify_socket_of(transfers[i]);
+        fds[i] = notify_connect(&notify);
     }
     for (int i = 0; i < MANY; i++)
         nymbl_transfer_wake_at(transfers[i], 1);
     for (int i = 0; i < MANY; i++)
-        CHECK(is_woken(fds[i], PATIENCE_MS) && wakes_take(fds[i]) == 1);
+        CHECK(is_woken(fds[i], WAIT_LIMIT_MS) && wakes_take(fds[i]) == 1);
     for (int i = 0; i < MANY; i++)
         close(fds[i]);
     for (int i = 0; i < MANY; i++) {
@@ -946,88 +948,88 @@ static void hundreds_of_guests_come_at_once(void)
     world_close();
 }
 
-static void guest_without_a_descriptor_waits_in_peace(void)
+static void connection_without_a_descriptor_waits(void)
 {
     nymbl_transfer *transfer;
-    nymbl_notify_socket lease;
+    nymbl_notify_socket notify;
     int fd, spare;
 
     thread_open(true, 0);
     transfer = download_of("hang", NULL);
-    lease = notify_fd_of(transfer);
+    notify = notify_socket_of(transfer);
     usleep(50000); /* connected */
     spare = dup(0);
-    descriptors_take();
+    descriptors_use_up();
     close(spare);
-    fd = guest_of(&lease); /* the last one */
+    fd = notify_connect(&notify); /* the last one */
     nymbl_transfer_wake_at(transfer, 1);
     CHECK(is_calm());
     CHECK(!is_woken(fd, 0));
-    descriptors_give_back();
-    CHECK(is_woken(fd, PATIENCE_MS) && wakes_take(fd) == 1);
+    descriptors_release();
+    CHECK(is_woken(fd, WAIT_LIMIT_MS) && wakes_take(fd) == 1);
     close(fd);
     nymbl_transfer_free(transfer);
     world_close();
 }
 
-/* Who cleans up a place for temporary files takes the socket, or its folder. */
-static void listener_that_was_removed_is_made_again(void)
+/* A cleaner of temporary files removes the socket, or its directory. */
+static void removed_listener_is_created_again(void)
 {
     for (int how = 0; how < 5; how++) {
         nymbl_transfer *before, *after;
-        nymbl_notify_socket old, lease;
+        nymbl_notify_socket old, notify;
         struct stat made, found;
-        char folder[64];
+        char dir[64];
         int held, fd;
 
         thread_open(true, 0);
         before = download_of("hang", NULL);
-        old = notify_fd_of(before);
-        held = guest_of(&old);
-        snprintf(folder, sizeof(folder), "%s", old.path);
-        *strrchr(folder, '/') = '\0';
+        old = notify_socket_of(before);
+        held = notify_connect(&old);
+        snprintf(dir, sizeof(dir), "%s", old.path);
+        *strrchr(dir, '/') = '\0';
         usleep(20000); /* connected */
         CHECK(unlink(old.path) == 0);
         if (how > 0)
-            CHECK(rmdir(folder) == 0);
+            CHECK(rmdir(dir) == 0);
         if (how == 2)
-            CHECK(mkdir(folder, 0755) == 0);
+            CHECK(mkdir(dir, 0755) == 0);
         if (how == 3)
-            close(open(folder, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
+            close(open(dir, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
         if (how == 4)
-            CHECK(symlink("nowhere", folder) == 0);
+            CHECK(symlink("nowhere", dir) == 0);
         after = download_of("hang", NULL);
-        lease = notify_fd_of(after);
-        fd = guest_of(&lease);
+        notify = notify_socket_of(after);
+        fd = notify_connect(&notify);
         nymbl_transfer_wake_at(after, 1);
-        CHECK(is_woken(fd, PATIENCE_MS) && wakes_take(fd) == 1);
+        CHECK(is_woken(fd, WAIT_LIMIT_MS) && wakes_take(fd) == 1);
         close(fd);
         CHECK_NUMBER(wait_result(after, NULL), NYMBL_CANCELED);
-        /* one that was connected before has noticed nothing */
+        /* an existing connection is not affected */
         CHECK(nymbl_transfer_result(before, NULL) == NYMBL_AGAIN);
         nymbl_transfer_wake_at(before, 1);
-        CHECK(is_woken(held, PATIENCE_MS) && wakes_take(held) == 1);
+        CHECK(is_woken(held, WAIT_LIMIT_MS) && wakes_take(held) == 1);
         close(held);
         CHECK_NUMBER(wait_result(before, NULL), NYMBL_CANCELED);
         nymbl_transfer_free(before);
         nymbl_transfer_free(after);
-        CHECK(stat(lease.path, &made) == 0);
+        CHECK(stat(notify.path, &made) == 0);
         world_close();
-        /* another process may have taken the name since */
-        CHECK(stat(lease.path, &found) != 0 || found.st_ino != made.st_ino ||
+        /* another process may have created the name since */
+        CHECK(stat(notify.path, &found) != 0 || found.st_ino != made.st_ino ||
               found.st_ctim.tv_sec != made.st_ctim.tv_sec ||
               found.st_ctim.tv_nsec != made.st_ctim.tv_nsec);
-        if (how == 2) /* a stranger's now */
-            rmdir(folder);
+        if (how == 2) /* it belongs to another process now */
+            rmdir(dir);
         else if (how > 2)
-            CHECK(unlink(folder) == 0);
+            CHECK(unlink(dir) == 0);
         if (test_failed())
             printf("how %d\n", how);
     }
 }
 
-/* An event loop could not take it. */
-static void descriptor_that_is_given_back_cancels_nothing(void)
+/* As if an event loop could not watch it. */
+static void released_notify_fd_cancels_nothing(void)
 {
     nymbl_transfer *transfer;
     int fd = -1;
@@ -1038,7 +1040,7 @@ static void descriptor_that_is_given_back_cancels_nothing(void)
         nymbl_kind kind;
         nymbl_error err;
 
-        do { /* the thread has to have seen it */
+        do { /* the thread must have seen it */
             usleep(100);
             kind = nymbl_transfer_notify_fd(transfer, &fd, &err);
         } while (kind == NYMBL_IO);
@@ -1047,17 +1049,18 @@ static void descriptor_that_is_given_back_cancels_nothing(void)
     }
     usleep(50000);
     CHECK(nymbl_transfer_result(transfer, NULL) == NYMBL_AGAIN);
-    fd = pair_of(transfer);
+    fd = notify_fd_of(transfer);
     nymbl_transfer_wake_at(transfer, 1);
-    CHECK(is_woken(fd, PATIENCE_MS) && wakes_take(fd) == 1);
+    CHECK(is_woken(fd, WAIT_LIMIT_MS) && wakes_take(fd) == 1);
     close(fd);
     CHECK_NUMBER(wait_result(transfer, NULL), NYMBL_CANCELED);
     nymbl_transfer_free(transfer);
     world_close(); /* no descriptor is left */
 }
 
-/* An owner without lease or pair, who asks from time to time, or is gone. */
-static void transfer_that_nobody_asks_for_is_canceled(void)
+/* A caller without notify fd or notify socket, which polls from time to time,
+ * or is gone. */
+static void transfer_that_nobody_polls_is_canceled(void)
 {
     nymbl_transfer *gone, *asks, *free;
     double now;
@@ -1072,12 +1075,12 @@ static void transfer_that_nobody_asks_for_is_canceled(void)
     nymbl_transfer_watchdog(free, now + 0.2);
     nymbl_transfer_watchdog(free, 0);
     while (nymbl_transfer_result(gone, NULL) == NYMBL_AGAIN &&
-           nymbl_engine_now(world.engine) < now + PATIENCE_MS / 1000) {
+           nymbl_engine_now(world.engine) < now + WAIT_LIMIT_MS / 1000) {
         nymbl_transfer_watchdog(asks, nymbl_engine_now(world.engine) + 0.2);
         usleep(5000);
     }
     CHECK_NUMBER(wait_result(gone, NULL), NYMBL_CANCELED);
-    /* not before an owner who was stopped had a chance */
+    /* not before a stopped caller had a chance to continue */
     CHECK(nymbl_engine_now(world.engine) >= now + 0.9);
     CHECK(nymbl_transfer_result(asks, NULL) == NYMBL_AGAIN);
     CHECK(nymbl_transfer_result(free, NULL) == NYMBL_AGAIN);
@@ -1087,41 +1090,41 @@ static void transfer_that_nobody_asks_for_is_canceled(void)
     world_close();
 }
 
-static void folder_of_leases_is_private_whatever_the_umask(void)
+static void directory_of_notify_sockets_is_private_whatever_the_umask(void)
 {
     mode_t before = umask(0777);
     nymbl_transfer *transfer;
     struct stat status;
-    nymbl_notify_socket lease;
+    nymbl_notify_socket notify;
     int fd;
 
     world_open(NULL);
-    CHECK(chmod(world.folder, 0700) == 0);
+    CHECK(chmod(world.dir, 0700) == 0);
     CHECK(nymbl_engine_start_thread(world.engine, NULL) == NYMBL_OK);
     transfer = start_get();
-    lease = notify_fd_of(transfer);
+    notify = notify_socket_of(transfer);
     umask(before);
-    CHECK(stat(lease.path, &status) == 0);
+    CHECK(stat(notify.path, &status) == 0);
     CHECK_NUMBER(status.st_mode & 0777, 0600);
-    *strrchr(lease.path, '/') = '\0';
-    CHECK(stat(lease.path, &status) == 0);
+    *strrchr(notify.path, '/') = '\0';
+    CHECK(stat(notify.path, &status) == 0);
     CHECK_NUMBER(status.st_mode & 0777, 0700);
-    strcat(lease.path, "/lease");
-    fd = guest_of(&lease);
+    strcat(notify.path, "/lease");
+    fd = notify_connect(&notify);
     CHECK(!is_woken(fd, 20));
     nymbl_transfer_free(transfer);
     nymbl_engine_free(world.engine);
     world.engine = NULL;
     CHECK(is_at_end(fd) || is_at_end(fd));
     close(fd);
-    *strrchr(lease.path, '/') = '\0';
-    CHECK(stat(lease.path, &status) < 0 && errno == ENOENT);
+    *strrchr(notify.path, '/') = '\0';
+    CHECK(stat(notify.path, &status) < 0 && errno == ENOENT);
     world_close();
 }
 
 /* ---- waiting ---- */
 
-static void alarm_wakes_at_its_time(void)
+static void timer_wakes_at_its_time(void)
 {
     nymbl_transfer *transfer;
     double before, after;
@@ -1129,25 +1132,25 @@ static void alarm_wakes_at_its_time(void)
 
     thread_open(true, 0);
     transfer = download_of("hang", NULL);
-    fd = pair_of(transfer);
+    fd = notify_fd_of(transfer);
     CHECK(nymbl_transfer_result(transfer, NULL) == NYMBL_AGAIN);
     before = nymbl_engine_now(world.engine);
     nymbl_transfer_wake_at(transfer, before + 3600);
     nymbl_transfer_wake_at(transfer, before + 0.1);
-    CHECK(is_woken(fd, PATIENCE_MS));
+    CHECK(is_woken(fd, WAIT_LIMIT_MS));
     after = nymbl_engine_now(world.engine);
     CHECK(after - before >= 0.1);
     CHECK_NUMBER(wakes_take(fd), 1);
     CHECK(nymbl_transfer_result(transfer, NULL) == NYMBL_AGAIN);
     nymbl_transfer_wake_at(transfer, nymbl_engine_now(world.engine) + 0.05);
-    nymbl_transfer_wake_at(transfer, 0); /* taken back */
+    nymbl_transfer_wake_at(transfer, 0); /* cancel the timer */
     CHECK(!is_woken(fd, 150));
     close(fd);
     nymbl_transfer_free(transfer);
     world_close();
 }
 
-static void owner_can_wait_as_without_a_thread(void)
+static void caller_can_wait_as_without_a_thread(void)
 {
     nymbl_transfer *transfer;
 
@@ -1178,22 +1181,22 @@ static void thread_sleeps_while_nothing_happens(void)
     CHECK(is_calm());
     running = download_of("hang", NULL);
     waiting = download_of("hang", NULL);
-    fd = pair_of(waiting);
+    fd = notify_fd_of(waiting);
     CHECK(is_calm());
     nymbl_transfer_free(running);
     nymbl_transfer_free(waiting);
     close(fd);
     REQUIRE(nymbl_body_stream(&body, 1000, NULL) == NYMBL_OK);
     paused = start_upload(body);
-    usleep(300000); /* it goes out without a 100 after a while */
+    usleep(300000); /* after a while it is sent without a 100 */
     CHECK(is_calm());
     nymbl_transfer_free(paused);
     nymbl_body_free(body);
     world_close();
 }
 
-/* Commands that end each wait must not stop the clock of a time limit. */
-static void stall_is_noticed_although_commands_never_cease(void)
+/* Commands that end each wait must not prevent a timeout. */
+static void stall_is_detected_in_spite_of_endless_commands(void)
 {
     nymbl_client_options options = {.stall_timeout = 0.2};
     nymbl_transfer *transfer;
@@ -1231,15 +1234,15 @@ static void signal_note(int number)
 
 static void signals_are_not_for_the_thread(void)
 {
-    struct sigaction note = {.sa_handler = signal_note}, before;
+    struct sigaction action = {.sa_handler = signal_note}, before;
     sigset_t one, old, now;
 
     thread_open(true, 0);
-    sigaction(SIGUSR1, &note, &before);
+    sigaction(SIGUSR1, &action, &before);
     sigemptyset(&one);
     sigaddset(&one, SIGUSR1);
     pthread_sigmask(SIG_BLOCK, &one, &old);
-    CHECK(!sigismember(&old, SIGTERM)); /* the owner's mask is as it was */
+    CHECK(!sigismember(&old, SIGTERM)); /* the caller's mask is unchanged */
     kill(getpid(), SIGUSR1);
     usleep(50000);
     CHECK_NUMBER(signals_seen, 0);
@@ -1274,7 +1277,7 @@ static void closing_a_client_ends_its_transfers(void)
     thread_open(true, 4);
     for (int i = 0; i < 8; i++) {
         transfers[i] = download_of(i % 2 == 0 ? "hang" : "600000", NULL);
-        fds[i] = pair_of(transfers[i]);
+        fds[i] = notify_fd_of(transfers[i]);
     }
     nymbl_client_close(world.client);
     for (int i = 0; i < 8; i++) {
@@ -1287,8 +1290,8 @@ static void closing_a_client_ends_its_transfers(void)
     world_close();
 }
 
-/* The connections of an engine are replaced once its last client closes, while
- * the owner already starts, closes and frees again. */
+/* The engine closes its connections after its last client, while the caller
+ * already creates, closes and frees the next clients. */
 static void clients_may_come_and_go_at_any_moment(void)
 {
     nymbl_transfer *transfers[3], *early;
@@ -1336,10 +1339,10 @@ static void last_client_may_close_without_a_descriptor_left(void)
     transfer = download_of("10", world_path("doc"));
     CHECK_NUMBER(wait_result(transfer, NULL), NYMBL_OK);
     nymbl_transfer_free(transfer);
-    descriptors_take();
+    descriptors_use_up();
     nymbl_client_close(world.client);
     usleep(50000);
-    descriptors_give_back();
+    descriptors_release();
     client = client_more();
     REQUIRE(nymbl_get_start(&transfer, world.engine, client, "tok", "7", "5",
                             NULL) == NYMBL_OK);
@@ -1365,20 +1368,20 @@ static void engine_may_be_freed_right_after_its_last_client(void)
         nymbl_client_free(client);
         for (uint32_t spin = dice(20000); spin > 0; spin--)
             __asm__ volatile("");
-        nymbl_engine_free(engine); /* the alarm of test_main() goes off */
+        nymbl_engine_free(engine); /* the alarm of test_main() ends a hang */
     }
     CHECK_NUMBER(nymbl_object_count(), 0);
 }
 
-/* One that runs, one that waits, one paused, one parked. */
+/* One running, one waiting, one paused, one awaiting confirmation. */
 static void four_start(nymbl_transfer *transfers[4])
 {
-    nymbl_download_options parked = {.path = world_path("doc"),
-                                     .content_type = "text/plain",
-                                     .progress = true};
+    nymbl_download_options awaiting = {.path = world_path("doc"),
+                                       .content_type = "text/plain",
+                                       .progress = true};
 
     REQUIRE(nymbl_download_start(&transfers[3], world.engine, world.client,
-                                 "tok", "7", "1000", &parked,
+                                 "tok", "7", "1000", &awaiting,
                                  NULL) == NYMBL_OK);
     while (counts_of(transfers[3]).body_received < 1000)
         usleep(1000);
@@ -1394,14 +1397,15 @@ static void engine_can_be_freed_while_all_kinds_are_under_way(void)
 {
     for (int order = 0; order < 3; order++) {
         nymbl_transfer *transfers[4];
-        nymbl_notify_socket lease;
+        nymbl_notify_socket notify;
         int fds[4];
 
         thread_open(true, 2);
         four_start(transfers);
         for (int i = 0; i < 4; i++) {
-            lease = notify_fd_of(transfers[i]);
-            fds[i] = i % 2 == 0 ? pair_of(transfers[i]) : guest_of(&lease);
+            notify = notify_socket_of(transfers[i]);
+            fds[i] = i % 2 == 0 ? notify_fd_of(transfers[i])
+                                : notify_connect(&notify);
         }
         if (order == 1) {
             for (int i = 0; i < 4; i++)
@@ -1413,9 +1417,9 @@ static void engine_can_be_freed_while_all_kinds_are_under_way(void)
         }
         nymbl_engine_free(world.engine);
         world.engine = NULL;
-        CHECK(access(lease.path, F_OK) < 0);
-        *strrchr(lease.path, '/') = '\0';
-        CHECK(access(lease.path, F_OK) < 0);
+        CHECK(access(notify.path, F_OK) < 0);
+        *strrchr(notify.path, '/') = '\0';
+        CHECK(access(notify.path, F_OK) < 0);
         for (int i = 0; i < 4; i++) {
             CHECK(is_woken(fds[i], 2000));
             if (order != 1) {
@@ -1442,7 +1446,7 @@ static long resident(void)
     return pages * (sysconf(_SC_PAGESIZE) / 1024);
 }
 
-static void ten_thousand_given_up_leave_nothing(void)
+static void ten_thousand_canceled_leave_nothing(void)
 {
     long before = 0;
     int fds = 0;
@@ -1453,11 +1457,11 @@ static void ten_thousand_given_up_leave_nothing(void)
         int fd;
 
         if (i % 2 == 0) {
-            fd = pair_of(transfer);
+            fd = notify_fd_of(transfer);
         } else {
-            nymbl_notify_socket lease = notify_fd_of(transfer);
+            nymbl_notify_socket notify = notify_socket_of(transfer);
 
-            fd = guest_of(&lease);
+            fd = notify_connect(&notify);
         }
         close(fd);
         if (i % 4 < 2)
@@ -1507,7 +1511,7 @@ static void child_of_a_fork(nymbl_transfer **transfers, nymbl_body *body)
     nymbl_client_free(world.client);
     nymbl_engine_free(world.engine);
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-    _exit(good ? 0 : 1); /* their locks are as the other thread left them */
+    _exit(good ? 0 : 1); /* the locks are as the other thread left them */
 #endif
     client = client_more();
     good = good && nymbl_engine_new(&engine, NULL, NULL) == NYMBL_OK &&
@@ -1572,31 +1576,31 @@ int main(int argc, char **argv)
         TEST(forty_at_once_arrive_byte_for_byte),
         TEST(canceling_at_any_moment_is_canceled_or_too_late),
         TEST(stream_that_nobody_reads_stops_at_its_window),
-        TEST(closing_the_other_end_of_a_pair_cancels),
-        TEST(pair_is_woken_once_for_each_question),
-        TEST(end_is_told_though_a_forked_process_has_the_socket_too),
-        TEST(lease_is_for_who_knows_its_token),
-        TEST(first_lease_is_heard_at_once),
-        TEST(other_process_is_not_let_in),
-        TEST(guest_who_comes_late_is_told_at_once),
-        TEST(silent_guests_lock_nobody_out),
-        TEST(hundreds_of_guests_come_at_once),
-        TEST(guest_without_a_descriptor_waits_in_peace),
-        TEST(listener_that_was_removed_is_made_again),
-        TEST(descriptor_that_is_given_back_cancels_nothing),
-        TEST(transfer_that_nobody_asks_for_is_canceled),
-        TEST(folder_of_leases_is_private_whatever_the_umask),
-        TEST(alarm_wakes_at_its_time),
-        TEST(owner_can_wait_as_without_a_thread),
+        TEST(closing_the_other_end_of_a_notify_fd_cancels),
+        TEST(notify_fd_is_woken_once_after_each_call),
+        TEST(end_is_reported_though_a_forked_process_has_the_socket_too),
+        TEST(notify_socket_requires_its_token),
+        TEST(first_notify_socket_is_accepted_at_once),
+        TEST(other_process_is_refused),
+        TEST(late_connection_is_notified_at_once),
+        TEST(silent_connections_block_no_other),
+        TEST(hundreds_connect_at_once),
+        TEST(connection_without_a_descriptor_waits),
+        TEST(removed_listener_is_created_again),
+        TEST(released_notify_fd_cancels_nothing),
+        TEST(transfer_that_nobody_polls_is_canceled),
+        TEST(directory_of_notify_sockets_is_private_whatever_the_umask),
+        TEST(timer_wakes_at_its_time),
+        TEST(caller_can_wait_as_without_a_thread),
         TEST(thread_sleeps_while_nothing_happens),
-        TEST(stall_is_noticed_although_commands_never_cease),
+        TEST(stall_is_detected_in_spite_of_endless_commands),
         TEST(signals_are_not_for_the_thread),
         TEST(closing_a_client_ends_its_transfers),
         TEST(clients_may_come_and_go_at_any_moment),
         TEST(last_client_may_close_without_a_descriptor_left),
         TEST(engine_may_be_freed_right_after_its_last_client),
         TEST(engine_can_be_freed_while_all_kinds_are_under_way),
-        TEST(ten_thousand_given_up_leave_nothing),
+        TEST(ten_thousand_canceled_leave_nothing),
         TEST(fork_leaves_the_parent_alone),
     };
     int failed;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What needs TLS: whom credentials go to, and where a reply ends. The peer is
- * OpenSSL with a certificate that is made here. */
+/* Tests that need TLS: which server receives credentials, and where a response
+ * ends. The peer is OpenSSL with a certificate that the test creates. */
 #include "peer.h"
 
 #include <errno.h>
@@ -23,7 +23,7 @@ static void extension_add(X509 *certificate, int id, const char *value)
     X509_EXTENSION_free(extension);
 }
 
-/* A key, and a certificate that signs itself for 127.0.0.1. */
+/* A key, and a self-signed certificate for 127.0.0.1. */
 static void context_make(const char *name, long from, long to)
 {
     EVP_PKEY *key = EVP_EC_gen("P-256");
@@ -63,7 +63,7 @@ static void context_drop(void)
     unlink(ca_file);
 }
 
-/* ---- the peer over TLS; `tls` NULL: in the clear ---- */
+/* ---- the peer over TLS; `tls` NULL: plain TCP ---- */
 
 static ssize_t result_of(SSL *tls, int got)
 {
@@ -115,7 +115,7 @@ static void tls_accept(peer *peer)
     tls_begin(peer);
 }
 
-/* With close_notify, or cut. */
+/* With close_notify, or without. */
 static void tls_end(peer *peer, bool notify)
 {
     if (notify)
@@ -135,7 +135,7 @@ static void tls_open_named(const char *name, long from, long to)
     clear_send = peer_send_some;
     peer_recv = tls_recv;
     peer_send_some = tls_send;
-    world_open(NULL); /* for its port */
+    world_open(NULL); /* only for its port */
     nymbl_client_free(world.client);
     snprintf(url, sizeof(url), "https://127.0.0.1:%d/v1", world.port);
     options.base_url = url;
@@ -157,7 +157,7 @@ static void tls_close(void)
     context_drop();
 }
 
-/* Serve what has been started up to its request. */
+/* Serve a started transfer up to its request. */
 static void serve(peer *peer, request *request)
 {
     tls_accept(peer);
@@ -165,7 +165,7 @@ static void serve(peer *peer, request *request)
     CHECK(!request->cut);
 }
 
-/* ---- whom to trust ---- */
+/* ---- trust ---- */
 
 static void exchange_succeeds_over_tls(void)
 {
@@ -177,7 +177,7 @@ static void exchange_succeeds_over_tls(void)
     transfer = start_get();
     serve(&peer, &request);
     CHECK_TEXT(request_field(&request, "x-api-key"), "key-of-test");
-    peer_reply(&peer, 200, "", "{}");
+    peer_respond(&peer, 200, "", "{}");
     CHECK(ended(transfer, NULL) == NYMBL_OK);
     nymbl_transfer_free(transfer);
     request_free(&request);
@@ -233,7 +233,7 @@ static void peers_that_are_not_trusted_get_nothing(void)
 
 /* ---- redirects: the second server ---- */
 
-static void redirect_to_another_origin_takes_no_credentials(void)
+static void redirect_to_another_origin_sends_no_credentials(void)
 {
     nymbl_transfer *transfer;
     request request;
@@ -250,7 +250,7 @@ static void redirect_to_another_origin_takes_no_credentials(void)
     request_free(&request);
     snprintf(header, sizeof(header), "Location: https://127.0.0.1:%d/x?y\r\n",
              port);
-    peer_reply(&first, 302, header, "");
+    peer_respond(&first, 302, header, "");
     peer_accept_at(&second, listener);
     tls_begin(&second);
     peer_read(&second, &request);
@@ -262,10 +262,10 @@ static void redirect_to_another_origin_takes_no_credentials(void)
     CHECK(strstr(request.head.data, "key-of-test") == NULL);
     CHECK(strstr(request.head.data, "tok") == NULL);
     request_free(&request);
-    /* and back again: they stay behind */
+    /* and back to the first origin: still without credentials */
     snprintf(header, sizeof(header), "Location: https://127.0.0.1:%d/back\r\n",
              world.port);
-    peer_reply(&second, 307, header, "");
+    peer_respond(&second, 307, header, "");
     world_settle();
     if (peer_waits())
         tls_accept(&third);
@@ -276,7 +276,7 @@ static void redirect_to_another_origin_takes_no_credentials(void)
     CHECK(request_field(&request, "Authorization") == NULL);
     CHECK(request_field(&request, "x-api-key") == NULL);
     request_free(&request);
-    peer_reply(&third, 200, "", "bytes");
+    peer_respond(&third, 200, "", "bytes");
     CHECK(read_all(transfer, &got, NULL) == NYMBL_DONE);
     CHECK_TEXT(got.data, "bytes");
     text_free(&got);
@@ -302,7 +302,7 @@ static void redirect_from_https_to_http_is_refused(void)
     serve(&peer, &request);
     snprintf(header, sizeof(header), "Location: http://127.0.0.1:%d/x\r\n",
              world.port);
-    peer_reply(&peer, 302, header, "");
+    peer_respond(&peer, 302, header, "");
     CHECK(ended(transfer, &err) == NYMBL_REDIRECT);
     CHECK_TEXT(err.reason, "https_downgrade");
     world_settle();
@@ -313,7 +313,7 @@ static void redirect_from_https_to_http_is_refused(void)
     tls_close();
 }
 
-/* ---- where a reply ends ---- */
+/* ---- the end of a response ---- */
 
 static void document_without_length(bool notify, nymbl_kind kind)
 {
@@ -336,14 +336,15 @@ static void document_without_length(bool notify, nymbl_kind kind)
     tls_close();
 }
 
-static void close_notify_tells_the_end_and_a_cut_does_not(void)
+static void close_notify_is_the_end_and_a_plain_close_is_not(void)
 {
     document_without_length(true, NYMBL_DONE);
     document_without_length(false, NYMBL_TRUNCATED);
 }
 
-/* What comes unasked on a connection is not the next request's reply: in the
- * record of the reply before, or in one of its own, soon or late. */
+/* Unsolicited bytes on a connection are not the next request's response: in the
+ * TLS record of the previous response, or in a record of their own, soon or
+ * late. */
 static void stray_reply(int how)
 {
     static const char stray[] =
@@ -376,7 +377,7 @@ static void stray_reply(int how)
         world_step();
     if (CHECK(peer_waits())) {
         serve(&fresh, &request);
-        peer_reply(&fresh, 200, "", "{\"y\":1}");
+        peer_respond(&fresh, 200, "", "{\"y\":1}");
         CHECK(ended(transfer, NULL) == NYMBL_OK);
         request_free(&request);
         tls_end(&fresh, true);
@@ -387,24 +388,24 @@ static void stray_reply(int how)
     tls_close();
 }
 
-static void bytes_in_the_record_before_are_no_reply(void)
+static void bytes_in_the_previous_record_are_no_response(void)
 {
     stray_reply(0);
 }
 
-static void bytes_in_the_next_record_are_no_reply(void)
+static void bytes_in_the_next_record_are_no_response(void)
 {
     stray_reply(1);
 }
 
-static void bytes_that_came_later_are_no_reply(void)
+static void bytes_that_arrive_later_are_no_response(void)
 {
     stray_reply(2);
 }
 
-/* libcurl may take a head that breaks off for a whole one, and keep the
- * connection although its end was read with it. */
-static void connection_of_a_head_that_breaks_off_is_not_used(void)
+/* libcurl may accept a head that breaks off as complete, and keep the
+ * connection although it has read the connection's end. */
+static void connection_of_a_head_that_breaks_off_is_not_reused(void)
 {
     static const char *const heads[] = {"HTTP/1.1 200 OK\r\nX: y\r\n",
                                         "HTTP/1.1 200 OK\r\nX: y", "HTTP/1.1"};
@@ -418,7 +419,7 @@ static void connection_of_a_head_that_breaks_off_is_not_used(void)
         transfer = start_get();
         serve(&old, &request);
         request_free(&request);
-        peer_reply(&old, 200, "", "{}"); /* so that it was used before */
+        peer_respond(&old, 200, "", "{}"); /* the connection was used before */
         CHECK(ended(transfer, NULL) == NYMBL_OK);
         nymbl_transfer_free(transfer);
         transfer = start_get();
@@ -441,7 +442,7 @@ static void connection_of_a_head_that_breaks_off_is_not_used(void)
             world_step();
         if (CHECK(peer_waits())) {
             serve(&fresh, &request);
-            peer_reply(&fresh, 200, "", "{}");
+            peer_respond(&fresh, 200, "", "{}");
             CHECK(ended(transfer, NULL) == NYMBL_OK);
             request_free(&request);
             tls_end(&fresh, true);
@@ -452,8 +453,9 @@ static void connection_of_a_head_that_breaks_off_is_not_used(void)
     }
 }
 
-/* NOSIGNAL leaves SIGPIPE to us: a peer that goes must not end the process. */
-static void peer_that_goes_raises_no_signal(void)
+/* CURLOPT_NOSIGNAL leaves SIGPIPE to us: a closed connection must not end the
+ * process. */
+static void closed_connection_raises_no_signal(void)
 {
     char *data = pattern(8 << 20);
     nymbl_transfer *transfer;
@@ -477,7 +479,7 @@ static void peer_that_goes_raises_no_signal(void)
 
 /* ---- resumption ---- */
 
-/* Whether the server resumed the session of an upload, which is on a new
+/* Whether the server resumed the TLS session of an upload, which uses a new
  * connection. */
 static bool upload_resumes(nymbl_body *body)
 {
@@ -489,7 +491,7 @@ static bool upload_resumes(nymbl_body *body)
     serve(&peer, &request);
     resumed = SSL_session_reused(peer.tls) == 1;
     CHECK_TEXT(request_field(&request, "x-api-key"), "key-of-test");
-    peer_reply(&peer, 201, "", "{\"id\":1}");
+    peer_respond(&peer, 201, "", "{\"id\":1}");
     CHECK(ended(transfer, NULL) == NYMBL_OK);
     nymbl_transfer_free(transfer);
     request_free(&request);
@@ -514,7 +516,7 @@ static void check_resumption(int version)
     CHECK(!upload_resumes(body));
     for (int i = 0; i < 5; i++)
         CHECK(upload_resumes(body));
-    /* a client that trusts by another file has nothing of it */
+    /* a client with another CA file shares no session */
     file = fopen(ca_file, "r");
     REQUIRE(file != NULL);
     size = fread(pem, 1, sizeof(pem), file);
@@ -545,7 +547,7 @@ static void uploads_resume_the_session_of_tls_1_3(void)
 
 /* ---- a proxy ---- */
 
-/* A tunnel's own head and the service's are two heads of one exchange. */
+/* The response heads of a tunnel and of the service belong to one exchange. */
 static void tunnel(const char *answer, const char *response, nymbl_kind kind)
 {
     nymbl_client_options options = {.base_url = "https://127.0.0.1:9/v1",
@@ -562,7 +564,7 @@ static void tunnel(const char *answer, const char *response, nymbl_kind kind)
     options.proxy = proxy;
     nymbl_client_free(world.client);
     REQUIRE(nymbl_client_new(&world.client, &options, NULL) == NYMBL_OK);
-    for (int i = 0; i < 2; i++) { /* on one handle, perhaps */
+    for (int i = 0; i < 2; i++) { /* possibly on one handle */
         transfer = start_get();
         peer_accept(&peer);
         peer_read(&peer, &request);
@@ -584,7 +586,7 @@ static void tunnel(const char *answer, const char *response, nymbl_kind kind)
     tls_close();
 }
 
-static void head_behind_a_tunnels_is_looked_at_alike(void)
+static void head_after_a_tunnels_is_checked_too(void)
 {
     static const char good[] =
         "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}";
@@ -602,21 +604,21 @@ int main(int argc, char **argv)
     static const test tests[] = {
         TEST(exchange_succeeds_over_tls),
         TEST(peers_that_are_not_trusted_get_nothing),
-        TEST(redirect_to_another_origin_takes_no_credentials),
+        TEST(redirect_to_another_origin_sends_no_credentials),
         TEST(redirect_from_https_to_http_is_refused),
-        TEST(close_notify_tells_the_end_and_a_cut_does_not),
-        TEST(bytes_in_the_record_before_are_no_reply),
-        TEST(bytes_in_the_next_record_are_no_reply),
-        TEST(bytes_that_came_later_are_no_reply),
-        TEST(connection_of_a_head_that_breaks_off_is_not_used),
-        TEST(peer_that_goes_raises_no_signal),
+        TEST(close_notify_is_the_end_and_a_plain_close_is_not),
+        TEST(bytes_in_the_previous_record_are_no_response),
+        TEST(bytes_in_the_next_record_are_no_response),
+        TEST(bytes_that_arrive_later_are_no_response),
+        TEST(connection_of_a_head_that_breaks_off_is_not_reused),
+        TEST(closed_connection_raises_no_signal),
         TEST(uploads_resume_the_session_of_tls_1_2),
         TEST(uploads_resume_the_session_of_tls_1_3),
-        TEST(head_behind_a_tunnels_is_looked_at_alike),
+        TEST(head_after_a_tunnels_is_checked_too),
     };
 
-    /* The peer writes from this thread, the engine from one where it is
-     * blocked. */
+    /* The peer writes from this thread, and the engine from a thread in which
+     * the signal is blocked. */
     if (getenv("NYMBL_TEST_THREAD") != NULL)
         signal(SIGPIPE, SIG_IGN);
     return test_main(tests, TEST_COUNT(tests), argc, argv);

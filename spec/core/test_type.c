@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What a body's bytes are, before they are sent. */
+/* The type of a body's bytes, checked before they are sent. */
 #include "peer.h"
 
 #define DOCX                                                                   \
@@ -21,8 +21,8 @@ static void words_add(text *to, const char *words)
     text_add(to, words, strlen(words));
 }
 
-/* Stored entries of these names, with a few bytes each. `streamed`: the sizes
- * stand behind the bytes. */
+/* Stored entries with these names and a few bytes each. `streamed`: the sizes
+ * follow the bytes. */
 static text zip_of(const char *const *names, size_t count, bool streamed)
 {
     text file = {0}, list = {0};
@@ -104,7 +104,8 @@ static nymbl_body *pushed_of(const void *data, size_t size, bool finished)
     return body;
 }
 
-/* Of bytes, and of the same when they are pushed and more may come. */
+/* The type of these bytes, and of the same bytes when streamed with more to
+ * come. */
 static void check_type(const void *data, size_t size, const char *type,
                        const char *pushed)
 {
@@ -124,7 +125,7 @@ static void check_type(const void *data, size_t size, const char *type,
     }
 }
 
-static void types_are_told_by_the_first_bytes(void)
+static void types_are_detected_from_the_first_bytes(void)
 {
     static const struct {
         const char *bytes;
@@ -171,8 +172,8 @@ static void parameters_of_a_type_do_not_count(void)
     nymbl_body_free(body);
 }
 
-/* However much of it is there, a ZIP file is not taken for what it is not. */
-static void zip_files_are_told_by_their_entries(void)
+/* Whatever part of it is available, a ZIP file is never given a wrong type. */
+static void zip_files_are_detected_by_their_entries(void)
 {
     for (int streamed = 0; streamed < 2; streamed++) {
         text letter = docx(streamed), sheet = xlsx(streamed);
@@ -198,8 +199,8 @@ static void zip_files_are_told_by_their_entries(void)
     }
 }
 
-/* For the sanitizers: whatever stands in it. */
-static void damaged_zip_files_are_looked_at(void)
+/* Arbitrary damage, for the sanitizers. */
+static void damaged_zip_files_are_checked(void)
 {
     uint32_t state = 1;
 
@@ -222,8 +223,8 @@ static void damaged_zip_files_are_looked_at(void)
     }
 }
 
-/* The window's bytes may stand around its end. */
-static void beginning_is_seen_wherever_it_lies(void)
+/* The bytes may wrap around the end of the window. */
+static void beginning_is_read_at_any_position_in_the_window(void)
 {
     text letter = docx(false);
     nymbl_transfer *transfer;
@@ -238,7 +239,7 @@ static void beginning_is_seen_wherever_it_lies(void)
     transfer = start_upload(body);
     while (counts_of(transfer).body_sent == 0)
         world_step();
-    /* its beginning has gone: nothing can be said */
+    /* its beginning is gone: the type is unknown */
     CHECK(nymbl_body_type(body) == NULL);
     CHECK(nymbl_body_is_type(body, "image/png"));
     nymbl_transfer_free(transfer);
@@ -250,12 +251,12 @@ static void beginning_is_seen_wherever_it_lies(void)
 int main(int argc, char **argv)
 {
     static const test tests[] = {
-        TEST(types_are_told_by_the_first_bytes),
+        TEST(types_are_detected_from_the_first_bytes),
         TEST(pdf_begins_within_1024_bytes),
         TEST(parameters_of_a_type_do_not_count),
-        TEST(zip_files_are_told_by_their_entries),
-        TEST(damaged_zip_files_are_looked_at),
-        TEST(beginning_is_seen_wherever_it_lies),
+        TEST(zip_files_are_detected_by_their_entries),
+        TEST(damaged_zip_files_are_checked),
+        TEST(beginning_is_read_at_any_position_in_the_window),
     };
 
     return test_main(tests, TEST_COUNT(tests), argc, argv);

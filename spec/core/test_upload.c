@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* Uploads as the server sees them, byte for byte. */
+/* Uploads as the server receives them, byte for byte. */
 #include "source.h"
 
 #include <sys/stat.h>
 
 #define MEGABYTE (1024 * 1024)
 
-/* ---- what must arrive ---- */
+/* ---- the expected upload ---- */
 
 static void form_field(text *form, const char *boundary, const char *rest,
                        const void *value, size_t size)
@@ -51,7 +51,7 @@ static void check_form(const request *request, const char *file_part,
 
 #define PLAIN_PART "file\"; filename=\"a.pdf\"\r\nContent-Type: application/pdf"
 
-/* Let the transfer be answered well, and check what came. */
+/* Let the upload succeed, and check the received bytes. */
 static void check_sent(nymbl_transfer *transfer, const void *data, size_t size,
                        bool chunked)
 {
@@ -63,14 +63,14 @@ static void check_sent(nymbl_transfer *transfer, const void *data, size_t size,
     CHECK(request.chunked == chunked);
     CHECK((request_field(&request, "Content-Length") != NULL) == !chunked);
     check_form(&request, PLAIN_PART, data, size, NULL, NULL);
-    peer_reply(&peer, 201, "", "{\"id\":1}");
+    peer_respond(&peer, 201, "", "{\"id\":1}");
     CHECK(ended(transfer, NULL) == NYMBL_OK);
     CHECK_NUMBER(counts_of(transfer).body_sent, (long long)size);
     request_free(&request);
     peer_close(&peer);
 }
 
-/* ---- what arrives whole ---- */
+/* ---- complete uploads ---- */
 
 static void bytes_arrive_with_their_fields(void)
 {
@@ -108,7 +108,8 @@ static void bytes_arrive_with_their_fields(void)
                "Content-Type: application/pdf",
                "%PDF\0-1.7\r\n--", 13, options.document_type,
                options.description);
-    peer_reply(&peer, 200, "Content-Type: application/json\r\n", "{\"id\":3}");
+    peer_respond(&peer, 200, "Content-Type: application/json\r\n",
+                 "{\"id\":3}");
     CHECK(ended(transfer, NULL) == NYMBL_OK);
     CHECK_TEXT(nymbl_transfer_body(transfer, &size), "{\"id\":3}");
     CHECK_NUMBER((long long)size, 8);
@@ -122,7 +123,7 @@ static void bytes_arrive_with_their_fields(void)
     world_close();
 }
 
-static void path_arrives_whole(void)
+static void path_arrives_completely(void)
 {
     char *data = pattern(3 * MEGABYTE + 17);
     nymbl_body *body;
@@ -132,7 +133,7 @@ static void path_arrives_whole(void)
     world_write("up", data, 3 * MEGABYTE + 17);
     REQUIRE(nymbl_body_from_path(&body, world_path("up"), NULL) == NYMBL_OK);
     transfer = start_upload(body);
-    nymbl_body_free(body); /* the transfer keeps it */
+    nymbl_body_free(body); /* the transfer retains it */
     check_sent(transfer, data, 3 * MEGABYTE + 17, false);
     nymbl_transfer_free(transfer);
     free(data);
@@ -197,14 +198,14 @@ static void pushed_bytes_arrive(int64_t stated, size_t size, bool chunked)
     world_close();
 }
 
-static void pushed_bytes_of_known_size_arrive_with_a_length(void)
+static void stream_of_known_size_arrives_with_a_length(void)
 {
     pushed_bytes_arrive(1, 1, false);
     pushed_bytes_arrive(2 * MEGABYTE + 3, 2 * MEGABYTE + 3, false);
 }
 
-/* Its owner may come to say so after the reply. */
-static void pushed_body_of_no_bytes_needs_no_end(void)
+/* Its source may end only after the response. */
+static void empty_stream_needs_no_end(void)
 {
     nymbl_transfer *transfer;
     nymbl_body *body;
@@ -219,21 +220,21 @@ static void pushed_body_of_no_bytes_needs_no_end(void)
     world_close();
 }
 
-static void short_pushed_bytes_are_measured_first(void)
+static void short_stream_is_measured_first(void)
 {
     pushed_bytes_arrive(-1, 0, false);
     pushed_bytes_arrive(-1, 5, false);
     pushed_bytes_arrive(-1, MEGABYTE - 1, false);
 }
 
-static void long_pushed_bytes_go_out_in_chunks(void)
+static void long_stream_is_sent_in_chunks(void)
 {
     pushed_bytes_arrive(-1, MEGABYTE + 1, true);
     pushed_bytes_arrive(-1, 3 * MEGABYTE, true);
 }
 
-/* Its source can be asked how much is wanted before it is read. */
-static void pushed_body_has_a_limit_before_it_is_sent(void)
+/* Its source can ask for the limit before it is read. */
+static void stream_has_a_limit_before_it_is_sent(void)
 {
     nymbl_upload_options options = {.file_name = "a.pdf",
                                     .content_type = "application/pdf"};
@@ -274,7 +275,7 @@ static void only_regular_files_are_bodies(void)
     world_open(NULL);
     CHECK(nymbl_body_from_path(&body, world_path("none"), &err) == NYMBL_IO);
     CHECK_TEXT(err.reason, "not_found");
-    CHECK(nymbl_body_from_path(&body, world.folder, &err) == NYMBL_IO);
+    CHECK(nymbl_body_from_path(&body, world.dir, &err) == NYMBL_IO);
     CHECK_TEXT(err.reason, "directory");
     CHECK(mkfifo(world_path("fifo"), 0600) == 0);
     CHECK(nymbl_body_from_path(&body, world_path("fifo"), &err) == NYMBL_IO);
@@ -285,7 +286,7 @@ static void only_regular_files_are_bodies(void)
     world_close();
 }
 
-static void body_goes_with_one_transfer_at_a_time(void)
+static void body_belongs_to_one_transfer_at_a_time(void)
 {
     nymbl_upload_options options = {.file_name = "a", .content_type = "b/c"};
     nymbl_transfer *first, *second;
@@ -300,7 +301,8 @@ static void body_goes_with_one_transfer_at_a_time(void)
                              body, &options, &err) == NYMBL_MISUSE);
     CHECK_TEXT(err.reason, "body");
     nymbl_transfer_free(first);
-    /* a thread has connected by now, and may take a moment to let go */
+    /* the thread has connected by now, and may take a moment to release the
+     * body */
     while (nymbl_object_count() > 2)
         usleep(1000);
     while (peer_waits()) {
@@ -314,7 +316,7 @@ static void body_goes_with_one_transfer_at_a_time(void)
     world_close();
 }
 
-static void pushed_body_that_went_out_cannot_be_sent_again(void)
+static void stream_that_was_sent_cannot_be_sent_again(void)
 {
     nymbl_upload_options options = {.file_name = "a", .content_type = "b/c"};
     nymbl_transfer *transfer;
@@ -336,8 +338,8 @@ static void pushed_body_that_went_out_cannot_be_sent_again(void)
     world_close();
 }
 
-/* A source that cannot rewind is not read before the server agrees. */
-static void refusal_costs_a_pushed_body_no_bytes(void)
+/* A source that cannot rewind is read only after the server agrees. */
+static void refusal_consumes_no_bytes_of_a_stream(void)
 {
     nymbl_transfer *transfer;
     nymbl_error err;
@@ -346,12 +348,12 @@ static void refusal_costs_a_pushed_body_no_bytes(void)
 
     world_open(NULL);
     source_open(3, "123", 3, true);
-    world.step(); /* all of it, before the server refuses */
+    world.step(); /* everything, before the server refuses */
     transfer = start_upload(source.body);
     peer_accept(&peer);
     peer_read_head(&peer, &request);
     CHECK_TEXT(request_field(&request, "Expect"), "100-continue");
-    peer_reply(&peer, 401, "", "{}");
+    peer_respond(&peer, 401, "", "{}");
     CHECK(ended(transfer, &err) == NYMBL_UNAUTHORIZED);
     CHECK(!err.outcome_unknown);
     CHECK_NUMBER(counts_of(transfer).body_sent, 0);
@@ -370,18 +372,18 @@ int main(int argc, char **argv)
 {
     static const test tests[] = {
         TEST(bytes_arrive_with_their_fields),
-        TEST(path_arrives_whole),
+        TEST(path_arrives_completely),
         TEST(body_is_sent_again_from_its_start),
         TEST(empty_bodies_arrive),
-        TEST(pushed_bytes_of_known_size_arrive_with_a_length),
-        TEST(pushed_body_of_no_bytes_needs_no_end),
-        TEST(short_pushed_bytes_are_measured_first),
-        TEST(long_pushed_bytes_go_out_in_chunks),
-        TEST(pushed_body_has_a_limit_before_it_is_sent),
+        TEST(stream_of_known_size_arrives_with_a_length),
+        TEST(empty_stream_needs_no_end),
+        TEST(short_stream_is_measured_first),
+        TEST(long_stream_is_sent_in_chunks),
+        TEST(stream_has_a_limit_before_it_is_sent),
         TEST(only_regular_files_are_bodies),
-        TEST(body_goes_with_one_transfer_at_a_time),
-        TEST(pushed_body_that_went_out_cannot_be_sent_again),
-        TEST(refusal_costs_a_pushed_body_no_bytes),
+        TEST(body_belongs_to_one_transfer_at_a_time),
+        TEST(stream_that_was_sent_cannot_be_sent_again),
+        TEST(refusal_consumes_no_bytes_of_a_stream),
     };
 
     return test_main(tests, TEST_COUNT(tests), argc, argv);

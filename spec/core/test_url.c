@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* URLs: which may be used, which belong together, how they are joined. */
+/* URLs: which are allowed, which have the same origin, and how they are joined.
+ */
 #include "base/buffer.h"
 #include "exchange/url.h"
 #include "test.h"
@@ -16,7 +17,7 @@ static void check_problem(const char *url, bool allow_http, bool good)
         printf("\"%.80s\": %s\n", url, problem == NULL ? "good" : problem);
 }
 
-static void https_urls_are_good(void)
+static void https_urls_are_accepted(void)
 {
     static const char *const urls[] = {
         "https://api.example.org",         "https://api.example.org/",
@@ -31,7 +32,7 @@ static void https_urls_are_good(void)
     }
 }
 
-static void other_urls_are_bad(void)
+static void other_urls_are_refused(void)
 {
     static const char *const urls[] = {
         "",
@@ -76,7 +77,7 @@ static void other_urls_are_bad(void)
     }
 }
 
-static void endless_url_is_bad(void)
+static void overlong_url_is_refused(void)
 {
     char url[4000] = "https://example.org/";
 
@@ -84,7 +85,7 @@ static void endless_url_is_bad(void)
     check_problem(url, false, false);
 }
 
-static void http_is_for_loopback_and_on_request(void)
+static void http_is_allowed_for_loopback_on_request(void)
 {
     static const char *const urls[] = {
         "http://127.0.0.1",     "http://127.0.0.1:8080/v1",
@@ -99,7 +100,7 @@ static void http_is_for_loopback_and_on_request(void)
     }
 }
 
-static void http_elsewhere_is_bad(void)
+static void http_elsewhere_is_refused(void)
 {
     static const char *const urls[] = {
         "http://example.org",
@@ -131,9 +132,10 @@ static void http_elsewhere_is_bad(void)
     }
 }
 
-/* Numbers that libcurl itself reads as 127.x.y.z go there; the same text read
- * as decimals would not. Whichever: never good where they lead elsewhere. */
-static void odd_numbers_are_good_only_as_loopback(void)
+/* Numbers that libcurl itself reads as 127.x.y.z are loopback addresses; as
+ * decimals the same text may not be. In either case: never accepted if they
+ * lead elsewhere. */
+static void odd_numbers_are_accepted_only_as_loopback(void)
 {
     static const char *const urls[] = {"http://0177.0.0.1", "http://0x7f.1",
                                        "http://2130706433", "http://127.1",
@@ -231,7 +233,7 @@ static void references_are_resolved(void)
     }
 }
 
-static void endless_reference_is_refused(void)
+static void overlong_reference_is_refused(void)
 {
     char *reference = malloc(200001), *url;
 
@@ -305,15 +307,15 @@ static void escape_keeps_the_limit(void)
 int main(int argc, char **argv)
 {
     static const test tests[] = {
-        TEST(https_urls_are_good),
-        TEST(other_urls_are_bad),
-        TEST(endless_url_is_bad),
-        TEST(http_is_for_loopback_and_on_request),
-        TEST(http_elsewhere_is_bad),
-        TEST(odd_numbers_are_good_only_as_loopback),
+        TEST(https_urls_are_accepted),
+        TEST(other_urls_are_refused),
+        TEST(overlong_url_is_refused),
+        TEST(http_is_allowed_for_loopback_on_request),
+        TEST(http_elsewhere_is_refused),
+        TEST(odd_numbers_are_accepted_only_as_loopback),
         TEST(same_origin_needs_scheme_host_and_port),
         TEST(references_are_resolved),
-        TEST(endless_reference_is_refused),
+        TEST(overlong_reference_is_refused),
         TEST(host_longer_than_any_name_is_refused),
         TEST(escape_leaves_only_unreserved_characters),
         TEST(escape_keeps_the_limit),

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What a hostile or odd server can do by way of libcurl's own faults, and what
- * of its bytes goes back to it. */
+/* What a hostile or unusual server can cause through libcurl's own bugs, and
+ * which of its bytes are sent back to it. */
 #include "peer.h"
 
 #include <dirent.h>
@@ -8,11 +8,11 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 
-/* ---- an exchange, whatever went before it ---- */
+/* ---- an exchange, whatever the previous one ---- */
 
-/* What the first response on a handle and a connection was. */
+/* The first response on a handle and a connection. */
 static const char *const before[] = {
-    NULL, /* nothing: it is the first */
+    NULL, /* no response: it is the first exchange */
     "HTTP/1.1 200 OK\r\nX-First: 1\r\nContent-Length: 2\r\n\r\n{}",
     "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
     "HTTP/1.1 404 No\r\nContent-Length: 0\r\nX-Last: a: b\r\n\r\n",
@@ -37,7 +37,7 @@ static const char *const hostile[] = {
     "HTTP/1.1 200 OK\r\n B: y\r\nContent-Length: 2\r\n\r\n{}",
 };
 
-/* Whether bytes have come. */
+/* Whether bytes have arrived. */
 static bool peer_has_bytes(const peer *peer)
 {
     char byte;
@@ -46,8 +46,8 @@ static bool peer_has_bytes(const peer *peer)
            recv(peer->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
 }
 
-/* Wait for the next request, on the connection that is there or on a new one;
- * false where the transfer ends without it. */
+/* Wait for the next request, on the existing connection or on a new one; false
+ * if the transfer ends without a request. */
 static bool await(peer *peer, nymbl_transfer *transfer)
 {
     for (int i = 0; i < 5000; i++) {
@@ -64,7 +64,7 @@ static bool await(peer *peer, nymbl_transfer *transfer)
     return false;
 }
 
-/* Take that request. */
+/* Receive that request. */
 static void take(peer *peer, nymbl_transfer *transfer)
 {
     request request;
@@ -133,10 +133,10 @@ static void nonsense_follows(size_t first, size_t then, int call)
     CHECK_TEXT(err.reason, "bad_response");
     CHECK(err.outcome_unknown == (call == 2 || call == 4));
     nymbl_transfer_free(transfer);
-    /* and the next one is none the worse for it */
+    /* the next call is not affected */
     transfer = start_get();
     take(&peer, transfer);
-    peer_reply(&peer, 200, "X: y\r\n", "{\"a\":1}");
+    peer_respond(&peer, 200, "X: y\r\n", "{\"a\":1}");
     CHECK(ended(transfer, NULL) == NYMBL_OK);
     CHECK_TEXT(nymbl_transfer_body(transfer, &size), "{\"a\":1}");
     nymbl_transfer_free(transfer);
@@ -146,7 +146,7 @@ static void nonsense_follows(size_t first, size_t then, int call)
 }
 
 /* Before 8.1 libcurl corrupts the heap (curl issue 11101). */
-static void folded_first_line_is_no_reply(void)
+static void folded_first_line_is_refused(void)
 {
     size_t firsts = sizeof(before) / sizeof(before[0]);
     size_t thens = sizeof(hostile) / sizeof(hostile[0]);
@@ -157,8 +157,8 @@ static void folded_first_line_is_no_reply(void)
     }
 }
 
-/* The next hop is a second exchange, too. */
-static void folded_first_line_of_a_redirects_target_is_no_reply(void)
+/* The target of a redirect is a second exchange, too. */
+static void folded_first_line_of_a_redirects_target_is_refused(void)
 {
     static const char *const redirects[] = {
         "HTTP/1.1 302 Found\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n",
@@ -177,7 +177,7 @@ static void folded_first_line_of_a_redirects_target_is_no_reply(void)
         transfer = start_download(NULL);
         take(&peer, transfer);
         peer_say(&peer, redirects[i / thens]);
-        if (i % 2 == 0) { /* one hop more */
+        if (i % 2 == 0) { /* one more redirect */
             take(&peer, transfer);
             peer_say(&peer, redirects[i / thens]);
         }
@@ -191,7 +191,7 @@ static void folded_first_line_of_a_redirects_target_is_no_reply(void)
     }
 }
 
-/* As many exchanges as before share one connection, whatever handles do. */
+/* All exchanges share one connection, whichever handles they use. */
 static void connection_serves_many_exchanges(void)
 {
     nymbl_transfer *transfer;
@@ -205,11 +205,11 @@ static void connection_serves_many_exchanges(void)
         CHECK(i == 0 || peer.fd == fd);
         fd = peer.fd;
         if (i % 4 == 3 && i % 8 != 3) { /* a redirect in between */
-            peer_reply(&peer, 302, "Location: /x\r\n", "moved");
+            peer_respond(&peer, 302, "Location: /x\r\n", "moved");
             take(&peer, transfer);
             CHECK(peer.fd == fd);
         }
-        peer_reply(&peer, 200, "", "bytes");
+        peer_respond(&peer, 200, "", "bytes");
         CHECK(finish(i % 4, transfer, NULL) == NYMBL_OK);
         nymbl_transfer_free(transfer);
         CHECK_NUMBER(sockets_to(world.port), 1);
@@ -218,11 +218,11 @@ static void connection_serves_many_exchanges(void)
     world_close();
 }
 
-/* Each of these is taken for one thing by one libcurl, and for another by
- * another. */
-static void replies_that_make_no_sense_are_refused(void)
+/* Different versions of libcurl interpret each of these responses differently.
+ */
+static void malformed_responses_are_refused(void)
 {
-    static const char *const replies[] = {
+    static const char *const responses[] = {
         "HTTP/1.1 2000 OK\r\nContent-Length: 2\r\n\r\n{}",
         "HTTP/1.1 20 OK\r\nContent-Length: 2\r\n\r\n{}",
         "HTTP/1.1 099 OK\r\nContent-Length: 2\r\n\r\n{}",
@@ -237,7 +237,7 @@ static void replies_that_make_no_sense_are_refused(void)
          "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"),
     };
 
-    for (size_t i = 0; i < sizeof(replies) / sizeof(replies[0]); i++) {
+    for (size_t i = 0; i < sizeof(responses) / sizeof(responses[0]); i++) {
         for (int call = 0; call < 4; call++) {
             nymbl_transfer *transfer;
             nymbl_error err = {0};
@@ -246,10 +246,10 @@ static void replies_that_make_no_sense_are_refused(void)
             world_open(NULL);
             transfer = start(call, NULL);
             take(&peer, transfer);
-            peer_say(&peer, replies[i]);
+            peer_say(&peer, responses[i]);
             peer_close(&peer);
             if (!CHECK(ended(transfer, &err) == NYMBL_PROTOCOL))
-                printf("%s for: %s\n", nymbl_kind_name(err.kind), replies[i]);
+                printf("%s for: %s\n", nymbl_kind_name(err.kind), responses[i]);
             nymbl_transfer_free(transfer);
             world_close();
         }
@@ -281,9 +281,9 @@ static void coding_of_the_transfer_is_refused_as_such(void)
 
 /* ---- sockets ---- */
 
-/* libcurl 7.88.0 to 8.1.2 closes a socket that never connected without saying
- * so (curl issue 11439). Its number may then be that of anything. */
-static void socket_of_others_is_never_shut(void)
+/* libcurl 7.88.0 to 8.1.2 closes a socket that never connected without a
+ * callback (curl issue 11439). Another file may then have its number. */
+static void socket_of_other_code_is_never_shut_down(void)
 {
     struct sockaddr_in to = {.sin_family = AF_INET};
     nymbl_client_options options = {.api_key = "k", .allow_http = true};
@@ -294,7 +294,7 @@ static void socket_of_others_is_never_shut(void)
     char url[64], byte;
 
     world_open(NULL);
-    hole = listener_open(&port, 0); /* that nobody gets through to */
+    hole = listener_open(&port, 0); /* connections to it are never accepted */
     to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     to.sin_port = htons((uint16_t)port);
     for (int i = 0; i < 8; i++) {
@@ -338,7 +338,7 @@ static void socket_of_others_is_never_shut(void)
     world_close();
 }
 
-/* ---- bytes that go back ---- */
+/* ---- bytes that are sent back ---- */
 
 /* The head of a request has no line that we did not write. */
 static void check_request(const request *request, const char *marker)
@@ -366,7 +366,7 @@ static bool has_bare_cr(const char *text)
     return false;
 }
 
-/* A download that is cut, and is to be gone on from. */
+/* A download that breaks off and will be resumed. */
 static void part_begin(const char *headers)
 {
     nymbl_download_options options = {.path = world_path("doc"),
@@ -381,14 +381,14 @@ static void part_begin(const char *headers)
     peer_say(&peer, "\r\n%PDF-1.7 and as much more as is looked at, or more");
     world_settle();
     peer_close(&peer);
-    /* libcurl 8.21 takes no CR within a head, and nothing of it */
+    /* libcurl 8.21 refuses a response with a CR within its head */
     kind = ended(transfer, NULL);
     CHECK(kind == NYMBL_TRUNCATED ||
           (has_bare_cr(headers) && kind == NYMBL_PROTOCOL));
     nymbl_transfer_free(transfer);
 }
 
-/* What the next attempt asks for: whether for the rest. */
+/* Whether the next attempt requests only the remaining bytes. */
 static bool part_goes_on(const char *marker)
 {
     nymbl_download_options options = {.path = world_path("doc"),
@@ -410,7 +410,7 @@ static bool part_goes_on(const char *marker)
     return rest;
 }
 
-static void validator_of_a_response_is_sent_back_clean_or_not_at_all(void)
+static void validator_of_a_response_is_sent_unchanged_or_not_at_all(void)
 {
     static const char *const good[] = {
         "ETag: \"a-b\"\r\n", "ETag: \"\x80\"\r\n",
@@ -434,7 +434,7 @@ static void validator_of_a_response_is_sent_back_clean_or_not_at_all(void)
     for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
         world_open(NULL);
         part_begin(good[i]);
-        if (i != 1) /* a byte that is allowed, but not a visible one of ASCII */
+        if (i != 1) /* a byte that is allowed, but is not visible ASCII */
             CHECK(part_goes_on("X-Injected"));
         world_close();
     }
@@ -446,15 +446,15 @@ static void validator_of_a_response_is_sent_back_clean_or_not_at_all(void)
     }
 }
 
-/* Put a byte into whatever file holds the text "a-b". */
+/* Put a byte into the file that contains the text "a-b". */
 static bool note_spoil(char byte)
 {
-    DIR *folder = opendir(world.folder);
+    DIR *dir = opendir(world.dir);
     struct dirent *entry;
     bool found = false;
 
-    REQUIRE(folder != NULL);
-    for (entry = readdir(folder); entry != NULL; entry = readdir(folder)) {
+    REQUIRE(dir != NULL);
+    for (entry = readdir(dir); entry != NULL; entry = readdir(dir)) {
         text content;
         char *at;
 
@@ -469,11 +469,11 @@ static bool note_spoil(char byte)
         }
         text_free(&content);
     }
-    closedir(folder);
+    closedir(dir);
     return found;
 }
 
-static void validator_of_a_file_is_sent_back_clean_or_not_at_all(void)
+static void validator_of_a_file_is_sent_unchanged_or_not_at_all(void)
 {
     static const char bytes[] = "_\r\x0b\t \"\x7f\x01";
 
@@ -486,8 +486,8 @@ static void validator_of_a_file_is_sent_back_clean_or_not_at_all(void)
     }
 }
 
-/* A redirect's target, with each byte in each place. */
-static void location_is_followed_clean_or_not_at_all(void)
+/* The target of a redirect, with each byte at each position. */
+static void location_is_followed_unchanged_or_not_at_all(void)
 {
     static const char *const forms[] = {"/p%cX-Injected:1", "?q=%cX-Injected:1",
                                         "//127.0.0.1%c:%d/", "%c/x"};
@@ -500,7 +500,7 @@ static void location_is_followed_clean_or_not_at_all(void)
         request request;
 
         if (byte == '\n' || (byte == '#' && i % 4 < 2))
-            continue; /* the end of the line; a fragment, which is cut off */
+            continue; /* a line ending, or a fragment, which is removed */
         if (test_failed())
             return;
         world_open(NULL);
@@ -508,7 +508,7 @@ static void location_is_followed_clean_or_not_at_all(void)
         take(&peer, transfer);
         snprintf(location, sizeof(location), forms[i % 4], byte, world.port);
         snprintf(header, sizeof(header), "Location: %s\r\n", location);
-        peer_reply(&peer, 302, header, "");
+        peer_respond(&peer, 302, header, "");
         if (await(&peer, transfer)) {
             peer_read(&peer, &request);
             check_request(&request, "\nX-Injected");
@@ -523,7 +523,7 @@ static void location_is_followed_clean_or_not_at_all(void)
     }
 }
 
-static void next_link_is_followed_clean_or_not_at_all(void)
+static void next_link_is_followed_unchanged_or_not_at_all(void)
 {
     world_open(NULL);
     for (int byte = 1; byte < 256 && !test_failed(); byte++) {
@@ -549,23 +549,23 @@ static void next_link_is_followed_clean_or_not_at_all(void)
     world_close();
 }
 
-/* ---- uploads on connections that die ---- */
+/* ---- uploads on connections that break ---- */
 
-/* Answer an upload; what the peer says of its connection. */
+/* Answer an upload; `peer` gets its connection. */
 static void upload_answer(peer *peer, const char *headers)
 {
     request request;
 
-    peer_accept(peer); /* a new one for each */
+    peer_accept(peer); /* a new connection for each upload */
     peer_read(peer, &request);
     CHECK(!request.cut);
     request_free(&request);
-    peer_reply(peer, 201, headers, "{\"id\":1}");
+    peer_respond(peer, 201, headers, "{\"id\":1}");
 }
 
-/* The connection of the upload before closes as the next one is about to go
- * out, or goes out: a few milliseconds after its response. */
-static void server_that_closes_soon_leaves_no_outcome_unknown(void)
+/* The previous upload's connection closes a few milliseconds after its
+ * response: just before or during the next upload. */
+static void server_that_closes_early_leaves_no_outcome_unknown(void)
 {
     peer peers[2] = {{.fd = -1}, {.fd = -1}};
     nymbl_body *body;
@@ -598,8 +598,8 @@ static void server_that_closes_soon_leaves_no_outcome_unknown(void)
     world_close();
 }
 
-/* An upload takes no used connection, but what it leaves may be used by a call
- * that can be repeated. Many of them do not pile up. */
+/* An upload uses no idle connection, but a retryable call may reuse an upload's
+ * connection. Many of them do not accumulate. */
 static void upload_leaves_its_connection_to_others(void)
 {
     request request;
@@ -630,7 +630,7 @@ static void upload_leaves_its_connection_to_others(void)
         CHECK(!peer_waits());
         peer_read(&peers[served], &request);
         request_free(&request);
-        peer_reply(&peers[served], 200, "", "{}");
+        peer_respond(&peers[served], 200, "", "{}");
         CHECK(ended(transfer, NULL) == NYMBL_OK);
         nymbl_transfer_free(transfer);
         served = -1;
@@ -641,7 +641,7 @@ static void upload_leaves_its_connection_to_others(void)
     world_close();
 }
 
-/* ---- options that libcurl would find wrong only in a call ---- */
+/* ---- options that libcurl would reject only during a call ---- */
 
 static void check_option(const nymbl_client_options *given, nymbl_kind kind,
                          const char *reason)
@@ -703,7 +703,7 @@ static void proxy_that_libcurl_cannot_use_is_misuse(void)
                      "proxy");
 }
 
-static void certificates_that_cannot_be_read_are_told_at_once(void)
+static void unreadable_certificates_are_reported_at_once(void)
 {
     char list[200];
 
@@ -711,13 +711,12 @@ static void certificates_that_cannot_be_read_are_told_at_once(void)
     world_write("ca.pem", "x", 1);
     check_option(&(nymbl_client_options){.ca_file = world_path("ca.pem")},
                  NYMBL_OK, NULL);
-    check_option(&(nymbl_client_options){.ca_path = world.folder}, NYMBL_OK,
-                 NULL);
-    snprintf(list, sizeof(list), "/nonexistent:%s", world.folder);
+    check_option(&(nymbl_client_options){.ca_path = world.dir}, NYMBL_OK, NULL);
+    snprintf(list, sizeof(list), "/nonexistent:%s", world.dir);
     check_option(&(nymbl_client_options){.ca_path = list}, NYMBL_OK, NULL);
     check_option(&(nymbl_client_options){.ca_file = "/nonexistent/ca.pem"},
                  NYMBL_TLS, "ca_file");
-    check_option(&(nymbl_client_options){.ca_file = world.folder}, NYMBL_TLS,
+    check_option(&(nymbl_client_options){.ca_file = world.dir}, NYMBL_TLS,
                  "ca_file");
     check_option(&(nymbl_client_options){.ca_file = ""}, NYMBL_TLS, "ca_file");
     check_option(&(nymbl_client_options){.ca_path = "/nonexistent"}, NYMBL_TLS,
@@ -727,7 +726,7 @@ static void certificates_that_cannot_be_read_are_told_at_once(void)
     check_option(&(nymbl_client_options){.ca_path = "/nonexistent:/nowhere"},
                  NYMBL_TLS, "ca_path");
     check_option(&(nymbl_client_options){.ca_path = ""}, NYMBL_TLS, "ca_path");
-    if (geteuid() != 0) { /* to whom nothing is forbidden */
+    if (geteuid() != 0) { /* root may read everything */
         chmod(world_path("ca.pem"), 0);
         check_option(&(nymbl_client_options){.ca_file = world_path("ca.pem")},
                      NYMBL_TLS, "ca_file");
@@ -738,20 +737,20 @@ static void certificates_that_cannot_be_read_are_told_at_once(void)
 int main(int argc, char **argv)
 {
     static const test tests[] = {
-        TEST(folded_first_line_is_no_reply),
-        TEST(folded_first_line_of_a_redirects_target_is_no_reply),
+        TEST(folded_first_line_is_refused),
+        TEST(folded_first_line_of_a_redirects_target_is_refused),
         TEST(connection_serves_many_exchanges),
-        TEST(replies_that_make_no_sense_are_refused),
+        TEST(malformed_responses_are_refused),
         TEST(coding_of_the_transfer_is_refused_as_such),
-        TEST(socket_of_others_is_never_shut),
-        TEST(validator_of_a_response_is_sent_back_clean_or_not_at_all),
-        TEST(validator_of_a_file_is_sent_back_clean_or_not_at_all),
-        TEST(location_is_followed_clean_or_not_at_all),
-        TEST(next_link_is_followed_clean_or_not_at_all),
-        TEST(server_that_closes_soon_leaves_no_outcome_unknown),
+        TEST(socket_of_other_code_is_never_shut_down),
+        TEST(validator_of_a_response_is_sent_unchanged_or_not_at_all),
+        TEST(validator_of_a_file_is_sent_unchanged_or_not_at_all),
+        TEST(location_is_followed_unchanged_or_not_at_all),
+        TEST(next_link_is_followed_unchanged_or_not_at_all),
+        TEST(server_that_closes_early_leaves_no_outcome_unknown),
         TEST(upload_leaves_its_connection_to_others),
         TEST(proxy_that_libcurl_cannot_use_is_misuse),
-        TEST(certificates_that_cannot_be_read_are_told_at_once),
+        TEST(unreadable_certificates_are_reported_at_once),
     };
 
     return test_main(tests, TEST_COUNT(tests), argc, argv);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The other end: an engine and a client to play with, files, and transfers. */
+/* The test's world: an engine, a client, files, and transfers. */
 #include "peer.h"
 
 #include <dirent.h>
@@ -26,13 +26,13 @@ static double world_clock(void *payload)
 
 int fds_open(void)
 {
-    DIR *folder = opendir("/proc/self/fd");
+    DIR *dir = opendir("/proc/self/fd");
     int count = 0;
 
-    REQUIRE(folder != NULL);
-    while (readdir(folder) != NULL)
+    REQUIRE(dir != NULL);
+    while (readdir(dir) != NULL)
         count++;
-    closedir(folder);
+    closedir(dir);
     return count;
 }
 
@@ -53,7 +53,7 @@ int sockets_to(int port)
 
 void world_open(const nymbl_client_options *options)
 {
-    static bool warm; /* what libraries open once is no leak */
+    static bool warm; /* what libraries open once is not a leak */
     nymbl_engine_options engine = {.clock = world_clock};
     nymbl_client_options filled = {0};
     nymbl_error err;
@@ -69,8 +69,8 @@ void world_open(const nymbl_client_options *options)
     memset(&world, 0, sizeof(world));
     world.fds = fds_open();
     CHECK_NUMBER(nymbl_object_count(), 0);
-    strcpy(world.folder, "/tmp/nymbl-test-XXXXXX");
-    REQUIRE(mkdtemp(world.folder) != NULL);
+    strcpy(world.dir, "/tmp/nymbl-test-XXXXXX");
+    REQUIRE(mkdtemp(world.dir) != NULL);
     world.listener = listener_open(&world.port, 64);
     if (options != NULL)
         filled = *options;
@@ -88,18 +88,18 @@ void world_open(const nymbl_client_options *options)
 
 void world_close(void)
 {
-    DIR *folder = opendir(world.folder);
+    DIR *dir = opendir(world.dir);
     struct dirent *entry;
 
     nymbl_client_free(world.client);
     nymbl_engine_free(world.engine);
     if (world.listener >= 0)
         close(world.listener);
-    REQUIRE(folder != NULL);
-    for (entry = readdir(folder); entry != NULL; entry = readdir(folder))
-        unlinkat(dirfd(folder), entry->d_name, 0);
-    closedir(folder);
-    CHECK(rmdir(world.folder) == 0);
+    REQUIRE(dir != NULL);
+    for (entry = readdir(dir); entry != NULL; entry = readdir(dir))
+        unlinkat(dirfd(dir), entry->d_name, 0);
+    closedir(dir);
+    CHECK(rmdir(world.dir) == 0);
     CHECK_NUMBER(nymbl_object_count(), 0);
     CHECK_NUMBER(fds_open(), world.fds);
     memset(&world, 0, sizeof(world));
@@ -127,7 +127,7 @@ const char *world_path(const char *name)
     static int next;
     char *path = paths[next++ % 4];
 
-    snprintf(path, sizeof(paths[0]), "%s/%s", world.folder, name);
+    snprintf(path, sizeof(paths[0]), "%s/%s", world.dir, name);
     return path;
 }
 
@@ -162,13 +162,13 @@ text world_read(const char *name)
 
 int world_names(void)
 {
-    DIR *folder = opendir(world.folder);
-    int count = -2; /* . and .. */
+    DIR *dir = opendir(world.dir);
+    int count = -2; /* without . and .. */
 
-    REQUIRE(folder != NULL);
-    while (readdir(folder) != NULL)
+    REQUIRE(dir != NULL);
+    while (readdir(dir) != NULL)
         count++;
-    closedir(folder);
+    closedir(dir);
     return count;
 }
 
@@ -183,7 +183,7 @@ int world_files(void)
         snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
         if (fstat(fd, &status) == 0 && S_ISREG(status.st_mode) &&
             readlink(link, path, sizeof(path) - 1) > 0 &&
-            strncmp(path, world.folder, strlen(world.folder)) == 0)
+            strncmp(path, world.dir, strlen(world.dir)) == 0)
             count++;
     }
     return count;

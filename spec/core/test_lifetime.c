@@ -15,10 +15,10 @@ static void check_canceled(nymbl_transfer *transfer, bool unknown)
     CHECK_NUMBER(nymbl_transfer_result(transfer, &err), NYMBL_CANCELED);
     CHECK_TEXT(err.reason, "word");
     CHECK(err.outcome_unknown == unknown);
-    CHECK_NUMBER(sockets_to(world.port), 0); /* at once, without a pump */
+    CHECK_NUMBER(sockets_to(world.port), 0); /* at once, without pumping */
     nymbl_transfer_cancel(transfer, NYMBL_TIMEOUT, "other");
     nymbl_transfer_result(transfer, &err);
-    CHECK_TEXT(err.reason, "word"); /* the first one stands */
+    CHECK_TEXT(err.reason, "word"); /* the first reason stays */
     nymbl_transfer_free(transfer);
 }
 
@@ -41,7 +41,7 @@ static void canceling_before_the_first_pump_opens_nothing(void)
     world_close();
 }
 
-static void canceling_closes_a_connection_under_way(void)
+static void canceling_closes_a_new_connection(void)
 {
     char url[64];
     nymbl_client_options options = {.base_url = url, .api_key = "k"};
@@ -49,7 +49,7 @@ static void canceling_closes_a_connection_under_way(void)
     nymbl_client *client;
     peer peer;
 
-    world_open(NULL); /* a TLS handshake that does not come to its end */
+    world_open(NULL); /* a TLS handshake that does not finish */
     snprintf(url, sizeof(url), "https://127.0.0.1:%d", world.port);
     REQUIRE(nymbl_client_new(&client, &options, NULL) == NYMBL_OK);
     REQUIRE(nymbl_delete_start(&transfer, world.engine, client, "tok", "7", "9",
@@ -102,7 +102,7 @@ static void canceling_closes_an_exchange_at_any_moment(void)
     }
 }
 
-static void canceling_an_upload_is_unknown_once_all_went_out(void)
+static void canceling_an_upload_is_unknown_once_all_was_sent(void)
 {
     char *data = pattern(8 * MEGABYTE);
 
@@ -175,7 +175,7 @@ static void freeing_a_transfer_cancels_it(void)
 
 /* ---- closing and releasing ---- */
 
-/* One that runs, one that waits for its place, one not yet taken. */
+/* One running transfer, one waiting for a slot, one not yet started. */
 static void three_start(nymbl_transfer *transfers[3], peer *peer)
 {
     request request;
@@ -247,7 +247,7 @@ static void closing_a_client_leaves_others_alone(void)
     nymbl_client_close(client);
     nymbl_client_free(client);
     CHECK(nymbl_transfer_result(theirs, NULL) == NYMBL_CANCELED);
-    peer_reply(&one, 200, "", "{}");
+    peer_respond(&one, 200, "", "{}");
     CHECK(ended(mine, NULL) == NYMBL_OK);
     nymbl_transfer_free(mine);
     nymbl_transfer_free(theirs);
@@ -266,7 +266,7 @@ static void closing_the_last_client_closes_idle_connections(void)
     transfer = start_get();
     peer_accept(&peer);
     peer_read(&peer, &request);
-    peer_reply(&peer, 200, "", "{}");
+    peer_respond(&peer, 200, "", "{}");
     CHECK(ended(transfer, NULL) == NYMBL_OK);
     nymbl_transfer_free(transfer);
     CHECK_NUMBER(sockets_to(world.port), 1);
@@ -277,7 +277,7 @@ static void closing_the_last_client_closes_idle_connections(void)
     world_close();
 }
 
-static void engine_may_go_before_its_transfers(void)
+static void engine_may_be_freed_before_its_transfers(void)
 {
     nymbl_transfer *transfers[3];
     peer peer;
@@ -293,7 +293,7 @@ static void engine_may_go_before_its_transfers(void)
     world_close();
 }
 
-static void client_may_go_before_its_transfers(void)
+static void client_may_be_freed_before_its_transfers(void)
 {
     nymbl_transfer *transfer;
     request request;
@@ -306,7 +306,7 @@ static void client_may_go_before_its_transfers(void)
     peer_accept(&peer);
     peer_read(&peer, &request);
     CHECK_TEXT(request_field(&request, "x-api-key"), "key-of-test");
-    peer_reply(&peer, 200, "", "{}");
+    peer_respond(&peer, 200, "", "{}");
     CHECK(ended(transfer, NULL) == NYMBL_OK);
     nymbl_transfer_free(transfer);
     request_free(&request);
@@ -314,7 +314,7 @@ static void client_may_go_before_its_transfers(void)
     world_close();
 }
 
-/* A client that has gone on to another engine still has transfers here. */
+/* A client that has moved to another engine still has transfers here. */
 static void client_on_two_engines_keeps_both(void)
 {
     nymbl_transfer *here, *there, *theirs;
@@ -341,9 +341,9 @@ static void client_on_two_engines_keeps_both(void)
     }
     REQUIRE(nymbl_get_start(&there, second, world.client, "t", "1", "2",
                             NULL) == NYMBL_OK);
-    nymbl_client_close(other); /* the last one the first engine knows */
+    nymbl_client_close(other); /* the first engine's last client */
     for (int i = 0; i < 2; i++) {
-        peer_reply(&peers[i], 200, "", "{}");
+        peer_respond(&peers[i], 200, "", "{}");
         peer_close(&peers[i]);
     }
     CHECK_NUMBER(ended(here, NULL), NYMBL_OK);
@@ -355,8 +355,8 @@ static void client_on_two_engines_keeps_both(void)
     world_close();
 }
 
-/* Closed where it has gone on to, it still has to send what waits elsewhere
- * the way it was told to. */
+/* The client is closed on its newer engine, but its transfers on the older one
+ * must still use its proxy. */
 static void client_on_two_engines_keeps_its_proxy(void)
 {
     nymbl_client_options options = {.base_url = "https://127.0.0.1:9",
@@ -393,7 +393,7 @@ static void client_on_two_engines_keeps_its_proxy(void)
 
 /* ---- outcomes ---- */
 
-/* Its source has finished, but the last chunk has not gone out. */
+/* Its source has finished, but the last chunk was not sent. */
 static void upload_without_its_last_chunk_did_not_happen(void)
 {
     size_t size = 1024 * 1024, taken;
@@ -471,7 +471,7 @@ static void child_that_releases_all_leaves_the_parent_alone(void)
     }
     CHECK(waitpid(child, &status, 0) == child);
     CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
-    CHECK_NUMBER(world_files(), 1); /* the one under way */
+    CHECK_NUMBER(world_files(), 1); /* of the running download */
     peer_say(&one, "56789");
     peer_say(&two, "56789");
     CHECK(read_all(stream, &got, NULL) == NYMBL_DONE);
@@ -520,7 +520,7 @@ static void child_can_have_its_own_engine(void)
     }
     CHECK(waitpid(child, &status, 0) == child);
     CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
-    peer_reply(&peer, 200, "", "{}");
+    peer_respond(&peer, 200, "", "{}");
     CHECK(ended(transfer, NULL) == NYMBL_OK);
     nymbl_transfer_free(transfer);
     request_free(&request);
@@ -532,16 +532,16 @@ int main(int argc, char **argv)
 {
     static const test tests[] = {
         TEST(canceling_before_the_first_pump_opens_nothing),
-        TEST(canceling_closes_a_connection_under_way),
+        TEST(canceling_closes_a_new_connection),
         TEST(canceling_closes_an_exchange_at_any_moment),
-        TEST(canceling_an_upload_is_unknown_once_all_went_out),
+        TEST(canceling_an_upload_is_unknown_once_all_was_sent),
         TEST(canceling_a_paused_stream_closes_it),
         TEST(freeing_a_transfer_cancels_it),
         TEST(closing_a_client_ends_its_transfers),
         TEST(closing_a_client_leaves_others_alone),
         TEST(closing_the_last_client_closes_idle_connections),
-        TEST(engine_may_go_before_its_transfers),
-        TEST(client_may_go_before_its_transfers),
+        TEST(engine_may_be_freed_before_its_transfers),
+        TEST(client_may_be_freed_before_its_transfers),
         TEST(client_on_two_engines_keeps_its_proxy),
         TEST(upload_without_its_last_chunk_did_not_happen),
         TEST(child_that_releases_all_leaves_the_parent_alone),

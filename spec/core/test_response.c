@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Heads, listings and redirects: what a server may make the client do. */
+/* Heads, listings and redirects: the limits of what a server can make the
+ * client do. */
 #include "peer.h"
 
 #define MEGABYTE (1024 * 1024)
@@ -14,7 +15,7 @@ static nymbl_transfer *asked(nymbl_transfer *transfer, peer *peer)
     return transfer;
 }
 
-/* Send lines without end, until the client hangs up. */
+/* Send endless lines until the client closes the connection. */
 static void flood(peer *peer, const char *line)
 {
     for (int i = 0; i < 40000 && !peer->broken && !peer->eof; i++) {
@@ -56,7 +57,7 @@ static void heads_have_a_limit(void)
                 "head_too_long");
 }
 
-static void head_of_one_endless_line_is_no_lack_of_memory(void)
+static void head_of_one_endless_line_is_not_out_of_memory(void)
 {
     nymbl_transfer *transfer;
     nymbl_error err = {0};
@@ -81,9 +82,9 @@ static void trailers_have_a_limit(void)
                 "head_too_long");
 }
 
-static void garbage_is_no_reply(void)
+static void garbage_is_refused(void)
 {
-    static const char *const replies[] = {
+    static const char *const responses[] = {
         "hello\r\n\r\n",
         "HTTP/1.1 999999 OK\r\n\r\n",
         "HTTP/1.1 xyz\r\n\r\n",
@@ -92,7 +93,7 @@ static void garbage_is_no_reply(void)
         "HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\nxxxxx",
     };
 
-    for (size_t i = 0; i < sizeof(replies) / sizeof(replies[0]); i++) {
+    for (size_t i = 0; i < sizeof(responses) / sizeof(responses[0]); i++) {
         nymbl_transfer *transfer;
         nymbl_error err = {0};
         nymbl_kind kind;
@@ -100,17 +101,17 @@ static void garbage_is_no_reply(void)
 
         world_open(NULL);
         transfer = asked(start_get(), &peer);
-        peer_say(&peer, replies[i]);
+        peer_say(&peer, responses[i]);
         peer_close(&peer);
         kind = ended(transfer, &err);
         if (!CHECK(kind == NYMBL_PROTOCOL || kind == NYMBL_NETWORK))
-            printf("%s for: %s\n", nymbl_kind_name(kind), replies[i]);
+            printf("%s for: %s\n", nymbl_kind_name(kind), responses[i]);
         nymbl_transfer_free(transfer);
         world_close();
     }
 }
 
-static void head_that_is_cut_is_no_reply(void)
+static void head_that_breaks_off_is_refused(void)
 {
     nymbl_transfer *transfer;
     nymbl_error err = {0};
@@ -126,7 +127,8 @@ static void head_that_is_cut_is_no_reply(void)
     world_close();
 }
 
-/* An error's body is cut, the status stands; one that succeeds is refused. */
+/* A longer error body is cut off and its status stays; a longer success is
+ * refused. */
 static void bodies_in_memory_have_a_limit(void)
 {
     char *data = calloc(1, 9 * MEGABYTE);
@@ -158,8 +160,8 @@ static void bodies_in_memory_have_a_limit(void)
     free(data);
 }
 
-/* What comes unasked on a connection is not the next request's reply. */
-static void bytes_nobody_asked_for_are_no_reply(void)
+/* Unsolicited bytes on a connection are not the next request's response. */
+static void unsolicited_bytes_are_no_response(void)
 {
     nymbl_transfer *transfer;
     request request;
@@ -168,7 +170,7 @@ static void bytes_nobody_asked_for_are_no_reply(void)
 
     world_open(NULL);
     transfer = asked(start_get(), &old);
-    peer_reply(&old, 200, "", "{}");
+    peer_respond(&old, 200, "", "{}");
     CHECK(ended(transfer, NULL) == NYMBL_OK);
     nymbl_transfer_free(transfer);
     peer_send_some(&old,
@@ -180,7 +182,7 @@ static void bytes_nobody_asked_for_are_no_reply(void)
     if (CHECK(peer_waits())) {
         peer_accept(&fresh);
         peer_read(&fresh, &request);
-        peer_reply(&fresh, 200, "", "{\"y\":1}");
+        peer_respond(&fresh, 200, "", "{\"y\":1}");
         request_free(&request);
         CHECK(ended(transfer, NULL) == NYMBL_OK);
         peer_close(&fresh);
@@ -191,7 +193,7 @@ static void bytes_nobody_asked_for_are_no_reply(void)
     world_close();
 }
 
-static void quota_is_told_from_rate(void)
+static void quota_is_distinguished_from_rate(void)
 {
     nymbl_transfer *transfer;
     nymbl_error err;
@@ -199,8 +201,8 @@ static void quota_is_told_from_rate(void)
 
     world_open(NULL);
     transfer = asked(start_get(), &peer);
-    peer_reply(&peer, 429,
-               "x-amzn-ErrorType: LimitExceededException:http://x\r\n", "{}");
+    peer_respond(&peer, 429,
+                 "x-amzn-ErrorType: LimitExceededException:http://x\r\n", "{}");
     CHECK(ended(transfer, &err) == NYMBL_QUOTA);
     CHECK(err.retry_after < 0);
     nymbl_transfer_free(transfer);
@@ -230,7 +232,7 @@ static void listing_escapes_its_query(void)
         &request, "GET /v1/Patients(7)/Documents?$filter=a%20eq%20%27x%26y%3D1"
                   "%23%C3%A9%2B%20%27&$select=id%2Cfile_name&$orderby=id%20"
                   "desc&$top=100&$skip=7&$count=true HTTP/1.1\r\n"));
-    peer_reply(&peer, 200, "", "{\"value\":[]}");
+    peer_respond(&peer, 200, "", "{\"value\":[]}");
     CHECK(ended(transfer, NULL) == NYMBL_OK);
     nymbl_transfer_free(transfer);
     request_free(&request);
@@ -274,7 +276,7 @@ static void next_link_stays_with_the_service(void)
     world_close();
 }
 
-static void token_is_asked_for_in_a_form(void)
+static void token_is_requested_with_a_form(void)
 {
     nymbl_client_options options = {
         .client_id = "a&b", .client_secret = "c=d", .scope = "e f/g"};
@@ -303,7 +305,7 @@ static void token_is_asked_for_in_a_form(void)
     CHECK_TEXT(request.body.data,
                "grant_type=client_credentials&client_id=a%26b&"
                "client_secret=c%3Dd&scope=e%20f%2Fg");
-    peer_reply(&peer, 200, "", "{\"access_token\":\"x\"}");
+    peer_respond(&peer, 200, "", "{\"access_token\":\"x\"}");
     CHECK(ended(transfer, NULL) == NYMBL_OK);
     CHECK_TEXT(nymbl_transfer_body(transfer, &size),
                "{\"access_token\":\"x\"}");
@@ -325,12 +327,12 @@ static void download_follows_a_relative_redirect(void)
 
     world_open(NULL);
     transfer = asked(start_download(NULL), &peer);
-    peer_reply(&peer, 302, "Location: ../else/where?x=1#y\r\n", "moved");
+    peer_respond(&peer, 302, "Location: ../else/where?x=1#y\r\n", "moved");
     peer_read(&peer, &request);
     CHECK(request_begins(&request, "GET /v1/Patients(7)/else/where?x=1 HTTP"));
     CHECK_TEXT(request_field(&request, "Authorization"), "Bearer tok");
     CHECK_TEXT(request_field(&request, "x-api-key"), "key-of-test");
-    peer_reply(&peer, 200, "", "bytes");
+    peer_respond(&peer, 200, "", "bytes");
     CHECK(read_all(transfer, &got, NULL) == NYMBL_DONE);
     CHECK_TEXT(got.data, "bytes");
     nymbl_transfer_free(transfer);
@@ -348,7 +350,7 @@ static void check_not_followed(const char *header, const char *reason)
 
     world_open(NULL);
     transfer = asked(start_download(NULL), &peer);
-    peer_reply(&peer, 307, header, "");
+    peer_respond(&peer, 307, header, "");
     CHECK_NUMBER(ended(transfer, &err), NYMBL_REDIRECT);
     CHECK_TEXT(err.reason, reason);
     CHECK_NUMBER(err.status, 307);
@@ -370,7 +372,7 @@ static void bad_redirects_are_not_followed(void)
     check_not_followed("Location: gopher-x://1/\r\n", "bad_location");
 }
 
-static void redirects_have_an_end(void)
+static void redirects_have_a_limit(void)
 {
     nymbl_transfer *transfer;
     nymbl_error err = {0};
@@ -381,7 +383,7 @@ static void redirects_have_an_end(void)
     world_open(NULL);
     transfer = asked(start_download(NULL), &peer);
     while (nymbl_transfer_result(transfer, &err) == NYMBL_AGAIN) {
-        peer_reply(&peer, 301, "Location: /loop\r\n", "");
+        peer_respond(&peer, 301, "Location: /loop\r\n", "");
         world_settle();
         if (nymbl_transfer_result(transfer, &err) != NYMBL_AGAIN)
             break;
@@ -405,7 +407,7 @@ static void only_downloads_follow_redirects(void)
 
     world_open(NULL);
     transfer = asked(start_get(), &peer);
-    peer_reply(&peer, 302, "Location: /x\r\n", "");
+    peer_respond(&peer, 302, "Location: /x\r\n", "");
     CHECK(ended(transfer, &err) == NYMBL_REDIRECT);
     CHECK_TEXT(err.reason, "not_followed");
     nymbl_transfer_free(transfer);
@@ -417,20 +419,20 @@ int main(int argc, char **argv)
 {
     static const test tests[] = {
         TEST(heads_have_a_limit),
-        TEST(head_of_one_endless_line_is_no_lack_of_memory),
+        TEST(head_of_one_endless_line_is_not_out_of_memory),
         TEST(trailers_have_a_limit),
-        TEST(garbage_is_no_reply),
-        TEST(head_that_is_cut_is_no_reply),
+        TEST(garbage_is_refused),
+        TEST(head_that_breaks_off_is_refused),
         TEST(bodies_in_memory_have_a_limit),
-        TEST(quota_is_told_from_rate),
+        TEST(quota_is_distinguished_from_rate),
         TEST(listing_escapes_its_query),
         TEST(next_link_stays_with_the_service),
-        TEST(token_is_asked_for_in_a_form),
+        TEST(token_is_requested_with_a_form),
         TEST(download_follows_a_relative_redirect),
         TEST(bad_redirects_are_not_followed),
-        TEST(redirects_have_an_end),
+        TEST(redirects_have_a_limit),
         TEST(only_downloads_follow_redirects),
-        TEST(bytes_nobody_asked_for_are_no_reply),
+        TEST(unsolicited_bytes_are_no_response),
     };
 
     return test_main(tests, TEST_COUNT(tests), argc, argv);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The folder of the socket that event loops connect to: gone with its process,
- * and with the next one where that was killed. */
+/* The directory of the notify socket that event loops connect to: it is removed
+ * by its process, or by the next one if its process was killed. */
 #include "peer.h"
 
 #include <errno.h>
@@ -9,37 +9,37 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-/* A process that has such a folder. */
+/* A process that has such a directory. */
 typedef struct worker {
     pid_t pid;
-    int end; /* closed: it frees all and ends */
-    char folder[64];
+    int end; /* closed to let the process free everything and end */
+    char dir[64];
 } worker;
 
-/* Does not come back. */
+/* Does not return. */
 static void worker_run(int end, int tell)
 {
     nymbl_engine *engine;
     nymbl_client *client;
     nymbl_transfer *transfer;
-    nymbl_notify_socket lease;
+    nymbl_notify_socket notify;
     nymbl_client_options options = {.base_url = "http://127.0.0.1:9/",
                                     .api_key = "key-of-test",
                                     .allow_http = true};
     char byte;
 
-    for (int fd = 3; fd < 256; fd++) { /* other workers' ends */
+    for (int fd = 3; fd < 256; fd++) { /* the descriptors of other workers */
         if (fd != end && fd != tell)
             close(fd);
     }
-    /* nobody pumps: the transfer cannot have ended when it is asked for */
+    /* nothing pumps: the transfer cannot have ended when it is checked */
     if (nymbl_engine_new(&engine, NULL, NULL) < 0 ||
         nymbl_client_new(&client, &options, NULL) < 0 ||
         nymbl_get_start(&transfer, engine, client, "tok", "7", "9", NULL) < 0 ||
-        nymbl_transfer_notify_socket(transfer, &lease, NULL) != NYMBL_OK)
+        nymbl_transfer_notify_socket(transfer, &notify, NULL) != NYMBL_OK)
         _exit(1);
-    *strrchr(lease.path, '/') = '\0';
-    if (write(tell, lease.path, strlen(lease.path) + 1) < 0)
+    *strrchr(notify.path, '/') = '\0';
+    if (write(tell, notify.path, strlen(notify.path) + 1) < 0)
         _exit(1);
     while (read(end, &byte, 1) > 0)
         continue;
@@ -66,7 +66,7 @@ static worker worker_start(void)
     }
     close(end[0]);
     close(tell[1]);
-    got = read(tell[0], worker.folder, sizeof(worker.folder) - 1);
+    got = read(tell[0], worker.dir, sizeof(worker.dir) - 1);
     REQUIRE(got > 0);
     close(tell[0]);
     worker.end = end[1];
@@ -95,43 +95,44 @@ static void check_stands(const worker *worker)
     struct stat status;
     char socket[80];
 
-    snprintf(socket, sizeof(socket), "%s/lease", worker->folder);
-    CHECK(lstat(worker->folder, &status) == 0 && S_ISDIR(status.st_mode));
+    snprintf(socket, sizeof(socket), "%s/lease", worker->dir);
+    CHECK(lstat(worker->dir, &status) == 0 && S_ISDIR(status.st_mode));
     CHECK_NUMBER(status.st_mode & 07777, 0700);
     CHECK(status.st_uid == geteuid());
     CHECK(lstat(socket, &status) == 0 && S_ISSOCK(status.st_mode));
 }
 
-static void folder_goes_with_its_process(void)
+static void directory_is_removed_by_its_process(void)
 {
     worker one = worker_start(), two = worker_start();
 
-    CHECK(strcmp(one.folder, two.folder) != 0);
+    CHECK(strcmp(one.dir, two.dir) != 0);
     check_stands(&one);
     check_stands(&two);
     worker_end(&one, false);
-    CHECK(!is_there(one.folder));
+    CHECK(!is_there(one.dir));
     check_stands(&two);
     worker_end(&two, false);
-    CHECK(!is_there(two.folder));
+    CHECK(!is_there(two.dir));
 }
 
-/* A cleaner has removed it, and another process has made one of that name. */
-static void folder_of_another_stays(void)
+/* A cleaner has removed it, and another process has created one with the same
+ * name. */
+static void directory_of_another_process_stays(void)
 {
     worker one = worker_start(), two;
     char socket[80];
 
-    snprintf(socket, sizeof(socket), "%s/lease", one.folder);
-    CHECK(unlink(socket) == 0 && rmdir(one.folder) == 0);
+    snprintf(socket, sizeof(socket), "%s/lease", one.dir);
+    CHECK(unlink(socket) == 0 && rmdir(one.dir) == 0);
     two = worker_start();
     worker_end(&one, false);
     check_stands(&two);
     worker_end(&two, false);
-    CHECK(!is_there(two.folder));
+    CHECK(!is_there(two.dir));
 }
 
-static void folders_of_killed_processes_go_with_the_next(void)
+static void directories_of_killed_processes_are_removed_by_the_next(void)
 {
     worker killed[3], living = worker_start(), next;
 
@@ -139,31 +140,30 @@ static void folders_of_killed_processes_go_with_the_next(void)
         killed[i] = worker_start();
     for (int i = 0; i < 3; i++) {
         worker_end(&killed[i], true);
-        CHECK(is_there(killed[i].folder));
+        CHECK(is_there(killed[i].dir));
     }
     next = worker_start();
     check_stands(&next);
     check_stands(&living);
     for (int i = 0; i < 3; i++)
-        CHECK(!is_there(killed[i].folder) ||
-              strcmp(killed[i].folder, next.folder) == 0);
+        CHECK(!is_there(killed[i].dir) || strcmp(killed[i].dir, next.dir) == 0);
     worker_end(&next, false);
-    CHECK(!is_there(next.folder));
+    CHECK(!is_there(next.dir));
     check_stands(&living);
     worker_end(&living, false);
 }
 
-static void name_of_a_stranger_s_is_left_alone(void)
+static void directory_of_another_user_is_left_alone(void)
 {
     char path[64];
     worker worker;
 
     if (geteuid() != 0) {
-        test_skip("nobody's folders cannot be made here");
+        test_skip("files of another user cannot be created here");
         return;
     }
     worker = worker_start();
-    snprintf(path, sizeof(path), "%s", worker.folder);
+    snprintf(path, sizeof(path), "%s", worker.dir);
     worker_end(&worker, false);
     for (int how = 0; how < 3; how++) {
         struct worker other;
@@ -171,14 +171,14 @@ static void name_of_a_stranger_s_is_left_alone(void)
         if (how == 0) {
             CHECK(mkdir(path, 0700) == 0);
             CHECK(chown(path, 65534, 65534) == 0);
-        } else if (how == 1) { /* ours, but open to others */
+        } else if (how == 1) { /* our own, but open to others */
             CHECK(mkdir(path, 0700) == 0);
             CHECK(chmod(path, 0777) == 0);
         } else {
             CHECK(symlink("/root", path) == 0);
         }
         other = worker_start();
-        CHECK(strcmp(other.folder, path) != 0);
+        CHECK(strcmp(other.dir, path) != 0);
         check_stands(&other);
         worker_end(&other, false);
         CHECK(is_there(path));
@@ -201,10 +201,10 @@ static void umask_of_the_host_does_not_matter(void)
 int main(int argc, char **argv)
 {
     static const test tests[] = {
-        TEST(folder_goes_with_its_process),
-        TEST(folder_of_another_stays),
-        TEST(folders_of_killed_processes_go_with_the_next),
-        TEST(name_of_a_stranger_s_is_left_alone),
+        TEST(directory_is_removed_by_its_process),
+        TEST(directory_of_another_process_stays),
+        TEST(directories_of_killed_processes_are_removed_by_the_next),
+        TEST(directory_of_another_user_is_left_alone),
         TEST(umask_of_the_host_does_not_matter),
     };
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Uploads that must not arrive whole: the connection is cut in time. */
+/* Uploads that must not arrive completely: the connection is closed in time. */
 #include "source.h"
 
 #include <fcntl.h>
@@ -7,7 +7,7 @@
 
 #define MEGABYTE (1024 * 1024)
 
-/* The last byte of the document, at least, has not come. */
+/* At least the last byte of the document has not arrived. */
 static void check_cut(peer *peer, request *request, size_t size)
 {
     peer_read(peer, request);
@@ -46,7 +46,7 @@ static void body_over_the_limit_is_refused_at_once(void)
     world_close();
 }
 
-static void stream_over_the_limit_is_cut_before_its_last_chunk(void)
+static void stream_over_the_limit_is_aborted_before_its_last_chunk(void)
 {
     char *data = pattern(3 * MEGABYTE);
     nymbl_transfer *transfer;
@@ -91,13 +91,13 @@ static void stream_of_another_size_is_cut(int64_t stated, size_t size)
     world_close();
 }
 
-static void stream_that_is_too_short_is_cut(void)
+static void stream_that_is_too_short_is_aborted(void)
 {
     stream_of_another_size_is_cut(100000, 99999);
     stream_of_another_size_is_cut(400000, 70000);
 }
 
-static void stream_that_is_too_long_is_cut(void)
+static void stream_that_is_too_long_is_aborted(void)
 {
     stream_of_another_size_is_cut(99999, 100000);
     stream_of_another_size_is_cut(7777 * 30, 7777 * 31);
@@ -133,7 +133,7 @@ static void last_byte_waits_for_the_source_to_finish(void)
     world_close();
 }
 
-/* The file changes under the upload. */
+/* The file changes during the upload. */
 static void changing_file_is_cut(void (*change)(const char *path))
 {
     char *data = pattern(6 * MEGABYTE);
@@ -181,7 +181,7 @@ static void file_touch(const char *path)
     CHECK(utimensat(AT_FDCWD, path, times, 0) == 0);
 }
 
-/* Other bytes where some were sent already, and the old time. */
+/* Modify bytes that were already sent, and restore the old time. */
 static void file_rewrite(const char *path)
 {
     struct timespec times[2];
@@ -197,7 +197,7 @@ static void file_rewrite(const char *path)
     CHECK(utimensat(AT_FDCWD, path, times, 0) == 0);
 }
 
-static void file_that_changes_while_it_is_sent_is_cut(void)
+static void file_that_changes_during_the_upload_is_aborted(void)
 {
     changing_file_is_cut(file_rewrite);
     changing_file_is_cut(file_append);
@@ -205,7 +205,7 @@ static void file_that_changes_while_it_is_sent_is_cut(void)
     changing_file_is_cut(file_touch);
 }
 
-static void refusal_while_it_is_pushed_ends_the_pushing(void)
+static void refusal_during_the_upload_ends_the_stream(void)
 {
     char *data = pattern(3 * MEGABYTE);
     nymbl_transfer *transfer;
@@ -220,7 +220,7 @@ static void refusal_while_it_is_pushed_ends_the_pushing(void)
     peer_read_head(&peer, &request);
     peer_say(&peer, "HTTP/1.1 100 Continue\r\n\r\n");
     peer_await(&peer, 100000);
-    peer_reply(&peer, 413, "Connection: close\r\n", "{}");
+    peer_respond(&peer, 413, "Connection: close\r\n", "{}");
     CHECK(ended(transfer, &err) == NYMBL_TOO_LARGE);
     CHECK_NUMBER(err.status, 413);
     CHECK(!err.outcome_unknown);
@@ -238,12 +238,12 @@ int main(int argc, char **argv)
 {
     static const test tests[] = {
         TEST(body_over_the_limit_is_refused_at_once),
-        TEST(stream_over_the_limit_is_cut_before_its_last_chunk),
-        TEST(stream_that_is_too_short_is_cut),
-        TEST(stream_that_is_too_long_is_cut),
+        TEST(stream_over_the_limit_is_aborted_before_its_last_chunk),
+        TEST(stream_that_is_too_short_is_aborted),
+        TEST(stream_that_is_too_long_is_aborted),
         TEST(last_byte_waits_for_the_source_to_finish),
-        TEST(file_that_changes_while_it_is_sent_is_cut),
-        TEST(refusal_while_it_is_pushed_ends_the_pushing),
+        TEST(file_that_changes_during_the_upload_is_aborted),
+        TEST(refusal_during_the_upload_ends_the_stream),
     };
 
     return test_main(tests, TEST_COUNT(tests), argc, argv);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Responses on which the versions of libcurl differ, or that give two lengths:
- * for every operation, one result. */
+/* Responses that versions of libcurl treat differently, or that have two
+ * lengths: every operation has the same result with every version. */
 #include "peer.h"
 
 enum {
@@ -83,7 +83,7 @@ static nymbl_kind answered(int operation, const char *response, size_t size,
     return kind;
 }
 
-/* A response ends each of some operations in the same way. */
+/* The response ends each of these operations in the same way. */
 static void check(int those, const char *response, size_t size, nymbl_kind kind,
                   const char *reason, int status)
 {
@@ -98,7 +98,7 @@ static void check(int those, const char *response, size_t size, nymbl_kind kind,
         if (kind < 0) {
             good = CHECK_TEXT(err.reason, reason) && good;
             good = CHECK_NUMBER(err.status, status) && good;
-            /* the request has been sent, so it may have been carried out */
+            /* the request was sent, so it may have been carried out */
             good = CHECK(err.outcome_unknown ==
                          ((operations[i] & (UPLOAD | DELETE)) != 0 &&
                           status < 300)) &&
@@ -116,7 +116,7 @@ static void check(int those, const char *response, size_t size, nymbl_kind kind,
 #define PDF "%PDF-1."    /* 7 bytes */
 #define CHUNKS "7\r\n" BODY "\r\n0\r\n\r\n"
 
-static void two_lengths_are_nonsense(void)
+static void two_lengths_are_refused(void)
 {
     static const char *const pairs[] = {
         "Content-Length: 7\r\nContent-Length: 8",
@@ -160,7 +160,7 @@ static void two_lengths_are_nonsense(void)
 
         check(ALL, response, (size_t)size, NYMBL_PROTOCOL, "bad_response", 0);
     }
-    /* whatever the status says */
+    /* whatever the status */
     SAY(ALL,
         "HTTP/1.1 404 None\r\nContent-Length: 7\r\nContent-Length: 5\r\n\r\n"
         "{\"a\":1}",
@@ -170,7 +170,7 @@ static void two_lengths_are_nonsense(void)
         NYMBL_PROTOCOL, "bad_response", 0);
 }
 
-static void one_length_that_is_given_twice_is_that_length(void)
+static void one_length_that_is_repeated_is_accepted(void)
 {
     static const char *const lengths[] = {
         "Content-Length: 7",
@@ -194,7 +194,7 @@ static void one_length_that_is_given_twice_is_that_length(void)
     }
 }
 
-static void status_that_is_none_is_no_response(void)
+static void malformed_status_is_refused(void)
 {
     static const char *const lines[] = {
         "HTTP/1.1 999999 OK", "HTTP/1.1 2000 OK",
@@ -222,7 +222,7 @@ static void status_that_is_none_is_no_response(void)
     }
 }
 
-static void coding_that_nobody_asked_for_is_no_response(void)
+static void coding_that_was_not_requested_is_refused(void)
 {
     static const char *const codings[] = {
         "Transfer-Encoding: gzip",
@@ -258,7 +258,7 @@ static void coding_that_nobody_asked_for_is_no_response(void)
     }
 }
 
-static void chunks_that_are_none_are_no_body(void)
+static void malformed_chunks_are_refused(void)
 {
     static const char *const chunks[] = {
         "x\r\n" BODY "\r\n0\r\n\r\n",
@@ -278,9 +278,9 @@ static void chunks_that_are_none_are_no_body(void)
     }
 }
 
-/* Of each of the 256 bytes somewhere in a head: no version may see another
- * response in it than the others. */
-static void byte_in_a_head_is_judged_once(void)
+/* Every byte value at some position in a head: no version may see another
+ * response than the others. */
+static void byte_in_a_head_has_one_result(void)
 {
     for (int byte = 0; byte < 256; byte++) {
         char response[] = OK_HEAD "Content-Length: 7?\r\n\r\n" PDF;
@@ -318,13 +318,13 @@ static void head_that_is_too_long_has_one_reason(void)
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
         check_long(sizes[i],
                    OK_HEAD "X-Pad: ", "\r\nContent-Length: 0\r\n\r\n");
-        if (sizes[i] > 1048576) /* one that does not end is libcurl's */
+        if (sizes[i] > 1048576) /* libcurl itself ends an endless head */
             check_long(sizes[i], OK_HEAD "X-Pad: ", "");
         check_long(sizes[i], "HTTP/1.1 200 ", "\r\nContent-Length: 0\r\n\r\n");
     }
 }
 
-/* Where a download is sent to: no byte below a blank, and no DEL. */
+/* The target of a download's redirect: no byte below a blank, and no DEL. */
 static void location_with_control_characters_is_refused(void)
 {
     for (int byte = 1; byte < 256; byte++) {
@@ -339,7 +339,7 @@ static void location_with_control_characters_is_refused(void)
     }
 }
 
-static void second_target_is_nonsense(void)
+static void second_location_is_refused(void)
 {
     SAY(DOWNLOAD,
         "HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: ftp://x/\r\n"
@@ -354,15 +354,15 @@ static void second_target_is_nonsense(void)
 int main(int argc, char **argv)
 {
     static const test tests[] = {
-        TEST(two_lengths_are_nonsense),
-        TEST(one_length_that_is_given_twice_is_that_length),
-        TEST(status_that_is_none_is_no_response),
-        TEST(coding_that_nobody_asked_for_is_no_response),
-        TEST(chunks_that_are_none_are_no_body),
-        TEST(byte_in_a_head_is_judged_once),
+        TEST(two_lengths_are_refused),
+        TEST(one_length_that_is_repeated_is_accepted),
+        TEST(malformed_status_is_refused),
+        TEST(coding_that_was_not_requested_is_refused),
+        TEST(malformed_chunks_are_refused),
+        TEST(byte_in_a_head_has_one_result),
         TEST(head_that_is_too_long_has_one_reason),
         TEST(location_with_control_characters_is_refused),
-        TEST(second_target_is_nonsense),
+        TEST(second_location_is_refused),
     };
 
     return test_main(tests, TEST_COUNT(tests), argc, argv);

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
-/* Uploads and deletes go out once, and an upload that is cut is known not to
- * have happened. */
+/* Uploads and deletes are sent once, and an upload that was aborted is known
+ * not to have happened. */
 #include "peer.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 
-/* Leave a connection behind that may be used again. */
+/* Leave an idle connection behind. */
 static void connection_warm(peer *peer)
 {
     nymbl_transfer *transfer = start_get();
@@ -15,14 +15,14 @@ static void connection_warm(peer *peer)
 
     peer_accept(peer);
     peer_read(peer, &request);
-    peer_reply(peer, 200, "", "{}");
+    peer_respond(peer, 200, "", "{}");
     CHECK(ended(transfer, NULL) == NYMBL_OK);
     nymbl_transfer_free(transfer);
     request_free(&request);
 }
 
-/* Accept the connection that an upload makes although there is one already:
- * nothing comes over that one. */
+/* Accept the connection that an upload opens although an idle one exists:
+ * nothing is sent over the idle one. */
 static void upload_accept(peer *peer)
 {
     struct peer old = *peer;
@@ -33,7 +33,8 @@ static void upload_accept(peer *peer)
     peer_close(&old);
 }
 
-/* Accept what libcurl opens for its second try; nothing may come over it. */
+/* Accept the connection for libcurl's second try; nothing may be sent over it.
+ */
 static void second_try_is_silent(void)
 {
     peer peer;
@@ -57,7 +58,7 @@ static void check_unknown(const nymbl_error *err)
     CHECK(err->outcome_unknown);
 }
 
-static void connection_that_dies_gets_no_second_post(void)
+static void broken_connection_causes_no_second_post(void)
 {
     char *data = pattern(3000);
     nymbl_body *body;
@@ -86,7 +87,7 @@ static void connection_that_dies_gets_no_second_post(void)
     world_close();
 }
 
-static void connection_that_dies_gets_no_second_post_of_a_path(void)
+static void broken_connection_causes_no_second_post_of_a_path(void)
 {
     nymbl_body *body;
     nymbl_transfer *transfer;
@@ -111,7 +112,7 @@ static void connection_that_dies_gets_no_second_post_of_a_path(void)
     world_close();
 }
 
-static void connection_that_dies_gets_no_second_post_of_pushed_bytes(void)
+static void broken_connection_causes_no_second_post_of_a_stream(void)
 {
     nymbl_body *body;
     nymbl_transfer *transfer;
@@ -142,7 +143,7 @@ static void connection_that_dies_gets_no_second_post_of_pushed_bytes(void)
     world_close();
 }
 
-static void connection_that_dies_gets_no_second_delete(void)
+static void broken_connection_causes_no_second_delete(void)
 {
     nymbl_transfer *transfer;
     nymbl_error err;
@@ -163,7 +164,7 @@ static void connection_that_dies_gets_no_second_delete(void)
     world_close();
 }
 
-static void connection_that_is_reset_gets_no_second_delete(void)
+static void reset_connection_causes_no_second_delete(void)
 {
     nymbl_transfer *transfer;
     nymbl_error err;
@@ -183,8 +184,9 @@ static void connection_that_is_reset_gets_no_second_delete(void)
     world_close();
 }
 
-/* The server has closed it before: then nothing went out, or once only. */
-static void connection_found_dead_is_not_taken(void)
+/* The server has closed the connection before: then nothing was sent, or it was
+ * sent once. */
+static void closed_connection_is_not_reused(void)
 {
     nymbl_transfer *transfer;
     request request;
@@ -197,7 +199,7 @@ static void connection_found_dead_is_not_taken(void)
     transfer = start_delete();
     peer_accept(&fresh);
     peer_read(&fresh, &request);
-    peer_reply(&fresh, 204, "", "");
+    peer_respond(&fresh, 204, "", "");
     CHECK(ended(transfer, NULL) == NYMBL_OK);
     second_try_is_silent();
     peer_close(&fresh);
@@ -206,7 +208,7 @@ static void connection_found_dead_is_not_taken(void)
     world_close();
 }
 
-/* Let no connection to the listener be made any more. */
+/* Make the listener refuse further connections. */
 static void listener_fill(int fds[4])
 {
     struct sockaddr_in address = {.sin_family = AF_INET,
@@ -220,7 +222,7 @@ static void listener_fill(int fds[4])
     }
 }
 
-/* The peer may have the whole of it. */
+/* The peer may have the complete request. */
 static void canceling_after_the_last_byte_is_unknown(void)
 {
     char *data = pattern(3000);
@@ -250,8 +252,8 @@ static void canceling_after_the_last_byte_is_unknown(void)
     world_close();
 }
 
-/* Between libcurl's trying a delete again and our refusing it, its owner may
- * cancel: the first one may have been carried out all the same. */
+/* The caller may cancel between libcurl's second try of a delete and our
+ * refusal of it: the first try may have been carried out. */
 static void canceling_during_the_second_try_is_unknown(void)
 {
     nymbl_transfer *transfer;
@@ -278,8 +280,9 @@ static void canceling_during_the_second_try_is_unknown(void)
     world_close();
 }
 
-/* A new connection's upload whose reply never comes is not sent again. */
-static void lost_reply_is_unknown(void)
+/* An upload on a new connection whose response never arrives is not sent again.
+ */
+static void lost_response_is_unknown(void)
 {
     nymbl_body *body;
     nymbl_transfer *transfer;
@@ -296,14 +299,14 @@ static void lost_reply_is_unknown(void)
     CHECK(ended(transfer, &err) == NYMBL_NETWORK);
     check_unknown(&err);
     second_try_is_silent();
-    CHECK(nymbl_body_can_rewind(body)); /* whether to is the caller's */
+    CHECK(nymbl_body_can_rewind(body)); /* rewinding is the caller's decision */
     nymbl_transfer_free(transfer);
     nymbl_body_free(body);
     request_free(&request);
     world_close();
 }
 
-static void reply_that_breaks_off_is_unknown(void)
+static void response_that_breaks_off_is_unknown(void)
 {
     nymbl_body *body;
     nymbl_transfer *transfer;
@@ -347,7 +350,7 @@ static void refused_connection_is_not_unknown(void)
     world_close();
 }
 
-static void statuses_tell_whether_it_may_have_happened(void)
+static void statuses_decide_whether_the_outcome_is_unknown(void)
 {
     static const struct {
         int status;
@@ -375,8 +378,8 @@ static void statuses_tell_whether_it_may_have_happened(void)
         transfer = start_upload(body);
         peer_accept(&peer);
         peer_read(&peer, &request);
-        peer_reply(&peer, cases[i].status,
-                   "Location: /elsewhere\r\nRetry-After: 7\r\n", "{\"e\":1}");
+        peer_respond(&peer, cases[i].status,
+                     "Location: /elsewhere\r\nRetry-After: 7\r\n", "{\"e\":1}");
         CHECK_NUMBER(ended(transfer, &err), cases[i].kind);
         CHECK_NUMBER(err.kind, cases[i].kind);
         CHECK_NUMBER(err.status, cases[i].status);
@@ -395,18 +398,18 @@ static void statuses_tell_whether_it_may_have_happened(void)
 int main(int argc, char **argv)
 {
     static const test tests[] = {
-        TEST(connection_that_dies_gets_no_second_post),
-        TEST(connection_that_dies_gets_no_second_post_of_a_path),
-        TEST(connection_that_dies_gets_no_second_post_of_pushed_bytes),
-        TEST(connection_that_dies_gets_no_second_delete),
-        TEST(connection_that_is_reset_gets_no_second_delete),
-        TEST(connection_found_dead_is_not_taken),
+        TEST(broken_connection_causes_no_second_post),
+        TEST(broken_connection_causes_no_second_post_of_a_path),
+        TEST(broken_connection_causes_no_second_post_of_a_stream),
+        TEST(broken_connection_causes_no_second_delete),
+        TEST(reset_connection_causes_no_second_delete),
+        TEST(closed_connection_is_not_reused),
         TEST(canceling_after_the_last_byte_is_unknown),
         TEST(canceling_during_the_second_try_is_unknown),
-        TEST(lost_reply_is_unknown),
-        TEST(reply_that_breaks_off_is_unknown),
+        TEST(lost_response_is_unknown),
+        TEST(response_that_breaks_off_is_unknown),
         TEST(refused_connection_is_not_unknown),
-        TEST(statuses_tell_whether_it_may_have_happened),
+        TEST(statuses_decide_whether_the_outcome_is_unknown),
     };
 
     return test_main(tests, TEST_COUNT(tests), argc, argv);

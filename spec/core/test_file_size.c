@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* Files that are not what they say they are. */
+/* Files whose size is not what stat() reports. */
 #include "peer.h"
 
 #include <sys/stat.h>
 
-static void file_that_says_it_is_empty_is_read(void)
+static void file_that_reports_size_0_is_read(void)
 {
     FILE *name = fopen("/proc/self/comm", "r+");
     nymbl_transfer *transfer;
@@ -25,7 +25,7 @@ static void file_that_says_it_is_empty_is_read(void)
     peer_read(&peer, &request);
     CHECK(request.body.data != NULL &&
           strstr(request.body.data, "\r\n\r\n%PDF-1.4\n\r\n--") != NULL);
-    peer_reply(&peer, 201, "", "{\"id\":1}");
+    peer_respond(&peer, 201, "", "{\"id\":1}");
     CHECK(ended(transfer, NULL) == NYMBL_OK);
     request_free(&request);
     peer_close(&peer);
@@ -34,7 +34,7 @@ static void file_that_says_it_is_empty_is_read(void)
     world_close();
 }
 
-static void file_that_says_it_is_empty_has_a_limit(void)
+static void file_that_reports_size_0_has_a_limit(void)
 {
     nymbl_body *body;
     nymbl_error err;
@@ -46,8 +46,8 @@ static void file_that_says_it_is_empty_has_a_limit(void)
     CHECK_NUMBER(nymbl_object_count(), 0);
 }
 
-/* Those of /sys say 4,096 and hold less. */
-static void file_that_has_less_than_it_says_is_cut(void)
+/* Files in /sys report 4,096 bytes and contain fewer. */
+static void file_with_fewer_bytes_than_reported_is_aborted(void)
 {
     nymbl_transfer *transfer;
     nymbl_body *body;
@@ -69,8 +69,8 @@ static void file_that_has_less_than_it_says_is_cut(void)
     world_close();
 }
 
-/* A new name, owner or mode is no new content. */
-static void file_that_only_gets_another_name_is_sent(void)
+/* A new name, owner or mode does not change the content. */
+static void renamed_file_is_sent(void)
 {
     char *data = pattern(4000000);
     nymbl_transfer *transfer;
@@ -89,7 +89,7 @@ static void file_that_only_gets_another_name_is_sent(void)
     CHECK(chmod(world_path("done"), 0400) == 0);
     peer_read(&peer, &request);
     CHECK(memmem(request.body.data, request.body.size, data, 4000000) != NULL);
-    peer_reply(&peer, 201, "", "{\"id\":1}");
+    peer_respond(&peer, 201, "", "{\"id\":1}");
     CHECK(ended(transfer, NULL) == NYMBL_OK);
     request_free(&request);
     peer_close(&peer);
@@ -102,10 +102,10 @@ static void file_that_only_gets_another_name_is_sent(void)
 int main(int argc, char **argv)
 {
     static const test tests[] = {
-        TEST(file_that_says_it_is_empty_is_read),
-        TEST(file_that_says_it_is_empty_has_a_limit),
-        TEST(file_that_has_less_than_it_says_is_cut),
-        TEST(file_that_only_gets_another_name_is_sent),
+        TEST(file_that_reports_size_0_is_read),
+        TEST(file_that_reports_size_0_has_a_limit),
+        TEST(file_with_fewer_bytes_than_reported_is_aborted),
+        TEST(renamed_file_is_sent),
     };
 
     return test_main(tests, TEST_COUNT(tests), argc, argv);
