@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* A Lua module of the specs: HTTP to the sandbox's admin port over one
- * connection that stays open. It blocks, in an event loop too, so that a spec
- * sees the sandbox before its next line runs; and it starts no process. */
+/* A Lua module for specs: HTTP to the sandbox's admin port over one persistent
+ * connection. It blocks, even in an event loop, so that a spec's next line sees
+ * the sandbox's response; and it starts no process. */
 #include <lauxlib.h>
 #include <lua.h>
 
@@ -17,7 +17,7 @@
 #define PATIENCE 120 /* seconds without a byte */
 #define HEAD_MAX 65536
 
-/* The connection of this process. A forked child opens its own. */
+/* The process's connection. A forked child opens its own. */
 static struct {
     int fd;
     int port;
@@ -65,7 +65,7 @@ static int bytes_send(const char *data, size_t size)
     return 0;
 }
 
-/* Bytes of the body that a response's head announces, or -1. */
+/* The number of bytes in the body, from a response's head, or -1. */
 static long length_find(const char *head)
 {
     for (const char *line = head; line != NULL; line = strchr(line, '\n')) {
@@ -76,7 +76,8 @@ static long length_find(const char *head)
     return -1;
 }
 
-/* Read one response into *out, yours to free: head, an empty line, body. */
+/* Read one response into *out, which the caller frees: head, an empty line,
+ * body. */
 static int response_read(char **out, size_t *out_size)
 {
     size_t size = 0, capacity = HEAD_MAX, whole = 0;
@@ -121,7 +122,8 @@ static int response_read(char **out, size_t *out_size)
     return 0;
 }
 
-/* exchange(port, request): the whole response to a whole request, as strings.
+/* exchange(port, request): the complete response to a complete request, as
+ * strings.
  */
 static int http_exchange(lua_State *L)
 {
@@ -134,7 +136,7 @@ static int http_exchange(lua_State *L)
         response_read(&response, &response_size) < 0) {
         const char *problem = strerror(errno);
 
-        connection_close(); /* what is left on it belongs to no request */
+        connection_close(); /* any bytes left on it belong to no request */
         return luaL_error(L, "the sandbox's admin port: %s", problem);
     }
     lua_pushlstring(L, response, response_size);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The limit to be held against: libcurl alone, one reused handle. An upload has
- * a new connection each time, as it has with nymbl, and the larger buffer.
+/* The reference for the benchmark: libcurl alone, with one reused handle. Like
+ * nymbl, it opens a new connection for each upload, with the larger buffer.
  * Usage: libcurl get|page|download|upload COUNT BASE_URL CA_FILE TOKEN [FILE]
  */
 #include <curl/curl.h>
@@ -9,17 +9,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-static char reply[1 << 20];
-static size_t reply_size;
+static char response[1 << 20];
+static size_t response_size;
 
 static size_t write_cb(char *data, size_t size, size_t count, void *payload)
 {
     (void)payload;
     size *= count;
-    if (reply_size + size > sizeof(reply))
+    if (response_size + size > sizeof(response))
         return 0;
-    memcpy(reply + reply_size, data, size);
-    reply_size += size;
+    memcpy(response + response_size, data, size);
+    response_size += size;
     return size;
 }
 
@@ -28,7 +28,7 @@ static size_t body_written(char *data, size_t size, size_t count, void *payload)
     return fwrite(data, size, count, payload) * size;
 }
 
-/* What differs from one kind of call to the next; the file to close, if any. */
+/* Set the options for each kind of call. Returns the file to close, if any. */
 static FILE *call_prepare(CURL *easy, const char *what, const char *file)
 {
     curl_mime *mime;
@@ -99,7 +99,7 @@ int main(int argc, char **argv)
                      "%s/Patients(1)/Documents?$orderby=id&$top=100&$skip=%d"
                      "&$count=true",
                      argv[3], i * 100);
-        reply_size = 0;
+        response_size = 0;
         curl_easy_setopt(easy, CURLOPT_URL, url);
         if (curl_easy_perform(easy) != CURLE_OK)
             return 1;

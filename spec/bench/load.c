@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* The load of spec/bench/nginx: downloads through a worker, some at once, and
- * pings to the same one meanwhile.
+/* The load for spec/bench/nginx: several concurrent downloads through a worker,
+ * and pings to the same worker meanwhile.
  *
  *   load SOCKET PID PATH COUNT AT_ONCE SECONDS
  *
- * prints milliseconds of pings (p50, p99, maximum), seconds, downloads that
- * were complete, CPU seconds of the worker, its resident kilobytes before and
- * at most. It ends when all downloads have, or after SECONDS.
+ * It prints the milliseconds of pings (p50, p99, maximum), the seconds, the
+ * number of complete downloads, the CPU seconds of the worker, and its resident
+ * kilobytes before and at most. It ends after all downloads, or after SECONDS.
  *
  *   load port
  *
@@ -36,12 +36,12 @@ static int ping_fd;
 static double latencies[PINGS_MAX];
 static size_t pings;
 
-/* A connection that asks for one download after the other. */
+/* A connection that requests one download after the other. */
 static struct loader {
     int fd;
     char head[4096];
     size_t head_size;
-    long long left; /* of the body; -1: the head is not complete */
+    long long left; /* bytes left in the body; -1: the head is not complete */
 } loaders[AT_ONCE_MAX];
 
 static void fail(const char *what)
@@ -89,7 +89,7 @@ static void *ping(void *unused)
     (void)unused;
     while (!atomic_load(&stopping) && pings < PINGS_MAX) {
         double sent, left = due - now();
-        char reply[1024];
+        char response[1024];
         ssize_t got;
 
         if (left > 0) {
@@ -99,10 +99,10 @@ static void *ping(void *unused)
         }
         sent = now();
         ask(ping_fd, "/ping");
-        got = recv(ping_fd, reply, sizeof(reply), 0);
+        got = recv(ping_fd, response, sizeof(response), 0);
         if (got <= 0 && !atomic_load(&stopping))
             fail("ping");
-        latencies[pings++] = now() - sent; /* at the end: the time so far */
+        latencies[pings++] = now() - sent; /* no answer: the time so far */
         due += 0.001;
         if (due < now())
             due = now();
@@ -126,7 +126,7 @@ static void loader_start(struct loader *loader, const char *path)
     ask(loader->fd, path);
 }
 
-/* Take what has come. Gives true when the reply is complete. */
+/* Read what has arrived. Returns true when the response is complete. */
 static bool loader_serve(struct loader *loader)
 {
     static char bytes[65536];
@@ -162,7 +162,7 @@ static bool loader_serve(struct loader *loader)
     return loader->left == 0;
 }
 
-/* Gives how many were complete. */
+/* Returns the number of complete downloads. */
 static int download(const char *path, int count, int at_once, double seconds)
 {
     struct pollfd waitfds[AT_ONCE_MAX];
@@ -210,7 +210,7 @@ static double cpu_of(const char *pid)
     return (double)(user + system) / (double)sysconf(_SC_CLK_TCK);
 }
 
-/* "VmRSS:", or "VmHWM:" for the most so far; kilobytes. */
+/* "VmRSS:", or "VmHWM:" for the maximum so far; kilobytes. */
 static long resident(const char *pid, const char *field)
 {
     char path[64], line[256];

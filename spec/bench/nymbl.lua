@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- The same by nymbl. Usage: nymbl.lua get|bare|page|download|upload COUNT BASE_URL CA_FILE TOKEN [FILE]
--- `bare` is `get` without pace and quota.
+-- The same calls with nymbl. Usage: nymbl.lua get|bare|page|download|upload COUNT BASE_URL CA_FILE TOKEN [FILE]
+-- `bare` is `get` without rate limits and quota.
 
 local what, count, base_url, ca_file, token, file = ...
 local nymbl = require "nymbl"

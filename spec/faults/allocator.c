@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: MIT */
-/* A Lua module of specs: Lua states whose allocations fail when they are told
- * to. Lua tries a failed allocation again once it has collected its garbage, so
- * the retry can be made to fail too.
+/* A Lua module for specs: Lua states whose allocations fail on request. Lua
+ * retries a failed allocation after collecting garbage, so the retry can be
+ * made to fail too.
  *
- *   state = allocator.new()       or nil: this Lua takes no allocator
+ *   state = allocator.new()       or nil if this Lua accepts no allocator
  *   state:run(text, argument)     true and a string, or false and the error
- *   state:close()                 bytes that it had not freed (0)
+ *   state:close()                 the number of bytes not freed (0)
  *
- * In the state, `fault.arm(nth, times)` has the nth allocation from then on
- * fail, and the ones after it, `times` in all. `fault.disarm()` ends that, and
- * tells how many were asked for and how many failed.
+ * In the state, `fault.arm(nth, times)` makes the nth allocation from then on
+ * fail, and the next ones, `times` in all. `fault.disarm()` ends that, and
+ * returns the numbers of allocations and of failures.
  */
 #include <lauxlib.h>
 #include <lua.h>
@@ -19,9 +19,9 @@
 
 #define STATE_T "nymbl.spec.state"
 
-/* lua-cjson loses its buffer if Lua raises an error for lack of memory in the
- * middle of a text. So the leak sanitizer, where there is one, looks away; what
- * nymbl itself may lose is counted by its live objects. */
+/* lua-cjson leaks its buffer if Lua raises an out-of-memory error in the middle
+ * of a text. So the leak sanitizer, if there is one, ignores it; leaks of nymbl
+ * itself are detected by its live objects. */
 extern void __lsan_disable(void) __attribute__((weak));
 extern void __lsan_enable(void) __attribute__((weak));
 
@@ -29,9 +29,9 @@ typedef struct faults {
     lua_State *state;
     bool armed;
     long nth;   /* 1: the next allocation fails */
-    long times; /* that are still to fail */
+    long times; /* left to fail */
     long asked, failed;
-    long bytes; /* that the state holds */
+    long bytes; /* allocated by the state */
 } faults;
 
 static void *allocate(void *payload, void *block, size_t old, size_t size)
@@ -40,7 +40,7 @@ static void *allocate(void *payload, void *block, size_t old, size_t size)
     void *made;
 
     if (block == NULL)
-        old = 0; /* it says what kind of object it is for */
+        old = 0; /* for a new block, Lua passes the kind of object in it */
     if (size == 0) {
         self->bytes -= (long)old;
         free(block);
@@ -60,7 +60,7 @@ static void *allocate(void *payload, void *block, size_t old, size_t size)
     return made;
 }
 
-/* The faults of the state itself, from its registry: no allocation. */
+/* The faults of the state, read from its registry without an allocation. */
 static faults *own(lua_State *L)
 {
     return lua_touserdata(L, lua_upvalueindex(1));

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The calls of the C library that faults are made in. */
+/* The functions of the C library in which faults are injected. */
 #include "faults.h"
 
 #include <dlfcn.h>
@@ -171,7 +171,8 @@ static bool interrupts(void)
     return true;
 }
 
-/* How much of a read or write is done. Small ones are those of wakeups. */
+/* The number of bytes that are read or written. Small ones are those of
+ * wakeups. */
 static size_t cut(size_t size)
 {
     return plan.on && plan.shortens && size > 16 ? 1 + random_next() % size
@@ -244,7 +245,7 @@ int close(int fd)
     int error = errno, closed;
 
     REAL("close");
-    closed = real(fd); /* it is closed whatever close() says */
+    closed = real(fd); /* the descriptor is closed whatever close() returns */
     if (!fails)
         return closed;
     errno = error;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What must hold after an exchange, whatever the server has sent. */
+/* The invariants after an exchange, whatever the server has sent. */
 #include "response.h"
 
 #include <stdio.h>
@@ -39,7 +39,7 @@ static bool validator_is_clean(const char *value, size_t length)
     return true;
 }
 
-/* Whether a line of a request's head is one of ours. */
+/* Whether a line of a request's head was written by us. */
 static bool field_is_known(const exchange *x, const char *line, size_t length)
 {
     char expected[64];
@@ -161,7 +161,7 @@ static bool status_is_success(const exchange *x, int status)
     return status == 200 || (status == 206 && x->operation == RESUMED);
 }
 
-/* An upload's success means that the server has all of it. */
+/* An upload's success means that the server has received all of it. */
 static void upload_check(const exchange *x, const request *request)
 {
     const connection *connection = &server.connections[request->connection];
@@ -175,17 +175,19 @@ static void upload_check(const exchange *x, const request *request)
          "upload of other bytes");
 }
 
-/* The validator in a note, which is its last line; without the end. */
-static bool note_has(const bytes *note, const char *validator)
+/* The validator in the metadata, which is its last line; without the newline.
+ */
+static bool meta_has(const bytes *meta, const char *validator)
 {
     size_t length = strlen(validator);
-    const char *at = note->data + note->size - length - 1;
+    const char *at = meta->data + meta->size - length - 1;
 
-    return length > 0 && note->size >= length + 2 && at[-1] == '\n' &&
+    return length > 0 && meta->size >= length + 2 && at[-1] == '\n' &&
            memcmp(at, validator, length) == 0 && at[length] == '\n';
 }
 
-/* Bytes before which nothing was there, or the part and then the rest. */
+/* The bytes that were downloaded from the start, or the partial file and the
+ * rest. */
 static void document_check(const exchange *x, const model *model,
                            const char *data, size_t size)
 {
@@ -205,10 +207,10 @@ static void document_check(const exchange *x, const model *model,
                  3 &&
              from == before && last + 1 == total && total == size,
          "range of something else");
-    /* an ETag that is too long counts as none */
-    need(note_has(&x->note, model->etag) ||
+    /* an ETag that is too long is ignored */
+    need(meta_has(&x->meta, model->etag) ||
              ((model->etag[0] == '\0' || strlen(model->etag) > 255) &&
-              note_has(&x->note, model->modified)),
+              meta_has(&x->meta, model->modified)),
          "range of another version");
     reached.resumed++;
 }
@@ -252,36 +254,36 @@ static bool begins_with(const bytes *whole, const char *data, size_t size)
     return size <= whole->size && memcmp(whole->data, data, size) == 0;
 }
 
-/* What a part would be continued under is what its bytes came under. */
-static void note_check(const exchange *x, const model *model, const bytes *part)
+/* A partial file's validator must belong to its bytes. */
+static void meta_check(const exchange *x, const model *model, const bytes *part)
 {
     char path[128];
-    bytes note;
+    bytes meta;
 
-    path_make(path, sizeof(path), folder, "document.nymbl-meta");
-    if (file_read(path, &note)) {
-        bool is_old = note.size == x->note.size &&
-                      memcmp(note.data, x->note.data, note.size) == 0 &&
+    path_make(path, sizeof(path), dir, "document.nymbl-meta");
+    if (file_read(path, &meta)) {
+        bool is_old = meta.size == x->meta.size &&
+                      memcmp(meta.data, x->meta.data, meta.size) == 0 &&
                       part->size >= x->part.size &&
                       memcmp(part->data, x->part.data, x->part.size) == 0;
         bool is_new =
             model->status == 200 && part->size <= model->size &&
             memcmp(part->data, model->body, part->size) == 0 &&
-            (note_has(&note, model->etag) || note_has(&note, model->modified));
+            (meta_has(&meta, model->etag) || meta_has(&meta, model->modified));
 
-        need(is_old || is_new, "note of something else");
+        need(is_old || is_new, "metadata of something else");
     }
-    bytes_free(&note);
+    bytes_free(&meta);
 }
 
-/* What is kept to be continued is what came. */
+/* A partial file must contain the received bytes. */
 static void part_check(const exchange *x, const model *model)
 {
     bytes part, whole = {0};
     char path[128];
     bool good;
 
-    path_make(path, sizeof(path), folder, "document.nymbl-part");
+    path_make(path, sizeof(path), dir, "document.nymbl-part");
     if (file_read(path, &part)) {
         bytes_add(&whole, x->part.data, x->part.size);
         good = part.size == x->part.size &&
@@ -295,7 +297,7 @@ static void part_check(const exchange *x, const model *model)
         need(good || begins_with(&whole, part.data, part.size),
              "part of something else");
         if (part.size > 0)
-            note_check(x, model, &part);
+            meta_check(x, model, &part);
     }
     bytes_free(&part);
     bytes_free(&whole);
@@ -399,7 +401,7 @@ static void failure_check(const exchange *x, const model *model)
              (error->retry_after >= 0 && error->retry_after < 1e19),
          "seconds to wait");
     need(error->reason == NULL || strlen(error->reason) < 40, "reason");
-    /* a body that was cut is the beginning of what came */
+    /* a truncated body is the beginning of the received bytes */
     need(size == 0 || model->body == NULL ||
              (size <= model->size && memcmp(data, model->body, size) == 0),
          "body of something else");
@@ -413,7 +415,7 @@ static void failure_check(const exchange *x, const model *model)
         failed_file_check(x, model);
 }
 
-/* The response to the last request: what was sent since it began. */
+/* The response to the last request: the bytes sent since it began. */
 static void response_read(const exchange *x, model *out)
 {
     const request *request;
@@ -425,11 +427,11 @@ static void response_read(const exchange *x, model *out)
     }
     request = &server.requests[server.request_count - 1];
     connection = &server.connections[request->connection];
-    model_read(out, connection->sent.data + request->mark,
-               connection->sent.size - request->mark, connection->ended);
+    model_read(out, connection->sent.data + request->sent_before,
+               connection->sent.size - request->sent_before, connection->ended);
 }
 
-/* For whoever looks at a finding. */
+/* Print the exchange, to help analyze a finding. */
 static void describe(const exchange *x, const model *model)
 {
     static const char *const states[] = {"incomplete", "complete", "invalid"};

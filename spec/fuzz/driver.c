@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Replays inputs without libFuzzer: files, and folders of them.
+/* Replays inputs without libFuzzer: files, and directories of them.
  *
  *   fuzz_response [--all] PATH...
  *
@@ -30,11 +30,11 @@ static bool replay_file(const char *path)
     }
     size = fread(buffer, 1, sizeof(buffer), file);
     fclose(file);
-    exact = malloc(size > 0 ? size : 1); /* reading past its end is noticed */
+    exact = malloc(size > 0 ? size : 1); /* detects overreads */
     if (exact == NULL)
         return false;
     memcpy(exact, buffer, size);
-    fprintf(stderr, "%s\n", path); /* the last one is what it ended with */
+    fprintf(stderr, "%s\n", path); /* the last one before a crash */
     LLVMFuzzerTestOneInput(exact, size);
     free(exact);
     inputs++;

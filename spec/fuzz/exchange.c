@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* One exchange: what a program does with a transfer, and the server's turns. */
+/* One exchange: a program's calls on a transfer, alternating with the server's
+ * steps. */
 #include "response.h"
 
 #include <stdlib.h>
@@ -121,8 +122,8 @@ static nymbl_kind start(exchange *x)
     }
 }
 
-/* What the owner of a transfer does between waits; whether bytes moved. */
-static bool owner_step(exchange *x, unsigned round)
+/* The caller's step between waits. Returns whether bytes were transferred. */
+static bool caller_step(exchange *x, unsigned round)
 {
     nymbl_counts counts;
     char piece[10007];
@@ -163,7 +164,7 @@ static void exchange_run(exchange *x)
         bool moved;
 
         nymbl_transfer_counts(x->transfer, &before);
-        moved = owner_step(x, round);
+        moved = caller_step(x, round);
         x->kind = nymbl_transfer_result(x->transfer, &x->error);
         if (x->kind != NYMBL_AGAIN || problem != NULL)
             return;
@@ -196,11 +197,11 @@ void exchange_make(int operation)
     char path[128];
     nymbl_kind kind;
 
-    path_make(path, sizeof(path), folder, "document.nymbl-part");
+    path_make(path, sizeof(path), dir, "document.nymbl-part");
     x.old_exists = file_read(target, &x.old);
     x.part_exists = file_read(path, &x.part);
-    path_make(path, sizeof(path), folder, "document.nymbl-meta");
-    file_read(path, &x.note);
+    path_make(path, sizeof(path), dir, "document.nymbl-meta");
+    file_read(path, &x.meta);
     bytes_add(&x.read, "", 0);
     server.cancel = false;
     server.part = x.part.size;
@@ -222,6 +223,6 @@ void exchange_make(int operation)
     nymbl_body_free(x.body);
     bytes_free(&x.old);
     bytes_free(&x.part);
-    bytes_free(&x.note);
+    bytes_free(&x.meta);
     bytes_free(&x.read);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What a fuzz target offers to whoever runs it: libFuzzer, or driver.c. */
+/* The interface of a fuzz target to its driver: libFuzzer, or driver.c. */
 #ifndef NYMBL_FUZZ_H
 #define NYMBL_FUZZ_H
 
@@ -10,8 +10,8 @@
 /* Try one input. Aborts if an invariant is broken. */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-/* Print what the inputs so far have reached. False if some part of the target
- * was never reached, so that a replay would prove nothing about it. */
+/* Print what the inputs so far have reached. Returns false if a part of the
+ * target was never reached: a replay would then not test that part. */
 bool fuzz_report(void);
 
 #endif

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* Keeps a fuzzed redirect on this machine: names are not resolved, and only the
- * target's own two ports on 127.0.0.1 can be connected to. libcurl finds these
- * two functions before those of the C library. */
-#undef _GNU_SOURCE /* which gives connect() another type */
+ * target's two ports on 127.0.0.1 can be connected to. The dynamic linker binds
+ * libcurl to these two functions instead of the C library's. */
+#undef _GNU_SOURCE /* it gives connect() another type */
 #define _DEFAULT_SOURCE
 #include "server.h"
 

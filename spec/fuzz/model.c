@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* A reader of responses that has nothing in common with libcurl's or ours.
+/* A response parser that shares no code with libcurl or nymbl.
  *
- * It accepts what has one reading only: line feeds alone as ends of lines (RFC
+ * It accepts only unambiguous responses: line feeds alone as line endings (RFC
  * 9112, section 2.2) and folded lines (section 5.2), but no framing that two
- * recipients could understand in two ways (section 6.3). */
+ * recipients could interpret in two ways (section 6.3). */
 #include "model.h"
 
 #include <ctype.h>
@@ -18,15 +18,15 @@ typedef struct reader {
 typedef struct head {
     int status;
     bool coded;    /* a Transfer-Encoding other than "chunked" or "identity" */
-    bool identity; /* the end of the connection ends it (RFC 9112, 6.3) */
+    bool identity; /* the end of the connection ends the body (RFC 9112, 6.3) */
     bool chunked;
     bool has_length;
     uint64_t length;
-    const char *length_wrong; /* which chunks make up for (section 6.3) */
+    const char *length_wrong; /* chunks override it (section 6.3) */
     const char *wrong;
 } head;
 
-/* A line without its end; false if it is not complete. */
+/* A line without its ending; false if it is not complete. */
 static bool line_next(reader *in, const char **line, size_t *length)
 {
     const char *end = in->at < in->end
@@ -49,7 +49,7 @@ static bool is_blank(char c)
 }
 
 /* HTTP/1.x, spaces, three digits, then a space or nothing (section 4). A CR
- * that is no end counts as a space (section 2.2). */
+ * within the line counts as a space (section 2.2). */
 static int status_read(const char *line, size_t length)
 {
     size_t at = 8;
@@ -72,7 +72,7 @@ static int status_read(const char *line, size_t length)
     return status;
 }
 
-/* One member of a list of numbers that must all be the same. */
+/* One member of a list of numbers, which must all be equal. */
 static void length_add(head *head, const char *text, size_t size)
 {
     uint64_t value = 0;
@@ -82,7 +82,7 @@ static void length_add(head *head, const char *text, size_t size)
     for (size_t i = 0; i < size && head->length_wrong == NULL; i++) {
         if (!isdigit((unsigned char)text[i]))
             head->length_wrong = "Content-Length";
-        /* one that is too large is never reached, whichever it is */
+        /* a length that is too large is never reached, whatever its value */
         value = value > UINT64_MAX / 10 - 1
                     ? UINT64_MAX
                     : value * 10 + (uint64_t)(text[i] - '0');
@@ -95,7 +95,7 @@ static void length_add(head *head, const char *text, size_t size)
 
 static void coding_add(head *head, const char *text, size_t size)
 {
-    if (size == 0) /* an empty member does not count (RFC 9110, 5.6.1) */
+    if (size == 0) /* an empty member is ignored (RFC 9110, 5.6.1) */
         return;
     if (size == 7 && strncasecmp(text, "chunked", 7) == 0 && !head->chunked)
         head->chunked = true;
@@ -139,7 +139,7 @@ static void value_keep(char *to, const char *value, size_t size)
     to[size] = '\0';
 }
 
-/* A field whose folds were replaced by spaces. */
+/* A field whose line folds were replaced by spaces. */
 static void field_read(model *out, head *head, const char *line, size_t length)
 {
     const char *colon = memchr(line, ':', length);
@@ -147,7 +147,7 @@ static void field_read(model *out, head *head, const char *line, size_t length)
     size_t name, size;
 
     if (colon == NULL)
-        return; /* no field */
+        return; /* not a field */
     for (name = (size_t)(colon - line); name > 0 && is_blank(line[name - 1]);)
         name--;
     for (value = colon + 1; value < end && is_blank(*value);)
@@ -172,7 +172,7 @@ static void field_read(model *out, head *head, const char *line, size_t length)
         head->wrong = "blank before a colon";
 }
 
-/* The fields up to the empty line. Returns false if it has not come. */
+/* The fields up to the empty line. Returns false if it has not arrived. */
 static bool fields_read(model *out, head *head, reader *in)
 {
     const char *line;
@@ -184,7 +184,7 @@ static bool fields_read(model *out, head *head, reader *in)
     while (!whole && line_next(in, &line, &length)) {
         whole = length == 0;
         if (!whole && is_blank(*line)) {
-            /* before the first field: passed over (section 2.2) */
+            /* before the first field: ignored (section 2.2) */
             if (!first) {
                 memcpy(field + size, line, length);
                 size += length;
@@ -209,7 +209,7 @@ static void give_up(model *out, bool invalid, const char *why)
     out->why = why;
 }
 
-/* Section 7.1. Extensions and trailers are passed over. */
+/* Section 7.1. Extensions and trailers are ignored. */
 static void chunks_read(model *out, reader *in)
 {
     const char *line;

@@ -1,22 +1,21 @@
 /* SPDX-License-Identifier: MIT */
-/* Whole responses over a socket: two exchanges of one engine and one client, so
- * that the second one may meet what the first one left behind.
+/* Complete responses over a socket: two exchanges of one engine and one client,
+ * so that the second one meets the state that the first one left.
  *
  * An input begins with seven characters: the operations of both exchanges (see
  * `operations`), two sets of flags and the document's size (see settings_read),
- * and a character that is passed over. The rest is the server's script (see
- * server.c).
+ * and an ignored character. The rest is the server's script (see server.c).
  *
- * Whatever the server does, these must hold:
+ * Whatever the server does, these invariants must hold:
  *   - a success has a response that is complete by RFC 9112, and its bytes;
- *   - a file is the whole document, or what it was before, and nothing is left
- *     beside it but a part that can be continued;
- *   - bytes that were sent before a request are no response to it;
- *   - an upload or delete is sent once, and an outcome that may be good is not
- *     called bad;
- *   - a request holds no byte of the server's, but for a redirect's target and
- *     a validator that RFC 9110 allows;
- *   - a failure's kind fits its status, and nothing is left alive. */
+ *   - a file is the complete document, or unchanged, and nothing else is left
+ *     except a partial file that can be resumed;
+ *   - bytes that were sent before a request are not a response to it;
+ *   - an upload or delete is sent once, and an unknown outcome is not reported
+ *     as a failure;
+ *   - a request contains no bytes from the server except a redirect's target
+ *     and a validator that RFC 9110 allows;
+ *   - a failure's kind fits its status, and nothing is leaked. */
 #include "response.h"
 #include "fuzz.h"
 
@@ -67,7 +66,7 @@ static void settings_read(const uint8_t *data)
         .has_type = flags & 4,
         .no_overwrite = flags & 8,
         .progress = flags & 16,
-        .big = flags & 32, /* uploads; and windows that are read slowly */
+        .big = flags & 32, /* uploads, and windows that are read slowly */
         .expect = more & 8,
         .idle_between = more & 16,
         .short_push = more & 32,
@@ -111,13 +110,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     if (size < 7)
         return 0;
-    if (!ready) { /* what libraries open once is no leak */
+    if (!ready) { /* what libraries open once is not a leak */
         ready = true;
         target_open();
         run((const uint8_t *)"gg0000\n", 7);
     }
-    /* A loopback connection may deliver late on a busy machine: only what
-     * happens each time is believed. */
+    /* A loopback connection may be delayed on a busy machine: only repeatable
+     * findings count. */
     for (int i = 0; i < 3; i++) {
         why = run(data, size);
         if (why == NULL)

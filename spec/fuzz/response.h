@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What the files of the response target share. */
+/* Shared by the files of the response target. */
 #ifndef NYMBL_FUZZ_RESPONSE_H
 #define NYMBL_FUZZ_RESPONSE_H
 
@@ -34,7 +34,7 @@ struct settings {
 
 extern struct settings settings;
 
-/* How often what was reached. */
+/* How often each thing was reached. */
 struct reached {
     unsigned inputs, success[OPERATIONS], failure[OPERATIONS];
     unsigned resumed, redirected, reused;
@@ -43,7 +43,7 @@ struct reached {
 extern struct reached reached;
 
 extern const char operations[];
-/* The first invariant that is broken, or NULL. */
+/* The first broken invariant, or NULL. */
 extern const char *problem;
 void broken(const char *what);
 void need(bool good, const char *what);
@@ -53,11 +53,11 @@ void need(bool good, const char *what);
 #define SMALL_SIZE 1000u
 #define LARGE_SIZE 200000u
 
-extern char base[64];       /* folder of all files */
-extern char folder[80];     /* of the downloads */
-extern char target[96];     /* of a download */
-extern char *small, *large; /* what is uploaded: files of these names in base */
-extern double tick;         /* how fast the engine's clock runs */
+extern char base[64];       /* directory of all files */
+extern char dir[80];        /* of the downloads */
+extern char target[96];     /* path of a download */
+extern char *small, *large; /* the uploads: files with these names in base */
+extern double tick;         /* speed of the engine's clock */
 extern nymbl_engine *engine;
 extern nymbl_client *client;
 
@@ -65,14 +65,14 @@ void path_make(char *path, size_t cap, const char *within, const char *name);
 void file_write(const char *path, const void *data, size_t size);
 /* The file's bytes; false if there is no such file. */
 bool file_read(const char *path, bytes *out);
-/* Remove all that is in the folder of the downloads. */
+/* Remove all files in the download directory. */
 void folder_empty(void);
-/* Look for what should not be there. `parts`: an interrupted part may be. */
+/* Check for unexpected files. `parts`: a partial file is allowed. */
 void folder_check(bool parts);
 int fd_lowest(void);
-/* Once: files and sockets. */
+/* Called once: create files and sockets. */
 void target_open(void);
-/* For each input: an engine and a client. */
+/* Called for each input: create an engine and a client. */
 void world_open(void);
 void world_close(void);
 
@@ -88,15 +88,15 @@ typedef struct exchange {
     nymbl_error error;
     bool canceled;
     bool old_exists, part_exists;
-    bytes old, part, note; /* what stood in the folder before it */
-    bytes read;            /* what came through the window */
+    bytes old, part, meta; /* the directory's earlier files */
+    bytes read;            /* the bytes read from the stream */
     bool read_done;
 } exchange;
 
 bool is_upload(int operation);
 bool is_download(int operation);
 bool is_pushed(int operation);
-/* What is uploaded, its size, and how much of it is pushed. */
+/* The upload's content, its size, and the size of its streamed part. */
 const char *content(void);
 size_t content_size(void);
 size_t push_size(void);
@@ -105,9 +105,9 @@ void exchange_make(int operation);
 
 /* ---- check.c ---- */
 
-/* Hold the end of an exchange against the bytes that were sent for it. */
+/* Check the result of an exchange against the bytes that the server sent. */
 void exchange_check(exchange *x);
-/* What broke an invariant; "" if it was none of exchange_check()'s. */
+/* The broken invariant; "" if it is not one of exchange_check(). */
 extern char description[400];
 
 #endif

@@ -1,21 +1,21 @@
 /* SPDX-License-Identifier: MIT */
-/* Plays a script. It is what responses consist of, byte by byte, and 0xFF with
- * a letter in between:
+/* Plays a script. It contains the bytes of the responses, and actions, each of
+ * which is 0xFF and a letter:
  *
- *   W  the end of the answer: what follows is for the next request
- *   P  pause: let the client have what was sent so far
+ *   W  the end of the response: what follows is for the next request
+ *   P  pause: let the client process the bytes sent so far
  *   C  continue when the request is complete
  *   F  close in order          R  reset the connection
  *   X  have the client cancel
- *   K  and a byte: so many KiB of filler
+ *   K  and a byte: that many KiB of filler
  *   S  the service's origin    O  another origin
  *   L  the length of the body that follows
- *   G  the same as a range that continues what the client has
+ *   G  the same for a range that continues the client's partial file
  *
- * The last two let an input stay valid when its body is changed.
+ * The last two keep an input valid if its body is changed.
  *
- * Everything is in one thread, and the client is not pumped within a step: so
- * what was sent before a request came is known for certain. */
+ * Everything runs in one thread, and the client is not pumped within a step: so
+ * the number of bytes sent before a request arrived is known exactly. */
 #include "server.h"
 
 #include <errno.h>
@@ -70,7 +70,7 @@ static int listener_open(int *port)
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     if (fd < 0 ||
         setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size)) < 0 ||
-        /* what was sent has arrived: no byte waits for an acknowledgement */
+        /* everything sent has arrived: no byte waits for an acknowledgement */
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &at_once, sizeof(int)) < 0 ||
         bind(fd, (struct sockaddr *)&address, length) < 0 ||
         listen(fd, 64) < 0 ||
@@ -88,7 +88,7 @@ void server_open(void)
     server.other_listener = listener_open(&server.other_port);
 }
 
-/* No TIME_WAIT: the ports of a few minutes would not suffice. */
+/* No TIME_WAIT: otherwise the ports would run out within minutes. */
 static void socket_reset(int fd)
 {
     struct linger now = {.l_onoff = 1, .l_linger = 0};
@@ -171,7 +171,7 @@ static void request_open(int index)
     request = &server.requests[server.request_count++];
     memset(request, 0, sizeof(*request));
     request->connection = index;
-    request->mark = connection->sent.size;
+    request->sent_before = connection->sent.size;
 }
 
 static bool head_take(connection *connection, request *request)
@@ -237,7 +237,7 @@ static bool chunk_take(connection *connection, request *request)
     return true;
 }
 
-/* Make requests of what has come in. */
+/* Parse the received bytes into requests. */
 static void requests_read(int index)
 {
     connection *connection = &server.connections[index];
@@ -325,7 +325,7 @@ void server_drain(void)
         ;
 }
 
-/* ---- answers ---- */
+/* ---- responses ---- */
 
 static void answer_skip(void)
 {
@@ -353,8 +353,8 @@ static void origin_add(int port)
     bytes_add(&server.ready, text, (size_t)length);
 }
 
-/* Bytes from the next empty line to the end of the answer. What stands behind a
- * close or reset counts: it is what was promised. */
+/* The bytes from the next empty line to the end of the response. Bytes after a
+ * close or reset count: they belong to the announced length. */
 static size_t body_measure(void)
 {
     const uint8_t *at = server.at, *end = server.end;
@@ -420,7 +420,7 @@ static void connection_close(connection *connection, bool reset)
     }
 }
 
-/* Carry out what stands behind an 0xFF; `ready` has been written. */
+/* Carry out the action after an 0xFF; `ready` has been written. */
 static void action_take(uint8_t action)
 {
     switch (action) {
@@ -447,14 +447,14 @@ static void action_take(uint8_t action)
     }
 }
 
-/* Collect what can be written at once. Returns whether an action follows that
- * has to wait until it is. */
+/* Collect the bytes that can be written at once. Returns whether an action
+ * follows, which has to wait until they are written. */
 static bool ready_fill(void)
 {
     while (server.at < server.end) {
-        const uint8_t *mark =
+        const uint8_t *action =
             memchr(server.at, 0xff, (size_t)(server.end - server.at));
-        const uint8_t *last = mark != NULL ? mark : server.end;
+        const uint8_t *last = action != NULL ? action : server.end;
         size_t size = (size_t)(server.end - last);
 
         bytes_add(&server.ready, server.at, (size_t)(last - server.at));
@@ -463,24 +463,24 @@ static bool ready_fill(void)
             server.at = server.end;
             return false;
         }
-        if (mark[1] == 'S')
+        if (action[1] == 'S')
             origin_add(server.port);
-        else if (mark[1] == 'O')
+        else if (action[1] == 'O')
             origin_add(server.other_port);
-        else if (mark[1] == 'L' || mark[1] == 'G')
-            length_add(mark[1] == 'G');
-        else if (mark[1] == 'K')
-            filler_add(size > 2 ? mark[2] : 0);
-        else if (mark[1] == 0xff)
-            bytes_add(&server.ready, mark, 1);
+        else if (action[1] == 'L' || action[1] == 'G')
+            length_add(action[1] == 'G');
+        else if (action[1] == 'K')
+            filler_add(size > 2 ? action[2] : 0);
+        else if (action[1] == 0xff)
+            bytes_add(&server.ready, action, 1);
         else
             return true;
-        server.at += mark[1] == 'K' && size > 2 ? 3 : 2;
+        server.at += action[1] == 'K' && size > 2 ? 3 : 2;
     }
     return false;
 }
 
-/* One piece; false if nothing could be written. */
+/* Write one piece; false if nothing could be written. */
 static bool ready_write(void)
 {
     connection *connection = answer_connection();
@@ -541,7 +541,7 @@ static bool write_all(void)
             if (server.answering < 0)
                 return any;
             any = true;
-            if (server.at == server.end) { /* nothing more to say */
+            if (server.at == server.end) { /* the script is finished */
                 connection *connection = answer_connection();
 
                 if (connection->fd >= 0 && !connection->ended)

@@ -17,28 +17,28 @@ typedef struct bytes {
 void bytes_add(bytes *to, const void *data, size_t size);
 void bytes_free(bytes *bytes);
 
-/* A request, as far as it has arrived. */
+/* A request, as far as it has been received. */
 typedef struct request {
-    int connection; /* where it came in */
-    size_t mark;    /* bytes that had been sent there before it began */
-    bytes head;     /* with the empty line, once `has_head` */
-    bytes body;     /* chunks taken apart */
-    size_t left;    /* of the body, or of a chunk with its end */
+    int connection;     /* index of its connection */
+    size_t sent_before; /* bytes sent on it before the request began */
+    bytes head;         /* including the empty line, once `has_head` */
+    bytes body;         /* without the chunk framing */
+    size_t left; /* of the body, or of a chunk including its line ending */
     bool has_head;
     bool chunked;
     bool expects; /* Expect: 100-continue */
     bool complete;
-    bool answered;     /* the script has begun, or had, nothing more for it */
-    const char *wrong; /* with its framing */
+    bool answered;     /* its response has begun, or the script has none */
+    const char *wrong; /* the problem with its framing */
 } request;
 
 typedef struct connection {
-    int fd;      /* -1: closed here */
-    bytes in;    /* not yet part of a request */
-    bytes sent;  /* all that went out */
-    bool ended;  /* closed in order behind `sent` */
+    int fd;      /* -1: closed by the server */
+    bytes in;    /* not yet parsed */
+    bytes sent;  /* all bytes sent */
+    bool ended;  /* closed in order after `sent` */
     bool eof;    /* the client has closed it */
-    int current; /* the request that comes in, or -1 */
+    int current; /* the request being received, or -1 */
 } connection;
 
 #define SERVER_REQUESTS 32
@@ -51,33 +51,33 @@ struct server {
     int connection_count;
     request requests[SERVER_REQUESTS];
     int request_count;
-    bool overrun; /* more of either than there is room for */
+    bool overrun; /* the limit of connections or requests was exceeded */
 
     /* the script */
     const uint8_t *at, *end;
     bool early;       /* answer as soon as a head is complete */
-    size_t piece;     /* bytes that are written at once; 0: all */
-    unsigned pieces;  /* that may still be so small */
-    int answering;    /* request whose answer is under way, or -1 */
-    bool awaits_body; /* before it goes on */
-    int pause;        /* steps until it goes on */
+    size_t piece;     /* bytes per write; 0: no limit */
+    unsigned pieces;  /* number of writes that are still limited */
+    int answering;    /* request being answered, or -1 */
+    bool awaits_body; /* wait for the body before continuing */
+    int pause;        /* steps until it continues */
     bool cancel;      /* the script wants the client to cancel */
-    bytes ready;      /* to be written next */
-    size_t budget;    /* of filler */
-    size_t part;      /* bytes that the client continues from */
+    bytes ready;      /* the bytes to write next */
+    size_t budget;    /* left for filler */
+    size_t part;      /* offset from which the client resumes */
 };
 
 extern struct server server;
 
 void server_open(void);
-/* Forget everything, and begin with another script. */
+/* Reset the server, and start another script. */
 void server_begin(const uint8_t *script, size_t size);
-/* Read, then write, what can be; whether anything happened. */
+/* Read and then write what is possible. Returns whether anything happened. */
 bool server_step(void);
-/* Read what has come, write nothing. */
+/* Read what has arrived, without writing. */
 void server_drain(void);
-/* Go on where the script waits for something that does not come; false if it
- * does not wait. */
+/* Continue although the script waits for something that does not arrive; false
+ * if it does not wait. */
 bool server_unstick(void);
 /* Reset all connections. */
 void server_reset(void);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What an input finds: files, an engine and a client. */
+/* The environment of an input: files, an engine and a client. */
 #include "response.h"
 
 #include <dirent.h>
@@ -10,13 +10,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-char base[64], folder[80], target[96];
+char base[64], dir[80], target[96];
 char *small, *large;
 double tick;
 nymbl_engine *engine;
 nymbl_client *client;
 
-static double now; /* of the engine's clock */
+static double now; /* the engine's clock */
 
 void path_make(char *path, size_t cap, const char *within, const char *name)
 {
@@ -51,7 +51,7 @@ bool file_read(const char *path, bytes *out)
 
 void folder_empty(void)
 {
-    DIR *opened = opendir(folder);
+    DIR *opened = opendir(dir);
     struct dirent *entry;
 
     if (opened == NULL)
@@ -70,7 +70,7 @@ static bool ends_with(const char *text, const char *ending)
 
 void folder_check(bool parts)
 {
-    DIR *opened = opendir(folder);
+    DIR *opened = opendir(dir);
     struct dirent *entry;
 
     if (opened == NULL)
@@ -93,7 +93,7 @@ static void base_remove(void)
     char path[128];
 
     folder_empty();
-    rmdir(folder);
+    rmdir(dir);
     path_make(path, sizeof(path), base, "small");
     unlink(path);
     path_make(path, sizeof(path), base, "large");
@@ -138,15 +138,15 @@ void target_open(void)
 {
     const char *where = getenv("TMPDIR");
 
-    if (where == NULL) /* in memory: no disk to wait for */
+    if (where == NULL) /* in memory, which is faster than a disk */
         where = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
     path_make(base, sizeof(base), where, "nymbl-fuzz-XXXXXX");
     if (mkdtemp(base) == NULL)
         abort();
-    path_make(folder, sizeof(folder), base, "folder");
-    if (mkdir(folder, 0700) < 0)
+    path_make(dir, sizeof(dir), base, "folder");
+    if (mkdir(dir, 0700) < 0)
         abort();
-    path_make(target, sizeof(target), folder, "document");
+    path_make(target, sizeof(target), dir, "document");
     small = content_make("small", SMALL_SIZE);
     large = content_make("large", LARGE_SIZE);
     atexit(base_remove);
