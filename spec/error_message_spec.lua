@@ -282,7 +282,7 @@ describe("the message of an error", function()
       for class, object in pairs { client = client, patient = patient, document = document } do
         local ran, message = pcall(function() object.file_name = "x" end)
         assert.is_false(ran)
-        assert.matches("words_spec.lua:%d+: fields of a nymbl." .. class .. " are read%-only$", message)
+        assert.matches("error_message_spec.lua:%d+: fields of a nymbl." .. class .. " are read%-only$", message)
       end
       return true
     end)
