@@ -5,7 +5,7 @@ local nymbl = require "nymbl"
 local store = require "nymbl.store"
 
 -- Whether a store of this process contains a token under any key.
-local function keeps(token_store)
+local function has_token(token_store)
   for _, state in pairs(token_store) do
     if type(state) == "table" and state.access_token ~= nil then return true end
   end

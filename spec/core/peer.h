@@ -49,11 +49,20 @@ const char *world_path(const char *name);
 void world_write(const char *name, const void *data, size_t size);
 /* The file's bytes. Free them with text_free(). */
 text world_read(const char *name);
+/* Whether a file in the world's directory exists with these bytes. */
+bool world_file_is(const char *name, const void *data, size_t size);
+/* Remove all files in a directory; "." is the world's directory. */
+void world_clear(const char *name);
 /* The number of names in the world's directory. */
 int world_names(void);
 /* The number of files in it that this process has open, with or without a name.
  */
 int world_files(void);
+
+/* Run `try` in a child process, for mounts and limits of its own. It returns 0
+ * if good, 1 if bad, and 2 if it cannot be tried here: then the test is skipped
+ * for the reason `why`. */
+void world_try_in_child(int (*try)(void), const char *why);
 
 int fds_open(void);
 /* The number of this process's sockets that are connected to a port. */
@@ -109,11 +118,16 @@ void peer_reset(peer *peer);
 
 /* ---- transfers ---- */
 
+/* A client that gets its tokens from the world's peer; `options` has the
+ * credentials. */
+nymbl_client *token_client(nymbl_client_options options);
+/* Accept the connection of a started transfer, and read its request. */
+nymbl_transfer *asked(nymbl_transfer *transfer, peer *peer);
 /* Pump until the transfer has ended; its result. */
 nymbl_kind ended(nymbl_transfer *transfer, nymbl_error *err);
 /* Read a download to its end. */
 nymbl_kind read_all(nymbl_transfer *transfer, text *to, nymbl_error *err);
-/* Receive the request of a transfer, whose head must have arrived. */
+/* Start a call of the world's client. */
 nymbl_transfer *start_get(void);
 nymbl_transfer *start_delete(void);
 nymbl_transfer *start_list(const nymbl_list_options *options);

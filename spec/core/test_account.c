@@ -31,9 +31,9 @@ static nymbl_client *client_of(nymbl_client_options options)
 }
 
 /* Start a download with resume. Returns its request's range. */
-static nymbl_transfer *asked(nymbl_client *client, const char *token,
-                             const char *patient, const char *document,
-                             peer *peer, bool *ranged)
+static nymbl_transfer *asked_range(nymbl_client *client, const char *token,
+                                   const char *patient, const char *document,
+                                   peer *peer, bool *ranged)
 {
     nymbl_download_options options = {.path = world_path("doc"),
                                       .content_type = "text/plain",
@@ -60,7 +60,7 @@ static void part_left(const char *data)
     bool ranged;
     peer peer;
 
-    transfer = asked(client, "tok", "7", "9", &peer, &ranged);
+    transfer = asked_range(client, "tok", "7", "9", &peer, &ranged);
     CHECK(!ranged);
     peer_say(&peer, "HTTP/1.1 200 OK\r\nETag: \"same\"\r\n"
                     "Content-Length: 60000\r\n\r\n");
@@ -93,7 +93,7 @@ static void check_next(const nymbl_client_options *options, const char *token,
     world_open(NULL);
     part_left(ours);
     client = client_of(*options);
-    transfer = asked(client, token, patient, document, &peer, &ranged);
+    transfer = asked_range(client, token, patient, document, &peer, &ranged);
     CHECK(ranged == same_account);
     if (ranged) {
         struct stat status;
@@ -228,7 +228,7 @@ static void metadata_without_an_account_is_ignored(void)
              world.port);
     world_write("doc.nymbl-meta", meta, strlen(meta));
     client = client_of(first);
-    transfer = asked(client, "tok", "7", "9", &peer, &ranged);
+    transfer = asked_range(client, "tok", "7", "9", &peer, &ranged);
     CHECK(!ranged);
     nymbl_transfer_free(transfer);
     peer_close(&peer);

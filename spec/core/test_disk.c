@@ -15,30 +15,6 @@
 
 static const char *reason;
 
-static bool file_is(const char *name, const char *data, size_t size)
-{
-    text got = {0};
-    bool same;
-
-    if (access(world_path(name), F_OK) != 0)
-        return false;
-    got = world_read(name);
-    same = got.size == size && memcmp(got.data, data, size) == 0;
-    text_free(&got);
-    return same;
-}
-
-static void dir_clear(void)
-{
-    DIR *dir = opendir(world.dir);
-    struct dirent *entry;
-
-    REQUIRE(dir != NULL);
-    for (entry = readdir(dir); entry != NULL; entry = readdir(dir))
-        unlinkat(dirfd(dir), entry->d_name, 0);
-    closedir(dir);
-}
-
 /* ---- missing operations ---- */
 
 typedef struct way {
@@ -77,7 +53,7 @@ static nymbl_kind document_save(const way *way, unsigned mode)
 
 static void way_begin(const way *way)
 {
-    dir_clear();
+    world_clear(".");
     if (way->old)
         world_write("doc", "old", 3);
 }
@@ -136,7 +112,7 @@ static void missing_file_system_operations_are_skipped(void)
                 CHECK(document_save(&ways[w % WAYS], w < WAYS ? 0 : 0640) ==
                       NYMBL_OK);
                 faults_plan(NULL);
-                CHECK(file_is("doc", "whole", 5));
+                CHECK(world_file_is("doc", "whole", 5));
                 CHECK_NUMBER(world_names(), 1);
                 if (test_failed())
                     printf("%s: %s (%s)\n", ways[w % WAYS].name, plan,
@@ -144,7 +120,7 @@ static void missing_file_system_operations_are_skipped(void)
             }
         }
     }
-    dir_clear();
+    world_clear(".");
     world_close();
 }
 
@@ -173,7 +149,7 @@ static void errors_that_may_lose_bytes_are_reported(void)
                 faults_plan(NULL);
                 if (errors[e].reason != NULL)
                     CHECK_TEXT(reason, errors[e].reason);
-                CHECK(ways[w].old ? file_is("doc", "old", 3)
+                CHECK(ways[w].old ? world_file_is("doc", "old", 3)
                                   : access(world_path("doc"), F_OK) != 0);
                 CHECK_NUMBER(world_names(), ways[w].old ? 1 : 0);
                 if (test_failed())
@@ -181,7 +157,7 @@ static void errors_that_may_lose_bytes_are_reported(void)
             }
         }
     }
-    dir_clear();
+    world_clear(".");
     world_close();
 }
 
@@ -206,7 +182,7 @@ static void partial_file_that_cannot_be_private_is_not_kept(void)
         faults_plan(NULL);
         if (!CHECK_NUMBER(world_names(), 0))
             printf("%s\n", plans[i]);
-        dir_clear();
+        world_clear(".");
     }
     world_close();
 }
@@ -252,7 +228,7 @@ static void complete_partial_file_is_kept_if_it_cannot_be_renamed(void)
         CHECK(document_save(&way, mode) == NYMBL_IO);
         faults_plan(NULL);
         CHECK_NUMBER(world_names(), 2);
-        CHECK(file_is("doc.nymbl-part", "whole", 5));
+        CHECK(world_file_is("doc.nymbl-part", "whole", 5));
         if (is_synced)
             CHECK_NUMBER(offset_now(), 4);
         REQUIRE(nymbl__save_open(&save, world_path("doc"), mode, true, RESOURCE,
@@ -263,9 +239,9 @@ static void complete_partial_file_is_kept_if_it_cannot_be_renamed(void)
         CHECK_NUMBER(nymbl__save_offset(save), 4);
         CHECK(nymbl__save_write(save, "e", 1, &reason) == NYMBL_OK);
         CHECK(nymbl__save_commit(save, &reason) == NYMBL_OK);
-        CHECK(file_is("doc", "whole", 5));
+        CHECK(world_file_is("doc", "whole", 5));
         CHECK_NUMBER(world_names(), 1);
-        dir_clear();
+        world_clear(".");
         if (test_failed())
             printf("%s\n", plans[i]);
     }
@@ -285,10 +261,10 @@ static void partial_file_of_another_mode_is_replaced(void)
         world_write("doc.nymbl-part", "whole", 5);
         CHECK(chmod(world_path("doc.nymbl-part"), modes[i / 2]) == 0);
         CHECK(document_save(&way, 0) == NYMBL_OK);
-        CHECK(file_is("doc", "whole", 5));
+        CHECK(world_file_is("doc", "whole", 5));
         if (modes[i / 2] != 0 || geteuid() == 0)
             CHECK_NUMBER(world_names(), 1);
-        dir_clear();
+        world_clear(".");
     }
     world_close();
 }
@@ -411,12 +387,7 @@ static void disk_write(const listing *names, const char *loses)
 
 static void cut_clear(void)
 {
-    DIR *dir = opendir(world_path("cut"));
-    struct dirent *entry;
-
-    for (entry = readdir(dir); entry != NULL; entry = readdir(dir))
-        unlinkat(dirfd(dir), entry->d_name, 0);
-    closedir(dir);
+    world_clear("cut");
     rmdir(world_path("cut"));
 }
 
@@ -552,7 +523,7 @@ static void power_cut_leaves_a_valid_partial_file_or_none(void)
     faults_plan(NULL);
     printf("%ld power cuts\n", disk.cuts);
     CHECK(disk.cuts > 100);
-    CHECK(file_is("live/doc", disk.documents.one, disk.documents.size));
+    CHECK(world_file_is("live/doc", disk.documents.one, disk.documents.size));
     faults_boot = NULL;
     for (int i = 0; i < disk.count; i++) {
         close(disk.inodes[i].fd);
@@ -562,7 +533,7 @@ static void power_cut_leaves_a_valid_partial_file_or_none(void)
     free(disk.documents.two);
     unlink(world_path("live/doc"));
     rmdir(world_path("live"));
-    dir_clear();
+    world_clear(".");
     world_close();
 }
 
@@ -604,7 +575,7 @@ static void partial_file_is_resumed_after_a_restart(void)
         CHECK_NUMBER(offset_now(), suspends || !boots ? 4 : 0);
         faults_plan(NULL);
         faults_boot = NULL;
-        dir_clear();
+        world_clear(".");
         world_close();
     }
 }

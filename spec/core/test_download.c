@@ -7,7 +7,8 @@
 
 #define MEGABYTE (1024 * 1024)
 
-static nymbl_transfer *asked(nymbl_transfer *transfer, peer *peer)
+/* Accept the connection of a started download, and check its request. */
+static nymbl_transfer *document_asked(nymbl_transfer *transfer, peer *peer)
 {
     request request;
 
@@ -30,9 +31,9 @@ static void download_by_reading_returns_all_bytes(void)
     peer peer;
 
     world_open(NULL);
-    transfer = asked(start_download(&(nymbl_download_options){
-                         .has_size = true, .size = MEGABYTE + 7}),
-                     &peer);
+    transfer = document_asked(start_download(&(nymbl_download_options){
+                                  .has_size = true, .size = MEGABYTE + 7}),
+                              &peer);
     CHECK(nymbl_transfer_response(transfer, &head, NULL) == NYMBL_AGAIN);
     peer_say(&peer, "HTTP/1.1 200 OK\r\nContent-Type: image/png\r\n"
                     "Content-Length: 1048583\r\n\r\n");
@@ -79,7 +80,7 @@ static void download_to_a_path_replaces_the_file(void)
     world_open(NULL);
     world_write("doc", "old", 3);
     options.path = world_path("doc");
-    transfer = asked(start_download(&options), &peer);
+    transfer = document_asked(start_download(&options), &peer);
     peer_say(&peer, "HTTP/1.1 200 OK\r\nContent-Length: 2097152\r\n\r\n");
     peer_send(&peer, data, 2 * MEGABYTE - 1);
     world_settle();
@@ -111,7 +112,7 @@ static void window_is_bounded_while_nobody_reads(void)
     peer peer;
 
     world_open(NULL);
-    transfer = asked(start_download(NULL), &peer);
+    transfer = document_asked(start_download(NULL), &peer);
     peer_say(&peer, "HTTP/1.1 200 OK\r\nContent-Length: 5242880\r\n\r\n");
     for (int quiet = 0; quiet < 50; quiet++) {
         ssize_t sent = peer_send_some(&peer, data + at, 5 * MEGABYTE - at);
@@ -167,7 +168,7 @@ static void check_bad(const char *response, const nymbl_download_options *given,
             options = *given;
         if (i == 1)
             options.path = world_path("doc");
-        transfer = asked(start_download(&options), &peer);
+        transfer = document_asked(start_download(&options), &peer);
         peer_say(&peer, response);
         peer_close(&peer);
         if (i == 0)
@@ -263,7 +264,7 @@ static void reset_within_the_body_is_not_the_end(void)
     peer peer;
 
     world_open(NULL);
-    transfer = asked(start_download(NULL), &peer);
+    transfer = document_asked(start_download(NULL), &peer);
     peer_say(&peer, OK_HEAD "Transfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n");
     peer_reset(&peer);
     CHECK(ended(transfer, &err) == NYMBL_NETWORK);
@@ -279,7 +280,7 @@ static void bytes_beyond_the_length_are_not_accepted(void)
     peer peer;
 
     world_open(NULL);
-    transfer = asked(start_download(NULL), &peer);
+    transfer = document_asked(start_download(NULL), &peer);
     peer_say(&peer, OK_HEAD "Content-Length: 10\r\n\r\n0123456789abcdef");
     CHECK(read_all(transfer, &got, NULL) == NYMBL_DONE);
     CHECK_TEXT(got.data, "0123456789");
@@ -298,9 +299,9 @@ static void empty_document_is_accepted(void)
     peer peer;
 
     world_open(NULL);
-    transfer = asked(start_download(&(nymbl_download_options){
-                         .path = world_path("doc"), .has_size = true}),
-                     &peer);
+    transfer = document_asked(start_download(&(nymbl_download_options){
+                                  .path = world_path("doc"), .has_size = true}),
+                              &peer);
     peer_respond(&peer, 200, "", "");
     CHECK(ended(transfer, NULL) == NYMBL_OK);
     nymbl_transfer_free(transfer);
@@ -321,7 +322,7 @@ static void chunked_document_arrives_completely(void)
     peer peer;
 
     world_open(NULL);
-    transfer = asked(start_download(NULL), &peer);
+    transfer = document_asked(start_download(NULL), &peer);
     peer_say(&peer, OK_HEAD "Transfer-Encoding: chunked\r\n\r\n"
                             "5;x=\"y\"\r\n01234\r\n1\r\n5\r\n0\r\n"
                             "Content-Length: 99\r\nX: y\r\n\r\n");
@@ -369,9 +370,10 @@ static void file_that_appears_during_the_download_is_kept(void)
     peer peer;
 
     world_open(NULL);
-    transfer = asked(start_download(&(nymbl_download_options){
-                         .path = world_path("doc"), .no_overwrite = true}),
-                     &peer);
+    transfer =
+        document_asked(start_download(&(nymbl_download_options){
+                           .path = world_path("doc"), .no_overwrite = true}),
+                       &peer);
     world_write("doc", "theirs", 6);
     peer_respond(&peer, 200, "", "ours");
     CHECK(ended(transfer, &err) == NYMBL_IO);

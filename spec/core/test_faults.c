@@ -6,7 +6,6 @@
 #include "file/save.h"
 #include "peer.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -202,33 +201,9 @@ static int run(const scenario *how, const char *name, const char *plan,
 
 /* ---- the files ---- */
 
-static bool file_is(const char *name, const char *data, size_t size)
-{
-    text got = {0};
-    bool same;
-
-    if (access(world_path(name), F_OK) != 0)
-        return false;
-    got = world_read(name);
-    same = got.size == size && memcmp(got.data, data, size) == 0;
-    text_free(&got);
-    return same;
-}
-
-static void dir_clear(void)
-{
-    DIR *dir = opendir(world.dir);
-    struct dirent *entry;
-
-    REQUIRE(dir != NULL);
-    for (entry = readdir(dir); entry != NULL; entry = readdir(dir))
-        unlinkat(dirfd(dir), entry->d_name, 0);
-    closedir(dir);
-}
-
 static void dir_set_up(const scenario *how)
 {
-    dir_clear();
+    world_clear(".");
     if (how->old)
         world_write("doc", "old", 3);
     if (how->part) {
@@ -274,8 +249,8 @@ static void try(const scenario *how, const char *plan)
 
     dir_set_up(how);
     result = run(how, "doc", plan, SIZE, NULL);
-    is_new = file_is("doc", bytes, SIZE);
-    is_old = how->old ? file_is("doc", "old", 3)
+    is_new = world_file_is("doc", bytes, SIZE);
+    is_old = how->old ? world_file_is("doc", "old", 3)
                       : access(world_path("doc"), F_OK) != 0;
     CHECK(is_new || is_old);
     if (result >= 0)
@@ -286,14 +261,14 @@ static void try(const scenario *how, const char *plan)
     /* the next download, by another process */
     if (is_new && how->no_overwrite) {
         CHECK_NUMBER(run(&scenarios[0], "other", NULL, SIZE, NULL), GOOD);
-        CHECK(file_is("other", bytes, SIZE));
+        CHECK(world_file_is("other", bytes, SIZE));
         unlink(world_path("other"));
         if (how->resume) /* its partial file may still have its name */
             CHECK((run(how, "doc", NULL, SIZE, NULL) & BAD) == BAD);
     } else {
         CHECK_NUMBER(run(how, "doc", NULL, SIZE, NULL), GOOD);
     }
-    CHECK(file_is("doc", bytes, SIZE));
+    CHECK(world_file_is("doc", bytes, SIZE));
     if (!is_excused(how, result))
         CHECK_NUMBER(world_names(), 1);
     if (test_failed())
@@ -362,7 +337,7 @@ static void faults_try(const char *const *errors, size_t error_count)
     }
     printf("%zu of %zu faults, seed %u\n", tried, count, SEED);
     free(bytes);
-    dir_clear();
+    world_clear(".");
     world_close();
 }
 
@@ -391,13 +366,13 @@ static void short_reads_and_writes_are_continued(void)
                  systems[(unsigned)i / SCENARIOS % SYSTEMS], i);
         dir_set_up(how);
         CHECK_NUMBER(run(how, "doc", plan, SIZE, NULL), GOOD);
-        CHECK(file_is("doc", bytes, SIZE));
+        CHECK(world_file_is("doc", bytes, SIZE));
         CHECK_NUMBER(world_names(), 1);
         if (test_failed())
             printf("%s: %s\n", how->name, plan);
     }
     free(bytes);
-    dir_clear();
+    world_clear(".");
     world_close();
 }
 
@@ -450,7 +425,7 @@ static void missing_file_system_operation_loses_nothing(void)
             dir_set_up(&scenarios[n]);
             good = CHECK_NUMBER(run(&scenarios[n], "doc", plans[i], SIZE, NULL),
                                 GOOD);
-            good = CHECK(file_is("doc", bytes, SIZE)) && good;
+            good = CHECK(world_file_is("doc", bytes, SIZE)) && good;
             /* an existing partial file that cannot be locked is not used */
             if (!scenarios[n].part || strstr(plans[i], "flock=") == NULL)
                 good = CHECK_NUMBER(world_names(), 1) && good;
@@ -459,7 +434,7 @@ static void missing_file_system_operation_loses_nothing(void)
         }
     }
     free(bytes);
-    dir_clear();
+    world_clear(".");
     world_close();
 }
 
@@ -488,7 +463,7 @@ static void failed_step_is_not_a_missing_operation(void)
 
             dir_set_up(how);
             good = CHECK_NUMBER(run(how, "doc", plans[i], SIZE, NULL), BAD);
-            good = CHECK(how->old ? file_is("doc", "old", 3)
+            good = CHECK(how->old ? world_file_is("doc", "old", 3)
                                   : access(world_path("doc"), F_OK) != 0) &&
                    good;
             if (!good)
@@ -496,7 +471,7 @@ static void failed_step_is_not_a_missing_operation(void)
         }
     }
     free(bytes);
-    dir_clear();
+    world_clear(".");
     world_close();
 }
 
@@ -525,7 +500,7 @@ static void file_saved(const char *name, const char *plan)
     }
     CHECK(waitpid(child, &status, 0) == child);
     CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
-    CHECK(file_is(name, "new", 3));
+    CHECK(world_file_is(name, "new", 3));
 }
 
 static void file_of_a_running_process_is_not_swept(void)
@@ -545,7 +520,7 @@ static void file_of_a_running_process_is_not_swept(void)
         CHECK(nymbl__save_write(save, "+half", 5, &reason) == NYMBL_OK);
         CHECK(nymbl__save_commit(save, &reason) == NYMBL_OK);
         faults_plan(NULL);
-        CHECK(file_is("doc", "half+half", 9));
+        CHECK(world_file_is("doc", "half+half", 9));
         CHECK_NUMBER(world_names(), 2);
         world_close();
     }
@@ -580,7 +555,7 @@ static void other_files_are_not_swept(void)
         for (int n = 0; n < 5 + root; n++)
             CHECK(faccessat(AT_FDCWD, world_path(names[n]), F_OK,
                             AT_SYMLINK_NOFOLLOW) == 0);
-        CHECK(file_is(names[3], "locked", 6));
+        CHECK(world_file_is(names[3], "locked", 6));
         CHECK(access(world_path(".nymbl-tmp-0f"), F_OK) != 0);
     }
     CHECK_NUMBER(world_names(), 10 + root);
@@ -598,7 +573,7 @@ static void second_name_is_swept_and_the_first_stays(void)
         world_write("first", "whole", 5);
         CHECK(link(world_path("first"), world_path(".nymbl-tmp-00")) == 0);
         file_saved("doc", systems[i]);
-        CHECK(file_is("first", "whole", 5));
+        CHECK(world_file_is("first", "whole", 5));
         CHECK_NUMBER(world_names(), 2);
         world_close();
     }
@@ -674,8 +649,8 @@ static void file_of_another_process_is_never_renamed(void)
             CHECK(nymbl__save_commit(save, &reason) == NYMBL_IO);
         else
             nymbl__save_discard(save);
-        CHECK(file_is("doc", "old", 3));
-        CHECK(file_is(".nymbl-tmp-00", "their half", 10));
+        CHECK(world_file_is("doc", "old", 3));
+        CHECK(world_file_is(".nymbl-tmp-00", "their half", 10));
         world_close();
     }
 }
@@ -716,7 +691,7 @@ static void child_that_releases_all_leaves_the_file(void)
     CHECK_NUMBER(world_names(), 2);
     peer_say(&peer, "56789");
     CHECK(ended(transfer, NULL) == NYMBL_OK);
-    CHECK(file_is("doc", "0123456789", 10));
+    CHECK(world_file_is("doc", "0123456789", 10));
     CHECK_NUMBER(world_names(), 2);
     peer_close(&peer);
     nymbl_transfer_free(transfer);

@@ -35,17 +35,6 @@ static void check_timeout(nymbl_transfer *transfer, const char *reason)
     CHECK_NUMBER(sockets_to(world.port), 0);
 }
 
-/* Start, and let the request arrive. */
-static nymbl_transfer *asked(nymbl_transfer *transfer, peer *peer)
-{
-    request request;
-
-    peer_accept(peer);
-    peer_read(peer, &request);
-    request_free(&request);
-    return transfer;
-}
-
 static void finish(nymbl_transfer *transfer, peer *peer)
 {
     nymbl_transfer_free(transfer);

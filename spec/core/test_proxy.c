@@ -138,16 +138,11 @@ static void rejected_credentials_are_unauthorized(void)
         nymbl_transfer *transfer;
         nymbl_error err = {0};
         request request;
-        char url[64];
         peer peer;
 
         world_open(NULL);
-        snprintf(url, sizeof(url), "http://127.0.0.1:%d/token", world.port);
-        options.base_url = options.token_url = url;
-        options.api_key = "k";
-        options.allow_http = true;
         nymbl_client_free(world.client);
-        REQUIRE(nymbl_client_new(&world.client, &options, NULL) == NYMBL_OK);
+        world.client = token_client(options);
         REQUIRE(nymbl_token_start(&transfer, world.engine, world.client,
                                   NULL) == NYMBL_OK);
         peer_accept(&peer);

@@ -5,16 +5,6 @@
 
 #define MEGABYTE (1024 * 1024)
 
-static nymbl_transfer *asked(nymbl_transfer *transfer, peer *peer)
-{
-    request request;
-
-    peer_accept(peer);
-    peer_read(peer, &request);
-    request_free(&request);
-    return transfer;
-}
-
 /* Send endless lines until the client closes the connection. */
 static void flood(peer *peer, const char *line)
 {
@@ -283,16 +273,11 @@ static void token_is_requested_with_a_form(void)
     nymbl_transfer *transfer;
     nymbl_client *client;
     request request;
-    char url[64];
     size_t size;
     peer peer;
 
     world_open(NULL);
-    snprintf(url, sizeof(url), "http://127.0.0.1:%d/token", world.port);
-    options.base_url = options.token_url = url;
-    options.api_key = "k";
-    options.allow_http = true;
-    REQUIRE(nymbl_client_new(&client, &options, NULL) == NYMBL_OK);
+    client = token_client(options);
     REQUIRE(nymbl_token_start(&transfer, world.engine, client, NULL) ==
             NYMBL_OK);
     peer_accept(&peer);

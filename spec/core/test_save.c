@@ -388,7 +388,7 @@ static void links_of_other_users_in_shared_directories_are_refused(void)
     world_close();
 }
 
-/* In a child with its own mounts: 0 good, 1 bad, 2 cannot be tried. */
+/* For world_try_in_child(), with mounts of its own. */
 static int mount_point_try(void)
 {
     if (unshare(CLONE_NEWNS) != 0 ||
@@ -403,25 +403,10 @@ static int mount_point_try(void)
 /* rename() cannot replace it, which would be noticed only at the end. */
 static void mounted_file_is_refused(void)
 {
-    int status;
-    pid_t child;
-
     world_open(NULL);
     write_text("a", "old");
     write_text("b", "old");
-    fflush(stdout);
-    child = fork();
-    REQUIRE(child >= 0);
-    if (child == 0) {
-        int good = mount_point_try();
-
-        fflush(stdout);
-        _exit(good == 0 && test_failed() ? 1 : good);
-    }
-    CHECK(waitpid(child, &status, 0) == child);
-    CHECK(WIFEXITED(status) && WEXITSTATUS(status) != 1);
-    if (WIFEXITED(status) && WEXITSTATUS(status) == 2)
-        test_skip("nothing can be mounted here");
+    world_try_in_child(mount_point_try, "nothing can be mounted here");
     world_close();
 }
 
@@ -573,7 +558,7 @@ static void unwritable_directory_is_reported(void)
     world_close();
 }
 
-/* In a child with its own mounts: 0 good, 1 bad, 2 cannot be tried. */
+/* For world_try_in_child(), with mounts of its own. */
 static int full_disk_try(void)
 {
     static char block[65536];
@@ -604,23 +589,10 @@ static int full_disk_try(void)
 
 static void full_disk_is_reported(void)
 {
-    int status, before = fds_open();
-    pid_t child;
+    int before = fds_open();
 
     world_open(NULL);
-    fflush(stdout);
-    child = fork();
-    REQUIRE(child >= 0);
-    if (child == 0) {
-        int good = full_disk_try();
-
-        fflush(stdout);
-        _exit(good == 0 && test_failed() ? 1 : good);
-    }
-    CHECK(waitpid(child, &status, 0) == child);
-    CHECK(WIFEXITED(status) && WEXITSTATUS(status) != 1);
-    if (WIFEXITED(status) && WEXITSTATUS(status) == 2)
-        test_skip("no tmpfs can be mounted here");
+    world_try_in_child(full_disk_try, "no tmpfs can be mounted here");
     world_close();
     CHECK_NUMBER(fds_open(), before);
 }

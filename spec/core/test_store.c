@@ -300,7 +300,7 @@ static void content_has_a_limit(void)
     world_close();
 }
 
-/* In a child with its own mounts and limits: 0 good, 1 bad, 2 not tried. */
+/* For world_try_in_child(), with mounts and limits of its own. */
 static int full_disk_try(void)
 {
     struct rlimit none = {0, 0};
@@ -346,23 +346,8 @@ static int full_disk_try(void)
 
 static void full_disk_is_reported_and_loses_nothing(void)
 {
-    int status;
-    pid_t child;
-
     world_open(NULL);
-    fflush(stdout);
-    child = fork();
-    REQUIRE(child >= 0);
-    if (child == 0) {
-        int good = full_disk_try();
-
-        fflush(stdout);
-        _exit(good == 0 && test_failed() ? 1 : good);
-    }
-    CHECK(waitpid(child, &status, 0) == child);
-    CHECK(WIFEXITED(status) && WEXITSTATUS(status) != 1);
-    if (WIFEXITED(status) && WEXITSTATUS(status) == 2)
-        test_skip("no tmpfs can be mounted here");
+    world_try_in_child(full_disk_try, "no tmpfs can be mounted here");
     world_close();
 }
 

@@ -50,27 +50,16 @@ static nymbl_transfer *start(int operation)
 static nymbl_kind answered(int operation, const char *response, size_t size,
                            nymbl_error *err)
 {
-    nymbl_client_options options = {.token_url = "http://127.0.0.1/t",
-                                    .client_id = "i",
-                                    .client_secret = "s"};
+    nymbl_client_options options = {.client_id = "i", .client_secret = "s"};
     nymbl_transfer *transfer;
-    request request;
-    char url[64];
     nymbl_kind kind;
     text got = {0};
     peer peer;
 
     world_open(NULL);
-    snprintf(url, sizeof(url), "http://127.0.0.1:%d/token", world.port);
-    options.base_url = options.token_url = url;
-    options.api_key = "k";
-    options.allow_http = true;
     nymbl_client_free(world.client);
-    REQUIRE(nymbl_client_new(&world.client, &options, NULL) == NYMBL_OK);
-    transfer = start(operation);
-    peer_accept(&peer);
-    peer_read(&peer, &request);
-    request_free(&request);
+    world.client = token_client(options);
+    transfer = asked(start(operation), &peer);
     peer_send(&peer, response, size);
     peer_close(&peer);
     *err = (nymbl_error){0};

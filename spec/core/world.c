@@ -7,6 +7,7 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <time.h>
 
 #define PATIENCE 5000
@@ -160,6 +161,30 @@ text world_read(const char *name)
     return all;
 }
 
+bool world_file_is(const char *name, const void *data, size_t size)
+{
+    text got = {0};
+    bool same;
+
+    if (access(world_path(name), F_OK) != 0)
+        return false;
+    got = world_read(name);
+    same = got.size == size && memcmp(got.data, data, size) == 0;
+    text_free(&got);
+    return same;
+}
+
+void world_clear(const char *name)
+{
+    DIR *dir = opendir(world_path(name));
+    struct dirent *entry;
+
+    REQUIRE(dir != NULL);
+    for (entry = readdir(dir); entry != NULL; entry = readdir(dir))
+        unlinkat(dirfd(dir), entry->d_name, 0);
+    closedir(dir);
+}
+
 int world_names(void)
 {
     DIR *dir = opendir(world.dir);
@@ -189,7 +214,50 @@ int world_files(void)
     return count;
 }
 
+void world_try_in_child(int (*try)(void), const char *why)
+{
+    int status;
+    pid_t child;
+
+    fflush(stdout);
+    child = fork();
+    REQUIRE(child >= 0);
+    if (child == 0) {
+        int good = try();
+
+        fflush(stdout);
+        _exit(good == 0 && test_failed() ? 1 : good);
+    }
+    CHECK(waitpid(child, &status, 0) == child);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) != 1);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 2)
+        test_skip(why);
+}
+
 /* ---- transfers ---- */
+
+nymbl_client *token_client(nymbl_client_options options)
+{
+    nymbl_client *client;
+    char url[64];
+
+    snprintf(url, sizeof(url), "http://127.0.0.1:%d/token", world.port);
+    options.base_url = options.token_url = url;
+    options.api_key = "k";
+    options.allow_http = true;
+    REQUIRE(nymbl_client_new(&client, &options, NULL) == NYMBL_OK);
+    return client;
+}
+
+nymbl_transfer *asked(nymbl_transfer *transfer, peer *peer)
+{
+    request request;
+
+    peer_accept(peer);
+    peer_read(peer, &request);
+    request_free(&request);
+    return transfer;
+}
 
 nymbl_kind ended(nymbl_transfer *transfer, nymbl_error *err)
 {
