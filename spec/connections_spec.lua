@@ -21,7 +21,7 @@ local function use(given)
 end
 
 -- The document on which the calls are made; deletes remove it.
-local function document_renew()
+local function document_restore()
   helper.admin("POST", "documents", { patient = PATIENT, id = "d", size = 200000, content_type = "application/pdf" })
   document = patient:document("d")
 end
@@ -30,7 +30,7 @@ local function setup()
   helper.reset()
   helper.admin("POST", "documents", { patient = OTHER, id = "other", content = PDF })
   use()
-  document_renew()
+  document_restore()
   seen = 0
 end
 
@@ -117,7 +117,7 @@ local function fails(call, action, check)
   assert.equal(seen, #arrived(call[2]), label) -- never a second copy
   -- the next call is not affected
   assert.equal("other", assert(client:patient(OTHER):get("other")).id, label)
-  if call[2] == "delete" and not helper.stored(PATIENT)[1] then document_renew() end
+  if call[2] == "delete" and not helper.stored(PATIENT)[1] then document_restore() end
 end
 
 describe("a connection that breaks", function()
@@ -192,48 +192,38 @@ describe("a connection that breaks", function()
       assert.truthy(result == nil, label)
       assert.equal(0, #helper.journal(), label)
       assert.truthy(call[3](), label)
-      if call[2] == "delete" then document_renew() end
+      if call[2] == "delete" then document_restore() end
     end
     helper.admin("DELETE", "listen?name=second")
   end)
+
+  local function no_attempt_is_made(reason)
+    for _, call in ipairs(CALLS) do
+      local result, err = call[3]()
+      assert.is_nil(result, call[1])
+      assert.equal("network", err.kind, call[1])
+      assert.equal(reason, err.reason, call[1])
+      assert.equal(0, err.attempts, call[1])
+      assert.is_nil(err.outcome_unknown, call[1])
+    end
+  end
 
   it("that could not be opened is not an attempt", function()
     local refusing, stop = helper.deaf_server("refusing")
     finally(stop)
     use { base_url = refusing, token = "abc" }
     document = patient:document("d")
-    for _, call in ipairs(CALLS) do
-      local result, err = call[3]()
-      assert.is_nil(result, call[1])
-      assert.equal("network", err.kind, call[1])
-      assert.equal("connect", err.reason, call[1])
-      assert.equal(0, err.attempts, call[1])
-      assert.is_nil(err.outcome_unknown, call[1])
-    end
+    no_attempt_is_made("connect")
     use { credentials = { token_url = refusing .. "/oauth2/token", client_id = "a", client_secret = "b",
       scope = "c" } }
     document = patient:document("d")
-    for _, call in ipairs(CALLS) do
-      local result, err = call[3]()
-      assert.is_nil(result, call[1])
-      assert.equal("network", err.kind, call[1])
-      assert.equal("connect", err.reason, call[1])
-      assert.equal(0, err.attempts, call[1])
-      assert.is_nil(err.outcome_unknown, call[1])
-    end
+    no_attempt_is_made("connect")
   end)
 
   it("to an unknown host is not an attempt", function()
     use { base_url = "https://" .. ("x"):rep(64) .. ".invalid", token = "abc" } -- no host has such a name
     document = patient:document("d")
-    for _, call in ipairs(CALLS) do
-      local result, err = call[3]()
-      assert.is_nil(result, call[1])
-      assert.equal("network", err.kind, call[1])
-      assert.equal("resolve", err.reason, call[1])
-      assert.equal(0, err.attempts, call[1])
-      assert.is_nil(err.outcome_unknown, call[1])
-    end
+    no_attempt_is_made("resolve")
   end)
 
   it("during a token request is not an attempt", function()
@@ -281,7 +271,7 @@ describe("an idle connection", function()
     document = patient:document("d")
     for _ = 1, 3 do
       for _, call in ipairs(CALLS) do assert(call[3]()) end
-      document_renew()
+      document_restore()
     end
     local uploads, others = first_ones()
     assert.equal(1, others) -- for the token
@@ -311,7 +301,7 @@ describe("an idle connection", function()
   for _, call in ipairs(CALLS) do
     it("that is reset at the next request causes no second copy of " .. call[1], function()
       for _ = 1, 3 do
-        if call[2] == "delete" then document_renew() end
+        if call[2] == "delete" then document_restore() end
         helper.admin("POST", "faults", { { operation = "get", path_contains = "other",
           action = { reset_idle = true } } })
         assert(client:patient(OTHER):get("other"))

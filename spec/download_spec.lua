@@ -8,8 +8,7 @@ describe("document:download()", function()
     helper.reset()
     client = helper.client()
     patient = client:patient("p 1")
-    target = helper.temporary()
-    os.execute("mkdir " .. target)
+    target = helper.directory()
   end)
 
   after_each(function()
@@ -19,15 +18,13 @@ describe("document:download()", function()
   end)
 
   local function document_of(size, fields)
-    local wish = { patient = "p 1", size = size, content_type = "application/pdf" }
-    for name, value in pairs(fields or {}) do wish[name] = value end
-    local made = helper.admin("POST", "documents", wish)
+    local made = helper.add_document({ patient = "p 1", size = size, content_type = "application/pdf" }, fields)
     return assert(patient:get(made.id)), made.sha256
   end
 
   -- The names in the target directory, to find leftover temporary files.
   local function names()
-    return helper.output("ls -A " .. helper.quote(target))
+    return helper.names(target)
   end
 
   for _, size in ipairs { 0, 1, 16384, 131073, 26214400 } do

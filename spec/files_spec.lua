@@ -14,8 +14,7 @@ local function setup()
   helper.reset()
   client = helper.client { rate = false, monthly_quota = false, max_attempts = 1, timeout = 30 }
   patient = client:patient(PATIENT)
-  folder = helper.temporary()
-  os.execute("mkdir " .. folder)
+  folder = helper.directory()
 end
 
 local function teardown()
@@ -27,7 +26,7 @@ end
 
 -- The names in the directory, or in another one.
 local function names(where)
-  return (helper.output("ls -A " .. quote(where or folder)):gsub("\n", " "))
+  return (helper.names(where or folder):gsub("\n", " "))
 end
 
 local function stored(size)

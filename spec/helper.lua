@@ -53,6 +53,52 @@ function helper.temporary(suffix)
   return ("%s/%d%s"):format(helper.folder, names, suffix or "")
 end
 
+--- Make a new directory.
+function helper.directory()
+  local path = helper.temporary()
+  assert(os.execute("mkdir " .. quote(path)))
+  return path
+end
+
+--- The names in a directory, one per line.
+function helper.names(directory)
+  return helper.output("ls -A " .. quote(directory))
+end
+
+--- Whether a file exists.
+function helper.exists(path)
+  local code = os.execute("test -e " .. quote(path))
+  return code == true or code == 0
+end
+
+--- The files in spec/fixtures, each of an accepted type: its content type by name.
+helper.fixtures = {
+  ["referral.pdf"] = "application/pdf",
+  ["insurance-card.png"] = "image/png",
+  ["photo.jpg"] = "image/jpeg",
+  ["scan.tiff"] = "image/tiff",
+  ["referral.docx"] = "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+}
+
+--- Call a function until it returns a true value, for at most so many seconds. Returns its
+-- last result, and the seconds.
+function helper.eventually(seconds, holds)
+  local now = require("nymbl.core").now
+  local began = now()
+  local result
+  repeat
+    result = holds()
+    if result then break end
+    os.execute("sleep 0.02")
+  until now() - began > seconds
+  return result, now() - began
+end
+
+--- Wait for a condition, in real time. Returns its value; raises if it does not become true.
+function helper.wait_for(condition)
+  return (assert(helper.eventually(30, condition), "the condition did not become true"))
+end
+
 --- A file of `size` bytes with a PDF signature. Its content is the same each time.
 function helper.big_file(size)
   local path = ("%s/big-%d.pdf"):format(helper.folder, size)
@@ -164,6 +210,14 @@ end
 
 function helper.stored(patient)
   return helper.admin("GET", "documents?patient=" .. patient)
+end
+
+--- Add a document to the sandbox; `fields` override `defaults`. Returns its id, size and SHA-256.
+function helper.add_document(defaults, fields)
+  local all = {}
+  for name, value in pairs(defaults) do all[name] = value end
+  for name, value in pairs(fields or {}) do all[name] = value end
+  return helper.admin("POST", "documents", all)
 end
 
 --- Options for a client of the sandbox; `given` overrides them. By default there are no limits,

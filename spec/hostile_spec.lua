@@ -22,8 +22,7 @@ local function setup()
   helper.admin("POST", "documents", { patient = OTHER, id = "other", content = "%PDF-1.4" })
   client = client_new()
   patient = client:patient(PATIENT)
-  folder = helper.temporary()
-  os.execute("mkdir " .. folder)
+  folder = helper.directory()
 end
 
 local function teardown()
@@ -77,7 +76,7 @@ local WAYS = {
     helper.write_file(path, "mine")
     local size, err = document:download(path, options)
     local bytes = helper.read_file(path)
-    assert.equal("a", helper.output("ls -A " .. folder)) -- no temporary file
+    assert.equal("a", helper.names(folder)) -- no temporary file
     if not size then
       assert.equal("mine", bytes)
       bytes = ""
@@ -125,10 +124,10 @@ local WAYS = {
 -- A document of the patient: its metadata and its bytes.
 local function stored(fields)
   if not fields and default then return assert(patient:get(default[1])), default[2] end
-  local wish = { patient = PATIENT, content_type = "application/pdf" }
-  for name, value in pairs(fields or {}) do wish[name] = value end
-  if not wish.content and not wish.content_base64 then wish.size = wish.size or SIZE end
-  local made = helper.admin("POST", "documents", wish)
+  local has_content = fields and (fields.content or fields.content_base64)
+  local made = helper.add_document({
+    patient = PATIENT, content_type = "application/pdf", size = not has_content and SIZE or nil,
+  }, fields)
   local document, pieces = assert(patient:get(made.id)), {}
   assert(document:download(function(chunk)
     pieces[#pieces + 1] = chunk
@@ -271,13 +270,7 @@ describe("document:download() and document:open() from an untrustworthy server",
   end)
 
   it("refuse base64 of each accepted type", function()
-    for name, content_type in pairs {
-      ["referral.pdf"] = "application/pdf",
-      ["insurance-card.png"] = "image/png",
-      ["photo.jpg"] = "image/jpeg",
-      ["scan.tiff"] = "image/tiff",
-      ["referral.docx"] = "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
-    } do
+    for name, content_type in pairs(helper.fixtures) do
       local fields = { content_base64 = helper.output("base64 -w0 " .. helper.path("spec/fixtures/" .. name)),
                        content_type = content_type, file_name = name }
       bring { action = { base64 = true }, fields = fields, kind = "corrupt", head = true }

@@ -2,7 +2,6 @@
 -- A process that is killed during a download leaves no file, or only files that the next one removes.
 local helper = require "helper"
 
-local quote = helper.quote
 local SIZE = 300000
 
 describe("a process that is killed during a download", function()
@@ -14,8 +13,7 @@ describe("a process that is killed during a download", function()
       content_type = "application/pdf" }).sha256
     client = helper.client()
     document = client:patient("12345"):document("d-7700")
-    folder = helper.temporary()
-    os.execute("mkdir " .. folder)
+    folder = helper.directory()
   end)
 
   after_each(function()
@@ -25,7 +23,7 @@ describe("a process that is killed during a download", function()
   end)
 
   local function names()
-    return helper.output("ls -A " .. quote(folder))
+    return helper.names(folder)
   end
 
   -- Start a process that downloads to `name`, and kill it when bytes have arrived and the service stalls.

@@ -8,9 +8,7 @@ nginx.__index = nginx
 
 local MODULES = "/usr/lib/nginx/modules"
 
-local function quote(text)
-  return "'" .. text:gsub("'", "'\\''") .. "'"
-end
+local quote = helper.quote
 
 -- In every handler: a client of the sandbox. `client(given)` has the defaults of helper.options,
 -- except the store.
@@ -117,6 +115,22 @@ function nginx:get(path, arguments)
   return helper.output(self:command(path, arguments))
 end
 
+--- Start so many curl processes for a path in the background; each writes the response to its
+-- own file. Returns their process ids and these files.
+function nginx:curls(count, path)
+  local files, lines = {}, {}
+  for i = 1, count do
+    files[i] = helper.temporary()
+    lines[i] = ("%s >%s & echo $!"):format(self:command(path):gsub(" 2>&1$", " 2>/dev/null"), files[i])
+  end
+  local script = helper.write_file(helper.temporary(".sh"), table.concat(lines, "\n") .. "\n")
+  local list = helper.temporary()
+  os.execute(("sh %s >%s"):format(script, list))
+  local pids = {}
+  for pid in helper.read_file(list):gmatch("%d+") do pids[#pids + 1] = pid end
+  return pids, files
+end
+
 --- The curl command for a path.
 function nginx:command(path, arguments)
   return ("curl -sS --max-time 60 --unix-socket %s/http.sock %s 'http://localhost%s' 2>&1"):format(
@@ -132,6 +146,22 @@ function nginx:workers()
   local pids = {}
   for pid in helper.output("pgrep -P " .. self:master()):gmatch("%d+") do pids[#pids + 1] = tonumber(pid) end
   return pids
+end
+
+--- The directories of a worker's engine, from the names of its sockets.
+function nginx.engine_dirs(pid)
+  local own, list = {}, {}
+  for inode in helper.output(("ls -l /proc/%d/fd"):format(pid)):gmatch("socket:%[(%d+)%]") do own[inode] = true end
+  for line in io.lines("/proc/net/unix") do
+    local inode, path = line:match("(%d+) (/%S+)/lease$")
+    if inode and own[inode] and not list[path] then list[#list + 1], list[path] = path, true end
+  end
+  return list
+end
+
+--- The directory of a worker's engine, or nil.
+function nginx.engine_dir(pid)
+  return nginx.engine_dirs(pid)[1]
 end
 
 --- Signal the master: "HUP", "QUIT", "TERM".

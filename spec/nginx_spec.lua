@@ -19,31 +19,12 @@ local function teardown()
   server = nil
 end
 
--- Retry until the function returns a true value, for at most so many seconds. Returns its last
--- result, and the seconds.
-local function eventually(seconds, holds)
-  local now = require("nymbl.core").now
-  local began = now()
-  local result
-  repeat
-    result = holds()
-    if result then break end
-    os.execute("sleep 0.02")
-  until now() - began > seconds
-  return result, now() - began
-end
-
 local function document(size, id)
   helper.admin("POST", "documents", { patient = "p", id = id or "d", size = size, content_type = "application/pdf" })
 end
 
 local function connections()
   return helper.admin("GET", "state").connections
-end
-
-local function exists(path)
-  local code = os.execute("test -e " .. helper.quote(path))
-  return code == true or code == 0
 end
 
 -- A process that has ended but was not reaped does not count.
@@ -65,33 +46,6 @@ local function descriptors(pid)
     if inode and inodes[inode] then tcp = tcp + 1 end
   end
   return count, tcp
-end
-
--- The directory of a worker's engine.
-local function engine_dir(pid)
-  local own = {}
-  for inode in helper.output(("ls -l /proc/%d/fd"):format(pid)):gmatch("socket:%[(%d+)%]") do own[inode] = true end
-  for line in io.lines("/proc/net/unix") do
-    local inode, path = line:match("(%d+) (/%S+)/lease$")
-    if inode and own[inode] then return path end
-  end
-end
-
--- Start so many curl processes at once; each writes its response to its own file. Returns their
--- process ids and these files.
-local function curls(count, path)
-  local files = {}
-  local lines = {}
-  for i = 1, count do
-    files[i] = helper.temporary()
-    lines[i] = ("%s >%s & echo $!"):format(server:command(path):gsub(" 2>&1$", " 2>/dev/null"), files[i])
-  end
-  local script = helper.write_file(helper.temporary(".sh"), table.concat(lines, "\n") .. "\n")
-  local list = helper.temporary()
-  os.execute(("sh %s >%s"):format(script, list))
-  local pids = {}
-  for pid in helper.read_file(list):gmatch("%d+") do pids[#pids + 1] = pid end
-  return pids, files
 end
 
 local function kill(pids)
@@ -155,9 +109,9 @@ describe("in nginx #nginx", function()
     }
     for _ = 1, 3 do assert.equal("1 1000", server:get("/count")) end
     local worker = server:workers()[1]
-    assert.is_true((eventually(5, function() return select(2, descriptors(worker)) == 0 end)))
+    assert.is_true((helper.eventually(5, function() return select(2, descriptors(worker)) == 0 end)))
     assert.equal("1", helper.output("ls /proc/" .. worker .. "/task | wc -l"))
-    assert.is_nil(engine_dir(worker))
+    assert.is_nil(nginx.engine_dir(worker))
   end)
 
   it("blocks in init, and no worker inherits a connection or a thread", function()
@@ -180,7 +134,7 @@ describe("in nginx #nginx", function()
     for _, pid in ipairs(pids) do
       assert.equal(0, (select(2, descriptors(pid))))
       assert.equal("1", helper.output("ls /proc/" .. pid .. "/task | wc -l"))
-      assert.is_nil(engine_dir(pid))
+      assert.is_nil(nginx.engine_dir(pid))
     end
     assert.equal("1 1000 1 not_found 1", server:get("/seen"))
     assert.equal("1 1000 1 not_found 1", server:get("/seen"))
@@ -265,7 +219,7 @@ describe("in nginx #nginx", function()
       assert.is_true(lines > 0)
     end
     assert.same({}, helper.admin("GET", "journal").requests)
-    assert.is_false(exists(exit .. ".pdf"))
+    assert.is_false(helper.exists(exit .. ".pdf"))
   end)
 
   it("reads a stream that another request has opened, while that request is active", function()
@@ -297,7 +251,7 @@ describe("in nginx #nginx", function()
     }
     helper.faults({ operation = "download", action = { drip = 1000000 } },
       { operation = "download", action = { stall = 2000 } })
-    local pids = curls(1, "/open")
+    local pids = server:curls(1, "/open")
     assert.equal("300000", server:get("/read?done=1"))
     assert.equal("left", server:get("/leave"))
     assert.equal("canceled disconnected", server:get("/ended"))
@@ -377,12 +331,12 @@ describe("aborted requests in nginx #nginx", function()
     local before, tcp = connections(), select(2, descriptors(worker))
     local live = tonumber(server:get("/live"))
     helper.faults { operation = "download", times = -1, action = { stall = 200000 } }
-    local pids = curls(20, "/download")
-    for i = 1, 10 do pids[#pids + 1] = curls(1, "/path?n=" .. i)[1] end
-    assert.is_true((eventually(20, function() return #helper.journal("download") == 30 end)))
+    local pids = server:curls(20, "/download")
+    for i = 1, 10 do pids[#pids + 1] = server:curls(1, "/path?n=" .. i)[1] end
+    assert.is_true((helper.eventually(20, function() return #helper.journal("download") == 30 end)))
     assert.is_true(select(2, descriptors(worker)) >= 30)
     kill(pids)
-    local gone, seconds = eventually(20, function()
+    local gone, seconds = helper.eventually(20, function()
       return select(2, descriptors(worker)) <= tcp and connections() <= before
     end)
     assert.is_true(gone)
@@ -439,8 +393,8 @@ describe("aborted requests in nginx #nginx", function()
     local before, rss = descriptors(worker), memory()
     abort(100)
     assert.is_true(#helper.journal("download") > 1000) -- the others were waiting to be sent
-    assert.is_true((eventually(10, function() return tonumber(server:get("/collect")) <= live end)))
-    assert.is_true((eventually(10, function() return descriptors(worker) <= before + 2 end)))
+    assert.is_true((helper.eventually(10, function() return tonumber(server:get("/collect")) <= live end)))
+    assert.is_true((helper.eventually(10, function() return descriptors(worker) <= before + 2 end)))
     local grown = memory() - rss
     assert.is_true(grown < 4096, grown .. " KB in 5000") -- so no request can have leaked a KB
     if os.getenv "NYMBL_SPEC_TIMES" then print("on the wire", #helper.journal("download"), "KB", rss, grown) end
@@ -472,21 +426,21 @@ describe("nginx shutdown #nginx", function()
   local function downloads(action)
     document(300000)
     helper.faults { operation = "download", times = -1, action = action }
-    local pids, files = curls(10, "/download")
-    eventually(20, function() return #helper.journal("download") == 10 end)
+    local pids, files = server:curls(10, "/download")
+    helper.eventually(20, function() return #helper.journal("download") == 10 end)
     return pids, files
   end
 
   local function folders(pids)
     local list = {}
-    for _, pid in ipairs(pids) do list[#list + 1] = engine_dir(pid) end
+    for _, pid in ipairs(pids) do list[#list + 1] = nginx.engine_dir(pid) end
     assert.is_true(#list > 0)
     return list
   end
 
   -- Each of these downloads ended well, and nothing is left of these processes.
   local function all_complete(clients, files, workers, dirs)
-    assert.is_true((eventually(30, function()
+    assert.is_true((helper.eventually(30, function()
       for _, pid in ipairs(clients) do
         if is_running(pid) then return false end
       end
@@ -494,9 +448,9 @@ describe("nginx shutdown #nginx", function()
     end)))
     for _, file in ipairs(files) do assert.equal("300000\n", helper.read_file(file)) end
     for _, pid in ipairs(workers) do
-      assert.is_true((eventually(30, function() return not is_running(pid) end)))
+      assert.is_true((helper.eventually(30, function() return not is_running(pid) end)))
     end
-    for _, dir in ipairs(dirs) do assert.is_false(exists(dir), dir) end
+    for _, dir in ipairs(dirs) do assert.is_false(helper.exists(dir), dir) end
   end
 
   it("lets running transfers finish on reload, and deletes its directories", function()
@@ -517,7 +471,7 @@ describe("nginx shutdown #nginx", function()
     local killed = server:workers()
     local dirs = folders(killed)
     for _, pid in ipairs(killed) do os.execute("kill -KILL " .. pid) end
-    assert.is_true((eventually(10, function()
+    assert.is_true((helper.eventually(10, function()
       local workers = server:workers()
       for _, pid in ipairs(killed) do
         if is_running(pid) then return false end
@@ -527,16 +481,16 @@ describe("nginx shutdown #nginx", function()
       end
       return #workers == #killed
     end)))
-    for _, dir in ipairs(dirs) do assert.is_true(exists(dir), dir) end
+    for _, dir in ipairs(dirs) do assert.is_true(helper.exists(dir), dir) end
     helper.faults()
     assert.equal("300000", server:get("/download"))
     for _, dir in ipairs(dirs) do -- a new worker may use the same name
       local taken = false
-      for _, pid in ipairs(server:workers()) do taken = taken or engine_dir(pid) == dir end
-      assert.is_true(taken or not exists(dir), dir)
+      for _, pid in ipairs(server:workers()) do taken = taken or nginx.engine_dir(pid) == dir end
+      assert.is_true(taken or not helper.exists(dir), dir)
     end
     server:stop()
-    for _, dir in ipairs(dirs) do assert.is_false(exists(dir), dir) end
+    for _, dir in ipairs(dirs) do assert.is_false(helper.exists(dir), dir) end
     assert.truthy(server:log():find("exited on signal 9", 1, true))
     server = nil
   end)
@@ -559,7 +513,7 @@ describe("nginx shutdown #nginx", function()
     workers[#workers + 1] = server:master()
     local before = connections()
     server:signal("TERM")
-    local gone, seconds = eventually(20, function()
+    local gone, seconds = helper.eventually(20, function()
       for _, pid in ipairs(workers) do
         if is_running(pid) then return false end
       end
@@ -567,8 +521,8 @@ describe("nginx shutdown #nginx", function()
     end)
     assert.is_true(gone)
     if os.getenv "NYMBL_SPEC_TIMES" then print("stopped after", seconds) end
-    for _, dir in ipairs(dirs) do assert.is_false(exists(dir), dir) end
-    assert.is_true((eventually(5, function() return connections() <= before - 10 end)))
+    for _, dir in ipairs(dirs) do assert.is_false(helper.exists(dir), dir) end
+    assert.is_true((helper.eventually(5, function() return connections() <= before - 10 end)))
     kill(clients)
   end)
 
@@ -607,16 +561,16 @@ describe("nginx shutdown #nginx", function()
         ["/ping"] = "ngx.say('pong')",
       },
     }
-    local clients, files = curls(1, "/slow")
-    assert.is_true((eventually(10, function() return exists(prefix .. ".begun") end)))
+    local clients, files = server:curls(1, "/slow")
+    assert.is_true((helper.eventually(10, function() return helper.exists(prefix .. ".begun") end)))
     for _ = 1, 10 do assert.equal("pong", server:get("/ping")) end
-    assert.is_true((eventually(10, function() return not is_running(clients[1]) end)))
+    assert.is_true((helper.eventually(10, function() return not is_running(clients[1]) end)))
     assert.equal("timeout deadline\n", helper.read_file(files[1]))
-    assert.is_false(exists(prefix .. ".ended"))
+    assert.is_false(helper.exists(prefix .. ".ended"))
     local master = server:master()
     server:signal("QUIT")
-    assert.is_true((eventually(20, function() return not is_running(master) end)))
-    assert.is_false(exists(prefix .. ".ended"))
+    assert.is_true((helper.eventually(20, function() return not is_running(master) end)))
+    assert.is_false(helper.exists(prefix .. ".ended"))
   end)
 
   it("waits until the given time, and no shorter", function()

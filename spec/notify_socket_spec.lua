@@ -6,43 +6,9 @@ local nginx = require "nginx"
 
 local server
 
-local function eventually(seconds, holds)
-  local now = require("nymbl.core").now
-  local ends = now() + seconds
-  local result
-  repeat
-    result = holds()
-    if result then break end
-    os.execute("sleep 0.02")
-  until now() > ends
-  return result
-end
-
-local function exists(path)
+local function is_socket(path)
   local code = os.execute("test -S " .. helper.quote(path))
   return code == true or code == 0
-end
-
--- The directories of a worker's engine, from the names of its sockets.
-local function engine_dirs(pid)
-  local own, list = {}, {}
-  for inode in helper.output(("ls -l /proc/%d/fd"):format(pid)):gmatch("socket:%[(%d+)%]") do own[inode] = true end
-  for line in io.lines("/proc/net/unix") do
-    local inode, path = line:match("(%d+) (/%S+)/lease$")
-    if inode and own[inode] and not list[path] then list[#list + 1], list[path] = path, true end
-  end
-  return list
-end
-
--- Start curl processes in the background. Returns their process ids.
-local function curls(count, path)
-  local lines = {}
-  for i = 1, count do lines[i] = ("%s >/dev/null & echo $!"):format(server:command(path):gsub(" 2>&1$", " 2>/dev/null")) end
-  local list = helper.temporary()
-  os.execute(("sh %s >%s"):format(helper.write_file(helper.temporary(".sh"), table.concat(lines, "\n") .. "\n"), list))
-  local pids = {}
-  for pid in helper.read_file(list):gmatch("%d+") do pids[#pids + 1] = pid end
-  return pids
 end
 
 local function start(init, locations)
@@ -67,12 +33,12 @@ local function aborted_end(seconds)
   local before = helper.admin("GET", "state").connections
   helper.admin("DELETE", "journal")
   helper.faults { operation = "download", times = 10, action = { stall = 200000 } }
-  local pids = curls(5, "/stream")
-  for _, pid in ipairs(curls(5, "/sink")) do pids[#pids + 1] = pid end
-  assert.is_true((eventually(20, function() return #helper.journal("download") == 10 end)))
+  local pids = server:curls(5, "/stream")
+  for _, pid in ipairs(server:curls(5, "/sink")) do pids[#pids + 1] = pid end
+  assert.is_true((helper.eventually(20, function() return #helper.journal("download") == 10 end)))
   os.execute("sleep 0.2")
   os.execute("kill " .. table.concat(pids, " "))
-  return eventually(seconds, function() return helper.admin("GET", "state").connections <= before end)
+  return helper.eventually(seconds, function() return helper.admin("GET", "state").connections <= before end)
 end
 
 describe("nginx and a cleaner of temporary files #nginx", function()
@@ -99,13 +65,13 @@ describe("nginx and a cleaner of temporary files #nginx", function()
       local worker = server:workers()[1]
       for _ = 1, 3 do
         assert.equal("1", server:get("/count"))
-        local folders = engine_dirs(worker)
+        local folders = nginx.engine_dirs(worker)
         assert.equal(1, #folders)
         os.execute((command:gsub("%%s", folders[1])))
-        assert.is_false(exists(folders[1] .. "/lease"))
+        assert.is_false(is_socket(folders[1] .. "/lease"))
         assert.equal("3000000", server:get("/sink"))
         local found
-        for _, folder in ipairs(engine_dirs(worker)) do found = found or exists(folder .. "/lease") end
+        for _, folder in ipairs(nginx.engine_dirs(worker)) do found = found or is_socket(folder .. "/lease") end
         assert.is_true(found)
         if command:find "touch" then os.remove(folders[1]) end
         if command:find "mkdir" then os.execute("rmdir " .. folders[1]) end

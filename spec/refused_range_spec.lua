@@ -10,8 +10,7 @@ describe("a refused range", function()
 
   before_each(function()
     helper.reset()
-    folder = helper.temporary()
-    os.execute("mkdir " .. folder)
+    folder = helper.directory()
     path = folder .. "/a.pdf"
     events = {}
     client = helper.client { max_attempts = 3, on_event = function(event)
@@ -29,7 +28,7 @@ describe("a refused range", function()
   end)
 
   local function names()
-    return helper.output("ls -A " .. helper.quote(folder))
+    return helper.names(folder)
   end
 
   -- A download that breaks off leaves a partial file.

@@ -10,8 +10,7 @@ describe("document:download() with resume", function()
     helper.reset()
     client = helper.client { max_attempts = 2 }
     patient = client:patient("12345")
-    folder = helper.temporary()
-    os.execute("mkdir " .. folder)
+    folder = helper.directory()
     path = folder .. "/a.pdf"
   end)
 
@@ -22,14 +21,12 @@ describe("document:download() with resume", function()
   end)
 
   local function document_of(fields)
-    local wish = { patient = "12345", size = SIZE, content_type = "application/pdf" }
-    for name, value in pairs(fields or {}) do wish[name] = value end
-    local made = helper.admin("POST", "documents", wish)
+    local made = helper.add_document({ patient = "12345", size = SIZE, content_type = "application/pdf" }, fields)
     return assert(patient:get(made.id)), made.sha256
   end
 
   local function names()
-    return helper.output("ls -A " .. helper.quote(folder))
+    return helper.names(folder)
   end
 
   -- Break a download in the middle. Returns the headers of the next one, which must succeed.

@@ -303,14 +303,7 @@ describe("nymbl.store.shdict() in nginx #nginx", function()
     server = nginx.start(options)
   end
 
-  local function wait_for(condition)
-    for _ = 1, 3000 do
-      local result = condition()
-      if result then return result end
-      os.execute("sleep 0.01")
-    end
-    error("it did not happen")
-  end
+  local wait_for = helper.wait_for
 
   -- Start code in a worker. Returns a function that waits for its result.
   local names = 0

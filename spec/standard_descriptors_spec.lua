@@ -12,8 +12,7 @@ describe("a program without standard descriptors", function()
     helper.reset()
     sum = helper.admin("POST", "documents", { patient = "12345", id = "d", size = SIZE,
       content_type = "application/pdf" }).sha256
-    folder = helper.temporary()
-    os.execute("mkdir " .. folder)
+    folder = helper.directory()
   end)
 
   -- Run a script. `closed` is appended to its command.

@@ -34,15 +34,7 @@ local function start(script, ...)
   end
 end
 
--- Wait in real time.
-local function wait_for(condition)
-  for _ = 1, 1000 do
-    local value = condition()
-    if value then return value end
-    os.execute("sleep 0.01")
-  end
-  error("it does not come")
-end
+local wait_for = helper.wait_for
 
 -- Options for `start`ed scripts, read as `options`.
 local OPTIONS = [[

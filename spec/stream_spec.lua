@@ -13,12 +13,11 @@ end
 -- A document with these bytes, added without the client.
 local function stored(bytes, fields)
   local path = helper.write_file(helper.temporary(), bytes)
-  local wish = {
+  local made = helper.add_document({
     patient = PATIENT, content_type = "application/pdf",
     content_base64 = helper.output("base64 -w 0 " .. helper.quote(path)),
-  }
-  for name, value in pairs(fields or {}) do wish[name] = value end
-  return helper.admin("POST", "documents", wish).id, path
+  }, fields)
+  return made.id, path
 end
 
 -- Lines of many lengths, `size` bytes in total.

@@ -13,8 +13,7 @@ describe("document:download() to a path", function()
     helper.admin("POST", "documents", { patient = "12345", id = "d", size = 5000, content_type = "application/pdf" })
     client = helper.client()
     document = client:patient("12345"):document("d")
-    folder = helper.temporary()
-    os.execute("mkdir " .. folder)
+    folder = helper.directory()
   end)
 
   after_each(function()
@@ -24,7 +23,7 @@ describe("document:download() to a path", function()
   end)
 
   local function names()
-    return helper.output("ls -A " .. quote(folder))
+    return helper.names(folder)
   end
 
   local function check_refused(path, reason)

@@ -17,13 +17,13 @@ local function use(given)
   document = patient:document("d")
 end
 
-local function renew()
+local function document_add()
   helper.admin("POST", "documents", { patient = PATIENT, id = "d", size = 400000, content_type = "application/pdf" })
 end
 
 local function setup()
   helper.reset()
-  renew()
+  document_add()
   use()
 end
 
@@ -126,7 +126,7 @@ describe("the option stall_timeout #time", function()
         for _, action in ipairs(actions) do
           helper.faults { operation = call[2], action = action }
           timed_out(call, nil, "stall", 1)
-          if call[2] == "delete" then renew() end
+          if call[2] == "delete" then document_add() end
           assert(patient:get("d")) -- the next call is not affected
         end
       end)
@@ -209,7 +209,7 @@ describe("the option timeout #time", function()
       assert(patient:count()) -- to get a token and a connection
       helper.faults { operation = call[2], action = { delay = 3 } }
       timed_out(call, { timeout = 0.15 }, "deadline", 1)
-      if call[2] == "delete" then renew() end
+      if call[2] == "delete" then document_add() end
       assert(call[3] {})
     end)
 

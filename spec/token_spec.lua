@@ -35,7 +35,7 @@ describe("a token", function()
   end
 
   -- Token requests since the last call of this function, by the sandbox's count.
-  local function renewals()
+  local function refreshes()
     local count = #helper.journal("token")
     helper.admin("DELETE", "journal")
     return count
@@ -75,7 +75,7 @@ describe("a token", function()
     assert.is_true(tokens >= 25 and tokens <= 27, tokens) -- every 4 of its 5 seconds
     assert.is_true(oldest > 3.9 and oldest < 4.2, oldest)
     assert.equal(0, refused)
-    assert.equal(tokens, renewals())
+    assert.equal(tokens, refreshes())
   end)
 
   it("function is called once in the lifetime of its token", function()
@@ -103,7 +103,7 @@ describe("a token", function()
     begin { timeout = false }
     helper.faults { operation = "token", action = { delay = 0.1 } }
     assert.equal(50, (nymbl.each(count_to(50), { concurrency = 50 }, function() return patient:count() end)))
-    assert.equal(1, renewals())
+    assert.equal(1, refreshes())
   end)
 
   it("is refreshed by one caller, while the others use the old one", function()
@@ -113,7 +113,7 @@ describe("a token", function()
     function shared.now() return wait.now() + step end
     begin { store = shared }
     assert(patient:count())
-    renewals()
+    refreshes()
     step = 85
     helper.faults { operation = "token", action = { delay = 0.2 } }
     local done = {}
@@ -123,7 +123,7 @@ describe("a token", function()
       return count
     end)
     assert.equal(1, done[9]) -- the refreshing caller is the last
-    assert.equal(1, renewals())
+    assert.equal(1, refreshes())
   end)
 
   it("that expired early is refreshed once and the call repeated once, for all", function()
@@ -133,28 +133,28 @@ describe("a token", function()
     helper.admin("DELETE", "journal")
     assert.equal(8, (nymbl.each(count_to(8), nil, function() return patient:count() end)))
     assert.is_true(#helper.journal("list") <= 16)
-    assert.equal(1, renewals())
+    assert.equal(1, refreshes())
     helper.faults { operation = "list", times = -1, action = { status = 401, body_kind = "gateway" } }
     local count, err = patient:count()
     assert.is_nil(count)
     assert.equal("unauthorized", err.kind)
     assert.equal(2, err.attempts)
     assert.equal(2, #helper.journal("list"))
-    assert.equal(1, renewals())
+    assert.equal(1, refreshes())
   end)
 
   it("that cannot be refreshed is used until it expires, with few failed requests", function()
     life(100)
     begin { timeout = false }
     assert(patient:count())
-    renewals()
+    refreshes()
     helper.faults { operation = "token", times = -1, action = { status = 500, body_kind = "empty" } }
     pass(81)
     for _ = 1, 18 do
       assert(patient:count())
       pass(1)
     end
-    local asked = renewals()
+    local asked = refreshes()
     assert.is_true(asked >= 3 and asked <= 4, asked) -- every 5 seconds
     pass(2)
     local count, err = patient:count()
@@ -181,9 +181,9 @@ describe("a token", function()
       helper.faults { operation = "token", times = 2, action = action }
       client:close()
       begin { max_attempts = 3 }
-      renewals()
+      refreshes()
       assert(patient:count())
-      assert.equal(3, renewals())
+      assert.equal(3, refreshes())
     end
     helper.faults { operation = "token", times = -1, action = { status = 503, body_kind = "empty" } }
     client:close()
@@ -192,12 +192,12 @@ describe("a token", function()
     assert.is_nil(count)
     assert.equal("server", err.kind)
     assert.equal(0, err.attempts)
-    assert.equal(3, renewals())
+    assert.equal(3, refreshes())
     helper.faults { operation = "token", times = -1, action = { status = 400, body_kind = "token" } }
     count, err = patient:count()
     assert.is_nil(count)
     assert.equal("unauthorized", err.kind)
-    assert.equal(1, renewals())
+    assert.equal(1, refreshes())
   end)
 
   describe("that may expire during an upload", function()
@@ -207,7 +207,7 @@ describe("a token", function()
       helper.faults { operation = "upload", times = -1, action = { early_status = 403, drain = true } }
       begin()
       assert(patient:count())
-      renewals()
+      refreshes()
     end)
 
     local function chunks(size)
@@ -238,7 +238,7 @@ describe("a token", function()
           local result, err = patient:upload(what, { file_name = "a.pdf", size = size })
           assert.is_nil(result)
           assert.equal(403, err.status)
-          assert.equal(left == less and 1 or 0, renewals(), left .. " s left")
+          assert.equal(left == less and 1 or 0, refreshes(), left .. " s left")
           if io.type(what) then what:close() end
           clock.offset = clock.offset - (300 - left)
         end
@@ -258,7 +258,7 @@ describe("a token", function()
       end, { file_name = i .. ".pdf" }))
       pass(0.2)
     end
-    assert.equal(1, renewals())
+    assert.equal(1, refreshes())
   end)
 
   it("that is static, or from a function, never enters a shared store", function()
@@ -330,14 +330,14 @@ describe("a token", function()
       function shared.now() return wait.now() + step end
       begin { store = shared, timeout = false }
       assert(patient:count())
-      renewals()
+      refreshes()
     end)
 
     it("is refreshed", function()
       for _, by in ipairs { DAY, -DAY, -3600 } do
         step = step + by
         assert(patient:count())
-        assert.equal(1, renewals())
+        assert.equal(1, refreshes())
       end
     end)
 
@@ -360,7 +360,7 @@ describe("a token", function()
       before = clock.offset
       assert(patient:count())
       assert.equal(before, clock.offset)
-      assert.equal(2, renewals())
+      assert.equal(2, refreshes())
     end)
   end)
 

@@ -40,13 +40,7 @@ describe("patient:upload()", function()
     if math.type then assert.equal("integer", math.type(document.file_size_bytes)) end
   end)
 
-  for name, content_type in pairs {
-    ["referral.pdf"] = "application/pdf",
-    ["insurance-card.png"] = "image/png",
-    ["photo.jpg"] = "image/jpeg",
-    ["scan.tiff"] = "image/tiff",
-    ["referral.docx"] = "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
-  } do
+  for name, content_type in pairs(helper.fixtures) do
     it("recognizes " .. name .. " by its extension", function()
       local path = helper.path("spec/fixtures/" .. name)
       local document = assert(patient:upload(path))

@@ -62,15 +62,15 @@ char *chaos_strdup(const char *text)
 
 void chaos_free(void *memory)
 {
-    static const char *const marks[] = {"key-of-test",     "token-of-test",
-                                        "secret-of-test",  "bytes-of-test",
-                                        "patient-of-test", "signed-of-test"};
+    static const char *const patterns[] = {"key-of-test",     "token-of-test",
+                                           "secret-of-test",  "bytes-of-test",
+                                           "patient-of-test", "signed-of-test"};
 
     if (memory == NULL)
         return;
-    for (size_t i = 0; i < sizeof(marks) / sizeof(marks[0]); i++) {
-        if (memmem(memory, malloc_usable_size(memory), marks[i],
-                   strlen(marks[i])) != NULL)
+    for (size_t i = 0; i < sizeof(patterns) / sizeof(patterns[0]); i++) {
+        if (memmem(memory, malloc_usable_size(memory), patterns[i],
+                   strlen(patterns[i])) != NULL)
             secrets++;
     }
     free(memory);
