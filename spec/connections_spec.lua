@@ -209,7 +209,7 @@ describe("a connection that breaks", function()
   end
 
   it("that could not be opened is not an attempt", function()
-    local refusing, stop = helper.deaf_server("refusing")
+    local refusing, stop = helper.unresponsive_server("refusing")
     finally(stop)
     use { base_url = refusing, token = "abc" }
     document = patient:document("d")

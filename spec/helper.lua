@@ -261,7 +261,7 @@ end
 --- A server that does not respond: "silent" accepts and sends nothing; the accept queue of "full"
 -- is full; "refusing" keeps its port reserved, but does not listen. Returns its URL, and a
 -- function that stops it.
-function helper.deaf_server(kind)
+function helper.unresponsive_server(kind)
   local script = helper.write_file(helper.temporary(".lua"), [==[
     local cqueues, socket, ffi = require "cqueues", require "cqueues.socket", require "ffi"
     ffi.cdef [[

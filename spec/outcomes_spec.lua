@@ -138,8 +138,8 @@ describe("a call that meets", function()
 
   setup(function()
     stops = {}
-    refused, stops[1] = helper.deaf_server("refusing")
-    silent, stops[2] = helper.deaf_server("silent")
+    refused, stops[1] = helper.unresponsive_server("refusing")
+    silent, stops[2] = helper.unresponsive_server("silent")
   end)
 
   teardown(function()

@@ -494,7 +494,7 @@ describe("policy", function()
     end)
 
     it("repeat an upload without a connection in time", function()
-      local url, stop = helper.deaf_server("silent")
+      local url, stop = helper.unresponsive_server("silent")
       begin { max_attempts = 3, base_url = url, token = "t", connect_timeout = 0.05 }
       local _, err = patient:upload({ data = "%PDF-1.4 new" }, { file_name = "new.pdf" })
       stop()

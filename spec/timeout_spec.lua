@@ -89,7 +89,7 @@ describe("the option connect_timeout #time", function()
 
   for _, kind in ipairs { "silent", "full" } do
     it("ends every call that gets no connection, before an attempt: " .. kind, function()
-      local url, stop = helper.deaf_server(kind)
+      local url, stop = helper.unresponsive_server(kind)
       for _, call in ipairs(CALLS) do
         use { connect_timeout = 0.15, base_url = url, token = "secret" }
         timed_out(call, nil, "connect", 0)
@@ -226,7 +226,7 @@ describe("the option timeout #time", function()
   end
 
   it("ends every call if no connection is available, before an attempt", function()
-    local url, stop = helper.deaf_server "silent"
+    local url, stop = helper.unresponsive_server "silent"
     use { base_url = url, token = "secret" }
     for _, call in ipairs(CALLS) do timed_out(call, { timeout = 0.15 }, "deadline", 0) end
     stop()
