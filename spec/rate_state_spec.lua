@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- The state of an account, by a clock of the spec: no request, no wait.
+-- The rate limits and quota of an account, with a test clock: no request, no wait.
 local helper = require "helper"
 local rate_state = require "nymbl.rate_state"
 
@@ -18,7 +18,7 @@ local function spec_new(rate, burst, quota)
   return { bucket = "read", rate = rate, burst = burst, quota = quota }
 end
 
--- In no span of time more than burst + rate x time.
+-- Any time span has at most burst + rate x time requests.
 local function keeps_to(times, rate, burst, label)
   table.sort(times)
   for i = 1, #times do
@@ -30,8 +30,8 @@ local function keeps_to(times, rate, burst, label)
   end
 end
 
--- Callers that come at any time, wait for their reservation as call.lua does, and then send,
--- cancel it, or are answered 429. Returns the times at which they sent.
+-- Callers that arrive at any time, wait for their reservation like call.lua, and then send, cancel
+-- it, or receive a 429. Returns the times of the sent requests.
 local function run(seed, rate, burst)
   local random, spec = generator(seed), spec_new(rate, burst)
   local account, sent, waiting, now = {}, {}, {}, 0
@@ -52,14 +52,14 @@ local function run(seed, rate, burst)
     end
   end
   while left > 0 or #waiting > 0 do
-    if left > 0 and random(2) == 1 then -- some come, at the same time
+    if left > 0 and random(2) == 1 then -- some callers arrive, at the same time
       for _ = 1, random(6) do
         left = left - 1
         waiting[#waiting + 1] = rate_state.reserve(account, now, spec, MONTH)
       end
     end
     backlog = math.max(backlog, #waiting)
-    -- all whose time has come by then, the earliest first
+    -- all reservations that are due by then, the earliest first
     local till = left > 0 and now + random(random(8) == 1 and 100 or 10) / 10 or math.huge
     while true do
       table.sort(waiting, function(a, b) return a.time_to_act < b.time_to_act end)
@@ -86,10 +86,10 @@ describe("the rate limit", function()
     local account, times = {}, {}
     for i = 1, 130 do times[i] = rate_state.reserve(account, 0, spec_new(0.01, 100), MONTH).time_to_act end
     keeps_to(times, 0.01, 100, "slow")
-    assert.equal(3000, times[130]) -- one every 100 s once the burst is spent
+    assert.equal(3000, times[130]) -- one every 100 s once the burst is used up
   end)
 
-  it("frees a reservation that was canceled, of a burst too", function()
+  it("releases a reservation that was canceled, of a burst too", function()
     local account = {}
     for _ = 1, 20 do
       local reservation = rate_state.reserve(account, 0, spec_new(2, 4), MONTH)
@@ -99,7 +99,7 @@ describe("the rate limit", function()
     assert.equal(0, account.requests)
   end)
 
-  it("frees no reservation if another one was made after it", function()
+  it("releases no reservation if a later one was made", function()
     local account = {}
     local spec = spec_new(1, 1)
     local first = rate_state.reserve(account, 0, spec, MONTH)
@@ -151,7 +151,7 @@ describe("a step of the clock", function()
     end)
   end
 
-  it("makes no caller wait whose reservation has come", function()
+  it("makes no caller wait again whose reservation is due", function()
     local account = busy(1e9, 60)
     for _, step in ipairs { DAY, -DAY } do
       local new = rate_state.rereserve(account, 1e9 + step, spec, 1e9 + 60, 1e9 + 60.5)
@@ -169,7 +169,7 @@ describe("a step of the clock", function()
     end
   end)
 
-  it("does not make a wait longer than the longest that can be meant", function()
+  it("limits a wait to the longest plausible one", function()
     local account = { read_tat = 1e12, paused_until = 1e12, probe_at = 1e12, month = MONTH, requests = 0, throttled = 0 }
     assert.equal(3600, rate_state.reserve(account, 0, spec, MONTH).retry_after)
     account.probe_at = nil
@@ -178,7 +178,7 @@ describe("a step of the clock", function()
 end)
 
 describe("an exceeded quota", function()
-  it("gets another probe at once if the last one has shown nothing", function()
+  it("is probed again at once if the last probe had no response", function()
     local account, spec = {}, spec_new()
     rate_state.reserve(account, 0, spec, MONTH)
     rate_state.quota_exceeded(account, 0, MONTH)
@@ -186,7 +186,7 @@ describe("an exceeded quota", function()
     local reservation = rate_state.reserve(account, 3600, spec, MONTH)
     assert.equal(3600, reservation.time_to_act)
     assert.is_true(reservation.is_probe)
-    assert.is_true(rate_state.reserve(account, 3600, spec, MONTH).refused) -- one is enough
+    assert.is_true(rate_state.reserve(account, 3600, spec, MONTH).refused) -- one probe is enough
     rate_state.probe_failed(account, 3601)
     reservation = rate_state.reserve(account, 3601, spec, MONTH)
     assert.equal(3601, reservation.time_to_act)
@@ -197,7 +197,7 @@ describe("an exceeded quota", function()
 end)
 
 describe("changes of", function()
-  -- Values that a store can send to another process and back.
+  -- Values that a store can send to another process.
   local function assert_plain(value)
     if type(value) ~= "table" then
       assert.is_truthy(({ string = true, number = true, boolean = true })[type(value)], type(value))
@@ -210,7 +210,7 @@ describe("changes of", function()
     assert.is_nil(getmetatable(value))
   end
 
-  -- Load a module with nothing but a few functions around it.
+  -- Load a module with only a few functions in its environment.
   local function load_alone(name)
     local env = { ipairs = ipairs, math = math, type = type }
     local text = helper.read_file(helper.path(("lua/nymbl/%s.lua"):format(name)))
