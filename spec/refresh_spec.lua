@@ -55,7 +55,7 @@ describe("the refresh of a token", function()
     helper.faults { operation = "token", action = { delay = 0.7 } }
     local asked
     beats(function(i)
-      assert.is_true(state().lease > clock.now() and state().lease <= clock.now() + 3)
+      assert.is_true(state().lease_until > clock.now() and state().lease_until <= clock.now() + 3)
       if i == 5 then
         asked = true
         local _, err = two:patient("p"):page { timeout = 0.4 }
@@ -101,12 +101,12 @@ describe("the refresh of a token", function()
       clock.offset = clock.offset + 5 -- the process was stopped
       clock.wait = wait
       assert(two:patient("p"):page())
-      value = state().value
+      value = state().access_token
       return false
     end)
     assert(one:patient("p"):page())
     assert.equal(2, tokens_asked_for())
-    assert.equal(value, state().value)
-    assert.is_nil(state().lease)
+    assert.equal(value, state().access_token)
+    assert.is_nil(state().lease_until)
   end)
 end)
