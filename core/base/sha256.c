@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* SHA-256 (FIPS 180-4), for names of accounts that tell nothing of them.
- * libcurl offers none, and linking a TLS library for it would clash with the
- * host's. */
+/* SHA-256 (FIPS 180-4). libcurl offers none, and linking a TLS library for it
+ * would clash with the host's. */
 #include "base/sha256.h"
 
 #include "base/buffer.h"
@@ -26,34 +25,61 @@ static uint32_t rotate(uint32_t word, int bits)
     return word >> bits | word << (32 - bits);
 }
 
-static void block_take(nymbl__sha256 *hash)
+/* The functions of FIPS 180-4, section 4.1.2. */
+#define CHOOSE(x, y, z) ((z) ^ ((x) & ((y) ^ (z))))
+#define MAJORITY(x, y, z) (((x) & (y)) | ((z) & ((x) | (y))))
+#define SUM_0(x) (rotate(x, 2) ^ rotate(x, 13) ^ rotate(x, 22))
+#define SUM_1(x) (rotate(x, 6) ^ rotate(x, 11) ^ rotate(x, 25))
+#define SIGMA_0(x) (rotate(x, 7) ^ rotate(x, 18) ^ (x) >> 3)
+#define SIGMA_1(x) (rotate(x, 17) ^ rotate(x, 19) ^ (x) >> 10)
+
+/* One round. The variables are named in another order each time instead of
+ * being moved. */
+#define ROUND(a, b, c, d, e, f, g, h, i)                                       \
+    h += SUM_1(e) + CHOOSE(e, f, g) + constants[i] + w[(i)&15];                \
+    d += h;                                                                    \
+    h += SUM_0(a) + MAJORITY(a, b, c)
+
+#define EIGHT_ROUNDS(i)                                                        \
+    ROUND(a, b, c, d, e, f, g, h, (i));                                        \
+    ROUND(h, a, b, c, d, e, f, g, (i) + 1);                                    \
+    ROUND(g, h, a, b, c, d, e, f, (i) + 2);                                    \
+    ROUND(f, g, h, a, b, c, d, e, (i) + 3);                                    \
+    ROUND(e, f, g, h, a, b, c, d, (i) + 4);                                    \
+    ROUND(d, e, f, g, h, a, b, c, (i) + 5);                                    \
+    ROUND(c, d, e, f, g, h, a, b, (i) + 6);                                    \
+    ROUND(b, c, d, e, f, g, h, a, (i) + 7)
+
+/* Replace a word of the schedule, of which 16 are kept, by the one 16 later. */
+#define EXTEND(i)                                                              \
+    w[i] += SIGMA_1(w[((i) + 14) & 15]) + w[((i) + 9) & 15] +                  \
+            SIGMA_0(w[((i) + 1) & 15])
+
+static void block_process(uint32_t state[8], const unsigned char *block)
 {
-    uint32_t w[64], v[8];
+    uint32_t a = state[0], b = state[1], c = state[2], d = state[3];
+    uint32_t e = state[4], f = state[5], g = state[6], h = state[7];
+    uint32_t w[16];
 
     for (int i = 0; i < 16; i++)
-        w[i] = (uint32_t)hash->block[4 * i] << 24 |
-               (uint32_t)hash->block[4 * i + 1] << 16 |
-               (uint32_t)hash->block[4 * i + 2] << 8 | hash->block[4 * i + 3];
-    for (int i = 16; i < 64; i++) {
-        uint32_t a = w[i - 15], b = w[i - 2];
-
-        w[i] = w[i - 16] + (rotate(a, 7) ^ rotate(a, 18) ^ a >> 3) + w[i - 7] +
-               (rotate(b, 17) ^ rotate(b, 19) ^ b >> 10);
+        w[i] = (uint32_t)block[4 * i] << 24 | (uint32_t)block[4 * i + 1] << 16 |
+               (uint32_t)block[4 * i + 2] << 8 | block[4 * i + 3];
+    EIGHT_ROUNDS(0);
+    EIGHT_ROUNDS(8);
+    for (int i = 16; i < 64; i += 16) {
+        for (int j = 0; j < 16; j++)
+            EXTEND(j);
+        EIGHT_ROUNDS(i);
+        EIGHT_ROUNDS(i + 8);
     }
-    memcpy(v, hash->state, sizeof(v));
-    for (int i = 0; i < 64; i++) {
-        uint32_t one = v[7] +
-                       (rotate(v[4], 6) ^ rotate(v[4], 11) ^ rotate(v[4], 25)) +
-                       ((v[4] & v[5]) ^ (~v[4] & v[6])) + constants[i] + w[i];
-        uint32_t two = (rotate(v[0], 2) ^ rotate(v[0], 13) ^ rotate(v[0], 22)) +
-                       ((v[0] & v[1]) ^ (v[0] & v[2]) ^ (v[1] & v[2]));
-
-        memmove(v + 1, v, 7 * sizeof(v[0]));
-        v[4] += one;
-        v[0] = one + two;
-    }
-    for (int i = 0; i < 8; i++)
-        hash->state[i] += v[i];
+    state[0] += a;
+    state[1] += b;
+    state[2] += c;
+    state[3] += d;
+    state[4] += e;
+    state[5] += f;
+    state[6] += g;
+    state[7] += h;
 }
 
 void nymbl__sha256_init(nymbl__sha256 *hash)
@@ -68,29 +94,46 @@ void nymbl__sha256_init(nymbl__sha256 *hash)
 
 void nymbl__sha256_add(nymbl__sha256 *hash, const void *data, size_t size)
 {
-    const unsigned char *byte = data;
+    const unsigned char *bytes = data;
+    size_t held = hash->size % 64, fill = 64 - held;
 
-    for (; size > 0; size--) {
-        hash->block[hash->size++ % 64] = *byte++;
-        if (hash->size % 64 == 0)
-            block_take(hash);
+    hash->size += size;
+    if (held > 0 && size >= fill) {
+        memcpy(hash->block + held, bytes, fill);
+        block_process(hash->state, hash->block);
+        bytes += fill;
+        size -= fill;
+        held = 0;
     }
+    for (; held == 0 && size >= 64; size -= 64, bytes += 64)
+        block_process(hash->state, bytes);
+    if (size > 0)
+        memcpy(hash->block + held, bytes, size);
+}
+
+void nymbl__sha256_format(const unsigned char bytes[32], char text[65])
+{
+    static const char digits[] = "0123456789abcdef";
+
+    for (int i = 0; i < 32; i++) {
+        text[2 * i] = digits[bytes[i] >> 4];
+        text[2 * i + 1] = digits[bytes[i] & 15];
+    }
+    text[64] = '\0';
 }
 
 void nymbl__sha256_text(nymbl__sha256 *hash, char text[65])
 {
-    static const char digits[] = "0123456789abcdef";
+    static const unsigned char padding[64] = {0x80};
     uint64_t bits = hash->size * 8;
-    unsigned char length[8];
+    unsigned char length[8], bytes[32];
 
-    nymbl__sha256_add(hash, "\x80", 1);
-    while (hash->size % 64 != 56)
-        nymbl__sha256_add(hash, "", 1);
+    nymbl__sha256_add(hash, padding, 1 + (119 - hash->size % 64) % 64);
     for (int i = 0; i < 8; i++)
         length[i] = (unsigned char)(bits >> (56 - 8 * i));
     nymbl__sha256_add(hash, length, sizeof(length));
-    for (int i = 0; i < 64; i++)
-        text[i] = digits[hash->state[i / 8] >> (28 - 4 * (i % 8)) & 15];
-    text[64] = '\0';
+    for (int i = 0; i < 32; i++)
+        bytes[i] = (unsigned char)(hash->state[i / 4] >> (24 - 8 * (i % 4)));
+    nymbl__sha256_format(bytes, text);
     nymbl__wipe(hash, sizeof(*hash));
 }

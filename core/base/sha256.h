@@ -16,5 +16,7 @@ void nymbl__sha256_init(nymbl__sha256 *hash);
 void nymbl__sha256_add(nymbl__sha256 *hash, const void *data, size_t size);
 /* The end: 64 hexadecimal digits. Wipes the hash. */
 void nymbl__sha256_text(nymbl__sha256 *hash, char text[65]);
+/* 32 bytes as such digits. */
+void nymbl__sha256_format(const unsigned char bytes[32], char text[65]);
 
 #endif
