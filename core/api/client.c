@@ -19,7 +19,7 @@
 #define STALL_SECONDS 30.0
 
 /* No control characters: in a header value (RFC 9110, section 5.5) they could
- * begin another field, and in a credential they are a slip of copy and paste.
+ * begin another field, and in a credential they are a copy-and-paste error.
  */
 static bool text_is_clean(const char *text)
 {
@@ -106,18 +106,17 @@ static const char *options_problem(const nymbl_client_options *options)
 
 /* Whether at least one directory of a list can be read. OpenSSL separates them
  * by colons (X509_LOOKUP_hash_dir(3)). */
-static bool folder_is_there(const char *list)
+static bool has_readable_dir(const char *list)
 {
     while (*list != '\0') {
         size_t length = strcspn(list, ":");
-        char *folder = strndup(list, length);
+        char *dir = strndup(list, length);
         struct stat status;
-        bool there =
-            folder == NULL || /* told later */
-            (stat(folder, &status) == 0 && S_ISDIR(status.st_mode) &&
-             faccessat(AT_FDCWD, folder, R_OK | X_OK, AT_EACCESS) == 0);
+        bool there = dir == NULL || /* reported later */
+                     (stat(dir, &status) == 0 && S_ISDIR(status.st_mode) &&
+                      faccessat(AT_FDCWD, dir, R_OK | X_OK, AT_EACCESS) == 0);
 
-        free(folder);
+        free(dir);
         if (there)
             return true;
         list += length + (list[length] == ':');
@@ -135,7 +134,7 @@ static const char *certificates_problem(const nymbl_client_options *options)
     if (file != NULL && (stat(file, &status) < 0 || S_ISDIR(status.st_mode) ||
                          faccessat(AT_FDCWD, file, R_OK, AT_EACCESS) < 0))
         return nymbl__reason_ca_file;
-    if (options->ca_path != NULL && !folder_is_there(options->ca_path))
+    if (options->ca_path != NULL && !has_readable_dir(options->ca_path))
         return nymbl__reason_ca_path;
     return NULL;
 }
@@ -240,8 +239,9 @@ void nymbl_client_free(nymbl_client *client)
 
     if (client == NULL)
         return;
-    engine =
-        nymbl__client_unregister(client); /* here: that one may have no lock */
+    /* here and not with the last reference, which another engine's thread may
+     * drop: the lock of an engine without a thread does nothing */
+    engine = nymbl__client_unregister(client);
     if (engine != NULL)
         nymbl__engine_release(engine);
     nymbl__client_release(client);
@@ -273,8 +273,8 @@ nymbl_kind nymbl_client_account(const nymbl_client *client, nymbl_account which,
     return NYMBL_OK;
 }
 
-/* A secret that is replaced, and a token that the caller gives, are of the same
- * account: they are left out. */
+/* The secret and a token that the caller provides are left out: they may be
+ * replaced, and the account is still the same. */
 void nymbl__client_resource(const nymbl_client *client, const char *url,
                             char out[65])
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A client as its transfers and engines see it. */
+/* A client, as its transfers and engines use it. */
 #include "engine/client.h"
 
 #include "base/buffer.h"

@@ -1,26 +1,27 @@
 /* SPDX-License-Identifier: MIT */
-/* Leases: a stream socket for each transfer. */
+/* Notify sockets: a stream socket for each transfer. */
 #ifndef NYMBL_ENGINE_NOTIFY_H
 #define NYMBL_ENGINE_NOTIFY_H
 
 #include "engine/engine.h"
 
-/* ---- of the engine's owner ---- */
+/* ---- for callers ---- */
 
-/* See that there is a socket to connect to, in a folder that nobody else can
- * enter, and that it can be found. NYMBL_OK: it was made now, and whoever pumps
- * must be woken. NYMBL_DONE: it was there. */
+/* Listen in a directory that no other user can enter, unless the listener is
+ * still at its path. NYMBL_OK: the listener is new, and the pump must be woken.
+ * NYMBL_DONE: it exists already. */
 nymbl_kind nymbl__notify_listen(nymbl_engine *engine, nymbl_error *err);
-/* Where it is. */
+/* The path of the listener. */
 void nymbl__notify_path(char path[64], const nymbl_engine *engine);
 
-/* ---- of whoever pumps ---- */
+/* ---- of the pump ---- */
 
-/* Collect what the engine polls beside libcurl's sockets. Returns whether the
- * listener is left out, for want of descriptors. */
+/* Collect the descriptors to poll in addition to libcurl's sockets. Returns
+ * whether the listener is left out because accept() has found no descriptor. */
 bool nymbl__notify_collect_fds(nymbl_engine *engine);
-/* Take in who has connected; cancel transfers whose lease has ended. */
+/* Accept peers, and cancel the transfers whose notify socket was closed. */
 void nymbl__notify_serve(nymbl_engine *engine);
+/* Close the listener and all pending peers. */
 void nymbl__notify_close(nymbl_engine *engine);
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Folders for a listener, which nobody else can enter. */
+/* Directories for a listener, which no other user can enter. */
 #include "engine/private_dir.h"
 
 #include "base/fd.h"
@@ -12,38 +12,39 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-bool nymbl__file_id_matches(const nymbl__file_id *mark, const char *path)
+bool nymbl__file_id_matches(const nymbl__file_id *id, const char *path)
 {
     struct stat status;
 
-    return lstat(path, &status) == 0 && status.st_dev == mark->device &&
-           status.st_ino == mark->inode;
+    return lstat(path, &status) == 0 && status.st_dev == id->device &&
+           status.st_ino == id->inode;
 }
 
-void nymbl__file_id_get(nymbl__file_id *mark, const char *path)
+void nymbl__file_id_get(nymbl__file_id *id, const char *path)
 {
     struct stat status = {0};
 
     (void)!lstat(path, &status);
-    *mark = (nymbl__file_id){status.st_dev, status.st_ino};
+    *id = (nymbl__file_id){status.st_dev, status.st_ino};
 }
 
-/* Folders that nobody else can enter. Their names are few, so that what a
- * killed process has left behind is found and removed without a search: whoever
- * made one holds flock(2) on it for life. Past a group they are used, and
- * looked for, only while all of the group are taken. */
+/* Their names are numbered, so that those left behind by a killed process are
+ * found without reading the parent directory. A process holds flock(2) on its
+ * directory as long as it lives. Numbers of the next group are used, and looked
+ * at, only if all of a group are taken. */
 #define GROUP 16
-#define FOLDERS 256
+#define DIRS 256
 
-static void folder_name(char path[32], const char *place, int number)
+static void dir_name(char path[32], const char *parent, int number)
 {
-    snprintf(path, 32, "%s/nymbl-%lu-%d", place,
+    snprintf(path, 32, "%s/nymbl-%lu-%d", parent,
              (unsigned long)geteuid() & 0xffffffff, number);
 }
 
-/* Open and lock a folder of ours. -1 with errno: EWOULDBLOCK if it is another
- * process's, ENOENT or EACCES if it is gone or another user's. */
-static int folder_lock(const char *path)
+/* Open and lock one of our directories. -1 with errno: EWOULDBLOCK if another
+ * process holds it, ENOENT if it is gone, EACCES if another user can enter it.
+ */
+static int dir_lock(const char *path)
 {
     struct stat opened, named;
     int problem;
@@ -53,7 +54,7 @@ static int folder_lock(const char *path)
     if (fd < 0)
         return -1;
     problem = flock(fd, LOCK_EX | LOCK_NB) < 0 ? errno : 0;
-    /* looked at once it is locked: until then it may be removed */
+    /* its name may have been removed before it was locked */
     if (problem == 0 &&
         (fstat(fd, &opened) < 0 || lstat(path, &named) < 0 ||
          named.st_dev != opened.st_dev || named.st_ino != opened.st_ino))
@@ -68,51 +69,52 @@ static int folder_lock(const char *path)
     return -1;
 }
 
-static void folder_remove(const char *path)
+static void dir_remove(const char *path)
 {
-    char lease[48];
+    char socket[48];
 
-    snprintf(lease, sizeof(lease), "%s/lease", path);
-    unlink(lease);
+    snprintf(socket, sizeof(socket), "%s/lease", path);
+    unlink(socket);
     rmdir(path);
 }
 
-/* Make a folder of a place, or take over one that was left behind: then its
- * socket goes. Returns its lock, or -1 with errno. */
-static int folder_take(char path[32], const char *place)
+/* Create a directory, or take over one that was left behind, and remove the
+ * socket in it. Returns the descriptor that holds its lock, or -1 with errno.
+ */
+static int dir_take(char path[32], const char *parent)
 {
-    for (int i = 0; i < FOLDERS; i++) {
-        char lease[48];
+    for (int i = 0; i < DIRS; i++) {
+        char socket[48];
         bool made;
         int fd;
 
-        folder_name(path, place, i);
+        dir_name(path, parent, i);
         made = mkdir(path, 0700) == 0;
         if (!made && errno != EEXIST)
             return -1;
-        if (made) /* whatever the host's umask */
+        if (made) /* regardless of the umask */
             fchmodat(AT_FDCWD, path, 0700, AT_SYMLINK_NOFOLLOW);
-        fd = folder_lock(path);
+        fd = dir_lock(path);
         if (fd < 0 && made && errno != EWOULDBLOCK && errno != ENOENT) {
             rmdir(path); /* directories cannot be locked here */
             return -1;
         }
         if (fd < 0)
             continue;
-        snprintf(lease, sizeof(lease), "%s/lease", path);
-        unlink(lease);
+        snprintf(socket, sizeof(socket), "%s/lease", path);
+        unlink(socket);
         return fd;
     }
     errno = EEXIST;
     return -1;
 }
 
-/* Remove the folders that killed processes have left in a place. */
-static void folders_sweep(const char *place)
+/* Remove the directories that killed processes have left behind. */
+static void dirs_sweep(const char *parent)
 {
     int seen = GROUP;
 
-    for (int i = 0; i < FOLDERS; i++) {
+    for (int i = 0; i < DIRS; i++) {
         struct stat status;
         char path[32];
         int fd;
@@ -122,23 +124,23 @@ static void folders_sweep(const char *place)
                 return;
             seen = 0;
         }
-        folder_name(path, place, i);
+        dir_name(path, parent, i);
         if (lstat(path, &status) < 0)
             continue;
         seen++;
-        fd = folder_lock(path);
+        fd = dir_lock(path);
         if (fd < 0)
             continue;
-        folder_remove(path);
+        dir_remove(path);
         close(fd);
     }
 }
 
-/* Where all names are taken, or directories cannot be locked, one that stays
- * after a kill. */
-static bool folder_make(char path[32], const char *place)
+/* If all names are taken, or directories cannot be locked: create one that
+ * stays if the process is killed. */
+static bool dir_make_unlocked(char path[32], const char *parent)
 {
-    snprintf(path, 32, "%s/nymbl-XXXXXX", place);
+    snprintf(path, 32, "%s/nymbl-XXXXXX", parent);
     if (mkdtemp(path) == NULL)
         return false;
     chmod(path, 0700);
@@ -147,14 +149,14 @@ static bool folder_make(char path[32], const char *place)
 
 bool nymbl__private_dir_create(char path[32], int *lock)
 {
-    static const char *const places[] = {"/tmp", "/run", "/dev/shm"};
+    static const char *const parents[] = {"/tmp", "/run", "/dev/shm"};
     int problem = 0;
 
-    for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++)
-        folders_sweep(places[i]);
-    for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
-        *lock = folder_take(path, places[i]);
-        if (*lock >= 0 || folder_make(path, places[i]))
+    for (size_t i = 0; i < sizeof(parents) / sizeof(parents[0]); i++)
+        dirs_sweep(parents[i]);
+    for (size_t i = 0; i < sizeof(parents) / sizeof(parents[0]); i++) {
+        *lock = dir_take(path, parents[i]);
+        if (*lock >= 0 || dir_make_unlocked(path, parents[i]))
             return true;
         problem = errno;
     }
@@ -164,10 +166,10 @@ bool nymbl__private_dir_create(char path[32], int *lock)
 }
 
 void nymbl__private_dir_remove(char path[32], int *lock,
-                               const nymbl__file_id *mark)
+                               const nymbl__file_id *id)
 {
-    if (nymbl__file_id_matches(mark, path))
-        folder_remove(path);
+    if (nymbl__file_id_matches(id, path))
+        dir_remove(path);
     path[0] = '\0';
     if (*lock >= 0)
         close(*lock);

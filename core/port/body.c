@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The body of an upload: a source of bytes that a caller makes and fills, and
- * whoever pumps empties. */
+/* The body of an upload: a source of bytes that a caller creates and fills and
+ * the pump empties. */
 #include "port/body.h"
 
 #include "base/error.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The body of an upload: a source of bytes that a caller makes and fills, and
- * whoever pumps empties. */
+/* The body of an upload: a source of bytes that a caller creates and fills and
+ * the pump empties. */
 #ifndef NYMBL_PORT_BODY_H
 #define NYMBL_PORT_BODY_H
 
@@ -19,7 +19,7 @@ enum nymbl__body_source {
     NYMBL__BODY_STREAM,
 };
 
-/* The caller's until it is attached; then `window`, `finished`, `transfer`,
+/* Of the caller until it is attached; then `window`, `finished`, `transfer`,
  * `port` and `was_sent` are used by both sides, under the lock. */
 struct nymbl_body {
     atomic_int references;
@@ -27,8 +27,7 @@ struct nymbl_body {
     enum nymbl__body_source source;
     int64_t size; /* -1: not known (yet) */
     int fd;
-    nymbl__snapshot
-        snapshot; /* of the file that it is read from, if it is one */
+    nymbl__snapshot snapshot; /* of the file that is read */
     char *data;
     nymbl__ring window;
     int64_t written;
@@ -40,7 +39,7 @@ struct nymbl_body {
     nymbl_transfer *transfer;   /* the one that sends it; not retained */
     nymbl__port *port;          /* of that transfer */
     bool was_sent;              /* a transfer has ended with it */
-    bool fully_sent;            /* all was sent, then libcurl rewound it */
+    bool fully_sent;            /* libcurl sent all of it and then rewound it */
     nymbl_kind problem;         /* why it cannot be sent */
     const char *problem_reason;
 };
@@ -48,13 +47,13 @@ struct nymbl_body {
 void nymbl__body_retain(nymbl_body *body);
 void nymbl__body_lock(const nymbl_body *body);
 void nymbl__body_unlock(const nymbl_body *body);
-/* Let it go: pushes are told that no more is taken. */
+/* Its transfer has ended: later writes are refused. */
 void nymbl__body_detach(nymbl_body *body);
 bool nymbl__body_all_read(const nymbl_body *body);
 bool nymbl__body_is_stream(const nymbl_body *body);
 /* Under the lock: bytes that may be sent now. */
 size_t nymbl__body_available(const nymbl_body *body);
-/* Under the lock: whether a paused send has something to go on with. */
+/* Under the lock: whether a paused send can continue. */
 bool nymbl__body_can_resume(const nymbl_body *body);
 int64_t nymbl__body_bytes_read(const nymbl_body *body);
 
