@@ -949,6 +949,111 @@ NYMBL_API void nymbl_transfer_cancel(nymbl_transfer *transfer, nymbl_kind kind,
  */
 NYMBL_API void nymbl_transfer_free(nymbl_transfer *transfer);
 
+/* ---- jobs: long work on local files ---- */
+
+/*
+ * A job is a transfer that uses no network. Everything above applies to it:
+ * readiness, notify sockets, cancel, free and fork. It has no client, so
+ * closing one does not cancel it, and no time limit. It proceeds in steps of a
+ * few milliseconds between the steps of other transfers, and a cancel takes
+ * effect between two of them. The path is opened by the pump, after the start:
+ * if the process changes its working directory meanwhile, a relative path means
+ * another file. The last component of a path must not be a link.
+ */
+
+/** The SHA-256 of a file. */
+typedef struct nymbl_file_digest {
+    char sha256[65]; /**< 64 hexadecimal digits */
+    int64_t size;    /**< bytes of the file */
+} nymbl_file_digest;
+
+/**
+ * Start to compute the SHA-256 of a regular file.
+ *
+ * The result is NYMBL_IO, "changed", if the file changed meanwhile.
+ *
+ * @param[out] out    yours to release with nymbl_transfer_free()
+ * @param      engine that will run it
+ * @param      path   of the file, copied
+ * @param[out] err    NYMBL_MISUSE, NYMBL_NO_MEMORY
+ * @return NYMBL_OK or the failure
+ */
+NYMBL_API nymbl_kind nymbl_digest_start(nymbl_transfer **out,
+                                        nymbl_engine *engine, const char *path,
+                                        nymbl_error *err);
+
+/**
+ * The result of a digest.
+ *
+ * @param transfer any
+ * @return borrowed; NULL unless nymbl_transfer_result() of a digest returns
+ *         NYMBL_OK
+ */
+NYMBL_API const nymbl_file_digest *
+nymbl_transfer_digest(const nymbl_transfer *transfer);
+
+/**
+ * Start to flush a file to disk: its bytes, and then the directory that holds
+ * its name. If @p path is a directory, the names in it are flushed.
+ *
+ * @param[out] out    yours to release with nymbl_transfer_free()
+ * @param      engine that will run it
+ * @param      path   of a regular file or a directory, copied
+ * @param[out] err    NYMBL_MISUSE, NYMBL_NO_MEMORY
+ * @return NYMBL_OK or the failure
+ */
+NYMBL_API nymbl_kind nymbl_sync_start(nymbl_transfer **out,
+                                      nymbl_engine *engine, const char *path,
+                                      nymbl_error *err);
+
+/** Most entries of a directory that is read, and the default. */
+#define NYMBL_DIRECTORY_MAX 1000000
+#define NYMBL_DIRECTORY_DEFAULT 65536
+
+/** What an entry of a directory is. */
+typedef enum nymbl_entry_kind {
+    NYMBL_ENTRY_FILE, /**< a regular file */
+    NYMBL_ENTRY_DIRECTORY,
+    NYMBL_ENTRY_LINK, /**< a symbolic link; it is not followed */
+    NYMBL_ENTRY_OTHER /**< a device, socket or FIFO */
+} nymbl_entry_kind;
+
+/** An entry of a directory. */
+typedef struct nymbl_directory_entry {
+    const char *name; /**< borrowed from the transfer */
+    nymbl_entry_kind kind;
+    int64_t size;    /**< bytes of a file */
+    double modified; /**< seconds since 1970 */
+} nymbl_directory_entry;
+
+/**
+ * Start to read the entries of a directory, except "." and "..".
+ *
+ * @param[out] out         yours to release with nymbl_transfer_free()
+ * @param      engine      that will run it
+ * @param      path        of the directory, copied
+ * @param      max_entries if there are more, the result is NYMBL_IO,
+ *                         "too_many_entries"; 0 for NYMBL_DIRECTORY_DEFAULT
+ * @param[out] err         NYMBL_MISUSE, NYMBL_NO_MEMORY
+ * @return NYMBL_OK or the failure
+ */
+NYMBL_API nymbl_kind nymbl_read_directory_start(nymbl_transfer **out,
+                                                nymbl_engine *engine,
+                                                const char *path,
+                                                size_t max_entries,
+                                                nymbl_error *err);
+
+/**
+ * The next entry of a directory that was read, in no particular order.
+ *
+ * @param      transfer any
+ * @param[out] out      filled if true is returned
+ * @return false after the last entry, and unless nymbl_transfer_result() of the
+ *         directory returns NYMBL_OK
+ */
+NYMBL_API bool nymbl_transfer_next_entry(nymbl_transfer *transfer,
+                                         nymbl_directory_entry *out);
+
 /* ---- store: a small file that processes share ---- */
 
 /** Largest content of a store; a file that holds more reads as empty. */

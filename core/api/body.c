@@ -228,7 +228,7 @@ static void body_wake(nymbl_transfer *resumed)
 {
     if (resumed == NULL)
         return;
-    nymbl__engine_wake(resumed->engine);
+    nymbl__pump_wake(resumed->engine);
     nymbl__transfer_release(resumed);
 }
 
@@ -267,7 +267,7 @@ nymbl_kind nymbl_body_write(nymbl_body *body, const void *data, size_t size,
         size = room;
         kind = NYMBL_AGAIN;
         if (body->transfer != NULL)
-            body->port->notified = false;
+            nymbl__port_rearm(body->port, kind);
     }
     if (nymbl__ring_put(&body->window, data, size) < 0) {
         kind = NYMBL_NO_MEMORY;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* An engine, as its owner makes, pumps and frees it. */
+/* The public functions of an engine. */
 #include "nymbl.h"
 
 #include "base/error.h"
@@ -11,7 +11,7 @@
 
 static pthread_once_t global_once = PTHREAD_ONCE_INIT;
 
-/* Never undone: libcurl's resolver threads may outlive us. */
+/* Never undone: libcurl's resolver threads may outlive the engine. */
 static void global_start(void)
 {
     nymbl__process_init();

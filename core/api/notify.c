@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Leases, as the caller of a transfer gets them. */
+/* Notify sockets, as the caller of a transfer gets them. */
 #include "nymbl.h"
 
 #include "base/fd.h"
@@ -50,11 +50,11 @@ nymbl_kind nymbl_transfer_notify_fd(nymbl_transfer *transfer, int *out,
     nymbl__engine_lock(engine);
     if (!transfer->port.ended && transfer->port.notify_fd >= 0 &&
         transfer->port.notify_fd_released) {
-        kind = NYMBL_IO; /* the one that was given back is not gone yet */
+        kind = NYMBL_IO; /* the pump has not closed the released one yet */
     } else if (!transfer->port.ended && transfer->port.notify_fd < 0) {
         kind = NYMBL_OK;
         transfer->port.notify_fd = ends[0];
-        transfer->port.notify_token[0] = '\0'; /* the peer would be too late */
+        transfer->port.notify_token[0] = '\0'; /* too late for a peer */
         if (transfer->port.notified)
             nymbl__port_notify(&transfer->port);
     }
@@ -65,7 +65,7 @@ nymbl_kind nymbl_transfer_notify_fd(nymbl_transfer *transfer, int *out,
         return kind < 0 ? nymbl__fail(err, kind, nymbl__reason_notify_fd_busy)
                         : kind;
     }
-    nymbl__engine_wake(engine);
+    nymbl__pump_wake(engine);
     *out = ends[1];
     return kind;
 }
@@ -79,10 +79,10 @@ void nymbl_transfer_notify_fd_release(nymbl_transfer *transfer, int fd)
         transfer->port.notify_fd_released = transfer->port.notify_fd >= 0;
         nymbl__engine_unlock(engine);
     }
-    close(fd); /* the pump notices, and closes its end */
+    close(fd); /* the pump sees this and closes its end */
 }
 
-/* Digits that cannot be guessed. */
+/* Random hexadecimal digits. */
 static bool token_make(char token[NYMBL__NOTIFY_TOKEN])
 {
     static const char digits[] = "0123456789abcdef";
@@ -113,7 +113,7 @@ nymbl_kind nymbl_transfer_notify_socket(nymbl_transfer *transfer,
     if (kind < 0)
         return kind;
     if (kind == NYMBL_OK)
-        nymbl__engine_wake(engine); /* it has to be listened on */
+        nymbl__pump_wake(engine); /* it has to poll the new listener */
     kind = NYMBL_DONE;
     if (!token_make(token))
         return nymbl__fail(err, NYMBL_IO, nymbl__reason_entropy);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* A transfer as its owner sees it, from another thread than the pump's. */
+/* The public functions of a transfer. With an I/O thread, they run beside the
+ * pump. */
 #include "nymbl.h"
 
 #include "base/error.h"
@@ -9,7 +10,7 @@
 
 void nymbl_transfer_free(nymbl_transfer *transfer)
 {
-    /* In a forked child its sockets and files are the parent's. */
+    /* In a forked child, sockets and files belong to the parent. */
     if (transfer == NULL || !nymbl_engine_in_this_process(transfer->engine))
         return;
     nymbl_transfer_cancel(transfer, NYMBL_CANCELED, NULL);
@@ -18,14 +19,14 @@ void nymbl_transfer_free(nymbl_transfer *transfer)
 
 bool nymbl_transfer_is_ready(nymbl_transfer *transfer)
 {
-    bool news;
+    bool ready;
 
     if (!nymbl_engine_in_this_process(transfer->engine))
-        return true; /* that nothing will come */
+        return true; /* the result is a failure */
     nymbl__engine_lock(transfer->engine);
-    news = transfer->port.notified || transfer->port.ended;
+    ready = transfer->port.notified || transfer->port.ended;
     nymbl__engine_unlock(transfer->engine);
-    return news;
+    return ready;
 }
 
 nymbl_kind nymbl_transfer_wait(nymbl_transfer *transfer, double timeout)
@@ -48,15 +49,8 @@ nymbl_kind nymbl_transfer_wait(nymbl_transfer *transfer, double timeout)
     return NYMBL_OK;
 }
 
-/* NYMBL_AGAIN, and nothing else, takes the signal back. */
-static void clear_notified_if_again(nymbl_transfer *transfer, nymbl_kind kind)
-{
-    if (kind == NYMBL_AGAIN)
-        transfer->port.notified = false;
-}
-
-/* Whether it was left behind by a fork, perhaps in the middle of a change: the
- * thread that moves it is the parent's. */
+/* Whether its I/O thread is that of the parent process. The fork may have
+ * copied the window in the middle of a change. */
 static bool is_inherited_by_fork(const nymbl_transfer *transfer)
 {
     return nymbl__engine_is_threaded(transfer->engine) &&
@@ -64,11 +58,10 @@ static bool is_inherited_by_fork(const nymbl_transfer *transfer)
            !nymbl_engine_in_this_process(transfer->engine);
 }
 
-/* The end as the owner is told it. */
+/* The result, or NYMBL_AGAIN. */
 static nymbl_kind ending(nymbl_transfer *transfer, nymbl_error *err)
 {
-    if (!transfer->port
-             .ended) /* what the parent waits for does not come here */
+    if (!transfer->port.ended)
         return nymbl_engine_in_this_process(transfer->engine)
                    ? NYMBL_AGAIN
                    : nymbl__fail(err, NYMBL_CANCELED, nymbl__reason_forked);
@@ -88,7 +81,7 @@ nymbl_kind nymbl_transfer_response(nymbl_transfer *transfer,
         kind = NYMBL_OK;
     if (kind == NYMBL_OK)
         *out = transfer->port.response;
-    clear_notified_if_again(transfer, kind);
+    nymbl__port_rearm(&transfer->port, kind);
     nymbl__engine_unlock(transfer->engine);
     return kind;
 }
@@ -111,12 +104,12 @@ nymbl_kind nymbl_transfer_read(nymbl_transfer *transfer, void *buf, size_t cap,
                  transfer->port.window.size <= transfer->port.window.max / 2;
     if (kind == NYMBL_OK && *got == 0 && transfer->port.window.size == 0)
         kind = NYMBL_DONE;
-    clear_notified_if_again(transfer, kind);
+    nymbl__port_rearm(&transfer->port, kind);
     if (resume)
         nymbl__command_queue(transfer, NYMBL__UNPAUSE);
     nymbl__engine_unlock(transfer->engine);
     if (resume)
-        nymbl__engine_wake(transfer->engine);
+        nymbl__pump_wake(transfer->engine);
     return kind;
 }
 
@@ -128,7 +121,7 @@ nymbl_kind nymbl_transfer_result(nymbl_transfer *transfer, nymbl_error *err)
     kind = ending(transfer, err);
     if (kind == NYMBL_OK && transfer->port.window.size > 0)
         kind = NYMBL_AGAIN;
-    clear_notified_if_again(transfer, kind);
+    nymbl__port_rearm(&transfer->port, kind);
     nymbl__engine_unlock(transfer->engine);
     return kind;
 }
@@ -158,7 +151,7 @@ void nymbl_transfer_counts(nymbl_transfer *transfer, nymbl_counts *out)
     nymbl__engine_unlock(transfer->engine);
 }
 
-/* Ask something of a transfer that has not ended. */
+/* Queue a command for a transfer that has not ended. */
 static void transfer_command(nymbl_transfer *transfer, unsigned what,
                              nymbl_kind kind, const char *reason,
                              int64_t confirmed)
@@ -179,8 +172,11 @@ static void transfer_command(nymbl_transfer *transfer, unsigned what,
     if (!ended)
         nymbl__command_queue(transfer, what);
     nymbl__engine_unlock(engine);
-    if (!ended)
-        nymbl__engine_wake(engine);
+    if (ended)
+        return;
+    nymbl__pump_wake(engine);
+    if (what == NYMBL__REMOVE)
+        nymbl__pump_take_cancellations(engine);
 }
 
 void nymbl_transfer_confirm(nymbl_transfer *transfer, int64_t received)
@@ -205,8 +201,8 @@ void nymbl_transfer_wake_at(nymbl_transfer *transfer, double at)
         at > 0 && (transfer->port.wake_at <= 0 || at < transfer->port.wake_at);
     transfer->port.wake_at = at > 0 ? at : 0;
     nymbl__engine_unlock(transfer->engine);
-    if (sooner) /* else it looks in time by itself */
-        nymbl__engine_wake(transfer->engine);
+    if (sooner) /* otherwise the pump looks early enough */
+        nymbl__pump_wake(transfer->engine);
 }
 
 void nymbl_transfer_watchdog(nymbl_transfer *transfer, double at)
@@ -222,5 +218,5 @@ void nymbl_transfer_watchdog(nymbl_transfer *transfer, double at)
     transfer->port.watchdog_missed = false;
     nymbl__engine_unlock(transfer->engine);
     if (sooner)
-        nymbl__engine_wake(transfer->engine);
+        nymbl__pump_wake(transfer->engine);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Commands: what callers ask of whoever pumps, one entry for each transfer. */
+/* Commands: what callers ask the pump to do, one entry for each transfer. */
 #include "engine/commands.h"
 
 void nymbl__command_queue(nymbl_transfer *transfer, unsigned command)

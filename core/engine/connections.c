@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What an engine has of libcurl's: the multi handle, and easy ones for reuse.
- */
+/* The engine's libcurl handles: the multi handle, and easy handles that are
+ * reused. */
 #include "engine/connections.h"
 
 #include "base/fd.h"
@@ -8,7 +8,7 @@
 #include "exchange/quirks.h"
 #include "exchange/url.h"
 
-/* Close what there is, and begin anew with other handles or with none. */
+/* Close all connections, and use other handles, or none, from now on. */
 static void connections_set(nymbl_engine *engine, CURLM *multi, CURLSH *share)
 {
     CURLM *old = engine->multi;
@@ -21,8 +21,8 @@ static void connections_set(nymbl_engine *engine, CURLM *multi, CURLSH *share)
     curl_multi_cleanup(old);
     curl_share_cleanup(engine->share);
     engine->share = share;
-    if (engine->mutex->threaded &&
-        multi != NULL) /* what was to wake the old one */
+    /* a wakeup may have been sent to the old one */
+    if (engine->mutex->threaded && multi != NULL)
         curl_multi_wakeup(multi);
 }
 
@@ -31,10 +31,10 @@ nymbl_kind nymbl__connections_open(nymbl_engine *engine)
     CURLM *multi;
     CURLSH *share;
 
-    nymbl__fd_reserve_stdio(); /* the handle has sockets to be woken by */
+    nymbl__fd_reserve_stdio(); /* the handle opens sockets for its wakeup */
     multi = curl_multi_init();
     share = curl_share_init();
-    /* Where descriptors have run out it would be one that nothing can wake. */
+    /* If no descriptor was left, the handle has no wakeup. */
     if (multi == NULL || share == NULL ||
         curl_multi_wakeup(multi) != CURLM_OK) {
         bool no_memory = multi == NULL || share == NULL;
@@ -43,8 +43,8 @@ nymbl_kind nymbl__connections_open(nymbl_engine *engine)
         curl_share_cleanup(share);
         return no_memory ? NYMBL_NO_MEMORY : NYMBL_IO;
     }
-    curl_multi_poll(multi, NULL, 0, 0, NULL); /* that was a try */
-    /* HTTP/1.1 only: a paused HTTP/2 stream holds up its neighbours */
+    curl_multi_poll(multi, NULL, 0, 0, NULL); /* drain the test wakeup */
+    /* HTTP/1.1 only: a paused HTTP/2 stream stops the others */
     curl_multi_setopt(multi, CURLMOPT_PIPELINING, (long)CURLPIPE_NOTHING);
     curl_share_setopt(share, CURLSHOPT_SHARE, CURL_LOCK_DATA_SSL_SESSION);
     connections_set(engine, multi, share);
@@ -83,7 +83,8 @@ static bool origin_is_used(uint64_t origin, void *payload)
     nymbl_engine *engine = payload;
     bool used = nymbl__clients_use(engine, origin);
 
-    for (nymbl_transfer *t = engine->running; t != NULL && !used; t = t->next)
+    for (nymbl_transfer *t = engine->running.first; t != NULL && !used;
+         t = t->next)
         used = nymbl__url_origin_hash(t->exchange.request.url) == origin;
     return used;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What an engine has of libcurl's. */
+/* The engine's libcurl handles. */
 #ifndef NYMBL_ENGINE_CONNECTIONS_H
 #define NYMBL_ENGINE_CONNECTIONS_H
 
@@ -8,12 +8,14 @@
 
 #include <curl/curl.h>
 
-/* Have a multi handle, in the place of the one that is there. */
+/* Create a multi handle; it replaces the old one, if there is one. NYMBL_IO if
+ * no descriptor is left. */
 nymbl_kind nymbl__connections_open(nymbl_engine *engine);
 void nymbl__connections_close(nymbl_engine *engine);
-/* End the connections to origins that no open client and no running transfer
+/* Close the connections to origins that no open client and no running transfer
  * uses. */
 void nymbl__connections_close_unused(nymbl_engine *engine);
+/* An easy handle, or NULL if there is no memory. */
 CURL *nymbl__engine_handle(nymbl_engine *engine);
 void nymbl__engine_handle_return(nymbl_engine *engine, CURL *easy);
 

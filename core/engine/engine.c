@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* The engine: how long it lives, its lock and its clock. */
+/* The engine: its lifetime, its lock and its clock. */
 #include "engine/engine.h"
 
 #include <stdlib.h>
 #include <time.h>
 
-/* Stands still while the machine sleeps: time limits are about polling. */
+/* Does not count the time that the machine sleeps: time limits are about
+ * polling. */
 static double clock_monotonic(void *payload)
 {
     struct timespec now;
@@ -62,7 +63,8 @@ void nymbl__engine_release(nymbl_engine *engine)
 {
     if (atomic_fetch_sub(&engine->references, 1) > 1)
         return;
-    if (!engine->mutex->threaded) /* else forked: the parent's */
+    if (!engine->mutex->threaded) /* otherwise this is a forked child, and the
+                                     parent's thread may have used it */
         pthread_cond_destroy(&engine->cond);
     nymbl__mutex_release(engine->mutex);
     free(engine->waitfds);
@@ -91,8 +93,9 @@ bool nymbl_engine_in_this_process(const nymbl_engine *engine)
 
 bool nymbl_engine_is_idle(const nymbl_engine *engine)
 {
-    return !engine->mutex->threaded && engine->running == NULL &&
-           engine->waiting == NULL && engine->commands == NULL;
+    return !engine->mutex->threaded && engine->commands == NULL &&
+           engine->running.first == NULL && engine->waiting.first == NULL &&
+           engine->jobs.first == NULL;
 }
 
 double nymbl_engine_now(const nymbl_engine *engine)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* The engine: what it consists of. It has one curl multi handle, and whoever
- * pumps it moves its transfers. */
+/* The engine: one curl multi handle, and the transfers that the pump moves with
+ * it. The pump is the code of pump.h. It runs in the engine's I/O thread or,
+ * without one, in the caller of nymbl_engine_pump(). */
 #ifndef NYMBL_ENGINE_ENGINE_H
 #define NYMBL_ENGINE_ENGINE_H
 
@@ -15,62 +16,68 @@
 #include <stdatomic.h>
 
 #define NYMBL__IDLE_HANDLES 16
-#define NYMBL__PENDING_MAX 64 /* that connect and have said nothing yet */
+#define NYMBL__PENDING_MAX 64
 
-/* One who has connected to the listener and has not said all of his token. */
+/* A peer that has connected to the listener and has not sent its whole token.
+ */
 typedef struct nymbl__pending_peer {
-    int fd; /* -1: a free place */
+    int fd; /* -1: the slot is free */
     size_t got;
     char token[NYMBL__NOTIFY_TOKEN];
 } nymbl__pending_peer;
 
+typedef struct nymbl__transfer_list {
+    nymbl_transfer *first, *last;
+} nymbl__transfer_list;
+
 struct nymbl_engine {
-    atomic_int references; /* its owner, its transfers and clients */
+    atomic_int references; /* its caller, its transfers and clients */
     double (*clock)(void *payload);
     void *payload;
     nymbl__mutex *mutex; /* the one lock of this engine and its transfers */
 
-    /* of whoever pumps */
+    /* of the pump */
     CURLM *multi; /* replaced under the lock */
     CURLSH *share;
     CURL *idle[NYMBL__IDLE_HANDLES];
     int idle_count;
-    bool handles_serve_once; /* no easy handle is kept (quirks.c) */
+    bool handles_serve_once; /* no easy handle is reused (quirks.c) */
     nymbl__sockets sockets;
     bool pumping;
-    bool admit; /* a place on the wire may have become free */
-    nymbl_transfer *waiting, *waiting_last; /* for a place on the wire */
-    nymbl_transfer *running;
+    bool admit;                   /* a connection slot may have become free */
+    nymbl__transfer_list running; /* on libcurl, or awaiting a confirmation */
+    nymbl__transfer_list waiting; /* for a connection slot */
+    nymbl__transfer_list jobs;    /* the first one has the next step */
     nymbl__pending_peer pending[NYMBL__PENDING_MAX];
-    unsigned pending_next; /* the next place is the one longest taken */
-    bool accept_paused;    /* a peer waits whom no descriptor was left for */
-    struct curl_waitfd *waitfds; /* leases, beside libcurl's sockets */
+    unsigned pending_next;       /* the slot that was taken the longest ago */
+    bool accept_paused;          /* no descriptor was left for a peer */
+    struct curl_waitfd *waitfds; /* polled in addition to libcurl's sockets */
     unsigned waitfd_count, waitfd_capacity;
 
     /* under the lock */
-    bool callers_notified; /* somebody was signaled */
-    pthread_cond_t cond;   /* of `callers_notified` */
+    bool callers_notified; /* since it was last cleared */
+    pthread_cond_t cond;   /* signaled when `callers_notified` is set */
     nymbl_client *clients; /* open ones that have started a transfer */
     nymbl_client *closing; /* their transfers are to be canceled */
     nymbl_transfer *commands, *commands_last;
-    int listener; /* of leases, or -1 */
+    int listener; /* for notify sockets, or -1 */
     bool stopping;
 
-    /* the owner's; `closed` changes only while there is no thread */
+    /* of the caller; `closed` changes only while there is no thread */
     bool closed;
     pthread_t thread;
     char dir[32]; /* of the listener */
-    int dir_fd;   /* its lock, or -1 */
+    int dir_fd;   /* holds the directory's lock, or -1 */
     nymbl__file_id dir_id, socket_id;
 };
 
-/* An engine without a multi handle. */
+/* Create an engine without a multi handle. */
 nymbl_kind nymbl__engine_create(nymbl_engine **out);
 void nymbl__engine_retain(nymbl_engine *engine);
 void nymbl__engine_release(nymbl_engine *engine);
 void nymbl__engine_lock(const nymbl_engine *engine);
 void nymbl__engine_unlock(const nymbl_engine *engine);
-/* Whether it has a thread of its own. */
+/* Whether it has an I/O thread. */
 bool nymbl__engine_is_threaded(const nymbl_engine *engine);
 
 #endif

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Leases: a stream socket for each transfer, one end with whoever pumps, the
- * other with an event loop. A byte on it says that there is news; its end says
- * that nobody waits any more, and the transfer is canceled at once. */
+/* Notify sockets: a stream socket for each transfer, one end with the pump, the
+ * other with an event loop. The pump sends a byte if the transfer is ready
+ * (port.h). If the event loop closes its end, nobody waits any more, and the
+ * transfer is canceled at once. */
 #include "engine/notify.h"
 
 #include "base/fd.h"
@@ -20,7 +21,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-/* How many may connect before the next pass takes them in. */
+/* Connections that may wait for accept(). */
 #define BACKLOG 1024
 
 #ifdef SOCK_CLOEXEC
@@ -57,8 +58,8 @@ static int socket_listen(const char *path)
     return -1;
 }
 
-/* Put a new listener in the place of one that nobody can connect to any more.
- * It keeps its number: whoever pumps may be about to use that. */
+/* Replace a listener whose path is gone. It keeps its descriptor number, which
+ * the pump may be about to use. */
 static int listener_replace(int old, int fd)
 {
     int replaced, problem;
@@ -76,7 +77,7 @@ static int listener_replace(int old, int fd)
     return replaced;
 }
 
-/* A socket to connect to, in a folder that nobody else can enter. */
+/* Listen in a directory that no other user can enter. */
 static nymbl_kind listener_open(nymbl_engine *engine, nymbl_error *err)
 {
     char path[64];
@@ -127,7 +128,7 @@ static void waitfd_add(nymbl_engine *engine, int fd)
             realloc(engine->waitfds, capacity * sizeof(*more));
 
         if (more == NULL)
-            return; /* another pass has memory for it */
+            return; /* the next pass tries again */
         engine->waitfds = more;
         engine->waitfd_capacity = capacity;
     }
@@ -137,8 +138,8 @@ static void waitfd_add(nymbl_engine *engine, int fd)
 
 bool nymbl__notify_collect_fds(nymbl_engine *engine)
 {
-    nymbl_transfer *lists[] = {engine->running, engine->waiting};
     bool accept_paused = engine->accept_paused;
+    nymbl_transfer *t = NULL;
 
     engine->waitfd_count = 0;
     engine->accept_paused = false;
@@ -149,17 +150,15 @@ bool nymbl__notify_collect_fds(nymbl_engine *engine)
     nymbl__engine_lock(engine);
     if (engine->listener >= 0 && !accept_paused)
         waitfd_add(engine, engine->listener);
-    for (int i = 0; i < 2; i++) {
-        for (nymbl_transfer *t = lists[i]; t != NULL; t = t->next) {
-            if (t->port.notify_fd >= 0)
-                waitfd_add(engine, t->port.notify_fd);
-        }
+    while ((t = nymbl__transfer_next(engine, t)) != NULL) {
+        if (t->port.notify_fd >= 0)
+            waitfd_add(engine, t->port.notify_fd);
     }
     nymbl__engine_unlock(engine);
     return accept_paused;
 }
 
-/* Only this very process may hold a lease. */
+/* Whether the peer of a connection is this process. */
 static bool peer_is_self(int fd)
 {
 #ifdef SO_PEERCRED
@@ -169,40 +168,41 @@ static bool peer_is_self(int fd)
     return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 &&
            peer.pid == getpid();
 #else
-    (void)fd; /* the folder keeps other users out, the token the rest */
+    (void)fd; /* the directory and the token are enough */
     return true;
 #endif
 }
 
-/* The transfer that a token was given for. One that was started just now may
- * still be a command. */
-static nymbl_transfer *transfer_of(nymbl_engine *engine, const char *token)
+static bool expects_token(const nymbl_transfer *transfer, const char *token)
 {
-    nymbl_transfer *lists[] = {engine->running, engine->waiting};
-    nymbl_transfer *found = NULL;
-
-    if (token[0] == '\0') /* it would be that of all who await no peer */
-        return NULL;
-    nymbl__engine_lock(engine);
-    for (int i = 0; i < 2; i++) {
-        for (nymbl_transfer *t = lists[i]; t != NULL && found == NULL;
-             t = t->next) {
-            if (memcmp(t->port.notify_token, token, NYMBL__NOTIFY_TOKEN) == 0)
-                found = t;
-        }
-    }
-    for (nymbl_transfer *t = engine->commands; t != NULL && found == NULL;
-         t = t->next_command) {
-        if (!t->port.ended &&
-            memcmp(t->port.notify_token, token, NYMBL__NOTIFY_TOKEN) == 0)
-            found = t;
-    }
-    nymbl__engine_unlock(engine);
-    return found;
+    return !transfer->port.ended &&
+           memcmp(transfer->port.notify_token, token, NYMBL__NOTIFY_TOKEN) == 0;
 }
 
-/* Take his token; where it is whole, make him the holder of a lease. One whose
- * transfer has ended meanwhile is told by the end of the connection. */
+/* The transfer that expects a token, or NULL. If it was started just now it may
+ * still be in the command queue. */
+static nymbl_transfer *transfer_of(nymbl_engine *engine, const char *token)
+{
+    nymbl_transfer *t = NULL;
+
+    if (token[0] == '\0') /* every transfer that expects no peer has this */
+        return NULL;
+    nymbl__engine_lock(engine);
+    while ((t = nymbl__transfer_next(engine, t)) != NULL) {
+        if (expects_token(t, token))
+            break;
+    }
+    if (t == NULL) {
+        t = engine->commands;
+        while (t != NULL && !expects_token(t, token))
+            t = t->next_command;
+    }
+    nymbl__engine_unlock(engine);
+    return t;
+}
+
+/* Read the token of a peer. Once it is complete, attach the connection to its
+ * transfer, or close it if the transfer has ended meanwhile. */
 static void pending_serve(nymbl_engine *engine, nymbl__pending_peer *peer)
 {
     ssize_t got = recv(peer->fd, peer->token + peer->got,
@@ -229,15 +229,15 @@ static void pending_serve(nymbl_engine *engine, nymbl__pending_peer *peer)
     peer->fd = -1;
 }
 
-/* Let in all who wait, each with his token at once where it is there already.
- * Who has said nothing yet gets a place, and where all are taken, that of the
- * one who has been silent longest. */
+/* Accept all connections. A peer whose token has not arrived yet gets a pending
+ * slot. If all slots are taken, it gets that of the peer that has been pending
+ * the longest, which is closed. */
 static void pending_accept(nymbl_engine *engine, int listener)
 {
     for (;;) {
         nymbl__pending_peer peer = {
             .fd = nymbl__fd_avoid_stdio(ACCEPT(listener))};
-        nymbl__pending_peer *place;
+        nymbl__pending_peer *slot;
 
         if (peer.fd < 0) {
             engine->accept_paused = errno == EMFILE || errno == ENFILE ||
@@ -252,15 +252,15 @@ static void pending_accept(nymbl_engine *engine, int listener)
         pending_serve(engine, &peer);
         if (peer.fd < 0)
             continue;
-        place = &engine->pending[engine->pending_next++ % NYMBL__PENDING_MAX];
-        if (place->fd >= 0)
-            nymbl__stream_close(place->fd);
-        *place = peer;
+        slot = &engine->pending[engine->pending_next++ % NYMBL__PENDING_MAX];
+        if (slot->fd >= 0)
+            nymbl__stream_close(slot->fd);
+        *slot = peer;
     }
 }
 
-/* Whether the other end is closed. What comes from it otherwise is nothing. */
-static bool notify_has_closed(int fd)
+/* Whether the other end was closed. Bytes from it are ignored. */
+static bool peer_has_closed(int fd)
 {
     char bytes[64];
     ssize_t got;
@@ -272,37 +272,36 @@ static bool notify_has_closed(int fd)
            (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR);
 }
 
-static int notify_fd_of(nymbl_transfer *transfer, bool *loose)
+/* The transfer of a notify socket, or NULL. */
+static nymbl_transfer *notify_fd_transfer(nymbl_engine *engine, int fd,
+                                          bool *released)
 {
-    int lease;
+    nymbl_transfer *t = NULL;
 
-    nymbl__engine_lock(transfer->engine);
-    lease = transfer->port.notify_fd;
-    *loose = transfer->port.notify_fd_released;
-    nymbl__engine_unlock(transfer->engine);
-    return lease;
-}
-
-static void notify_fd_serve(nymbl_engine *engine, int fd)
-{
-    nymbl_transfer *lists[] = {engine->running, engine->waiting};
-
-    for (int i = 0; i < 2; i++) {
-        for (nymbl_transfer *t = lists[i]; t != NULL; t = t->next) {
-            bool loose;
-
-            if (notify_fd_of(t, &loose) != fd)
-                continue;
-            if (!notify_has_closed(fd))
-                return;
-            if (loose)
-                nymbl__port_notify_close(&t->port);
-            else
-                nymbl__transfer_abort(t, NYMBL_CANCELED,
-                                      nymbl__reason_disconnected);
-            return;
+    nymbl__engine_lock(engine);
+    while ((t = nymbl__transfer_next(engine, t)) != NULL) {
+        if (t->port.notify_fd == fd) {
+            *released = t->port.notify_fd_released;
+            break;
         }
     }
+    nymbl__engine_unlock(engine);
+    return t;
+}
+
+/* Cancel the transfer of a notify socket if the other end was closed. */
+static void notify_fd_serve(nymbl_engine *engine, int fd)
+{
+    bool released = false;
+    nymbl_transfer *transfer = notify_fd_transfer(engine, fd, &released);
+
+    if (transfer == NULL || !peer_has_closed(fd))
+        return;
+    if (released)
+        nymbl__port_notify_close(&transfer->port);
+    else
+        nymbl__transfer_abort(transfer, NYMBL_CANCELED,
+                              nymbl__reason_disconnected);
 }
 
 void nymbl__notify_serve(nymbl_engine *engine)
@@ -312,7 +311,8 @@ void nymbl__notify_serve(nymbl_engine *engine)
     nymbl__engine_lock(engine);
     listener = engine->listener;
     nymbl__engine_unlock(engine);
-    /* A number may be another socket's by now: all are asked, not believed. */
+    /* A descriptor may have been closed and its number reused since the poll.
+     * So what poll() has reported is only a hint. */
     for (unsigned i = 0; i < engine->waitfd_count; i++) {
         if (engine->waitfds[i].revents != 0)
             notify_fd_serve(engine, engine->waitfds[i].fd);

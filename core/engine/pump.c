@@ -1,37 +1,33 @@
 /* SPDX-License-Identifier: MIT */
-/* The pump: takes commands, admits transfers, drives libcurl, collects what has
- * ended, and tells callers. */
+/* The pump: takes commands, admits transfers, drives libcurl and jobs, collects
+ * what has ended, and notifies callers. */
 #include "engine/pump.h"
 
 #include "base/error.h"
 #include "base/fd.h"
 #include "engine/commands.h"
 #include "engine/connections.h"
+#include "engine/jobs.h"
 #include "engine/notify.h"
 #include "engine/run.h"
 #include "exchange/timeouts.h"
 
-/* Milliseconds until a peer is let in who found no descriptor left. */
+/* Milliseconds before accept() is tried again after it found no descriptor. */
 #define ACCEPT_AGAIN 50
 
 /* ---- commands ---- */
 
-/* End the transfers of one client, or of all where it is NULL. */
 void nymbl__pump_cancel(nymbl_engine *engine, const nymbl_client *client)
 {
-    nymbl_transfer *lists[2] = {engine->waiting, engine->running};
+    nymbl_transfer *transfer = nymbl__transfer_next(engine, NULL);
 
-    for (int i = 0; i < 2; i++) {
-        nymbl_transfer *transfer = lists[i];
+    while (transfer != NULL) {
+        nymbl_transfer *next = nymbl__transfer_next(engine, transfer);
 
-        while (transfer != NULL) {
-            nymbl_transfer *next = transfer->next;
-
-            if (client == NULL || transfer->client == client)
-                nymbl__transfer_abort(transfer, NYMBL_CANCELED,
-                                      nymbl__reason_closed);
-            transfer = next;
-        }
+        if (client == NULL || transfer->client == client)
+            nymbl__transfer_abort(transfer, NYMBL_CANCELED,
+                                  nymbl__reason_closed);
+        transfer = next;
     }
 }
 
@@ -43,9 +39,10 @@ static void client_close_transfers(nymbl_engine *engine, nymbl_client *client)
     nymbl__engine_lock(engine);
     last = engine->clients == NULL;
     nymbl__engine_unlock(engine);
-    /* what still runs is of a client that has gone on to another engine */
-    if (!last || engine->running != NULL || engine->waiting != NULL ||
-        nymbl__connections_open(engine) < 0)
+    /* A transfer that still runs is one of a client that is registered with
+     * another engine by now. Jobs have no connections. */
+    if (!last || engine->running.first != NULL ||
+        engine->waiting.first != NULL || nymbl__connections_open(engine) < 0)
         nymbl__connections_close_unused(engine);
 }
 
@@ -61,7 +58,7 @@ static void command_take(nymbl_engine *engine, nymbl_transfer *transfer,
     }
     if (commands & NYMBL__ADD) {
         transfer->references++; /* the engine's, until it ends */
-        nymbl__transfer_wait(transfer);
+        nymbl__transfer_enqueue(transfer);
         engine->admit = true;
     }
     if (commands & NYMBL__UNPAUSE)
@@ -92,24 +89,24 @@ void nymbl__pump_commands(nymbl_engine *engine)
 
 /* ---- admission ---- */
 
-/* A stream that nobody reads at the moment holds no place. */
+/* The connection slots that a client uses. A paused download needs none. */
 static int slots_taken(const nymbl_engine *engine, const nymbl_client *client)
 {
     int taken = 0;
 
-    for (nymbl_transfer *t = engine->running; t != NULL; t = t->next) {
+    for (nymbl_transfer *t = engine->running.first; t != NULL; t = t->next) {
         if (t->client == client && !t->port.receive_paused)
             taken++;
     }
     return taken;
 }
 
-/* Let in those for whom there is a place. */
+/* Start the waiting transfers whose client has a free connection slot. */
 static void waiting_admit(nymbl_engine *engine)
 {
-    nymbl_transfer *transfer = engine->waiting;
+    nymbl_transfer *transfer = engine->waiting.first;
 
-    for (nymbl_transfer *t = transfer == NULL ? NULL : engine->running;
+    for (nymbl_transfer *t = transfer == NULL ? NULL : engine->running.first;
          t != NULL; t = t->next) {
         engine->admit = engine->admit || t->exchange.slot_is_free;
         t->exchange.slot_is_free = false;
@@ -148,49 +145,43 @@ static void finished_collect(nymbl_engine *engine)
     }
 }
 
-/* Wake the owners at the times they asked for. */
+/* Notify the callers that wanted to be woken by now. */
 static void timers_fire(nymbl_engine *engine, double now)
 {
-    nymbl_transfer *lists[] = {engine->running, engine->waiting};
+    nymbl_transfer *t = NULL;
 
     nymbl__engine_lock(engine);
-    for (int i = 0; i < 2; i++) {
-        for (nymbl_transfer *t = lists[i]; t != NULL; t = t->next) {
-            if (t->port.wake_at > 0 && t->port.wake_at <= now) {
-                t->port.wake_at = 0;
-                t->exchange.notify_pending = true;
-            }
+    while ((t = nymbl__transfer_next(engine, t)) != NULL) {
+        if (t->port.wake_at > 0 && t->port.wake_at <= now) {
+            t->port.wake_at = 0;
+            t->port.notify_pending = true;
         }
     }
     nymbl__engine_unlock(engine);
 }
 
-/* Seconds that an owner gets who was not heard of in time: the whole process
- * may have been stopped, and he goes on only now. */
+/* Seconds after a missed watchdog until the transfer is canceled. The whole
+ * process may have been stopped, and the caller continues only now. */
 #define LAST_CHANCE 1.0
 
-/* One whose owner is gone, or NULL. */
+/* A transfer whose caller is gone, or NULL. */
 static nymbl_transfer *watchdog_expired(nymbl_engine *engine, double now)
 {
-    nymbl_transfer *lists[] = {engine->running, engine->waiting};
-    nymbl_transfer *found = NULL;
+    nymbl_transfer *t = NULL;
 
     nymbl__engine_lock(engine);
-    for (int i = 0; i < 2; i++) {
-        for (nymbl_transfer *t = lists[i]; t != NULL; t = t->next) {
-            if (t->port.watchdog_at <= 0 || t->port.watchdog_at > now)
-                continue;
-            if (t->port.watchdog_missed) {
-                t->port.watchdog_at = 0;
-                found = t;
-                break;
-            }
-            t->port.watchdog_missed = true;
-            t->port.watchdog_at = now + LAST_CHANCE;
+    while ((t = nymbl__transfer_next(engine, t)) != NULL) {
+        if (t->port.watchdog_at <= 0 || t->port.watchdog_at > now)
+            continue;
+        if (t->port.watchdog_missed) {
+            t->port.watchdog_at = 0;
+            break;
         }
+        t->port.watchdog_missed = true;
+        t->port.watchdog_at = now + LAST_CHANCE;
     }
     nymbl__engine_unlock(engine);
-    return found;
+    return t;
 }
 
 static void watchdog_cancel(nymbl_engine *engine, double now)
@@ -214,60 +205,54 @@ static void timeouts_enforce(nymbl_transfer *transfer)
         nymbl__transfer_abort(transfer, NYMBL_TIMEOUT, exceeded);
 }
 
-/* Everything that can be done without waiting. */
+/* Do everything that needs no waiting. */
 static void engine_run_once(nymbl_engine *engine)
 {
     double now = nymbl_engine_now(engine);
     nymbl_transfer *transfer;
     int running;
 
-    nymbl__fd_reserve_stdio(); /* libcurl may look up a name, for one */
+    nymbl__fd_reserve_stdio(); /* libcurl opens descriptors that we never see */
     nymbl__pump_commands(engine);
     nymbl__notify_serve(engine);
     waiting_admit(engine);
     curl_multi_perform(engine->multi, &running);
     finished_collect(engine);
     waiting_admit(engine);
+    nymbl__jobs_step(engine);
     timers_fire(engine, now);
     watchdog_cancel(engine, now);
-    transfer = engine->running;
+    transfer = engine->running.first;
     while (transfer != NULL) {
-        nymbl_transfer *next = transfer->next;
+        nymbl_transfer *next = transfer->next; /* it may be freed */
 
-        /* enforcing may end it, and with it its place in the list */
-        transfer->references++;
         timeouts_enforce(transfer);
-        nymbl__transfer_notify(transfer);
-        nymbl__transfer_release(transfer);
         transfer = next;
     }
-    for (transfer = engine->waiting; transfer != NULL;
-         transfer = transfer->next)
+    while ((transfer = nymbl__transfer_next(engine, transfer)) != NULL)
         nymbl__transfer_notify(transfer);
 }
 
-/* The given seconds, or those until a time limit runs out or an alarm rings. */
+/* The given seconds, or fewer if a time limit or a timer comes earlier. */
 static double wait_bound(nymbl_engine *engine, double seconds)
 {
-    nymbl_transfer *lists[] = {engine->running, engine->waiting};
     double now = nymbl_engine_now(engine);
+    nymbl_transfer *t = NULL;
 
-    if (engine->admit)
+    if (engine->admit || engine->jobs.first != NULL)
         return 0;
-    for (nymbl_transfer *t = engine->running; t != NULL; t = t->next) {
+    for (t = engine->running.first; t != NULL; t = t->next) {
         double left = nymbl__timeouts_remaining(&t->exchange);
 
         if (left < seconds)
             seconds = left;
     }
     nymbl__engine_lock(engine);
-    for (int i = 0; i < 2; i++) {
-        for (nymbl_transfer *t = lists[i]; t != NULL; t = t->next) {
-            if (t->port.wake_at > 0 && t->port.wake_at - now < seconds)
-                seconds = t->port.wake_at - now;
-            if (t->port.watchdog_at > 0 && t->port.watchdog_at - now < seconds)
-                seconds = t->port.watchdog_at - now;
-        }
+    while ((t = nymbl__transfer_next(engine, t)) != NULL) {
+        if (t->port.wake_at > 0 && t->port.wake_at - now < seconds)
+            seconds = t->port.wake_at - now;
+        if (t->port.watchdog_at > 0 && t->port.watchdog_at - now < seconds)
+            seconds = t->port.watchdog_at - now;
     }
     nymbl__engine_unlock(engine);
     return seconds > 0 ? seconds : 0;
@@ -284,13 +269,13 @@ static void engine_wait(nymbl_engine *engine, double timeout)
         seconds = 3600;
     milliseconds = (int)(seconds * 1000);
     if (milliseconds < seconds * 1000)
-        milliseconds++; /* not ceil(): it would ask for libm */
+        milliseconds++; /* not ceil(), which would need libm */
     if (nymbl__notify_collect_fds(engine) && milliseconds > ACCEPT_AGAIN)
         milliseconds = ACCEPT_AGAIN;
     curl_multi_poll(engine->multi, engine->waitfds, engine->waitfd_count,
                     milliseconds, NULL);
     passed = nymbl_engine_now(engine) - before;
-    for (nymbl_transfer *t = engine->running; t != NULL; t = t->next)
+    for (nymbl_transfer *t = engine->running.first; t != NULL; t = t->next)
         nymbl__timeouts_charge(&t->exchange, passed);
 }
 
@@ -307,24 +292,26 @@ void nymbl__pump_pass(nymbl_engine *engine, double timeout)
 
 /* ---- for callers ---- */
 
-void nymbl__engine_wake(nymbl_engine *engine)
+void nymbl__pump_wake(nymbl_engine *engine)
 {
-    bool removes = false;
+    if (!engine->mutex->threaded || !nymbl_engine_in_this_process(engine))
+        return;
+    nymbl__engine_lock(engine); /* the multi handle may be replaced */
+    curl_multi_wakeup(engine->multi);
+    nymbl__engine_unlock(engine);
+}
 
-    if (!nymbl_engine_in_this_process(engine))
+void nymbl__pump_take_cancellations(nymbl_engine *engine)
+{
+    bool cancels;
+
+    if (engine->mutex->threaded || engine->pumping || engine->closed ||
+        !nymbl_engine_in_this_process(engine))
         return;
-    if (engine->mutex->threaded) {
-        nymbl__engine_lock(engine); /* the multi handle may be replaced */
-        curl_multi_wakeup(engine->multi);
-        nymbl__engine_unlock(engine);
-        return;
-    }
-    /* Nobody may pump again for long, and a canceled transfer holds a socket:
-     * where the owner is also the one who pumps, it is taken out at once. */
+    cancels = engine->closing != NULL;
     for (nymbl_transfer *t = engine->commands; t != NULL; t = t->next_command)
-        removes = removes || (t->port.commands & NYMBL__REMOVE) != 0;
-    if ((removes || engine->closing != NULL) && !engine->pumping &&
-        !engine->closed)
+        cancels = cancels || (t->port.commands & NYMBL__REMOVE) != 0;
+    if (cancels)
         nymbl__pump_commands(engine);
 }
 
@@ -335,7 +322,7 @@ void nymbl__transfer_command(nymbl_transfer *transfer, unsigned command)
     nymbl__engine_lock(engine);
     nymbl__command_queue(transfer, command);
     nymbl__engine_unlock(engine);
-    nymbl__engine_wake(engine);
+    nymbl__pump_wake(engine);
 }
 
 void nymbl__engine_close_client(nymbl_engine *engine, nymbl_client *client)
@@ -347,5 +334,6 @@ void nymbl__engine_close_client(nymbl_engine *engine, nymbl_client *client)
     client->next_closing = engine->closing;
     engine->closing = client;
     nymbl__engine_unlock(engine);
-    nymbl__engine_wake(engine);
+    nymbl__pump_wake(engine);
+    nymbl__pump_take_cancellations(engine);
 }

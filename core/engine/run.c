@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: MIT */
-/* How an engine runs a transfer: hop after hop, each on an easy handle, to its
+/* How an engine runs an exchange: hop after hop, each on an easy handle, to its
  * end. */
 #include "engine/run.h"
 
 #include "engine/connections.h"
+#include "engine/jobs.h"
 #include "exchange/result.h"
 #include "exchange/wire.h"
 #include "file/save.h"
 
-/* Take its easy handle off the wire: a hop under way is cut. */
-static void wire_leave(nymbl_transfer *transfer)
+/* Take the easy handle away from libcurl. A hop that has not finished is cut.
+ */
+static void handle_remove(nymbl_transfer *transfer)
 {
     nymbl__exchange *exchange = &transfer->exchange;
 
@@ -20,14 +22,11 @@ static void wire_leave(nymbl_transfer *transfer)
     nymbl__wire_detach(exchange);
 }
 
-static void transfer_end(nymbl_transfer *transfer, nymbl_kind kind,
+static void exchange_end(nymbl_transfer *transfer, nymbl_kind kind,
                          const char *reason)
 {
     nymbl__exchange *exchange = &transfer->exchange;
-    nymbl__port *port = &transfer->port;
-    nymbl__stage before = transfer->stage;
-    bool held;
-    nymbl_error error = {
+    nymbl_error result = {
         .kind = kind,
         .status = exchange->head.done ? exchange->head.status
                                       : exchange->proxy_status,
@@ -35,25 +34,15 @@ static void transfer_end(nymbl_transfer *transfer, nymbl_kind kind,
         .retry_after = exchange->head.retry_after,
     };
 
-    if (before == NYMBL__ENDED)
+    if (transfer->stage == NYMBL__ENDED)
         return;
-    transfer->stage = NYMBL__ENDED;
-    error.outcome_unknown =
+    result.outcome_unknown =
         kind < 0 && nymbl__result_outcome_is_unknown(exchange, kind);
-    wire_leave(transfer);
+    handle_remove(transfer);
     nymbl__exchange_release(exchange,
                             nymbl__result_keeps_partial(exchange, kind));
-    held = nymbl__transfer_unlink(transfer, before);
     transfer->engine->admit = true;
-    nymbl__port_lock(port);
-    port->error = error;
-    port->ended = true;
-    nymbl__port_unlock(port);
-    exchange->notify_pending = true;
-    nymbl__transfer_notify(transfer);
-    nymbl__port_notify_close(port);
-    if (held)
-        nymbl__transfer_release(transfer); /* the engine's reference */
+    nymbl__transfer_end(transfer, &result);
 }
 
 void nymbl__transfer_begin(nymbl_transfer *transfer)
@@ -70,7 +59,7 @@ void nymbl__transfer_begin(nymbl_transfer *transfer)
         curl_multi_add_handle(engine->multi, easy) != CURLM_OK)
         kind = NYMBL_NO_MEMORY;
     if (kind < 0)
-        transfer_end(transfer, kind, NULL);
+        exchange_end(transfer, kind, NULL);
 }
 
 void nymbl__transfer_abort(nymbl_transfer *transfer, nymbl_kind kind,
@@ -80,8 +69,12 @@ void nymbl__transfer_abort(nymbl_transfer *transfer, nymbl_kind kind,
 
     if (transfer->stage == NYMBL__ENDED)
         return;
+    if (transfer->job != NULL) {
+        nymbl__job_end(transfer, kind, reason);
+        return;
+    }
     nymbl__exchange_fail(exchange, kind, reason);
-    transfer_end(transfer, exchange->failure, exchange->failure_reason);
+    exchange_end(transfer, exchange->failure, exchange->failure_reason);
 }
 
 void nymbl__transfer_unpause(nymbl_transfer *transfer)
@@ -109,7 +102,7 @@ void nymbl__transfer_confirmed(nymbl_transfer *transfer)
         return;
     exchange->save = NULL;
     kind = nymbl__save_commit(save, &reason);
-    transfer_end(transfer, kind, reason);
+    exchange_end(transfer, kind, reason);
 }
 
 void nymbl__transfer_complete(nymbl_transfer *transfer, CURLcode code)
@@ -119,21 +112,21 @@ void nymbl__transfer_complete(nymbl_transfer *transfer, CURLcode code)
 
     nymbl__wire_complete(exchange, code, &result);
     if (result.how == NYMBL__RESTART) {
-        wire_leave(transfer);
+        handle_remove(transfer);
         nymbl__wire_prepare_restart(exchange, &result);
         nymbl__transfer_begin(transfer);
         return;
     }
     if (result.how == NYMBL__FAILED || exchange->save == NULL) {
-        transfer_end(transfer, result.kind, result.reason);
+        exchange_end(transfer, result.kind, result.reason);
         return;
     }
-    wire_leave(transfer);
+    handle_remove(transfer);
     transfer->stage = NYMBL__AWAITING_CONFIRM;
-    transfer->references++; /* its owner may have let it go meanwhile */
+    transfer->references++; /* its end drops the engine's */
     nymbl__transfer_confirmed(transfer);
     if (transfer->stage != NYMBL__ENDED) {
-        exchange->notify_pending = true;
+        transfer->port.notify_pending = true;
         nymbl__transfer_notify(transfer);
     }
     nymbl__transfer_release(transfer);

@@ -1,20 +1,21 @@
 /* SPDX-License-Identifier: MIT */
-/* How an engine runs a transfer: hop after hop, each on an easy handle, to its
- * end. All of it is whoever pumps'. */
+/* How an engine runs an exchange: hop after hop, each on an easy handle, to its
+ * end. All of it is of the pump. */
 #ifndef NYMBL_ENGINE_RUN_H
 #define NYMBL_ENGINE_RUN_H
 
 #include "engine/transfer.h"
 
-/* Put it on the wire. Ends it on failure. */
+/* Begin a hop. Ends the transfer on failure. */
 void nymbl__transfer_begin(nymbl_transfer *transfer);
-/* libcurl is through with it. May begin another hop. */
+/* libcurl has finished a hop: begin the next one, or end the transfer. */
 void nymbl__transfer_complete(nymbl_transfer *transfer, CURLcode code);
-/* End it now with a failure of ours, wherever it is. */
+/* End a transfer, of an exchange or a job, before its time. May free it. */
 void nymbl__transfer_abort(nymbl_transfer *transfer, nymbl_kind kind,
                            const char *reason);
 void nymbl__transfer_unpause(nymbl_transfer *transfer);
-/* Its caller knows of more bytes: one that is unconfirmed may end. */
+/* The caller has confirmed bytes: commit the file if these were the last ones.
+ */
 void nymbl__transfer_confirmed(nymbl_transfer *transfer);
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The thread that pumps an engine for owners who must not wait. */
+/* The I/O thread, which pumps an engine for callers that must not wait. */
 #include "engine/thread.h"
 
 #include "base/error.h"
@@ -38,8 +38,7 @@ nymbl_kind nymbl_engine_start_thread(nymbl_engine *engine, nymbl_error *err)
     if (engine->mutex->threaded)
         return NYMBL_OK;
     engine->mutex->threaded = true;
-    /* the host handles its signals in threads of its own (nginx: in the main
-     * one) */
+    /* the program handles its signals in its own threads */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     problem = pthread_create(&engine->thread, NULL, thread_main, engine);
@@ -47,8 +46,8 @@ nymbl_kind nymbl_engine_start_thread(nymbl_engine *engine, nymbl_error *err)
     if (problem == 0)
         return NYMBL_OK;
     engine->mutex->threaded = false;
-    /* EAGAIN: of threads, of memory for a stack, or of what a limit allows */
-    return nymbl__fail(err, NYMBL_IO, nymbl__reason_too_many_threads);
+    /* EAGAIN: too many threads, or no memory for a stack */
+    return nymbl__fail(err, NYMBL_IO, "too_many_threads");
 }
 
 void nymbl__thread_wait(nymbl_engine *engine, double timeout)
@@ -80,7 +79,7 @@ void nymbl__thread_stop(nymbl_engine *engine)
     nymbl__engine_lock(engine);
     engine->stopping = true;
     nymbl__engine_unlock(engine);
-    nymbl__engine_wake(engine);
+    nymbl__pump_wake(engine);
     pthread_join(engine->thread, NULL);
     engine->mutex->threaded = engine->stopping = false;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* A transfer: how long it lives, the lists it is on, and how its caller is told
- * of news. */
+/* A transfer: its lifetime, the lists of its engine, and how its caller is
+ * notified. */
 #include "engine/transfer.h"
 
 #include "base/error.h"
@@ -9,24 +9,46 @@
 
 /* ---- lifetime ---- */
 
-nymbl_kind nymbl__transfer_new(nymbl_transfer **out, nymbl_engine *engine,
-                               nymbl_client *client, nymbl_error *err)
+static nymbl_transfer *transfer_create(nymbl_engine *engine)
 {
     nymbl_transfer *transfer = calloc(1, sizeof(*transfer));
 
-    *out = NULL;
     if (transfer == NULL)
-        return nymbl__fail(err, NYMBL_NO_MEMORY, NULL);
+        return NULL;
     transfer->references = 1;
     transfer->engine = engine;
-    transfer->client = client;
     nymbl__engine_retain(engine);
-    nymbl__client_retain(client);
     nymbl__port_init(&transfer->port, engine->mutex);
+    nymbl__object_count_add(1);
+    return transfer;
+}
+
+nymbl_kind nymbl__transfer_new(nymbl_transfer **out, nymbl_engine *engine,
+                               nymbl_client *client, nymbl_error *err)
+{
+    nymbl_transfer *transfer = transfer_create(engine);
+
+    *out = transfer;
+    if (transfer == NULL)
+        return nymbl__fail(err, NYMBL_NO_MEMORY, NULL);
+    transfer->client = client;
+    nymbl__client_retain(client);
     nymbl__exchange_init(&transfer->exchange, &transfer->port, &engine->sockets,
                          &client->settings);
-    nymbl__object_count_add(1);
+    return NYMBL_OK;
+}
+
+nymbl_kind nymbl__transfer_new_job(nymbl_transfer **out, nymbl_engine *engine,
+                                   nymbl__job *job, nymbl_error *err)
+{
+    nymbl_transfer *transfer = transfer_create(engine);
+
     *out = transfer;
+    if (transfer == NULL) {
+        nymbl__job_free(job);
+        return nymbl__fail(err, NYMBL_NO_MEMORY, NULL);
+    }
+    transfer->job = job;
     return NYMBL_OK;
 }
 
@@ -34,9 +56,12 @@ void nymbl__transfer_release(nymbl_transfer *transfer)
 {
     if (atomic_fetch_sub(&transfer->references, 1) > 1)
         return;
-    nymbl__exchange_free(&transfer->exchange);
+    if (transfer->client != NULL) {
+        nymbl__exchange_free(&transfer->exchange);
+        nymbl__client_release(transfer->client);
+    }
+    nymbl__job_free(transfer->job);
     nymbl__port_free(&transfer->port);
-    nymbl__client_release(transfer->client);
     nymbl__engine_release(transfer->engine);
     nymbl__wipe(transfer, sizeof(*transfer));
     free(transfer);
@@ -45,85 +70,123 @@ void nymbl__transfer_release(nymbl_transfer *transfer)
 
 /* ---- lists ---- */
 
-void nymbl__transfer_wait(nymbl_transfer *transfer)
+static void list_append(nymbl__transfer_list *list, nymbl_transfer *transfer)
 {
-    nymbl_engine *engine = transfer->engine;
-
-    transfer->stage = NYMBL__WAITING;
     transfer->next = NULL;
-    transfer->previous = engine->waiting_last;
-    if (engine->waiting_last != NULL)
-        engine->waiting_last->next = transfer;
+    transfer->previous = list->last;
+    if (list->last != NULL)
+        list->last->next = transfer;
     else
-        engine->waiting = transfer;
-    engine->waiting_last = transfer;
+        list->first = transfer;
+    list->last = transfer;
 }
 
-static void waiting_remove(nymbl_transfer *transfer)
+static void list_prepend(nymbl__transfer_list *list, nymbl_transfer *transfer)
 {
-    nymbl_engine *engine = transfer->engine;
+    transfer->previous = NULL;
+    transfer->next = list->first;
+    if (list->first != NULL)
+        list->first->previous = transfer;
+    else
+        list->last = transfer;
+    list->first = transfer;
+}
 
+static void list_remove(nymbl__transfer_list *list, nymbl_transfer *transfer)
+{
     if (transfer->previous != NULL)
         transfer->previous->next = transfer->next;
     else
-        engine->waiting = transfer->next;
+        list->first = transfer->next;
     if (transfer->next != NULL)
         transfer->next->previous = transfer->previous;
     else
-        engine->waiting_last = transfer->previous;
+        list->last = transfer->previous;
+}
+
+/* The list that it is on, or NULL. */
+static nymbl__transfer_list *list_of(const nymbl_transfer *transfer)
+{
+    switch (transfer->stage) {
+    case NYMBL__WAITING:
+        return &transfer->engine->waiting;
+    case NYMBL__RUNNING:
+    case NYMBL__AWAITING_CONFIRM:
+        return &transfer->engine->running;
+    case NYMBL__WORKING:
+        return &transfer->engine->jobs;
+    default:
+        return NULL;
+    }
+}
+
+/* A job that has had a step is enqueued again: the jobs take turns. */
+void nymbl__transfer_enqueue(nymbl_transfer *transfer)
+{
+    if (transfer->stage == NYMBL__WORKING)
+        list_remove(&transfer->engine->jobs, transfer);
+    transfer->stage = transfer->job != NULL ? NYMBL__WORKING : NYMBL__WAITING;
+    list_append(list_of(transfer), transfer);
 }
 
 void nymbl__transfer_run(nymbl_transfer *transfer)
 {
-    nymbl_engine *engine = transfer->engine;
-
-    waiting_remove(transfer);
+    list_remove(&transfer->engine->waiting, transfer);
     transfer->stage = NYMBL__RUNNING;
-    transfer->previous = NULL;
-    transfer->next = engine->running;
-    if (engine->running != NULL)
-        engine->running->previous = transfer;
-    engine->running = transfer;
+    list_prepend(&transfer->engine->running, transfer);
 }
 
-static void running_remove(nymbl_transfer *transfer)
+nymbl_transfer *nymbl__transfer_next(const nymbl_engine *engine,
+                                     const nymbl_transfer *transfer)
 {
-    if (transfer->previous != NULL)
-        transfer->previous->next = transfer->next;
-    else
-        transfer->engine->running = transfer->next;
-    if (transfer->next != NULL)
-        transfer->next->previous = transfer->previous;
+    const nymbl__transfer_list *list = NULL;
+
+    if (transfer != NULL) {
+        if (transfer->next != NULL)
+            return transfer->next;
+        list = list_of(transfer);
+    }
+    if (list == NULL && engine->running.first != NULL)
+        return engine->running.first;
+    if ((list == NULL || list == &engine->running) &&
+        engine->waiting.first != NULL)
+        return engine->waiting.first;
+    return list == &engine->jobs ? NULL : engine->jobs.first;
 }
 
-bool nymbl__transfer_unlink(nymbl_transfer *transfer, nymbl__stage before)
+/* ---- the end, and notifications ---- */
+
+void nymbl__transfer_end(nymbl_transfer *transfer, const nymbl_error *result)
 {
-    if (before == NYMBL__WAITING)
-        waiting_remove(transfer);
-    else if (before == NYMBL__RUNNING || before == NYMBL__AWAITING_CONFIRM)
-        running_remove(transfer);
-    else
-        return false;
-    return true;
+    nymbl__port *port = &transfer->port;
+    nymbl__transfer_list *list = list_of(transfer);
+
+    if (list != NULL)
+        list_remove(list, transfer);
+    transfer->stage = NYMBL__ENDED;
+    nymbl__port_lock(port);
+    port->error = *result;
+    port->ended = true;
+    nymbl__port_unlock(port);
+    port->notify_pending = true;
+    nymbl__transfer_notify(transfer);
+    nymbl__port_notify_close(port);
+    if (list != NULL)
+        nymbl__transfer_release(transfer); /* the engine's reference */
 }
 
-/* ---- news ---- */
-
-/* One signal for a pass, however much came. */
 void nymbl__transfer_notify(nymbl_transfer *transfer)
 {
     nymbl_engine *engine = transfer->engine;
     nymbl__port *port = &transfer->port;
-    bool first;
 
-    if (!transfer->exchange.notify_pending)
+    if (!port->notify_pending)
         return;
-    transfer->exchange.notify_pending = false;
+    port->notify_pending = false;
     nymbl__port_lock(port);
-    first = !port->notified;
-    port->notified = true;
-    engine->callers_notified = engine->callers_notified || first;
-    if (first) {
+    if (!port->notified) {
+        port->notified = true;
+        engine->callers_notified = true;
         pthread_cond_signal(&engine->cond);
         nymbl__port_notify(port);
     }

@@ -1,59 +1,72 @@
 /* SPDX-License-Identifier: MIT */
-/* A transfer: what its caller holds and an engine moves. */
+/* A transfer: an exchange with the service or a job, from its start to its end.
+ */
 #ifndef NYMBL_ENGINE_TRANSFER_H
 #define NYMBL_ENGINE_TRANSFER_H
 
 #include "engine/client.h"
 #include "engine/engine.h"
 #include "exchange/exchange.h"
+#include "job/job.h"
 #include "nymbl.h"
 #include "port/port.h"
 
 #include <stdatomic.h>
 
-/* Where a transfer is. */
 typedef enum nymbl__stage {
-    NYMBL__NEW,     /* on no list: perhaps its start is a command */
-    NYMBL__WAITING, /* for a place on the wire */
-    NYMBL__RUNNING,
-    NYMBL__AWAITING_CONFIRM, /* found good; its caller is to know of all bytes
-                              */
+    NYMBL__NEW,              /* on no list; its start may be queued */
+    NYMBL__WAITING,          /* for a connection slot */
+    NYMBL__RUNNING,          /* on libcurl */
+    NYMBL__AWAITING_CONFIRM, /* complete; its caller has to confirm all bytes */
+    NYMBL__WORKING,          /* a job */
     NYMBL__ENDED,
 } nymbl__stage;
 
-/* Four parts, by who may touch each. */
+/* Grouped by who may touch what. */
 struct nymbl_transfer {
-    /* set when it is made */
-    atomic_int references; /* its owner, the engine, the queue */
+    /* set when it is created */
+    atomic_int references; /* its caller, the engine, the command queue */
     nymbl_engine *engine;
-    nymbl_client *client;
+    nymbl_client *client; /* NULL for a job */
 
-    /* both sides', under the lock or atomic */
+    /* of both sides, under the lock or atomic */
     nymbl__port port;
     nymbl_transfer *next_command; /* under the lock */
 
-    /* of whoever pumps: the engine's lists */
+    /* of the pump */
     nymbl__stage stage;
     nymbl_transfer *previous, *next;
 
-    /* the caller's until the start, then of whoever pumps */
-    nymbl__exchange exchange;
+    /* of the caller until the start, then of the pump */
+    nymbl__exchange exchange; /* unused for a job */
+    /* likewise, and of the caller again after a good end; NULL if it is an
+     * exchange, or a job that has failed */
+    nymbl__job *job;
 };
 
+/* Create the transfer of an exchange. */
 nymbl_kind nymbl__transfer_new(nymbl_transfer **out, nymbl_engine *engine,
                                nymbl_client *client, nymbl_error *err);
+/* Create the transfer of a job. Takes the job over, also if it fails. */
+nymbl_kind nymbl__transfer_new_job(nymbl_transfer **out, nymbl_engine *engine,
+                                   nymbl__job *job, nymbl_error *err);
 /* Drop a reference. */
 void nymbl__transfer_release(nymbl_transfer *transfer);
 
-/* ---- of whoever pumps ---- */
+/* ---- of the pump ---- */
 
-/* Put a new one behind those that wait. */
-void nymbl__transfer_wait(nymbl_transfer *transfer);
-/* Move one that waits to those that run. */
+/* Append a new one to the list of those that wait for a slot, or of jobs. */
+void nymbl__transfer_enqueue(nymbl_transfer *transfer);
+/* Move one from the waiting to the running ones. */
 void nymbl__transfer_run(nymbl_transfer *transfer);
-/* Take it off its list: it is over. Returns whether it was on one. */
-bool nymbl__transfer_unlink(nymbl_transfer *transfer, nymbl__stage before);
-/* Signal the caller if there is something to report. */
+/* Iterate over all transfers that have been added and have not ended: running,
+ * waiting, jobs. NULL begins, and is returned after the last one. */
+nymbl_transfer *nymbl__transfer_next(const nymbl_engine *engine,
+                                     const nymbl_transfer *transfer);
+/* End it with a final result: notify the caller, and drop the engine's
+ * reference, which may free it. */
+void nymbl__transfer_end(nymbl_transfer *transfer, const nymbl_error *result);
+/* Notify the caller if there is something to report (see port.h). */
 void nymbl__transfer_notify(nymbl_transfer *transfer);
 
 #endif

@@ -56,7 +56,7 @@ void nymbl__exchange_count_activity(nymbl__exchange *exchange)
 {
     exchange->active = true;
     if (exchange->progress)
-        exchange->notify_pending = true;
+        exchange->port->notify_pending = true;
 }
 
 bool nymbl__exchange_was_sent(const nymbl__exchange *exchange)

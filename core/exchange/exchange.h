@@ -56,9 +56,8 @@ typedef struct nymbl__exchange {
     bool fresh;        /* force a new connection */
     int redirects;
 
-    /* for the pump, which tests and clears them after each step */
-    bool notify_pending; /* the caller must be notified */
-    bool slot_is_free;   /* paused: another transfer may run */
+    /* for the pump, which tests and clears it after each step */
+    bool slot_is_free; /* paused: another transfer may run */
 
     /* for the time limits; seconds */
     bool active;

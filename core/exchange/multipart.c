@@ -60,7 +60,7 @@ static size_t stream_read(nymbl__exchange *exchange, nymbl_body *body,
     }
     body->eof_sent = got == 0;
     if (body->window.size <= body->window.max / 2)
-        exchange->notify_pending = true;
+        exchange->port->notify_pending = true;
     nymbl__port_unlock(exchange->port);
     return got;
 }

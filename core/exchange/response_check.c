@@ -144,7 +144,7 @@ void nymbl__response_check_head(nymbl__exchange *exchange)
     nymbl__sniff_input input;
 
     head->done = true;
-    exchange->notify_pending = true;
+    exchange->port->notify_pending = true;
     if (!nymbl__response_is_success(exchange)) {
         exchange->port->response_body.max = NYMBL__ERROR_RESPONSE_MAX;
         return;

@@ -109,7 +109,7 @@ static void document_write(nymbl__exchange *exchange, const char *data,
         nymbl__port_lock(exchange->port);
         kind = nymbl__ring_put(&exchange->port->window, data, size);
         nymbl__port_unlock(exchange->port);
-        exchange->notify_pending = true;
+        exchange->port->notify_pending = true;
     }
     if (kind < 0)
         nymbl__exchange_fail(exchange, kind, reason);

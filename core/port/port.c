@@ -32,24 +32,29 @@ void nymbl__port_unlock(const nymbl__port *port)
 
 void nymbl__port_notify(const nymbl__port *port)
 {
-    /* A byte at most is under way each time the caller has asked: if the socket
-     * is full, there is news enough on it. */
+    /* If the socket is full, enough bytes wait there already. */
     if (port->notify_fd >= 0)
         (void)!send(port->notify_fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
+void nymbl__port_rearm(nymbl__port *port, nymbl_kind kind)
+{
+    if (kind == NYMBL_AGAIN)
+        port->notified = false;
+}
+
 void nymbl__port_notify_close(nymbl__port *port)
 {
-    int lease;
+    int fd;
 
     nymbl__port_lock(port);
-    lease = port->notify_fd;
+    fd = port->notify_fd;
     port->notify_fd = -1;
     port->notify_fd_released = false;
     port->notify_token[0] = '\0';
     nymbl__port_unlock(port);
-    if (lease >= 0)
-        nymbl__stream_close(lease);
+    if (fd >= 0)
+        nymbl__stream_close(fd);
 }
 
 void nymbl__stream_set_up(int fd)

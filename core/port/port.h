@@ -14,7 +14,7 @@
 #define NYMBL__NOTIFY_TOKEN 32 /* hexadecimal digits */
 #define NYMBL__TYPE_MAX 256    /* a Content-Type; longer is ignored */
 
-/* What a caller asks of whoever pumps. */
+/* Commands: what a caller may ask the pump to do with a transfer. */
 enum {
     NYMBL__ADD = 1,
     NYMBL__REMOVE = 2,
@@ -22,66 +22,87 @@ enum {
     NYMBL__CONFIRM = 8,
 };
 
-/* Window, pause and signal belong together: looked at and changed without
- * letting go of the lock in between. */
+/* How a caller is notified:
+ *
+ * 1. Whatever the pump runs sets `notify_pending` if it has something to
+ *    report.
+ * 2. After each step the pump calls nymbl__transfer_notify(). It sets
+ *    `notified`. If `notified` was not set before, it also signals the engine's
+ *    condition variable and sends one byte to the notify socket, if there is
+ *    one.
+ * 3. The caller sees `notified` (nymbl_transfer_is_ready), and reads, writes or
+ *    asks for the result until it gets NYMBL_AGAIN. Only that answer clears
+ *    `notified` (nymbl__port_rearm), in the critical section that found
+ *    nothing. So each change after it notifies again, and no change is lost.
+ * 4. A notify socket that is attached while `notified` is set gets its byte at
+ *    once. The end of a transfer closes the pump's end of it.
+ *
+ * For the same reason the window and the pause are tested and changed in one
+ * critical section with `notified`. */
 typedef struct nymbl__port {
     nymbl__mutex *mutex; /* borrowed from the engine */
 
     /* under the lock */
     unsigned commands;
-    nymbl_kind cancel_kind; /* why it is to be removed, or NYMBL_OK */
+    nymbl_kind cancel_kind; /* of the first cancel, or NYMBL_OK */
     const char *cancel_reason;
     nymbl__ring window;
-    bool receive_paused; /* these two are written by the pump alone */
+    bool receive_paused; /* these two are written only by the pump */
     bool send_paused;
     int64_t confirmed; /* received bytes that the caller knows of, or -1 */
     bool notified;
-    double wake_at;     /* when the caller wants to be woken; 0: not */
-    double watchdog_at; /* when it must have been heard of again; 0: need not */
-    bool watchdog_missed;    /* it was not, and gets a last chance */
-    int notify_fd;           /* the pump's end of it, or -1 */
-    bool notify_fd_released; /* its other end was given back: no cancel */
-    char notify_token[NYMBL__NOTIFY_TOKEN]; /* "" if none is awaited */
+    double wake_at;       /* when to notify the caller; 0: never */
+    double watchdog_at;   /* when to cancel unless it is set again; 0: never */
+    bool watchdog_missed; /* the time has passed once */
+    int notify_fd;        /* the pump's end of the notify socket, or -1 */
+    bool notify_fd_released; /* the caller gave its end back: its close is no
+                                cancel */
+    char notify_token[NYMBL__NOTIFY_TOKEN]; /* "" if no peer is expected */
     nymbl_body *body;                       /* NULL once it has ended */
-    bool response_published; /* `response` is good, and stays so */
+    bool response_published;                /* `response` is final */
     nymbl_response response;
-    bool
-        ended; /* `error`, `response_body`, `body_sent` are good, and stay so */
+    bool ended; /* `error`, `response_body` and `body_sent` are final */
     nymbl_error error;
 
-    /* of whoever pumps, until `response_published` or `ended` */
+    /* of the pump */
+    bool notify_pending;
+    /* of the pump, until `response_published` or `ended` */
     char response_type[NYMBL__TYPE_MAX];
     nymbl__buffer response_body;
-    int64_t body_sent; /* of a body that was let go */
+    int64_t body_sent; /* of a body that was detached */
 
     /* atomic */
-    atomic_bool sent;            /* a request went out, or part of one */
-    atomic_bool content_checked; /* the first bytes were found good */
+    atomic_bool sent;            /* a request was sent, or a part of one */
+    atomic_bool content_checked; /* the first bytes have the expected type */
     _Atomic int64_t body_received;
-    _Atomic int64_t resumed_from; /* bytes of a part the reply continues */
+    _Atomic int64_t resumed_from; /* bytes of the partial file that the response
+                                     continues */
 } nymbl__port;
 
 void nymbl__port_init(nymbl__port *port, nymbl__mutex *mutex);
 void nymbl__port_free(nymbl__port *port);
 void nymbl__port_lock(const nymbl__port *port);
 void nymbl__port_unlock(const nymbl__port *port);
-/* Under the lock: wake whoever holds the other end of the lease, if there is
- * one. */
+/* Under the lock: send a byte to the notify socket, if there is one. */
 void nymbl__port_notify(const nymbl__port *port);
-/* No more news: close the pump's end of the lease. */
+/* Under the lock: clear `notified` if the caller is answered NYMBL_AGAIN. */
+void nymbl__port_rearm(nymbl__port *port, nymbl_kind kind);
+/* Close the pump's end of the notify socket. */
 void nymbl__port_notify_close(nymbl__port *port);
-/* Another thread of the host may start a program at any moment: a lease that it
- * inherits never ends. So where it can be, a socket is born closed to it. */
+
+/* The type of a stream socket for socket(2). The host may start a program at
+ * any moment, and a notify socket that it inherits would never end. So the
+ * socket is close-on-exec from the beginning if the system can do that. */
 #ifdef SOCK_CLOEXEC
 #define NYMBL__STREAM (SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK)
 #else
 #define NYMBL__STREAM SOCK_STREAM
 #endif
 
-/* What NYMBL__STREAM could not say of a new socket. */
+/* Set the flags of a new socket that NYMBL__STREAM could not set. */
 void nymbl__stream_set_up(int fd);
-/* Close a socket. The other end sees it even if a forked process still has this
- * one. */
+/* Close a socket. Its peer sees that even if a forked process still has a copy.
+ */
 void nymbl__stream_close(int fd);
 
 #endif

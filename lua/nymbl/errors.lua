@@ -59,6 +59,7 @@ local BY_REASON = {
   not_a_directory = "a part of the path is no directory: check the path",
   name_too_long = "the path is too long: choose a shorter one",
   too_many_links = "the path has too many links: choose another one",
+  too_many_entries = "the directory has too many entries: divide it",
   read_only = "the file system is read-only: choose another path",
   file_too_big = "the file would be larger than is allowed: raise the limit of file sizes",
   ["io.changed"] = "another program changed the file meanwhile: try again",

@@ -301,6 +301,53 @@ static bool store_is_written_and_replaced(void)
     return kind == NYMBL_OK;
 }
 
+static nymbl_kind job_end(nymbl_kind started, nymbl_transfer **job,
+                          nymbl_error *err)
+{
+    nymbl_kind kind = started;
+
+    for (int i = 0; i < 1000 && (kind == NYMBL_AGAIN || i == 0); i++) {
+        if (started < 0)
+            break;
+        nymbl_engine_pump(world.engine, 0);
+        kind = nymbl_transfer_result(*job, err);
+    }
+    if (kind < 0)
+        CHECK(kind == NYMBL_NO_MEMORY && err->kind == NYMBL_NO_MEMORY);
+    return kind;
+}
+
+static bool jobs_succeed(void)
+{
+    const char *path = world_path("patient-of-test");
+    nymbl_transfer *digest = NULL, *sync = NULL, *directory = NULL;
+    nymbl_directory_entry entry;
+    nymbl_error err = {0};
+    nymbl_kind kind;
+
+    world_write("patient-of-test", "bytes-of-test", 13);
+    kind = job_end(nymbl_digest_start(&digest, world.engine, path, &err),
+                   &digest, &err);
+    if (kind == NYMBL_OK)
+        CHECK_NUMBER(nymbl_transfer_digest(digest)->size, 13);
+    if (kind == NYMBL_OK)
+        kind = job_end(nymbl_sync_start(&sync, world.engine, path, &err), &sync,
+                       &err);
+    if (kind == NYMBL_OK)
+        kind = job_end(nymbl_read_directory_start(&directory, world.engine,
+                                                  world.dir, 0, &err),
+                       &directory, &err);
+    if (kind == NYMBL_OK) {
+        CHECK(nymbl_transfer_next_entry(directory, &entry));
+        CHECK_TEXT(entry.name, "patient-of-test");
+        CHECK(!nymbl_transfer_next_entry(directory, &entry));
+    }
+    nymbl_transfer_free(digest);
+    nymbl_transfer_free(sync);
+    nymbl_transfer_free(directory);
+    return kind == NYMBL_OK;
+}
+
 /* Fail the nth allocation of a scenario, for every n. */
 static void scenario_repeat(bool (*run)(void))
 {
@@ -339,6 +386,7 @@ SCENARIO(signed_url_succeeds)
 SCENARIO(listing_succeeds)
 SCENARIO(next_page_succeeds)
 SCENARIO(store_is_written_and_replaced)
+SCENARIO(jobs_succeed)
 
 int main(int argc, char **argv)
 {
@@ -353,6 +401,7 @@ int main(int argc, char **argv)
         TEST(listing_succeeds_or_fails),
         TEST(next_page_succeeds_or_fails),
         TEST(store_is_written_and_replaced_or_fails),
+        TEST(jobs_succeed_or_fails),
     };
 
     if (argc > 1 && strcmp(argv[1], "libcurl") == 0) {

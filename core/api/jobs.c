@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: MIT */
+/* Jobs: long work on local files, started as transfers. */
+#include "nymbl.h"
+
+#include "base/error.h"
+#include "engine/pump.h"
+#include "job/digest.h"
+#include "job/directory.h"
+#include "job/sync.h"
+
+static const char *arguments_problem(const nymbl_engine *engine,
+                                     const char *path)
+{
+    if (!nymbl_engine_in_this_process(engine) || engine->closed)
+        return "engine";
+    return path == NULL ? "path" : NULL;
+}
+
+/* Takes the job over. */
+static nymbl_kind job_start(nymbl_transfer **out, nymbl_engine *engine,
+                            nymbl__job *job, nymbl_error *err)
+{
+    nymbl_kind kind;
+
+    if (job == NULL)
+        return nymbl__fail(err, NYMBL_NO_MEMORY, NULL);
+    kind = nymbl__transfer_new_job(out, engine, job, err);
+    if (kind == NYMBL_OK)
+        nymbl__transfer_command(*out, NYMBL__ADD);
+    return kind;
+}
+
+/* The job of a transfer if it has ended well, or NULL. */
+static nymbl__job *finished_job(const nymbl_transfer *transfer)
+{
+    bool finished;
+
+    nymbl__port_lock(&transfer->port);
+    finished = transfer->port.ended && transfer->port.error.kind == NYMBL_OK;
+    nymbl__port_unlock(&transfer->port);
+    return finished ? transfer->job : NULL;
+}
+
+nymbl_kind nymbl_digest_start(nymbl_transfer **out, nymbl_engine *engine,
+                              const char *path, nymbl_error *err)
+{
+    const char *problem = arguments_problem(engine, path);
+
+    *out = NULL;
+    if (problem != NULL)
+        return nymbl__fail(err, NYMBL_MISUSE, problem);
+    return job_start(out, engine, nymbl__digest_job_new(path), err);
+}
+
+const nymbl_file_digest *nymbl_transfer_digest(const nymbl_transfer *transfer)
+{
+    const nymbl__job *job = finished_job(transfer);
+
+    return job != NULL ? nymbl__digest_job_result(job) : NULL;
+}
+
+nymbl_kind nymbl_sync_start(nymbl_transfer **out, nymbl_engine *engine,
+                            const char *path, nymbl_error *err)
+{
+    const char *problem = arguments_problem(engine, path);
+
+    *out = NULL;
+    if (problem != NULL)
+        return nymbl__fail(err, NYMBL_MISUSE, problem);
+    return job_start(out, engine, nymbl__sync_job_new(path), err);
+}
+
+nymbl_kind nymbl_read_directory_start(nymbl_transfer **out,
+                                      nymbl_engine *engine, const char *path,
+                                      size_t max_entries, nymbl_error *err)
+{
+    const char *problem = arguments_problem(engine, path);
+
+    *out = NULL;
+    if (problem == NULL && max_entries > NYMBL_DIRECTORY_MAX)
+        problem = "max_entries";
+    if (problem != NULL)
+        return nymbl__fail(err, NYMBL_MISUSE, problem);
+    if (max_entries == 0)
+        max_entries = NYMBL_DIRECTORY_DEFAULT;
+    return job_start(out, engine, nymbl__directory_job_new(path, max_entries),
+                     err);
+}
+
+bool nymbl_transfer_next_entry(nymbl_transfer *transfer,
+                               nymbl_directory_entry *out)
+{
+    nymbl__job *job = finished_job(transfer);
+
+    return job != NULL && nymbl__is_directory_job(job) &&
+           nymbl__directory_job_next(job, out);
+}

@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: MIT */
+/* The SHA-256 of a file. */
+#ifndef NYMBL_JOB_DIGEST_H
+#define NYMBL_JOB_DIGEST_H
+
+#include "job/job.h"
+
+/* NULL if there is no memory. */
+nymbl__job *nymbl__digest_job_new(const char *path);
+/* The result of a job that has succeeded; NULL if it is of another type. */
+const nymbl_file_digest *nymbl__digest_job_result(const nymbl__job *job);
+
+#endif
