@@ -103,6 +103,13 @@ int json_mend(lua_State *L);
 int locale_set(lua_State *L);
 int text_lower(lua_State *L);
 
+/* job.c */
+int digest_start(lua_State *L);
+int digest_result(lua_State *L);
+int sync_start(lua_State *L);
+int read_directory_start(lua_State *L);
+int take_entries(lua_State *L);
+
 /* store.c */
 void store_class(lua_State *L);
 int store_open(lua_State *L);
@@ -110,6 +117,8 @@ int store_replace(lua_State *L);
 int boot_time(lua_State *L);
 
 /* transfer.c */
+/* Push a closed transfer, to be filled in. */
+transfer_ud *transfer_new(lua_State *L);
 nymbl_transfer *transfer_check(lua_State *L, int index);
 void transfer_class(lua_State *L);
 int token_start(lua_State *L);

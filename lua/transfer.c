@@ -20,7 +20,7 @@ nymbl_transfer *transfer_check(lua_State *L, int index)
     return self->transfer;
 }
 
-static transfer_ud *transfer_new(lua_State *L)
+transfer_ud *transfer_new(lua_State *L)
 {
     transfer_ud *self = block_new(L, BLOCK_TRANSFER, sizeof(*self));
 

@@ -488,4 +488,17 @@ case("two readers of a stream that stalls", "2: timeout 200 stall 1, timeout 200
   return text
 end)
 
+case("a job on a file is waited for", "others went on, 26214400, true", function(t)
+  local job = require "nymbl.job"
+  local path = helper.big_file(26214400)
+  local others, size = t.others(function()
+    local total = 0
+    for _ = 1, 10 do total = total + select(2, assert(job.digest(path))) end
+    return total / 10
+  end)
+  local list = assert(job.read_directory(helper.folder))
+  assert(job.sync(path))
+  return ("%s, %d, %s"):format(others, size, tostring(#list > 0))
+end)
+
 return cases
