@@ -988,7 +988,10 @@ static void removed_listener_is_created_again(void)
         held = notify_connect(&old);
         snprintf(dir, sizeof(dir), "%s", old.path);
         *strrchr(dir, '/') = '\0';
-        usleep(20000); /* connected */
+        /* a wakeup shows that the connection was accepted */
+        nymbl_transfer_wake_at(before, 1);
+        CHECK(is_woken(held, WAIT_LIMIT_MS) && wakes_take(held) == 1);
+        CHECK(nymbl_transfer_result(before, NULL) == NYMBL_AGAIN);
         CHECK(unlink(old.path) == 0);
         if (how > 0)
             CHECK(rmdir(dir) == 0);
