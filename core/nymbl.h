@@ -551,21 +551,37 @@ NYMBL_API int64_t nymbl_body_size(const nymbl_body *body);
  */
 NYMBL_API void nymbl_body_free(nymbl_body *body);
 
-/* ---- the six calls ---- */
+/* ---- requests to the service ---- */
 
-/**
- * Start a request for an access token (RFC 6749, section 4.4.2). The response
- * body is the token endpoint's JSON.
- *
- * @param[out] out    yours to release with nymbl_transfer_free()
- * @param      engine moves the transfer
- * @param      client has OAuth credentials
- * @param[out] err    NYMBL_MISUSE, NYMBL_NO_MEMORY
- * @return NYMBL_OK or the failure
- */
-NYMBL_API nymbl_kind nymbl_token_start(nymbl_transfer **out,
-                                       nymbl_engine *engine,
-                                       nymbl_client *client, nymbl_error *err);
+/** Method of a request. GET changes nothing on the service, so that its outcome
+ * is never unknown. DELETE can be repeated. POST may be repeated only if the
+ * service cannot have accepted it; it is sent on a new connection. */
+typedef enum nymbl_method {
+    NYMBL_GET,
+    NYMBL_POST, /**< an upload */
+    NYMBL_DELETE
+} nymbl_method;
+
+/** The response that a request expects. */
+typedef enum nymbl_expected {
+    /** A JSON text, or none, which is held in memory: nymbl_transfer_body(). */
+    NYMBL_EXPECT_JSON,
+    /** The content of a document, which is checked and saved to a path or read
+     * with nymbl_transfer_read(). Redirects are followed. */
+    NYMBL_EXPECT_CONTENT
+} nymbl_expected;
+
+/** A segment of a path, `/Name` or `/Name(key)`. */
+typedef struct nymbl_segment {
+    const char *name; /**< letters, digits, `$`, `_`, `-` and `.` */
+    const char *key;  /**< percent-encoded here; NULL: no key */
+} nymbl_segment;
+
+/** A name with a value: of a query or of a header. */
+typedef struct nymbl_pair {
+    const char *name;
+    const char *value; /**< NULL: this pair is left out */
+} nymbl_pair;
 
 /** The fields of an upload. */
 typedef struct nymbl_upload_options {
@@ -580,6 +596,91 @@ typedef struct nymbl_upload_options {
     bool is_rewindable;
     bool progress; /**< make the transfer ready whenever bytes were sent */
 } nymbl_upload_options;
+
+/** The target of a download, and the document's metadata. */
+typedef struct nymbl_download_options {
+    /** File to create or replace atomically; NULL to read the content with
+     * nymbl_transfer_read(). */
+    const char *path;
+    /** Permissions, if the file system supports them; default 0600. */
+    unsigned mode;
+    /** Fail if @p path exists, at the start or at the end. */
+    bool no_overwrite;
+    /**
+     * Keep an interrupted download as a partial file beside the path, and
+     * resume it next time with a range request under the saved validator (RFC
+     * 9110, section 13.1.5). The base URL, API key, token URL, client id,
+     * scope, patient and document must be the same. If the service refuses the
+     * range ("range_refused") or its response does not continue the partial
+     * file ("content_range"), the transfer fails, the partial file is removed,
+     * and the next transfer starts at the first byte.
+     */
+    bool resume;
+    /** Media type of the document; NULL if unknown. */
+    const char *content_type;
+    bool has_size; /**< whether @p size is known */
+    int64_t size;  /**< size of the document */
+    /** Make the transfer ready whenever bytes were received, and rename the
+     * file to @p path only after all of them were confirmed with
+     * nymbl_transfer_confirm(). */
+    bool progress;
+} nymbl_download_options;
+
+/** A request to the service. Zero means default. Arrays end with an entry whose
+ * name is NULL; a NULL array is empty. */
+typedef struct nymbl_request {
+    nymbl_method method;
+    nymbl_expected expected;
+    const nymbl_segment *path; /**< below the base URL; required */
+    const nymbl_pair *query;   /**< values are percent-encoded here */
+    /** Additional headers for the service. They are not sent to another origin
+     * after a redirect. Headers that the library sends itself, or that concern
+     * the connection or the body, are NYMBL_MISUSE. */
+    const nymbl_pair *headers;
+    /** URL to request instead of @p path and @p query, from the response to a
+     * request with this path (`@odata.nextLink`). It must have the service's
+     * origin. */
+    const char *next_link;
+    nymbl_body *body; /**< of a POST; retained; must be ready and not in use by
+                           a live transfer */
+    const nymbl_upload_options *upload;     /**< required for a POST */
+    const nymbl_download_options *download; /**< for content; NULL: defaults */
+} nymbl_request;
+
+/**
+ * Start a request. The functions for documents below are made of this one.
+ *
+ * @param[out] out     yours to release with nymbl_transfer_free()
+ * @param      engine  moves the transfer
+ * @param      client  any open client
+ * @param      token   bearer token; copied, and wiped after use
+ * @param      request copied
+ * @param[out] err     NYMBL_BAD_REQUEST if a key or the query is too long for a
+ *                     URL; NYMBL_REDIRECT if `next_link` leaves the service's
+ *                     origin, NYMBL_PROTOCOL if it is too long;
+ *                     NYMBL_TOO_LARGE or NYMBL_IO if the body cannot be sent;
+ *                     NYMBL_IO if the target of a download cannot be written;
+ *                     NYMBL_MISUSE, with the wrong field as reason;
+ *                     NYMBL_NO_MEMORY
+ * @return NYMBL_OK or the failure
+ */
+NYMBL_API nymbl_kind nymbl_request_start(
+    nymbl_transfer **out, nymbl_engine *engine, nymbl_client *client,
+    const char *token, const nymbl_request *request, nymbl_error *err);
+
+/**
+ * Start a request for an access token (RFC 6749, section 4.4.2). The response
+ * body is the token endpoint's JSON.
+ *
+ * @param[out] out    yours to release with nymbl_transfer_free()
+ * @param      engine moves the transfer
+ * @param      client has OAuth credentials
+ * @param[out] err    NYMBL_MISUSE, NYMBL_NO_MEMORY
+ * @return NYMBL_OK or the failure
+ */
+NYMBL_API nymbl_kind nymbl_token_start(nymbl_transfer **out,
+                                       nymbl_engine *engine,
+                                       nymbl_client *client, nymbl_error *err);
 
 /**
  * Start `POST /Patients({id})/Documents`. The response body is the document's
@@ -662,35 +763,6 @@ NYMBL_API nymbl_kind nymbl_get_start(nymbl_transfer **out, nymbl_engine *engine,
                                      nymbl_client *client, const char *token,
                                      const char *patient, const char *document,
                                      nymbl_error *err);
-
-/** The target of a download, and the document's metadata. */
-typedef struct nymbl_download_options {
-    /** File to create or replace atomically; NULL to read the content with
-     * nymbl_transfer_read(). */
-    const char *path;
-    /** Permissions, if the file system supports them; default 0600. */
-    unsigned mode;
-    /** Fail if @p path exists, at the start or at the end. */
-    bool no_overwrite;
-    /**
-     * Keep an interrupted download as a partial file beside the path, and
-     * resume it next time with a range request under the saved validator (RFC
-     * 9110, section 13.1.5). The base URL, API key, token URL, client id,
-     * scope, patient and document must be the same. If the service refuses the
-     * range ("range_refused") or its response does not continue the partial
-     * file ("content_range"), the transfer fails, the partial file is removed,
-     * and the next transfer starts at the first byte.
-     */
-    bool resume;
-    /** Media type of the document; NULL if unknown. */
-    const char *content_type;
-    bool has_size; /**< whether @p size is known */
-    int64_t size;  /**< size of the document */
-    /** Make the transfer ready whenever bytes were received, and rename the
-     * file to @p path only after all of them were confirmed with
-     * nymbl_transfer_confirm(). */
-    bool progress;
-} nymbl_download_options;
 
 /**
  * Check the target of a download: its directory must exist and permit to create

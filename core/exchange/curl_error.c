@@ -195,8 +195,9 @@ nymbl_kind nymbl__curl_error_classify(nymbl__exchange *exchange, CURLcode code,
         return tls_failure(exchange, code, reason);
     case CURLE_BAD_CONTENT_ENCODING:
         *reason = nymbl__reason_transfer_encoding;
-        return exchange->request.operation == NYMBL__DOWNLOAD ? NYMBL_CORRUPT
-                                                              : NYMBL_PROTOCOL;
+        return exchange->request.expected == NYMBL_EXPECT_CONTENT
+                   ? NYMBL_CORRUPT
+                   : NYMBL_PROTOCOL;
     case CURLE_OUT_OF_MEMORY:
     case TOO_LARGE:
         /* libcurl's code for a header line over its own limit */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A request as data. */
+/* A request as the exchange sends it. */
 #include "exchange/request.h"
 
 #include "base/buffer.h"
@@ -8,43 +8,70 @@
 #include <stdlib.h>
 #include <string.h>
 
-nymbl_kind nymbl__request_add_header(struct curl_slist **list, const char *line)
+bool nymbl__request_is_safe(const nymbl__request *request)
 {
-    struct curl_slist *longer = curl_slist_append(*list, line);
-
-    if (longer == NULL)
-        return NYMBL_NO_MEMORY;
-    *list = longer;
-    return NYMBL_OK;
+    return request->method == NYMBL_GET || request->is_token;
 }
 
-nymbl_kind nymbl__request_add_secret(struct curl_slist **list, const char *name,
-                                     const char *value)
+bool nymbl__request_is_idempotent(const nymbl__request *request)
 {
+    return request->method != NYMBL_POST || request->is_token;
+}
+
+nymbl_kind nymbl__request_add_header(struct curl_slist **list, const char *text,
+                                     const char *second, const char *third)
+{
+    struct curl_slist *longer = NULL;
     nymbl__buffer line;
     nymbl_kind kind;
 
     nymbl__buffer_init(&line, NYMBL__HEAD_MAX);
-    kind = nymbl__buffer_puts(&line, name);
+    kind = nymbl__buffer_puts(&line, text);
     if (kind == NYMBL_OK)
-        kind = nymbl__buffer_puts(&line, value);
+        kind = nymbl__buffer_puts(&line, second);
     if (kind == NYMBL_OK)
-        kind = nymbl__request_add_header(list, line.data);
+        kind = nymbl__buffer_puts(&line, third);
+    if (kind == NYMBL_OK) {
+        longer = curl_slist_append(*list, line.data);
+        kind = longer != NULL ? NYMBL_OK : NYMBL_NO_MEMORY;
+    }
     nymbl__buffer_free(&line);
+    if (longer != NULL)
+        *list = longer;
     return kind;
+}
+
+struct curl_slist *nymbl__request_headers(const nymbl__request *request,
+                                          bool cross_origin)
+{
+    return cross_origin || request->service_headers == NULL
+               ? request->headers
+               : request->service_headers;
+}
+
+void nymbl__request_join_headers(nymbl__request *request)
+{
+    struct curl_slist *last = request->service_headers;
+
+    if (last == NULL)
+        return;
+    while (last->next != NULL)
+        last = last->next;
+    last->next = request->headers;
 }
 
 void nymbl__request_free(nymbl__request *request)
 {
-    struct curl_slist *node = request->secrets;
+    struct curl_slist *node = request->service_headers;
+    bool joined = false;
 
-    for (; node != NULL && node != request->headers; node = node->next)
+    for (; node != NULL && !joined; node = node->next) {
         nymbl__wipe(node->data, strlen(node->data));
-    if (request->secrets != NULL && node == request->headers)
-        request->headers = NULL; /* it is the tail of the other list */
-    curl_slist_free_all(request->secrets);
-    curl_slist_free_all(request->headers);
-    request->secrets = request->headers = NULL;
+        joined = node->next == request->headers && request->headers != NULL;
+    }
+    curl_slist_free_all(request->service_headers);
+    if (!joined)
+        curl_slist_free_all(request->headers);
     nymbl__secret_free(request->url);
     nymbl__secret_free(request->token_body);
     nymbl__secret_free(request->proxy);
@@ -52,6 +79,9 @@ void nymbl__request_free(nymbl__request *request)
     free(request->form.content_type);
     nymbl__secret_free(request->form.document_type);
     nymbl__secret_free(request->form.description);
-    request->url = request->token_body = request->proxy = NULL;
-    request->form = (nymbl__form){0};
+    *request = (nymbl__request){
+        .method = request->method,
+        .expected = request->expected,
+        .is_token = request->is_token,
+    };
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* A request as data: built by the functions that start a call, read by the I/O
- * thread. */
+/* A request as the exchange sends it. It is built before the start (`api/`) and
+ * read on the wire; only a redirect changes it. */
 #ifndef NYMBL_EXCHANGE_REQUEST_H
 #define NYMBL_EXCHANGE_REQUEST_H
 
@@ -8,16 +8,7 @@
 
 #include <curl/curl.h>
 
-typedef enum nymbl__operation {
-    NYMBL__TOKEN,
-    NYMBL__UPLOAD,
-    NYMBL__LIST,
-    NYMBL__GET,
-    NYMBL__DOWNLOAD,
-    NYMBL__DELETE,
-} nymbl__operation;
-
-/* Fields of the multipart body around the file. Strings are owned. */
+/* The text fields of a multipart body, and the head of its file; owned. */
 typedef struct nymbl__form {
     char *file_name;
     char *content_type;
@@ -26,23 +17,36 @@ typedef struct nymbl__form {
 } nymbl__form;
 
 typedef struct nymbl__request {
-    nymbl__operation operation;
+    nymbl_method method;
+    nymbl_expected expected;
+    bool is_token; /* a token request (RFC 6749, section 4.4.2) */
     char *url;
-    char *token_body; /* body of a token request */
-    char *proxy;      /* copied, because a closed client wipes its own */
-    struct curl_slist *secrets; /* header lines; the tail is `headers` */
-    struct curl_slist *headers;
-    nymbl__form form;
+    char *token_body; /* of a token request */
+    nymbl__form form; /* of an upload */
     bool expect_continue;
+    char *proxy; /* a copy: the client wipes its own when it is closed */
+    /* Header lines for the service alone: secrets and the caller's own. The
+     * list continues with `headers`. */
+    struct curl_slist *service_headers;
+    /* Header lines that are sent to other origins, too. */
+    struct curl_slist *headers;
 } nymbl__request;
 
-/* Append a header line. */
-nymbl_kind nymbl__request_add_header(struct curl_slist **list,
-                                     const char *line);
-/* Append a header line with a secret value. No other copy of it stays in
- * memory. */
-nymbl_kind nymbl__request_add_secret(struct curl_slist **list, const char *name,
-                                     const char *value);
+/* Whether it changes nothing on the service (RFC 9110, section 9.2.1), so that
+ * its outcome is never unknown. */
+bool nymbl__request_is_safe(const nymbl__request *request);
+/* Whether sending it twice has the effect of sending it once (section 9.2.2).
+ */
+bool nymbl__request_is_idempotent(const nymbl__request *request);
+/* Append a header line to a list: a text that continues with two others, which
+ * may be "". No other copy of the line remains in memory. */
+nymbl_kind nymbl__request_add_header(struct curl_slist **list, const char *text,
+                                     const char *second, const char *third);
+/* The lines to send: all, or those for any origin. */
+struct curl_slist *nymbl__request_headers(const nymbl__request *request,
+                                          bool cross_origin);
+/* Let `service_headers` continue with `headers`, once both are complete. */
+void nymbl__request_join_headers(nymbl__request *request);
 void nymbl__request_free(nymbl__request *request);
 
 #endif

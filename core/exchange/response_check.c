@@ -14,15 +14,10 @@ bool nymbl__response_is_success(const nymbl__exchange *exchange)
 {
     int status = exchange->head.status;
 
-    switch (exchange->request.operation) {
-    case NYMBL__UPLOAD: /* 200 or 201: the service does not document it */
-    case NYMBL__DELETE:
+    /* uploads: the service does not document whether 200 or 201 */
+    if (!nymbl__request_is_safe(&exchange->request))
         return status >= 200 && status <= 299;
-    case NYMBL__DOWNLOAD:
-        return status == 200 || (status == 206 && exchange->range_requested);
-    default:
-        return status == 200;
-    }
+    return status == 200 || (status == 206 && exchange->range_requested);
 }
 
 bool nymbl__response_is_redirect(int status)
@@ -149,7 +144,7 @@ void nymbl__response_check_head(nymbl__exchange *exchange)
         exchange->port->response_body.max = NYMBL__ERROR_RESPONSE_MAX;
         return;
     }
-    if (exchange->request.operation != NYMBL__DOWNLOAD) {
+    if (exchange->request.expected != NYMBL_EXPECT_CONTENT) {
         head_publish(exchange);
         return;
     }

@@ -37,7 +37,7 @@ nymbl_kind nymbl__result_classify(nymbl__exchange *exchange, CURLcode code,
             *reason = nymbl__reason_range_refused;
         /* the token endpoint reports invalid credentials with 400 (RFC 6749,
          * section 5.2) */
-        if (exchange->request.operation == NYMBL__TOKEN && head->status == 400)
+        if (exchange->request.is_token && head->status == 400)
             return NYMBL_UNAUTHORIZED;
         return head->status == 429 && head->limit_exceeded
                    ? NYMBL_QUOTA
@@ -49,7 +49,7 @@ nymbl_kind nymbl__result_classify(nymbl__exchange *exchange, CURLcode code,
         *reason = nymbl__reason_reset;
         return NYMBL_NETWORK;
     }
-    if (exchange->request.operation == NYMBL__DOWNLOAD)
+    if (exchange->request.expected == NYMBL_EXPECT_CONTENT)
         return nymbl__response_check_document(exchange, reason);
     /* no encoding was requested (RFC 9110, section 12.5.3); the label may be
      * wrong, so a body that is JSON counts */
@@ -73,10 +73,8 @@ bool nymbl__result_outcome_is_unknown(const nymbl__exchange *exchange,
 {
     int status = exchange->head.done ? exchange->head.status : 0;
 
-    if (exchange->request.operation != NYMBL__UPLOAD &&
-        exchange->request.operation != NYMBL__DELETE)
-        return false;
-    if (!exchange->port->sent || (status >= 300 && status <= 499))
+    if (nymbl__request_is_safe(&exchange->request) || !exchange->port->sent ||
+        (status >= 300 && status <= 499))
         return false;
     /* this side aborted before the last block, so the server has no complete
      * request */

@@ -17,14 +17,10 @@ static bool response_is_buffered(const nymbl__exchange *exchange)
 {
     const nymbl__response_head *head = &exchange->head;
 
-    switch (exchange->request.operation) {
-    case NYMBL__UPLOAD:
+    if (exchange->port->body != NULL)
         return response_has_begun(exchange);
-    case NYMBL__DOWNLOAD:
-        return !head->done || !nymbl__response_is_success(exchange);
-    default:
-        return true;
-    }
+    return exchange->request.expected != NYMBL_EXPECT_CONTENT || !head->done ||
+           !nymbl__response_is_success(exchange);
 }
 
 static double idle_limit(const nymbl__exchange *exchange)

@@ -315,3 +315,18 @@ nymbl_kind nymbl__url_escape(nymbl__buffer *buffer, const char *text)
     }
     return NYMBL_OK;
 }
+
+nymbl_kind nymbl__url_pair(nymbl__buffer *buffer, char *separator,
+                           const char *name, const char *value)
+{
+    nymbl_kind kind = NYMBL_OK;
+
+    if (*separator != '\0')
+        kind = nymbl__buffer_append(buffer, separator, 1);
+    *separator = '&';
+    if (kind == NYMBL_OK)
+        kind = nymbl__buffer_puts(buffer, name);
+    if (kind == NYMBL_OK)
+        kind = nymbl__buffer_puts(buffer, "=");
+    return kind == NYMBL_OK ? nymbl__url_escape(buffer, value) : kind;
+}

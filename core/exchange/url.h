@@ -22,5 +22,9 @@ nymbl_kind nymbl__url_resolve(char **out, const char *base,
 /* Append text, with all but RFC 3986's unreserved characters percent-encoded.
  */
 nymbl_kind nymbl__url_escape(nymbl__buffer *buffer, const char *text);
+/* Append `name=value`, the value percent-encoded. A separator other than NUL is
+ * put before it; for the next pair it becomes '&'. */
+nymbl_kind nymbl__url_pair(nymbl__buffer *buffer, char *separator,
+                           const char *name, const char *value);
 
 #endif

@@ -124,7 +124,7 @@ bool nymbl__wire_header(nymbl__exchange *exchange, const char *data,
     nymbl__exchange_count_activity(exchange);
     kind = nymbl__head_add_line(&exchange->head, data, size, &reason);
     if (kind == NYMBL_CORRUPT && /* only a document can be corrupt */
-        exchange->request.operation != NYMBL__DOWNLOAD)
+        exchange->request.expected != NYMBL_EXPECT_CONTENT)
         kind = NYMBL_PROTOCOL;
     if (kind < 0)
         nymbl__exchange_fail(exchange, kind, reason);
@@ -151,7 +151,7 @@ static int sockopt_cb(void *payload, curl_socket_t fd, curlsocktype purpose)
 static size_t write_cb(char *data, size_t size, size_t count, void *payload)
 {
     nymbl__exchange *exchange = payload;
-    bool document = exchange->request.operation == NYMBL__DOWNLOAD &&
+    bool document = exchange->request.expected == NYMBL_EXPECT_CONTENT &&
                     nymbl__response_is_success(exchange);
 
     size *= count;
@@ -211,10 +211,9 @@ static nymbl_kind exchange_configure(nymbl__exchange *exchange)
     /* The server may be closing an idle connection, which cannot be detected
      * here. An upload on it would end with an unknown outcome. So each upload
      * opens a new connection, which resumes the TLS session. */
-    bool uploads = request->operation == NYMBL__UPLOAD;
+    bool once = !nymbl__request_is_idempotent(request);
     struct curl_slist *headers =
-        exchange->cross_origin || request->secrets == NULL ? request->headers
-                                                           : request->secrets;
+        nymbl__request_headers(request, exchange->cross_origin);
     CURLcode code = nymbl__settings_apply(exchange->settings, easy,
                                           request->url, request->proxy);
 
@@ -230,33 +229,28 @@ static nymbl_kind exchange_configure(nymbl__exchange *exchange)
                   nymbl__closesocket_cb);
     NYMBL__SETOPT(code, easy, CURLOPT_CLOSESOCKETDATA, exchange->sockets);
     NYMBL__SETOPT(code, easy, CURLOPT_FRESH_CONNECT,
-                  exchange->fresh || uploads ? 1L : 0L);
+                  exchange->fresh || once ? 1L : 0L);
     NYMBL__SETOPT(code, easy, CURLOPT_HEADERFUNCTION, header_cb);
     NYMBL__SETOPT(code, easy, CURLOPT_HEADERDATA, exchange);
     NYMBL__SETOPT(code, easy, CURLOPT_WRITEFUNCTION, write_cb);
     NYMBL__SETOPT(code, easy, CURLOPT_WRITEDATA, exchange);
-    switch (request->operation) {
-    case NYMBL__TOKEN:
+    if (request->method != NYMBL_GET && !once)
+        NYMBL__SETOPT(code, easy, CURLOPT_MAXAGE_CONN, MAX_IDLE_SECONDS);
+    if (request->method == NYMBL_DELETE)
+        NYMBL__SETOPT(code, easy, CURLOPT_CUSTOMREQUEST, "DELETE");
+    if (request->is_token) {
         exchange->port->response_body.max = NYMBL__TOKEN_RESPONSE_MAX;
         NYMBL__SETOPT(code, easy, CURLOPT_POSTFIELDS, request->token_body);
-        NYMBL__SETOPT(code, easy, CURLOPT_MAXAGE_CONN, MAX_IDLE_SECONDS);
-        break;
-    case NYMBL__UPLOAD:
+    }
+    if (exchange->port->body != NULL) {
         if (code == CURLE_OK && nymbl__multipart_apply(exchange) < 0)
             code = CURLE_OUT_OF_MEMORY;
         NYMBL__SETOPT(code, easy, CURLOPT_EXPECT_100_TIMEOUT_MS, 200L);
-        break;
-    case NYMBL__DELETE:
-        NYMBL__SETOPT(code, easy, CURLOPT_CUSTOMREQUEST, "DELETE");
-        NYMBL__SETOPT(code, easy, CURLOPT_MAXAGE_CONN, MAX_IDLE_SECONDS);
-        break;
-    case NYMBL__DOWNLOAD:
+    }
+    if (request->expected == NYMBL_EXPECT_CONTENT) {
         NYMBL__SETOPT(code, easy, CURLOPT_NOPROGRESS, 0L);
         NYMBL__SETOPT(code, easy, CURLOPT_XFERINFOFUNCTION, xferinfo_cb);
         NYMBL__SETOPT(code, easy, CURLOPT_XFERINFODATA, exchange);
-        break;
-    default:
-        break;
     }
     return code == CURLE_OK ? NYMBL_OK : NYMBL_NO_MEMORY;
 }
@@ -361,7 +355,7 @@ void nymbl__wire_complete(nymbl__exchange *exchange, CURLcode code,
         result->fresh = true;
         return;
     }
-    if (exchange->request.operation == NYMBL__DOWNLOAD &&
+    if (exchange->request.expected == NYMBL_EXPECT_CONTENT &&
         exchange->failure == NYMBL_OK && exchange->head.done &&
         nymbl__response_is_redirect(exchange->head.status)) {
         result->kind = redirect_target(exchange, &result->url, &result->reason);

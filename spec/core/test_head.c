@@ -12,14 +12,14 @@ static nymbl_engine *engine;
 static nymbl_client *client;
 static nymbl_transfer *transfer;
 
-static void head_open(nymbl__operation operation)
+static void head_open(nymbl_expected expected)
 {
     nymbl_client_options options = {.base_url = "https://x", .api_key = "k"};
 
     REQUIRE(nymbl_engine_new(&engine, NULL, NULL) == NYMBL_OK);
     REQUIRE(nymbl_client_new(&client, &options, NULL) == NYMBL_OK);
     REQUIRE(nymbl__transfer_new(&transfer, engine, client, NULL) == NYMBL_OK);
-    transfer->exchange.request.operation = operation;
+    transfer->exchange.request.expected = expected;
 }
 
 static void head_close(void)
@@ -49,7 +49,7 @@ static void relevant_fields_are_read(void)
 {
     nymbl__response_head *head;
 
-    head_open(NYMBL__GET);
+    head_open(NYMBL_EXPECT_JSON);
     head = &transfer->exchange.head;
     CHECK(say("HTTP/1.1 429 Too Many"));
     CHECK(say("CONTENT-length:  12 "));
@@ -83,7 +83,7 @@ static void malformed_numbers_are_ignored(void)
     char line[128];
 
     for (size_t i = 0; i < 2 * sizeof(bad) / sizeof(bad[0]); i++) {
-        head_open(NYMBL__GET);
+        head_open(NYMBL_EXPECT_JSON);
         CHECK(say("HTTP/1.1 200 OK"));
         snprintf(line, sizeof(line), "%s: %s", names[i % 2], bad[i / 2]);
         if (!CHECK(!say(line)))
@@ -98,7 +98,7 @@ static void malformed_numbers_are_ignored(void)
 
 static void repeated_equal_number_counts_once(void)
 {
-    head_open(NYMBL__GET);
+    head_open(NYMBL_EXPECT_JSON);
     CHECK(say("HTTP/1.1 200 OK"));
     CHECK(say("Content-Length: 1000000000000000000"));
     CHECK_NUMBER(transfer->exchange.head.length, 1000000000000000000LL);
@@ -108,7 +108,7 @@ static void repeated_equal_number_counts_once(void)
     CHECK(!say("Content-Length: 0"));
     CHECK(transfer->exchange.failure == NYMBL_PROTOCOL);
     head_close();
-    head_open(NYMBL__GET);
+    head_open(NYMBL_EXPECT_JSON);
     CHECK(say("HTTP/1.1 103 Early")); /* each head is counted separately */
     CHECK(say("Content-Length: 1"));
     CHECK(say(""));
@@ -123,7 +123,7 @@ static void check_length(const char *value, int64_t length)
 {
     char line[128];
 
-    head_open(NYMBL__GET);
+    head_open(NYMBL_EXPECT_JSON);
     CHECK(say("HTTP/1.1 200 OK"));
     snprintf(line, sizeof(line), "Content-Length: %s", value);
     if (!CHECK(say(line) == (length >= 0)))
@@ -158,7 +158,7 @@ static void length_that_is_too_large_is_never_reached(void)
     char line[128];
 
     for (size_t i = 0; i < sizeof(large) / sizeof(large[0]); i++) {
-        head_open(NYMBL__DOWNLOAD);
+        head_open(NYMBL_EXPECT_CONTENT);
         strcpy(transfer->exchange.expected_type, "text/plain");
         transfer->port.resumed_from = 100; /* as with a partial file */
         CHECK(say("HTTP/1.1 200 OK"));
@@ -170,7 +170,7 @@ static void length_that_is_too_large_is_never_reached(void)
         CHECK(say(""));
         CHECK(transfer->port.response.content_length == INT64_MAX);
         head_close();
-        head_open(NYMBL__DOWNLOAD);
+        head_open(NYMBL_EXPECT_CONTENT);
         transfer->port.resumed_from = 100;
         transfer->exchange.has_size = true;
         transfer->exchange.size = 200;
@@ -187,7 +187,7 @@ static void check_status(const char *line, size_t size, int status)
     char *exact = malloc(size); /* lets a sanitizer detect overreads */
     bool on;
 
-    head_open(NYMBL__GET);
+    head_open(NYMBL_EXPECT_JSON);
     memcpy(exact, line, size);
     on = nymbl__wire_header(&transfer->exchange, exact, size);
     if (!CHECK(on == (status != 0) && transfer->exchange.head.status == status))
@@ -237,7 +237,7 @@ static void status_is_three_digits(void)
 
 static void other_protocol_is_refused(void)
 {
-    head_open(NYMBL__GET);
+    head_open(NYMBL_EXPECT_JSON);
     CHECK(!say("HTTP/1.1 101 Switching Protocols"));
     CHECK(transfer->exchange.failure == NYMBL_PROTOCOL);
     CHECK_TEXT(transfer->exchange.failure_reason, "bad_response");
@@ -254,7 +254,7 @@ static void ambiguous_head_is_refused(void)
     };
 
     for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++) {
-        head_open(NYMBL__GET);
+        head_open(NYMBL_EXPECT_JSON);
         CHECK(say("HTTP/1.1 200 OK"));
         CHECK(say("Content-Length: 5"));
         CHECK(!say(lines[i]));
@@ -263,7 +263,7 @@ static void ambiguous_head_is_refused(void)
         CHECK(!transfer->exchange.head.done);
         head_close();
     }
-    head_open(NYMBL__GET);
+    head_open(NYMBL_EXPECT_JSON);
     CHECK(say("HTTP/1.1 200 OK"));
     CHECK(!nymbl__wire_header(&transfer->exchange, "Location: /a\0b\r\n", 16));
     CHECK(transfer->exchange.failure == NYMBL_PROTOCOL);
@@ -279,7 +279,7 @@ static void blank_before_the_colon_of_a_relevant_field_is_refused(void)
                                         "content-range \t : bytes 0-1/2"};
 
     for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++) {
-        head_open(NYMBL__GET);
+        head_open(NYMBL_EXPECT_JSON);
         CHECK(say("HTTP/1.1 200 OK"));
         CHECK(say("X-Other : y"));
         CHECK(say(": y"));
@@ -299,14 +299,14 @@ static void folded_line_of_a_relevant_field_is_refused(void)
     for (size_t i = 0; i < 5 * 5; i++) {
         const char *field = fields[i / 5];
 
-        head_open(NYMBL__GET);
+        head_open(NYMBL_EXPECT_JSON);
         CHECK(say("HTTP/1.1 200 OK"));
         CHECK(field == NULL || say(field));
         CHECK(!say(folded[i % 5]));
         CHECK(transfer->exchange.failure == NYMBL_PROTOCOL);
         CHECK_TEXT(transfer->exchange.failure_reason, "bad_response");
         head_close();
-        head_open(NYMBL__GET);
+        head_open(NYMBL_EXPECT_JSON);
         CHECK(say("HTTP/1.1 200 OK"));
         CHECK(say("X-Long: y"));
         CHECK(say(folded[i % 5]));
@@ -383,7 +383,7 @@ static void check_validator(const char *tag, const char *modified,
 {
     char line[128];
 
-    head_open(NYMBL__DOWNLOAD);
+    head_open(NYMBL_EXPECT_CONTENT);
     CHECK(say("HTTP/1.1 200 OK"));
     CHECK(say("Date: Sun, 06 Nov 1994 08:49:47 GMT"));
     snprintf(line, sizeof(line), "ETag: %s", tag);
@@ -436,7 +436,7 @@ static void retry_after_is_seconds_or_a_date(void)
     time_t then = time(NULL) + 1000;
     double seconds;
 
-    head_open(NYMBL__GET);
+    head_open(NYMBL_EXPECT_JSON);
     CHECK(retry_after_of(NULL, NULL) < 0);
     strftime(date, sizeof(date), "%a, %d %b %Y %H:%M:%S GMT", gmtime(&then));
     snprintf(line, sizeof(line), "Retry-After: %s", date);
@@ -460,7 +460,7 @@ static void retry_after_is_the_longest_of_several(void)
 {
     static const char now[] = "Date: Sun, 06 Nov 1994 08:49:37 GMT";
 
-    head_open(NYMBL__GET);
+    head_open(NYMBL_EXPECT_JSON);
     CHECK(retry_after_of("Retry-After: 5", "Retry-After: 10") == 10);
     CHECK(retry_after_of("Retry-After: 10", "Retry-After: 5") == 10);
     CHECK(retry_after_of("Retry-After: 10", "Retry-After: soon") == 10);
@@ -479,7 +479,7 @@ static void retry_after_as_a_date_is_on_the_clock_of_the_response(void)
     static const char soon[] = "Retry-After: Sun, 06 Nov 1994 08:50:07 GMT";
     static const char now[] = "Date: Sun, 06 Nov 1994 08:49:37 GMT";
 
-    head_open(NYMBL__GET);
+    head_open(NYMBL_EXPECT_JSON);
     CHECK(retry_after_of(now, soon) == 30);
     CHECK(retry_after_of(soon, now) == 30); /* in either order */
     CHECK(retry_after_of(soon, "Date: Sunday, 06-Nov-94 08:49:37 GMT") == 30);
@@ -499,7 +499,7 @@ static void codings_are_recognized(void)
 {
     nymbl__response_head *head;
 
-    head_open(NYMBL__GET);
+    head_open(NYMBL_EXPECT_JSON);
     head = &transfer->exchange.head;
     CHECK(say("HTTP/1.1 200 x"));
     CHECK(say("Content-Encoding: identity"));
@@ -521,7 +521,7 @@ static void informational_heads_are_discarded(void)
 {
     nymbl__response_head *head;
 
-    head_open(NYMBL__GET);
+    head_open(NYMBL_EXPECT_JSON);
     head = &transfer->exchange.head;
     CHECK(say("HTTP/1.1 103 Early"));
     CHECK(say("Content-Length: 99"));
@@ -539,7 +539,7 @@ static void informational_heads_are_discarded(void)
 
 static void trailers_are_ignored(void)
 {
-    head_open(NYMBL__GET);
+    head_open(NYMBL_EXPECT_JSON);
     CHECK(say("HTTP/1.1 200 OK"));
     CHECK(say("Content-Type: a/b"));
     CHECK(say(""));
@@ -557,7 +557,7 @@ static void all_heads_have_one_limit(void)
 {
     size_t lines = 0;
 
-    head_open(NYMBL__GET);
+    head_open(NYMBL_EXPECT_JSON);
     while (say(lines % 2 == 0 ? "HTTP/1.1 100 Continue" : "") && lines < 99999)
         lines++;
     CHECK(transfer->exchange.failure == NYMBL_PROTOCOL);
@@ -565,7 +565,7 @@ static void all_heads_have_one_limit(void)
     CHECK(transfer->exchange.head.bytes > 65536 &&
           transfer->exchange.head.bytes < 65600);
     head_close();
-    head_open(NYMBL__GET);
+    head_open(NYMBL_EXPECT_JSON);
     CHECK(say("HTTP/1.1 200 OK"));
     CHECK(say(""));
     for (lines = 0; say("X: 0123456789") && lines < 99999; lines++)
@@ -581,7 +581,7 @@ static void lines_that_are_not_fields_are_ignored(void)
         " folded: x",     "a:",         "Content-Length",
         "\x01\x02: \xff", "X-Other : y"};
 
-    head_open(NYMBL__GET);
+    head_open(NYMBL_EXPECT_JSON);
     CHECK(say("HTTP/1.1 200 OK"));
     for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++)
         CHECK(say(lines[i]));
@@ -589,7 +589,7 @@ static void lines_that_are_not_fields_are_ignored(void)
     CHECK(say(""));
     CHECK(transfer->exchange.head.done);
     head_close();
-    head_open(NYMBL__GET);
+    head_open(NYMBL_EXPECT_JSON);
     CHECK(!say("HTTP/1.1"));
     CHECK(!say(""));
     CHECK(!transfer->exchange.head.done); /* no status */
@@ -600,7 +600,7 @@ static void type_that_is_too_long_is_ignored(void)
 {
     char line[600] = "Content-Type: ";
 
-    head_open(NYMBL__GET);
+    head_open(NYMBL_EXPECT_JSON);
     memset(line + 14, 'x', 500);
     CHECK(say("HTTP/1.1 200 OK"));
     CHECK(say(line));
@@ -613,7 +613,7 @@ static void type_that_is_too_long_is_ignored(void)
 
 static void document_of_another_size_is_detected_from_the_head(void)
 {
-    head_open(NYMBL__DOWNLOAD);
+    head_open(NYMBL_EXPECT_CONTENT);
     transfer->exchange.has_size = true;
     transfer->exchange.size = 10;
     CHECK(say("HTTP/1.1 200 OK"));
@@ -622,7 +622,7 @@ static void document_of_another_size_is_detected_from_the_head(void)
     CHECK(transfer->exchange.failure == NYMBL_CORRUPT);
     CHECK_TEXT(transfer->exchange.failure_reason, "size_mismatch");
     head_close();
-    head_open(NYMBL__DOWNLOAD);
+    head_open(NYMBL_EXPECT_CONTENT);
     strcpy(transfer->exchange.expected_type, "application/pdf");
     CHECK(say("HTTP/1.1 200 OK"));
     CHECK(say("Content-Type: application/json"));

@@ -233,8 +233,16 @@ static void peers_that_are_not_trusted_get_nothing(void)
 
 /* ---- redirects: the second server ---- */
 
-static void redirect_to_another_origin_sends_no_credentials(void)
+static void redirect_to_another_origin_sends_no_credentials_or_headers(void)
 {
+    const nymbl_segment path[] = {
+        {"Patients", "7"}, {"Documents", "9"}, {"$value", NULL}, {NULL, NULL}};
+    const nymbl_pair headers[] = {{"x-request-id", "r1"}, {NULL, NULL}};
+    const nymbl_download_options options = {.content_type = "x/y"};
+    const nymbl_request wanted = {.expected = NYMBL_EXPECT_CONTENT,
+                                  .path = path,
+                                  .headers = headers,
+                                  .download = &options};
     nymbl_transfer *transfer;
     request request;
     char header[128];
@@ -244,9 +252,11 @@ static void redirect_to_another_origin_sends_no_credentials(void)
 
     tls_open();
     listener = listener_open(&port, 8);
-    transfer = start_download(NULL);
+    REQUIRE(nymbl_request_start(&transfer, world.engine, world.client, "tok",
+                                &wanted, NULL) == NYMBL_OK);
     serve(&first, &request);
     CHECK_TEXT(request_field(&request, "Authorization"), "Bearer tok");
+    CHECK_TEXT(request_field(&request, "x-request-id"), "r1");
     request_free(&request);
     snprintf(header, sizeof(header), "Location: https://127.0.0.1:%d/x?y\r\n",
              port);
@@ -257,6 +267,7 @@ static void redirect_to_another_origin_sends_no_credentials(void)
     CHECK(request_begins(&request, "GET /x?y HTTP/1.1\r\n"));
     CHECK(request_field(&request, "Authorization") == NULL);
     CHECK(request_field(&request, "x-api-key") == NULL);
+    CHECK(request_field(&request, "x-request-id") == NULL);
     CHECK(request_field(&request, "Cookie") == NULL);
     CHECK(request_field(&request, "Referer") == NULL);
     CHECK(strstr(request.head.data, "key-of-test") == NULL);
@@ -275,6 +286,7 @@ static void redirect_to_another_origin_sends_no_credentials(void)
     CHECK(request_begins(&request, "GET /back HTTP/1.1\r\n"));
     CHECK(request_field(&request, "Authorization") == NULL);
     CHECK(request_field(&request, "x-api-key") == NULL);
+    CHECK(request_field(&request, "x-request-id") == NULL);
     request_free(&request);
     peer_respond(&third, 200, "", "bytes");
     CHECK(read_all(transfer, &got, NULL) == NYMBL_DONE);
@@ -604,7 +616,7 @@ int main(int argc, char **argv)
     static const test tests[] = {
         TEST(exchange_succeeds_over_tls),
         TEST(peers_that_are_not_trusted_get_nothing),
-        TEST(redirect_to_another_origin_sends_no_credentials),
+        TEST(redirect_to_another_origin_sends_no_credentials_or_headers),
         TEST(redirect_from_https_to_http_is_refused),
         TEST(close_notify_is_the_end_and_a_plain_close_is_not),
         TEST(bytes_in_the_previous_record_are_no_response),
