@@ -1,14 +1,21 @@
 /* SPDX-License-Identifier: MIT */
-/* What an upload sends, as seen from Lua. */
-#include "binding.h"
+/* What an upload sends. */
+#include "body.h"
 
 #include <errno.h>
-#include <stdbool.h>
 #include <string.h>
+
+#define BODY_CLASS "nymbl.body"
+
+typedef struct body_ud {
+    block_tag tag;
+    nymbl_body *body; /* NULL once closed */
+} body_ud;
 
 nymbl_body *body_check(lua_State *L, int index)
 {
-    body_ud *self = block_check(L, index, BLOCK_BODY, sizeof(*self), BODY_T);
+    body_ud *self =
+        block_check(L, index, BLOCK_BODY, sizeof(*self), BODY_CLASS);
 
     if (self->body == NULL)
         luaL_argerror(L, index, "closed body");
@@ -19,7 +26,7 @@ static body_ud *body_new(lua_State *L)
 {
     body_ud *self = block_new(L, BLOCK_BODY, sizeof(*self));
 
-    luaL_setmetatable(L, BODY_T);
+    luaL_setmetatable(L, BODY_CLASS);
     return self;
 }
 
@@ -48,33 +55,35 @@ int body_from_bytes(lua_State *L)
                : 1;
 }
 
-/* A number of bytes. A server may claim any for its document, and a stream's
- * length is then an upload's size; that of none is -1. */
-static int64_t size_check(lua_State *L, int index)
+/* A number of bytes; -1 if there is none. A server may claim any number for its
+ * document, and the size of a stream may be the size of an upload. */
+static int64_t size_option(lua_State *L, const char *name)
 {
-    lua_Number number = luaL_checknumber(L, index);
+    double number = option_number(L, 1, name, -1);
 
     if (!(number >= 0))
         return -1;
     return number < 9223372036854775808.0 ? (int64_t)number : INT64_MAX;
 }
 
-/* core.body_pushed(size or -1, most): the source gives no more than that */
-int body_pushed(lua_State *L)
+/* core.body_stream { size =, limit = }: both in bytes. The size may be unknown;
+ * the source will not produce more than the limit. */
+int body_stream(lua_State *L)
 {
-    int64_t size = size_check(L, 1);
-    int64_t most = size_check(L, 2);
-    body_ud *self = body_new(L);
+    body_ud *self;
     nymbl_error err;
 
-    if (nymbl_body_stream(&self->body, size, &err) < 0)
+    luaL_checktype(L, 1, LUA_TTABLE);
+    self = body_new(L);
+    if (nymbl_body_stream(&self->body, size_option(L, "size"), &err) < 0)
         return failure_push(L, &err);
-    nymbl_body_limit(self->body, most);
+    nymbl_body_limit(self->body, size_option(L, "limit"));
     return 1;
 }
 
-/* body:write(bytes, from): the position behind what was taken; true where the
- * window is full, false where no more is wanted. */
+/* body:write(bytes, from): the position after the last byte that was accepted.
+ * If that is not all, also true if the window is full, or false if the transfer
+ * accepts no more. */
 static int body_write(lua_State *L)
 {
     nymbl_body *body = body_check(L, 1);
@@ -93,8 +102,8 @@ static int body_write(lua_State *L)
     return 2;
 }
 
-/* body:watch(handle): the file that will be copied out of it must not be
- * rewritten before the end */
+/* body:watch(handle): the file that the body is copied from must not change
+ * before the end; see nymbl_body_watch */
 static int body_watch(lua_State *L)
 {
     nymbl_body *body = body_check(L, 1);
@@ -105,7 +114,7 @@ static int body_watch(lua_State *L)
     return 0;
 }
 
-/* Whether a file has ended, without a change of its position. */
+/* Whether a file is at its end. Does not change its position. */
 static bool has_ended(FILE *file)
 {
     int byte = getc(file);
@@ -115,10 +124,10 @@ static bool has_ended(FILE *file)
     return byte == EOF && !ferror(file);
 }
 
-/* body:write_from(handle): bytes that were copied out of a file handle, 0 at
- * its end, false where the window is full or no more is wanted, or nil and why.
- * No byte past what the body may hold is taken from the handle.
- */
+/* body:write_from(handle): the number of bytes that were copied from a file
+ * handle, 0 at its end; false if the window is full or no more is accepted; or
+ * nil and error fields. Never reads more from the handle than the body may
+ * hold. */
 static int body_write_from(lua_State *L)
 {
     nymbl_body *body = body_check(L, 1);
@@ -131,7 +140,7 @@ static int body_write_from(lua_State *L)
     if (file == NULL)
         return failure_push(
             L, &(nymbl_error){.kind = NYMBL_IO, .reason = "closed"});
-    if (room == 0 && left > 0) { /* ask to be told when there is some */
+    if (room == 0 && left > 0) { /* request a wakeup for when there is room */
         nymbl_body_write(body, "", 0, &taken);
         lua_pushboolean(L, 0);
         return 1;
@@ -144,7 +153,8 @@ static int body_write_from(lua_State *L)
     if (room > 0)
         got = fread(buffer, 1, room, file);
     else if (!has_ended(file) && !ferror(file)) {
-        nymbl_body_write(body, "", 1, &taken); /* too many: it says why */
+        nymbl_body_write(body, "", 1,
+                         &taken); /* one too many: the result says why */
         lua_pushboolean(L, 0);
         return 1;
     }
@@ -180,15 +190,15 @@ static int body_can_rewind(lua_State *L)
     return 1;
 }
 
-/* body:type(): the accepted media type that its bytes are of, "" if they are of
- * none, nil if that cannot be said */
+/* body:type(): the accepted media type of its bytes, "" if they have none, or
+ * nil if that is not known; see nymbl_body_type */
 static int body_type(lua_State *L)
 {
     lua_pushstring(L, nymbl_body_type(body_check(L, 1)));
     return 1;
 }
 
-/* body:is_type(content_type): false if its bytes are of another type */
+/* body:is_type(content_type): false if its bytes have another type */
 static int body_is_type(lua_State *L)
 {
     lua_pushboolean(
@@ -206,7 +216,7 @@ static int body_size(lua_State *L)
     return 1;
 }
 
-/* The collector may bring a block that is none of ours. */
+/* The collector may pass a block of another type. */
 static int body_collect(lua_State *L)
 {
     body_ud *self = block_test(L, 1, BLOCK_BODY, sizeof(*self));
@@ -222,7 +232,7 @@ static int body_collect(lua_State *L)
 
 static int body_close(lua_State *L)
 {
-    block_check(L, 1, BLOCK_BODY, sizeof(body_ud), BODY_T);
+    block_check(L, 1, BLOCK_BODY, sizeof(body_ud), BODY_CLASS);
     return body_collect(L);
 }
 
@@ -242,5 +252,5 @@ void body_class(lua_State *L)
         {NULL, NULL},
     };
 
-    class_make(L, BODY_T, methods, body_collect);
+    block_class(L, BODY_CLASS, methods, body_collect);
 }

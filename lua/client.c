@@ -1,36 +1,25 @@
 /* SPDX-License-Identifier: MIT */
 /* The client userdata: it alone holds the secrets of a client. */
-#include "binding.h"
+#include "client.h"
+
+#include "object.h"
+
+typedef struct client_ud {
+    block_tag tag;
+    nymbl_client *client;
+} client_ud;
 
 nymbl_client *client_check(lua_State *L, int index)
 {
     client_ud *self =
-        block_check(L, index, BLOCK_CLIENT, sizeof(*self), CLIENT_T);
+        block_check(L, index, BLOCK_CLIENT, sizeof(*self), CLIENT_CLASS);
 
     if (self->client == NULL)
         luaL_argerror(L, index, "closed client");
     return self->client;
 }
 
-/* The options table was made by our Lua and is free of metamethods. Strings
- * stay on the stack while C holds pointers to them. */
-static const char *option_text(lua_State *L, const char *name)
-{
-    lua_getfield(L, 1, name);
-    return lua_tostring(L, -1);
-}
-
-static double option_number(lua_State *L, const char *name)
-{
-    double number;
-
-    lua_getfield(L, 1, name);
-    number = lua_tonumber(L, -1);
-    lua_pop(L, 1);
-    return number;
-}
-
-/* core.client(options, environment): a client, or nil and a failure. */
+/* core.client(options, state): a client; or nil and error fields */
 int client_new(lua_State *L)
 {
     nymbl_client_options options = {0};
@@ -40,30 +29,28 @@ int client_new(lua_State *L)
     luaL_checktype(L, 1, LUA_TTABLE);
     luaL_checktype(L, 2, LUA_TTABLE);
     lua_settop(L, 2);
-    luaL_checkstack(L, 20, NULL);
     self = block_new(L, BLOCK_CLIENT, sizeof(*self));
-    luaL_setmetatable(L, CLIENT_T);
+    luaL_setmetatable(L, CLIENT_CLASS);
     lua_pushvalue(L, 2);
     lua_setuservalue(L, 3);
-    options.base_url = option_text(L, "base_url");
-    options.api_key = option_text(L, "api_key");
-    options.token_url = option_text(L, "token_url");
-    options.client_id = option_text(L, "client_id");
-    options.client_secret = option_text(L, "client_secret");
-    options.scope = option_text(L, "scope");
-    options.ca_file = option_text(L, "ca_file");
-    options.ca_path = option_text(L, "ca_path");
-    options.proxy = option_text(L, "proxy");
-    options.user_agent = option_text(L, "user_agent");
-    options.connect_timeout = option_number(L, "connect_timeout");
-    options.stall_timeout = option_number(L, "stall_timeout");
-    options.max_upload_bytes = (int64_t)option_number(L, "max_upload_bytes");
-    options.max_connections = (int)option_number(L, "max_connections");
-    lua_getfield(L, 1, "allow_http");
-    options.allow_http = lua_toboolean(L, -1);
+    options.base_url = option_text(L, 1, "base_url");
+    options.api_key = option_text(L, 1, "api_key");
+    options.token_url = option_text(L, 1, "token_url");
+    options.client_id = option_text(L, 1, "client_id");
+    options.client_secret = option_text(L, 1, "client_secret");
+    options.scope = option_text(L, 1, "scope");
+    options.ca_file = option_text(L, 1, "ca_file");
+    options.ca_path = option_text(L, 1, "ca_path");
+    options.proxy = option_text(L, 1, "proxy");
+    options.user_agent = option_text(L, 1, "user_agent");
+    options.connect_timeout = option_number(L, 1, "connect_timeout", 0);
+    options.stall_timeout = option_number(L, 1, "stall_timeout", 0);
+    options.max_upload_bytes =
+        (int64_t)option_number(L, 1, "max_upload_bytes", 0);
+    options.max_connections = (int)option_number(L, 1, "max_connections", 0);
+    options.allow_http = option_flag(L, 1, "allow_http");
     if (nymbl_client_new(&self->client, &options, &err) < 0)
         return failure_push(L, &err);
-    lua_settop(L, 3);
     return 1;
 }
 
@@ -73,7 +60,7 @@ int client_close(lua_State *L)
     return 0;
 }
 
-int client_collect(lua_State *L)
+static int client_collect(lua_State *L)
 {
     client_ud *self = block_test(L, 1, BLOCK_CLIENT, sizeof(*self));
 
@@ -90,24 +77,35 @@ int client_max_upload_bytes(lua_State *L)
     return 1;
 }
 
-/* core.account(client, for a token): a name for what clients share, or nil. */
+/* core.account(client, "limits" or "token"): a name for what clients of one
+ * account share, or nil */
 int client_account(lua_State *L)
 {
+    static const char *const names[] = {"limits", "token", NULL};
+    static const nymbl_account accounts[] = {NYMBL_ACCOUNT_LIMITS,
+                                             NYMBL_ACCOUNT_TOKEN};
+    nymbl_client *client = client_check(L, 1);
+    int which = luaL_checkoption(L, 2, NULL, names);
     char name[65];
 
-    if (nymbl_client_account(client_check(L, 1),
-                             lua_toboolean(L, 2) ? NYMBL_ACCOUNT_TOKEN
-                                                 : NYMBL_ACCOUNT_LIMITS,
-                             name) < 0)
+    if (nymbl_client_account(client, accounts[which], name) < 0)
         return 0;
     lua_pushstring(L, name);
     return 1;
 }
 
-/* core.url_problem(url, allow_http): why a URL cannot be used, or nil. */
+/* core.url_problem(url, allow_http): why a URL cannot be used, or nil */
 int url_problem(lua_State *L)
 {
     lua_pushstring(
         L, nymbl_url_problem(luaL_checkstring(L, 1), lua_toboolean(L, 2)));
     return 1;
+}
+
+void client_class(lua_State *L)
+{
+    luaL_getmetatable(L, CLIENT_CLASS);
+    lua_pushcfunction(L, client_collect);
+    lua_setfield(L, -2, "__gc");
+    lua_pop(L, 1);
 }

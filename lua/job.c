@@ -1,16 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /* Jobs: long work on local files, started as transfers. Nothing here waits. */
-#include "binding.h"
+#include "job.h"
+
+#include "engine.h"
+#include "transfer.h"
 
 /* core.digest(path) */
 int digest_start(lua_State *L)
 {
     const char *path = text_check(L, 1);
     nymbl_engine *engine = engine_get(L);
-    transfer_ud *self = transfer_new(L);
+    nymbl_transfer **transfer = transfer_new(L);
     nymbl_error err;
 
-    return nymbl_digest_start(&self->transfer, engine, path, &err) < 0
+    return nymbl_digest_start(transfer, engine, path, &err) < 0
                ? failure_push(L, &err)
                : 1;
 }
@@ -34,10 +37,10 @@ int sync_start(lua_State *L)
 {
     const char *path = text_check(L, 1);
     nymbl_engine *engine = engine_get(L);
-    transfer_ud *self = transfer_new(L);
+    nymbl_transfer **transfer = transfer_new(L);
     nymbl_error err;
 
-    return nymbl_sync_start(&self->transfer, engine, path, &err) < 0
+    return nymbl_sync_start(transfer, engine, path, &err) < 0
                ? failure_push(L, &err)
                : 1;
 }
@@ -48,12 +51,12 @@ int read_directory_start(lua_State *L)
     const char *path = text_check(L, 1);
     lua_Number max = luaL_optnumber(L, 2, 0);
     nymbl_engine *engine = engine_get(L);
-    transfer_ud *self = transfer_new(L);
+    nymbl_transfer **transfer = transfer_new(L);
     nymbl_error err;
 
     luaL_argcheck(L, max >= 0 && max <= NYMBL_DIRECTORY_MAX, 2, "out of range");
-    return nymbl_read_directory_start(&self->transfer, engine, path,
-                                      (size_t)max, &err) < 0
+    return nymbl_read_directory_start(transfer, engine, path, (size_t)max,
+                                      &err) < 0
                ? failure_push(L, &err)
                : 1;
 }

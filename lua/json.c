@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* JSON texts before they are decoded: how much they would take, and what in
- * them lua-cjson cannot read though it is beyond doubt. And lua-cjson apart
- * from the locale. */
-#include "binding.h"
+/* JSON texts before lua-cjson decodes them: how many values they have, and
+ * repairs of what lua-cjson cannot read although its meaning is clear. Also the
+ * C locale, which lua-cjson needs. */
+#include "json.h"
 
 #include <locale.h>
 #include <pthread.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,8 +15,7 @@
 
 #define BLANKS " \t\r\n"
 
-/* Step over a string, whose opening quote has been read. An escaped quote does
- * not end it. */
+/* Skip a string after its opening quote. An escaped quote does not end it. */
 static const char *string_skip(const char *at)
 {
     for (;;) {
@@ -32,10 +30,10 @@ static const char *string_skip(const char *at)
     }
 }
 
-/* The values of a text, itself, arrays and objects included, or most + 1 as
- * soon as there are more than @p most. A name of an object's member is none. Of
- * a text that is no JSON, at least as many as a decoder could make of it before
- * it notices. */
+/* The number of values in a text, or most + 1 if there are more than @p most.
+ * Arrays, objects and the outermost value count, names of members do not. If
+ * the text is not JSON, at least as many as a decoder could create before it
+ * notices. */
 static size_t values_count(const char *text, size_t most)
 {
     size_t count = 0;
@@ -91,14 +89,15 @@ static bool unit_is(int unit, int first)
     return unit >= first && unit < first + 0x400;
 }
 
-/* Copy an escape sequence. Half of a surrogate pair stands for a character that
- * was cut in two: it becomes U+FFFD (RFC 8259, 8.2; Unicode, 3.9). */
+/* Copy an escape sequence. A surrogate without its other half was part of a
+ * character that was cut, and becomes U+FFFD (RFC 8259, section 8.2; Unicode,
+ * section 3.9). */
 static const char *escape_mend(luaL_Buffer *out, const char *at)
 {
     int unit = at[1] == 'u' ? unit_read(at + 2) : -1;
     size_t size = at[1] == '\0' ? 1 : 2;
 
-    if (at[1] == '\'') { /* JavaScript's, and it means nothing else */
+    if (at[1] == '\'') { /* valid in JavaScript, and unambiguous */
         luaL_addchar(out, '\'');
         return at + 2;
     }
@@ -115,7 +114,7 @@ static const char *escape_mend(luaL_Buffer *out, const char *at)
     return at + size;
 }
 
-/* Copy a string, whose opening quote has been copied. */
+/* Copy a string after its opening quote. */
 static const char *string_mend(luaL_Buffer *out, const char *at)
 {
     for (;;) {
@@ -135,9 +134,9 @@ static const char *string_mend(luaL_Buffer *out, const char *at)
 
 #define DIGITS "0123456789"
 
-/* Copy a number without its point: lua-cjson reads one as the point of the
- * locale in which it was loaded. 12.5e3 becomes 125e2. What is no such number
- * stays as it is. */
+/* Copy a number without its decimal point, because lua-cjson expects that of
+ * the locale in which it was loaded. 12.5e3 becomes 125e2. Anything else is
+ * copied unchanged. */
 static void number_mend(luaL_Buffer *out, const char *token, size_t size)
 {
     const char *at = token + (*token == '-');
@@ -165,12 +164,12 @@ static void number_mend(luaL_Buffer *out, const char *token, size_t size)
         luaL_addlstring(out, token, size);
         return;
     }
-    /* zero or infinity in any case */
+    /* beyond these the number is zero or infinity anyway */
     power = power > 100000000 ? 100000000 : power;
     power = power < -100000000 ? -100000000 : power;
     if (*token == '-')
         luaL_addchar(out, '-');
-    /* no zero may stand before another digit */
+    /* JSON allows no leading zeros */
     zeros = *at == '0' ? strspn(at + before + 1, "0") : 0;
     if (*at != '0')
         luaL_addlstring(out, at, before);
@@ -182,8 +181,8 @@ static void number_mend(luaL_Buffer *out, const char *token, size_t size)
         (size_t)snprintf(text, sizeof(text), "e%ld", power - (long)after));
 }
 
-/* core.json_mend(text): the text as lua-cjson can read it, where it could not
- * and the meaning is beyond doubt. The text holds no NUL. */
+/* core.json_mend(text): the text with repairs of what lua-cjson cannot read
+ * although its meaning is clear. The text must not contain NUL. */
 int json_mend(lua_State *L)
 {
     const char *at = luaL_checkstring(L, 1);
@@ -212,9 +211,9 @@ static void plain_make(void)
     plain = newlocale(LC_ALL_MASK, "C", (locale_t)0);
 }
 
-/* core.locale(plain): put this thread, and no other, into the C locale, or back
- * into that which it was in. Nothing between the two may yield. Allocates
- * nothing. */
+/* core.locale(true) puts this thread, and no other, into the C locale;
+ * core.locale(false) restores its locale. Nothing between the two may yield.
+ * Neither allocates. */
 int locale_set(lua_State *L)
 {
     static _Thread_local locale_t before;
@@ -226,7 +225,7 @@ int locale_set(lua_State *L)
     if (lua_toboolean(L, 1)) {
         locale_t now = uselocale(plain);
 
-        if (now != plain) /* an interrupt may have kept us from going back */
+        if (now != plain) /* equal if an interrupt prevented the restoring */
             before = now;
     } else if (before != (locale_t)0) {
         uselocale(before);
@@ -234,7 +233,7 @@ int locale_set(lua_State *L)
     return 0;
 }
 
-/* core.lower(text): its letters of ASCII in lower case, in any locale. */
+/* core.lower(text): the text with ASCII letters in lower case, in any locale */
 int text_lower(lua_State *L)
 {
     size_t size;
@@ -252,7 +251,8 @@ int text_lower(lua_State *L)
     return 1;
 }
 
-/* core.json_values(text, most): see above. The text holds no NUL. */
+/* core.json_values(text, most): see values_count(). The text must not contain
+ * NUL. */
 int json_values(lua_State *L)
 {
     const char *text = luaL_checkstring(L, 1);

@@ -1,62 +1,23 @@
 /* SPDX-License-Identifier: MIT */
-/* The objects a script sees: a userdata with a table of state behind it. */
-#include "binding.h"
+/* The objects that a script sees: a userdata with a table of state. */
+#include "object.h"
 
-#include <stdbool.h>
 #include <string.h>
-
-/* Slots of a state table: 0 is true once the object is closed, 1 the
- * environment that all objects of a client share, 2 a table of what a script
- * may read as fields, the rest is the class' own. */
-#define STATE_CLOSED 0
-#define STATE_FIELDS 2
 
 /* Where a metatable has its methods: an integer is found faster than a name. */
 #define METHODS 1
 
-static const char *const classes[] = {CLIENT_T, "nymbl.patient",
+static const char *const classes[] = {CLIENT_CLASS, "nymbl.patient",
                                       "nymbl.document", "nymbl.stream"};
 
-/* What the tags of blocks point into. */
-static const char tags[BLOCK_ENGINE + 1];
-
-void *block_new(lua_State *L, block_type type, size_t size)
-{
-    block_tag *block = lua_newuserdata(L, size);
-
-    memset(block, 0, size);
-    block->type = &tags[type];
-    return block;
-}
-
-void *block_test(lua_State *L, int index, block_type type, size_t size)
-{
-    block_tag *block = lua_touserdata(L, index);
-
-    /* a light userdata may point anywhere */
-    return lua_type(L, index) == LUA_TUSERDATA &&
-                   lua_rawlen(L, index) >= size && block->type == &tags[type]
-               ? block
-               : NULL;
-}
-
-void *block_check(lua_State *L, int index, block_type type, size_t size,
-                  const char *name)
-{
-    luaL_checkudata(L, index, name);
-    if (block_test(L, index, type, size) == NULL)
-        luaL_argerror(L, index, "forged metatable");
-    return lua_touserdata(L, index);
-}
-
-/* Whether it is an object that a script sees. */
+/* Whether a value is an object that a script sees. */
 static bool is_object(lua_State *L, int index)
 {
     return block_test(L, index, BLOCK_OBJECT, sizeof(block_tag)) != NULL ||
-           block_test(L, index, BLOCK_CLIENT, sizeof(client_ud)) != NULL;
+           block_test(L, index, BLOCK_CLIENT, sizeof(block_tag)) != NULL;
 }
 
-/* A method, else a field. JSON null, a light userdata, reads as nil. */
+/* A method, or else a field. JSON null, a light userdata, reads as nil. */
 static int object_index(lua_State *L)
 {
     luaL_checkany(L, 2);
@@ -82,7 +43,7 @@ static int object_index(lua_State *L)
     return 1;
 }
 
-/* A field is what the service has sent. */
+/* Fields are what the service has sent. */
 static int object_newindex(lua_State *L)
 {
     const char *name = "object";
@@ -97,7 +58,7 @@ static int object_newindex(lua_State *L)
     return luaL_error(L, "fields of a %s are read-only", name);
 }
 
-/* Class and state, never data: it may go to a log. */
+/* Class and state, never data: the text may be logged. */
 static int object_tostring(lua_State *L)
 {
     lua_settop(L, 1);
@@ -112,7 +73,7 @@ static int object_tostring(lua_State *L)
         lua_pushliteral(L, "userdata");
         return 1;
     }
-    lua_rawgeti(L, -1, STATE_CLOSED);
+    lua_getfield(L, -1, STATE_CLOSED);
     lua_pushvalue(L, 3);
     lua_pushstring(L, lua_toboolean(L, -2) ? " (closed)" : "");
     lua_concat(L, 2);
@@ -140,10 +101,6 @@ void object_classes(lua_State *L)
 {
     for (size_t i = 0; i < sizeof(classes) / sizeof(classes[0]); i++) {
         class_new(L, classes[i]);
-        if (strcmp(classes[i], CLIENT_T) == 0) {
-            lua_pushcfunction(L, client_collect);
-            lua_setfield(L, -2, "__gc");
-        }
         lua_pop(L, 1);
     }
 }
@@ -161,7 +118,7 @@ static bool is_class(lua_State *L)
     return same;
 }
 
-/* core.object(metatable, state): an object of a class with its state table. */
+/* core.object(metatable, state): an object of a class with its state table */
 int object_new(lua_State *L)
 {
     luaL_checktype(L, 1, LUA_TTABLE);
@@ -176,8 +133,8 @@ int object_new(lua_State *L)
     return 1;
 }
 
-/* core.state(value, class): the state of an object, nil where the value is no
- * object of that class. */
+/* core.state(value, class): the state of an object; nil if the value is not an
+ * object of that class */
 int object_state(lua_State *L)
 {
     const char *name = luaL_checkstring(L, 2);
@@ -191,7 +148,7 @@ int object_state(lua_State *L)
     return lua_istable(L, -1);
 }
 
-/* core.class(class): its table of methods, and its metatable. */
+/* core.class(class): its table of methods and its metatable */
 int object_class(lua_State *L)
 {
     luaL_getmetatable(L, luaL_checkstring(L, 1));
@@ -199,20 +156,4 @@ int object_class(lua_State *L)
     lua_rawgeti(L, -1, METHODS);
     lua_pushvalue(L, -2);
     return 2;
-}
-
-void class_make(lua_State *L, const char *name, const luaL_Reg *methods,
-                lua_CFunction collect)
-{
-    luaL_newmetatable(L, name);
-    lua_pushstring(L, name);
-    lua_setfield(L, -2, "__name");
-    lua_pushstring(L, name);
-    lua_setfield(L, -2, "__metatable");
-    lua_newtable(L);
-    luaL_setfuncs(L, methods, 0);
-    lua_setfield(L, -2, "__index");
-    lua_pushcfunction(L, collect);
-    lua_setfield(L, -2, "__gc");
-    lua_pop(L, 1);
 }

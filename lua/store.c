@@ -1,20 +1,28 @@
 /* SPDX-License-Identifier: MIT */
-/* The file that a store keeps, locked, as seen from Lua. */
-#include "binding.h"
+/* The file of a store, locked. */
+#include "store.h"
 
 #include <string.h>
 
+#define STORE_CLASS "nymbl.store"
+
+typedef struct store_ud {
+    block_tag tag;
+    nymbl_store *store; /* NULL once closed */
+} store_ud;
+
 static nymbl_store *store_check(lua_State *L)
 {
-    store_ud *self = block_check(L, 1, BLOCK_STORE, sizeof(*self), STORE_T);
+    store_ud *self = block_check(L, 1, BLOCK_STORE, sizeof(*self), STORE_CLASS);
 
     if (self->store == NULL)
         luaL_argerror(L, 1, "closed store");
     return self->store;
 }
 
-/* core.store_open(path): a locked store; or false, the holder's mark and the
- * time since when it holds the lock; or nil and a failure. */
+/* core.store_open(path): a locked store; or false, the fingerprint of the
+ * process that holds the lock, and the time since when it does; or nil and
+ * error fields */
 int store_open(lua_State *L)
 {
     const char *path = text_check(L, 1);
@@ -23,7 +31,7 @@ int store_open(lua_State *L)
     nymbl_error err;
     nymbl_kind kind;
 
-    luaL_setmetatable(L, STORE_T);
+    luaL_setmetatable(L, STORE_CLASS);
     kind = nymbl_store_open(&self->store, path, &holder, &err);
     if (kind == NYMBL_OK)
         return 1;
@@ -36,25 +44,26 @@ int store_open(lua_State *L)
     return 3;
 }
 
-/* core.store_replace(path, mark) */
-int store_replace(lua_State *L)
+/* core.store_break_lock(path, fingerprint) */
+int store_break_lock(lua_State *L)
 {
     const char *path = text_check(L, 1);
     size_t size;
     const char *bytes = luaL_checklstring(L, 2, &size);
-    uint64_t mark;
+    uint64_t fingerprint;
     nymbl_error err;
 
-    luaL_argcheck(L, size == sizeof(mark), 2, "no mark");
-    memcpy(&mark, bytes, sizeof(mark));
-    if (nymbl_store_break_lock(path, mark, &err) < 0)
+    luaL_argcheck(L, size == sizeof(fingerprint), 2, "no fingerprint");
+    memcpy(&fingerprint, bytes, sizeof(fingerprint));
+    if (nymbl_store_break_lock(path, fingerprint, &err) < 0)
         return failure_push(L, &err);
     lua_pushboolean(L, 1);
     return 1;
 }
 
-/* core.boot_time(): seconds, and the name of what they are counted from */
-int boot_time(lua_State *L)
+/* core.boot_clock(): seconds, and the id of the boot that they are counted
+ * from; see nymbl_boot_clock */
+int boot_clock(lua_State *L)
 {
     char id[NYMBL_BOOT_ID_SIZE];
 
@@ -63,7 +72,7 @@ int boot_time(lua_State *L)
     return 2;
 }
 
-/* store:content(): the text, or nil */
+/* store:content(): the text, or nil if there is none */
 static int store_content(lua_State *L)
 {
     size_t size;
@@ -75,8 +84,8 @@ static int store_content(lua_State *L)
     return 1;
 }
 
-/* store:write(text): true; false where the file was replaced meanwhile; or nil
- * and a failure. */
+/* store:write(text): true; false if the file was replaced meanwhile; or nil and
+ * error fields */
 static int store_write(lua_State *L)
 {
     nymbl_store *store = store_check(L);
@@ -91,7 +100,7 @@ static int store_write(lua_State *L)
     return 1;
 }
 
-/* The collector may bring a block that is none of ours. */
+/* The collector may pass a block of another type. */
 static int store_collect(lua_State *L)
 {
     store_ud *self = block_test(L, 1, BLOCK_STORE, sizeof(*self));
@@ -108,7 +117,7 @@ static int store_collect(lua_State *L)
 /* store:close(); a second close is harmless */
 static int store_close(lua_State *L)
 {
-    block_check(L, 1, BLOCK_STORE, sizeof(store_ud), STORE_T);
+    block_check(L, 1, BLOCK_STORE, sizeof(store_ud), STORE_CLASS);
     return store_collect(L);
 }
 
@@ -121,5 +130,5 @@ void store_class(lua_State *L)
         {NULL, NULL},
     };
 
-    class_make(L, STORE_T, methods, store_collect);
+    block_class(L, STORE_CLASS, methods, store_collect);
 }

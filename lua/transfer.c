@@ -1,14 +1,20 @@
 /* SPDX-License-Identifier: MIT */
-/* Starting the six calls, and reading their transfers. Nothing here waits. */
-#include "binding.h"
+/* A transfer as our Lua sees it: nothing here waits. */
+#include "transfer.h"
 
 #include <errno.h>
-#include <string.h>
+
+#define TRANSFER_CLASS "nymbl.transfer"
+
+typedef struct transfer_ud {
+    block_tag tag;
+    nymbl_transfer *transfer; /* NULL once closed */
+} transfer_ud;
 
 static transfer_ud *transfer_block(lua_State *L, int index)
 {
     return block_check(L, index, BLOCK_TRANSFER, sizeof(transfer_ud),
-                       TRANSFER_T);
+                       TRANSFER_CLASS);
 }
 
 nymbl_transfer *transfer_check(lua_State *L, int index)
@@ -20,164 +26,24 @@ nymbl_transfer *transfer_check(lua_State *L, int index)
     return self->transfer;
 }
 
-transfer_ud *transfer_new(lua_State *L)
+nymbl_transfer **transfer_new(lua_State *L)
 {
     transfer_ud *self = block_new(L, BLOCK_TRANSFER, sizeof(*self));
 
-    luaL_setmetatable(L, TRANSFER_T);
-    return self;
+    luaL_setmetatable(L, TRANSFER_CLASS);
+    return &self->transfer;
 }
 
-/* ---- the six calls ---- */
+/* ---- methods: false means "not yet, wait until it is ready" ---- */
 
-/* core.token(client) */
-int token_start(lua_State *L)
+/* transfer:response(): status, content length or nil, content type or nil;
+ * false; or nil and error fields */
+static int transfer_response(lua_State *L)
 {
-    nymbl_client *client = client_check(L, 1);
-    nymbl_engine *engine = engine_get(L);
-    transfer_ud *self = transfer_new(L);
-    nymbl_error err;
-
-    return nymbl_token_start(&self->transfer, engine, client, &err) < 0
-               ? failure_push(L, &err)
-               : 1;
-}
-
-/* core.upload(client, token, patient, body, file_name, content_type,
- * document_type, description, is_rewindable, progress) */
-int upload_start(lua_State *L)
-{
-    nymbl_client *client = client_check(L, 1);
-    const char *token = text_check(L, 2);
-    const char *patient = text_check(L, 3);
-    nymbl_body *body = body_check(L, 4);
-    nymbl_upload_options options = {
-        .file_name = text_check(L, 5),
-        .content_type = text_check(L, 6),
-        .document_type = text_optional(L, 7),
-        .description = text_optional(L, 8),
-        .is_rewindable = lua_toboolean(L, 9),
-        .progress = lua_toboolean(L, 10),
-    };
-    nymbl_engine *engine = engine_get(L);
-    transfer_ud *self = transfer_new(L);
-    nymbl_error err;
-
-    return nymbl_upload_start(&self->transfer, engine, client, token, patient,
-                              body, &options, &err) < 0
-               ? failure_push(L, &err)
-               : 1;
-}
-
-/* core.list(client, token, patient, filter, select, orderby, top, skip, count,
- * next_link) */
-int list_start(lua_State *L)
-{
-    nymbl_client *client = client_check(L, 1);
-    const char *token = text_check(L, 2);
-    const char *patient = text_check(L, 3);
-    nymbl_list_options options = {
-        .filter = text_optional(L, 4),
-        .select = text_optional(L, 5),
-        .orderby = text_optional(L, 6),
-        .top = (int64_t)luaL_optnumber(L, 7, 0),
-        .skip = (int64_t)luaL_optnumber(L, 8, 0),
-        .count = lua_toboolean(L, 9),
-        .next_link = text_optional(L, 10),
-    };
-    nymbl_engine *engine = engine_get(L);
-    transfer_ud *self = transfer_new(L);
-    nymbl_error err;
-
-    return nymbl_list_start(&self->transfer, engine, client, token, patient,
-                            &options, &err) < 0
-               ? failure_push(L, &err)
-               : 1;
-}
-
-/* core.get(client, token, patient, document) */
-int get_start(lua_State *L)
-{
-    nymbl_client *client = client_check(L, 1);
-    const char *token = text_check(L, 2);
-    const char *patient = text_check(L, 3);
-    const char *document = text_check(L, 4);
-    nymbl_engine *engine = engine_get(L);
-    transfer_ud *self = transfer_new(L);
-    nymbl_error err;
-
-    return nymbl_get_start(&self->transfer, engine, client, token, patient,
-                           document, &err) < 0
-               ? failure_push(L, &err)
-               : 1;
-}
-
-/* core.download(client, token, patient, document, path, mode, no_overwrite,
- * content_type, size, progress, resume) */
-int download_start(lua_State *L)
-{
-    nymbl_client *client = client_check(L, 1);
-    const char *token = text_check(L, 2);
-    const char *patient = text_check(L, 3);
-    const char *document = text_check(L, 4);
-    nymbl_download_options options = {
-        .path = text_optional(L, 5),
-        .mode = (unsigned)luaL_optnumber(L, 6, 0),
-        .no_overwrite = lua_toboolean(L, 7),
-        .content_type = text_optional(L, 8),
-        .has_size = !lua_isnoneornil(L, 9),
-        .size = (int64_t)luaL_optnumber(L, 9, 0),
-        .progress = lua_toboolean(L, 10),
-        .resume = lua_toboolean(L, 11),
-    };
-    nymbl_engine *engine = engine_get(L);
-    transfer_ud *self = transfer_new(L);
-    nymbl_error err;
-
-    return nymbl_download_start(&self->transfer, engine, client, token, patient,
-                                document, &options, &err) < 0
-               ? failure_push(L, &err)
-               : 1;
-}
-
-/* core.path_check(path, no_overwrite): true, or nil and a failure */
-int path_check(lua_State *L)
-{
-    nymbl_error err;
-
-    if (nymbl_path_check(text_check(L, 1), lua_toboolean(L, 2), &err) < 0)
-        return failure_push(L, &err);
-    lua_pushboolean(L, 1);
-    return 1;
-}
-
-/* core.delete(client, token, patient, document) */
-int delete_start(lua_State *L)
-{
-    nymbl_client *client = client_check(L, 1);
-    const char *token = text_check(L, 2);
-    const char *patient = text_check(L, 3);
-    const char *document = text_check(L, 4);
-    nymbl_engine *engine = engine_get(L);
-    transfer_ud *self = transfer_new(L);
-    nymbl_error err;
-
-    return nymbl_delete_start(&self->transfer, engine, client, token, patient,
-                              document, &err) < 0
-               ? failure_push(L, &err)
-               : 1;
-}
-
-/* ---- methods: false means "not yet, wait for news" ---- */
-
-/* transfer:head(): status, length or nil, content type or nil; false; or nil
- * and the failure. */
-static int transfer_head(lua_State *L)
-{
-    nymbl_response head;
+    nymbl_response response;
     nymbl_error err;
     nymbl_kind kind =
-        nymbl_transfer_response(transfer_check(L, 1), &head, &err);
+        nymbl_transfer_response(transfer_check(L, 1), &response, &err);
 
     if (kind < 0)
         return failure_push(L, &err);
@@ -185,17 +51,17 @@ static int transfer_head(lua_State *L)
         lua_pushboolean(L, 0);
         return 1;
     }
-    lua_pushinteger(L, head.status);
-    if (head.content_length >= 0)
-        push_size(L, head.content_length);
+    lua_pushinteger(L, response.status);
+    if (response.content_length >= 0)
+        push_size(L, response.content_length);
     else
         lua_pushnil(L);
-    lua_pushstring(L, head.content_type);
+    lua_pushstring(L, response.content_type);
     return 3;
 }
 
-/* transfer:read(): bytes; false; nil at the verified end; or nil and the
- * failure. */
+/* transfer:read(): bytes; false; nil at the verified end; or nil and error
+ * fields */
 static int transfer_read(lua_State *L)
 {
     nymbl_transfer *transfer = transfer_check(L, 1);
@@ -216,9 +82,9 @@ static int transfer_read(lua_State *L)
     return 1;
 }
 
-/* transfer:read_to(handle): bytes that were copied into a file handle; false;
- * nil at the verified end, flushed; or nil and the failure. No string of them
- * is made. */
+/* transfer:read_to(handle): the number of bytes that were copied into a file
+ * handle; false; nil at the verified end, flushed; or nil and error fields. No
+ * Lua string of the bytes is created. */
 static int transfer_read_to(lua_State *L)
 {
     nymbl_transfer *transfer = transfer_check(L, 1);
@@ -257,7 +123,7 @@ static int transfer_read_to(lua_State *L)
     }
 }
 
-/* transfer:result(): true, false, or nil and the failure */
+/* transfer:result(): true; false; or nil and error fields */
 static int transfer_result(lua_State *L)
 {
     nymbl_error err;
@@ -269,7 +135,7 @@ static int transfer_result(lua_State *L)
     return 1;
 }
 
-/* transfer:body(): the reply's body as a string, nil where there is none */
+/* transfer:body(): the response body as a string, or nil if there is none */
 static int transfer_body(lua_State *L)
 {
     size_t size;
@@ -281,18 +147,41 @@ static int transfer_body(lua_State *L)
     return 1;
 }
 
-/* transfer:counts(): whether it was sent, bytes of the document sent, bytes of
- * the reply's body received, bytes of a part it went on from */
-static int transfer_counts(lua_State *L)
+static nymbl_counts counts_of(lua_State *L)
 {
     nymbl_counts counts;
 
     nymbl_transfer_counts(transfer_check(L, 1), &counts);
-    lua_pushboolean(L, counts.sent);
-    push_size(L, counts.body_sent);
-    push_size(L, counts.body_received);
-    push_size(L, counts.resumed_from);
-    return 4;
+    return counts;
+}
+
+/* transfer:was_sent(): whether any byte of the request was sent */
+static int transfer_was_sent(lua_State *L)
+{
+    lua_pushboolean(L, counts_of(L).sent);
+    return 1;
+}
+
+/* transfer:bytes_sent(): of the document */
+static int transfer_bytes_sent(lua_State *L)
+{
+    push_size(L, counts_of(L).body_sent);
+    return 1;
+}
+
+/* transfer:bytes_received(): of the response body */
+static int transfer_bytes_received(lua_State *L)
+{
+    push_size(L, counts_of(L).body_received);
+    return 1;
+}
+
+/* transfer:resumed_from(): bytes of the partial file that the response
+ * continues */
+static int transfer_resumed_from(lua_State *L)
+{
+    push_size(L, counts_of(L).resumed_from);
+    return 1;
 }
 
 /* transfer:cancel(kind, reason): kind is "canceled", "timeout" or "io"; reason
@@ -321,9 +210,9 @@ static int transfer_confirm(lua_State *L)
     return 0;
 }
 
-/* transfer:news(): whether it is worth asking again; that another coroutine has
- * closed it is news, too */
-static int transfer_news(lua_State *L)
+/* transfer:is_ready(): whether asking again may have another result. A
+ * transfer that another coroutine has closed is ready, too. */
+static int transfer_is_ready(lua_State *L)
 {
     transfer_ud *self = transfer_block(L, 1);
 
@@ -332,16 +221,16 @@ static int transfer_news(lua_State *L)
     return 1;
 }
 
-/* transfer:alarm(at): see nymbl_transfer_wake_at */
-static int transfer_alarm(lua_State *L)
+/* transfer:wake_at(time): see nymbl_transfer_wake_at */
+static int transfer_wake_at(lua_State *L)
 {
     nymbl_transfer_wake_at(transfer_check(L, 1), luaL_checknumber(L, 2));
     return 0;
 }
 
-/* transfer:watch(at): see nymbl_transfer_watchdog; nothing where another
- * coroutine has closed it */
-static int transfer_watch(lua_State *L)
+/* transfer:watchdog(time): see nymbl_transfer_watchdog. Does nothing if another
+ * coroutine has closed the transfer. */
+static int transfer_watchdog(lua_State *L)
 {
     transfer_ud *self = transfer_block(L, 1);
     double at = luaL_checknumber(L, 2);
@@ -351,9 +240,9 @@ static int transfer_watch(lua_State *L)
     return 0;
 }
 
-/* transfer:pair(): a descriptor, the caller's to close; false where the
- * transfer has ended; or nil and the failure */
-static int transfer_pair(lua_State *L)
+/* transfer:notify_fd(): a descriptor that the caller must close; false if the
+ * transfer has ended; or nil and error fields */
+static int transfer_notify_fd(lua_State *L)
 {
     nymbl_error err;
     int fd;
@@ -368,22 +257,22 @@ static int transfer_pair(lua_State *L)
     return 1;
 }
 
-/* transfer:unpair(fd): see nymbl_transfer_notify_fd_release */
-static int transfer_unpair(lua_State *L)
+/* transfer:release_notify_fd(fd): see nymbl_transfer_notify_fd_release */
+static int transfer_release_notify_fd(lua_State *L)
 {
     nymbl_transfer_notify_fd_release(transfer_check(L, 1),
                                      (int)luaL_checkinteger(L, 2));
     return 0;
 }
 
-/* transfer:lease(): a path to connect to and what to send there; false where
- * the transfer has ended; or nil and the failure */
-static int transfer_lease(lua_State *L)
+/* transfer:notify_socket(): a path to connect to and the token to send first;
+ * false if the transfer has ended; or nil and error fields */
+static int transfer_notify_socket(lua_State *L)
 {
-    nymbl_notify_socket lease;
+    nymbl_notify_socket address;
     nymbl_error err;
     nymbl_kind kind =
-        nymbl_transfer_notify_socket(transfer_check(L, 1), &lease, &err);
+        nymbl_transfer_notify_socket(transfer_check(L, 1), &address, &err);
 
     if (kind < 0)
         return failure_push(L, &err);
@@ -391,12 +280,12 @@ static int transfer_lease(lua_State *L)
         lua_pushboolean(L, 0);
         return 1;
     }
-    lua_pushstring(L, lease.path);
-    lua_pushstring(L, lease.token);
+    lua_pushstring(L, address.path);
+    lua_pushstring(L, address.token);
     return 2;
 }
 
-/* The collector may bring a block that is none of ours. */
+/* The collector may pass a block of another type. */
 static int transfer_collect(lua_State *L)
 {
     transfer_ud *self = block_test(L, 1, BLOCK_TRANSFER, sizeof(*self));
@@ -419,15 +308,26 @@ static int transfer_close(lua_State *L)
 void transfer_class(lua_State *L)
 {
     static const luaL_Reg methods[] = {
-        {"head", transfer_head},       {"read", transfer_read},
-        {"read_to", transfer_read_to}, {"result", transfer_result},
-        {"body", transfer_body},       {"counts", transfer_counts},
-        {"cancel", transfer_cancel},   {"confirm", transfer_confirm},
-        {"news", transfer_news},       {"alarm", transfer_alarm},
-        {"watch", transfer_watch},     {"pair", transfer_pair},
-        {"lease", transfer_lease},     {"unpair", transfer_unpair},
-        {"close", transfer_close},     {NULL, NULL},
+        {"response", transfer_response},
+        {"read", transfer_read},
+        {"read_to", transfer_read_to},
+        {"result", transfer_result},
+        {"body", transfer_body},
+        {"was_sent", transfer_was_sent},
+        {"bytes_sent", transfer_bytes_sent},
+        {"bytes_received", transfer_bytes_received},
+        {"resumed_from", transfer_resumed_from},
+        {"cancel", transfer_cancel},
+        {"confirm", transfer_confirm},
+        {"is_ready", transfer_is_ready},
+        {"wake_at", transfer_wake_at},
+        {"watchdog", transfer_watchdog},
+        {"notify_fd", transfer_notify_fd},
+        {"release_notify_fd", transfer_release_notify_fd},
+        {"notify_socket", transfer_notify_socket},
+        {"close", transfer_close},
+        {NULL, NULL},
     };
 
-    class_make(L, TRANSFER_T, methods, transfer_collect);
+    block_class(L, TRANSFER_CLASS, methods, transfer_collect);
 }

@@ -75,14 +75,14 @@ describe("without memory", function()
 
   -- Run a script in a separate state, which is freed completely.
   local function run(text)
-    local before = helper.live_objects()
+    local before = helper.object_count()
     local state = states.new()
     if not state then pending "this Lua takes no allocator" end
     local ok, result = state:run(PREAMBLE .. text, helper.sandbox().path)
     local left = state:close()
     assert.is_true(ok, result)
     if not is_jit then assert.equal(0, left) end -- LuaJIT leaks some blocks itself
-    assert.equal(before, helper.live_objects())
+    assert.equal(before, helper.object_count())
     return result
   end
 

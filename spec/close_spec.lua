@@ -73,7 +73,7 @@ describe("the token of a closed client", function()
 
   it("is not kept for a client that is garbage", function()
     use(helper.client { store = shared })
-    helper.live_objects() -- collects garbage
+    helper.object_count() -- collects garbage
     assert.is_true(has_token(shared)) -- the collected client was not closed, so the next client uses its token
     local client = use(helper.client { store = shared })
     assert.equal(1, tokens_asked())
@@ -118,8 +118,8 @@ describe("the token of a closed client", function()
   end)
 
   it("leaves no object behind", function()
-    local before = helper.live_objects()
+    local before = helper.object_count()
     for _ = 1, 20 do use(helper.client { store = shared }):close() end
-    assert.equal(before, helper.live_objects())
+    assert.equal(before, helper.object_count())
   end)
 end)

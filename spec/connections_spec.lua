@@ -37,7 +37,7 @@ end
 local function teardown()
   client:close()
   client, patient, document = nil, nil, nil
-  assert.equal(0, helper.live_objects())
+  assert.equal(0, helper.object_count())
 end
 
 local function drain(stream)
@@ -527,7 +527,7 @@ describe("calls that fail", function()
     local function forget()
       client:close()
       client, patient, document = nil, nil, nil
-      assert.equal(0, helper.live_objects())
+      assert.equal(0, helper.object_count())
       return helper.descriptors()
     end
     local before = forget()

@@ -15,7 +15,7 @@ describe("the documentation's curl commands", function()
   after_each(function()
     client:close()
     client = nil
-    assert.equal(0, helper.live_objects())
+    assert.equal(0, helper.object_count())
   end)
 
   local function curl(arguments)

@@ -14,7 +14,7 @@ describe("document:download()", function()
   after_each(function()
     client:close()
     client, patient = nil, nil
-    assert.equal(0, helper.live_objects())
+    assert.equal(0, helper.object_count())
   end)
 
   local function document_of(size, fields)
@@ -222,12 +222,12 @@ describe("document:download()", function()
       if event.operation == "download" then error(thrown) end
     end }
     local named = other:patient("p 1"):document(document.id)
-    local live = require("nymbl.core").live_objects()
+    local live = require("nymbl.core").object_count()
     for _, act in ipairs { function() named:download(target .. "/a") end, function() named:open() end } do
       local ok, err = pcall(act)
       assert.is_false(ok)
       assert.equal(thrown, err)
-      assert.equal(live, require("nymbl.core").live_objects())
+      assert.equal(live, require("nymbl.core").object_count())
     end
     other:close()
   end)

@@ -14,7 +14,7 @@ describe("nymbl.each()", function()
   after_each(function()
     client:close()
     client, patient = nil, nil
-    assert.equal(0, helper.live_objects())
+    assert.equal(0, helper.object_count())
   end)
 
   it("runs a function for every item of an array", function()

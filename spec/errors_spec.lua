@@ -65,7 +65,7 @@ end
 local function teardown_client()
   client:close()
   client, patient = nil, nil
-  assert.equal(0, helper.live_objects())
+  assert.equal(0, helper.object_count())
 end
 
 local function fault(operation, action, times)

@@ -21,7 +21,7 @@ local function teardown()
   client:close()
   client, patient = nil, nil
   os.execute("chmod -R u+rwx " .. folder)
-  assert.equal(0, helper.live_objects())
+  assert.equal(0, helper.object_count())
 end
 
 -- The names in the directory, or in another one.

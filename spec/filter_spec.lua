@@ -380,7 +380,7 @@ describe("a filter", function()
   teardown(function()
     client:close()
     client, patient = nil, nil
-    assert.equal(0, helper.live_objects())
+    assert.equal(0, helper.object_count())
   end)
 
   local function ids(text)

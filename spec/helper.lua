@@ -337,7 +337,7 @@ function helper.clock()
   function clock.now() return core.now() + clock.offset end
   function clock.wall_clock() return math.floor(clock.wall_time + clock.offset) end
   function clock.boot_clock()
-    local seconds, id = core.boot_time()
+    local seconds, id = core.boot_clock()
     return seconds + clock.offset, id
   end
   function clock.restore() blocking.runtime = real end
@@ -361,12 +361,12 @@ function helper.interpreter()
 end
 
 --- Collect all garbage. Returns the number of live objects in the core.
-function helper.live_objects()
+function helper.object_count()
   if jit then jit.flush() end -- luacheck: ignore (compiled traces hold objects as constants)
   collectgarbage()
   collectgarbage()
   collectgarbage()
-  return require("nymbl.core").live_objects()
+  return require("nymbl.core").object_count()
 end
 
 --- The number of open descriptors in this process (Linux). io.popen() closes its end of the pipe

@@ -28,7 +28,7 @@ end
 local function teardown()
   client:close()
   client, patient = nil, nil
-  assert.equal(0, helper.live_objects())
+  assert.equal(0, helper.object_count())
 end
 
 -- Replace the client by one with other options.

@@ -38,7 +38,7 @@ describe("job.digest()", function()
   it("ends at the deadline", function()
     local core = require "nymbl.core"
     assert.equal("timeout deadline", words(job.digest(helper.big_file(26214400), core.now())))
-    assert.equal(0, core.live_objects())
+    assert.equal(0, core.object_count())
   end)
 
   it("lets other coroutines of nymbl.each go on", function()
@@ -131,7 +131,7 @@ describe("in nginx #nginx a job", function()
           local result = (function() %s end)()
           ended = true
           collectgarbage()
-          ngx.say(tostring(result), " ", pings, " ", core.live_objects())
+          ngx.say(tostring(result), " ", pings, " ", core.object_count())
         ]]):format(code),
       },
     }
@@ -168,7 +168,7 @@ describe("in nginx #nginx a job", function()
       server = "lua_check_client_abort on;",
       locations = {
         ["/work"] = ("for _ = 1, 1000 do require 'nymbl.job'.digest(%q) end"):format(helper.big_file(26214400)),
-        ["/left"] = "collectgarbage() ngx.say(require 'nymbl.core'.live_objects())",
+        ["/left"] = "collectgarbage() ngx.say(require 'nymbl.core'.object_count())",
       },
     }
     server:get("/work", "--max-time 0.3")

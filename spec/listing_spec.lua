@@ -17,7 +17,7 @@ describe("patient:documents()", function()
   after_each(function()
     client:close()
     client, patient = nil, nil
-    assert.equal(0, helper.live_objects())
+    assert.equal(0, helper.object_count())
   end)
 
   local function seed(count)

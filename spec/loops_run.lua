@@ -129,10 +129,10 @@ end
 -- The number of objects left in the core, after the engine's thread has handled the last closes.
 local function left()
   for _ = 1, 100 do
-    if helper.live_objects() == 0 then return 0 end
+    if helper.object_count() == 0 then return 0 end
     os.execute("sleep 0.05")
   end
-  return helper.live_objects()
+  return helper.object_count()
 end
 
 local this = {}

@@ -62,7 +62,7 @@ local nan = 0 / 0
 describe("misuse of nymbl.client()", function()
   local A = "bad argument #1 to 'client' ("
 
-  after_each(function() assert.equal(0, helper.live_objects()) end)
+  after_each(function() assert.equal(0, helper.object_count()) end)
 
   it("raises without a table of options", function()
     cases {
@@ -261,7 +261,7 @@ describe("misuse of", function()
     assert.same({}, helper.admin("GET", "journal").requests) -- not even for a token
     client:close()
     client, patient, document, stream = nil, nil, nil, nil
-    assert.equal(0, helper.live_objects())
+    assert.equal(0, helper.object_count())
   end)
 
   it("client:patient() raises", function()
@@ -664,7 +664,7 @@ describe("ids", function()
   after_each(function()
     client:close()
     client = nil
-    assert.equal(0, helper.live_objects())
+    assert.equal(0, helper.object_count())
   end)
 
   -- The patient's id in the path of a request.

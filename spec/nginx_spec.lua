@@ -322,8 +322,8 @@ describe("aborted requests in nginx #nginx", function()
           one:patient("p"):document("d"):download(%q .. ngx.var.arg_n)
         ]]):format(helper.folder .. "/aborted-"),
         ["/count"] = "ngx.say(one:patient('p'):count())",
-        ["/live"] = "ngx.say(require('nymbl.core').live_objects())",
-        ["/collect"] = "collectgarbage() collectgarbage() ngx.say(require('nymbl.core').live_objects())",
+        ["/live"] = "ngx.say(require('nymbl.core').object_count())",
+        ["/collect"] = "collectgarbage() collectgarbage() ngx.say(require('nymbl.core').object_count())",
       },
     }
     local worker = server:workers()[1]
@@ -371,7 +371,7 @@ describe("aborted requests in nginx #nginx", function()
           local ffi = require "ffi"
           pcall(ffi.cdef, "int malloc_trim(size_t pad);")
           ffi.C.malloc_trim(0)
-          ngx.say(require("nymbl.core").live_objects())
+          ngx.say(require("nymbl.core").object_count())
         ]],
       },
     }

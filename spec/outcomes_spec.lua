@@ -131,7 +131,7 @@ describe("a call that meets", function()
 
   after_each(function()
     clock.restore()
-    assert.equal(0, helper.live_objects())
+    assert.equal(0, helper.object_count())
   end)
 
   local refused, silent, stops -- services that do not respond

@@ -5,16 +5,18 @@ local helper = require "helper"
 local call = require "nymbl.call"
 local core = require "nymbl.core"
 local json = helper.json
+local document = require "nymbl.document"
 local listing = require "nymbl.listing"
+local plan = require("nymbl.query").plan
 
 describe("patient:documents()", function()
-  local real = { list = core.list, perform = call.perform, prefetch = call.prefetch,
+  local real = { start = core.start, perform = call.perform, prefetch = call.prefetch,
                  discard_prefetch = call.discard_prefetch, poll_prefetch = call.poll_prefetch }
 
   after_each(function()
-    core.list = real.list
+    core.start = real.start
     for _, name in ipairs { "perform", "prefetch", "discard_prefetch", "poll_prefetch" } do call[name] = real[name] end
-    assert.equal(0, helper.live_objects())
+    assert.equal(0, helper.object_count())
   end)
 
   -- The same numbers on every Lua (the generator of Park and Miller).
@@ -91,22 +93,24 @@ describe("patient:documents()", function()
     local transfer = {}
     transfer.__index = transfer
     function transfer.result() return true end
-    function transfer.head() return 200 end
+    function transfer.response() return 200 end
     function transfer:body() return self.text end
 
-    function core.list(_, _, _, _, _, _, top, skip, _, link)
-      return setmetatable({ text = answer(top, skip, link) }, transfer)
+    function core.start(_, _, request)
+      local values = {}
+      for i = 1, #request.query, 2 do values[request.query[i]] = request.query[i + 1] end
+      return setmetatable({ text = answer(values["$top"], values["$skip"] or 0, request.next_link) }, transfer)
     end
 
-    function call.perform(_, _, _, steps)
-      local ok, page = steps.run(steps.prefetched or steps.start("token"))
+    function call.perform(_, _, _, request)
+      local ok, page = request.run(request.prefetched or core.start(nil, "token", request))
       if ok then return true, page, nil, 1 end
       page.attempts = 1
       return nil, page
     end
 
-    function call.prefetch(_, _, steps)
-      if options.prefetches and options.prefetches() then steps.prefetched = steps.start("token") end
+    function call.prefetch(_, _, request)
+      if options.prefetches and options.prefetches() then request.prefetched = core.start(nil, "token", request) end
     end
 
     function call.poll_prefetch() end
@@ -119,9 +123,9 @@ describe("patient:documents()", function()
   local function walk(query, body)
     local ids = {}
     local ok, err = pcall(function()
-      for document in listing.documents({}, "p", listing.query(query, "documents")) do
-        ids[#ids + 1] = document.id
-        if body then body(document.id) end
+      for found in listing.iterate(document.collection({}, "p"), plan(query, "documents", "id")) do
+        ids[#ids + 1] = found.id
+        if body then body(found.id) end
       end
     end)
     if ok then return ids end

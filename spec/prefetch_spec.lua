@@ -35,7 +35,7 @@ describe("patient:documents(), halfway through a page,", function()
     client:close()
     client, patient = nil, nil
     blocking.runtime = real
-    assert.equal(0, helper.live_objects())
+    assert.equal(0, helper.object_count())
   end)
 
   -- The list requests for the patient.
@@ -161,7 +161,7 @@ describe("patient:documents(), halfway through a page,", function()
       assert(patient:page { page_size = 1 }) -- the discarded prefetch does not block another call
       client:close()
       client, patient = nil, nil
-      assert.equal(0, helper.live_objects())
+      assert.equal(0, helper.object_count())
       begin()
     end
 
@@ -185,7 +185,7 @@ describe("patient:documents(), halfway through a page,", function()
       local step = patient:documents { page_size = 10 }
       for _ = 1, 7 do step() end
       step = nil -- luacheck: ignore
-      helper.live_objects()
+      helper.object_count()
       clean()
     end)
 
@@ -201,7 +201,7 @@ describe("patient:documents(), halfway through a page,", function()
       assert.equal(2, pages())
       step = nil -- luacheck: ignore
       begin()
-      assert.equal(1, helper.live_objects()) -- the new client
+      assert.equal(1, helper.object_count()) -- the new client
     end)
 
     it("discards the prefetch in a context that allows no calls", function()
@@ -209,12 +209,12 @@ describe("patient:documents(), halfway through a page,", function()
       for _ = 1, 10 do step() end
       local ngx = package.loaded.ngx
       package.loaded.ngx = { get_phase = function() return "log" end }
-      local before = helper.live_objects()
+      local before = helper.object_count()
       local ok, err = pcall(step)
       package.loaded.ngx = ngx
       assert.is_false(ok)
       assert.equal("context", err.kind)
-      assert.equal(before - 1, require("nymbl.core").live_objects()) -- without the collector
+      assert.equal(before - 1, require("nymbl.core").object_count()) -- without the collector
     end)
 
     it("raises on a malformed row", function()

@@ -274,7 +274,7 @@ describe("random calls with random faults #slow", function()
       local log = {}
       local ok, problem = pcall(run, seed, log)
       if not ok then error(("NYMBL_SEED=%d: %s\n%s"):format(seed, tostring(problem), table.concat(log, "\n")), 0) end
-      assert.equal(0, helper.live_objects(), "seed " .. seed)
+      assert.equal(0, helper.object_count(), "seed " .. seed)
     end
     assert.equal("", helper.output("ls -A " .. helper.folder .. " | grep nymbl")) -- temporary files
   end)

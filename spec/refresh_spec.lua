@@ -21,7 +21,7 @@ describe("the refresh of a token", function()
     two:close()
     one, two = nil, nil
     blocking.runtime = real
-    assert.equal(0, helper.live_objects())
+    assert.equal(0, helper.object_count())
   end)
 
   local function tokens_asked_for()
@@ -30,7 +30,7 @@ describe("the refresh of a token", function()
 
   -- The stored state of the token.
   local function state()
-    return shared[core.account(one, true)]
+    return shared[core.account(one, "token")]
   end
 
   -- Waiting for the network advances the clock too, up to a second at a time. Before each step,

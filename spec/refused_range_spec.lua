@@ -24,7 +24,7 @@ describe("a refused range", function()
   after_each(function()
     client:close()
     client, document = nil, nil
-    assert.equal(0, helper.live_objects())
+    assert.equal(0, helper.object_count())
   end)
 
   local function names()

@@ -17,7 +17,7 @@ describe("document:download() with resume", function()
   after_each(function()
     client:close()
     client, patient = nil, nil
-    assert.equal(0, helper.live_objects())
+    assert.equal(0, helper.object_count())
   end)
 
   local function document_of(fields)

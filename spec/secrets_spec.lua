@@ -103,7 +103,7 @@ end
 local function teardown_all()
   client:close()
   client, patient, document, events = nil, nil, nil, nil
-  assert.equal(0, helper.live_objects())
+  assert.equal(0, helper.object_count())
 end
 
 local function fault(operation, action)

@@ -91,7 +91,7 @@ describe("nymbl.store.file()", function()
     for _, client in ipairs(clients) do client:close() end
     clients = nil
     blocking.runtime = real
-    assert.equal(0, helper.live_objects())
+    assert.equal(0, helper.object_count())
   end)
 
   local function begin(options)

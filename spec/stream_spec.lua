@@ -46,7 +46,7 @@ end
 local function teardown_client()
   client:close()
   client, patient = nil, nil
-  assert.equal(0, helper.live_objects())
+  assert.equal(0, helper.object_count())
 end
 
 -- A stream of a document with metadata, and one of a document with an id only.
@@ -440,7 +440,7 @@ describe("a stream", function()
     stream:read("a")
     assert.is_true(stream:close())
     assert.is_true(helper.descriptors() <= before + KEPT)
-    assert.equal(1, helper.live_objects())
+    assert.equal(1, helper.object_count())
     assert.equal(1, patient:count())
   end)
 
@@ -485,9 +485,9 @@ describe("a stream", function()
   it("is closed when it is collected", function()
     local id = stored(text_of(500000))
     patient:count()
-    local objects, descriptors = helper.live_objects(), helper.descriptors()
+    local objects, descriptors = helper.object_count(), helper.descriptors()
     for _ = 1, 20 do open(id):read(10) end
-    assert.equal(objects, helper.live_objects())
+    assert.equal(objects, helper.object_count())
     assert.is_true(helper.descriptors() <= descriptors + KEPT)
   end)
 
@@ -894,7 +894,7 @@ describe("many streams", function()
   local function abandon(count)
     local id = stored(text_of(400000))
     local document = assert(patient:get(id))
-    assert.equal(1, helper.live_objects())
+    assert.equal(1, helper.object_count())
     local before = helper.descriptors()
     for i = 1, count do
       local stream = assert(document:open())
@@ -902,7 +902,7 @@ describe("many streams", function()
       stream = nil -- luacheck: ignore 311
       if i % 50 == 0 then collectgarbage() end
     end
-    assert.equal(1, helper.live_objects())
+    assert.equal(1, helper.object_count())
     assert.is_true(helper.descriptors() <= before + KEPT)
     assert.equal(1, patient:count())
   end
@@ -925,7 +925,7 @@ describe("many streams", function()
         if stream then stream:read("a") end
       end
     end
-    assert.equal(1, helper.live_objects())
+    assert.equal(1, helper.object_count())
     assert.is_true(helper.descriptors() <= before + KEPT)
   end)
 
@@ -933,7 +933,7 @@ describe("many streams", function()
     local id = stored(text_of(400000))
     for _ = 1, 20 do open(id):read() end
     client:close()
-    assert.equal(0, helper.live_objects() - 1)
+    assert.equal(0, helper.object_count() - 1)
   end)
 end)
 

@@ -19,7 +19,7 @@ describe("document:download() to a path", function()
   after_each(function()
     client:close()
     client, document = nil, nil
-    assert.equal(0, helper.live_objects())
+    assert.equal(0, helper.object_count())
   end)
 
   local function names()

@@ -30,7 +30,7 @@ end
 local function teardown()
   client:close()
   client, patient, document = nil, nil, nil
-  assert.equal(0, helper.live_objects())
+  assert.equal(0, helper.object_count())
 end
 
 local PDF = "%PDF-1.4 a short one"

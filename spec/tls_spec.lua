@@ -26,7 +26,7 @@ end
 
 local function teardown()
   close_all() -- in a separate function: LuaJIT keeps the values in a loop's slots
-  assert.equal(0, helper.live_objects())
+  assert.equal(0, helper.object_count())
 end
 
 local CALLS = {

@@ -20,7 +20,7 @@ describe("callers that need a token share a failure:", function()
     clients = nil
     clock.restore()
     package.loaded.ngx = nil
-    assert.equal(0, helper.live_objects())
+    assert.equal(0, helper.object_count())
   end)
 
   local function begin(options)
@@ -284,7 +284,7 @@ describe("callers that need a token share a failure:", function()
   it("a malformed stored state", function()
     local shared = store.memory()
     local client, patient = begin { store = shared }
-    local key = core.account(client, true)
+    local key = core.account(client, "token")
     for _, text in ipairs { "x", "a b c d", "", "unauthorized - x y", "server - - -" } do
       shared[key] = { failure = text, failed_at = clock.now(), failed_until = clock.now() + 5 }
       local page, err = patient:page()

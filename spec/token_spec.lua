@@ -20,7 +20,7 @@ describe("a token", function()
     if client then client:close() end
     client, patient = nil, nil
     clock.restore()
-    assert.equal(0, helper.live_objects())
+    assert.equal(0, helper.object_count())
   end)
 
   local function begin(options)

@@ -15,7 +15,7 @@ describe("patient:upload()", function()
   after_each(function()
     client:close()
     client, patient = nil, nil
-    assert.equal(0, helper.live_objects())
+    assert.equal(0, helper.object_count())
   end)
 
   -- The sandbox's copy of a document, which must be the only one.

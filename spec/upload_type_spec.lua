@@ -62,7 +62,7 @@ describe("an upload", function()
   after_each(function()
     client:close()
     client, patient = nil, nil
-    assert.equal(0, helper.live_objects())
+    assert.equal(0, helper.object_count())
   end)
 
   -- The same bytes as every kind of source: functions that open each one anew.

@@ -2,6 +2,7 @@
 -- Performing a call: token, reservation, transfer, wait, and the decision about a retry.
 --
 -- A `request` describes one call to the service:
+--   what core.start sends; or, if that is known only when it starts:
 --   start(bearer, deadline)    starts a transfer; or returns nil and an error table
 --   run(transfer, deadline)    waits for as much of it as the call needs. Returns true and up
 --                              to two results; or nil and an error table. What it raises ends
@@ -17,6 +18,7 @@
 -- `attempts`. One with only `user_error` carries an error that a function of the program has
 -- returned: the call ends with it, unchanged and without a retry.
 
+local core = require "nymbl.core"
 local check = require "nymbl.check"
 local errors = require "nymbl.errors"
 local json = require "nymbl.json"
@@ -82,8 +84,8 @@ end
 --- Call the client's on_event after a request. What it raises is raised.
 -- @tparam table event the fields that the transfer does not know
 function call.emit_event(env, transfer, err, event)
-  local _, bytes_sent, bytes_received = transfer:counts()
-  event.status = err and err.status or transfer:head() or nil
+  local bytes_sent, bytes_received = transfer:bytes_sent(), transfer:bytes_received()
+  event.status = err and err.status or transfer:response() or nil
   event.kind = err and err.kind
   event.bytes_sent, event.bytes_received = bytes_sent, bytes_received
   env.on_event(event)
@@ -130,6 +132,12 @@ local REFRESH_SLACK = 1 / 20
 
 -- Seconds of a sleep after which `should_continue` is called again.
 local CANCEL_POLL = 1
+
+-- Start a request's transfer.
+local function start(env, request, bearer, deadline)
+  if request.start then return request.start(bearer, deadline) end
+  return core.start(env.client, bearer, request)
+end
 
 -- The state of a call, from its start to its end. Methods return a value, or nil and an error
 -- table.
@@ -215,7 +223,7 @@ function call_state:take_prefetched()
   local prefetched = self.request.prefetched
   if not prefetched then return nil end
   local _, err = prefetched.transfer:result()
-  if err and (err.reason == "forked" or not prefetched.transfer:counts()) then
+  if err and (err.reason == "forked" or not prefetched.transfer:was_sent()) then
     call.discard_prefetch(self.request)
     return nil
   end
@@ -246,7 +254,7 @@ function call_state:acquire_and_start()
     end
   end
   self.bearer = bearer
-  return self.request.start(bearer, self.deadline)
+  return start(self.env, self.request, bearer, self.deadline)
 end
 
 -- Begin an attempt. Returns the transfer. If it fails, the reservation is canceled.
@@ -264,7 +272,7 @@ function call_state:run(transfer)
   local env = self.env
   local began = env.on_event and wait.now()
   local ran, ok, a, b = pcall(self.request.run, transfer, self.deadline)
-  self.was_sent = transfer:counts()
+  self.was_sent = transfer:was_sent()
   self.attempt_no = self.attempt_no + 1
   if self.was_sent then self.sent_count = self.sent_count + 1 end
   local err, is_user_error
@@ -344,7 +352,7 @@ function call.prefetch(env, operation, request)
   local bearer = env.cached_token()
   local reservation = bearer and limiter.try_reserve(env, operation)
   if not reservation then return end
-  local transfer = request.start(bearer)
+  local transfer = start(env, request, bearer)
   if not transfer then
     limiter.cancel(reservation)
     return
@@ -380,7 +388,7 @@ function call.discard_prefetch(request)
   local transfer = prefetched.transfer
   transfer:cancel("canceled")
   local done, err = transfer:result()
-  if transfer:counts() then
+  if transfer:was_sent() then
     prefetch_record(prefetched, done, err)
   elseif not (err and err.reason == "forked") then
     limiter.cancel(prefetched.reservation)
@@ -447,7 +455,7 @@ function call.read_json(read, is_change)
     local response, problem = json.decode_response(transfer:body())
     if response then result, problem = read(response) end
     if result == nil then
-      return nil, { kind = "protocol", status = transfer:head(), reason = problem, outcome_unknown = is_change }
+      return nil, { kind = "protocol", status = transfer:response(), reason = problem, outcome_unknown = is_change }
     end
     return true, result
   end

@@ -53,10 +53,10 @@ function check.object(object, class, name)
   if not state then
     check.raise(("calling '%s' on bad self (%s)"):format(name, check.expected(class, object)))
   end
-  if state[0] then
+  if state.closed then
     check.raise(("attempt to use a closed %s"):format(class:match("[^.]+$")))
   end
-  if state[1].closed then
+  if state.env.closed then
     check.raise("attempt to use a closed client")
   end
   return state

@@ -12,8 +12,7 @@ local token = require "nymbl.token"
 local CLASS = "nymbl.client"
 local methods = core.class(CLASS)
 
--- The state of a client: 0 is true once it is closed (slots of lua/object.c), 1 the
--- environment, a table with
+-- The state of a client (see lua/object.h) is its environment alone: `env`, a table with
 --   client       the client userdata
 --   token        a token source (token.lua)
 --   cached_token the same, but returns only a token that needs no waiting
@@ -171,14 +170,14 @@ function client.new(options)
     timeout = options.timeout, on_event = options.on_event, store = options.store or store.default,
     limiter = limiter.new(options), max_attempts = options.max_attempts or 5,
   }
-  local self, err = core.client(core_options(options), { env })
+  local self, err = core.client(core_options(options), { env = env })
   if not self then
     if err.kind == "misuse" then check.argument(1, "client", ("option '%s'"):format(err.reason)) end
     return nil, errors.new(err)
   end
-  env.client, env.account = self, core.account(self)
+  env.client, env.account = self, core.account(self, "limits")
   if options.credentials then
-    local token_store, key = env.store.tokens or env.store, core.account(self, true)
+    local token_store, key = env.store.tokens or env.store, core.account(self, "token")
     env.token, env.cached_token = token.from_credentials(env, token_store, key)
     add_token_user(env, token_store, key)
   elseif type(options.token) == "function" then
@@ -195,7 +194,7 @@ end
 -- @raise on a wrong argument or a closed client
 function methods.patient(self, id)
   local state = check.object(self, CLASS, "patient")
-  return patient.new(state[1], check.id(id, 1, "patient"))
+  return patient.new(state.env, check.id(id, 1, "patient"))
 end
 
 --- Report the use of this month's quota by all clients of the account that share the store.
@@ -205,7 +204,7 @@ end
 -- @treturn[2] table the error
 -- @raise on a closed client
 function methods.usage(self)
-  local usage, err = limiter.usage(check.object(self, CLASS, "usage")[1])
+  local usage, err = limiter.usage(check.object(self, CLASS, "usage").env)
   if not usage then return nil, errors.new(err) end
   return usage
 end
@@ -218,9 +217,9 @@ end
 function methods.close(self)
   local state = core.state(self, CLASS)
   if not state then check.object(self, CLASS, "close") end
-  local env = state[1]
+  local env = state.env
   if env.closed then return true end
-  state[0], env.closed, env.token, env.cached_token = true, true, nil, nil
+  state.closed, env.closed, env.token, env.cached_token = true, true, nil, nil
   core.client_close(self)
   remove_token_user(env)
   return true

@@ -5,33 +5,23 @@ local core = require "nymbl.core"
 local call = require "nymbl.call"
 local check = require "nymbl.check"
 local errors = require "nymbl.errors"
+local id_text = require("nymbl.id").text
 
 -- These modules are loaded on first use (see nymbl.lua).
 local function stream() return require "nymbl.stream" end
 local function target() return require "nymbl.target" end
 
+local FIELDS = core.FIELDS
+
 local CLASS = "nymbl.document"
 local methods, metatable = core.class(CLASS)
 
--- The state of a document: 1 the client's environment, 2 the metadata, as the server sent it
--- but normalised (slots of lua/object.c), 3 the patient id, 4 the document id.
+-- The state of a document (see lua/object.h):
+--   1 (FIELDS)  the metadata as the server sent it, but normalised
+--   patient_id
+--   id
 
 local document = {}
-
--- U+FFFD stands for a character that was lost, here (core.json_mend) or at the service.
-local REPLACEMENT = "\239\191\189"
-
--- An id as a string. Returns nil if the JSON decoder may have rounded the id, or if the id has
--- lost a character: it could then be the id of another document.
-local function id_text(value)
-  if type(value) == "string" and value ~= "" and not value:find("\0", 1, true)
-    and not value:find(REPLACEMENT, 1, true) then
-    return value
-  end
-  if type(value) == "number" and value % 1 == 0 and math.abs(value) < 2^53 then
-    return ("%.0f"):format(value)
-  end
-end
 
 local null = core.null
 local tointeger = math.tointeger
@@ -64,8 +54,8 @@ local function normalise(fields, patient_id)
   return id
 end
 
---- The document id in a row of a listing, or nil if there is no usable one.
-function document.row_id(fields)
+-- The document id in a row of a listing, or nil if there is no usable one.
+local function row_id(fields)
   return type(fields) == "table" and id_text(fields.id) or nil
 end
 
@@ -78,26 +68,34 @@ function document.adopt(env, patient_id, fields)
   if type(fields) ~= "table" then return nil, "unexpected_json" end
   local id, problem = normalise(fields, patient_id)
   if not id then return nil, problem end
-  return core.object(metatable, { env, fields, patient_id, id }), id
+  return core.object(metatable, { fields, env = env, patient_id = patient_id, id = id }), id
+end
+
+--- The documents of a patient, for listings (see page.lua).
+function document.collection(env, patient_id)
+  return {
+    env = env, operation = "list", path = { "Patients", patient_id, "Documents", false }, key = "id",
+    row_id = row_id, adopt = function(row) return document.adopt(env, patient_id, row) end,
+  }
 end
 
 --- Create a document of which only the ids are known.
 function document.from_id(env, patient_id, id)
-  return core.object(metatable, { env, { id = id, patient_id = patient_id }, patient_id, id })
+  return core.object(metatable, {
+    { id = id, patient_id = patient_id }, env = env, patient_id = patient_id, id = id,
+  })
 end
 
 local CALL_OPTIONS = { timeout = check.seconds }
 
 local function fetch(env, patient_id, id, options)
   return call.perform(env, "get", options, {
-    start = function(bearer)
-      return core.get(env.client, bearer, patient_id, id)
-    end,
-    run = call.read_json(function(reply)
-      local found, problem = normalise(reply, patient_id)
+    "Patients", patient_id, "Documents", id,
+    run = call.read_json(function(response)
+      local found, problem = normalise(response, patient_id)
       if not found then return nil, problem end
       if found ~= id then return nil, "document_mismatch" end
-      return reply
+      return response
     end),
   })
 end
@@ -106,7 +104,7 @@ end
 function document.get(env, patient_id, id, options)
   local ok, fields = fetch(env, patient_id, id, options)
   if not ok then return nil, fields end
-  return core.object(metatable, { env, fields, patient_id, id })
+  return core.object(metatable, { fields, env = env, patient_id = patient_id, id = id })
 end
 
 --- Fetch the metadata again.
@@ -118,9 +116,9 @@ end
 function methods.refresh(self, options)
   local state = check.object(self, CLASS, "refresh")
   options = check.options(options, CALL_OPTIONS, 1, "refresh")
-  local ok, fields = fetch(state[1], state[3], state[4], options)
+  local ok, fields = fetch(state.env, state.patient_id, state.id, options)
   if not ok then return nil, fields end
-  state[2] = fields
+  state[FIELDS] = fields
   return self
 end
 
@@ -133,11 +131,10 @@ end
 function methods.delete(self, options)
   local state = check.object(self, CLASS, "delete")
   options = check.options(options, CALL_OPTIONS, 1, "delete")
-  local env = state[1]
+  local env = state.env
   local ok, err = call.perform(env, "delete", options, {
-    start = function(bearer)
-      return core.delete(env.client, bearer, state[3], state[4])
-    end,
+    "Patients", state.patient_id, "Documents", state.id,
+    method = "DELETE",
     run = call.finish,
   })
   if not ok then return nil, err end
@@ -155,19 +152,19 @@ end
 -- @treturn table a new copy; JSON null is `nymbl.null`
 -- @raise on a closed client
 function methods.metadata(self)
-  return copy(check.object(self, CLASS, "metadata")[2])
+  return copy(check.object(self, CLASS, "metadata")[FIELDS])
 end
 
 -- The type and the size that the metadata (or the caller) states, or nil. The core compares
 -- the received bytes with them.
 local function expected_type(state, options)
-  local value = state[2].content_type
+  local value = state[FIELDS].content_type
   if type(value) ~= "string" or value == "" or value:find("\0", 1, true) then return options.content_type end
   return value
 end
 
 local function expected_size(state, options)
-  local size = state[2].file_size_bytes
+  local size = state[FIELDS].file_size_bytes
   if options.check_size == false or type(size) ~= "number" then return nil end
   return size >= 0 and size % 1 == 0 and size < 2^53 and size or nil
 end
@@ -219,13 +216,14 @@ function methods.download(self, destination, options)
       return nil, errors.new(err, "download")
     end
   end
-  local env = state[1]
+  local env = state.env
   local ok, bytes, content_type = call.perform(env, "download", options, {
-    start = function(bearer)
-      return core.download(env.client, bearer, state[3], state[4], to.path, options.mode,
-        options.overwrite == false, expected_type(state, options), expected_size(state, options),
-        options.progress ~= nil, options.resume)
-    end,
+    "Patients", state.patient_id, "Documents", state.id, "$value", false,
+    download = {
+      path = to.path, mode = options.mode, no_overwrite = options.overwrite == false, resume = options.resume,
+      content_type = expected_type(state, options), size = expected_size(state, options),
+      progress = options.progress ~= nil,
+    },
     run = to.receiver(options.progress),
     should_restart = options.resume and is_resume_refused or nil,
     rewind = to.rewind,
@@ -255,12 +253,10 @@ local OPEN_OPTIONS = {
 function methods.open(self, options)
   local state = check.object(self, CLASS, "open")
   options = check.options(options, OPEN_OPTIONS, 1, "open")
-  local env = state[1]
+  local env = state.env
   local ok, transfer, _, attempts = call.perform(env, "download", options, {
-    start = function(bearer)
-      return core.download(env.client, bearer, state[3], state[4], nil, nil, false,
-        expected_type(state, options), expected_size(state, options))
-    end,
+    "Patients", state.patient_id, "Documents", state.id, "$value", false,
+    download = { content_type = expected_type(state, options), size = expected_size(state, options) },
     run = stream().wait_for_response,
     should_continue = should_continue(options),
     keep_open = true,

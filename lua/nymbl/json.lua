@@ -105,7 +105,8 @@ end
 
 -- Each value takes at least two bytes, with the comma or bracket after it. So a text below
 -- this size cannot have too many values.
-local MIN_SIZE_TO_COUNT = 2 * core.reply_values
+local MAX_VALUES = core.max_response_values
+local MIN_SIZE_TO_COUNT = 2 * MAX_VALUES
 
 local BYTE_ORDER_MARK = "\239\187\191"
 
@@ -117,7 +118,7 @@ local BYTE_ORDER_MARK = "\239\187\191"
 function json.decode_response(text)
   -- a parser may ignore a byte order mark (RFC 8259, section 8.1)
   if text and text:sub(1, #BYTE_ORDER_MARK) == BYTE_ORDER_MARK then text = text:sub(#BYTE_ORDER_MARK + 1) end
-  if text and #text >= MIN_SIZE_TO_COUNT and core.json_values(text, core.reply_values) > core.reply_values then
+  if text and #text >= MIN_SIZE_TO_COUNT and core.json_values(text, MAX_VALUES) > MAX_VALUES then
     return nil, "response_too_long"
   end
   return json.decode(text)

@@ -10,17 +10,18 @@ local wait = require "nymbl.wait"
 
 -- These modules are loaded on first use (see nymbl.lua).
 local function listing() return require "nymbl.listing" end
+local function query() return require "nymbl.query" end
 local function source() return require "nymbl.source" end
 
 local CLASS = "nymbl.patient"
 local methods, metatable = core.class(CLASS)
 
--- The state of a patient: 1 the client's environment (a slot of lua/object.c), 3 the id.
+-- The state of a patient (see lua/object.h) has its `id`.
 
 local patient = {}
 
 function patient.new(env, id)
-  return core.object(metatable, { env, false, id })
+  return core.object(metatable, { env = env, id = id })
 end
 
 -- A checker (see check.lua): a file name becomes part of a multipart header.
@@ -57,7 +58,7 @@ local function push_and_wait(from, options, transfer, deadline)
       end
       filling = state ~= "end"
     end
-    local _, sent = transfer:counts()
+    local sent = transfer:bytes_sent()
     if options.progress and sent ~= reported then
       reported = sent
       if options.progress(sent, from.body:size()) == false then
@@ -91,13 +92,13 @@ end
 
 -- List the patient's documents. Returns a table by id, or nil and an error.
 local function list_by_id(env, patient_id, deadline)
-  local query = listing().query({}, "upload")
+  local plan = query().plan({}, "upload", "id")
   local found = {}
   local ok, err = pcall(function()
-    query.options = { timeout = time_left(deadline) }
-    for item in listing().documents(env, patient_id, query) do
+    plan.options = { timeout = time_left(deadline) }
+    for item in listing().iterate(document.collection(env, patient_id), plan) do
       found[item.id] = item
-      query.options.timeout = time_left(deadline) -- the deadline is for all pages together
+      plan.options.timeout = time_left(deadline) -- the deadline is for all pages together
     end
   end)
   if ok then return found end
@@ -180,12 +181,18 @@ local function send(env, patient_id, from, name, content_type, options)
         sent_as, problem = source().determine_type(from, content_type, options.check_type ~= false)
         if problem then return nil, problem end
       end
-      return core.upload(env.client, bearer, patient_id, from.body, name, sent_as,
-        options.document_type, options.description, without_expect, options.progress ~= nil)
+      return core.start(env.client, bearer, {
+        "Patients", patient_id, "Documents", false,
+        method = "POST",
+        upload = {
+          body = from.body, file_name = name, content_type = sent_as, document_type = options.document_type,
+          description = options.description, is_rewindable = without_expect, progress = options.progress ~= nil,
+        },
+      })
     end,
     run = function(transfer, till)
       local done, err = push_and_wait(from, options, transfer, till)
-      sent = select(2, transfer:counts())
+      sent = transfer:bytes_sent()
       if not done then return nil, err end
       return call.read_json(function(reply)
         return document.adopt(env, patient_id, reply)
@@ -225,7 +232,7 @@ end
 --   source or `progress` raised
 function methods.upload(self, what, options)
   local state = check.object(self, CLASS, "upload")
-  local env = state[1]
+  local env = state.env
   options = check.options(options, UPLOAD_OPTIONS, 2, "upload")
   local from, problem = source().open(what, options.size, core.max_upload_bytes(env.client))
   if problem then check.argument(1, "upload", problem) end
@@ -240,7 +247,7 @@ function methods.upload(self, what, options)
   local content_type, refusal = infer_type(env, from, declared, options.check_type ~= false)
   local ran, created, err = true, nil, refusal and errors.new(refusal, "upload")
   if not refusal then
-    ran, created, err = pcall(send, env, state[3], from, name, content_type or declared, options)
+    ran, created, err = pcall(send, env, state.id, from, name, content_type or declared, options)
   end
   from.body:close() -- it may hold a file open, which the garbage collector would close late
   if not ran then error(created, 0) end
@@ -248,24 +255,24 @@ function methods.upload(self, what, options)
 end
 
 --- Iterate over the documents of all pages.
--- @tab[opt] query `filter`, `select`, `orderby`, `top`, `skip`, `page_size`,
+-- @tab[opt] options `filter`, `select`, `orderby`, `top`, `skip`, `page_size`,
 --   `count`, and `timeout` for each page
 -- @return an iterator for a `for` loop; it raises the error if a page fails
 -- @raise on a wrong argument, an unknown option or a closed client
-function methods.documents(self, query)
+function methods.documents(self, options)
   local state = check.object(self, CLASS, "documents")
-  return listing().documents(state[1], state[3], listing().query(query, "documents"))
+  return listing().iterate(document.collection(state.env, state.id), query().plan(options, "documents", "id"))
 end
 
 --- Fetch one page.
--- @tab[opt] query as for `documents`; the page has at most `page_size` documents
+-- @tab[opt] options as for `documents`; the page has at most `page_size` documents
 -- @treturn[1] table an array of documents with `count` (or nil) and `has_more`
 -- @treturn[2] nil
 -- @treturn[2] table the error
 -- @raise on a wrong argument, an unknown option or a closed client
-function methods.page(self, query)
+function methods.page(self, options)
   local state = check.object(self, CLASS, "page")
-  return listing().page(state[1], state[3], listing().query(query, "page"))
+  return listing().page(document.collection(state.env, state.id), query().plan(options, "page", "id"))
 end
 
 --- Count documents.
@@ -280,8 +287,8 @@ function methods.count(self, filter, options)
   local problem = filter ~= nil and check.nonempty(filter)
   if problem then check.argument(1, "count", problem) end
   options = check.options(options, { timeout = check.seconds }, 2, "count")
-  local query = listing().query({ filter = filter, timeout = options.timeout, select = "id" }, "count")
-  return listing().count(state[1], state[3], query)
+  local plan = query().plan({ filter = filter, timeout = options.timeout, select = "id" }, "count", "id")
+  return listing().count(document.collection(state.env, state.id), plan)
 end
 
 --- Fetch a document by its id.
@@ -295,7 +302,7 @@ function methods.get(self, id, options)
   local state = check.object(self, CLASS, "get")
   id = check.id(id, 1, "get")
   options = check.options(options, { timeout = check.seconds }, 2, "get")
-  return document.get(state[1], state[3], id, options)
+  return document.get(state.env, state.id, id, options)
 end
 
 --- Create a document from its id. Sends no request.
@@ -304,7 +311,7 @@ end
 -- @raise on a wrong argument or a closed client
 function methods.document(self, id)
   local state = check.object(self, CLASS, "document")
-  return document.from_id(state[1], state[3], check.id(id, 1, "document"))
+  return document.from_id(state.env, state.id, check.id(id, 1, "document"))
 end
 
 return patient

@@ -93,7 +93,7 @@ local function from_handle(handle, size, max_bytes)
   local self = { is_rewindable = position ~= nil }
   local ended
   local function new_body()
-    self.body, ended = core.body_pushed(size or remaining or -1, max_bytes), false
+    self.body, ended = core.body_stream { size = size or remaining, limit = max_bytes }, false
     self.body:watch(handle)
   end
   new_body()
@@ -129,7 +129,7 @@ local GC_INTERVAL = 262144
 
 -- `pull` returns the next chunk. For a stream it is called with the deadline of the upload.
 local function from_function(pull, size, max_bytes, is_stream)
-  local self = { body = core.body_pushed(size or -1, max_bytes), is_rewindable = false }
+  local self = { body = core.body_stream { size = size, limit = max_bytes }, is_rewindable = false }
   local chunk, position = "", 1
   local bytes_since_gc = 0
   local ended = false -- LTN12: a source must not be called after its end
@@ -197,8 +197,8 @@ function source.open(value, size, max_bytes)
   end
   local stream = core.state(value, "nymbl.stream")
   if stream then
-    if stream[0] then return nil, "closed stream" end
-    local unread = stream[2].size and stream[2].size - stream.bytes_read
+    if stream.closed then return nil, "closed stream" end
+    local unread = stream[core.FIELDS].size and stream[core.FIELDS].size - stream.bytes_read
     return from_function(function(deadline) return stream_next(stream, deadline) end, size or unread, max_bytes, true)
   elseif kind == "table" then
     if type(value.data) == "string" then return from_bytes(value.data) end

@@ -7,11 +7,12 @@ local check = require "nymbl.check"
 local errors = require "nymbl.errors"
 local wait = require "nymbl.wait"
 
+local FIELDS = core.FIELDS
+
 local CLASS = "nymbl.stream"
 local methods, metamethods = core.class(CLASS)
 
--- The state of a stream: 0 is true once it is closed, 1 the client's environment, 2 the
--- fields that a script can read (slots of lua/object.c), and
+-- The state of a stream (see lua/object.h):
 --   transfer    nil once the stream is closed
 --   chunk       bytes that were received but not all read yet
 --   position    of the first unread byte in `chunk`
@@ -27,7 +28,7 @@ local stream = {}
 -- and error fields.
 function stream.wait_for_response(transfer, deadline)
   while true do
-    local status, err = transfer:head()
+    local status, err = transfer:response()
     if status then return true, transfer end
     if status == nil then return nil, err end
     call.wait_for(transfer, deadline)
@@ -36,16 +37,16 @@ end
 
 --- Create a stream from a transfer whose response has begun.
 function stream.new(env, transfer, attempts, size, progress)
-  local _, length, content_type = transfer:head()
+  local _, length, content_type = transfer:response()
   return core.object(metamethods, {
-    env, { size = length or size, content_type = content_type }, transfer = transfer, chunk = "", position = 1,
-    at_end = false, failure = false, progress = progress or false, bytes_read = 0, attempts = attempts,
+    { size = length or size, content_type = content_type }, env = env, transfer = transfer, chunk = "",
+    position = 1, at_end = false, failure = false, progress = progress or false, bytes_read = 0, attempts = attempts,
   })
 end
 
 local function close(state)
   local transfer = state.transfer
-  state[0], state.transfer, state.chunk = true, nil, ""
+  state.closed, state.transfer, state.chunk = true, nil, ""
   if transfer then wait.close(transfer) end
 end
 
@@ -64,8 +65,8 @@ local function fill(state, deadline)
     if chunk then
       state.chunk, state.position = chunk, 1
       if state.progress then
-        local _, _, received = transfer:counts()
-        if state.progress(received, state[2].size) == false then
+        local received = transfer:bytes_received()
+        if state.progress(received, state[FIELDS].size) == false then
           transfer:cancel("canceled", "progress")
           state.chunk = ""
           state.failure = canceled(state, "progress")
@@ -75,7 +76,7 @@ local function fill(state, deadline)
       return true
     elseif chunk == false then
       local is_ready, wait_err = wait.wait(transfer, deadline)
-      if state[0] then -- another coroutine has closed the stream meanwhile
+      if state.closed then -- another coroutine has closed the stream meanwhile
         return nil, canceled(state, "closed")
       end
       if wait_err then return nil, errors.new(wait_err, "download") end
@@ -102,7 +103,7 @@ end
 -- Return nil and the error from a read. If the stream itself is intact (the read merely was
 -- not allowed to wait), first put back the bytes that the read took, for the next one.
 local function unread(state, pieces, err)
-  if pieces and not state.failure and not state[0] then
+  if pieces and not state.failure and not state.closed then
     local text = table.concat(pieces)
     state.chunk, state.position, state.bytes_read = text, 1, state.bytes_read - #text
   end
@@ -253,7 +254,7 @@ end
 
 --- Read the next chunk of a stream that is uploaded, until a deadline.
 function stream.next_chunk(state, deadline)
-  if state[0] then return nil, { kind = "io", reason = "closed" } end
+  if state.closed then return nil, { kind = "io", reason = "closed" } end
   return finish_read(state, pcall(read_chunk, state, deadline))
 end
 

@@ -10,8 +10,8 @@ local target = {}
 -- Call the progress function. If it returns false, cancels the transfer and returns the
 -- error fields.
 local function report(progress, transfer)
-  local status, length = transfer:head()
-  local _, _, received, resumed_from = transfer:counts()
+  local status, length = transfer:response()
+  local received, resumed_from = transfer:bytes_received(), transfer:resumed_from()
   if progress(resumed_from + received, status and length or nil) == false then
     transfer:cancel("canceled", "progress")
     return { kind = "canceled", reason = "progress" }
@@ -20,8 +20,8 @@ end
 
 -- The results of a successful download: true, the number of bytes and the content type.
 local function results(transfer)
-  local _, _, content_type = transfer:head()
-  local _, _, received, resumed_from = transfer:counts()
+  local _, _, content_type = transfer:response()
+  local received, resumed_from = transfer:bytes_received(), transfer:resumed_from()
   return true, resumed_from + received, content_type
 end
 
@@ -33,8 +33,8 @@ local function path_receiver(progress)
       local done, err = transfer:result()
       if done == nil then return nil, err end
       if done then return results(transfer) end
-      local _, _, received = transfer:counts()
-      if progress and received ~= reported and transfer:head() then
+      local received = transfer:bytes_received()
+      if progress and received ~= reported and transfer:response() then
         reported = received
         report(progress, transfer) -- if it cancels, result() returns the error
         transfer:confirm(received) -- the core renames the file once all bytes are confirmed

@@ -244,7 +244,7 @@ end
 
 -- One token request (RFC 6749, section 4.4). It is not an attempt of the call.
 local function request(env, refresh, deadline, attempt_no, waited)
-  local transfer, err = core.token(env.client)
+  local transfer, err = core.start_token(env.client)
   if not transfer then
     err.operation = "token"
     return nil, err

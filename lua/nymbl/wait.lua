@@ -99,7 +99,7 @@ end
 function wait.prepare()
   local driver, reason = choose_driver()
   if not driver then return nil, { kind = "context", reason = reason } end
-  return core.ready(driver.threaded)
+  return core.engine_prepare(driver.threaded)
 end
 
 --- Wait until a transfer is ready, or until a time.
@@ -112,7 +112,7 @@ function wait.wait(transfer, deadline)
   local driver, reason = choose_driver()
   if not driver then return nil, { kind = "context", reason = reason } end
   if driver.threaded then -- a stream may have been opened before the event loop started
-    local ready, err = core.ready(true)
+    local ready, err = core.engine_prepare(true)
     if not ready then return nil, err end
   end
   return driver.wait(transfer, deadline)
@@ -141,7 +141,7 @@ end
 -- the workers forked later must not inherit its connections.
 function wait.call_ended()
   local ngx = package.loaded.ngx
-  if type(ngx) == "table" and ngx.get_phase and ngx.get_phase() == "init" then core.shut() end
+  if type(ngx) == "table" and ngx.get_phase and ngx.get_phase() == "init" then core.engine_close() end
 end
 
 --- Run a function that creates groups.
@@ -167,7 +167,7 @@ end
 
 --- Seconds on the boot clock, which all processes share, and the boot id.
 function wait.boot_clock()
-  return (blocking.runtime.boot_clock or core.boot_time)()
+  return (blocking.runtime.boot_clock or core.boot_clock)()
 end
 
 local DAY = 86400

@@ -189,7 +189,7 @@ function file:wait_or_break_lock(observed, deadline, fingerprint, since)
   local held = now - observed.since
   if held >= STALE_AFTER or (held >= MIN_OBSERVED and wait.wall_clock() - since >= STALE_AFTER) then
     observed.fingerprint = nil
-    return core.store_replace(self.path, fingerprint)
+    return core.store_break_lock(self.path, fingerprint)
   end
   if deadline and now >= deadline then return nil, { kind = "timeout", reason = "store_locked" } end
   observed.pause = math.min((observed.pause or MIN_PAUSE / 2) * 2, MAX_PAUSE)

@@ -18,7 +18,7 @@ blocking.runtime = runtime
 
 -- If `once` is set, return after one slice, or as soon as any transfer is ready.
 function runtime.wait(transfer, deadline, once)
-  if transfer and transfer:news() then return true end
+  if transfer and transfer:is_ready() then return true end
   while true do
     local seconds = POLL_SLICE
     if deadline then
@@ -53,7 +53,7 @@ function blocking.is_thread()
 end
 
 local function is_due(request, now)
-  return (request.transfer and request.transfer:news())
+  return (request.transfer and request.transfer:is_ready())
     or (request.condition and request.condition())
     or (request.deadline and now >= request.deadline) or false
 end
@@ -67,7 +67,7 @@ end
 function blocking.wait(transfer, deadline)
   if not blocking.is_thread() then return blocking.runtime.wait(transfer, deadline) end
   yield_until { transfer = transfer, deadline = deadline }
-  return transfer ~= nil and transfer:news()
+  return transfer ~= nil and transfer:is_ready()
 end
 
 -- Resume each thread whose wait request is due. Returns whether there was one.

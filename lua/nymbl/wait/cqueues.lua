@@ -19,11 +19,11 @@ local POLL_INTERVAL = 1 / 200
 
 -- Returns false if the transfer has ended, nil if the process is out of descriptors.
 local function new_waker(transfer)
-  local fd = transfer:pair()
+  local fd = transfer:notify_fd()
   if not fd then return fd end
   local ran, wrapped = pcall(socket.fdopen, fd)
   if not (ran and wrapped) then
-    transfer:unpair(fd) -- cqueues has not taken ownership of it
+    transfer:release_notify_fd(fd) -- cqueues has not taken ownership of it
     if not ran then errors.rethrow_out_of_memory(wrapped) end
     return nil
   end
@@ -48,7 +48,7 @@ function driver.wait(transfer, deadline)
     if left > 0 then cqueues.sleep(left) end
     return false
   end
-  if transfer:news() then return true end
+  if transfer:is_ready() then return true end
   local waker = wakers[transfer]
   if not waker then
     waker = new_waker(transfer)
@@ -57,7 +57,7 @@ function driver.wait(transfer, deadline)
   while true do
     local left = deadline and deadline - core.now()
     if left and left <= 0 then return false end
-    if transfer:news() then return true end
+    if transfer:is_ready() then return true end
     if waker then
       wait_readable(waker, left)
     else

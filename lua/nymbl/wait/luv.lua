@@ -25,12 +25,12 @@ end
 
 -- Returns false if the transfer has ended, nil if the process is out of descriptors.
 local function new_waker(transfer)
-  local fd = transfer:pair()
+  local fd = transfer:notify_fd()
   if not fd then return fd end
   local pipe = uv.new_pipe(false)
   if not (pipe and pipe:open(fd)) then
     if pipe then pipe:close() end
-    transfer:unpair(fd) -- luv has not taken ownership of it
+    transfer:release_notify_fd(fd) -- luv has not taken ownership of it
     return nil
   end
   wakers[transfer] = { pipe = pipe, waiting = {} }
@@ -79,7 +79,7 @@ function driver.wait(transfer, deadline)
     if left > 0 then suspend(nil, left) end
     return false
   end
-  if transfer:news() then return true end
+  if transfer:is_ready() then return true end
   local waker = wakers[transfer]
   if not waker then
     waker = new_waker(transfer)
@@ -88,7 +88,7 @@ function driver.wait(transfer, deadline)
   while true do
     local left = deadline and deadline - core.now()
     if left and left <= 0 then return false end
-    if transfer:news() then return true end
+    if transfer:is_ready() then return true end
     suspend(waker, waker and left or POLL_INTERVAL)
   end
 end

@@ -33,7 +33,7 @@ local last_attempt = setmetatable({}, { __mode = "k" })
 -- Returns a cosocket, false if it could not be connected, or nil if the transfer has
 -- ended.
 local function connect(transfer)
-  local path, token = transfer:lease()
+  local path, token = transfer:notify_socket()
   if path == false then return nil end
   sockets[transfer], last_attempt[transfer] = false, core.now()
   local socket = path and ngx.socket.tcp()
@@ -72,27 +72,27 @@ function driver.wait(transfer, deadline)
     end
     return false
   end
-  if transfer:news() then return true end
+  if transfer:is_ready() then return true end
   if should_connect(transfer) and connect(transfer) == nil then return true end
-  transfer:alarm(deadline or 0)
+  transfer:wake_at(deadline or 0)
   local watched, is_ready = false, nil
   while is_ready == nil do
     if deadline and core.now() >= deadline then
       is_ready = false
-    elseif transfer:news() then
+    elseif transfer:is_ready() then
       is_ready = true
     else
       local socket = sockets[transfer]
-      if not (socket and receive(transfer, socket)) and not transfer:news() then
+      if not (socket and receive(transfer, socket)) and not transfer:is_ready() then
         if not sockets[transfer] then -- a connected cosocket is closed when its request ends
-          transfer:watch(core.now() + ABANDONED_AFTER)
+          transfer:watchdog(core.now() + ABANDONED_AFTER)
           watched = true
         end
         ngx.sleep(POLL_INTERVAL)
       end
     end
   end
-  if watched then transfer:watch(0) end
+  if watched then transfer:watchdog(0) end
   return is_ready
 end
 

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: MIT */
+/* What every file of the binding needs: blocks, arguments and failures. It
+ * knows no class. */
+#ifndef NYMBL_HELPERS_H
+#define NYMBL_HELPERS_H
+
+#include "compat.h"
+#include "nymbl.h"
+
+#if defined(__GNUC__)
+#pragma GCC visibility push(hidden)
+#endif
+
+/* Every userdata of the binding is a block that begins with a tag. A metatable
+ * proves nothing about a block: debug.setmetatable() gives any of them to any
+ * block. */
+typedef enum block_type {
+    BLOCK_OBJECT,
+    BLOCK_CLIENT,
+    BLOCK_TRANSFER,
+    BLOCK_BODY,
+    BLOCK_STORE,
+    BLOCK_ENGINE
+} block_type;
+
+typedef struct block_tag {
+    const char *type; /* an address in helpers.c that no other block has */
+} block_tag;
+
+/* Push a zeroed block of a type, without a metatable. */
+void *block_new(lua_State *L, block_type type, size_t size);
+/* The block at an index if it has that type, or NULL. */
+void *block_test(lua_State *L, int index, block_type type, size_t size);
+/* The same, but raises an argument error unless it has the class @p name, too.
+ */
+void *block_check(lua_State *L, int index, block_type type, size_t size,
+                  const char *name);
+/* Create the class of blocks that only our Lua sees: methods and finalizer. */
+void block_class(lua_State *L, const char *name, const luaL_Reg *methods,
+                 lua_CFunction collect);
+
+/* A string argument without NUL, since C would read only what is before it. */
+const char *text_check(lua_State *L, int index);
+
+/* Fields of a table of options, which our Lua made and which has no metatable.
+ * A wrong type raises. Strings are valid as long as the table is. */
+const char *option_text(lua_State *L, int table, const char *name);
+double option_number(lua_State *L, int table, const char *name, double absent);
+bool option_flag(lua_State *L, int table, const char *name);
+
+/* Push nil and a table of error fields. Out-of-memory is raised as a Lua error
+ * instead. */
+int failure_push(lua_State *L, const nymbl_error *err);
+/* Raise the error that Lua raises if an allocation fails, without a position:
+ * callers compare the message. */
+int memory_raise(lua_State *L);
+
+#if defined(__GNUC__)
+#pragma GCC visibility pop
+#endif
+
+#endif

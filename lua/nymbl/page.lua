@@ -1,0 +1,74 @@
+-- SPDX-License-Identifier: MIT
+-- One page of a collection: its request and its response.
+--
+-- A collection is a table of what a listing needs to know of an entity:
+--   env        the client's environment
+--   operation  the name of the call, for events and errors
+--   path       the path of the collection: a name, its key or false, the next name, …
+--   key        the name of the field that identifies a row
+--   row_id     a function of a row that returns its id, or nil if the row has no usable one
+--   adopt      a function of a row that returns the object for the script and its id; or nil and
+--              the reason why the row is invalid
+
+local call = require "nymbl.call"
+local errors = require "nymbl.errors"
+
+local page = {}
+
+local function whole_number(value)
+  if type(value) ~= "number" or value < 0 or value % 1 ~= 0 or value >= 2^53 then return nil end
+  return math.tointeger and math.tointeger(value) or value
+end
+
+-- What a decoded response holds. Returns nil and the reason if it is not a page.
+local read = call.read_json(function(response)
+  local rows = response.value
+  -- an object's keys are strings; an array's are not, and it has no gaps
+  if type(rows) ~= "table" or type(next(rows)) == "string" then return nil, "unexpected_json" end
+  local link = response["@odata.nextLink"]
+  if type(link) == "string" and link:find("\0", 1, true) then return nil, "bad_next_link" end
+  return {
+    rows = rows,
+    count = whole_number(response["@odata.count"]),
+    next_link = type(link) == "string" and link ~= "" and link or nil,
+  }
+end)
+
+local function query_of(plan, top, skip)
+  local query = {}
+  for i, value in ipairs(plan.pairs) do query[i] = value end
+  local function add(name, value)
+    query[#query + 1] = name
+    query[#query + 1] = value
+  end
+  add("$top", top)
+  if skip > 0 then add("$skip", skip) end
+  if plan.count then add("$count", true) end
+  return query
+end
+
+--- The request for a page, as `call.perform` has it.
+-- @tparam ?string next_link requested instead of the plan's query
+function page.request(collection, plan, top, skip, next_link)
+  local request = { query = query_of(plan, top, skip), next_link = next_link, run = read }
+  for i, item in ipairs(collection.path) do request[i] = item end
+  return request
+end
+
+--- Fetch a page.
+-- @treturn[1] table `rows` (plain tables), `count` and `next_link` (or nil), and `attempts`
+-- @treturn[2] nil
+-- @treturn[2] table the error
+function page.fetch(collection, plan, request)
+  local ok, result, _, attempts = call.perform(collection.env, collection.operation, plan.options, request)
+  if not ok then return nil, result end
+  result.attempts = attempts
+  return result
+end
+
+--- The error of a response that cannot be used.
+function page.invalid(collection, reason, attempts)
+  return errors.new({ kind = "protocol", status = 200, reason = reason, attempts = attempts }, collection.operation)
+end
+
+return page

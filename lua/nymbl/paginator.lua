@@ -1,0 +1,320 @@
+-- SPDX-License-Identifier: MIT
+-- The paginator: all rows of a collection, page by page, without losing one.
+--
+-- While it runs, others (and the loop's own body) add and delete rows, which moves all rows
+-- behind them. So every page but the first begins one row early, and its first row must be
+-- known already: all rows before a known row were known too, or are new. Otherwise rows may
+-- have moved past the paginator, and it goes back.
+
+local call = require "nymbl.call"
+local check = require "nymbl.check"
+local errors = require "nymbl.errors"
+local page = require "nymbl.page"
+local query = require "nymbl.query"
+
+local LARGEST_PAGE = query.LARGEST_PAGE
+
+-- More rows than there can be. Unlike infinity it becomes less if one is subtracted.
+local UNLIMITED = 2^53
+
+-- Pages in a row without a new row, beyond those that going back explains, before the listing
+-- fails as endless; and how often in a row the paginator goes back in vain.
+local MAX_EMPTY_PAGES = 3
+local MAX_RETREATS = 16
+
+-- State (positions count all rows of the collection as the service has it, from 0):
+--   collection, plan  what is listed (page.lua) and how (query.lua)
+--   rows, index       the current page, and the row of it that was looked at last
+--   from              the position of its first row
+--   cursor            the position behind its last row: new rows are expected there
+--   lookback          how many rows before `cursor` the next page begins: 0 for the first page
+--                     of a pass, usually 1, more while rows in front of it are being deleted
+--   margin            additional rows to request, for rows that are deleted meanwhile
+--   floor             the first position that is of interest, if the cursor is right
+--   stride            how far it went back last, nil if it did not
+--   retreats          how often in a row it went back without finding a new row
+--   known             by id: true for a row that was returned, false for one that `skip` excludes
+--   last_id           the id of the last row of the current page
+--   largest_page      rows of the largest page: the service may have a limit of its own
+--   max_top           largest number of rows to request
+--   new_rows          rows of the current page that were not known
+--   count             the last count that a page reported, or nil
+--   smallest_count    the smallest one
+--   remaining         how many rows may still be returned
+--   remaining_before  the same, before the current page
+--   extra_pages       how many pages without a new row are still allowed
+--   has_next          whether another page follows
+--   next_link         the link to it, or nil
+--   prefetch_at       the row at which the next page is prefetched
+--   next_request      its request, once it is prefetched
+--   has_moved         whether rows have moved since the pass began
+--   found_any         whether the pass has found a new row
+--   is_inside         whether a row behind those that `skip` excludes was reached
+--   creating          true while the object for a row is being created
+--   attempts          requests that were sent for the current page
+--   closed            true after the end
+-- The paginator raises errors: a `for` loop steps it.
+local paginator = {}
+paginator.__index = paginator
+
+-- Where the next page begins. The rows before `skip` are requested only if the cursor may be
+-- wrong (`floor` is 0 then).
+function paginator:next_position()
+  return math.max(self.cursor - self.lookback, math.min(self.floor, self.cursor - 1), 0)
+end
+
+-- If a link counts rows as `$skip` does, change it so that it begins one row early. Returns nil
+-- for any other link. (If it names a key instead, rows that move do not matter.)
+local function link_one_earlier(link, cursor)
+  for _, name in ipairs { "$skip=", "%24skip=" } do
+    local first, last = link:find(("%s%.0f"):format(name, cursor), 1, true)
+    if first and link:find("^[?&]", first - 1) and (last == #link or link:find("^[&#]", last + 1)) then
+      return ("%s%s%.0f%s"):format(link:sub(1, first - 1), name, cursor - 1, link:sub(last + 1))
+    end
+  end
+end
+
+-- The request for the next page.
+function paginator:request()
+  local plan, from, top = self.plan, self:next_position(), self.plan.page_size
+  if self.lookback > 0 then
+    -- a page of new rows; and after going back, all rows up to the cursor
+    top = math.min(self.max_top, math.max(top + self.margin, self.stride and self.cursor - from or 0) + 1)
+  end
+  local link, is_opaque = self.lookback <= 1 and self.next_link or nil, false
+  if link then
+    local earlier = self.lookback == 1 and link_one_earlier(link, self.cursor)
+    if not earlier then from, is_opaque = self.cursor, true end
+    link = earlier or link
+    if earlier and plan.page_size == 1 then link = nil end -- it requests one row: the known one
+  end
+  local request = page.request(self.collection, plan, top, from, link)
+  request.from, request.is_linked, request.is_opaque = from, link ~= nil, is_opaque
+  return request
+end
+
+function paginator:is_known(row)
+  return self.known[self.collection.row_id(row) or false] ~= nil
+end
+
+-- Whether no row can be between the known ones and those of a page.
+function paginator:connects(found, request)
+  if self.lookback == 0 or request.from == 0 then return true end
+  if request.is_opaque then return not (found.count and self.count and found.count < self.count) end
+  local first = found.rows[1]
+  if first == nil then return false end -- even the known row was deleted
+  -- a row without an id is reported as invalid when it is reached
+  return self.collection.row_id(first) == nil or self:is_known(first)
+end
+
+-- Go back after a page that does not connect: a page, and twice as far each time.
+function paginator:go_back(request)
+  if not self.stride then
+    self.retreats = self.retreats + 1
+    if self.retreats > MAX_RETREATS then error(page.invalid(self.collection, "pagination_loop", self.attempts), 0) end
+  end
+  self.stride = self.stride and self.stride * 2 or self.largest_page
+  if request.from <= self.floor then self.floor = 0 end
+  self.lookback = self.cursor - request.from + self.stride
+  self.extra_pages = self.extra_pages + 2 * math.ceil(self.lookback / self.largest_page)
+  self.rows, self.index, self.next_link, self.has_next, self.has_moved = {}, 0, nil, true, true
+end
+
+-- Whether another page follows one that connects.
+function paginator:is_followed(found, request)
+  local rows = found.rows
+  if found.next_link then return true end
+  -- the last page has no link (OData JSON 4.01, 4.5.5)
+  if request.is_linked or #rows == 0 then return false end
+  if self.lookback > 0 and #rows == 1 and self:is_known(rows[1]) then return false end
+  if found.count then return request.from + #rows < found.count end
+  return #rows >= self.plan.page_size
+end
+
+-- The position behind the last known row of a page.
+function paginator:known_end(rows, from)
+  for index = #rows, 1, -1 do
+    if self:is_known(rows[index]) then return from + index end
+  end
+  return from
+end
+
+-- Make a fetched page the current one, or go back.
+function paginator:accept(found, request)
+  local row_id = self.collection.row_id
+  self.prefetch_at = math.huge
+  self.smallest_count = math.min(found.count or math.huge, self.smallest_count)
+  self.largest_page = math.max(self.largest_page, math.min(#found.rows, self.plan.page_size))
+  local connects = self:connects(found, request)
+  self.count = found.count or self.count
+  if not connects then return self:go_back(request) end
+  local rows, overlap = found.rows, self.cursor - request.from
+  if request.is_opaque or (overlap > 0 and row_id(rows[1]) ~= self.last_id) then self.has_moved = true end
+  self.has_next, self.next_link = self:is_followed(found, request), found.next_link
+  self:update_cursor(rows, request.from)
+  self.floor = math.max(0, self.plan.skip - 1)
+  self.is_inside = self.plan.skip == 0 or (request.is_opaque and self.is_inside)
+  self.last_id = row_id(rows[#rows])
+  if self.has_next then self.prefetch_at = (#rows + math.min(overlap, 1)) / 2 end
+end
+
+function paginator:update_cursor(rows, from)
+  local known_end = self:known_end(rows, from)
+  local removed, new_rows = math.max(0, self.cursor - known_end), from + #rows - known_end
+  self.rows, self.index, self.from = rows, 0, from
+  self.cursor, self.lookback, self.stride = from + #rows, 1, nil
+  self.margin = 0
+  if removed > 0 then
+    -- The next page begins as early as if this page's rows were removed at the rate of the last
+    -- one's, with a margin: a page that begins too late is of no use.
+    removed = math.min(new_rows, math.ceil(new_rows * removed / math.max(self.new_rows, 1)))
+    self.margin = math.ceil(removed / 10)
+    self.lookback = 1 + removed + self.margin
+  end
+  self.new_rows = new_rows
+end
+
+-- Halfway through a page the next one is prefetched if it will certainly be wanted. A page of
+-- one row has no half. While rows are being deleted nothing is prefetched: the response would
+-- come before the rows of this page are deleted, and the request would have to be repeated.
+function paginator:prefetch_next()
+  local rest = #self.rows - self.index
+  self.prefetch_at = math.huge
+  if rest > 0 and self.remaining > rest and self.lookback == 1 then
+    self.next_request = self:request()
+    call.prefetch(self.collection.env, self.collection.operation, self.next_request)
+  end
+end
+
+function paginator:fetch()
+  local collection, plan = self.collection, self.plan
+  local request = self.next_request or self:request()
+  self.next_request = nil
+  local found, err = page.fetch(collection, plan, request)
+  -- If the rows are too large for one response, half as many are requested.
+  while not found and err.reason == "response_too_long" and plan.page_size > 1 and not request.is_linked do
+    plan.page_size = math.ceil(plan.page_size / 2)
+    self.max_top = plan.page_size + 1
+    request = self:request()
+    found, err = page.fetch(collection, plan, request)
+  end
+  if not found then error(err, 0) end
+  self.remaining_before, self.attempts = self.remaining, found.attempts
+  self:accept(found, request)
+end
+
+-- After a page: fail if too many in a row had no new row.
+function paginator:check_progress()
+  if self.remaining < self.remaining_before then
+    self.extra_pages, self.retreats = math.max(self.extra_pages, MAX_EMPTY_PAGES), 0
+    return
+  end
+  self.extra_pages = self.extra_pages - 1
+  if self.extra_pages < 0 then error(page.invalid(self.collection, "pagination_loop", self.attempts), 0) end
+end
+
+-- Whether to return the row at an index of the current page. `skip` excludes rows at the
+-- positions that it covers, as long as no row behind them was returned.
+function paginator:is_wanted(id, index)
+  local known, position = self.known[id], self.from + index - 1
+  if known then self.is_inside = true end
+  if known ~= nil then return false end
+  if not self.is_inside and position < self.plan.skip then
+    self.known[id] = false
+    return false
+  end
+  self.is_inside, self.known[id], self.found_any = true, true, true
+  self.remaining = self.remaining - 1
+  return true
+end
+
+-- At the end: whether another pass is needed. Fewer rows than the smallest count are too few,
+-- unless others have added some behind the paginator while it ran: a further pass finds those.
+function paginator:is_incomplete()
+  local plan, returned = self.plan, (self.plan.top or UNLIMITED) - self.remaining
+  if self.smallest_count == math.huge or returned >= self.smallest_count - plan.skip then return false end
+  if not (self.has_moved and self.found_any) then
+    error(page.invalid(self.collection, "rows_missing", self.attempts), 0)
+  end
+  self.cursor, self.lookback, self.next_link, self.found_any = plan.skip, 0, nil, false
+  self.extra_pages = self.extra_pages + 2 * math.ceil(returned / self.largest_page)
+  return true
+end
+
+-- The next object of the current page, or nil at its end.
+function paginator:next_of_page()
+  local rows = self.rows
+  for index = self.index + 1, #rows do
+    local row = rows[index]
+    self.creating = true -- nothing waits from here on
+    self.index, rows[index] = index, false -- the object owns the row now
+    local object, id = self.collection.adopt(row)
+    if not object then
+      self.creating = false
+      self:discard_prefetch()
+      error(page.invalid(self.collection, id, self.attempts), 0)
+    end
+    local is_wanted = self:is_wanted(id, index)
+    if is_wanted and index >= self.prefetch_at then self:prefetch_next() end
+    self.creating = false
+    if is_wanted then return object end
+  end
+end
+
+function paginator:step()
+  if self.closed then return nil end
+  if self.creating then
+    -- An error (no memory) was raised between a row and its object. That row is lost, and the
+    -- others must not look like all.
+    self:discard_prefetch()
+    error(errors.new({ kind = "canceled", reason = "raised" }, self.collection.operation), 0)
+  end
+  if self.collection.env.closed then
+    self:discard_prefetch()
+    check.raise("attempt to use a closed client")
+  end
+  if self.next_request then call.poll_prefetch(self.next_request) end
+  while self.remaining > 0 do
+    local object = self:next_of_page()
+    if object then return object end
+    if not self.has_next and not self:is_incomplete() then break end
+    self:check_progress()
+    self:fetch()
+  end
+  self:close()
+  return nil
+end
+
+function paginator:discard_prefetch()
+  if self.next_request then call.discard_prefetch(self.next_request) end
+  self.next_request = nil
+end
+
+function paginator:close()
+  self:discard_prefetch()
+  self.closed, self.rows, self.known = true, nil, nil
+end
+
+--- Iterate over all rows of a collection.
+-- @tparam table collection see page.lua
+-- @tparam table plan see query.lua; it is changed
+-- @treturn function the step: it needs no argument, so that `nymbl.each(patient:documents(), …)`
+--   works. The paginator itself is hidden in it, because it holds ids and a filter
+-- @treturn nil
+-- @treturn nil
+-- @treturn table a to-be-closed value
+local function iterate(collection, plan)
+  local self = setmetatable({
+    collection = collection, plan = plan, rows = {}, index = 0, from = 0, cursor = plan.skip, lookback = 0,
+    margin = 0, floor = 0, retreats = 0, known = {}, largest_page = 1, max_top = LARGEST_PAGE, new_rows = 0,
+    smallest_count = math.huge, remaining = plan.top or UNLIMITED, remaining_before = math.huge,
+    extra_pages = MAX_EMPTY_PAGES, has_next = true, prefetch_at = math.huge, creating = false,
+  }, paginator)
+  plan.count = true -- without a count, rows that are missing could not be detected
+  -- no page is larger than the number of rows that are wanted
+  if plan.top and plan.top > 0 and plan.top < plan.page_size then plan.page_size = plan.top end
+  local closer = setmetatable({}, { __close = function() self:close() end })
+  return function() return self:step() end, nil, nil, closer
+end
+
+return { iterate = iterate }

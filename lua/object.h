@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: MIT */
+/* The objects that a script sees: a userdata with a table of state. */
+#ifndef NYMBL_BINDING_OBJECT_H
+#define NYMBL_BINDING_OBJECT_H
+
+#include "helpers.h"
+
+#if defined(__GNUC__)
+#pragma GCC visibility push(hidden)
+#endif
+
+/* What C reads of a state table. The other fields belong to the Lua of each
+ * class; each state also has `env`, the environment that all objects of a
+ * client share. */
+#define STATE_CLOSED "closed" /* true once the object is closed */
+/* A table of what a script reads as fields: in Lua state[core.FIELDS]. It is
+ * read most often, and an integer is found faster than a name. */
+#define STATE_FIELDS 1
+
+#define CLIENT_CLASS "nymbl.client"
+
+/* Create the metatables of all classes. */
+void object_classes(lua_State *L);
+int object_new(lua_State *L);
+int object_state(lua_State *L);
+int object_class(lua_State *L);
+
+#if defined(__GNUC__)
+#pragma GCC visibility pop
+#endif
+
+#endif
