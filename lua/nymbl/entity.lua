@@ -1,0 +1,82 @@
+-- SPDX-License-Identifier: MIT
+-- Read-only entities of the service: each is defined by one call.
+
+local call = require "nymbl.call"
+local check = require "nymbl.check"
+local id_text = require("nymbl.id").text
+local listing = require "nymbl.listing"
+local query = require "nymbl.query"
+
+local entity = {}
+
+--- Define a read-only entity.
+-- @tab definition `name`: of the call, for events, errors and messages; `path`: the name in the
+--   URL; `key`: the field that identifies a row (default `id`); `create`: a function of the
+--   client's environment, the fields and the id that returns an object (default: the fields,
+--   a plain table)
+-- @treturn table functions of the client's environment:
+--   `list(env, options)`: an iterator over all pages;
+--   `page(env, options)`: one page;
+--   `count(env, options)`: how many rows match;
+--   `get(env, id, options)`: one row.
+--   Their options and results are those of a patient's documents
+-- @usage
+-- local practitioners = entity.define { name = "practitioners", path = "Practitioners" }
+-- for row in practitioners.list(env, { select = "name" }) do print(row.name) end
+function entity.define(definition)
+  local name, key = definition.name, definition.key or "id"
+  local create = definition.create or function(_, fields) return fields end
+
+  local function row_id(row)
+    return type(row) == "table" and id_text(row[key]) or nil
+  end
+
+  local function adopt(env, row)
+    if type(row) ~= "table" then return nil, "unexpected_json" end
+    local id = row_id(row)
+    if not id then return nil, "bad_id" end
+    row[key] = id
+    return create(env, row, id), id
+  end
+
+  local function collection(env)
+    return {
+      env = env, operation = name, path = { definition.path, false }, key = key, row_id = row_id,
+      adopt = function(row) return adopt(env, row) end,
+    }
+  end
+
+  local self = {}
+
+  function self.list(env, options)
+    return listing.iterate(collection(env), query.plan(options, name, key))
+  end
+
+  function self.page(env, options)
+    return listing.page(collection(env), query.plan(options, name, key))
+  end
+
+  function self.count(env, options)
+    return listing.count(collection(env), query.plan(options, name, key))
+  end
+
+  function self.get(env, id, options)
+    id = check.id(id, 1, "get")
+    options = check.options(options, { timeout = check.seconds }, 2, "get")
+    local ok, object = call.perform(env, name, options, {
+      definition.path, id,
+      run = call.read_json(function(response)
+        local found, found_id = adopt(env, response)
+        if not found then return nil, found_id end
+        if found_id ~= id then return nil, "bad_id" end
+        return found
+      end),
+    })
+    if not ok then return nil, object end
+    return object
+  end
+
+  return self
+end
+
+return entity
