@@ -164,6 +164,12 @@ function nginx.engine_dir(pid)
   return nginx.engine_dirs(pid)[1]
 end
 
+--- Whether a directory of an engine was left behind: it exists, and no process holds its lock.
+-- Processes of other runs share the names, and may have taken this one since.
+function nginx.is_left_behind(dir)
+  return helper.output(("(flock -n 9 && echo free) 9<%s 2>/dev/null"):format(quote(dir))):find("free", 1, true) ~= nil
+end
+
 --- Signal the master: "HUP", "QUIT", "TERM".
 function nginx:signal(name)
   os.execute(("kill -%s %d"):format(name, self:master()))

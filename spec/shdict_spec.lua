@@ -320,14 +320,15 @@ describe("nymbl.store.shdict() in nginx #nginx", function()
     end
   end
 
-  it("shares one rate, one count and one token between the workers", function()
+  it("shares one rate, one count and one token between the workers #time", function()
     helper.admin("POST", "settings", { limits = true, rate = { read = { 20, 5 }, download = { 1, 3 } }, token_life = 1 })
     start(2, { init = [[one = client { store = nymbl.store.shdict "nymbl", rate = { read = { 20, 4 } }, monthly_quota = 100 }]] })
     local code = [[
       local nymbl = require "nymbl"
       local items = {}
       for i = 1, 20 do items[i] = i end
-      return (nymbl.each(items, { concurrency = 4 }, function() return one:patient("p"):page() end))]]
+      local succeeded, failed = nymbl.each(items, { concurrency = 4 }, function() return one:patient("p"):page() end)
+      return failed[1] and tostring(failed[1].err) or succeeded]]
     local first, second = run(0, code), run(1, code)
     assert.equal("20", first())
     assert.equal("20", second())
