@@ -49,6 +49,8 @@ extern "C" {
 #endif
 
 #define NYMBL_VERSION "0.1.0"
+/** The same as a number to compare: 0xXXYYZZ is version XX.YY.ZZ. */
+#define NYMBL_VERSION_NUMBER 0x000100
 
 /** Largest document that the service accepts ("File Size Limit" in its guide;
  * see lua/README.md, Facts about the service). */
@@ -124,6 +126,14 @@ typedef struct nymbl_client nymbl_client;
 typedef struct nymbl_body nymbl_body;
 typedef struct nymbl_transfer nymbl_transfer;
 typedef struct nymbl_store nymbl_store;
+
+/**
+ * The version of the library that runs, which may be newer than NYMBL_VERSION,
+ * the version of the header.
+ *
+ * @return static text, as in "0.1.0"
+ */
+NYMBL_API const char *nymbl_version(void);
 
 /* ---- kinds and reasons ---- */
 

@@ -105,7 +105,7 @@ int luaopen_nymbl_core(lua_State *L)
     lua_setfield(L, -2, "max_response_values");
     lua_pushinteger(L, STATE_FIELDS);
     lua_setfield(L, -2, "FIELDS");
-    lua_pushstring(L, NYMBL_VERSION);
+    lua_pushstring(L, nymbl_version());
     lua_setfield(L, -2, "version");
     return 1;
 }
