@@ -524,6 +524,18 @@ NYMBL_API bool nymbl_body_is_ready(const nymbl_body *body);
 NYMBL_API bool nymbl_body_can_rewind(const nymbl_body *body);
 
 /**
+ * The media type of a document, by its bytes.
+ *
+ * @param data the whole document; its first 1,024 bytes suffice for every type
+ *             but DOCX
+ * @param size bytes
+ * @return static text: the media type, if it is one that the service accepts
+ *         (PDF, PNG, JPEG, TIFF, DOCX); "" if the bytes are of none of them;
+ *         NULL for a ZIP file of which more bytes must be seen
+ */
+NYMBL_API const char *nymbl_sniff(const void *data, size_t size);
+
+/**
  * The media type of a body by its content, as far as that is available: all of
  * a file or of bytes in memory, and the window of a stream. It reads a few KB,
  * and the names of the entries of a ZIP file.

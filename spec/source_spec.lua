@@ -254,7 +254,7 @@ describe("nymbl.h", function()
 
   -- Functions for C programs only.
   local FOR_C = {
-    nymbl_transfer_wait = true, nymbl_engine_new = true,
+    nymbl_transfer_wait = true, nymbl_engine_new = true, nymbl_sniff = true,
     -- Lua describes requests itself (nymbl_request_start)
     nymbl_upload_start = true, nymbl_list_start = true, nymbl_get_start = true, nymbl_download_start = true,
     nymbl_delete_start = true,

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The type of a body by its content, before it is sent. */
+/* The type of a document by its content, before it is sent. */
 #include "nymbl.h"
 
 #include "exchange/sniff.h"
@@ -9,7 +9,41 @@
 #include <string.h>
 #include <unistd.h>
 
+static const char *public_type(const char *type)
+{
+    return type == NULL || strcmp(type, NYMBL__ZIP) == 0 ? NULL : type;
+}
+
+struct bytes {
+    const char *data;
+    size_t size;
+};
+
 /* Read callback of the view: copy bytes from a position. */
+static size_t bytes_peek(void *payload, int64_t at, void *buf, size_t cap)
+{
+    const struct bytes *bytes = payload;
+    size_t left = bytes->size - (size_t)at;
+
+    if (cap > left)
+        cap = left;
+    if (cap > 0) /* the data may be NULL otherwise */
+        memcpy(buf, bytes->data + at, cap);
+    return cap;
+}
+
+const char *nymbl_sniff(const void *data, size_t size)
+{
+    struct bytes bytes = {data, size};
+    nymbl__view view = {.read = bytes_peek,
+                        .payload = &bytes,
+                        .size = (int64_t)size,
+                        .complete = true};
+
+    return public_type(nymbl__sniff_detect_type(&view));
+}
+
+/* The same for a body. */
 static size_t body_peek(void *payload, int64_t at, void *buf, size_t cap)
 {
     nymbl_body *body = payload;
@@ -69,7 +103,7 @@ const char *nymbl_body_type(nymbl_body *body)
     type = nymbl__sniff_detect_type(&view);
     if (body->source == NYMBL__BODY_STREAM)
         nymbl__body_unlock(body);
-    return type == NULL || strcmp(type, NYMBL__ZIP) == 0 ? NULL : type;
+    return public_type(type);
 }
 
 bool nymbl_body_is_type(nymbl_body *body, const char *content_type)

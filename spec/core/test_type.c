@@ -112,6 +112,7 @@ static void check_type(const void *data, size_t size, const char *type,
     nymbl_body *bodies[] = {body_of(data, size), pushed_of(data, size, true),
                             pushed_of(data, size, false)};
 
+    CHECK_TEXT(nymbl_sniff(data, size), type);
     for (int i = 0; i < 3; i++) {
         const char *expected = i == 2 ? pushed : type;
 
@@ -182,7 +183,9 @@ static void zip_files_are_detected_by_their_entries(void)
         check_type(sheet.data, sheet.size, "", "");
         for (size_t size = 4; size < letter.size; size++) {
             nymbl_body *body = pushed_of(letter.data, size, false);
+            const char *type = nymbl_sniff(letter.data, size);
 
+            CHECK(type == NULL || strcmp(type, DOCX) == 0);
             CHECK(nymbl_body_is_type(body, DOCX));
             CHECK(!nymbl_body_is_type(body, "application/pdf"));
             nymbl_body_free(body);
