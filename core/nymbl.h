@@ -605,6 +605,43 @@ typedef struct nymbl_pair {
     const char *value; /**< NULL: this pair is left out */
 } nymbl_pair;
 
+/** Bytes of the longest token that is accepted. */
+#define NYMBL_TOKEN_MAX 16384
+
+/** A bearer token. Wipe it with nymbl_token_wipe() when it is no longer needed.
+ */
+typedef struct nymbl_token {
+    char value[NYMBL_TOKEN_MAX + 1]; /**< visible ASCII, NUL-terminated */
+    double expires_in; /**< seconds from the response on: 300 if the service
+                            does not say, 24 hours at most */
+} nymbl_token;
+
+/**
+ * Read the token endpoint's response (RFC 6749, section 5.1), so that a program
+ * needs no JSON parser for it. Allocates nothing.
+ *
+ * Members but `access_token`, `token_type` and `expires_in` are ignored. A
+ * missing `token_type` is taken for "bearer", and `expires_in` may be a string
+ * of digits.
+ *
+ * @param[out] out  filled on NYMBL_OK, else wiped
+ * @param      data as from nymbl_transfer_body(); may be NULL
+ * @param      size bytes
+ * @param[out] err  NYMBL_PROTOCOL, "token_response"; or "response_too_long" if
+ *                  there are more than NYMBL_RESPONSE_MAX_VALUES values
+ * @return NYMBL_OK, or the failure if the bytes are no JSON object with a
+ * bearer token of visible ASCII characters
+ */
+NYMBL_API nymbl_kind nymbl_token_read(nymbl_token *out, const char *data,
+                                      size_t size, nymbl_error *err);
+
+/**
+ * Overwrite a token with zeros.
+ *
+ * @param token may be NULL
+ */
+NYMBL_API void nymbl_token_wipe(nymbl_token *token);
+
 /** The fields of an upload. */
 typedef struct nymbl_upload_options {
     const char *file_name;     /**< required */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* JSON texts before lua-cjson decodes them: how many values they have, and
  * repairs of what lua-cjson cannot read although its meaning is clear. Also the
- * C locale, which lua-cjson needs. */
+ * C locale, which lua-cjson needs. The core reads the token endpoint's
+ * response. */
 #include "json.h"
 
 #include <locale.h>
@@ -202,6 +203,23 @@ int json_mend(lua_State *L)
     }
     luaL_pushresult(&out);
     return 1;
+}
+
+/* core.token_read(text): the token and the seconds for which it is valid, or
+ * nil and the failure */
+int token_read(lua_State *L)
+{
+    size_t size;
+    const char *text = luaL_checklstring(L, 1, &size);
+    nymbl_token token;
+    nymbl_error err;
+
+    if (nymbl_token_read(&token, text, size, &err) < 0)
+        return failure_push(L, &err);
+    lua_pushstring(L, token.value);
+    lua_pushnumber(L, token.expires_in);
+    nymbl_token_wipe(&token);
+    return 2;
 }
 
 static locale_t plain;

@@ -11,6 +11,7 @@
 
 int json_values(lua_State *L);
 int json_mend(lua_State *L);
+int token_read(lua_State *L);
 int locale_set(lua_State *L);
 int text_lower(lua_State *L);
 

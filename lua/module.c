@@ -68,6 +68,7 @@ int luaopen_nymbl_core(lua_State *L)
         {"start_token", request_start_token},
         {"start", request_start},
         {"path_check", request_path_check},
+        {"token_read", token_read},
         {"digest", digest_start},
         {"digest_result", digest_result},
         {"sync", sync_start},

@@ -19,8 +19,6 @@ local wait = require "nymbl.wait"
 
 local token = {}
 
--- Seconds, if the response does not say (lua/README.md, "Facts about the service").
-local DEFAULT_LIFETIME = 300
 local MAX_LIFETIME = 24 * 3600
 
 --- Whether a value can follow "Bearer " in a header. RFC 6750, section 2.1, allows fewer
@@ -193,17 +191,6 @@ function token.from_function(fn)
   }
 end
 
--- The token in a response (RFC 6749, section 5.1), or nil.
-local function response_read(response)
-  if not response or not token.is_valid(response.access_token) then return nil end
-  local token_type = response.token_type
-  if type(token_type) == "string" and core.lower(token_type) ~= "bearer" then return nil end
-  return {
-    access_token = response.access_token,
-    lifetime = math.min(seconds_of(response.expires_in) or DEFAULT_LIFETIME, MAX_LIFETIME),
-  }
-end
-
 -- Add what an error response says.
 local function error_read(err, response)
   -- the endpoint's 400 is about the credentials (RFC 6749, section 5.2)
@@ -223,15 +210,16 @@ local function request_run(env, transfer, refresh, deadline, attempt_no, waited)
     done, err = transfer:result()
     if done == false and not refresh.wait(transfer, deadline) then call.cancel_on_deadline(transfer) end
   until done ~= false
-  local response, problem = json.decode_response(transfer:body())
-  if not done then
-    err = error_read(err, response)
-  else
-    fetched = response_read(response)
-    if not fetched then
-      if problem ~= "response_too_long" then problem = "token_response" end
-      err = { kind = "protocol", reason = problem, status = 200 }
+  if done then
+    local access_token, lifetime = core.token_read(transfer:body() or "")
+    if access_token then
+      fetched = { access_token = access_token, lifetime = lifetime }
+    else
+      err = lifetime
+      err.status = 200
     end
+  else
+    err = error_read(err, (json.decode_response(transfer:body())))
   end
   if err then err.operation = "token" end
   if env.on_event then
