@@ -5,6 +5,7 @@
 #include "exchange/tls.h"
 
 #include "exchange/imports.h"
+#include "nymbl.h"
 
 #include <dlfcn.h>
 #ifdef __GLIBC__
