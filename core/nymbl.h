@@ -30,6 +30,22 @@
  * starts it, nymbl_engine_pump() moves it, nymbl_transfer_result() returns how
  * it ended, and nymbl_transfer_free() releases it (and cancels it if it still
  * runs).
+ *
+ * One transfer is one attempt. The rate limit, the monthly quota, retries and
+ * the reuse of a token live in the Lua module, not here. A C program has to
+ *
+ * - get a token (nymbl_token_start(), nymbl_token_read()), keep it for its
+ *   lifetime, and get another one after NYMBL_UNAUTHORIZED;
+ * - space its requests and count them, as the service's rate limit and monthly
+ *   quota demand, and wait for `retry_after` seconds after NYMBL_THROTTLED;
+ * - repeat what failed if that is safe: an upload or delete that failed with
+ *   `outcome_unknown` may have been carried out, so look before you repeat it.
+ *
+ * Structs grow: new fields are added at the end, and a field that is zero means
+ * its default. So initialize every options struct as a whole, by name
+ * (`{.path = "a.pdf"}`) or with zeros. A program that was compiled with an
+ * older header needs the library of that header: the number in the shared
+ * library's name (its SOVERSION) is raised with every such change.
  */
 #ifndef NYMBL_H
 #define NYMBL_H
