@@ -1,3 +1,4 @@
+rockspec_format = "3.0"
 package = "nymbl"
 version = "scm-1"
 source = {
@@ -5,7 +6,14 @@ source = {
 }
 description = {
   summary = "Documents of the Nymbl Customer API: upload, list, get, download, delete",
+  detailed = [[
+Works in plain scripts, and in nginx (OpenResty), cqueues and luv without blocking their loops. A C core over libcurl moves
+the documents: memory use does not depend on their size, and a partial file never looks complete. Needs libcurl 7.87 or newer.]],
+  homepage = "https://github.com/nymbl/nymbl",
+  issues_url = "https://github.com/nymbl/nymbl/issues",
+  maintainer = "The nymbl authors",
   license = "MIT",
+  labels = { "api", "client", "http", "documents", "openresty" },
 }
 supported_platforms = { "unix" }
 dependencies = {
@@ -22,4 +30,8 @@ build = {
     LUA_CMOD = "$(LIBDIR)",
     LUA_LMOD = "$(LUADIR)",
   },
+}
+test = {
+  type = "command",
+  command = "spec/run",
 }

@@ -34,18 +34,70 @@ local function copy_of_checkout()
   return folder
 end
 
+local MAKE = "make --deps-mode=none --tree %s"
+if JIT then MAKE = MAKE .. " LUA_INCDIR=" .. quote(helper.output("pkg-config --variable=includedir luajit")) end
+
+-- A rockspec's fields.
+local function rockspec(name)
+  local fields = {}
+  local code = helper.read_file(helper.path("rockspec/" .. name))
+  local chunk = JIT and setfenv(assert(loadstring(code)), fields) or assert(load(code, name, "t", fields)) -- luacheck: ignore
+  chunk()
+  return fields
+end
+
+describe("the rockspecs", function()
+  it("agree with each other, and with the version of nymbl.h", function()
+    local version = helper.read_file(helper.path("core/nymbl.h")):match('define NYMBL_VERSION "([^"]+)"')
+    local scm, released = rockspec "nymbl-scm-1.rockspec", rockspec(("nymbl-%s-1.rockspec"):format(version))
+    assert.equal(version .. "-1", released.version)
+    assert.equal("v" .. version, released.source.tag)
+    assert.equal("2", helper.output("ls " .. quote(helper.path("rockspec")) .. " | wc -l"):match("%d+"))
+    released.version, released.source.tag = scm.version, nil
+    assert.same(scm, released)
+  end)
+end)
+
 describe("the rock #slow", function()
-  local tree, modules, libraries
+  local checkout, tree, modules, libraries
+
+  local function luarocks(arguments, ...)
+    return run(("cd %s && %s luarocks --lua-version %s %s"):format(quote(checkout), CLEAN, VERSION, arguments:format(...)))
+  end
 
   setup(function()
-    tree = helper.temporary("-tree")
+    checkout, tree = copy_of_checkout(), helper.temporary("-tree")
     modules, libraries = tree .. "/share/lua/" .. VERSION, tree .. "/lib/lua/" .. VERSION
-    local made_for = "--lua-version " .. VERSION
-    if JIT then
-      made_for = made_for .. " LUA_INCDIR=" .. quote(helper.output("pkg-config --variable=includedir luajit"))
+    luarocks(MAKE, quote(tree))
+  end)
+
+  it("is not made with a libcurl that is too old", function()
+    local old, log = helper.temporary("-old"), helper.temporary(".log")
+    run(("mkdir -p %s/include/curl && cd %s/include/curl && touch curl.h && echo '#define LIBCURL_VERSION \"7.86.0\"' >curlver.h"):format(
+      quote(old), quote(old)))
+    local status = helper.output(("cd %s && CMAKE_PREFIX_PATH=%s %s luarocks --lua-version %s %s </dev/null >%s 2>&1; echo $?"):format(
+      quote(copy_of_checkout()), quote(old), CLEAN, VERSION, MAKE:format(quote(old .. "/tree")), quote(log)))
+    assert.not_equal("0", status)
+    assert.matches("nymbl needs libcurl 7.87 or newer", helper.read_file(log), 1, true)
+    assert.equal("", helper.output("find " .. quote(old) .. " -name '*.so' -o -name 'nymbl*'"))
+  end)
+
+  it("runs spec/run as its tests", function()
+    local log = helper.temporary(".log")
+    os.execute(("cd %s && %s luarocks test --lua-version %s -- --help </dev/null >%s 2>&1"):format(
+      quote(helper.path(".")), CLEAN, VERSION, quote(log)))
+    assert.matches("spec/run --quick", helper.read_file(log), 1, true)
+  end)
+
+  it("can be packed, and installed from its file alone", function()
+    local other = helper.temporary("-tree")
+    luarocks("pack nymbl --tree %s", quote(tree))
+    luarocks("install --deps-mode=none --tree %s %s/nymbl-scm-1.*.rock", quote(other), quote(checkout))
+    local function content(folder)
+      return lines(run(("cd %s && find share/lua lib/lua -type f -exec sha256sum {} +"):format(quote(folder))))
     end
-    run(("cd %s && %s luarocks make --deps-mode=none --tree %s %s rockspec/nymbl-scm-1.rockspec"):format(
-      quote(copy_of_checkout()), CLEAN, quote(tree), made_for))
+    assert.is_true(#content(tree) > 20)
+    assert.same(content(tree), content(other))
   end)
 
   it("contains the Lua modules and the core only", function()
