@@ -200,7 +200,7 @@ case("callers that wait for a token share its failure", "8: " .. ("not_found 404
   local function get() return patient:get "d" end
   local function eight(fn)
     local list = {}
-    for i = 1, 8 do list[i] = function() return fn() end end
+    for i = 1, 8 do list[i] = function() return fn(i) end end -- without i, Lua 5.3 makes one function of them
     return together((unpack or table.unpack)(list)) -- luacheck: ignore
   end
   local first, requests, calls = eight(get), #helper.journal("token"), 0
