@@ -212,3 +212,31 @@ describe("CMake's configuration #slow #install", function()
     assert.matches("apt-get install lua-cjson", text, 1, true)
   end)
 end)
+
+describe("the scripts that install packages", function()
+  -- What packages_install does for libcurl where Debian has this version of it, or no list.
+  local function install(version)
+    return try("bash -c " .. quote(([[
+      . %s
+      packages_have() { return 1; }
+      packages_apt_get() { echo "apt-get $*"; }
+      apt-cache() { echo "  Candidate: %s"; }
+      sudo() { "$@"; }
+      packages_install make libcurl4-openssl-dev]]):format(quote(helper.path("spec/packages")), version)))
+  end
+
+  it("install nothing if libcurl is too old", function()
+    local status, out, err = install "7.74.0-1.3+deb11u7"
+    assert.equal(1, status)
+    assert.equal("", out)
+    assert.matches("nymbl needs libcurl 7.87 or newer", err, 1, true)
+  end)
+
+  it("install one that is new enough", function()
+    for _, version in ipairs { "7.88.1-10+deb12u15", "8.14.1-2", "(none)", "" } do
+      local status, out = install(version)
+      assert.equal(0, status)
+      assert.equal("Installing make libcurl4-openssl-dev\n", out)
+    end
+  end)
+end)
