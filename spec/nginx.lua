@@ -6,9 +6,15 @@ local helper = require "helper"
 local nginx = {}
 nginx.__index = nginx
 
-local MODULES = "/usr/lib/nginx/modules"
-
 local quote = helper.quote
+
+-- Another nginx than the system's, by its path. If it has ngx_lua built in, as OpenResty's
+-- has, no module is loaded.
+local PROGRAM = os.getenv "NYMBL_NGINX" or "nginx"
+local MODULES = [[
+load_module /usr/lib/nginx/modules/ndk_http_module.so;
+load_module /usr/lib/nginx/modules/ngx_http_lua_module.so;]]
+if helper.output(quote(PROGRAM) .. " -V 2>&1"):find("%-%-add%-module=%S*lua") then MODULES = "" end
 
 -- In every handler: a client of the sandbox. `client(given)` has the defaults of helper.options,
 -- except the store.
@@ -27,8 +33,7 @@ local PRELUDE = [[
 ]]
 
 local CONFIGURATION = [[
-load_module %s/ndk_http_module.so;
-load_module %s/ngx_http_lua_module.so;
+%s
 %s
 daemon off;
 worker_processes %d;
@@ -86,14 +91,14 @@ function nginx.start(options)
   -- only its user can read the directory of the sandbox's certificate
   local user = is_root() and "user root;" or ""
   helper.write_file(folder .. "/nginx.conf", CONFIGURATION:format(
-    MODULES, MODULES, user, options.workers or 1, folder, folder, table.concat(env, "\n"), options.main or "",
+    MODULES, user, options.workers or 1, folder, folder, table.concat(env, "\n"), options.main or "",
     options.connections or 4096, folder, folder, folder, folder, folder,
     helper.path("lua/?.lua"), helper.path("spec/?.lua"), helper.path("build-jit/?.so"), PRELUDE, options.init or "", options.http or "",
     folder, options.server or "", table.concat(locations, "\n")))
   local self = setmetatable({ folder = folder }, nginx)
   -- it ends with the pipe, so it cannot outlive this process
-  self.pipe = assert(io.popen(("%s nginx -p %s -c %s/nginx.conf >%s/out 2>&1 & child=$!; read -r _; "
-    .. "kill -TERM $child 2>/dev/null; wait $child"):format(table.concat(exports, " "), quote(folder), quote(folder),
+  self.pipe = assert(io.popen(("%s %s -p %s -c %s/nginx.conf >%s/out 2>&1 & child=$!; read -r _; "
+    .. "kill -TERM $child 2>/dev/null; wait $child"):format(table.concat(exports, " "), quote(PROGRAM), quote(folder), quote(folder),
     quote(folder)), "w"))
   for _ = 1, 200 do
     if os.execute("test -S " .. folder .. "/http.sock && test -s " .. folder .. "/nginx.pid") == true
@@ -102,7 +107,7 @@ function nginx.start(options)
     end
     os.execute("sleep 0.05")
   end
-  error("nginx did not start: " .. helper.read_file(folder .. "/out") .. self:log())
+  error("nginx did not start: " .. helper.output(("cat %s/out %s/error.log 2>&1"):format(folder, folder)))
 end
 
 --- The error log.
