@@ -488,7 +488,7 @@ case("two readers of a stream that stalls", "2: timeout 200 stall 1, timeout 200
   return text
 end)
 
-case("a job on a file is waited for", "others went on, 26214400, true", function(t)
+case("a job on a file is waited for", "others continued, 26214400, true", function(t)
   local job = require "nymbl.job"
   local path = helper.big_file(26214400)
   local others, size = t.others(function()

@@ -158,7 +158,7 @@ describe("the reasons of errors", function()
     end
     local count = 0
     local PATTERNS = {
-      'reason = "([%w_]+)"', 'reason [=~]= "([%w_]+)"', 'cancel%("%w+", "([%w_]+)"%)', 'wrong_row%("([%w_]+)"',
+      'reason = "([%w_]+)"', 'reason [=~]= "([%w_]+)"', 'cancel%("%w+", "([%w_]+)"%)', 'page%.invalid%([^"()]+"([%w_]+)"',
       'reason = [^,}\n"]+ and "([%w_]+)"', 'reason = [^,}\n"]+"[%w_]+" or "([%w_]+)"',
     }
     for _, path in ipairs(files "/lua/.+%.[lc].*$") do
@@ -174,7 +174,7 @@ describe("the reasons of errors", function()
     end
     assert.is_true(count > 40, count)
     -- words for what is wrong with a response, and for where nothing may wait
-    for _, name in ipairs { "document", "json", "listing", "wait" } do
+    for _, name in ipairs { "document", "entity", "json", "page", "wait" } do
       local path = helper.path("lua/nymbl/" .. name .. ".lua")
       local found = 0
       for word in code(path):gmatch('return nil, "([^"]+)"') do

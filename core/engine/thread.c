@@ -47,7 +47,7 @@ nymbl_kind nymbl_engine_start_thread(nymbl_engine *engine, nymbl_error *err)
         return NYMBL_OK;
     engine->mutex->threaded = false;
     /* EAGAIN: too many threads, or no memory for a stack */
-    return nymbl__fail(err, NYMBL_IO, "too_many_threads");
+    return nymbl__fail(err, NYMBL_IO, nymbl__reason_too_many_threads);
 }
 
 void nymbl__thread_wait(nymbl_engine *engine, double timeout)

@@ -55,7 +55,7 @@ end
 
 local function take_directory(transfer)
   local list = {}
-  while core.take_entries(transfer, list, SLICE) do wait.wait(nil, wait.now() + 0.001) end
+  while core.take_entries(transfer, list, SLICE) do wait.wait(nil, wait.now() + 1 / 1000) end
   wait.close(transfer)
   return list
 end
