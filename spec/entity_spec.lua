@@ -29,30 +29,48 @@ local function requested(operation)
 end
 
 describe("a query option", function()
-  after_each(function() query.OPTIONS[4] = nil end)
+  local added = 0
+
+  -- Add an option behind those that there are.
+  local function add(...)
+    query.OPTIONS[#query.OPTIONS + 1] = { ... }
+    added = added + 1
+  end
+
+  local function remove_added()
+    while added > 0 do
+      table.remove(query.OPTIONS)
+      added = added - 1
+    end
+  end
+
+  after_each(remove_added)
 
   it("is one line", function()
-    query.OPTIONS[4] = { "search", "$search", check.nonempty }
+    add("example", "$example", check.nonempty)
 
     -- the sandbox does not know this option
     helper.faults { operation = "list", action = { status = 200, body = '{"@odata.count":0,"value":[]}' } }
-    assert.same({ has_more = false, count = 0 }, client:patient("7"):page { search = "knee & hip", filter = "id eq 'a'" })
-    assert.truthy(requested("list"):find("?$filter=id eq 'a'&$orderby=id&$search=knee & hip&$top=100&$count=true", 1, true))
-    local ok, message = pcall(function() client:patient("7"):documents { search = "" } end)
+    assert.same({ has_more = false, count = 0 }, client:patient("7"):page { example = "knee & hip", filter = "id eq 'a'" })
+    local sent = requested("list")
+    assert.truthy(sent:find("?$filter=id eq 'a'&$orderby=id&", 1, true), sent)
+    assert.truthy(sent:find("&$example=knee & hip&$top=100&$count=true", 1, true), sent)
+    local ok, message = pcall(function() client:patient("7"):documents { example = "" } end)
     assert.is_false(ok)
-    assert.truthy(message:find("bad argument #1 to 'documents' (option 'search': empty string)", 1, true))
+    assert.truthy(message:find("bad argument #1 to 'documents' (option 'example': empty string)", 1, true))
   end)
 
   it("is sent with every page, also as a number or a flag", function()
     helper.admin("POST", "seed", { patient = "many", count = 3 })
-    query.OPTIONS[4] = { "depth", "depth", check.integer(1, 9) }
+    add("depth", "depth", check.integer(1, 9))
     local total = 0
     for _ in client:patient("many"):documents { depth = 2, page_size = 2 } do total = total + 1 end
     assert.equal(3, total)
     local entries = helper.journal("list")
     assert.equal(2, #entries)
     for _, entry in ipairs(entries) do assert.truthy(entry.path:find("&depth=2&", 1, true)) end
-    query.OPTIONS[4] = { "deep", "deep", check.boolean }
+    remove_added()
+    add("deep", "deep", check.boolean)
     assert(client:patient("many"):page { deep = true, top = 1 })
     assert(client:patient("many"):page { deep = false, top = 1 })
     entries = helper.journal("list")
@@ -61,7 +79,7 @@ describe("a query option", function()
   end)
 
   it("is unknown before", function()
-    assert.is_false((pcall(function() client:patient("7"):page { search = "knee" } end)))
+    assert.is_false((pcall(function() client:patient("7"):page { example = "knee" } end)))
   end)
 end)
 
@@ -114,7 +132,13 @@ describe("a read-only entity", function()
     ok, err = pcall(practitioners.list, env, { selekt = "name" })
     assert.is_false(ok)
     assert.truthy(err:find("bad argument #1 to 'practitioners' (unknown option 'selekt')", 1, true))
-    assert.is_false((pcall(practitioners.get, env, "")))
+    ok, err = pcall(practitioners.get, env, "")
+    assert.is_false(ok)
+    assert.truthy(err:find("bad argument #1 to 'get' (empty string)", 1, true))
+    local one = entity.define { name = "practitioners", path = "Practitioners", one = "practitioner" }
+    ok, err = pcall(one.get, env, "a", { top = 1 })
+    assert.is_false(ok)
+    assert.truthy(err:find("bad argument #2 to 'practitioner' (unknown option 'top')", 1, true))
     for _, row in ipairs { '{}', '{"code":null}', '{"code":1.5}', '5' } do
       helper.reset()
       answer({ "/Practitioners?", '{"value":[' .. row .. "]}" })

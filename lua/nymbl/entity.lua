@@ -11,7 +11,8 @@ local entity = {}
 
 --- Define a read-only entity.
 -- @tab definition `name`: of the call, for events, errors and messages; `path`: the name in the
---   URL; `key`: the field that identifies a row (default `id`); `create`: a function of the
+--   URL; `key`: the field that identifies a row (default `id`); `one`: the name of the method
+--   that gets one row, for messages (default `get`); `create`: a function of the
 --   client's environment, the fields and the id that returns an object (default: the fields,
 --   a plain table)
 -- @treturn table functions of the client's environment:
@@ -24,7 +25,7 @@ local entity = {}
 -- local practitioners = entity.define { name = "practitioners", path = "Practitioners" }
 -- for row in practitioners.list(env, { select = "name" }) do print(row.name) end
 function entity.define(definition)
-  local name, key = definition.name, definition.key or "id"
+  local name, key, one = definition.name, definition.key or "id", definition.one or "get"
   local create = definition.create or function(_, fields) return fields end
 
   local function row_id(row)
@@ -61,8 +62,8 @@ function entity.define(definition)
   end
 
   function self.get(env, id, options)
-    id = check.id(id, 1, "get")
-    options = check.options(options, { timeout = check.seconds }, 2, "get")
+    id = check.id(id, 1, one)
+    options = check.options(options, { timeout = check.seconds }, 2, one)
     local ok, object = call.perform(env, name, options, {
       definition.path, id,
       run = call.read_json(function(response)
