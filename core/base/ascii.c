@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Comparison of ASCII text, independent of the locale: in a Turkish one,
+/* Comparison of ASCII text, independent of the locale: in a Turkish locale,
  * tolower() and strcasecmp() do not match "LOCATION" with "location". */
 #include "base/ascii.h"
 

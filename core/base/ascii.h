@@ -8,10 +8,10 @@
 #include <stddef.h>
 
 char nymbl__ascii_lower(char byte);
-/* Compare two texts, ignoring case. */
+/* Whether two texts are equal, ignoring case. */
 bool nymbl__ascii_equal(const char *a, const char *b);
-/* Compare the first `size` bytes, ignoring case; equal NULs end the comparison.
- */
+/* Whether the first `size` bytes of two texts are equal, ignoring case. The
+ * comparison ends early if both texts do. */
 bool nymbl__ascii_begins(const char *text, const char *with, size_t size);
 
 #endif

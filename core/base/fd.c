@@ -11,23 +11,21 @@
 
 int nymbl__fd_avoid_stdio(int fd)
 {
-    int higher, problem;
+    int higher;
 
     if (fd < 0 || fd > STDERR_FILENO)
         return fd;
     higher = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
-    problem = errno;
-    close(fd);
-    errno = problem;
+    nymbl__fd_close(fd);
     return higher;
 }
 
 void nymbl__fd_close(int fd)
 {
-    int problem = errno;
+    int saved_errno = errno;
 
     close(fd);
-    errno = problem;
+    errno = saved_errno;
 }
 
 /* Open a placeholder: a close-on-exec descriptor on which reads and writes
@@ -39,7 +37,7 @@ static int placeholder_open(void)
 #ifdef O_PATH
     fd = open("/dev/null", O_PATH | O_CLOEXEC);
 #endif
-    if (fd < 0) { /* not connected: reads and writes fail */
+    if (fd < 0) { /* on a socket without a peer reads and writes fail too */
         fd = socket(AF_UNIX, SOCK_STREAM, 0);
         if (fd >= 0)
             fcntl(fd, F_SETFD, FD_CLOEXEC);
@@ -54,9 +52,10 @@ void nymbl__fd_reserve_stdio(void)
 
         if (fcntl(fd, F_GETFD) >= 0)
             continue;
-        placeholder =
-            placeholder_open(); /* open() uses the lowest free number */
+        /* The system assigns the lowest free number, which is `fd`, unless
+         * another thread has just used that. */
+        placeholder = placeholder_open();
         if (placeholder > STDERR_FILENO)
-            close(placeholder); /* another thread has occupied it */
+            close(placeholder);
     }
 }

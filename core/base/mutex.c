@@ -32,8 +32,9 @@ void nymbl__mutex_release(nymbl__mutex *mutex)
 {
     if (atomic_fetch_sub(&mutex->references, 1) > 1)
         return;
-    /* if it is threaded, this is a forked child, and the parent's thread may
-     * hold it */
+    /* An engine stops its thread before it releases the mutex. So a mutex that
+     * is still threaded was inherited by a forked child, and the parent's
+     * thread may have locked it. */
     if (!mutex->threaded)
         pthread_mutex_destroy(&mutex->mutex);
     free(mutex);

@@ -9,12 +9,12 @@
 #include <stdatomic.h>
 #include <sys/types.h>
 
-/* One lock for each engine and all that was started on it. It does nothing
- * unless the engine has a thread. While it is held, nothing may call back or
- * wait. */
+/* The lock of an engine, its transfers and their bodies. It does nothing unless
+ * the engine has a thread. A function that holds it must not wait, and must not
+ * call the caller's functions. */
 typedef struct nymbl__mutex {
-    atomic_int references; /* the engine's, and those of bodies sent on it */
-    pid_t pid;             /* of the process that created it */
+    atomic_int references; /* of the engine and of bodies sent on it */
+    pid_t pid;             /* the process that created it */
     bool threaded;         /* changes only while no thread runs */
     pthread_mutex_t mutex;
 } nymbl__mutex;

@@ -6,20 +6,20 @@
 #include <pthread.h>
 #include <unistd.h>
 
-static _Atomic pid_t process;
+static _Atomic pid_t process_id;
 
-static void process_set(void)
+static void process_id_update(void)
 {
-    process = getpid();
+    process_id = getpid();
 }
 
 void nymbl__process_init(void)
 {
-    process_set();
-    pthread_atfork(NULL, NULL, process_set);
+    process_id_update();
+    pthread_atfork(NULL, NULL, process_id_update);
 }
 
 pid_t nymbl__process_id(void)
 {
-    return process;
+    return process_id;
 }

@@ -5,9 +5,9 @@
 
 #include <sys/types.h>
 
-/* To be called once, before nymbl__process_id(). */
+/* Call this once, before nymbl__process_id(). */
 void nymbl__process_init(void);
-/* The id, updated after fork(). */
+/* The id of this process, also in a forked child. */
 pid_t nymbl__process_id(void);
 
 #endif

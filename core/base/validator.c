@@ -16,7 +16,7 @@ static bool is_letter(char byte)
 
 /* Match text against a pattern: 'a' stands for a letter, '0' for a digit, '_'
  * for a digit or a blank, and any other character for itself. */
-static bool text_has_form(const char *text, const char *pattern)
+static bool text_matches(const char *text, const char *pattern)
 {
     for (; *pattern != '\0'; pattern++, text++) {
         bool fits = *text == *pattern;
@@ -33,20 +33,20 @@ static bool text_has_form(const char *text, const char *pattern)
     return *text == '\0';
 }
 
-/* HTTP-date in its three forms (RFC 9110, section 5.6.7). */
+/* An HTTP-date has three forms (RFC 9110, section 5.6.7). */
 bool nymbl__validator_is_date(const char *text)
 {
     const char *day = text;
 
     while (is_letter(*day)) /* the second form has the full name of the day */
         day++;
-    return text_has_form(text, "aaa, 00 aaa 0000 00:00:00 GMT") ||
-           (day - text >= 6 &&
-            text_has_form(day, ", 00-aaa-00 00:00:00 GMT")) ||
-           text_has_form(text, "aaa aaa _0 00:00:00 0000");
+    return text_matches(text, "aaa, 00 aaa 0000 00:00:00 GMT") ||
+           (day - text >= 6 && text_matches(day, ", 00-aaa-00 00:00:00 GMT")) ||
+           text_matches(text, "aaa aaa _0 00:00:00 0000");
 }
 
-/* A strong entity-tag: etagc between quotes (RFC 9110, section 8.8.3). */
+/* A strong entity-tag has quotes around bytes that RFC 9110, section 8.8.3,
+ * allows (etagc). */
 bool nymbl__validator_is_strong_tag(const char *text)
 {
     size_t length = strlen(text);
