@@ -39,7 +39,7 @@ bool nymbl__fs_is_network(int dir_fd)
     case 0x01021997: /* 9P */
     case 0x00c36400: /* Ceph */
     case 0x5346414f: /* AFS */
-    case 0x6b414653: /* AFS of the kernel */
+    case 0x6b414653: /* AFS, the kernel's own */
     case 0x73757245: /* Coda */
     case 0x01161970: /* GFS2 */
     case 0x7461636f: /* OCFS2 */
@@ -58,11 +58,11 @@ bool nymbl__fs_is_network(int dir_fd)
 
 /* A network or FUSE server reports lost writes once, at fsync() or at the next
  * close(). So close a duplicate and check its result. */
-static int copy_close(int fd)
+static int duplicate_close(int fd)
 {
-    int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    int duplicate = fcntl(fd, F_DUPFD_CLOEXEC, 3);
 
-    if (copy < 0 || (close(copy) < 0 && errno != EINTR))
+    if (duplicate < 0 || (close(duplicate) < 0 && errno != EINTR))
         return -1;
     return 0;
 }
@@ -76,8 +76,8 @@ int nymbl__fs_flush(int fd)
     while (flushed < 0 && errno == EINTR);
     if (flushed < 0 &&
         (errno == EINVAL || errno == ENOTSUP || errno == EOPNOTSUPP ||
-         errno == ENOSYS || errno == EROFS)) /* not supported: fsync(2) */
-        return copy_close(fd) < 0 ? -1 : 1;
+         errno == ENOSYS || errno == EROFS)) /* not supported, see fsync(2) */
+        return duplicate_close(fd) < 0 ? -1 : 1;
     return flushed;
 }
 
@@ -87,7 +87,7 @@ int nymbl__fs_flush_dir(int dir_fd)
     int fd = nymbl__fd_avoid_stdio(
         openat(dir_fd, ".", O_RDONLY | O_CLOEXEC | O_DIRECTORY));
 
-    if (fd < 0) /* a directory without read permission, for example */
+    if (fd < 0) /* for example a directory without read permission */
         return nymbl__fs_is_unsupported(errno) ? 1 : -1;
     flushed = nymbl__fs_flush(fd);
     nymbl__fd_close(fd);
@@ -118,10 +118,10 @@ bool nymbl__fs_is_unsupported(int code)
 
 int nymbl__fs_set_mode(int fd, unsigned mode)
 {
-    /* the file was created with 0600, or with the fixed mode of its file system
-     */
-    return fchmod(fd, (mode_t)mode) < 0 && !nymbl__fs_is_unsupported(errno) ? -1
-                                                                            : 0;
+    if (fchmod(fd, (mode_t)mode) == 0)
+        return 0;
+    /* A file system without modes has given the file its own fixed one. */
+    return nymbl__fs_is_unsupported(errno) ? 0 : -1;
 }
 
 int nymbl__fs_rename(int fd, int dir_fd, const char *from, const char *to,
@@ -129,8 +129,8 @@ int nymbl__fs_rename(int fd, int dir_fd, const char *from, const char *to,
 {
     struct stat status;
 
-    /* If another process has removed the file and created its own under the
-     * same name, that one would be published incomplete. */
+    /* Another process may have removed the file and created its own under this
+     * name. Renaming that file would publish it incomplete. */
     if (!nymbl__fs_has_name(fd, dir_fd, from)) {
         errno = ENOENT;
         return -1;
@@ -143,14 +143,16 @@ int nymbl__fs_rename(int fd, int dir_fd, const char *from, const char *to,
     if (!nymbl__fs_is_unsupported(errno))
         return -1;
 #endif
-    /* a process killed between these two leaves both names (leftover.c) */
+    /* A process killed between link and unlink leaves both names; leftover.c
+     * removes the temporary one. */
     if (linkat(dir_fd, from, dir_fd, to, 0) == 0) {
         unlinkat(dir_fd, from, 0);
         return 0;
     }
     if (!nymbl__fs_is_unsupported(errno))
         return -1;
-    /* without links only this check, which has a race, remains */
+    /* Without hard links this check must do, although another process may
+     * create the file just after it. */
     if (fstatat(dir_fd, to, &status, AT_SYMLINK_NOFOLLOW) == 0) {
         errno = EEXIST;
         return -1;

@@ -13,21 +13,20 @@
 #include <unistd.h>
 
 /* Seconds without a write after which a file on a network file system counts as
- * left behind. Its lock may be held on another machine and not be visible here.
- */
+ * left behind. A lock does not count there, because a process on another
+ * machine may have locked the file invisibly. */
 #define STALE_SECONDS 86400
 
-/* A file whose writer was killed between link() and unlink() has two names.
- * Only the temporary one is removed. */
-static bool is_ours(const struct stat *status)
+/* Whether a file can be this library's: it is a regular file of this user. It
+ * has two names if its writer was killed between link() and unlink(). */
+static bool is_candidate(const struct stat *status)
 {
     return S_ISREG(status->st_mode) && status->st_uid == geteuid() &&
            (status->st_nlink == 1 || status->st_nlink == 2);
 }
 
-/* Open a file just to lock it. At least one access mode is permitted to its
- * owner, and any mode is enough to lock it, except that NFS requires write
- * access. */
+/* Open a file in order to lock it. Any access mode is enough for that, except
+ * that NFS requires write access; so try whichever the file's mode permits. */
 static int leftover_open(int dir_fd, const char *name)
 {
     static const int modes[] = {O_RDWR, O_RDONLY, O_WRONLY};
@@ -47,14 +46,15 @@ bool nymbl__leftover_remove(int dir_fd, const char *name)
 
     if (fstatat(dir_fd, name, &status, AT_SYMLINK_NOFOLLOW) < 0)
         return errno == ENOENT;
-    if (!is_ours(&status) || (nymbl__fs_is_network(dir_fd) &&
-                              status.st_mtime > time(NULL) - STALE_SECONDS))
+    if (!is_candidate(&status) ||
+        (nymbl__fs_is_network(dir_fd) &&
+         status.st_mtime > time(NULL) - STALE_SECONDS))
         return false;
     fd = leftover_open(dir_fd, name);
     if (fd < 0)
         return false;
     if (flock(fd, LOCK_EX | LOCK_NB) == 0 && fstat(fd, &status) == 0 &&
-        is_ours(&status) && nymbl__fs_has_name(fd, dir_fd, name))
+        is_candidate(&status) && nymbl__fs_has_name(fd, dir_fd, name))
         removed = unlinkat(dir_fd, name, 0) == 0;
     close(fd);
     return removed;

@@ -5,8 +5,8 @@
 
 #include <stdbool.h>
 
-/* Remove a file that a killed process left behind: this user's, and not locked
- * by a writer. Returns whether no file of that name exists now. */
+/* Remove a file that a killed process left behind, if it belongs to this user
+ * and no writer has locked it. Returns whether the name is free now. */
 bool nymbl__leftover_remove(int dir_fd, const char *name);
 
 #endif

@@ -16,35 +16,40 @@
 
 #define META_MAX 1024
 
-/* The format: this line; the number of bytes that were flushed, as 20 digits;
- * the boot id since which more may have been written, "-" if there are no more,
- * or "w" if those are the whole document; a hash of the resource; the
- * validator. One field per line.
+/* The format has one field per line:
+ *
+ * 1. this text
+ * 2. the number of flushed bytes, as 20 digits
+ * 3. the boot id of the system when it began to write bytes that were not
+ *    flushed; "-" if all bytes were flushed; "w" if they also are the whole
+ *    document
+ * 4. a hash of the resource
+ * 5. the validator
  *
  * After a power failure a file may have its length but not its bytes. So
- * unflushed bytes count only until the next boot; afterwards only those count
- * that were flushed before the metadata said so. */
+ * unflushed bytes count only while the boot id is still the current one. */
 static const char magic[] = "nymbl meta 4\n";
 
-#define DIGITS 20
-#define BOOT (NYMBL_BOOT_ID_SIZE - 1)
-#define STATE_SIZE (DIGITS + 1 + BOOT + 1)
+#define LENGTH_DIGITS 20
+#define BOOT_ID_LENGTH (NYMBL_BOOT_ID_SIZE - 1)
+/* size of lines 2 and 3 */
+#define STATE_SIZE (LENGTH_DIGITS + 1 + BOOT_ID_LENGTH + 1)
 
 static bool state_parse(const char *text, nymbl__partial_state *state)
 {
-    const char *boot = text + DIGITS + 1;
+    const char *boot = text + LENGTH_DIGITS + 1;
 
     state->length = 0;
-    for (int i = 0; i < DIGITS; i++) {
+    for (int i = 0; i < LENGTH_DIGITS; i++) {
         if (text[i] < '0' || text[i] > '9' || state->length > INT64_MAX / 20)
             return false;
         state->length = state->length * 10 + (text[i] - '0');
     }
-    if (text[DIGITS] != '\n' || boot[BOOT] != '\n')
+    if (text[LENGTH_DIGITS] != '\n' || boot[BOOT_ID_LENGTH] != '\n')
         return false;
-    memcpy(state->boot, boot, BOOT);
+    memcpy(state->boot, boot, BOOT_ID_LENGTH);
     state->complete = *boot == 'w';
-    state->boot[*boot == '-' || state->complete ? 0 : BOOT] = '\0';
+    state->boot[*boot == '-' || state->complete ? 0 : BOOT_ID_LENGTH] = '\0';
     return true;
 }
 
@@ -55,7 +60,7 @@ static void state_format(char text[STATE_SIZE + 1],
     snprintf(text, STATE_SIZE + 1, "%020lld\n%s", (long long)state->length,
              state->boot);
     if (state->boot[0] == '\0')
-        text[DIGITS + 1] = state->complete ? 'w' : '-';
+        text[LENGTH_DIGITS + 1] = state->complete ? 'w' : '-';
     text[STATE_SIZE - 1] = '\n';
     text[STATE_SIZE] = '\0';
 }
@@ -135,8 +140,8 @@ bool nymbl__meta_create(int dir_fd, const char *name, const char *resource,
     state_format(line, &state);
     fd = nymbl__private_file_open(dir_fd, name, O_WRONLY | O_CREAT | O_EXCL);
     if (fd < 0) {
-        /* if the file system opens every file to others, the file was created
-         * but cannot be used */
+        /* A file system with fixed modes has created the file, but made it
+         * accessible to others: it cannot be used. */
         if (errno == EACCES)
             nymbl__leftover_remove(dir_fd, name);
         return false;
@@ -164,7 +169,8 @@ bool nymbl__meta_update(int dir_fd, const char *name,
     if (fd < 0)
         return false;
     state_format(line, state);
-    /* the state is within the first sector, which is written atomically */
+    /* The state is within the first sector of the file, and a sector is written
+     * atomically. */
     good = write_all(fd, line, sizeof(magic) - 1) &&
            (!flush || nymbl__fs_flush(fd) >= 0);
     if (close(fd) < 0)

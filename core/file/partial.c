@@ -32,8 +32,9 @@ static char *name_append(const char *name, const char *suffix)
     return longer;
 }
 
-/* Whether the locked file still has the partial file's name. Before this
- * process got the lock, another one may have completed and renamed it. */
+/* Whether the locked file still has the partial file's name, and no other.
+ * Before this process got the lock, another process may have completed and
+ * renamed the file. */
 static bool is_still_named(const nymbl__partial *partial, struct stat *status)
 {
     return fstat(partial->fd, status) == 0 && status->st_nlink == 1 &&
@@ -76,7 +77,8 @@ static bool partial_acquire(nymbl__partial *partial, struct stat *status)
         partial->fd = nymbl__private_file_open(partial->dir_fd, partial->name,
                                                O_RDWR | O_CREAT | O_EXCL);
         created = partial->fd >= 0;
-        /* on a file system that opens every file to others */
+        /* A file system with fixed modes has created the file, but made it
+         * accessible to others: it cannot be used. */
         if (partial->fd < 0 && errno == EACCES)
             nymbl__leftover_remove(partial->dir_fd, partial->name);
     }
@@ -84,7 +86,7 @@ static bool partial_acquire(nymbl__partial *partial, struct stat *status)
         return false;
     if (partial_lock(partial, status))
         return true;
-    /* the file system does not support locks */
+    /* if the file system does not support locks, leave no empty file */
     if (created && errno != EWOULDBLOCK &&
         nymbl__fs_has_name(partial->fd, partial->dir_fd, partial->name))
         unlinkat(partial->dir_fd, partial->name, 0);
@@ -131,8 +133,8 @@ static void partial_inspect(nymbl__partial *partial, int64_t size)
     }
     if (state.complete)
         nymbl__partial_step_back(partial);
-    /* From now on the file may hold bytes that were not flushed. If a power
-     * failure reverts this update, the file is longer than the metadata says
+    /* From now on the file may contain bytes that were not flushed. If a power
+     * failure undoes this update, the file is longer than its metadata says,
      * and is not trusted. */
     state.complete = false;
     nymbl_boot_clock(state.boot);
@@ -217,8 +219,8 @@ bool nymbl__partial_restart(nymbl__partial *partial, const char *validator)
 {
     partial->offset = partial->intact_size = 0;
     partial->validator[0] = '\0';
-    /* Remove the old metadata first, on disk too: it must never describe other
-     * bytes. */
+    /* Remove the old metadata first, and flush its removal: it must never
+     * describe other bytes. */
     if (unlinkat(partial->dir_fd, partial->meta_name, 0) < 0) {
         if (meta_exists(partial))
             return false;
@@ -243,10 +245,10 @@ bool nymbl__partial_keep(nymbl__partial *partial, int64_t length, bool complete)
     if (partial->validator[0] == '\0' ||
         !nymbl__fs_has_name(partial->fd, partial->dir_fd, partial->name))
         return false;
-    flushed = nymbl__fs_flush(partial->fd); /* before the metadata says so */
+    flushed = nymbl__fs_flush(partial->fd);
     if (flushed < 0)
         return false;
-    if (flushed > 0) {
+    if (flushed > 0) { /* flushing is not supported */
         state.length = 0;
         nymbl_boot_clock(state.boot);
     }
@@ -259,31 +261,32 @@ bool nymbl__partial_keep(nymbl__partial *partial, int64_t length, bool complete)
 int nymbl__partial_publish(nymbl__partial *partial, const char *target,
                            bool overwrite)
 {
-    int problem;
+    int saved_errno;
 
-    /* first, so that a killed process leaves no orphaned metadata */
+    /* The metadata is removed first, so that a process killed in between leaves
+     * none without its partial file. */
     unlinkat(partial->dir_fd, partial->meta_name, 0);
     if (nymbl__fs_rename(partial->fd, partial->dir_fd, partial->name, target,
                          overwrite) == 0)
         return 0;
-    problem = errno;
+    saved_errno = errno;
     nymbl__fs_set_mode(partial->fd, 0600);
     if (!nymbl__meta_create(partial->dir_fd, partial->meta_name,
                             partial->resource, partial->validator))
         partial->validator[0] = '\0';
-    errno = problem;
+    errno = saved_errno;
     return -1;
 }
 
 void nymbl__partial_unlink_duplicate(int dir_fd, const char *target)
 {
     nymbl__partial partial;
-    struct stat named, final;
+    struct stat kept, final;
 
     if (partial_set_names(&partial, dir_fd, target) &&
-        fstatat(dir_fd, partial.name, &named, AT_SYMLINK_NOFOLLOW) == 0 &&
+        fstatat(dir_fd, partial.name, &kept, AT_SYMLINK_NOFOLLOW) == 0 &&
         fstatat(dir_fd, target, &final, AT_SYMLINK_NOFOLLOW) == 0 &&
-        named.st_dev == final.st_dev && named.st_ino == final.st_ino)
+        kept.st_dev == final.st_dev && kept.st_ino == final.st_ino)
         nymbl__leftover_remove(dir_fd, partial.name);
     nymbl__partial_free(&partial);
 }

@@ -9,8 +9,8 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-/* The reason why a file breaks the rules, or NULL. */
-static const char *rule_broken(const struct stat *status, unsigned forbidden)
+/* The reason not to use a file, or NULL. */
+static const char *file_problem(const struct stat *status, unsigned forbidden)
 {
     if (S_ISDIR(status->st_mode))
         return nymbl__reason_directory;
@@ -20,11 +20,11 @@ static const char *rule_broken(const struct stat *status, unsigned forbidden)
         return nymbl__reason_wrong_owner;
     if ((status->st_mode & forbidden) != 0)
         return nymbl__reason_insecure_permissions;
-    /* the other name may belong to another program's file */
+    /* another program may use the file under its other name */
     return status->st_nlink > 1 ? nymbl__reason_hard_link : NULL;
 }
 
-/* Open a file that gives others none of the `forbidden` permissions. */
+/* Open a file; fail if it grants others one of the `forbidden` permissions. */
 static int checked_open(int dir_fd, const char *name, int flags,
                         unsigned forbidden, struct stat *status,
                         const char **reason)
@@ -41,7 +41,7 @@ static int checked_open(int dir_fd, const char *name, int flags,
     if (fstat(fd, status) < 0)
         *reason = nymbl_errno_reason(errno);
     else
-        *reason = rule_broken(status, forbidden);
+        *reason = file_problem(status, forbidden);
     if (*reason == NULL)
         return fd;
     close(fd);

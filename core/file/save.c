@@ -21,8 +21,8 @@ struct nymbl__save {
     nymbl__tempfile tempfile;
     nymbl__partial partial;
     bool uses_partial; /* `partial` is used instead of `tempfile` */
-    int fd;            /* of the file that is used */
-    int64_t length;    /* bytes that it must have now */
+    int fd;            /* the descriptor of whichever is used */
+    int64_t length;    /* the length that the file must have now */
     unsigned mode;
     bool overwrite;
 };
@@ -122,7 +122,7 @@ nymbl_kind nymbl__save_write(nymbl__save *save, const void *data, size_t size,
 
         if (wrote < 0 && errno == EINTR)
             continue;
-        if (wrote == 0) /* never, by POSIX; do not retry for ever */
+        if (wrote == 0) /* against POSIX; a retry might never end */
             errno = ENOSPC;
         if (wrote <= 0) {
             *reason = nymbl_errno_reason(errno);
@@ -144,12 +144,14 @@ static bool has_length(const nymbl__save *save, int64_t length)
     return fstat(save->fd, &status) == 0 && status.st_size == length;
 }
 
-/* Release. A partial file remains if it can be resumed. */
+/* Keep the partial file if it can be resumed, else remove the file. Release the
+ * struct. */
 static void save_keep_or_discard(nymbl__save *save, bool complete)
 {
     int64_t length = save->length;
 
-    /* after a step back the requested byte may not have arrived */
+    /* The byte that nymbl__save_step_back() requested again may not have
+     * arrived, but the file still has it. */
     if (length < save->partial.intact_size)
         length = save->partial.intact_size;
     if (save->uses_partial && length > 0 && has_length(save, length) &&
@@ -193,10 +195,10 @@ nymbl_kind nymbl__save_commit(nymbl__save *save, const char **reason)
         nymbl__save_discard(save);
         return kind;
     }
-    /* The new name must reach the disk too. If the directory cannot be flushed,
-     * the file is complete nevertheless, so this is not a failure. */
+    /* Flush the new name too. The file is complete even if this fails, so the
+     * result is ignored. */
     nymbl__fs_flush_dir(save->target.dir_fd);
-    /* a partial file of an earlier download to this path is obsolete */
+    /* A partial file of an earlier download to this path is obsolete. */
     if (!save->uses_partial)
         nymbl__partial_remove_unused(save->target.dir_fd, save->target.name);
     save_free(save);

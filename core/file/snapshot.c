@@ -10,8 +10,8 @@
 #include <string.h>
 #include <unistd.h>
 
-/* A hash of the path that a descriptor's file has now, or 0 if the system does
- * not provide it. */
+/* A hash of the current path of a descriptor's file, or 0 if the system does
+ * not provide the path. */
 static uint64_t path_hash_of(int fd)
 {
     char link[32], path[PATH_MAX];
@@ -46,8 +46,8 @@ bool nymbl__snapshot_is_outdated(const nymbl__snapshot *snapshot)
     if (fstat(snapshot->fd, &now) < 0 || now.st_size != old->st_size ||
         times_differ(&now.st_mtim, &old->st_mtim))
         return true;
-    /* Unlike st_mtim, st_ctim cannot be set. But it also changes with the name,
-     * link count, owner and mode. If it differs and none of these do, the
+    /* Unlike st_mtim, st_ctim cannot be set. But a change of the name, link
+     * count, owner or mode changes it, too. If only st_ctim differs, the
      * content was modified and st_mtim was set back. */
     if (!times_differ(&now.st_ctim, &old->st_ctim))
         return false;

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /* A small file that processes share: locked, and complete or empty.
  *
- * It is written in place. If its lock is broken (nymbl_store_break_lock()),
- * another file replaces it under its name, and late writes by the former lock
- * holder go to the unlinked file. A header of fixed size holds the length and
- * SHA-256 of the content. A file that was written only in part, or is no store,
- * reads as empty; bytes after the stated length are ignored. */
+ * The file is overwritten, not replaced. Only nymbl_store_break_lock() replaces
+ * it, so that late writes by the former lock holder go to an unlinked file. A
+ * header of fixed size contains the length and the SHA-256 of the content. If
+ * they do not match, because the file is no store or was not written
+ * completely, the content is empty; bytes after the stated length are ignored.
+ */
 #include "nymbl.h"
 
 #include "base/buffer.h"
@@ -28,6 +29,7 @@
 #include <unistd.h>
 
 #define HEADER_SIZE 88 /* "nymbl store 1 ", hash, " ", length, "\n" */
+#define LENGTH_OFFSET (HEADER_SIZE - 9) /* 8 hexadecimal digits */
 #define FILE_MAX (HEADER_SIZE + (size_t)NYMBL_STORE_MAX)
 
 struct nymbl_store {
@@ -82,7 +84,8 @@ static void header_format(char header[HEADER_SIZE + 1], const char *data,
              (uint32_t)size);
 }
 
-/* Extract the content; it is empty if the file is incomplete or no store. */
+/* Extract the content from the bytes of the file. It remains empty if they do
+ * not match the header. */
 static nymbl_kind content_extract(nymbl__buffer *content,
                                   const nymbl__buffer *bytes)
 {
@@ -93,7 +96,7 @@ static nymbl_kind content_extract(nymbl__buffer *content,
     if (bytes->size < HEADER_SIZE || bytes->data[HEADER_SIZE - 1] != '\n')
         return NYMBL_OK;
     data = bytes->data + HEADER_SIZE;
-    size = strtoul(bytes->data + HEADER_SIZE - 9, NULL, 16);
+    size = strtoul(bytes->data + LENGTH_OFFSET, NULL, 16);
     if (size > bytes->size - HEADER_SIZE)
         return NYMBL_OK;
     header_format(header, data, size);
@@ -115,8 +118,8 @@ static nymbl_kind content_read(nymbl_store *store, const char **reason)
     return kind == NYMBL_TOO_LARGE ? NYMBL_OK : kind;
 }
 
-/* Lock the open file. Its modification time is set, so that waiting processes
- * can see since when the lock is held. */
+/* Lock the open file. Its modification time is set to now, so that waiting
+ * processes can see how long it has been locked. */
 static nymbl_kind file_lock(nymbl_store *store, const struct stat *status,
                             const char **reason)
 {
@@ -181,7 +184,7 @@ static nymbl_kind file_write(int fd, const nymbl__buffer *bytes,
     size_t done = 0;
     int code = 0;
 
-    /* a full disk must be detected before the old content is overwritten */
+    /* detect a full disk before the old content is overwritten */
     code = posix_fallocate(fd, 0, (off_t)bytes->size);
     if (code == EOPNOTSUPP || code == EINVAL || code == EINTR)
         code = 0;
@@ -232,15 +235,15 @@ void nymbl_store_close(nymbl_store *store)
     if (store == NULL)
         return;
     if (store->fd >= 0)
-        close(store->fd); /* this also unlocks it */
+        close(store->fd); /* this also unlocks the file */
     nymbl__buffer_free(&store->content);
     free(store->path);
     free(store);
     nymbl__object_count_add(-1);
 }
 
-/* Whether another process still holds the lock of an open file. */
-static bool is_held(int fd)
+/* Whether another process has locked the file; if not, fd has locked it now. */
+static bool is_locked_by_other(int fd)
 {
     return flock(fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK;
 }
@@ -259,7 +262,7 @@ nymbl_kind nymbl_store_break_lock(const char *path, uint64_t fingerprint,
         return nymbl__fail(err, NYMBL_IO, reason);
     nymbl__buffer_init(&bytes, FILE_MAX);
     kind = file_read(fd, &bytes, &reason);
-    if (kind == NYMBL_TOO_LARGE) { /* not a store: the new file is empty */
+    if (kind == NYMBL_TOO_LARGE) { /* no store: replace it by an empty file */
         nymbl__buffer_free(&bytes);
         kind = NYMBL_OK;
     }
@@ -271,9 +274,10 @@ nymbl_kind nymbl_store_break_lock(const char *path, uint64_t fingerprint,
     }
     if (kind == NYMBL_OK)
         kind = nymbl__save_write(save, bytes.data, bytes.size, &reason);
-    /* check again: if the holder has continued, its writes must not be lost */
+    /* If the lock holder has continued meanwhile, its writes must not be lost.
+     */
     if (kind == NYMBL_OK && fstat(fd, &status) == 0 &&
-        fingerprint_of(&status) == fingerprint && is_held(fd) &&
+        fingerprint_of(&status) == fingerprint && is_locked_by_other(fd) &&
         nymbl__fs_has_name(fd, AT_FDCWD, path)) {
         kind = nymbl__save_commit(save, &reason);
         save = NULL;

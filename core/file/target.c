@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Path resolution: the path is followed once, component by component, to a
- * directory that is kept open and a file name in it. */
+/* Path resolution: the path is followed once, component by component. The
+ * result is a directory, which is kept open, and a file name in it. */
 #include "file/target.h"
 
 #include "base/ascii.h"
@@ -23,22 +23,22 @@
 #include <sys/vfs.h>
 #endif
 
-#define LINKS_MAX 40 /* Linux's own limit */
+#define LINKS_MAX 40 /* symbolic links that are followed, as by Linux */
 #define DIR_PATH_MAX (1u << 20)
 
 #ifdef O_PATH /* needs no read permission */
-#define OPEN_DIR (O_PATH | O_DIRECTORY | O_CLOEXEC)
+#define OPEN_DIR_FLAGS (O_PATH | O_DIRECTORY | O_CLOEXEC)
 #else
-#define OPEN_DIR (O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+#define OPEN_DIR_FLAGS (O_RDONLY | O_DIRECTORY | O_CLOEXEC)
 #endif
 
 /* A path that is being resolved. */
 typedef struct walk {
-    int dir_fd;             /* the directory reached so far */
-    int base_fd;            /* where a relative `dir_path` starts, or -1 */
-    nymbl__buffer dir_path; /* of `dir_fd`, without links */
+    int dir_fd;  /* the directory reached so far */
+    int base_fd; /* the directory that `dir_path` is relative to, or -1 */
+    nymbl__buffer dir_path; /* path of `dir_fd`, without symbolic links */
     char *rest;             /* the components that remain */
-    int links;
+    int links;              /* symbolic links followed so far */
     const char *reason;
 } walk;
 
@@ -48,10 +48,10 @@ static nymbl_kind walk_fail(walk *walk, const char *reason)
     return NYMBL_IO;
 }
 
-/* Whether a directory is one whose names stand for descriptors or processes
+/* Whether the entries of a directory represent descriptors or processes
  * (procfs, /dev/fd). Paths such as /dev/stdout and /proc/self/cwd lead through
- * one; their links cannot be resolved by name, and no file may be created
- * there. */
+ * such a directory. Its links cannot be resolved by name, and no file can be
+ * created in it. */
 static bool is_descriptor_dir(int dir_fd)
 {
 #ifdef __linux__
@@ -71,8 +71,8 @@ static bool is_descriptor_dir(int dir_fd)
 #endif
 }
 
-/* Continue in this directory and take ownership of its descriptor. If it is -1,
- * fail with the reason for errno. */
+/* Continue in a directory. The walk becomes the owner of the descriptor; if
+ * that is -1, it fails with the reason for errno. */
 static nymbl_kind walk_open_dir(walk *walk, int dir_fd)
 {
     if (dir_fd < 0)
@@ -91,17 +91,17 @@ static nymbl_kind walk_open_dir(walk *walk, int dir_fd)
 static nymbl_kind walk_start(walk *walk, bool at_root)
 {
     const char *start = at_root ? "/" : ".";
-    nymbl_kind kind = walk_open_dir(walk, open(start, OPEN_DIR));
+    nymbl_kind kind = walk_open_dir(walk, open(start, OPEN_DIR_FLAGS));
 
     nymbl__buffer_free(&walk->dir_path);
-    if (walk->base_fd >= 0) /* a symbolic link led to the root */
+    if (walk->base_fd >= 0) /* a link has led from there to the root */
         close(walk->base_fd);
     walk->base_fd = -1;
     if (kind == NYMBL_OK && at_root)
         return nymbl__buffer_puts(&walk->dir_path, start);
     if (kind == NYMBL_OK) {
         walk->base_fd =
-            nymbl__fd_avoid_stdio(openat(walk->dir_fd, ".", OPEN_DIR));
+            nymbl__fd_avoid_stdio(openat(walk->dir_fd, ".", OPEN_DIR_FLAGS));
         if (walk->base_fd < 0)
             kind = walk_fail(walk, nymbl_errno_reason(errno));
     }
@@ -109,9 +109,9 @@ static nymbl_kind walk_start(walk *walk, bool at_root)
 }
 
 /* Whether a symbolic link may be followed, by the rule of Linux's
- * protected_symlinks (proc_sys_fs(5)): in a sticky, world-writable directory
- * such as /tmp only links owned by this user or by the directory's owner. The
- * rule is applied even if the kernel's own setting is off. */
+ * protected_symlinks (proc_sys_fs(5)), even if that is off: in a sticky,
+ * world-writable directory such as /tmp, the owner of the link must be this
+ * user or the directory's owner. */
 static bool link_is_trusted(int dir_fd, const struct stat *link)
 {
     struct stat status;
@@ -123,8 +123,8 @@ static bool link_is_trusted(int dir_fd, const struct stat *link)
             status.st_uid == link->st_uid);
 }
 
-/* Replace a symbolic link's name by its content. `tail` is the part of the path
- * that follows the name. */
+/* Replace a symbolic link's name by its content in the remaining path. `tail`:
+ * the path after the name. */
 static nymbl_kind walk_follow_link(walk *walk, const char *name,
                                    const char *tail, const struct stat *link)
 {
@@ -142,7 +142,7 @@ static nymbl_kind walk_follow_link(walk *walk, const char *name,
     if (length < 0 ||
         fstatat(walk->dir_fd, name, &after, AT_SYMLINK_NOFOLLOW) < 0)
         return walk_fail(walk, nymbl_errno_reason(errno));
-    /* the content must be that of the link that was checked */
+    /* the content must be from the link that was checked */
     if (length == 0 || length == (ssize_t)sizeof(to) ||
         after.st_ino != link->st_ino || after.st_dev != link->st_dev)
         return walk_fail(walk, nymbl_errno_reason(ENOENT));
@@ -156,16 +156,17 @@ static nymbl_kind walk_follow_link(walk *walk, const char *name,
     return *rest == '/' ? walk_start(walk, true) : NYMBL_OK;
 }
 
-static bool name_has_suffix(const char *name, const char *end)
+static bool name_has_suffix(const char *name, const char *suffix)
 {
-    size_t length = strlen(name), least = strlen(end);
+    size_t length = strlen(name), suffix_length = strlen(suffix);
 
-    return length >= least && nymbl__ascii_equal(name + length - least, end);
+    return length >= suffix_length &&
+           nymbl__ascii_equal(name + length - suffix_length, suffix);
 }
 
 /* Whether a name is reserved for temporary, partial or metadata files: a later
- * download could remove a document of such a name. The comparison ignores case,
- * because some file systems do. */
+ * download could remove a document with such a name. The comparison ignores
+ * case, because some file systems do. */
 static bool name_is_reserved(const char *name)
 {
     static const char prefix[] = NYMBL__TEMPFILE_PREFIX;
@@ -179,7 +180,7 @@ static bool name_is_reserved(const char *name)
 static const char *file_problem(int dir_fd, const char *name,
                                 const struct stat *status, bool overwrite)
 {
-    struct stat dir_path;
+    struct stat dir_status;
 
     if (S_ISDIR(status->st_mode))
         return nymbl__reason_directory;
@@ -189,10 +190,11 @@ static const char *file_problem(int dir_fd, const char *name,
         nymbl__partial_unlink_duplicate(dir_fd, name);
         return nymbl__reason_exists;
     }
-    /* in a sticky directory rename() would fail anyway, but only at the end */
+    /* In a sticky directory only the owner of the file or directory may replace
+     * the file. rename() would report that too, but only after the download. */
     if (geteuid() != 0 && status->st_uid != geteuid() &&
-        fstat(dir_fd, &dir_path) == 0 && (dir_path.st_mode & S_ISVTX) != 0 &&
-        dir_path.st_uid != geteuid())
+        fstat(dir_fd, &dir_status) == 0 &&
+        (dir_status.st_mode & S_ISVTX) != 0 && dir_status.st_uid != geteuid())
         return nymbl__reason_permission;
 #ifdef STATX_ATTR_MOUNT_ROOT
     {
@@ -212,8 +214,8 @@ static const char *file_problem(int dir_fd, const char *name,
     return NULL;
 }
 
-/* Resolve one component. Returns NYMBL_DONE if it is the last one; `name` then
- * holds the file's name. */
+/* Resolve one component. Returns NYMBL_DONE if it is the last one; `name` is
+ * then the file's name. */
 static nymbl_kind walk_step(walk *walk, char name[NAME_MAX + 1], bool overwrite)
 {
     const char *start = walk->rest + strspn(walk->rest, "/");
@@ -245,8 +247,8 @@ static nymbl_kind walk_step(walk *walk, char name[NAME_MAX + 1], bool overwrite)
         walk->reason = file_problem(walk->dir_fd, name, &status, overwrite);
         return walk->reason == NULL ? NYMBL_DONE : NYMBL_IO;
     }
-    kind =
-        walk_open_dir(walk, openat(walk->dir_fd, name, OPEN_DIR | O_NOFOLLOW));
+    kind = walk_open_dir(
+        walk, openat(walk->dir_fd, name, OPEN_DIR_FLAGS | O_NOFOLLOW));
     if (kind == NYMBL_OK)
         kind = nymbl__buffer_puts(&walk->dir_path, name);
     if (kind == NYMBL_OK)
@@ -283,7 +285,7 @@ nymbl_kind nymbl__target_resolve(nymbl__target *target, const char *path,
             close(walk.base_fd);
         nymbl__buffer_free(&walk.dir_path);
         *reason = walk.reason;
-        if (kind == NYMBL_TOO_LARGE) { /* of the directory's path */
+        if (kind == NYMBL_TOO_LARGE) { /* the directory's path is too long */
             *reason = nymbl_errno_reason(ENAMETOOLONG);
             kind = NYMBL_IO;
         }
@@ -297,16 +299,16 @@ nymbl_kind nymbl__target_resolve(nymbl__target *target, const char *path,
 
 bool nymbl__target_is_unmoved(const nymbl__target *target, const char **reason)
 {
-    struct stat held, named;
+    struct stat opened, named;
     int base_fd = target->base_fd >= 0 ? target->base_fd : AT_FDCWD;
 
     if (fstatat(base_fd, target->dir_path != NULL ? target->dir_path : ".",
                 &named, 0) < 0 ||
-        fstat(target->dir_fd, &held) < 0) {
+        fstat(target->dir_fd, &opened) < 0) {
         *reason = nymbl_errno_reason(errno);
         return false;
     }
-    if (held.st_dev == named.st_dev && held.st_ino == named.st_ino)
+    if (opened.st_dev == named.st_dev && opened.st_ino == named.st_ino)
         return true;
     *reason = nymbl_errno_reason(ENOENT);
     return false;

@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* Temporary files: each has no name (O_TMPFILE), or one of a fixed list of
- * names, so that files of killed processes are found without reading the
- * directory.
+/* Temporary files. A file has no name (O_TMPFILE), or one from a fixed list, so
+ * that files left by killed processes are found without reading the directory.
  *
- * Locking: the writer holds flock(2) from before the file has a name until
- * after it has its final one. So a file with a temporary name that can be
- * locked was left by a process that no longer exists. */
+ * The writer locks the file with flock(2) before it gets a temporary name, and
+ * unlocks it after it has got its final one. So a file with a temporary name
+ * that can be locked was left by a process that no longer exists. */
 #include "file/tempfile.h"
 
 #include "base/buffer.h"
@@ -27,22 +26,22 @@
 
 /* Names are tried in order, in groups. A further group is used, and swept, only
  * if all names of the group before it are in use. */
-#define GROUP 16
-#define NAMES 256
+#define GROUP_SIZE 16
+#define NAME_COUNT 256
+#define TRIES (NAME_COUNT + 16) /* names to try, with some random ones */
 
-/* Number of directories that this process remembers as swept. */
-#define SWEPT 64
+#define SWEPT_MAX 64 /* directories that this process remembers as swept */
 
 /* ---- names ---- */
 
 /* After the fixed names come random ones, which are never swept. They are used
- * only if 256 processes write here at the same time, or if another user has
- * taken all fixed names. */
+ * only if 256 processes write in a directory at the same time, or if another
+ * user has taken all fixed names. */
 static void name_make(char name[NYMBL__TEMPFILE_NAME_SIZE], int number)
 {
     struct timespec now;
 
-    if (number < NAMES) {
+    if (number < NAME_COUNT) {
         snprintf(name, NYMBL__TEMPFILE_NAME_SIZE, NYMBL__TEMPFILE_PREFIX "%02x",
                  (unsigned)number);
         return;
@@ -54,14 +53,12 @@ static void name_make(char name[NYMBL__TEMPFILE_NAME_SIZE], int number)
              (unsigned long)(now.tv_nsec + number) & 0xffffffff);
 }
 
-/* Number of names to try: all fixed ones and some random ones. */
-#define TRIES (NAMES + 16)
-
-/* Whether this process has not swept this directory yet. Lock-free, because
- * fork() may happen at any moment and a child must not inherit a held lock. */
-static bool is_first_sweep(int dir_fd)
+/* Remember that this process sweeps a directory. Returns false if it has done
+ * so before. Atomic variables, because a forked child could inherit a locked
+ * mutex. */
+static bool swept_add(int dir_fd)
 {
-    static _Atomic uint64_t swept[SWEPT];
+    static _Atomic uint64_t swept[SWEPT_MAX];
     static atomic_uint count;
     struct stat status;
     uint64_t hash;
@@ -74,32 +71,32 @@ static bool is_first_sweep(int dir_fd)
 
         hash = nymbl__fnv1a(NYMBL__FNV1A_INIT, fields, sizeof(fields));
     }
-    for (int i = 0; i < SWEPT; i++) {
+    for (int i = 0; i < SWEPT_MAX; i++) {
         if (swept[i] == hash)
             return false;
     }
-    swept[count++ % SWEPT] = hash;
+    swept[count++ % SWEPT_MAX] = hash;
     return true;
 }
 
 void nymbl__tempfile_sweep(int dir_fd)
 {
     char name[NYMBL__TEMPFILE_NAME_SIZE];
-    int seen = GROUP;
+    int found = GROUP_SIZE; /* names in use in the previous group */
 
-    if (!is_first_sweep(dir_fd))
+    if (!swept_add(dir_fd))
         return;
-    for (int i = 0; i < NAMES; i++) {
+    for (int i = 0; i < NAME_COUNT; i++) {
         struct stat status;
 
-        if (i % GROUP == 0) {
-            if (seen < GROUP)
+        if (i % GROUP_SIZE == 0) {
+            if (found < GROUP_SIZE)
                 return;
-            seen = 0;
+            found = 0;
         }
         name_make(name, i);
         if (fstatat(dir_fd, name, &status, AT_SYMLINK_NOFOLLOW) == 0) {
-            seen++;
+            found++;
             nymbl__leftover_remove(dir_fd, name);
         }
     }
@@ -107,8 +104,8 @@ void nymbl__tempfile_sweep(int dir_fd)
 
 /* ---- creating and publishing ---- */
 
-/* Lock a new file. A file system without locks also lets no other process lock
- * and remove it. */
+/* Lock a new file. A file system without locks is no failure: no other process
+ * can lock the file there, so none removes it. */
 static int tempfile_lock(int fd)
 {
     int locked;
@@ -126,22 +123,22 @@ static void proc_fd_path(char path[32], int fd)
     snprintf(path, 32, "/proc/self/fd/%d", fd);
 }
 
-/* Create a file without a name that can be linked later, or return -1 with
- * errno. */
+/* Create a file without a name, to be linked later. Returns -1 with errno on
+ * failure. */
 static int unnamed_create(int dir_fd)
 {
 #ifdef O_TMPFILE
-    struct stat opened, seen;
+    struct stat opened, found;
     char path[32];
     int fd = nymbl__fd_avoid_stdio(
         openat(dir_fd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
 
     if (fd < 0)
         return -1;
-    proc_fd_path(path,
-                 fd); /* linkat() needs this path: check that /proc works */
-    if (fstat(fd, &opened) == 0 && stat(path, &seen) == 0 &&
-        opened.st_dev == seen.st_dev && opened.st_ino == seen.st_ino)
+    /* linkat() needs this path, so check that /proc is mounted */
+    proc_fd_path(path, fd);
+    if (fstat(fd, &opened) == 0 && stat(path, &found) == 0 &&
+        opened.st_dev == found.st_dev && opened.st_ino == found.st_ino)
         return fd;
     close(fd);
 #else
@@ -151,19 +148,19 @@ static int unnamed_create(int dir_fd)
     return -1;
 }
 
-/* Lock a new file. Returns 1; 0 if it was removed by a sweep before it was
- * locked; or -1 with errno, and the file is removed. */
+/* Lock a new file that has a name. Returns 1; 0 if another process has locked
+ * and removed the file first; or -1 with errno, and the file is removed. */
 static int named_lock(int fd, int dir_fd, const char *name)
 {
-    int problem;
+    int saved_errno;
 
     if (tempfile_lock(fd) == 0)
         return nymbl__fs_has_name(fd, dir_fd, name) ? 1 : 0;
     if (errno == EWOULDBLOCK)
         return 0;
-    problem = errno;
+    saved_errno = errno;
     unlinkat(dir_fd, name, 0);
-    errno = problem;
+    errno = saved_errno;
     return -1;
 }
 
@@ -171,26 +168,26 @@ static int named_lock(int fd, int dir_fd, const char *name)
  * with errno on failure. */
 static int named_create(int dir_fd, const char *name)
 {
-    int fd = -1, high, problem;
+    int fd = -1, saved_errno;
 
     for (int i = 0; i < 2 && fd < 0; i++) {
         if (i > 0 && (errno != EEXIST || !nymbl__leftover_remove(dir_fd, name)))
             break;
         fd = openat(dir_fd, name,
                     O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-        problem = errno;
+        saved_errno = errno;
     }
     if (fd < 0) {
-        errno = problem;
+        errno = saved_errno;
         return -1;
     }
-    high = nymbl__fd_avoid_stdio(fd);
-    if (high < 0) {
-        problem = errno;
+    fd = nymbl__fd_avoid_stdio(fd);
+    if (fd < 0) {
+        saved_errno = errno;
         unlinkat(dir_fd, name, 0);
-        errno = problem;
+        errno = saved_errno;
     }
-    return high;
+    return fd;
 }
 
 /* Create and lock a file under a free temporary name. Returns -1 with errno on
@@ -257,7 +254,7 @@ static int unnamed_link(int fd, int dir_fd, const char *name)
     return linkat(AT_FDCWD, path, dir_fd, name, AT_SYMLINK_FOLLOW);
 }
 
-/* Link the file under a temporary name, to be renamed later. */
+/* Link a file without a name under a temporary one, to be renamed later. */
 static int tempfile_link(nymbl__tempfile *tempfile, int dir_fd)
 {
     char name[NYMBL__TEMPFILE_NAME_SIZE];
@@ -324,7 +321,7 @@ static int bytes_copy(int from, int to)
 static int tempfile_copy(nymbl__tempfile *tempfile, int dir_fd)
 {
     nymbl__tempfile copy;
-    int problem;
+    int saved_errno;
 
     copy.fd = named_create_locked(dir_fd, copy.name);
     if (copy.fd < 0)
@@ -335,9 +332,9 @@ static int tempfile_copy(nymbl__tempfile *tempfile, int dir_fd)
         *tempfile = copy;
         return 0;
     }
-    problem = errno;
+    saved_errno = errno;
     nymbl__tempfile_discard(&copy, dir_fd);
-    errno = problem;
+    errno = saved_errno;
     return -1;
 }
 
@@ -364,7 +361,8 @@ void nymbl__tempfile_discard(nymbl__tempfile *tempfile, int dir_fd)
 {
     if (tempfile->fd < 0)
         return;
-    /* before close() unlocks it, and only if the name still refers to it */
+    /* The name is removed before close() unlocks the file, and only if it still
+     * refers to this file. */
     if (tempfile->name[0] != '\0' &&
         nymbl__fs_has_name(tempfile->fd, dir_fd, tempfile->name))
         unlinkat(dir_fd, tempfile->name, 0);

@@ -15,16 +15,17 @@ typedef struct nymbl__tempfile {
     char name[NYMBL__TEMPFILE_NAME_SIZE]; /* temporary, or "" */
 } nymbl__tempfile;
 
-/* Remove the temporary files that killed processes left in a directory. Does so
- * once per directory and process. */
+/* Remove the temporary files that killed processes left in a directory. Each
+ * process does this once for each directory. */
 void nymbl__tempfile_sweep(int dir_fd);
 /* Create a temporary file in a directory. */
 nymbl_kind nymbl__tempfile_open(nymbl__tempfile *tempfile, int dir_fd,
                                 const char **reason);
-/* Check that a temporary file can be created in a directory. */
+/* Check that a temporary file can be created in a directory; it is removed
+ * again. */
 nymbl_kind nymbl__tempfile_check(int dir_fd, const char **reason);
-/* Give the file its final name. Returns 0, or -1 with errno: then the file must
- * still be discarded. */
+/* Link or rename the file to its final name. Returns 0, or -1 with errno: then
+ * the file must still be discarded. */
 int nymbl__tempfile_publish(nymbl__tempfile *tempfile, int dir_fd,
                             const char *name, bool overwrite);
 /* Remove and close the file. Does nothing if there is none. */
