@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The life cycle of an exchange, and the failures and activity that it records.
- */
+/* Start and end of an exchange, and its record of failures and activity. */
 #include "exchange/exchange.h"
 
 #include "base/buffer.h"

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* One exchange: a request, any redirects it leads to, and the validated
- * response. Each request of it runs on an easy handle that the engine provides.
- * It knows the port, a table of sockets and the settings of its client, but no
- * engine, no thread and no caller. */
+/* One exchange: a request, the requests that redirects lead to, and the
+ * validated response. Each request runs on an easy handle that the engine
+ * provides. An exchange knows the port, a table of sockets and the client's
+ * settings, but no engine, thread or caller. */
 #ifndef NYMBL_EXCHANGE_EXCHANGE_H
 #define NYMBL_EXCHANGE_EXCHANGE_H
 
@@ -20,11 +20,10 @@
 #define NYMBL__ERROR_RESPONSE_MAX (64u << 10)
 #define NYMBL__REDIRECTS_MAX 5
 
-/* Progress of the current request. One exchange sends several if it is
- * redirected. */
+/* The phase of the current request. */
 typedef enum nymbl__phase {
-    NYMBL__IDLE,         /* no request is running: there is no handle */
-    NYMBL__CONNECTING,   /* nothing of the request was sent */
+    NYMBL__IDLE,         /* no request is running, and `easy` is NULL */
+    NYMBL__CONNECTING,   /* nothing was sent yet */
     NYMBL__EXCESS_DATA,  /* nothing was sent: the connection has unread bytes */
     NYMBL__SENT,         /* all or part of the request was sent */
     NYMBL__BODY_IGNORED, /* the rest of the response body is not needed */
@@ -37,37 +36,37 @@ typedef struct nymbl__exchange {
     const nymbl__settings *settings;
     nymbl__request request; /* its URL changes with each redirect */
     bool progress;        /* notify the caller of every byte sent or received */
-    bool range_requested; /* a Range was sent, to resume a partial file */
-    bool has_size;
-    int64_t size;                        /* of the document */
-    char expected_type[NYMBL__TYPE_MAX]; /* of the document, or "" */
+    bool range_requested; /* a Range is sent, to resume a partial file */
+    bool has_size;        /* the size of the document is known */
+    int64_t size;         /* the size of the document */
+    char expected_type[NYMBL__TYPE_MAX]; /* the document's type, or "" */
 
     /* the current request */
     nymbl__phase phase;
-    CURL *easy; /* NULL only in NYMBL__IDLE */
+    CURL *easy;
     curl_mime *mime;
-    nymbl__save *save;
+    nymbl__save *save; /* the file that is written, or NULL */
     nymbl__response_head head;
-    char sniff[NYMBL__SNIFF_MAX];
-    size_t sniffed;
-    bool close_notify_seen; /* ends a body that has no length */
-    int proxy_status;  /* status with which a proxy refused the request, or 0 */
-    bool cross_origin; /* redirected: send no credentials */
-    bool fresh;        /* force a new connection */
-    int redirects;
+    char sniff[NYMBL__SNIFF_MAX]; /* the first bytes of the document */
+    size_t sniffed;               /* how many of them have arrived */
+    bool close_notify_seen; /* the end of a body without a length is proven */
+    int proxy_status;       /* status of the proxy that refused, or 0 */
+    bool cross_origin;      /* after a redirect: send no credentials any more */
+    bool fresh;             /* force a new connection */
+    int redirects;          /* redirects that were followed */
 
     /* for the pump, which tests and clears it after each step */
-    bool slot_is_free; /* paused: another transfer may run */
+    bool slot_is_free; /* the exchange is paused: another transfer may run */
 
-    /* for the time limits; seconds */
-    bool active;
-    int64_t sent_at_last_check;
-    double connect_time, idle_time, response_time;
+    /* for the time limits (timeouts.c) */
+    bool active;                /* bytes moved since the last check */
+    int64_t sent_at_last_check; /* bytes of the upload */
+    double connect_time, idle_time, response_time; /* seconds so far */
 
-    /* the failure that a callback recorded */
+    /* the failure that a callback recorded, or NYMBL_OK */
     nymbl_kind failure;
     const char *failure_reason;
-    char errors[CURL_ERROR_SIZE];
+    char errors[CURL_ERROR_SIZE]; /* libcurl's error message */
 } nymbl__exchange;
 
 /* The result of one request. */
@@ -75,23 +74,23 @@ typedef struct nymbl__result {
     enum {
         NYMBL__SUCCEEDED,
         NYMBL__FAILED,  /* with `kind` and `reason` */
-        NYMBL__RESTART, /* at `url`, or at the same URL if it is NULL */
+        NYMBL__RESTART, /* send another request, to `url` if it is not NULL */
     } how;
     nymbl_kind kind;
     const char *reason;
     char *url;  /* owned */
-    bool fresh; /* and force a new connection */
+    bool fresh; /* the next request forces a new connection */
 } nymbl__result;
 
 void nymbl__exchange_init(nymbl__exchange *exchange, nymbl__port *port,
                           nymbl__sockets *sockets,
                           const nymbl__settings *settings);
-/* Release what a finished exchange no longer needs. `keep`: a partial file is
- * kept if it can be resumed. */
+/* Release the request, the body and the file of an exchange that has ended.
+ * `keep`: the file is kept as a partial file if it can be resumed. */
 void nymbl__exchange_release(nymbl__exchange *exchange, bool keep);
 void nymbl__exchange_free(nymbl__exchange *exchange);
-/* For callbacks: record a failure, with which the exchange then ends. The first
- * one is kept. */
+/* For callbacks: record a failure, with which the exchange then ends. Later
+ * failures are ignored. */
 void nymbl__exchange_fail(nymbl__exchange *exchange, nymbl_kind kind,
                           const char *reason);
 /* Record that bytes were sent or received. Resets the idle timeout and, if the

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Parsing of response heads, with one size limit for all of a transfer's. */
+/* Parsing of response heads. All heads of a transfer share one size limit. */
 #include "exchange/head.h"
 
 #include "base/ascii.h"
@@ -29,12 +29,13 @@ void nymbl__head_reset(nymbl__response_head *head)
     };
 }
 
-/* The largest delay that is distinguished: 2^31 seconds (as in RFC 9111,
- * section 1.2.2). */
+/* Longer delays count as this one: 2^31 seconds (as in RFC 9111, section
+ * 1.2.2). */
 #define RETRY_AFTER_MAX 2147483648.0
 
-/* Seconds or a date (RFC 9110, section 10.2.3). Each value is a minimum delay,
- * so if there are several (or a list such as "5, 10"), the longest counts. */
+/* Parse Retry-After: seconds or a date (RFC 9110, section 10.2.3). Each value
+ * is a minimum delay, so the longest of several values (or of a list such as
+ * "5, 10") counts. */
 static void retry_after_parse(nymbl__response_head *head, const char *text)
 {
     double seconds = -1;
@@ -59,9 +60,9 @@ static void retry_after_parse(nymbl__response_head *head, const char *text)
     }
 }
 
-/* Convert a date to seconds by the sender's clock: the response's Date, or the
- * local time if there is none. Date may follow Retry-After, so this is done at
- * the end of the head. */
+/* Convert Retry-After's date to a delay, by the sender's clock: the field Date,
+ * or the local time if that is missing. Date may follow Retry-After, so call
+ * this at the end of the head. */
 static void retry_date_apply(nymbl__response_head *head)
 {
     time_t now;
@@ -89,8 +90,8 @@ static void type_parse(nymbl__response_head *head, const char *value)
     head->has_type = true;
 }
 
-/* Copy a validator or date unchanged. The last field counts; an overlong one
- * clears it. */
+/* Copy a validator or date unchanged; an overlong one is ignored. A repeated
+ * field replaces the previous one. */
 static void validator_copy(char *field, const char *value)
 {
     size_t length = strlen(value);
@@ -101,8 +102,8 @@ static void validator_copy(char *field, const char *value)
     field[length] = '\0';
 }
 
-/* "bytes 5-9/10" (RFC 9110, section 14.4); only a range that extends to the end
- * of the document. */
+/* Parse Content-Range, such as "bytes 5-9/10" (RFC 9110, section 14.4). A range
+ * that does not extend to the end of the document is ignored. */
 static void range_parse(nymbl__response_head *head, const char *value)
 {
     char text[NYMBL__VALIDATOR_MAX] = "";
@@ -131,27 +132,27 @@ const char *nymbl__head_validator(const nymbl__response_head *head)
 
     if (nymbl__validator_is_strong_tag(head->etag))
         return head->etag;
-    if (*head->etag != '\0') /* with a weak one the bytes may differ */
+    if (*head->etag != '\0') /* equal weak tags do not prove equal bytes */
         return NULL;
     if (!nymbl__validator_is_date(head->modified) ||
         !nymbl__validator_is_date(head->date))
         return NULL;
     modified = curl_getdate(head->modified, NULL);
     date = curl_getdate(head->date, NULL);
-    /* strong if the document cannot have changed twice within one second
-     * (section 8.8.2.2) */
+    /* The date is strong if the document cannot have changed twice within one
+     * second (section 8.8.2.2). */
     if (modified != -1 && date != -1 && difftime(date, modified) >= 1)
         return head->modified;
     return NULL;
 }
 
-/* Whether a content or transfer coding means that none was applied. */
+/* Whether a content or transfer coding means that the bytes are unchanged. */
 static bool coding_is_identity(const char *value)
 {
     return *value == '\0' || nymbl__ascii_equal(value, "identity");
 }
 
-/* The fields that are parsed, and the other kinds of lines. */
+/* The kinds of lines: one for each field that is parsed. */
 enum field {
     FIELD_OTHER,
     FIELD_CONTENT_LENGTH,
@@ -200,7 +201,7 @@ static enum field field_find(const char *name, size_t length)
     return FIELD_OTHER;
 }
 
-/* Record a problem. The first one is kept. */
+/* Record a problem. Later problems are ignored. */
 static void head_fail(nymbl__response_head *head, nymbl_kind kind,
                       const char *reason)
 {
@@ -215,9 +216,9 @@ static void head_reject(nymbl__response_head *head)
     head_fail(head, NYMBL_PROTOCOL, nymbl__reason_bad_response);
 }
 
-/* Whether fields contradict each other about the length of the body. Then its
- * end is ambiguous, and a gateway may see another one (request smuggling; RFC
- * 9112, section 6.3). */
+/* Whether fields contradict each other about the length of the body. Then a
+ * gateway may find another end of the body (request smuggling; RFC 9112,
+ * section 6.3). */
 static bool lengths_disagree(const nymbl__response_head *head)
 {
     if (head->length < 0)
@@ -252,10 +253,9 @@ static void coding_parse(nymbl__response_head *head, const char *value)
         head_reject(head);
 }
 
-/* Equal duplicates are accepted. */
+/* Parse Location. An equal duplicate is accepted. */
 static void location_parse(nymbl__response_head *head, const char *value)
 {
-
     if (head->location == NULL) {
         if (nymbl__text_copy(&head->location, value) < 0)
             head_fail(head, NYMBL_NO_MEMORY, NULL);
@@ -267,7 +267,6 @@ static void location_parse(nymbl__response_head *head, const char *value)
 static void field_parse(nymbl__response_head *head, enum field field,
                         const char *value)
 {
-
     switch (field) {
     case FIELD_CONTENT_LENGTH:
         length_parse(head, &head->length, value);
@@ -311,8 +310,8 @@ static void field_parse(nymbl__response_head *head, enum field field,
     }
 }
 
-/* Split "Name: value"; other lines are ignored. The value is copied only if the
- * field is known. It may be a signed URL, so the copy is wiped. */
+/* Parse a line "Name: value"; other lines are ignored. The value of a known
+ * field is copied; the copy is wiped, because it may be a signed URL. */
 static void line_parse(nymbl__response_head *head, const char *data,
                        size_t size)
 {
@@ -321,8 +320,8 @@ static void line_parse(nymbl__response_head *head, const char *data,
     char *text;
 
     /* A folded line continues the value of the previous line (RFC 9112, section
-     * 5.2). That value would be incomplete, so the head is rejected if the
-     * field is known, or if the previous line is the status line. */
+     * 5.2), which was parsed without it. So the head is rejected if the
+     * previous line is a known field or the status line. */
     if (*data == ' ' || *data == '\t') {
         if (head->field != FIELD_OTHER)
             head_reject(head);
@@ -334,8 +333,8 @@ static void line_parse(nymbl__response_head *head, const char *data,
         colon == NULL ? FIELD_OTHER : field_find(data, (size_t)(name - data));
     if (head->field == FIELD_OTHER)
         return;
-    /* Some proxies accept blanks before the colon (section 5.1), libcurl does
-     * not: the two would disagree. */
+    /* Some proxies accept blanks before the colon (section 5.1) and libcurl
+     * does not, so they would read different heads. */
     if (name != colon) {
         head_reject(head);
         return;
@@ -369,12 +368,13 @@ static void status_parse(nymbl__response_head *head, const char *data,
     nymbl__head_reset(head);
     head->status = nymbl__value_status(data, size);
     head->field = FIELD_STATUS;
-    /* 101: no upgrade was requested (RFC 9110, section 7.8) */
+    /* 101 is invalid, because no upgrade was requested (RFC 9110, section 7.8)
+     */
     if (head->status == 0 || head->status == 101)
         head_reject(head);
 }
 
-/* An empty line ends the final head or an interim (1xx) one. */
+/* Process the empty line at the end of a final head or an interim (1xx) one. */
 static void head_end(nymbl__response_head *head)
 {
     retry_date_apply(head);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Parsing of response heads, with one size limit for all of a transfer's. */
+/* Parsing of response heads. All heads of a transfer share one size limit. */
 #ifndef NYMBL_EXCHANGE_HEAD_H
 #define NYMBL_EXCHANGE_HEAD_H
 
@@ -9,43 +9,45 @@
 
 #include <stddef.h>
 #include <stdint.h>
-
 #include <time.h>
 
-#define NYMBL__HEAD_MAX (64u << 10) /* 1xx heads and trailers included */
+/* Size limit of all heads together, 1xx heads and trailers included. */
+#define NYMBL__HEAD_MAX (64u << 10)
 
 /* The head of the current response. */
 typedef struct nymbl__response_head {
-    size_t bytes; /* size of all heads of the transfer */
+    size_t bytes; /* size of all heads of the transfer so far */
     int status;
-    bool done;
-    bool chunked;
-    bool has_type;
-    bool encoded;
-    bool limit_exceeded;     /* by x-amzn-ErrorType */
+    bool done;               /* the final head is complete */
+    bool chunked;            /* Transfer-Encoding is chunked */
+    bool has_type;           /* Content-Type is not empty or too long */
+    bool encoded;            /* a Content-Encoding was applied */
+    bool limit_exceeded;     /* x-amzn-ErrorType is LimitExceededException */
     int64_t length;          /* Content-Length, or -1 */
     int64_t remapped_length; /* x-amzn-Remapped-Content-Length, or -1 */
-    double retry_after;
-    time_t retry_date;   /* Retry-After as a date, or -1 */
-    int64_t range_start; /* from Content-Range, or -1 */
-    int64_t range_total;
+    double retry_after;      /* Retry-After in seconds, or -1 */
+    time_t retry_date;       /* Retry-After as a date, or -1 */
+    int64_t range_start;     /* from Content-Range, or -1 */
+    int64_t range_total;     /* size of the document by Content-Range, or -1 */
     char content_type[NYMBL__TYPE_MAX];
     char etag[NYMBL__VALIDATOR_MAX];
     char modified[NYMBL__VALIDATOR_MAX]; /* Last-Modified */
     char date[NYMBL__VALIDATOR_MAX];
-    char *location;
-    int field;          /* enum field of the previous line */
-    nymbl_kind problem; /* why the head is invalid, or NYMBL_OK */
+    char *location;     /* Location, or NULL */
+    int field;          /* the kind of the previous line (enum field, head.c) */
+    nymbl_kind problem; /* the failure if the head is invalid, or NYMBL_OK */
     const char *problem_reason;
 } nymbl__response_head;
 
-/* Parse the next line, including its line end. Returns NYMBL_OK; NYMBL_DONE
- * after the last line of the final head; or a failure and its reason. */
+/* Parse the next line, which includes its line end. Returns NYMBL_OK;
+ * NYMBL_DONE after the last line of the final head; or a failure and its
+ * reason. */
 nymbl_kind nymbl__head_add_line(nymbl__response_head *head, const char *data,
                                 size_t size, const char **reason);
+/* Prepare for the next head, and wipe the previous one's Location. */
 void nymbl__head_reset(nymbl__response_head *head);
-/* The validator if it is strong enough to resume with (RFC 9110, section 8.8),
- * or NULL. */
+/* A strong validator of the document, with which it can be resumed (RFC 9110,
+ * section 8.8), or NULL. */
 const char *nymbl__head_validator(const nymbl__response_head *head);
 
 #endif

@@ -29,8 +29,8 @@ static uintptr_t segment_end(const nymbl__image *image, uintptr_t at)
     return 0;
 }
 
-/* Memory is read only within a segment of the object, because its tables may be
- * wrong. */
+/* Whether memory is within a readable segment of the object. The object's own
+ * tables are not trusted, so every address is checked before it is read. */
 static bool is_readable(const nymbl__image *image, uintptr_t at, size_t size)
 {
     uintptr_t end = segment_end(image, at);
@@ -43,11 +43,14 @@ bool nymbl__image_contains(const nymbl__image *image, uintptr_t at)
     return at - image->begin < image->size;
 }
 
+/* The payload of image_visit(). */
 typedef struct search {
     nymbl__image *out;
-    uintptr_t at;
+    uintptr_t at; /* the address that the object contains */
 } search;
 
+/* dl_iterate_phdr's callback. Returns 1, which ends the iteration, if the
+ * object is the one that is searched for. */
 static int image_visit(struct dl_phdr_info *info, size_t size, void *payload)
 {
     search *search = payload;
@@ -85,23 +88,26 @@ bool nymbl__image_find(nymbl__image *out, const void *address)
 
 bool nymbl__image_libc(nymbl__image *out)
 {
-    /* not a function's address, which may be a stub in the program */
+    /* The address of this text is in the C library. The address of a function
+     * might be an entry of the program's procedure linkage table. */
     return nymbl__image_find(out, gnu_get_libc_version());
 }
 
-/* The tables of an object that relocations refer to. */
+/* An object, the tables that its relocations refer to, and the callback. */
 typedef struct tables {
     const nymbl__image *image;
     uintptr_t symbols, strings;
-    size_t symbol_max, strings_size;
+    size_t symbol_max; /* upper limit of the number of symbols */
+    size_t strings_size;
     const nymbl__image *passed_over;
     size_t passed_over_count;
     nymbl__import_visit *visit;
     void *payload;
 } tables;
 
-/* The address in an entry of the dynamic section, or 0. On some machines and
- * with some C libraries it is relative to the object. */
+/* The address that an entry of the dynamic section contains, or 0 if it is not
+ * readable. On some machines and with some C libraries the entry is relative to
+ * the object's base. */
 static uintptr_t address_of(const nymbl__image *image, uintptr_t at,
                             size_t size)
 {
@@ -127,8 +133,8 @@ static void relocation_visit(const tables *tables, uintptr_t slot, size_t index)
     memcpy(&bound, (const void *)slot, sizeof(bound));
     memcpy(&symbol, (const void *)(tables->symbols + index * sizeof(symbol)),
            sizeof(symbol));
-    /* until the first call of a lazily bound function the slot contains the
-     * address of the object's own lookup code */
+    /* Until the first call of a lazily bound function its slot contains the
+     * address of lookup code in the object itself. */
     if (nymbl__image_contains(image, bound) &&
         (symbol.st_shndx == SHN_UNDEF ||
          bound != image->base + symbol.st_value))
@@ -147,7 +153,8 @@ static void relocation_visit(const tables *tables, uintptr_t slot, size_t index)
         tables->visit(name, (void *)bound, tables->payload);
 }
 
-/* An ElfW(Rela) begins like an ElfW(Rel). */
+/* Visit the relocations of a table from number `first` on. An ElfW(Rela) is an
+ * ElfW(Rel) followed by an addend, which is not needed. */
 static void relocations_visit(const tables *tables, uintptr_t dynamic_address,
                               size_t size, size_t first, bool has_addends)
 {
@@ -177,7 +184,7 @@ void nymbl__imports_each(const nymbl__image *image,
                          nymbl__import_visit *visit, void *payload)
 {
     const ElfW(Phdr) *headers = image->headers;
-    /* the dynamic section by tag; all tags needed here are low */
+    /* the dynamic section by tag; DT_JMPREL is the highest that is needed */
     ElfW(Addr) entries[DT_JMPREL + 1] = {0};
     size_t relative = 0; /* number of leading relocations without a symbol */
     tables tables = {.image = image,
@@ -210,7 +217,8 @@ void nymbl__imports_each(const nymbl__image *image,
     if (tables.symbols == 0 || tables.strings == 0 ||
         tables.strings_size == 0 || entries[DT_SYMENT] != sizeof(ElfW(Sym)))
         return;
-    /* the size of the symbol table is not recorded */
+    /* The size of the symbol table is not recorded; it ends with its segment at
+     * the latest. */
     tables.symbol_max = (segment_end(image, tables.symbols) - tables.symbols) /
                         sizeof(ElfW(Sym));
     if (entries[DT_RELAENT] == sizeof(ElfW(Rela)))

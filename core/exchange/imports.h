@@ -10,10 +10,10 @@
 
 /* An object in memory: the program or a shared library. */
 typedef struct nymbl__image {
-    uintptr_t base;
+    uintptr_t base;      /* added to the addresses in its tables */
     const void *headers; /* array of header_count ElfW(Phdr) */
     size_t header_count;
-    uintptr_t begin, size; /* from its first segment to the end of its last */
+    uintptr_t begin, size; /* from the first segment to the end of the last */
 } nymbl__image;
 
 /* Find the object that contains an address. */
@@ -25,8 +25,8 @@ bool nymbl__image_contains(const nymbl__image *image, uintptr_t at);
  * the dynamic linker bound the reference to, or NULL if it has not yet. */
 typedef void nymbl__import_visit(const char *name, void *bound, void *payload);
 /* Visit each reference of an object to a function that another object may
- * define, once or more, except references bound into the `passed_over` objects.
- */
+ * define, except references that are bound to functions of the `passed_over`
+ * objects. A reference may be visited more than once. */
 void nymbl__imports_each(const nymbl__image *image,
                          const nymbl__image *passed_over, size_t count,
                          nymbl__import_visit *visit, void *payload);

@@ -35,7 +35,8 @@ static size_t path_read(nymbl__exchange *exchange, nymbl_body *body,
     if (got < 0)
         reason = nymbl_errno_reason(errno);
     if (got > 0) {
-        /* checked after the last byte was read and before libcurl gets it */
+        /* The file is checked after its last byte was read and before libcurl
+         * gets that byte. */
         if ((int64_t)got < remaining ||
             (!nymbl__snapshot_is_outdated(&body->snapshot) &&
              !file_has_grown(body)))
@@ -65,7 +66,7 @@ static size_t stream_read(nymbl__exchange *exchange, nymbl_body *body,
     return got;
 }
 
-/* libcurl's read callback for the file. */
+/* The read callback of curl_mime_data_cb(), for the file. */
 static size_t read_cb(char *buffer, size_t size, size_t count, void *payload)
 {
     nymbl__exchange *exchange = payload;
@@ -94,8 +95,8 @@ static size_t read_cb(char *buffer, size_t size, size_t count, void *payload)
     return got;
 }
 
-/* libcurl's seek callback: it rewinds before it repeats a request, which
- * prereq_cb() then refuses. */
+/* The seek callback of curl_mime_data_cb(). libcurl rewinds the body before it
+ * repeats a request on its own; prereq_cb() then refuses the repetition. */
 static int seek_cb(void *payload, curl_off_t offset, int origin)
 {
     nymbl__exchange *exchange = payload;

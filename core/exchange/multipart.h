@@ -5,7 +5,8 @@
 
 #include "exchange/exchange.h"
 
-/* Set the multipart body on the exchange's easy handle. */
+/* Set the multipart body on the exchange's easy handle. Returns NYMBL_OK or
+ * NYMBL_NO_MEMORY. */
 nymbl_kind nymbl__multipart_apply(nymbl__exchange *exchange);
 
 #endif

@@ -28,14 +28,15 @@ CURLcode nymbl__settings_apply(const nymbl__settings *settings, CURL *easy,
                   (long)CURL_SSLVERSION_TLSv1_2);
     NYMBL__SETOPT(code, easy, CURLOPT_SSL_VERIFYPEER, 1L);
     NYMBL__SETOPT(code, easy, CURLOPT_SSL_VERIFYHOST, 2L);
-    /* A directory of certificates, even libcurl's default one, disables the
-     * cache of the parsed certificate store (CURLOPT_CA_CACHE_TIMEOUT). So none
-     * is set by default. */
+    /* By default no directory of certificates is used: even libcurl's default
+     * one disables the cache of parsed certificates
+     * (CURLOPT_CA_CACHE_TIMEOUT). The results of setting NULL are ignored,
+     * because not every TLS library supports directories. */
     if (ca_file != NULL || settings->ca_path != NULL)
         NYMBL__SETOPT(code, easy, CURLOPT_CAINFO, ca_file);
     if (settings->ca_path != NULL)
         NYMBL__SETOPT(code, easy, CURLOPT_CAPATH, settings->ca_path);
-    else /* not every TLS library supports directories */
+    else
         curl_easy_setopt(easy, CURLOPT_CAPATH, NULL);
     NYMBL__SETOPT(code, easy, CURLOPT_PROXY_SSLVERSION,
                   (long)CURL_SSLVERSION_TLSv1_2);
@@ -48,13 +49,12 @@ CURLcode nymbl__settings_apply(const nymbl__settings *settings, CURL *easy,
     /* Do not send the request's headers to a proxy. */
     NYMBL__SETOPT(code, easy, CURLOPT_HEADEROPT, (long)CURLHEADER_SEPARATE);
     NYMBL__SETOPT(code, easy, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
-    if (!https)
-        NYMBL__SETOPT(code, easy, CURLOPT_PROXY,
-                      ""); /* loopback only: never through a proxy */
-    else if (proxy != NULL)
+    if (!https) /* a loopback address is never reached through a proxy */
+        proxy = "";
+    if (proxy != NULL)
         NYMBL__SETOPT(code, easy, CURLOPT_PROXY, proxy);
-    /* timeouts.c enforces the connect timeout; with this one libcurl divides
-     * the time between a host's addresses */
+    /* timeouts.c enforces the connect timeout. libcurl needs to know it only in
+     * order to divide the time between a host's addresses. */
     NYMBL__SETOPT(code, easy, CURLOPT_CONNECTTIMEOUT_MS,
                   settings->connect_timeout < 86400
                       ? (long)(settings->connect_timeout * 1000)

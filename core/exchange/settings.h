@@ -10,11 +10,11 @@ typedef struct nymbl__settings {
     char *ca_path;
     char *user_agent;
     double connect_timeout; /* seconds */
-    double stall_timeout;
+    double stall_timeout;   /* seconds */
 } nymbl__settings;
 
 /* Set the client's options on an easy handle, for a request to `url` through
- * `proxy` ("" for none, NULL for the environment's). */
+ * `proxy` ("": without a proxy; NULL: through the environment's proxy). */
 CURLcode nymbl__settings_apply(const nymbl__settings *settings, CURL *easy,
                                const char *url, const char *proxy);
 void nymbl__settings_free(nymbl__settings *settings);

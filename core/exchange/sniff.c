@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Detection of document types by their first bytes: what is about to be
- * uploaded, and whether a download is a document or what a gateway sent
- * instead. */
+/* Detection of document types by their first bytes: the type of an upload, and
+ * whether a download is the document or a gateway's substitute for it. */
 #include "exchange/sniff.h"
 
 #include "base/ascii.h"
@@ -50,8 +49,8 @@ static bool begins(const char *bytes, size_t size, const char *with)
 }
 
 /* The beginning of each accepted type's signature in base64. API Gateway sends
- * binary content so if it is configured to treat it as text (AWS, "payload
- * encodings workflow"). */
+ * binary content in base64 if it is configured to treat it as text (AWS,
+ * "payload encodings workflow"). */
 static const struct {
     const char *type;
     const char *begins;
@@ -76,7 +75,7 @@ static bool type_is_accepted(const char *type)
 
 static bool is_base64(const char *type, const char *bytes, size_t size)
 {
-    if (size > 0 && *bytes == '"') { /* as a JSON string */
+    if (size > 0 && *bytes == '"') { /* it may be sent as a JSON string */
         bytes++;
         size--;
     }
@@ -103,9 +102,9 @@ static const char *text_skip_blanks(const char *bytes, size_t *size)
     return bytes;
 }
 
-/* Whether text begins like something that a gateway sends instead of a
- * document: HTML or XML (a login page, an error of an object store), JSON, or a
- * data: URL (RFC 2397). No accepted type begins like that. */
+/* Whether text begins like a gateway's substitute for a document: HTML or XML
+ * (a login page, an object store's error), JSON, or a data: URL (RFC 2397). No
+ * document of an accepted type begins like that. */
 static bool is_substitute(const char *text, size_t size)
 {
     const char *rest = text + 1;
@@ -150,8 +149,9 @@ static bool is_error_json(const char *bytes, size_t size)
 
 /* ---- uploads ---- */
 
-/* The type whose signature the bytes begin with, NYMBL__ZIP, or "". */
-static const char *signature_start(const char *bytes, size_t size)
+/* The accepted type whose signature the bytes begin with; NYMBL__ZIP for any
+ * ZIP file; or "". */
+static const char *signature_at_start(const char *bytes, size_t size)
 {
     static const struct {
         const char *bytes;
@@ -178,16 +178,17 @@ static const char *signature_start(const char *bytes, size_t size)
 
 /* PDF readers accept the signature anywhere in the first 1,024 bytes (ISO
  * 32000-1, annex H, note 13). */
-static bool has_pdf(const char *bytes, size_t size)
+static bool has_pdf_signature(const char *bytes, size_t size)
 {
     return memmem(bytes, size, "%PDF-", 5) != NULL;
 }
 
 static const char *signature_type(const char *bytes, size_t size)
 {
-    const char *type = signature_start(bytes, size);
+    const char *type = signature_at_start(bytes, size);
 
-    return *type == '\0' && has_pdf(bytes, size) ? "application/pdf" : type;
+    return *type == '\0' && has_pdf_signature(bytes, size) ? "application/pdf"
+                                                           : type;
 }
 
 const char *nymbl__sniff_detect_type(const nymbl__view *view)
@@ -202,18 +203,18 @@ const char *nymbl__sniff_detect_type(const nymbl__view *view)
     if (strcmp(type, NYMBL__ZIP) == 0)
         return nymbl__zip_type(view);
     if (*type == '\0' && size < sizeof(bytes) && !view->complete)
-        return NULL; /* more may follow */
+        return NULL; /* the bytes that follow may decide */
     return type;
 }
 
 bool nymbl__sniff_may_be_type(const nymbl__view *view, const char *type)
 {
-    const char *seen = nymbl__sniff_detect_type(view);
+    const char *detected = nymbl__sniff_detect_type(view);
 
-    if (seen == NULL ||
-        (strcmp(seen, NYMBL__ZIP) == 0 && type_is(type, NYMBL__DOCX)))
+    if (detected == NULL ||
+        (strcmp(detected, NYMBL__ZIP) == 0 && type_is(type, NYMBL__DOCX)))
         return true;
-    return *seen != '\0' && type_is(type, seen);
+    return *detected != '\0' && type_is(type, detected);
 }
 
 /* ---- downloads ---- */
@@ -229,11 +230,11 @@ static size_t input_read(void *payload, int64_t at, void *buf, size_t cap)
     return cap;
 }
 
-/* The accepted type whose signature the bytes begin with, or "". A ZIP file
- * that may still turn out to be a NYMBL__DOCX counts as one. */
+/* The accepted type whose signature the bytes begin with, or "". A ZIP file is
+ * assumed to be a NYMBL__DOCX unless its first bytes disprove that. */
 static const char *signature_find(const nymbl__sniff_input *input)
 {
-    const char *type = signature_start(input->bytes, input->size);
+    const char *type = signature_at_start(input->bytes, input->size);
     nymbl__view view = {.read = input_read,
                         .payload = &input,
                         .size = (int64_t)input->size,
@@ -245,15 +246,16 @@ static const char *signature_find(const nymbl__sniff_input *input)
     return type == NULL || strcmp(type, NYMBL__ZIP) == 0 ? NYMBL__DOCX : type;
 }
 
-static nymbl_kind mismatch(const char **reason, const char *why)
+/* Set the reason and return NYMBL_CORRUPT. */
+static nymbl_kind mismatch_report(const char **reason, const char *mismatch)
 {
-    *reason = why;
+    *reason = mismatch;
     return NYMBL_CORRUPT;
 }
 
-/* Check bytes that begin with the signature of an accepted type. They are
- * stronger evidence than a wrong label if the length of the content is known,
- * too. */
+/* Check bytes that begin with the signature of an accepted type. `label`: the
+ * reason if the head contradicts the document, or NULL. The signature outweighs
+ * the head only if the length of the content is known too. */
 static nymbl_kind signature_check(const nymbl__sniff_input *input,
                                   const char *type, const char *label,
                                   const char **reason)
@@ -262,15 +264,16 @@ static nymbl_kind signature_check(const nymbl__sniff_input *input,
         *input->expected_type == '\0' || type_is(input->expected_type, type);
 
     if (label != NULL && !(is_expected && input->has_length))
-        return mismatch(reason, label);
-    /* another type than expected: only a matching size could prove the file */
+        return mismatch_report(reason, label);
+    /* if the type is not the expected one, only a matching size can prove that
+     * this is the document */
     if (!is_expected && type_is_accepted(input->expected_type) &&
         !input->has_size)
-        return mismatch(reason, nymbl__reason_type_mismatch);
+        return mismatch_report(reason, nymbl__reason_type_mismatch);
     return NYMBL_OK;
 }
 
-/* The reason if bytes without a signature are not a document's, or NULL. */
+/* The reason if bytes without a signature are not the document, or NULL. */
 static const char *text_mismatch(const nymbl__sniff_input *input,
                                  const char *text, size_t size,
                                  bool is_proof_needed)
@@ -301,39 +304,41 @@ nymbl_kind nymbl__sniff_check(const nymbl__sniff_input *input,
     bool may_be_pdf = *input->expected_type == '\0' ||
                       type_is(input->expected_type, "application/pdf");
     size_t size = input->size;
-    const char *text, *mismatch_reason;
+    const char *text, *mismatch;
     bool is_proof_needed;
 
     if (*signature != '\0')
         return signature_check(input, signature, label, reason);
     if (input->encoded && !(may_follow && input->size < NYMBL__SIGNATURE_MAX))
-        return mismatch(reason, label);
+        return mismatch_report(reason, label);
     text = text_skip_blanks(input->bytes, &size);
     if (may_follow && size < NYMBL__TEXT_MIN)
         return NYMBL_AGAIN;
-    /* only the content can prove that this is a document */
+    /* neither the head nor the metadata proves that this is the document, so
+     * its content must */
     is_proof_needed =
         label != NULL ||
         (!input->has_size && !type_is_accepted(input->response_type) &&
          (*input->expected_type == '\0' ||
           type_is_accepted(input->expected_type)));
-    mismatch_reason = text_mismatch(input, text, size, is_proof_needed);
-    if (mismatch_reason != NULL)
-        return mismatch(reason, mismatch_reason);
+    mismatch = text_mismatch(input, text, size, is_proof_needed);
+    if (mismatch != NULL)
+        return mismatch_report(reason, mismatch);
     if (!is_proof_needed)
         return NYMBL_OK;
-    if (may_be_pdf && has_pdf(input->bytes, input->size))
-        return label == NULL || input->has_length ? NYMBL_OK
-                                                  : mismatch(reason, label);
+    if (may_be_pdf && has_pdf_signature(input->bytes, input->size))
+        return label == NULL || input->has_length
+                   ? NYMBL_OK
+                   : mismatch_report(reason, label);
     if (may_be_pdf && may_follow)
         return NYMBL_AGAIN;
     for (size_t i = 0;
          i < sizeof(base64_signatures) / sizeof(base64_signatures[0]); i++) {
         if (*input->expected_type == '\0' &&
             is_base64(base64_signatures[i].type, text, size))
-            return mismatch(reason, nymbl__reason_base64);
+            return mismatch_report(reason, nymbl__reason_base64);
     }
-    return mismatch(reason, nymbl__reason_type_mismatch);
+    return mismatch_report(reason, nymbl__reason_type_mismatch);
 }
 
 bool nymbl__sniff_head_suffices(const nymbl__sniff_input *input)

@@ -21,9 +21,9 @@
 typedef struct nymbl__sniff_input {
     const char *expected_type; /* by the document's metadata, or "" */
     const char *response_type; /* by the response, or "" */
-    bool has_size;             /* the size is known and will be compared */
-    bool has_length;           /* the size or the response's length is */
-    bool encoded;              /* the response has a Content-Encoding */
+    bool has_size;   /* the document's size is known and will be compared */
+    bool has_length; /* that size or the response's length is known */
+    bool encoded;    /* the response has a Content-Encoding */
     const char *bytes;
     size_t size;   /* at most NYMBL__SNIFF_MAX */
     bool complete; /* no more bytes follow */
@@ -32,20 +32,22 @@ typedef struct nymbl__sniff_input {
 /* The reason if the response's type contradicts the expected one, or NULL. */
 const char *nymbl__sniff_type_mismatch(const char *expected_type,
                                        const char *response_type);
-/* Check the first bytes. Returns NYMBL_OK if they may be the document's,
- * NYMBL_AGAIN if more bytes are needed, or NYMBL_CORRUPT with a reason. */
+/* Check the first bytes of a download. Returns NYMBL_OK if they may belong to
+ * the document, NYMBL_AGAIN if more bytes are needed, or NYMBL_CORRUPT with a
+ * reason. */
 nymbl_kind nymbl__sniff_check(const nymbl__sniff_input *input,
                               const char **reason);
-/* Whether the head is enough to publish the response, before its content is
- * checked. */
+/* Whether the head suffices to publish the response to the caller before its
+ * first bytes are checked. */
 bool nymbl__sniff_head_suffices(const nymbl__sniff_input *input);
 /* Whether text begins like a JSON object or array. */
 bool nymbl__sniff_is_json(const char *bytes, size_t size);
 
-/* The accepted media type of the content, or NYMBL__ZIP; "" if it has none of
- * them; NULL if too few bytes are available. */
+/* The accepted media type of the content; NYMBL__ZIP for a ZIP file of unknown
+ * type; "" if the type is not accepted; NULL if too few bytes are available. */
 const char *nymbl__sniff_detect_type(const nymbl__view *view);
-/* Whether the content may have a media type, as far as it is available. */
+/* Whether the content may have a media type, by the bytes that are available.
+ */
 bool nymbl__sniff_may_be_type(const nymbl__view *view, const char *type);
 
 #endif

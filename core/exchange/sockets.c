@@ -22,10 +22,10 @@ static ino_t inode_of(int fd)
                                                                : 0;
 }
 
-/* Whether fd is still the socket that libcurl opened. Some versions close one
- * without calling the callback (quirks.c); the number may then refer to any
- * other file. */
-static bool socket_is_ours(const nymbl__socket *socket)
+/* Whether the socket that libcurl opened is still open. Some versions of
+ * libcurl close a socket without calling the callback (quirks.c); then its
+ * number may refer to any other file. */
+static bool socket_is_open(const nymbl__socket *socket)
 {
     return socket->fd >= 0 && inode_of(socket->fd) == socket->inode;
 }
@@ -35,10 +35,10 @@ static unsigned sockets_count(const nymbl__sockets *sockets)
     return sockets->added < NYMBL__SOCKETS ? sockets->added : NYMBL__SOCKETS;
 }
 
-/* libcurl 7.88 opens its sockets without SOCK_CLOEXEC, and a program started by
- * the host must not inherit a connection with patient data on it. Nor may a
- * socket get the number of stdin, stdout or stderr: what the host prints would
- * be sent. */
+/* libcurl 7.88 opens its sockets without SOCK_CLOEXEC, but a program started by
+ * the host must not inherit a connection with patient data on it. And no socket
+ * may get the number of stdin, stdout or stderr: the host's output would be
+ * sent. */
 curl_socket_t nymbl__opensocket_cb(void *payload, curlsocktype purpose,
                                    struct curl_sockaddr *address)
 {
@@ -59,7 +59,8 @@ int nymbl__sockets_add(nymbl__sockets *sockets, curl_socket_t fd,
     unsigned i = 0;
 
     fcntl(fd, F_SETFD, FD_CLOEXEC); /* for systems without SOCK_CLOEXEC */
-    /* an entry with this fd is of a socket closed without a callback */
+    /* an entry with this number is left from a socket closed without a callback
+     */
     while (i < sockets_count(sockets) && sockets->all[i].fd >= 0 &&
            sockets->all[i].fd != fd)
         i++;
@@ -108,10 +109,10 @@ bool nymbl__sockets_has_unread_data(const nymbl__sockets *sockets, int port)
         int fd = sockets->all[i].fd;
 
         if (fd < 0 || !socket_has_port(fd, port) ||
-            !socket_is_ours(&sockets->all[i]))
+            !socket_is_open(&sockets->all[i]))
             continue;
         if (recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0)
-            return true; /* bytes, or closed by the peer */
+            return true; /* a byte is unread, or the peer has closed it */
         found = true;
     }
     return !found;
@@ -122,10 +123,10 @@ void nymbl__sockets_shutdown_unused(nymbl__sockets *sockets,
                                                     void *payload),
                                     void *payload)
 {
-    /* libcurl owns the socket, so it is only shut down; libcurl then finds the
-     * connection dead before it reuses it */
+    /* libcurl owns the sockets, so they are shut down, not closed. Before
+     * libcurl reuses such a connection, it detects that and closes it. */
     for (unsigned i = 0; i < sockets_count(sockets); i++) {
-        if (socket_is_ours(&sockets->all[i]) &&
+        if (socket_is_open(&sockets->all[i]) &&
             !is_used(sockets->all[i].origin, payload))
             shutdown(sockets->all[i].fd, SHUT_RDWR);
     }

@@ -8,8 +8,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define NYMBL__SOCKETS                                                         \
-    128 /* size of the table; connections beyond it are not reused */
+/* Size of the table. Connections beyond it are not reused. */
+#define NYMBL__SOCKETS 128
 
 /* A socket that libcurl has opened. */
 typedef struct nymbl__socket {
@@ -18,10 +18,11 @@ typedef struct nymbl__socket {
     uint64_t origin; /* nymbl__url_origin_hash() of the request */
 } nymbl__socket;
 
-/* The table, a ring; initially zeroed. Used only by the pump. */
+/* The table, initially zeroed. Once it is full, a new socket replaces the
+ * oldest entry. Only the pump uses it. */
 typedef struct nymbl__sockets {
     nymbl__socket all[NYMBL__SOCKETS];
-    unsigned added;
+    unsigned added; /* entries that were ever added */
 } nymbl__sockets;
 
 /* CURLOPT_OPENSOCKETFUNCTION. */
@@ -36,7 +37,7 @@ int nymbl__closesocket_cb(void *payload, curl_socket_t fd);
 /* Whether the connection with this local port has unread bytes or was closed by
  * the peer, or is not in the table. */
 bool nymbl__sockets_has_unread_data(const nymbl__sockets *sockets, int port);
-/* Shut down the connections to origins that are not used. */
+/* Shut down the connections to origins for which `is_used` returns false. */
 void nymbl__sockets_shutdown_unused(nymbl__sockets *sockets,
                                     bool (*is_used)(uint64_t origin,
                                                     void *payload),

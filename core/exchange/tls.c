@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* The TLS library that libcurl is linked with: whether its functions are the
- * ones that are called (symbol interposition), and state of a connection that
- * only it knows. */
+/* The TLS library that libcurl is linked with: whether libcurl's calls reach it
+ * (symbol interposition), and the state of a connection that only the library
+ * knows. */
 #include "exchange/tls.h"
 
 #include "exchange/imports.h"
@@ -18,10 +18,11 @@
 /* SSL_RECEIVED_SHUTDOWN of SSL_get_shutdown(3): close_notify was received. */
 #define RECEIVED_SHUTDOWN 2
 
-/* libcurl does not distinguish a connection that was cut off from one that was
- * closed, and reuses one on which more bytes arrived than the response had. So
- * OpenSSL is asked. It must be the library that libcurl calls, so none is
- * linked here; the functions are looked up at run time. */
+/* Functions of OpenSSL, looked up at run time; NULL if they were not found.
+ * libcurl does not distinguish a connection that was cut off from one that was
+ * closed, and reuses a connection on which more bytes arrived than the response
+ * had. So this file asks OpenSSL. It must ask the library that libcurl calls,
+ * and linking a library could bring in another one. */
 static int (*shutdown_state)(const void *connection);
 static int (*bytes_pending)(const void *connection);
 static int (*records_pending)(const void *connection);
@@ -51,8 +52,8 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
  * reference is checked: those of libcurl, and those of its libssl and
  * libcrypto, which may be interposed as well. */
 
-/* A handle of libcurl, which looks a symbol up in libcurl and then in its
- * dependencies; or NULL. */
+/* A handle with which dlsym() looks a symbol up in libcurl and then in its
+ * dependencies; or NULL. `inside`: an address inside libcurl. */
 static void *libcurl_open(const void *inside)
 {
     Dl_info found;
@@ -82,7 +83,7 @@ static bool is_versioned(void *address)
     for (const ElfW(Dyn) *d = image->l_ld; d->d_tag != DT_NULL; d++) {
         ElfW(Addr) at = d->d_un.d_ptr;
 
-        if (at < image->l_addr) /* relative on some machines */
+        if (at < image->l_addr) /* on some machines it is relative */
             at += image->l_addr;
         if (d->d_tag == DT_VERSYM)
             versions = (const ElfW(Half) *)at;
@@ -105,7 +106,7 @@ static void *symbol_find(void *libcurl, const char *name, void **own)
 
     *own = dlsym(libcurl, name);
 #ifdef __APPLE__
-    return *own; /* references name their library (two-level namespace) */
+    return *own; /* a reference names its library (two-level namespace) */
 #endif
     if (first == NULL || *own == NULL || first == *own ||
         (is_versioned(first) && is_versioned(*own)))
@@ -156,21 +157,23 @@ static bool versions_agree(const char *ours, const char *others, bool all)
     return our[level] == other[level] || (all && our[level] < other[level]);
 }
 
-/* The functions of OpenSSL that are called here. */
+/* The functions of OpenSSL that this file calls. */
 enum { VERSION, SHUTDOWN, PENDING, HAS_PENDING, WANTED_COUNT };
 static const char *const wanted[WANTED_COUNT] = {
     "OpenSSL_version", "SSL_get_shutdown", "SSL_pending", "SSL_has_pending"};
 
-/* The bindings of the references of libcurl and its TLS library. */
+/* Which libraries the references of libcurl and its TLS library are bound to.
+ */
 typedef struct survey {
-    void *libcurl;
-    nymbl__image own[2];   /* libssl and libcrypto */
-    nymbl__image other[2]; /* of the library that is called instead */
+    void *libcurl;         /* see libcurl_open() */
+    nymbl__image own[2];   /* libcurl's own libssl and libcrypto */
+    nymbl__image other[2]; /* the library that is called instead */
     size_t own_count, other_count;
-    size_t own_refs, interposed_refs;
+    size_t own_refs, interposed_refs; /* references to each */
     bool has_third_library;    /* a reference is bound to a third library */
     char first_interposed[64]; /* the first interposed symbol */
-    void *bound[WANTED_COUNT]; /* addresses of the `wanted` functions */
+    void
+        *bound[WANTED_COUNT]; /* addresses of the `wanted` functions, or NULL */
 } survey;
 
 static bool images_contain(const nymbl__image *images, size_t count,
@@ -205,10 +208,11 @@ static void interposed_add(survey *survey, const char *name)
                  "%s", name);
 }
 
-/* Whether an address is in the program's procedure linkage table. If a program
- * that is not position-independent takes the address of a library's function,
- * that entry is the function's address in the whole process. */
-static bool is_stub(void *address)
+/* Whether an address is an entry of the program's procedure linkage table
+ * (PLT). If a program that is not position-independent takes the address of a
+ * library's function, its PLT entry is the function's address in the whole
+ * process. */
+static bool is_plt_entry(void *address)
 {
 #ifdef __GLIBC__
     void *extra = NULL;
@@ -223,9 +227,9 @@ static bool is_stub(void *address)
 #endif
 }
 
-/* Count a reference as own or interposed. Returns the address it is bound to,
- * or NULL if it is not to a function of a TLS library. */
-static void *reference_classify(survey *survey, const char *name, void *bound)
+/* Count a reference as own or interposed. Returns the address that it is bound
+ * to, or NULL if it does not refer to a function of a TLS library. */
+static void *reference_count(survey *survey, const char *name, void *bound)
 {
     void *own;
 
@@ -234,11 +238,11 @@ static void *reference_classify(survey *survey, const char *name, void *bound)
         return bound;
     }
     own = dlsym(survey->libcurl, name);
-    /* curl_: libcurl's own function, if it contains the TLS library */
+    /* curl_: a function of libcurl itself, which may contain the TLS library */
     if (!images_contain(survey->own, survey->own_count, own) ||
         strncmp(name, "curl_", 5) == 0)
         return NULL;
-    if (bound == NULL || is_stub(bound))
+    if (bound == NULL || is_plt_entry(bound))
         bound = symbol_find(survey->libcurl, name, &own);
     if (images_contain(survey->own, survey->own_count, bound)) {
         survey->own_refs++;
@@ -254,16 +258,17 @@ static void libcurl_ref_visit(const char *name, void *bound, void *payload)
 {
     survey *survey = payload;
 
-    bound = reference_classify(survey, name, bound);
+    bound = reference_count(survey, name, bound);
     for (int i = 0; i < WANTED_COUNT; i++) {
         if (strcmp(name, wanted[i]) == 0)
             survey->bound[i] = bound;
     }
 }
 
-/* Check every reference of libcurl. Returns false if references cannot be read.
+/* Survey every reference of libcurl. Returns false if references cannot be
+ * read.
  */
-static bool survey_references(survey *survey, const void *inside)
+static bool survey_libcurl(survey *survey, const void *inside)
 {
     nymbl__image libcurl, libc;
     size_t passed_over_count;
@@ -280,8 +285,8 @@ static bool survey_references(survey *survey, const void *inside)
     return survey->own_refs + survey->interposed_refs > 0;
 }
 
-/* Check a sample of symbols: some that every program uses, and some that few
- * do, from both libraries. */
+/* Survey a sample of symbols from libssl and libcrypto: some that every program
+ * uses, and some that few programs use. */
 static void survey_sample(survey *survey)
 {
     static const char *const names[] = {
@@ -301,11 +306,11 @@ static void survey_sample(survey *survey)
 
 static void own_ref_visit(const char *name, void *bound, void *payload)
 {
-    reference_classify(payload, name, bound);
+    reference_count(payload, name, bound);
 }
 
-/* Check the references of libcurl's TLS library. Unless it was built with
- * -Bsymbolic, calls within it can be interposed too. */
+/* Survey the references of libcurl's TLS library. Unless the library was built
+ * with -Bsymbolic, calls within it can be interposed too. */
 static void survey_own_library(survey *survey)
 {
     nymbl__image passed_over[3];
@@ -318,16 +323,16 @@ static void survey_own_library(survey *survey)
                             survey);
 }
 
-static char problem[400];
+static char problem[400]; /* the result of nymbl_tls_problem(), or "" */
 
 /* Fill in `problem` if an interposed symbol would crash a connection. */
 static void interposition_check(survey *survey, const void *inside)
 {
-    const char *ours, *others;
+    const char *ours, *others; /* version texts */
     void *own, *bound;
-    bool all;
+    bool all; /* all functions are interposed */
 
-    if (!survey_references(survey, inside))
+    if (!survey_libcurl(survey, inside))
         survey_sample(survey);
     all = survey->own_refs == 0;
     if (!all)
@@ -342,17 +347,17 @@ static void interposition_check(survey *survey, const void *inside)
     if (!survey->has_third_library && versions_agree(ours, others, all))
         return;
     snprintf(problem, sizeof(problem),
-             "libcurl is linked with %.40s, but this program has %.40s in its "
-             "place%s (%s), and a TLS connection would crash: install a "
-             "libcurl that is linked with what the program has, or a program "
-             "that is linked with the system's OpenSSL",
+             "libcurl is linked with %.40s, but this program has %.40s, which "
+             "is called instead%s (%s), so a TLS connection would crash: "
+             "install a libcurl that is linked with the same library as the "
+             "program, or a program that is linked with the system's OpenSSL",
              ours, *others != '\0' ? others : "another TLS library",
              all ? "" : " for some functions", survey->first_interposed);
 }
 
-/* Store the address of a `wanted` function in the library that libcurl calls.
- * libcurl itself need not refer to it. It may then be undefined, or defined
- * only in the other library, which must not be called with libcurl's
+/* Store the address of a `wanted` function in the library that libcurl calls,
+ * or NULL. If libcurl does not refer to the function, the definition that is
+ * found may belong to the other library, which must not get libcurl's
  * connection. */
 static void function_resolve(void *function, const survey *survey, int which)
 {
@@ -372,16 +377,15 @@ static void function_resolve(void *function, const survey *survey, int which)
 static void library_find(void)
 {
     survey survey = {0};
-    /* an address inside libcurl; that of a function might be a stub in the
-     * program */
+    /* an address inside libcurl; the address of a function might be an entry of
+     * the program's procedure linkage table */
     const void *inside = curl_version_info(CURLVERSION_NOW)->version;
 
     if (!is_openssl())
         return;
     survey.libcurl = libcurl_open(inside);
-    if (survey.libcurl == NULL)
-        survey.libcurl =
-            dlopen(NULL, RTLD_LAZY); /* libcurl is linked statically */
+    if (survey.libcurl == NULL) /* libcurl is linked statically */
+        survey.libcurl = dlopen(NULL, RTLD_LAZY);
     interposition_check(&survey, inside);
     function_resolve(&shutdown_state, &survey, SHUTDOWN);
     function_resolve(&bytes_pending, &survey, PENDING);
@@ -397,7 +401,7 @@ const char *nymbl_tls_problem(void)
 
 /* ---- connections ---- */
 
-/* The SSL object of a transfer's connection, or NULL. */
+/* The SSL object of an easy handle's connection, or NULL. */
 static const void *connection_of(CURL *easy)
 {
     const struct curl_tlssessioninfo *session = NULL;

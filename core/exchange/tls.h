@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* State of a connection that only the TLS library knows. */
+/* The state of a connection that only the TLS library knows. */
 #ifndef NYMBL_EXCHANGE_TLS_H
 #define NYMBL_EXCHANGE_TLS_H
 
@@ -7,10 +7,10 @@
 #include <stdbool.h>
 
 /* Whether the peer has ended the TLS connection with close_notify (RFC 8446,
- * section 6.1). To be called within a libcurl callback. */
+ * section 6.1). Call this only within a callback of libcurl. */
 bool nymbl__tls_has_ended(CURL *easy);
-/* Whether received bytes wait in the TLS library. To be called within a libcurl
- * callback. */
+/* Whether the TLS library has received bytes that libcurl has not read. Call
+ * this only within a callback of libcurl. */
 bool nymbl__tls_has_pending(CURL *easy);
 
 #endif

@@ -10,9 +10,9 @@ static bool is_digit(char byte)
     return byte >= '0' && byte <= '9';
 }
 
-/* Read decimal digits and advance past them. Returns their value, or -1 if
- * there are none. A value too large for the type becomes INT64_MAX, a length
- * that no body reaches. */
+/* Read decimal digits and advance *at past them. Returns their value; -1
+ * without a digit; INT64_MAX, a length that no body reaches, for a larger
+ * value. */
 static int64_t digits_read(const char **at)
 {
     const char *text = *at;

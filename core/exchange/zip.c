@@ -4,9 +4,9 @@
 
 #include <string.h>
 
-#define BLOCK 4096         /* bytes that are searched at a time */
+#define BLOCK_SIZE 4096    /* bytes that are searched at a time */
 #define ENTRIES_MAX 4096   /* entries of a ZIP file that are inspected */
-#define ENTRY_NAME 32      /* bytes of an entry's name that are compared */
+#define ENTRY_NAME_MAX 32  /* bytes of an entry's name that are compared */
 #define SEARCH_MAX 1048576 /* bytes that are searched for a record */
 
 static bool view_get(const nymbl__view *view, int64_t at, void *buf,
@@ -31,11 +31,11 @@ static uint32_t get32(const unsigned char *at)
 static int64_t record_find(const nymbl__view *view, int64_t at, const char *one,
                            const char *other)
 {
-    unsigned char block[BLOCK];
+    unsigned char block[BLOCK_SIZE];
     int64_t end = view->size - at > SEARCH_MAX ? at + SEARCH_MAX : view->size;
 
     while (at + 4 <= end) {
-        size_t size = end - at < BLOCK ? (size_t)(end - at) : BLOCK;
+        size_t size = end - at < BLOCK_SIZE ? (size_t)(end - at) : BLOCK_SIZE;
 
         if (!view_get(view, at, block, size))
             return -1;
@@ -50,21 +50,23 @@ static int64_t record_find(const nymbl__view *view, int64_t at, const char *one,
     return -1;
 }
 
-/* The names of a ZIP file's entries, classified. */
+/* Which entries a ZIP file has. */
 struct entries {
     bool types;  /* [Content_Types].xml, which all Office files have */
-    bool word;   /* an entry in word/ */
-    bool macros; /* it is a .docm file */
-    bool other;  /* an entry that Word files do not have */
+    bool word;   /* entries in word/ */
+    bool macros; /* word/vbaProject.bin, which only .docm files have */
+    bool other;  /* entries that Word files do not have */
 };
 
-static bool entry_classify(struct entries *entries, const nymbl__view *view,
-                           int64_t at, size_t length)
+/* Record an entry by its name at a position. Returns false if the name is not
+ * available. */
+static bool entry_record(struct entries *entries, const nymbl__view *view,
+                         int64_t at, size_t length)
 {
     static const char *const common[] = {"_rels/", "docProps/", "customXml/",
                                          "__MACOSX/"};
-    char name[ENTRY_NAME + 1] = "";
-    size_t size = length < ENTRY_NAME ? length : ENTRY_NAME;
+    char name[ENTRY_NAME_MAX + 1] = "";
+    size_t size = length < ENTRY_NAME_MAX ? length : ENTRY_NAME_MAX;
 
     if (!view_get(view, at, name, size))
         return false;
@@ -87,8 +89,8 @@ static bool entry_classify(struct entries *entries, const nymbl__view *view,
 }
 
 /* Read the central directory at the end of a complete ZIP file (APPNOTE.TXT,
- * 4.3.12 and 4.3.16). Returns false if there is none, or if the file has
- * several disks or more than 4 GB. */
+ * 4.3.12 and 4.3.16). Returns false if the file has none, spans several disks
+ * or is larger than 4 GB. */
 static bool directory_read(const nymbl__view *view, struct entries *entries)
 {
     int64_t at = view->size - 22 - 65535, end = -1;
@@ -106,14 +108,15 @@ static bool directory_read(const nymbl__view *view, struct entries *entries)
     }
     if (end < 0 || !view_get(view, end, record, 22) || get16(record + 4) != 0)
         return false;
-    /* it directly precedes its end record, whatever precedes the ZIP file */
+    /* The directory directly precedes its end record. Its stated offset is
+     * wrong if other bytes precede the ZIP file. */
     at = end - (int64_t)get32(record + 12);
     if (at < 0)
         return false;
     for (int i = 0; i < ENTRIES_MAX && at < end; i++) {
         if (!view_get(view, at, record, 46) ||
             memcmp(record, "PK\1\2", 4) != 0 ||
-            !entry_classify(entries, view, at + 46, get16(record + 28)))
+            !entry_record(entries, view, at + 46, get16(record + 28)))
             return false;
         at += 46 + (int64_t)get16(record + 28) + get16(record + 30) +
               get16(record + 32);
@@ -121,8 +124,8 @@ static bool directory_read(const nymbl__view *view, struct entries *entries)
     return at == end;
 }
 
-/* Read the local headers of the entries in order (4.3.7), as far as they are
- * available. Returns true if all were read. */
+/* Read the local headers of the entries (APPNOTE.TXT, 4.3.7), as far as they
+ * are available. Returns true if all were read. */
 static bool headers_read(const nymbl__view *view, struct entries *entries)
 {
     unsigned char record[30];
@@ -137,12 +140,13 @@ static bool headers_read(const nymbl__view *view, struct entries *entries)
             return true; /* the central directory begins here */
         if (memcmp(record, "PK\3\4", 4) != 0 ||
             !view_get(view, at, record, 30) ||
-            !entry_classify(entries, view, at + 30, get16(record + 26)))
+            !entry_record(entries, view, at + 30, get16(record + 26)))
             return false;
         at += 30 + (int64_t)get16(record + 26) + get16(record + 28);
         size = get32(record + 18);
         if ((get16(record + 6) & 8) != 0 && size == 0) {
-            /* the size follows the content: search for the next record */
+            /* the size is stated after the content, so search for the next
+             * record */
             at = record_find(view, at, "\3\4", "\1\2");
             if (at < 0)
                 return false;

@@ -11,12 +11,12 @@
     "application/vnd.openxmlformats-officedocument."                           \
     "wordprocessingml.document"
 
-/* Random access to bytes that are not sent yet. */
+/* Random access to the bytes of a document that are available. */
 typedef struct nymbl__view {
-    /* Copy bytes from a position; fewer than `cap` only at the end. */
+    /* Copy up to `cap` bytes from a position. Returns fewer only at the end. */
     size_t (*read)(void *payload, int64_t at, void *buf, size_t cap);
     void *payload;
-    int64_t size;
+    int64_t size;  /* number of bytes that are available */
     bool complete; /* no more bytes follow */
 } nymbl__view;
 
