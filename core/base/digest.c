@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* SHA-256 of many bytes: by OpenSSL if the process has loaded it, otherwise by
- * our own code. */
+ * sha256.c. */
 #include "base/digest.h"
 
 #include "base/buffer.h"
@@ -9,8 +9,8 @@
 #include <pthread.h>
 #include <string.h>
 
-/* OpenSSL's functions for digests (EVP_DigestInit(3)), the same since 1.1.0 in
- * all its descendants. */
+/* OpenSSL's functions for digests (EVP_DigestInit(3)), unchanged since 1.1.0,
+ * and in LibreSSL, BoringSSL and AWS-LC. */
 static struct evp {
     void *(*context_new)(void);
     void (*context_free)(void *context);
@@ -23,8 +23,8 @@ static struct evp {
 static bool evp_is_usable;
 static pthread_once_t evp_once = PTHREAD_ONCE_INIT;
 
-/* Store the address of a function. All must be in one library: another one may
- * have taken the place of some (see exchange/tls.c). */
+/* Store the address of a function. Returns false if it is not in *library, as
+ * the previous functions: some of them may be interposed (exchange/tls.c). */
 static bool function_find(void *function, const char *name, void **library)
 {
     void *found = dlsym(RTLD_DEFAULT, name);
@@ -49,7 +49,7 @@ static bool evp_begin(nymbl__digest *digest)
     return false;
 }
 
-/* Whether what was found computes SHA-256 (FIPS 180-4, "abc"). */
+/* Whether the functions compute the SHA-256 of "abc" correctly. */
 static bool evp_works(void)
 {
     nymbl__digest digest;

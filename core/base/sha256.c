@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* SHA-256 (FIPS 180-4). libcurl offers none, and linking a TLS library for it
- * would clash with the host's. */
+/* SHA-256 (FIPS 180-4). libcurl does not offer it, and a TLS library that is
+ * linked for it could clash with the host's. */
 #include "base/sha256.h"
 
 #include "base/buffer.h"
@@ -33,8 +33,8 @@ static uint32_t rotate(uint32_t word, int bits)
 #define SIGMA_0(x) (rotate(x, 7) ^ rotate(x, 18) ^ (x) >> 3)
 #define SIGMA_1(x) (rotate(x, 17) ^ rotate(x, 19) ^ (x) >> 10)
 
-/* One round. The variables are named in another order each time instead of
- * being moved. */
+/* One round. Instead of moving the values from variable to variable, each round
+ * names the variables in another order. */
 #define ROUND(a, b, c, d, e, f, g, h, i)                                       \
     h += SUM_1(e) + CHOOSE(e, f, g) + constants[i] + w[(i)&15];                \
     d += h;                                                                    \
@@ -50,7 +50,8 @@ static uint32_t rotate(uint32_t word, int bits)
     ROUND(c, d, e, f, g, h, a, b, (i) + 6);                                    \
     ROUND(b, c, d, e, f, g, h, a, (i) + 7)
 
-/* Replace a word of the schedule, of which 16 are kept, by the one 16 later. */
+/* Replace a word of the message schedule by the word 16 positions later: only
+ * 16 words are kept. */
 #define EXTEND(i)                                                              \
     w[i] += SIGMA_1(w[((i) + 14) & 15]) + w[((i) + 9) & 15] +                  \
             SIGMA_0(w[((i) + 1) & 15])
@@ -84,31 +85,31 @@ static void block_process(uint32_t state[8], const unsigned char *block)
 
 void nymbl__sha256_init(nymbl__sha256 *hash)
 {
-    static const uint32_t first[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372,
-                                      0xa54ff53a, 0x510e527f, 0x9b05688c,
-                                      0x1f83d9ab, 0x5be0cd19};
+    static const uint32_t initial[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372,
+                                        0xa54ff53a, 0x510e527f, 0x9b05688c,
+                                        0x1f83d9ab, 0x5be0cd19};
 
-    memcpy(hash->state, first, sizeof(first));
+    memcpy(hash->state, initial, sizeof(initial));
     hash->size = 0;
 }
 
 void nymbl__sha256_add(nymbl__sha256 *hash, const void *data, size_t size)
 {
     const unsigned char *bytes = data;
-    size_t held = hash->size % 64, fill = 64 - held;
+    size_t buffered = hash->size % 64, missing = 64 - buffered;
 
     hash->size += size;
-    if (held > 0 && size >= fill) {
-        memcpy(hash->block + held, bytes, fill);
+    if (buffered > 0 && size >= missing) {
+        memcpy(hash->block + buffered, bytes, missing);
         block_process(hash->state, hash->block);
-        bytes += fill;
-        size -= fill;
-        held = 0;
+        bytes += missing;
+        size -= missing;
+        buffered = 0;
     }
-    for (; held == 0 && size >= 64; size -= 64, bytes += 64)
+    for (; buffered == 0 && size >= 64; size -= 64, bytes += 64)
         block_process(hash->state, bytes);
     if (size > 0)
-        memcpy(hash->block + held, bytes, size);
+        memcpy(hash->block + buffered, bytes, size);
 }
 
 void nymbl__sha256_format(const unsigned char bytes[32], char text[65])

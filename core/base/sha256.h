@@ -8,15 +8,15 @@
 
 typedef struct nymbl__sha256 {
     uint32_t state[8];
-    uint64_t size; /* bytes so far */
-    unsigned char block[64];
+    uint64_t size;           /* bytes so far */
+    unsigned char block[64]; /* bytes that do not fill a block yet */
 } nymbl__sha256;
 
 void nymbl__sha256_init(nymbl__sha256 *hash);
 void nymbl__sha256_add(nymbl__sha256 *hash, const void *data, size_t size);
-/* The end: 64 hexadecimal digits. Wipes the hash. */
+/* Write the result as 64 hexadecimal digits and wipe the hash. */
 void nymbl__sha256_text(nymbl__sha256 *hash, char text[65]);
-/* 32 bytes as such digits. */
+/* Format 32 bytes as hexadecimal digits. */
 void nymbl__sha256_format(const unsigned char bytes[32], char text[65]);
 
 #endif
