@@ -58,9 +58,9 @@ bool nymbl__body_is_stream(const nymbl_body *body)
 
 int64_t nymbl__body_bytes_read(const nymbl_body *body)
 {
-    int64_t released = body->bytes_read, rewound = body->rewound;
+    int64_t bytes_read = body->bytes_read, rewound = body->rewound;
 
-    return released > rewound ? released : rewound;
+    return bytes_read > rewound ? bytes_read : rewound;
 }
 
 bool nymbl__body_all_read(const nymbl_body *body)
@@ -70,8 +70,9 @@ bool nymbl__body_all_read(const nymbl_body *body)
     if (body->source != NYMBL__BODY_STREAM)
         return body->fully_sent || body->bytes_read == body->size;
     nymbl__body_lock(body);
-    /* without a size the last chunk goes out after the last byte; of no bytes
-     * nothing could be kept back until the end is told */
+    /* A stream without a size ends with the last chunk, which follows the last
+     * byte. A stream of size 0 has no byte that nymbl__body_available() could
+     * keep back until the end. */
     all = body->size < 0
               ? body->eof_sent
               : (body->finished || body->size == 0) && body->window.size == 0;
@@ -79,8 +80,8 @@ bool nymbl__body_all_read(const nymbl_body *body)
     return all;
 }
 
-/* Of a stated size the last byte is kept back until the source has said that
- * nothing follows it. */
+/* The last byte of a stream with a stated size is kept back until the caller
+ * has finished the stream, so that the upload can still be aborted. */
 size_t nymbl__body_available(const nymbl_body *body)
 {
     size_t available = body->window.size;

@@ -32,7 +32,7 @@ void nymbl__port_unlock(const nymbl__port *port)
 
 void nymbl__port_notify(const nymbl__port *port)
 {
-    /* If the socket is full, enough bytes wait there already. */
+    /* A full socket is no failure: the caller has not read all bytes yet. */
     if (port->notify_fd >= 0)
         (void)!send(port->notify_fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
 }

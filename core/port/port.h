@@ -12,9 +12,9 @@
 
 #define NYMBL__RECEIVE_WINDOW (128u << 10)
 #define NYMBL__NOTIFY_TOKEN 32 /* hexadecimal digits */
-#define NYMBL__TYPE_MAX 256    /* a Content-Type; longer is ignored */
+#define NYMBL__TYPE_MAX 256    /* a longer Content-Type is ignored */
 
-/* Commands: what a caller may ask the pump to do with a transfer. */
+/* The commands that a caller can queue for the pump, as flags. */
 enum {
     NYMBL__ADD = 1,
     NYMBL__REMOVE = 2,
@@ -24,16 +24,16 @@ enum {
 
 /* How a caller is notified:
  *
- * 1. Whatever the pump runs sets `notify_pending` if it has something to
+ * 1. The code that the pump runs sets `notify_pending` if it has something to
  *    report.
  * 2. After each step the pump calls nymbl__transfer_notify(). It sets
  *    `notified`. If `notified` was not set before, it also signals the engine's
  *    condition variable and sends one byte to the notify socket, if there is
  *    one.
  * 3. The caller sees `notified` (nymbl_transfer_is_ready), and reads, writes or
- *    asks for the result until it gets NYMBL_AGAIN. Only that answer clears
- *    `notified` (nymbl__port_rearm), in the critical section that found
- *    nothing. So each change after it notifies again, and no change is lost.
+ *    requests the result until it gets NYMBL_AGAIN. Only then `notified` is
+ *    cleared (nymbl__port_rearm), in the critical section that found nothing
+ *    to do. So each later change notifies again, and no change is lost.
  * 4. A notify socket that is attached while `notified` is set gets its byte at
  *    once. The end of a transfer closes the pump's end of it.
  *
@@ -44,39 +44,37 @@ typedef struct nymbl__port {
 
     /* under the lock */
     unsigned commands;
-    nymbl_kind cancel_kind; /* of the first cancel, or NYMBL_OK */
+    nymbl_kind cancel_kind; /* the first cancellation's kind, or NYMBL_OK */
     const char *cancel_reason;
-    nymbl__ring window;
-    bool receive_paused; /* these two are written only by the pump */
-    bool send_paused;
-    int64_t confirmed; /* received bytes that the caller knows of, or -1 */
-    bool notified;
+    nymbl__ring window;   /* received bytes that the caller has not read */
+    bool receive_paused;  /* the window is full; written only by the pump */
+    bool send_paused;     /* the body has no bytes; written by the pump */
+    int64_t confirmed;    /* received bytes that the caller confirmed, or -1 */
+    bool notified;        /* the caller was notified, see above */
     double wake_at;       /* when to notify the caller; 0: never */
     double watchdog_at;   /* when to cancel unless it is set again; 0: never */
     bool watchdog_missed; /* the time has passed once */
     int notify_fd;        /* the pump's end of the notify socket, or -1 */
-    bool notify_fd_released; /* the caller gave its end back: its close is no
-                                cancel */
+    bool notify_fd_released; /* closing the caller's end does not cancel */
     char notify_token[NYMBL__NOTIFY_TOKEN]; /* "" if no peer is expected */
-    nymbl_body *body;                       /* NULL once it has ended */
+    nymbl_body *body;                       /* the body that is sent, or NULL */
     bool response_published;                /* `response` is final */
     nymbl_response response;
     bool ended; /* `error`, `response_body` and `body_sent` are final */
     nymbl_error error;
 
-    /* of the pump */
+    /* used only by the pump */
     bool notify_pending;
-    /* of the pump, until `response_published` or `ended` */
+    /* used only by the pump until `response_published` or `ended` */
     char response_type[NYMBL__TYPE_MAX];
     nymbl__buffer response_body;
-    int64_t body_sent; /* of a body that was detached */
+    int64_t body_sent; /* bytes of the body, once that is detached */
 
     /* atomic */
-    atomic_bool sent;            /* a request was sent, or a part of one */
-    atomic_bool content_checked; /* the first bytes have the expected type */
-    _Atomic int64_t body_received;
-    _Atomic int64_t resumed_from; /* bytes of the partial file that the response
-                                     continues */
+    atomic_bool sent;              /* all or part of a request was sent */
+    atomic_bool content_checked;   /* the first bytes have the expected type */
+    _Atomic int64_t body_received; /* bytes of the response body */
+    _Atomic int64_t resumed_from;  /* size of the partial file at the start */
 } nymbl__port;
 
 void nymbl__port_init(nymbl__port *port, nymbl__mutex *mutex);
@@ -85,14 +83,16 @@ void nymbl__port_lock(const nymbl__port *port);
 void nymbl__port_unlock(const nymbl__port *port);
 /* Under the lock: send a byte to the notify socket, if there is one. */
 void nymbl__port_notify(const nymbl__port *port);
-/* Under the lock: clear `notified` if the caller is answered NYMBL_AGAIN. */
+/* Under the lock: clear `notified` if `kind`, which the caller's function
+ * returns, is NYMBL_AGAIN. */
 void nymbl__port_rearm(nymbl__port *port, nymbl_kind kind);
 /* Close the pump's end of the notify socket. */
 void nymbl__port_notify_close(nymbl__port *port);
 
 /* The type of a stream socket for socket(2). The host may start a program at
- * any moment, and a notify socket that it inherits would never end. So the
- * socket is close-on-exec from the beginning if the system can do that. */
+ * any moment, and the peer of a notify socket that the program inherits would
+ * never see the end. So the socket is created close-on-exec if the system
+ * supports that. */
 #ifdef SOCK_CLOEXEC
 #define NYMBL__STREAM (SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK)
 #else
