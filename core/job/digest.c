@@ -78,7 +78,7 @@ static nymbl_kind digest_step(nymbl__job *job, const char **reason)
         } else {
             done += (size_t)got;
             self->result.size += got;
-            /* one that grows while it is read may have no end */
+            /* stop: a file that grows while it is read may have no end */
             if (self->result.size > (int64_t)self->snapshot.status.st_size)
                 kind = file_end(self, reason);
         }

@@ -5,9 +5,10 @@
 
 #include "job/job.h"
 
-/* NULL if there is no memory. */
+/* Create a job that computes the SHA-256 of a file. NULL if memory runs out. */
 nymbl__job *nymbl__digest_job_new(const char *path);
-/* The result of a job that has succeeded; NULL if it is of another type. */
+/* The result of a job that has succeeded; NULL if the job is of another type.
+ */
 const nymbl_file_digest *nymbl__digest_job_result(const nymbl__job *job);
 
 #endif

@@ -15,7 +15,7 @@
 
 #define STEP 256 /* entries: about 1 ms */
 
-/* In memory an entry is this and then its name with a NUL. */
+/* An entry in the buffer; its name with a NUL follows. */
 typedef struct record {
     nymbl_entry_kind kind;
     int64_t size;
@@ -27,7 +27,7 @@ typedef struct directory_job {
     DIR *directory;
     size_t count, max;
     nymbl__buffer entries;
-    size_t next; /* the caller's position in `entries` */
+    size_t next; /* offset of the next entry for the caller */
 } directory_job;
 
 static nymbl_kind fail(const char **reason)

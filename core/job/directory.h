@@ -7,11 +7,12 @@
 
 #include <stdbool.h>
 
-/* NULL if there is no memory. `max` is positive. */
+/* Create a job that reads up to `max` entries of a directory; `max` is
+ * positive. NULL if memory runs out. */
 nymbl__job *nymbl__directory_job_new(const char *path, size_t max);
 bool nymbl__is_directory_job(const nymbl__job *job);
-/* The next entry of a job that has succeeded; the name is borrowed. False after
- * the last one. */
+/* Get the next entry of a job that has succeeded; its name is borrowed. Returns
+ * false after the last entry. */
 bool nymbl__directory_job_next(nymbl__job *job, nymbl_directory_entry *out);
 
 #endif

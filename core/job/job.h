@@ -9,7 +9,7 @@
 typedef struct nymbl__job nymbl__job;
 
 typedef struct nymbl__job_type {
-    /* Do a part of the work: a few milliseconds' worth, or one system call.
+    /* Do a part of the work, in a few milliseconds or in one system call.
      * Returns NYMBL_AGAIN if there is more to do, NYMBL_OK at the end, or a
      * failure with its reason. */
     nymbl_kind (*step)(nymbl__job *job, const char **reason);
@@ -21,17 +21,17 @@ typedef struct nymbl__job_type {
 /* The first member of every job. */
 struct nymbl__job {
     const nymbl__job_type *type;
-    char *path; /* that it works on */
+    char *path; /* the file or directory to work on */
 };
 
-/* Allocate a zeroed job of `size` bytes. NULL if there is no memory. */
+/* Allocate a zeroed job of `size` bytes. NULL if memory runs out. */
 nymbl__job *nymbl__job_new(const nymbl__job_type *type, size_t size,
                            const char *path);
-/* NULL does nothing. */
+/* Release and free a job. NULL does nothing. */
 void nymbl__job_free(nymbl__job *job);
-/* Open the file or directory of a job; `flags` are those of open(2) beside the
- * ones that keep the call from waiting and from following a link. -1 with
- * errno. */
+/* Open the file or directory of a job. `flags`: further flags of open(2); the
+ * call never waits and follows no symbolic link at the end of the path. Returns
+ * a descriptor, or -1 with errno. */
 int nymbl__job_open(const nymbl__job *job, int flags);
 
 #endif

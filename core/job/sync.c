@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Flush a file and its name to disk: the bytes first, then the directory that
- * has the name. Of a directory, the names in it are flushed. */
+/* Flush a file to disk: first its bytes, then the directory that contains its
+ * name; or flush the names in a directory. */
 #include "job/sync.h"
 
 #include "base/fd.h"
@@ -47,8 +47,8 @@ static nymbl_kind content_flush(sync_job *self, const char **reason)
     return kind;
 }
 
-/* Open the directory that has the name of the file. The path is restored, as it
- * is to be wiped as a whole. */
+/* Open the directory that contains the file. The path is restored, because all
+ * of it must be wiped later. */
 static int parent_open(char *path)
 {
     static const int flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC;
@@ -70,7 +70,7 @@ static nymbl_kind name_flush(sync_job *self, const char **reason)
     nymbl_kind kind = NYMBL_OK;
     int fd = parent_open(self->job.path);
 
-    if (fd < 0) /* a directory that may be written to but not read */
+    if (fd < 0) /* for example a directory without read permission */
         return nymbl__fs_is_unsupported(errno) ? NYMBL_OK : fail(reason);
     if (nymbl__fs_flush(fd) < 0)
         kind = fail(reason);

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* Flush a file and its name to disk. */
+/* Flush a file and its name to disk, or the names in a directory. */
 #ifndef NYMBL_JOB_SYNC_H
 #define NYMBL_JOB_SYNC_H
 
 #include "job/job.h"
 
-/* NULL if there is no memory. */
+/* Create a job that flushes. NULL if memory runs out. */
 nymbl__job *nymbl__sync_job_new(const char *path);
 
 #endif
