@@ -158,7 +158,7 @@ function nginx.engine_dirs(pid)
   local own, list = {}, {}
   for inode in helper.output(("ls -l /proc/%d/fd"):format(pid)):gmatch("socket:%[(%d+)%]") do own[inode] = true end
   for line in io.lines("/proc/net/unix") do
-    local inode, path = line:match("(%d+) (/%S+)/lease$")
+    local inode, path = line:match("(%d+) (/%S+)/notify$")
     if inode and own[inode] and not list[path] then list[#list + 1], list[path] = path, true end
   end
   return list

@@ -56,7 +56,7 @@ describe("nginx and a cleaner of temporary files #nginx", function()
 
   for what, command in pairs {
     ["the folder"] = "rm -rf %s",
-    ["the socket"] = "rm %s/lease",
+    ["the socket"] = "rm %s/notify",
     ["the folder, and somebody has made a file of that name"] = "rm -rf %s && touch %s",
     ["the folder, and somebody has made another"] = "rm -rf %s && mkdir -m 755 %s",
   } do
@@ -70,7 +70,7 @@ describe("nginx and a cleaner of temporary files #nginx", function()
         os.execute((command:gsub("%%s", folders[1])))
         assert.equal("3000000", server:get("/sink"))
         local found
-        for _, folder in ipairs(nginx.engine_dirs(worker)) do found = found or is_socket(folder .. "/lease") end
+        for _, folder in ipairs(nginx.engine_dirs(worker)) do found = found or is_socket(folder .. "/notify") end
         assert.is_true(found)
         if command:find "touch" then os.remove(folders[1]) end
         if command:find "mkdir" then os.execute("rmdir " .. folders[1]) end

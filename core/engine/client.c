@@ -55,13 +55,13 @@ nymbl_engine *nymbl__client_unregister(nymbl_client *client)
 
 void nymbl__client_register(nymbl_client *client, nymbl_engine *engine)
 {
-    nymbl_engine *left;
+    nymbl_engine *previous;
 
     if (client->engine == engine)
         return;
-    left = nymbl__client_unregister(client);
-    if (left != NULL)
-        nymbl__engine_release(left);
+    previous = nymbl__client_unregister(client);
+    if (previous != NULL)
+        nymbl__engine_release(previous);
     nymbl__engine_retain(engine);
     nymbl__engine_lock(engine);
     client->next = engine->clients;

@@ -10,10 +10,10 @@
 #include <stdatomic.h>
 
 struct nymbl_client {
-    atomic_int references; /* its caller, its transfers, an engine's list */
-    nymbl_engine *engine;  /* on which it last started a transfer */
-    nymbl_client *next;    /* in that engine's list */
-    nymbl_client *next_closing;
+    atomic_int references; /* of the caller, the transfers, `closing` */
+    nymbl_engine *engine;  /* the engine that it last started a transfer on */
+    nymbl_client *next;    /* in the list `clients` of that engine */
+    nymbl_client *next_closing; /* in its list `closing` */
     bool closed;
     bool allow_http;
     nymbl__settings settings;
@@ -23,7 +23,7 @@ struct nymbl_client {
     char *client_id;
     char *client_secret;
     char *scope;
-    char *proxy; /* may hold a password */
+    char *proxy; /* may contain a password */
     int64_t max_upload_bytes;
     int max_connections;
 };
@@ -34,10 +34,10 @@ void nymbl__client_retain(nymbl_client *client);
 void nymbl__client_release(nymbl_client *client);
 /* Wipe and free the secrets. */
 void nymbl__client_wipe(nymbl_client *client);
-/* Register it with an engine, whose connections it uses from now on. */
+/* Register a client with an engine, whose connections it uses from now on. */
 void nymbl__client_register(nymbl_client *client, nymbl_engine *engine);
-/* Unregister it. Returns the engine with a reference, or NULL if there is none.
- */
+/* Unregister a client. Returns its engine with a reference that the caller must
+ * release, or NULL if it has none. */
 nymbl_engine *nymbl__client_unregister(nymbl_client *client);
 /* Whether an open client of the engine may send a request to an origin. */
 bool nymbl__clients_use(const nymbl_engine *engine, uint64_t origin);

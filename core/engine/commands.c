@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Commands: what callers ask the pump to do, one entry for each transfer. */
+/* The queue of commands for the pump. A transfer has one entry, whose flags
+ * collect its commands. */
 #include "engine/commands.h"
 
 void nymbl__command_queue(nymbl_transfer *transfer, unsigned command)

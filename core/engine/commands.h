@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Commands: what callers ask the pump to do, one entry for each transfer. */
+/* The queue of commands for the pump. A transfer has one entry, whose flags
+ * collect its commands. */
 #ifndef NYMBL_ENGINE_COMMANDS_H
 #define NYMBL_ENGINE_COMMANDS_H
 
@@ -9,7 +10,8 @@
 void nymbl__command_queue(nymbl_transfer *transfer, unsigned command);
 /* Remove the first transfer from the queue and return it with the queue's
  * reference. If the queue is empty, return NULL and set *closing to the next
- * client that closes: all that the client has started is on the lists then. */
+ * client that closes, or NULL: all of the client's transfers are on the
+ * engine's lists then. */
 nymbl_transfer *nymbl__command_next(nymbl_engine *engine, unsigned *commands,
                                     nymbl_client **closing);
 

@@ -8,7 +8,7 @@
 #include "exchange/quirks.h"
 #include "exchange/url.h"
 
-/* Close all connections, and use other handles, or none, from now on. */
+/* Close all connections and replace the handles; NULL: by none. */
 static void connections_set(nymbl_engine *engine, CURLM *multi, CURLSH *share)
 {
     CURLM *old = engine->multi;
@@ -21,7 +21,7 @@ static void connections_set(nymbl_engine *engine, CURLM *multi, CURLSH *share)
     curl_multi_cleanup(old);
     curl_share_cleanup(engine->share);
     engine->share = share;
-    /* a wakeup may have been sent to the old one */
+    /* a wakeup may have been sent to the old multi handle */
     if (engine->mutex->threaded && multi != NULL)
         curl_multi_wakeup(multi);
 }

@@ -8,14 +8,14 @@
 
 #include <curl/curl.h>
 
-/* Create a multi handle; it replaces the old one, if there is one. NYMBL_IO if
- * no descriptor is left. */
+/* Create a multi handle and replace the old one by it. Returns NYMBL_OK,
+ * NYMBL_NO_MEMORY, or NYMBL_IO if no descriptor is left. */
 nymbl_kind nymbl__connections_open(nymbl_engine *engine);
 void nymbl__connections_close(nymbl_engine *engine);
 /* Close the connections to origins that no open client and no running transfer
  * uses. */
 void nymbl__connections_close_unused(nymbl_engine *engine);
-/* An easy handle, or NULL if there is no memory. */
+/* Get an easy handle, a new or a used one. NULL if memory runs out. */
 CURL *nymbl__engine_handle(nymbl_engine *engine);
 void nymbl__engine_handle_return(nymbl_engine *engine, CURL *easy);
 

@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <time.h>
 
-/* Does not count the time that the machine sleeps: time limits are about
- * polling. */
+/* The default clock. It stops while the machine is suspended, because time
+ * limits count the time spent polling. */
 static double clock_monotonic(void *payload)
 {
     struct timespec now;
@@ -63,8 +63,9 @@ void nymbl__engine_release(nymbl_engine *engine)
 {
     if (atomic_fetch_sub(&engine->references, 1) > 1)
         return;
-    if (!engine->mutex->threaded) /* otherwise this is a forked child, and the
-                                     parent's thread may have used it */
+    /* If the engine still has a thread, this is a forked child, and the
+     * parent's thread may have been waiting for the condition. */
+    if (!engine->mutex->threaded)
         pthread_cond_destroy(&engine->cond);
     nymbl__mutex_release(engine->mutex);
     free(engine->waitfds);

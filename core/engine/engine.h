@@ -15,14 +15,14 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#define NYMBL__IDLE_HANDLES 16
-#define NYMBL__PENDING_MAX 64
+#define NYMBL__IDLE_HANDLES 16 /* easy handles that are kept for reuse */
+#define NYMBL__PENDING_MAX 64  /* pending peers */
 
 /* A peer that has connected to the listener and has not sent its whole token.
  */
 typedef struct nymbl__pending_peer {
-    int fd; /* -1: the slot is free */
-    size_t got;
+    int fd;     /* -1 if the slot is free */
+    size_t got; /* bytes of the token that have arrived */
     char token[NYMBL__NOTIFY_TOKEN];
 } nymbl__pending_peer;
 
@@ -31,43 +31,44 @@ typedef struct nymbl__transfer_list {
 } nymbl__transfer_list;
 
 struct nymbl_engine {
-    atomic_int references; /* its caller, its transfers and clients */
+    atomic_int references; /* of the caller, the transfers and the clients */
     double (*clock)(void *payload);
     void *payload;
     nymbl__mutex *mutex; /* the one lock of this engine and its transfers */
 
-    /* of the pump */
+    /* used only by the pump */
     CURLM *multi; /* replaced under the lock */
     CURLSH *share;
     CURL *idle[NYMBL__IDLE_HANDLES];
     int idle_count;
     bool handles_serve_once; /* no easy handle is reused (quirks.c) */
     nymbl__sockets sockets;
-    bool pumping;
+    bool pumping;                 /* the pump is running now */
     bool admit;                   /* a connection slot may have become free */
     nymbl__transfer_list running; /* on libcurl, or awaiting a confirmation */
     nymbl__transfer_list waiting; /* for a connection slot */
     nymbl__transfer_list jobs;    /* the first one has the next step */
     nymbl__pending_peer pending[NYMBL__PENDING_MAX];
-    unsigned pending_next;       /* the slot that was taken the longest ago */
-    bool accept_paused;          /* no descriptor was left for a peer */
+    unsigned pending_next;       /* the slot that was filled the longest ago */
+    bool accept_paused;          /* accept() has failed for lack of resources */
     struct curl_waitfd *waitfds; /* polled in addition to libcurl's sockets */
     unsigned waitfd_count, waitfd_capacity;
 
     /* under the lock */
-    bool callers_notified; /* since it was last cleared */
+    bool callers_notified; /* a caller was notified since the last wait */
     pthread_cond_t cond;   /* signaled when `callers_notified` is set */
-    nymbl_client *clients; /* open ones that have started a transfer */
-    nymbl_client *closing; /* their transfers are to be canceled */
-    nymbl_transfer *commands, *commands_last;
-    int listener; /* for notify sockets, or -1 */
-    bool stopping;
+    nymbl_client *clients; /* open clients that have started a transfer here */
+    nymbl_client *closing; /* clients whose transfers must be canceled */
+    nymbl_transfer *commands, *commands_last; /* transfers with commands */
+    int listener;  /* accepts peers of notify sockets, or -1 */
+    bool stopping; /* the I/O thread must end */
 
-    /* of the caller; `closed` changes only while there is no thread */
+    /* used only by the caller; `closed` changes only while there is no thread
+     */
     bool closed;
     pthread_t thread;
-    char dir[32]; /* of the listener */
-    int dir_fd;   /* holds the directory's lock, or -1 */
+    char dir[32]; /* the listener's directory */
+    int dir_fd;   /* the directory's lock, or -1 */
     nymbl__file_id dir_id, socket_id;
 };
 
@@ -77,7 +78,7 @@ void nymbl__engine_retain(nymbl_engine *engine);
 void nymbl__engine_release(nymbl_engine *engine);
 void nymbl__engine_lock(const nymbl_engine *engine);
 void nymbl__engine_unlock(const nymbl_engine *engine);
-/* Whether it has an I/O thread. */
+/* Whether the engine has an I/O thread. */
 bool nymbl__engine_is_threaded(const nymbl_engine *engine);
 
 #endif

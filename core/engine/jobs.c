@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* How an engine runs jobs: step by step, between the steps of exchanges. */
+/* The engine's jobs, which it runs step by step between the steps of exchanges.
+ */
 #include "engine/jobs.h"
 
 void nymbl__job_end(nymbl_transfer *transfer, nymbl_kind kind,

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT */
-/* How an engine runs jobs: step by step, between the steps of exchanges. All of
- * it is of the pump. */
+/* The engine's jobs, which it runs step by step between the steps of exchanges.
+ * Only the pump uses these functions. */
 #ifndef NYMBL_ENGINE_JOBS_H
 #define NYMBL_ENGINE_JOBS_H
 
 #include "engine/transfer.h"
 
-/* Do one step of the job that has waited the longest, if there is one. */
+/* Run one step of the job that has waited the longest, if any. */
 void nymbl__jobs_step(nymbl_engine *engine);
-/* End the transfer of a job, which has succeeded, failed or been canceled. */
+/* End the transfer of a job that has succeeded, failed or been canceled. */
 void nymbl__job_end(nymbl_transfer *transfer, nymbl_kind kind,
                     const char *reason);
 

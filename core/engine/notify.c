@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Notify sockets: a stream socket for each transfer, one end with the pump, the
- * other with an event loop. The pump sends a byte if the transfer is ready
- * (port.h). If the event loop closes its end, nobody waits any more, and the
- * transfer is canceled at once. */
+/* Notify sockets: a transfer can have a stream socket of which the pump has one
+ * end and an event loop the other. The pump sends a byte if the transfer is
+ * ready (port.h). If the event loop closes its end, the transfer is canceled at
+ * once. */
 #include "engine/notify.h"
 
 #include "base/fd.h"
@@ -21,8 +21,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-/* Connections that may wait for accept(). */
-#define BACKLOG 1024
+#define BACKLOG 1024 /* connections that may wait for accept() */
 
 #ifdef SOCK_CLOEXEC
 #define ACCEPT(listener)                                                       \
@@ -35,14 +34,14 @@
 
 void nymbl__notify_path(char path[64], const nymbl_engine *engine)
 {
-    snprintf(path, 64, "%s/lease", engine->dir);
+    snprintf(path, 64, "%s/" NYMBL__PRIVATE_DIR_SOCKET, engine->dir);
 }
 
 /* A listening socket at a path, or -1 with errno. */
 static int socket_listen(const char *path)
 {
     struct sockaddr_un name = {.sun_family = AF_UNIX};
-    int fd = nymbl__fd_avoid_stdio(socket(AF_UNIX, NYMBL__STREAM, 0)), problem;
+    int fd = nymbl__fd_avoid_stdio(socket(AF_UNIX, NYMBL__STREAM, 0));
 
     snprintf(name.sun_path, sizeof(name.sun_path), "%s", path);
     if (fd < 0)
@@ -52,17 +51,15 @@ static int socket_listen(const char *path)
         nymbl__stream_set_up(fd);
         return fd;
     }
-    problem = errno;
-    close(fd);
-    errno = problem;
+    nymbl__fd_close(fd);
     return -1;
 }
 
-/* Replace a listener whose path is gone. It keeps its descriptor number, which
- * the pump may be about to use. */
+/* Replace a listener whose path was removed. The new one gets its descriptor
+ * number, which the pump may be about to use. */
 static int listener_replace(int old, int fd)
 {
-    int replaced, problem;
+    int replaced;
 
 #ifdef SOCK_CLOEXEC
     replaced = dup3(fd, old, O_CLOEXEC);
@@ -71,9 +68,7 @@ static int listener_replace(int old, int fd)
     if (replaced >= 0)
         fcntl(replaced, F_SETFD, FD_CLOEXEC);
 #endif
-    problem = errno;
-    close(fd);
-    errno = problem;
+    nymbl__fd_close(fd);
     return replaced;
 }
 
@@ -81,7 +76,7 @@ static int listener_replace(int old, int fd)
 static nymbl_kind listener_open(nymbl_engine *engine, nymbl_error *err)
 {
     char path[64];
-    int fd, problem;
+    int fd, saved_errno;
 
     if (!nymbl__private_dir_create(engine->dir, &engine->dir_fd))
         return nymbl__fail(err, NYMBL_IO, nymbl_errno_reason(errno));
@@ -91,10 +86,10 @@ static nymbl_kind listener_open(nymbl_engine *engine, nymbl_error *err)
     if (fd >= 0 && engine->listener >= 0)
         fd = listener_replace(engine->listener, fd);
     if (fd < 0) {
-        problem = errno;
+        saved_errno = errno;
         nymbl__private_dir_remove(engine->dir, &engine->dir_fd,
                                   &engine->dir_id);
-        return nymbl__fail(err, NYMBL_IO, nymbl_errno_reason(problem));
+        return nymbl__fail(err, NYMBL_IO, nymbl_errno_reason(saved_errno));
     }
     nymbl__file_id_get(&engine->socket_id, path);
     nymbl__engine_lock(engine);
@@ -128,7 +123,7 @@ static void waitfd_add(nymbl_engine *engine, int fd)
             realloc(engine->waitfds, capacity * sizeof(*more));
 
         if (more == NULL)
-            return; /* the next pass tries again */
+            return; /* the next pass of the pump tries again */
         engine->waitfds = more;
         engine->waitfd_capacity = capacity;
     }
@@ -168,7 +163,7 @@ static bool peer_is_self(int fd)
     return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 &&
            peer.pid == getpid();
 #else
-    (void)fd; /* the directory and the token are enough */
+    (void)fd; /* the directory and the token are protection enough */
     return true;
 #endif
 }
@@ -179,13 +174,13 @@ static bool expects_token(const nymbl_transfer *transfer, const char *token)
            memcmp(transfer->port.notify_token, token, NYMBL__NOTIFY_TOKEN) == 0;
 }
 
-/* The transfer that expects a token, or NULL. If it was started just now it may
- * still be in the command queue. */
+/* The transfer that expects a token, or NULL. If the transfer was started just
+ * now, it may still be in the command queue. */
 static nymbl_transfer *transfer_of(nymbl_engine *engine, const char *token)
 {
     nymbl_transfer *t = NULL;
 
-    if (token[0] == '\0') /* every transfer that expects no peer has this */
+    if (token[0] == '\0') /* it would match all transfers without a token */
         return NULL;
     nymbl__engine_lock(engine);
     while ((t = nymbl__transfer_next(engine, t)) != NULL) {
@@ -229,9 +224,9 @@ static void pending_serve(nymbl_engine *engine, nymbl__pending_peer *peer)
     peer->fd = -1;
 }
 
-/* Accept all connections. A peer whose token has not arrived yet gets a pending
- * slot. If all slots are taken, it gets that of the peer that has been pending
- * the longest, which is closed. */
+/* Accept all connections. A peer whose token has not arrived yet gets a slot
+ * for pending peers. If all slots are in use, the peer that has been pending
+ * the longest is closed. */
 static void pending_accept(nymbl_engine *engine, int listener)
 {
     for (;;) {
@@ -272,7 +267,8 @@ static bool peer_has_closed(int fd)
            (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR);
 }
 
-/* The transfer of a notify socket, or NULL. */
+/* The transfer of a notify socket, or NULL. *released: closing the other end
+ * does not cancel it. */
 static nymbl_transfer *notify_fd_transfer(nymbl_engine *engine, int fd,
                                           bool *released)
 {
@@ -311,8 +307,8 @@ void nymbl__notify_serve(nymbl_engine *engine)
     nymbl__engine_lock(engine);
     listener = engine->listener;
     nymbl__engine_unlock(engine);
-    /* A descriptor may have been closed and its number reused since the poll.
-     * So what poll() has reported is only a hint. */
+    /* Since the poll a descriptor may have been closed and its number reused.
+     * So the result of the poll is only a hint. */
     for (unsigned i = 0; i < engine->waitfd_count; i++) {
         if (engine->waitfds[i].revents != 0)
             notify_fd_serve(engine, engine->waitfds[i].fd);

@@ -28,12 +28,12 @@ void nymbl__file_id_get(nymbl__file_id *id, const char *path)
     *id = (nymbl__file_id){status.st_dev, status.st_ino};
 }
 
-/* Their names are numbered, so that those left behind by a killed process are
- * found without reading the parent directory. A process holds flock(2) on its
- * directory as long as it lives. Numbers of the next group are used, and looked
- * at, only if all of a group are taken. */
-#define GROUP 16
-#define DIRS 256
+/* The directories are numbered, so that those left behind by killed processes
+ * are found without reading the parent directory. A process locks its directory
+ * with flock(2) until it ends. A further group of numbers is used, and swept,
+ * only if all numbers of the group before it are in use. */
+#define GROUP_SIZE 16
+#define DIR_COUNT 256
 
 static void dir_name(char path[32], const char *parent, int number)
 {
@@ -41,68 +41,70 @@ static void dir_name(char path[32], const char *parent, int number)
              (unsigned long)geteuid() & 0xffffffff, number);
 }
 
-/* Open and lock one of our directories. -1 with errno: EWOULDBLOCK if another
- * process holds it, ENOENT if it is gone, EACCES if another user can enter it.
- */
+/* Open and lock a numbered directory. Returns -1 with errno on failure:
+ * EWOULDBLOCK if another process has locked it, ENOENT if it was removed,
+ * EACCES if another user can enter it. */
 static int dir_lock(const char *path)
 {
     struct stat opened, named;
-    int problem;
+    int code;
     int fd = nymbl__fd_avoid_stdio(
         open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
 
     if (fd < 0)
         return -1;
-    problem = flock(fd, LOCK_EX | LOCK_NB) < 0 ? errno : 0;
-    /* its name may have been removed before it was locked */
-    if (problem == 0 &&
+    code = flock(fd, LOCK_EX | LOCK_NB) < 0 ? errno : 0;
+    /* another process may have removed it before it was locked */
+    if (code == 0 &&
         (fstat(fd, &opened) < 0 || lstat(path, &named) < 0 ||
          named.st_dev != opened.st_dev || named.st_ino != opened.st_ino))
-        problem = ENOENT;
-    if (problem == 0 &&
+        code = ENOENT;
+    if (code == 0 &&
         (opened.st_uid != geteuid() || (opened.st_mode & 077) != 0))
-        problem = EACCES;
-    if (problem == 0)
+        code = EACCES;
+    if (code == 0)
         return fd;
     close(fd);
-    errno = problem;
+    errno = code;
     return -1;
+}
+
+static void socket_unlink(const char *dir)
+{
+    char path[48];
+
+    snprintf(path, sizeof(path), "%s/" NYMBL__PRIVATE_DIR_SOCKET, dir);
+    unlink(path);
 }
 
 static void dir_remove(const char *path)
 {
-    char socket[48];
-
-    snprintf(socket, sizeof(socket), "%s/lease", path);
-    unlink(socket);
+    socket_unlink(path);
     rmdir(path);
 }
 
-/* Create a directory, or take over one that was left behind, and remove the
- * socket in it. Returns the descriptor that holds its lock, or -1 with errno.
- */
-static int dir_take(char path[32], const char *parent)
+/* Create and lock a directory, or one that was left behind. Returns the
+ * descriptor of the lock, or -1 with errno. */
+static int dir_acquire(char path[32], const char *parent)
 {
-    for (int i = 0; i < DIRS; i++) {
-        char socket[48];
-        bool made;
+    for (int i = 0; i < DIR_COUNT; i++) {
+        bool is_new;
         int fd;
 
         dir_name(path, parent, i);
-        made = mkdir(path, 0700) == 0;
-        if (!made && errno != EEXIST)
+        is_new = mkdir(path, 0700) == 0;
+        if (!is_new && errno != EEXIST)
             return -1;
-        if (made) /* regardless of the umask */
+        if (is_new) /* whatever the umask */
             fchmodat(AT_FDCWD, path, 0700, AT_SYMLINK_NOFOLLOW);
         fd = dir_lock(path);
-        if (fd < 0 && made && errno != EWOULDBLOCK && errno != ENOENT) {
-            rmdir(path); /* directories cannot be locked here */
+        if (fd < 0 && is_new && errno != EWOULDBLOCK && errno != ENOENT) {
+            rmdir(path); /* the file system cannot lock directories */
             return -1;
         }
         if (fd < 0)
             continue;
-        snprintf(socket, sizeof(socket), "%s/lease", path);
-        unlink(socket);
+        socket_unlink(path);
         return fd;
     }
     errno = EEXIST;
@@ -112,22 +114,22 @@ static int dir_take(char path[32], const char *parent)
 /* Remove the directories that killed processes have left behind. */
 static void dirs_sweep(const char *parent)
 {
-    int seen = GROUP;
+    int found = GROUP_SIZE; /* numbers in use in the previous group */
 
-    for (int i = 0; i < DIRS; i++) {
+    for (int i = 0; i < DIR_COUNT; i++) {
         struct stat status;
         char path[32];
         int fd;
 
-        if (i % GROUP == 0) {
-            if (seen < GROUP)
+        if (i % GROUP_SIZE == 0) {
+            if (found < GROUP_SIZE)
                 return;
-            seen = 0;
+            found = 0;
         }
         dir_name(path, parent, i);
         if (lstat(path, &status) < 0)
             continue;
-        seen++;
+        found++;
         fd = dir_lock(path);
         if (fd < 0)
             continue;
@@ -136,9 +138,9 @@ static void dirs_sweep(const char *parent)
     }
 }
 
-/* If all names are taken, or directories cannot be locked: create one that
- * stays if the process is killed. */
-static bool dir_make_unlocked(char path[32], const char *parent)
+/* Create a directory with a random name, which is never swept. It is used only
+ * if all numbers are in use or the file system cannot lock directories. */
+static bool dir_create_unlocked(char path[32], const char *parent)
 {
     snprintf(path, 32, "%s/nymbl-XXXXXX", parent);
     if (mkdtemp(path) == NULL)
@@ -150,18 +152,18 @@ static bool dir_make_unlocked(char path[32], const char *parent)
 bool nymbl__private_dir_create(char path[32], int *lock)
 {
     static const char *const parents[] = {"/tmp", "/run", "/dev/shm"};
-    int problem = 0;
+    int saved_errno = 0;
 
     for (size_t i = 0; i < sizeof(parents) / sizeof(parents[0]); i++)
         dirs_sweep(parents[i]);
     for (size_t i = 0; i < sizeof(parents) / sizeof(parents[0]); i++) {
-        *lock = dir_take(path, parents[i]);
-        if (*lock >= 0 || dir_make_unlocked(path, parents[i]))
+        *lock = dir_acquire(path, parents[i]);
+        if (*lock >= 0 || dir_create_unlocked(path, parents[i]))
             return true;
-        problem = errno;
+        saved_errno = errno;
     }
     path[0] = '\0';
-    errno = problem;
+    errno = saved_errno;
     return false;
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The pump: takes commands, admits transfers, drives libcurl and jobs, collects
- * what has ended, and notifies callers. */
+/* The pump: executes commands, admits transfers, drives libcurl and jobs, ends
+ * completed transfers and notifies callers. */
 #include "engine/pump.h"
 
 #include "base/error.h"
@@ -12,8 +12,9 @@
 #include "engine/run.h"
 #include "exchange/timeouts.h"
 
-/* Milliseconds before accept() is tried again after it found no descriptor. */
-#define ACCEPT_AGAIN 50
+/* Delay in milliseconds before accept() is retried after it has failed for lack
+ * of resources. */
+#define ACCEPT_RETRY_DELAY 50
 
 /* ---- commands ---- */
 
@@ -39,15 +40,15 @@ static void client_close_transfers(nymbl_engine *engine, nymbl_client *client)
     nymbl__engine_lock(engine);
     last = engine->clients == NULL;
     nymbl__engine_unlock(engine);
-    /* A transfer that still runs is one of a client that is registered with
-     * another engine by now. Jobs have no connections. */
+    /* If transfers still run, their client is registered with another engine by
+     * now. Jobs have no connections. */
     if (!last || engine->running.first != NULL ||
         engine->waiting.first != NULL || nymbl__connections_open(engine) < 0)
         nymbl__connections_close_unused(engine);
 }
 
-static void command_take(nymbl_engine *engine, nymbl_transfer *transfer,
-                         unsigned commands)
+static void commands_execute(nymbl_engine *engine, nymbl_transfer *transfer,
+                             unsigned commands)
 {
     if (transfer->stage == NYMBL__ENDED)
         return;
@@ -57,7 +58,7 @@ static void command_take(nymbl_engine *engine, nymbl_transfer *transfer,
         return;
     }
     if (commands & NYMBL__ADD) {
-        transfer->references++; /* the engine's, until it ends */
+        transfer->references++; /* the engine's reference, until the end */
         nymbl__transfer_enqueue(transfer);
         engine->admit = true;
     }
@@ -76,7 +77,7 @@ void nymbl__pump_commands(nymbl_engine *engine)
     for (;;) {
         transfer = nymbl__command_next(engine, &commands, &closing);
         if (transfer != NULL) {
-            command_take(engine, transfer, commands);
+            commands_execute(engine, transfer, commands);
             nymbl__transfer_release(transfer);
         } else if (closing != NULL) {
             client_close_transfers(engine, closing);
@@ -90,15 +91,15 @@ void nymbl__pump_commands(nymbl_engine *engine)
 /* ---- admission ---- */
 
 /* The connection slots that a client uses. A paused download needs none. */
-static int slots_taken(const nymbl_engine *engine, const nymbl_client *client)
+static int slots_in_use(const nymbl_engine *engine, const nymbl_client *client)
 {
-    int taken = 0;
+    int used = 0;
 
     for (nymbl_transfer *t = engine->running.first; t != NULL; t = t->next) {
         if (t->client == client && !t->port.receive_paused)
-            taken++;
+            used++;
     }
-    return taken;
+    return used;
 }
 
 /* Start the waiting transfers whose client has a free connection slot. */
@@ -117,7 +118,7 @@ static void waiting_admit(nymbl_engine *engine)
     while (transfer != NULL) {
         nymbl_transfer *next = transfer->next;
 
-        if (slots_taken(engine, transfer->client) <
+        if (slots_in_use(engine, transfer->client) <
             transfer->client->max_connections) {
             nymbl__transfer_run(transfer);
             nymbl__transfer_begin(transfer);
@@ -128,7 +129,8 @@ static void waiting_admit(nymbl_engine *engine)
 
 /* ---- a pass ---- */
 
-static void finished_collect(nymbl_engine *engine)
+/* Process the requests that libcurl has completed. */
+static void completed_process(nymbl_engine *engine)
 {
     int left;
 
@@ -145,7 +147,7 @@ static void finished_collect(nymbl_engine *engine)
     }
 }
 
-/* Notify the callers that wanted to be woken by now. */
+/* Notify the callers whose wake-up time has come. */
 static void timers_fire(nymbl_engine *engine, double now)
 {
     nymbl_transfer *t = NULL;
@@ -160,12 +162,12 @@ static void timers_fire(nymbl_engine *engine, double now)
     nymbl__engine_unlock(engine);
 }
 
-/* Seconds after a missed watchdog until the transfer is canceled. The whole
- * process may have been stopped, and the caller continues only now. */
-#define LAST_CHANCE 1.0
+/* Seconds from a missed watchdog until the transfer is canceled. If the whole
+ * process was stopped, the caller has this time to continue. */
+#define WATCHDOG_GRACE 1.0
 
-/* A transfer whose caller is gone, or NULL. */
-static nymbl_transfer *watchdog_expired(nymbl_engine *engine, double now)
+/* Find a transfer whose watchdog has expired, or NULL. */
+static nymbl_transfer *watchdog_find_expired(nymbl_engine *engine, double now)
 {
     nymbl_transfer *t = NULL;
 
@@ -178,7 +180,7 @@ static nymbl_transfer *watchdog_expired(nymbl_engine *engine, double now)
             break;
         }
         t->port.watchdog_missed = true;
-        t->port.watchdog_at = now + LAST_CHANCE;
+        t->port.watchdog_at = now + WATCHDOG_GRACE;
     }
     nymbl__engine_unlock(engine);
     return t;
@@ -188,8 +190,8 @@ static void watchdog_cancel(nymbl_engine *engine, double now)
 {
     nymbl_transfer *transfer;
 
-    for (transfer = watchdog_expired(engine, now); transfer != NULL;
-         transfer = watchdog_expired(engine, now))
+    for (transfer = watchdog_find_expired(engine, now); transfer != NULL;
+         transfer = watchdog_find_expired(engine, now))
         nymbl__transfer_abort(transfer, NYMBL_CANCELED,
                               nymbl__reason_disconnected);
 }
@@ -205,19 +207,19 @@ static void timeouts_enforce(nymbl_transfer *transfer)
         nymbl__transfer_abort(transfer, NYMBL_TIMEOUT, exceeded);
 }
 
-/* Do everything that needs no waiting. */
+/* Do all work that is possible without waiting. */
 static void engine_run_once(nymbl_engine *engine)
 {
     double now = nymbl_engine_now(engine);
     nymbl_transfer *transfer;
     int running;
 
-    nymbl__fd_reserve_stdio(); /* libcurl opens descriptors that we never see */
+    nymbl__fd_reserve_stdio(); /* libcurl opens some descriptors by itself */
     nymbl__pump_commands(engine);
     nymbl__notify_serve(engine);
     waiting_admit(engine);
     curl_multi_perform(engine->multi, &running);
-    finished_collect(engine);
+    completed_process(engine);
     waiting_admit(engine);
     nymbl__jobs_step(engine);
     timers_fire(engine, now);
@@ -233,8 +235,9 @@ static void engine_run_once(nymbl_engine *engine)
         nymbl__transfer_notify(transfer);
 }
 
-/* The given seconds, or fewer if a time limit or a timer comes earlier. */
-static double wait_bound(nymbl_engine *engine, double seconds)
+/* The time to wait: `seconds`, or less if a time limit or timer expires sooner.
+ */
+static double wait_time(nymbl_engine *engine, double seconds)
 {
     double now = nymbl_engine_now(engine);
     nymbl_transfer *t = NULL;
@@ -260,7 +263,7 @@ static double wait_bound(nymbl_engine *engine, double seconds)
 
 static void engine_wait(nymbl_engine *engine, double timeout)
 {
-    double seconds = wait_bound(engine, timeout);
+    double seconds = wait_time(engine, timeout);
     double before = nymbl_engine_now(engine);
     double passed;
     int milliseconds;
@@ -270,8 +273,8 @@ static void engine_wait(nymbl_engine *engine, double timeout)
     milliseconds = (int)(seconds * 1000);
     if (milliseconds < seconds * 1000)
         milliseconds++; /* not ceil(), which would need libm */
-    if (nymbl__notify_collect_fds(engine) && milliseconds > ACCEPT_AGAIN)
-        milliseconds = ACCEPT_AGAIN;
+    if (nymbl__notify_collect_fds(engine) && milliseconds > ACCEPT_RETRY_DELAY)
+        milliseconds = ACCEPT_RETRY_DELAY;
     curl_multi_poll(engine->multi, engine->waitfds, engine->waitfd_count,
                     milliseconds, NULL);
     passed = nymbl_engine_now(engine) - before;

@@ -1,35 +1,36 @@
 /* SPDX-License-Identifier: MIT */
-/* The pump: takes commands, admits transfers, drives libcurl and jobs, collects
- * what has ended, and notifies callers. */
+/* The pump: executes commands, admits transfers, drives libcurl and jobs, ends
+ * completed transfers and notifies callers. */
 #ifndef NYMBL_ENGINE_PUMP_H
 #define NYMBL_ENGINE_PUMP_H
 
 #include "engine/transfer.h"
 
-/* ---- of the pump ---- */
+/* ---- used only by the pump ---- */
 
-/* Do everything that needs no waiting, wait once, and do it again. */
+/* Do all work that is possible without waiting, wait once, and do it again. */
 void nymbl__pump_pass(nymbl_engine *engine, double timeout);
-/* Take the queued commands. */
+/* Execute the queued commands. */
 void nymbl__pump_commands(nymbl_engine *engine);
-/* Cancel the transfers of a client, or all if it is NULL. */
+/* Cancel the transfers of a client; NULL: all transfers. */
 void nymbl__pump_cancel(nymbl_engine *engine, const nymbl_client *client);
 
 /* ---- for callers ---- */
 
-/* Make the I/O thread look at its commands, sockets and times now. Without a
- * thread this does nothing: the next pump looks at them. */
+/* Wake the I/O thread, so that it processes commands, sockets and timers now.
+ * Does nothing without a thread: the next call of nymbl_engine_pump() processes
+ * them. */
 void nymbl__pump_wake(nymbl_engine *engine);
-/* Without a thread, take the queued commands now if there is a cancellation
- * among them. It may be long until the next pump, and what was canceled has
- * sockets and files open. Each transfer whose cancellation is taken has ended
- * when this returns, and is freed if only the engine had a reference; so is a
- * client that was closed. Does nothing within a pump. */
+/* Without a thread, execute the queued commands now if one of them cancels a
+ * transfer or closes a client: the next pump may be late, and canceled
+ * transfers have sockets and files open. They have ended when this returns, and
+ * those to which only the engine had a reference are freed, as are closed
+ * clients. Does nothing within a pump. */
 void nymbl__pump_take_cancellations(nymbl_engine *engine);
-/* Queue a command, and wake the thread. */
+/* Queue a command and wake the thread. */
 void nymbl__transfer_command(nymbl_transfer *transfer, unsigned command);
 /* Cancel the transfers of a client that closes, and close its connections. May
- * free the transfers, as above. */
+ * free transfers, see nymbl__pump_take_cancellations(). */
 void nymbl__engine_close_client(nymbl_engine *engine, nymbl_client *client);
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* How an engine runs an exchange: hop after hop, each on an easy handle, to its
- * end. */
+/* The run of an exchange: its requests one after the other, each on an easy
+ * handle, and its end. */
 #include "engine/run.h"
 
 #include "engine/connections.h"
@@ -9,8 +9,8 @@
 #include "exchange/wire.h"
 #include "file/save.h"
 
-/* Take the easy handle away from libcurl. A hop that has not finished is cut.
- */
+/* Remove the easy handle from the multi handle. A request that has not
+ * completed is aborted. */
 static void handle_remove(nymbl_transfer *transfer)
 {
     nymbl__exchange *exchange = &transfer->exchange;
@@ -123,7 +123,7 @@ void nymbl__transfer_complete(nymbl_transfer *transfer, CURLcode code)
     }
     handle_remove(transfer);
     transfer->stage = NYMBL__AWAITING_CONFIRM;
-    transfer->references++; /* its end drops the engine's */
+    transfer->references++; /* the end drops the engine's reference */
     nymbl__transfer_confirmed(transfer);
     if (transfer->stage != NYMBL__ENDED) {
         transfer->port.notify_pending = true;

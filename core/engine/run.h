@@ -1,20 +1,22 @@
 /* SPDX-License-Identifier: MIT */
-/* How an engine runs an exchange: hop after hop, each on an easy handle, to its
- * end. All of it is of the pump. */
+/* The run of an exchange: its requests one after the other, each on an easy
+ * handle, and its end. Only the pump uses these functions. */
 #ifndef NYMBL_ENGINE_RUN_H
 #define NYMBL_ENGINE_RUN_H
 
 #include "engine/transfer.h"
 
-/* Begin a hop. Ends the transfer on failure. */
+/* Start the first or next request. Ends the transfer on failure. */
 void nymbl__transfer_begin(nymbl_transfer *transfer);
-/* libcurl has finished a hop: begin the next one, or end the transfer. */
+/* Process a request that libcurl has completed: start the next request, or end
+ * the transfer. */
 void nymbl__transfer_complete(nymbl_transfer *transfer, CURLcode code);
-/* End a transfer, of an exchange or a job, before its time. May free it. */
+/* End a transfer, an exchange or a job, with a failure. May free it. */
 void nymbl__transfer_abort(nymbl_transfer *transfer, nymbl_kind kind,
                            const char *reason);
+/* Resume a paused exchange. Ends the transfer on failure. */
 void nymbl__transfer_unpause(nymbl_transfer *transfer);
-/* The caller has confirmed bytes: commit the file if these were the last ones.
+/* Commit the file and end the transfer if the caller has confirmed all bytes.
  */
 void nymbl__transfer_confirmed(nymbl_transfer *transfer);
 

@@ -24,7 +24,7 @@ static void *thread_main(void *payload)
     nymbl_engine *engine = payload;
 
     while (!is_stopping(engine))
-        nymbl__pump_pass(engine, 3600); /* commands end the wait */
+        nymbl__pump_pass(engine, 3600); /* nymbl__pump_wake() ends the wait */
     return NULL;
 }
 

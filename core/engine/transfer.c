@@ -104,7 +104,7 @@ static void list_remove(nymbl__transfer_list *list, nymbl_transfer *transfer)
         list->last = transfer->previous;
 }
 
-/* The list that it is on, or NULL. */
+/* The list that contains a transfer, or NULL. */
 static nymbl__transfer_list *list_of(const nymbl_transfer *transfer)
 {
     switch (transfer->stage) {
@@ -120,7 +120,7 @@ static nymbl__transfer_list *list_of(const nymbl_transfer *transfer)
     }
 }
 
-/* A job that has had a step is enqueued again: the jobs take turns. */
+/* A job is enqueued again after each step, so that all jobs get steps. */
 void nymbl__transfer_enqueue(nymbl_transfer *transfer)
 {
     if (transfer->stage == NYMBL__WORKING)

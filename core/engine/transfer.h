@@ -14,57 +14,57 @@
 #include <stdatomic.h>
 
 typedef enum nymbl__stage {
-    NYMBL__NEW,              /* on no list; its start may be queued */
-    NYMBL__WAITING,          /* for a connection slot */
-    NYMBL__RUNNING,          /* on libcurl */
-    NYMBL__AWAITING_CONFIRM, /* complete; its caller has to confirm all bytes */
-    NYMBL__WORKING,          /* a job */
+    NYMBL__NEW,              /* on no list; the start may be queued */
+    NYMBL__WAITING,          /* waits for a connection slot */
+    NYMBL__RUNNING,          /* libcurl runs a request */
+    NYMBL__AWAITING_CONFIRM, /* complete; the caller must confirm all bytes */
+    NYMBL__WORKING,          /* a job that has not ended */
     NYMBL__ENDED,
 } nymbl__stage;
 
-/* Grouped by who may touch what. */
+/* The fields are grouped by the side that may use them. */
 struct nymbl_transfer {
-    /* set when it is created */
-    atomic_int references; /* its caller, the engine, the command queue */
+    /* set at the creation */
+    atomic_int references; /* of the caller, the engine, the command queue */
     nymbl_engine *engine;
     nymbl_client *client; /* NULL for a job */
 
-    /* of both sides, under the lock or atomic */
+    /* used by both sides, under the lock or atomically */
     nymbl__port port;
-    nymbl_transfer *next_command; /* under the lock */
+    nymbl_transfer *next_command; /* in the command queue; under the lock */
 
-    /* of the pump */
+    /* used only by the pump */
     nymbl__stage stage;
-    nymbl_transfer *previous, *next;
+    nymbl_transfer *previous, *next; /* in the list of this stage */
 
-    /* of the caller until the start, then of the pump */
+    /* used by the caller until the start, then by the pump */
     nymbl__exchange exchange; /* unused for a job */
-    /* likewise, and of the caller again after a good end; NULL if it is an
-     * exchange, or a job that has failed */
+    /* NULL for an exchange and for a job that has failed. If the job succeeds,
+     * the caller uses its result. */
     nymbl__job *job;
 };
 
 /* Create the transfer of an exchange. */
 nymbl_kind nymbl__transfer_new(nymbl_transfer **out, nymbl_engine *engine,
                                nymbl_client *client, nymbl_error *err);
-/* Create the transfer of a job. Takes the job over, also if it fails. */
+/* Create the transfer of a job, and become the job's owner, even on failure. */
 nymbl_kind nymbl__transfer_new_job(nymbl_transfer **out, nymbl_engine *engine,
                                    nymbl__job *job, nymbl_error *err);
 /* Drop a reference. */
 void nymbl__transfer_release(nymbl_transfer *transfer);
 
-/* ---- of the pump ---- */
+/* ---- used only by the pump ---- */
 
-/* Append a new one to the list of those that wait for a slot, or of jobs. */
+/* Append a transfer to the engine's list of waiting transfers or of jobs. */
 void nymbl__transfer_enqueue(nymbl_transfer *transfer);
-/* Move one from the waiting to the running ones. */
+/* Move a transfer from the list of waiting transfers to the running ones. */
 void nymbl__transfer_run(nymbl_transfer *transfer);
-/* Iterate over all transfers that have been added and have not ended: running,
- * waiting, jobs. NULL begins, and is returned after the last one. */
+/* Iterate over the transfers on the engine's lists: running, waiting, jobs.
+ * Returns the first one after NULL, and NULL after the last one. */
 nymbl_transfer *nymbl__transfer_next(const nymbl_engine *engine,
                                      const nymbl_transfer *transfer);
-/* End it with a final result: notify the caller, and drop the engine's
- * reference, which may free it. */
+/* End a transfer with its final result: notify the caller and drop the engine's
+ * reference, which may free the transfer. */
 void nymbl__transfer_end(nymbl_transfer *transfer, const nymbl_error *result);
 /* Notify the caller if there is something to report (see port.h). */
 void nymbl__transfer_notify(nymbl_transfer *transfer);

@@ -95,7 +95,7 @@ static void check_stands(const worker *worker)
     struct stat status;
     char socket[80];
 
-    snprintf(socket, sizeof(socket), "%s/lease", worker->dir);
+    snprintf(socket, sizeof(socket), "%s/notify", worker->dir);
     CHECK(lstat(worker->dir, &status) == 0 && S_ISDIR(status.st_mode));
     CHECK_NUMBER(status.st_mode & 07777, 0700);
     CHECK(status.st_uid == geteuid());
@@ -123,7 +123,7 @@ static void directory_of_another_process_stays(void)
     worker one = worker_start(), two;
     char socket[80];
 
-    snprintf(socket, sizeof(socket), "%s/lease", one.dir);
+    snprintf(socket, sizeof(socket), "%s/notify", one.dir);
     CHECK(unlink(socket) == 0 && rmdir(one.dir) == 0);
     two = worker_start();
     worker_end(&one, false);

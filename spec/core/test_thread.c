@@ -1112,7 +1112,7 @@ static void directory_of_notify_sockets_is_private_whatever_the_umask(void)
     *strrchr(notify.path, '/') = '\0';
     CHECK(stat(notify.path, &status) == 0);
     CHECK_NUMBER(status.st_mode & 0777, 0700);
-    strcat(notify.path, "/lease");
+    strcat(notify.path, "/notify");
     fd = notify_connect(&notify);
     CHECK(!is_woken(fd, 20));
     nymbl_transfer_free(transfer);
