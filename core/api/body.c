@@ -3,8 +3,8 @@
  * writes. */
 #include "api/body.h"
 
-#include "base/fd.h"
 #include "base/error.h"
+#include "base/fd.h"
 #include "engine/commands.h"
 #include "engine/pump.h"
 #include "port/body.h"
@@ -18,8 +18,10 @@
 
 /* ---- creation ---- */
 
+/* Size of the window of a stream. If its size is unknown, the window is larger,
+ * so that the size of a short stream is determined before it is sent. */
 #define SEND_WINDOW (128u << 10)
-#define LEARN_MAX (1u << 20) /* buffered to determine a stream's size */
+#define UNKNOWN_SIZE_WINDOW (1u << 20)
 
 static nymbl_body *body_new(enum nymbl__body_source source, int64_t size,
                             nymbl_error *err)
@@ -39,9 +41,9 @@ static nymbl_body *body_new(enum nymbl__body_source source, int64_t size,
     return body;
 }
 
-/* Read a file that reports a size of 0 now, completely: it may have content
- * anyway, as the files of /proc and of some FUSE file systems do. Returns false
- * with errno; EFBIG beyond the limit. */
+/* Read all of a file that reports a size of 0: it may have content anyway, as
+ * the files of /proc and of some FUSE file systems do. Returns false with errno
+ * on failure: EFBIG if the content exceeds the upload limit. */
 static bool unsized_file_read(nymbl_body *body)
 {
     size_t capacity = 0;
@@ -82,6 +84,7 @@ static bool unsized_file_read(nymbl_body *body)
     }
 }
 
+/* Turn the body into one of NYMBL__BODY_BYTES with the content of its file. */
 static nymbl_kind unsized_file_load(nymbl_body *body, nymbl_error *err)
 {
     if (!unsized_file_read(body)) {
@@ -165,7 +168,8 @@ nymbl_kind nymbl_body_stream(nymbl_body **out, int64_t size, nymbl_error *err)
     *out = NULL;
     if (body == NULL)
         return NYMBL_NO_MEMORY;
-    nymbl__ring_init(&body->window, size < 0 ? LEARN_MAX : SEND_WINDOW);
+    nymbl__ring_init(&body->window,
+                     size < 0 ? UNKNOWN_SIZE_WINDOW : SEND_WINDOW);
     *out = body;
     return NYMBL_OK;
 }
@@ -189,8 +193,8 @@ int64_t nymbl_body_remaining(const nymbl_body *body)
     return most > body->written ? most - body->written : 0;
 }
 
-/* Fail the body. The transfer is canceled before its last block is sent, so
- * that the server never has a complete request. */
+/* Fail the body and cancel the transfer that sends it. Its last block was not
+ * sent yet, so the server has no complete request. */
 static void body_fail(nymbl_body *body, nymbl_kind kind, const char *reason)
 {
     nymbl_transfer *transfer;
@@ -246,8 +250,8 @@ nymbl_kind nymbl_body_write(nymbl_body *body, const void *data, size_t size,
     nymbl__body_lock(body);
     is_closed = body->was_sent;
     nymbl__body_unlock(body);
-    /* after fork() the parent's thread may have held the lock in the middle of
-     * a change */
+    /* fork() may have copied the body while the parent's thread was changing it
+     */
     if (body->mutex != NULL && body->mutex->threaded &&
         !nymbl__mutex_in_this_process(body->mutex))
         is_closed = true;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The type of a document by its content, before it is sent. */
+/* The media type of a document by its content. */
 #include "nymbl.h"
 
 #include "exchange/sniff.h"
@@ -72,8 +72,7 @@ static size_t body_peek(void *payload, int64_t at, void *buf, size_t cap)
     }
 }
 
-/* The part of the body that is available. To be called under the lock for a
- * stream. */
+/* The available part of a body. The caller has locked it if it is a stream. */
 static nymbl__view body_view(nymbl_body *body)
 {
     nymbl__view view = {.read = body_peek, .payload = body, .complete = true};
@@ -82,7 +81,7 @@ static nymbl__view body_view(nymbl_body *body)
         view.size = body->size;
         return view;
     }
-    /* the beginning of a stream that is being sent is gone */
+    /* a stream that is being sent no longer has its first bytes */
     view.size = body->bytes_read > 0 ? 0 : (int64_t)body->window.size;
     view.complete =
         body->bytes_read == 0 &&
@@ -111,7 +110,7 @@ bool nymbl_body_is_type(nymbl_body *body, const char *content_type)
     nymbl__view view;
     bool is;
 
-    if (body->problem != NYMBL_OK) /* the upload fails with that problem */
+    if (body->problem != NYMBL_OK) /* the upload will report the problem */
         return true;
     if (body->source == NYMBL__BODY_STREAM)
         nymbl__body_lock(body);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A client: where the service is, whom to trust, and the secrets. */
+/* A client: the service's address, the trusted certificates and the secrets. */
 #include "api/client.h"
 
 #include "base/ascii.h"
@@ -18,9 +18,9 @@
 #define CONNECT_SECONDS 10.0
 #define STALL_SECONDS 30.0
 
-/* No control characters: in a header value (RFC 9110, section 5.5) they could
- * begin another field, and in a credential they are a copy-and-paste error.
- */
+/* Whether a text has no control characters. In a header value (RFC 9110,
+ * section 5.5) they could begin another field; in a credential they are a
+ * copy-and-paste error. */
 static bool text_is_clean(const char *text)
 {
     if (text == NULL)
@@ -69,7 +69,7 @@ static bool proxy_is_known(const char *proxy)
     return known;
 }
 
-/* The option that cannot be used as it is, or NULL. */
+/* The name of an option whose value is invalid, or NULL. */
 static const char *options_problem(const nymbl_client_options *options)
 {
     if (options->base_url == NULL ||
@@ -112,20 +112,21 @@ static bool has_readable_dir(const char *list)
         size_t length = strcspn(list, ":");
         char *dir = strndup(list, length);
         struct stat status;
-        bool there = dir == NULL || /* reported later */
-                     (stat(dir, &status) == 0 && S_ISDIR(status.st_mode) &&
-                      faccessat(AT_FDCWD, dir, R_OK | X_OK, AT_EACCESS) == 0);
+        bool readable =
+            dir == NULL || /* the client's own allocations report that */
+            (stat(dir, &status) == 0 && S_ISDIR(status.st_mode) &&
+             faccessat(AT_FDCWD, dir, R_OK | X_OK, AT_EACCESS) == 0);
 
         free(dir);
-        if (there)
+        if (readable)
             return true;
         list += length + (list[length] == ':');
     }
     return false;
 }
 
-/* The option whose certificates cannot be read, or NULL. libcurl checks the
- * file only in the first call, and the directory never. */
+/* The name of an option whose certificates cannot be read, or NULL. libcurl
+ * checks the file only in the first request, and the directory never. */
 static const char *certificates_problem(const nymbl_client_options *options)
 {
     const char *file = options->ca_file;
@@ -239,8 +240,9 @@ void nymbl_client_free(nymbl_client *client)
 
     if (client == NULL)
         return;
-    /* here and not with the last reference, which another engine's thread may
-     * drop: the lock of an engine without a thread does nothing */
+    /* The client is unregistered here, in its caller's thread. The last
+     * reference may be dropped by another engine's thread, against which the
+     * lock of an engine without a thread does not protect. */
     engine = nymbl__client_unregister(client);
     if (engine != NULL)
         nymbl__engine_release(engine);
@@ -252,42 +254,43 @@ int64_t nymbl_client_max_upload_bytes(const nymbl_client *client)
     return client->max_upload_bytes;
 }
 
+/* Hash texts, each followed by a NUL, so that "ab", "c" differs from "a", "bc".
+ */
+static void fields_hash(const char *const *fields, size_t count, char out[65])
+{
+    nymbl__sha256 hash;
+
+    nymbl__sha256_init(&hash);
+    for (size_t i = 0; i < count; i++) {
+        if (fields[i] != NULL)
+            nymbl__sha256_add(&hash, fields[i], strlen(fields[i]));
+        nymbl__sha256_add(&hash, "", 1);
+    }
+    nymbl__sha256_text(&hash, out);
+}
+
 nymbl_kind nymbl_client_account(const nymbl_client *client, nymbl_account which,
                                 char *out)
 {
     const char *limits[] = {client->base_url, client->api_key, NULL, NULL};
     const char *token[] = {client->token_url, client->client_id,
                            client->client_secret, client->scope};
-    const char *const *parts = which == NYMBL_ACCOUNT_TOKEN ? token : limits;
-    nymbl__sha256 hash;
+    const char *const *fields = which == NYMBL_ACCOUNT_TOKEN ? token : limits;
 
-    if (client->closed || parts[0] == NULL)
+    if (client->closed || fields[0] == NULL)
         return NYMBL_MISUSE;
-    nymbl__sha256_init(&hash);
-    for (int i = 0; i < 4; i++) { /* NULs between: "ab", "c" is not "a", "bc" */
-        if (parts[i] != NULL)
-            nymbl__sha256_add(&hash, parts[i], strlen(parts[i]));
-        nymbl__sha256_add(&hash, "", 1);
-    }
-    nymbl__sha256_text(&hash, out);
+    fields_hash(fields, 4, out);
     return NYMBL_OK;
 }
 
-/* The secret and a token that the caller provides are left out: they may be
- * replaced, and the account is still the same. */
+/* The client secret and a token from the caller are not hashed: they may be
+ * replaced while the account remains the same. */
 void nymbl__client_resource(const nymbl_client *client, const char *url,
                             char out[65])
 {
-    const char *parts[] = {client->base_url,  client->api_key,
-                           client->token_url, client->client_id,
-                           client->scope,     url};
-    nymbl__sha256 hash;
+    const char *fields[] = {client->base_url,  client->api_key,
+                            client->token_url, client->client_id,
+                            client->scope,     url};
 
-    nymbl__sha256_init(&hash);
-    for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
-        if (parts[i] != NULL)
-            nymbl__sha256_add(&hash, parts[i], strlen(parts[i]));
-        nymbl__sha256_add(&hash, "", 1);
-    }
-    nymbl__sha256_text(&hash, out);
+    fields_hash(fields, sizeof(fields) / sizeof(fields[0]), out);
 }

@@ -5,8 +5,8 @@
 
 #include "nymbl.h"
 
-/* A name for the content of a URL as an account sees it: a SHA-256, which
- * reveals neither. */
+/* A name for the content of a URL that an account sees: a SHA-256, as text,
+ * which reveals neither the URL nor the account. */
 void nymbl__client_resource(const nymbl_client *client, const char *url,
                             char out[65]);
 

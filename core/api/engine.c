@@ -11,8 +11,9 @@
 
 static pthread_once_t global_once = PTHREAD_ONCE_INIT;
 
-/* Never undone: libcurl's resolver threads may outlive the engine. */
-static void global_start(void)
+/* There is no curl_global_cleanup(), because libcurl's resolver threads may run
+ * longer than any engine exists. */
+static void global_init(void)
 {
     nymbl__process_init();
     curl_global_init(CURL_GLOBAL_DEFAULT);
@@ -26,7 +27,7 @@ nymbl_kind nymbl_engine_new(nymbl_engine **out,
     nymbl_kind kind;
 
     *out = NULL;
-    pthread_once(&global_once, global_start);
+    pthread_once(&global_once, global_init);
     kind = nymbl__engine_create(&engine);
     if (kind < 0)
         return nymbl__fail(err, kind, NULL);

@@ -16,7 +16,7 @@ static const char *arguments_problem(const nymbl_engine *engine,
     return path == NULL ? "path" : NULL;
 }
 
-/* Takes the job over. */
+/* Start a job and become its owner, even on failure. */
 static nymbl_kind job_start(nymbl_transfer **out, nymbl_engine *engine,
                             nymbl__job *job, nymbl_error *err)
 {
@@ -30,7 +30,7 @@ static nymbl_kind job_start(nymbl_transfer **out, nymbl_engine *engine,
     return kind;
 }
 
-/* The job of a transfer if it has ended well, or NULL. */
+/* The job of a transfer if it has succeeded, or NULL. */
 static nymbl__job *finished_job(const nymbl_transfer *transfer)
 {
     bool finished;

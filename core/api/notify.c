@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* Notify sockets, as the caller of a transfer gets them. */
+/* The caller's functions for notify sockets. */
 #include "nymbl.h"
 
-#include "base/fd.h"
 #include "base/error.h"
+#include "base/fd.h"
 #include "engine/notify.h"
 #include "engine/pump.h"
 
@@ -16,20 +16,16 @@
 
 static bool pair_open(int ends[2])
 {
-    int problem;
-
     if (socketpair(AF_UNIX, NYMBL__STREAM, 0, ends) != 0)
         return false;
     ends[0] = nymbl__fd_avoid_stdio(ends[0]);
     ends[1] = nymbl__fd_avoid_stdio(ends[1]);
     if (ends[0] >= 0 && ends[1] >= 0)
         return true;
-    problem = errno;
     for (int i = 0; i < 2; i++) {
         if (ends[i] >= 0)
-            close(ends[i]);
+            nymbl__fd_close(ends[i]);
     }
-    errno = problem;
     return false;
 }
 
@@ -54,7 +50,7 @@ nymbl_kind nymbl_transfer_notify_fd(nymbl_transfer *transfer, int *out,
     } else if (!transfer->port.ended && transfer->port.notify_fd < 0) {
         kind = NYMBL_OK;
         transfer->port.notify_fd = ends[0];
-        transfer->port.notify_token[0] = '\0'; /* too late for a peer */
+        transfer->port.notify_token[0] = '\0'; /* a peer is refused now */
         if (transfer->port.notified)
             nymbl__port_notify(&transfer->port);
     }
@@ -82,8 +78,8 @@ void nymbl_transfer_notify_fd_release(nymbl_transfer *transfer, int fd)
     close(fd); /* the pump sees this and closes its end */
 }
 
-/* Random hexadecimal digits. */
-static bool token_make(char token[NYMBL__NOTIFY_TOKEN])
+/* Generate random hexadecimal digits. */
+static bool token_generate(char token[NYMBL__NOTIFY_TOKEN])
 {
     static const char digits[] = "0123456789abcdef";
     unsigned char bytes[NYMBL__NOTIFY_TOKEN / 2];
@@ -113,9 +109,9 @@ nymbl_kind nymbl_transfer_notify_socket(nymbl_transfer *transfer,
     if (kind < 0)
         return kind;
     if (kind == NYMBL_OK)
-        nymbl__pump_wake(engine); /* it has to poll the new listener */
+        nymbl__pump_wake(engine); /* the pump must poll the new listener */
     kind = NYMBL_DONE;
-    if (!token_make(token))
+    if (!token_generate(token))
         return nymbl__fail(err, NYMBL_IO, nymbl__reason_entropy);
     nymbl__engine_lock(engine);
     if (!transfer->port.ended && transfer->port.notify_fd < 0) {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The public functions of a transfer. With an I/O thread, they run beside the
- * pump. */
+/* The public functions of a transfer. If the engine has an I/O thread, they run
+ * at the same time as the pump. */
 #include "nymbl.h"
 
 #include "base/error.h"
@@ -49,8 +49,8 @@ nymbl_kind nymbl_transfer_wait(nymbl_transfer *transfer, double timeout)
     return NYMBL_OK;
 }
 
-/* Whether its I/O thread is that of the parent process. The fork may have
- * copied the window in the middle of a change. */
+/* Whether this is a forked child and the I/O thread is the parent's. fork() may
+ * have copied the window while that thread was changing it. */
 static bool is_inherited_by_fork(const nymbl_transfer *transfer)
 {
     return nymbl__engine_is_threaded(transfer->engine) &&
@@ -58,8 +58,8 @@ static bool is_inherited_by_fork(const nymbl_transfer *transfer)
            !nymbl_engine_in_this_process(transfer->engine);
 }
 
-/* The result, or NYMBL_AGAIN. */
-static nymbl_kind ending(nymbl_transfer *transfer, nymbl_error *err)
+/* The result of a transfer that has ended, or NYMBL_AGAIN. */
+static nymbl_kind transfer_result(nymbl_transfer *transfer, nymbl_error *err)
 {
     if (!transfer->port.ended)
         return nymbl_engine_in_this_process(transfer->engine)
@@ -76,7 +76,7 @@ nymbl_kind nymbl_transfer_response(nymbl_transfer *transfer,
     nymbl_kind kind;
 
     nymbl__engine_lock(transfer->engine);
-    kind = ending(transfer, err);
+    kind = transfer_result(transfer, err);
     if (kind == NYMBL_AGAIN && transfer->port.response_published)
         kind = NYMBL_OK;
     if (kind == NYMBL_OK)
@@ -98,7 +98,7 @@ nymbl_kind nymbl_transfer_read(nymbl_transfer *transfer, void *buf, size_t cap,
                ? nymbl__ring_take(&transfer->port.window, buf, cap)
                : 0;
     if (*got == 0)
-        kind = ending(transfer, err);
+        kind = transfer_result(transfer, err);
     else
         resume = transfer->port.receive_paused && !transfer->port.ended &&
                  transfer->port.window.size <= transfer->port.window.max / 2;
@@ -118,7 +118,7 @@ nymbl_kind nymbl_transfer_result(nymbl_transfer *transfer, nymbl_error *err)
     nymbl_kind kind;
 
     nymbl__engine_lock(transfer->engine);
-    kind = ending(transfer, err);
+    kind = transfer_result(transfer, err);
     if (kind == NYMBL_OK && transfer->port.window.size > 0)
         kind = NYMBL_AGAIN;
     nymbl__port_rearm(&transfer->port, kind);
@@ -151,8 +151,9 @@ void nymbl_transfer_counts(nymbl_transfer *transfer, nymbl_counts *out)
     nymbl__engine_unlock(transfer->engine);
 }
 
-/* Queue a command for a transfer that has not ended. */
-static void transfer_command(nymbl_transfer *transfer, unsigned what,
+/* Queue a command, unless the transfer has ended. `kind` and `reason` are for
+ * NYMBL__REMOVE, `confirmed` is for NYMBL__CONFIRM. */
+static void transfer_command(nymbl_transfer *transfer, unsigned command,
                              nymbl_kind kind, const char *reason,
                              int64_t confirmed)
 {
@@ -163,19 +164,19 @@ static void transfer_command(nymbl_transfer *transfer, unsigned what,
         return;
     nymbl__engine_lock(engine);
     ended = transfer->port.ended;
-    if (what == NYMBL__CONFIRM)
+    if (command == NYMBL__CONFIRM)
         transfer->port.confirmed = confirmed;
-    if (what == NYMBL__REMOVE && transfer->port.cancel_kind == NYMBL_OK) {
+    if (command == NYMBL__REMOVE && transfer->port.cancel_kind == NYMBL_OK) {
         transfer->port.cancel_kind = kind;
         transfer->port.cancel_reason = reason;
     }
     if (!ended)
-        nymbl__command_queue(transfer, what);
+        nymbl__command_queue(transfer, command);
     nymbl__engine_unlock(engine);
     if (ended)
         return;
     nymbl__pump_wake(engine);
-    if (what == NYMBL__REMOVE)
+    if (command == NYMBL__REMOVE)
         nymbl__pump_take_cancellations(engine);
 }
 
@@ -201,7 +202,7 @@ void nymbl_transfer_wake_at(nymbl_transfer *transfer, double at)
         at > 0 && (transfer->port.wake_at <= 0 || at < transfer->port.wake_at);
     transfer->port.wake_at = at > 0 ? at : 0;
     nymbl__engine_unlock(transfer->engine);
-    if (sooner) /* otherwise the pump looks early enough */
+    if (sooner) /* otherwise the pump does not sleep too long */
         nymbl__pump_wake(transfer->engine);
 }
 

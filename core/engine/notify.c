@@ -5,8 +5,8 @@
  * once. */
 #include "engine/notify.h"
 
-#include "base/fd.h"
 #include "base/error.h"
+#include "base/fd.h"
 #include "engine/private_dir.h"
 #include "engine/run.h"
 

@@ -3,8 +3,8 @@
  * name; or flush the names in a directory. */
 #include "job/sync.h"
 
-#include "base/fd.h"
 #include "base/error.h"
+#include "base/fd.h"
 #include "file/fs.h"
 
 #include <errno.h>
