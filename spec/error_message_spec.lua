@@ -90,10 +90,10 @@ local CAUSES = {
   { "a wrong key", { api_key = "wrong" }, "forbidden 403 (api_key): the gateway refuses the key: check api_key" },
   { "a wrong prefix", { base_url = function() return helper.sandbox().base_url .. "/v9" end },
     "forbidden 403 (unknown_route): the gateway knows no such path: check the prefix in base_url" },
-  { "a scope that is too small", {}, "forbidden 403: it is not allowed with this token: check its scope",
+  { "a scope that is too small", {}, "forbidden 403: the token does not permit this: check its scope",
     before = fault(nil, { status = 403, body = '{"error":{"code":"AccessDenied","message":"no"}}' }) },
   { "a token that is refused", { token = "wrong" },
-    "unauthorized 401: the service refuses the token: check where it comes from" },
+    "unauthorized 401: the service refused the token: check the token's source" },
   { "a wrong token URL", function()
     return credentials { token_url = helper.sandbox().base_url .. "/nothing" }
   end, "forbidden 403: the token endpoint is not open to this client: check token_url", operation = "token" },
@@ -126,14 +126,14 @@ local CAUSES = {
     "network (proxy): the proxy cannot be reached or refuses: check the option proxy" },
   { "a port without TLS", PLAIN,
     "tls (handshake): no TLS connection could be made: check the port in the URL" },
-  { "too many requests", {}, "throttled 429, retry after 300 s: there are too many requests: try again later",
+  { "too many requests", {}, "throttled 429, retry after 300 s: too many requests were sent: try again later",
     before = fault(nil, { status = 429, headers = { { "Retry-After", "300" } } }) },
   { "a quota that is spent there", {},
-    "quota 429: the monthly quota is spent: ask the service for more",
+    "quota 429: the monthly quota is used up: ask the service for more",
     before = fault(nil, { status = 429, body = '{"message":"Limit Exceeded"}' }) },
-  { "a wrong argument", {}, "bad_request 400: the service refused the request: look at detail for its words",
+  { "a wrong argument", {}, "bad_request 400: the service refused the request: see detail for its message",
     before = fault(nil, { status = 400, body = '{"error":{"code":"x","message":"SENTINEL"}}' }) },
-  { "an id that is none", {}, "not_found 404: there is no such patient or document: check the ids",
+  { "an id that is none", {}, "not_found 404: the patient or document does not exist: check the ids",
     before = fault(nil, { status = 404, body = "{}" }) },
   { "a size that is not stated", {}, "http 411: the service must know the size beforehand: pass the option size",
     before = fault("upload", { status = 411, body = "" }), only = "upload" },
@@ -146,9 +146,9 @@ local CAUSES = {
     unknown = true },
   { "a failure of the service in a listing", {}, "server 503, retry after 7 s: the service failed: try again later",
     before = fault("list", { status = 503, body = "", headers = { { "Retry-After", "7" } } }), only = "list" },
-  { "a page instead of the document", {}, "corrupt 200 (type_mismatch): what came is not the document: report it to the service",
+  { "a page instead of the document", {}, "corrupt 200 (type_mismatch): the content is not the document: report it to the service",
     before = fault("download", { status = 200, body_kind = "html" }), only = "download" },
-  { "two lengths", {}, "protocol (bad_response): the response makes no sense: check base_url",
+  { "two lengths", {}, "protocol (bad_response): the response is invalid: check base_url",
     before = fault("list", { raw = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}" }), only = "list" },
 }
 
@@ -255,7 +255,7 @@ describe("the message of an error", function()
         patient:upload({ data = "x" }, NAME))
       refused("nymbl: upload: unsupported_type (empty): there are no bytes: check the file",
         patient:upload({ data = "" }, NAME))
-      refused("nymbl: upload: unsupported_type: not an accepted file type: use PDF, PNG, JPEG, TIFF or DOCX",
+      refused("nymbl: upload: unsupported_type: the file type is not accepted: use PDF, PNG, JPEG, TIFF or DOCX",
         patient:upload({ data = "x" }, { file_name = "a.pdf", content_type = "text/plain" }))
       refused("nymbl: download: io (not_a_file): no file can be put there: pass a file handle or a sink",
         document:download("/dev/stdout"))

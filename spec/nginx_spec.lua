@@ -212,9 +212,9 @@ describe("in nginx #nginx", function()
       local lines = 0
       for line in seen[phase]:gmatch "[^\n]+" do
         lines = lines + 1
-        assert.equal(("nymbl: %s: context (%s): nothing may wait here: in nginx call from a rewrite, access or content "
-          .. "handler or from ngx.timer.at, in an event loop from a coroutine of its own, and not from within gsub, "
-          .. "sort, require or another function of C"):format(line:match "^nymbl: (%l+)", phase), line)
+        assert.equal(("nymbl: %s: context (%s): the call may not wait here: in nginx call from a rewrite, access or "
+          .. "content handler or from ngx.timer.at, in an event loop from one of its coroutines, and not from within "
+          .. "gsub, sort, require or another C function"):format(line:match "^nymbl: (%l+)", phase), line)
       end
       assert.is_true(lines > 0)
     end

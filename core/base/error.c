@@ -104,7 +104,7 @@ const char *nymbl_kind_name(nymbl_kind kind)
     case NYMBL_DONE:
         return "done";
     case NYMBL_AGAIN:
-        return "wait";
+        return "again";
     case NYMBL_BAD_REQUEST:
         return "bad_request";
     case NYMBL_UNAUTHORIZED:
@@ -157,48 +157,49 @@ const char *nymbl_kind_text(nymbl_kind kind)
 {
     switch (kind) {
     case NYMBL_BAD_REQUEST:
-        return "the service refused the request: look at detail for its words";
+        return "the service refused the request: see detail for its message";
     case NYMBL_UNAUTHORIZED:
-        return "the service refuses the token: check where it comes from";
+        return "the service refused the token: check the token's source";
     case NYMBL_FORBIDDEN:
-        return "it is not allowed with this token: check its scope";
+        return "the token does not permit this: check its scope";
     case NYMBL_NOT_FOUND:
-        return "there is no such patient or document: check the ids";
+        return "the patient or document does not exist: check the ids";
     case NYMBL_TOO_LARGE:
-        return "the file is over the size limit: make it smaller";
+        return "the file exceeds the size limit: reduce its size";
     case NYMBL_UNSUPPORTED_TYPE:
-        return "not an accepted file type: use PDF, PNG, JPEG, TIFF or DOCX";
+        return "the file type is not accepted: use PDF, PNG, JPEG, TIFF or "
+               "DOCX";
     case NYMBL_THROTTLED:
-        return "there are too many requests: try again later";
+        return "too many requests were sent: try again later";
     case NYMBL_QUOTA:
-        return "the monthly quota is spent: ask the service for more";
+        return "the monthly quota is used up: ask the service for more";
     case NYMBL_SERVER:
         return "the service failed: try again later";
     case NYMBL_HTTP:
-        return "the status is not expected here: check base_url";
+        return "the status is unexpected: check base_url";
     case NYMBL_TIMEOUT:
-        return "a time limit ran out: allow more time";
+        return "a time limit was exceeded: allow more time";
     case NYMBL_NETWORK:
         return "the service could not be reached: check the network";
     case NYMBL_TLS:
-        return "there is no trusted connection: check ca_file";
+        return "the connection could not be verified: check ca_file";
     case NYMBL_TRUNCATED:
         return "the response ended too early: try again";
     case NYMBL_CORRUPT:
-        return "what came is not the document: report it to the service";
+        return "the content is not the document: report it to the service";
     case NYMBL_PROTOCOL:
-        return "the response makes no sense: check base_url";
+        return "the response is invalid: check base_url";
     case NYMBL_REDIRECT:
-        return "the service redirects where it must not: check base_url";
+        return "the redirect was not followed: check base_url";
     case NYMBL_IO:
-        return "a local file failed: check its path";
+        return "a local file could not be used: check its path";
     case NYMBL_CONTEXT:
-        return "nothing may wait here: in nginx call from a rewrite, access or "
-               "content handler or from ngx.timer.at, in an event loop from a "
-               "coroutine of its own, and not from within gsub, sort, require "
-               "or another function of C";
+        return "the call may not wait here: in nginx call from a rewrite, "
+               "access or content handler or from ngx.timer.at, in an event "
+               "loop from one of its coroutines, and not from within gsub, "
+               "sort, require or another C function";
     case NYMBL_CANCELED:
-        return "ended by the program: nothing to do";
+        return "the program canceled the call: no action is needed";
     case NYMBL_NO_MEMORY:
         return "not enough memory";
     default:

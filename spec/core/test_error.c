@@ -12,7 +12,7 @@ static const struct {
 } kinds[] = {
     {NYMBL_OK, "ok"},
     {NYMBL_DONE, "done"},
-    {NYMBL_AGAIN, "wait"},
+    {NYMBL_AGAIN, "again"},
     {NYMBL_BAD_REQUEST, "bad_request"},
     {NYMBL_UNAUTHORIZED, "unauthorized"},
     {NYMBL_FORBIDDEN, "forbidden"},
