@@ -15,8 +15,8 @@
 static const char *certificate_reason(long result)
 {
     switch (result) {
-    case 0: /* the chain is valid: libcurl's host name check failed */
-    case 1: /* the same: libcurl 7.88 initializes it to 1 */
+    case 0: /* the chain is valid: libcurl's check of the host name failed */
+    case 1: /* that check failed in libcurl 7.88, whose initial value is 1 */
     case 62:
         return nymbl__reason_host_name;
     case 9:
@@ -32,8 +32,8 @@ static const char *certificate_reason(long result)
     }
 }
 
-static nymbl_kind tls_failure(nymbl__exchange *exchange, CURLcode code,
-                              const char **reason)
+static nymbl_kind tls_error_classify(nymbl__exchange *exchange, CURLcode code,
+                                     const char **reason)
 {
     long result = 0;
 
@@ -51,12 +51,12 @@ static nymbl_kind tls_failure(nymbl__exchange *exchange, CURLcode code,
     return NYMBL_TLS;
 }
 
-/* A broken connection. After the head it matters how it ended: by a reset
- * (network), or in order but too early (truncated). */
-static nymbl_kind broken_connection(nymbl__exchange *exchange, CURLcode code,
-                                    const char **reason)
+/* Classify the error of a connection that has ended too early. If the head has
+ * arrived, a reset is NYMBL_NETWORK, and an orderly end is NYMBL_TRUNCATED. */
+static nymbl_kind connection_error_classify(nymbl__exchange *exchange,
+                                            CURLcode code, const char **reason)
 {
-    long number = 0;
+    long number = 0; /* errno */
 
     curl_easy_getinfo(exchange->easy, CURLINFO_OS_ERRNO, &number);
     if (!nymbl__exchange_was_sent(exchange) && code != CURLE_GOT_NOTHING) {
@@ -72,9 +72,9 @@ static nymbl_kind broken_connection(nymbl__exchange *exchange, CURLcode code,
     return NYMBL_NETWORK;
 }
 
-/* The number of file descriptors without which libcurl fails with a code: if
- * the process can open fewer, that was the cause. By then libcurl has closed
- * its own again. */
+/* The number of descriptors that libcurl needed when it failed with a code. It
+ * has closed them by now. So if the process cannot open that many, the lack of
+ * descriptors was the cause. */
 static int descriptors_needed(CURLcode code)
 {
     switch (code) {
@@ -82,8 +82,7 @@ static int descriptors_needed(CURLcode code)
         return 1;
     case CURLE_SSL_CACERT_BADFILE: /* a socket and a file */
         return 2;
-    case CURLE_COULDNT_RESOLVE_PROXY: /* the resolver's socket pair, /etc/hosts
-                                       */
+    case CURLE_COULDNT_RESOLVE_PROXY: /* a socket pair and /etc/hosts */
     case CURLE_COULDNT_RESOLVE_HOST:
         return 3;
     default:
@@ -93,33 +92,33 @@ static int descriptors_needed(CURLcode code)
 
 /* Whether fewer than `count` (at most 3) descriptors can be opened. libcurl
  * does not report why it could not open a socket or file. */
-static bool descriptors_are_out(int count)
+static bool lacks_descriptors(int count)
 {
     int opened[3], number = 0;
-    bool out = false;
+    bool lacks = false;
 
-    while (number < count && !out) {
+    while (number < count && !lacks) {
         opened[number] = open("/", O_RDONLY | O_CLOEXEC);
-        out = opened[number] < 0 && (errno == EMFILE || errno == ENFILE);
+        lacks = opened[number] < 0 && (errno == EMFILE || errno == ENFILE);
         if (opened[number] < 0)
             break;
         number++;
     }
     while (number > 0)
         close(opened[--number]);
-    return out;
+    return lacks;
 }
 
-/* Constants that the headers of older versions lack. */
+/* Constants that the headers of older libcurl versions lack. */
 #define TOO_LARGE 100                               /* CURLE_TOO_LARGE, 8.6 */
 #define USED_PROXY ((CURLINFO)(CURLINFO_LONG + 66)) /* 8.7 */
 
-/* Whether the failed connection was to a proxy. Before 8.7 that follows only
- * from libcurl's message, which contains the host and port. */
+/* Whether the failed connection was to a proxy. Before 8.7 only libcurl's
+ * message, which contains the host and port, shows that. */
 static bool proxy_was_tried(const nymbl__exchange *exchange)
 {
-    static const char words[] = "Failed to connect to ";
-    const char *host = strstr(exchange->errors, words);
+    static const char prefix[] = "Failed to connect to ";
+    const char *host = strstr(exchange->errors, prefix);
     long used = 0;
 
     if (curl_easy_getinfo(exchange->easy, USED_PROXY, &used) == CURLE_OK)
@@ -127,12 +126,12 @@ static bool proxy_was_tried(const nymbl__exchange *exchange)
     if (host == NULL)
         return false;
     return !nymbl__url_has_host_port(exchange->request.url,
-                                     host + sizeof(words) - 1);
+                                     host + sizeof(prefix) - 1);
 }
 
 /* The reason if a proxy could not be reached or refused the request, else NULL.
  */
-static const char *proxy_failure(nymbl__exchange *exchange, CURLcode code)
+static const char *proxy_reason(nymbl__exchange *exchange, CURLcode code)
 {
     long status = 0;
 
@@ -151,12 +150,12 @@ nymbl_kind nymbl__curl_error_classify(nymbl__exchange *exchange, CURLcode code,
                                       const char **reason)
 {
     if (!nymbl__exchange_was_sent(exchange) &&
-        descriptors_are_out(descriptors_needed(code))) {
+        lacks_descriptors(descriptors_needed(code))) {
         *reason = nymbl__reason_too_many_files;
         return NYMBL_IO;
     }
     if (!nymbl__exchange_was_sent(exchange)) {
-        *reason = proxy_failure(exchange, code);
+        *reason = proxy_reason(exchange, code);
         if (*reason != NULL)
             return NYMBL_NETWORK;
     }
@@ -175,7 +174,7 @@ nymbl_kind nymbl__curl_error_classify(nymbl__exchange *exchange, CURLcode code,
     case CURLE_GOT_NOTHING:
     case CURLE_SEND_FAIL_REWIND:
     case CURLE_AGAIN:
-        return broken_connection(exchange, code, reason);
+        return connection_error_classify(exchange, code, reason);
     case CURLE_OPERATION_TIMEDOUT:
         *reason = nymbl__reason_connect;
         return NYMBL_TIMEOUT;
@@ -192,7 +191,7 @@ nymbl_kind nymbl__curl_error_classify(nymbl__exchange *exchange, CURLcode code,
     case CURLE_SSL_INVALIDCERTSTATUS:
     case CURLE_SSL_PINNEDPUBKEYNOTMATCH:
     case CURLE_PEER_FAILED_VERIFICATION:
-        return tls_failure(exchange, code, reason);
+        return tls_error_classify(exchange, code, reason);
     case CURLE_BAD_CONTENT_ENCODING:
         *reason = nymbl__reason_transfer_encoding;
         return exchange->request.expected == NYMBL_EXPECT_CONTENT
@@ -200,7 +199,7 @@ nymbl_kind nymbl__curl_error_classify(nymbl__exchange *exchange, CURLcode code,
                    : NYMBL_PROTOCOL;
     case CURLE_OUT_OF_MEMORY:
     case TOO_LARGE:
-        /* libcurl's code for a header line over its own limit */
+        /* libcurl also uses these codes for a header line over its limit */
         if (nymbl__exchange_was_sent(exchange) && !exchange->head.done) {
             *reason = nymbl__reason_head_too_long;
             return NYMBL_PROTOCOL;

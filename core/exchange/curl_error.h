@@ -5,7 +5,7 @@
 
 #include "exchange/exchange.h"
 
-/* The kind of failure that a code other than CURLE_OK means, and its reason. */
+/* The kind of failure and the reason for a code other than CURLE_OK. */
 nymbl_kind nymbl__curl_error_classify(nymbl__exchange *exchange, CURLcode code,
                                       const char **reason);
 

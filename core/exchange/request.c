@@ -18,15 +18,16 @@ bool nymbl__request_is_idempotent(const nymbl__request *request)
     return request->method != NYMBL_POST || request->is_token;
 }
 
-nymbl_kind nymbl__request_add_header(struct curl_slist **list, const char *text,
-                                     const char *second, const char *third)
+nymbl_kind nymbl__request_add_header(struct curl_slist **list,
+                                     const char *first, const char *second,
+                                     const char *third)
 {
     struct curl_slist *longer = NULL;
     nymbl__buffer line;
     nymbl_kind kind;
 
     nymbl__buffer_init(&line, NYMBL__HEAD_MAX);
-    kind = nymbl__buffer_puts(&line, text);
+    kind = nymbl__buffer_puts(&line, first);
     if (kind == NYMBL_OK)
         kind = nymbl__buffer_puts(&line, second);
     if (kind == NYMBL_OK)

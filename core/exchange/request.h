@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* A request as the exchange sends it. It is built before the start (`api/`) and
- * read on the wire; only a redirect changes it. */
+/* A request as the exchange sends it. The functions in api/ build it before the
+ * start; later only a redirect changes it. */
 #ifndef NYMBL_EXCHANGE_REQUEST_H
 #define NYMBL_EXCHANGE_REQUEST_H
 
@@ -8,7 +8,7 @@
 
 #include <curl/curl.h>
 
-/* The text fields of a multipart body, and the head of its file; owned. */
+/* The fields of a multipart body, except the content of the file; owned. */
 typedef struct nymbl__form {
     char *file_name;
     char *content_type;
@@ -21,31 +21,33 @@ typedef struct nymbl__request {
     nymbl_expected expected;
     bool is_token; /* a token request (RFC 6749, section 4.4.2) */
     char *url;
-    char *token_body; /* of a token request */
-    nymbl__form form; /* of an upload */
-    bool expect_continue;
-    char *proxy; /* a copy: the client wipes its own when it is closed */
-    /* Header lines for the service alone: secrets and the caller's own. The
-     * list continues with `headers`. */
+    char *token_body;     /* the body of a token request */
+    nymbl__form form;     /* the fields of an upload */
+    bool expect_continue; /* send `Expect: 100-continue` */
+    char *proxy; /* a copy, because a closed client wipes its own proxy */
+    /* Header lines that are sent only to the service: the secrets and the
+     * caller's lines, followed by `headers`. */
     struct curl_slist *service_headers;
-    /* Header lines that are sent to other origins, too. */
+    /* Header lines that are sent to any origin. */
     struct curl_slist *headers;
 } nymbl__request;
 
-/* Whether it changes nothing on the service (RFC 9110, section 9.2.1), so that
- * its outcome is never unknown. */
+/* Whether a request changes nothing on the service (RFC 9110, section 9.2.1),
+ * so that its outcome is never unknown. */
 bool nymbl__request_is_safe(const nymbl__request *request);
-/* Whether sending it twice has the effect of sending it once (section 9.2.2).
- */
+/* Whether a request has the same effect if it is sent twice (RFC 9110, section
+ * 9.2.2). */
 bool nymbl__request_is_idempotent(const nymbl__request *request);
-/* Append a header line to a list: a text that continues with two others, which
- * may be "". No other copy of the line remains in memory. */
-nymbl_kind nymbl__request_add_header(struct curl_slist **list, const char *text,
-                                     const char *second, const char *third);
-/* The lines to send: all, or those for any origin. */
+/* Append a header line to a list: three texts, joined. No other copy of the
+ * line remains in memory. */
+nymbl_kind nymbl__request_add_header(struct curl_slist **list,
+                                     const char *first, const char *second,
+                                     const char *third);
+/* The header lines to send to the service, or after a redirect to another
+ * origin. */
 struct curl_slist *nymbl__request_headers(const nymbl__request *request,
                                           bool cross_origin);
-/* Let `service_headers` continue with `headers`, once both are complete. */
+/* Append `headers` to `service_headers`. Call this once both are complete. */
 void nymbl__request_join_headers(nymbl__request *request);
 void nymbl__request_free(nymbl__request *request);
 

@@ -14,7 +14,7 @@ bool nymbl__response_is_success(const nymbl__exchange *exchange)
 {
     int status = exchange->head.status;
 
-    /* uploads: the service does not document whether 200 or 201 */
+    /* the service does not document the status of an upload: 200 or 201 */
     if (!nymbl__request_is_safe(&exchange->request))
         return status >= 200 && status <= 299;
     return status == 200 || (status == 206 && exchange->range_requested);
@@ -35,9 +35,9 @@ int64_t nymbl__response_length(const nymbl__response_head *head)
     return head->length >= 0 ? head->length : head->remapped_length;
 }
 
-/* Check that the response continues the saved bytes: it has the requested
- * range, and its validator is the saved one. If the whole document comes
- * instead, start again. */
+/* Check that a response with status 206 continues the saved bytes: it must have
+ * the requested range and the saved validator. Any other response has the whole
+ * document, so the file restarts at the first byte. */
 static void resume_check(nymbl__exchange *exchange)
 {
     const nymbl__response_head *head = &exchange->head;
@@ -71,9 +71,9 @@ static void resume_check(nymbl__exchange *exchange)
         nymbl__exchange_fail(exchange, kind, reason);
 }
 
-/* The data for the checks in sniff.c. */
+/* The input for the checks in sniff.c. */
 static nymbl__sniff_input sniff_input_of(const nymbl__exchange *exchange,
-                                         bool all)
+                                         bool complete)
 {
     const nymbl__response_head *head = &exchange->head;
 
@@ -85,12 +85,12 @@ static nymbl__sniff_input sniff_input_of(const nymbl__exchange *exchange,
         .encoded = head->encoded,
         .bytes = exchange->sniff,
         .size = exchange->sniffed,
-        .complete = all,
+        .complete = complete,
     };
 }
 
-/* The reason for a wrong size. A wrong type or encoding is the more specific
- * one. */
+/* The reason to report for a wrong size: a wrong encoding or type, if the
+ * response has one, explains the size. */
 static const char *size_reason(const nymbl__sniff_input *input)
 {
     if (input->encoded)
@@ -101,8 +101,8 @@ static const char *size_reason(const nymbl__sniff_input *input)
                : nymbl__reason_size_mismatch;
 }
 
-/* Size of the whole document, including the bytes that were saved before; or
- * -1. */
+/* The size of the whole document, including the bytes that were saved before,
+ * or -1 if it is unknown. */
 static int64_t document_length(const nymbl__exchange *exchange)
 {
     int64_t length = nymbl__response_length(&exchange->head);
@@ -151,7 +151,8 @@ void nymbl__response_check_head(nymbl__exchange *exchange)
     if (exchange->save != NULL)
         resume_check(exchange);
     input = sniff_input_of(exchange, false);
-    /* not a sum, which could overflow: the server may state any length */
+    /* This subtracts instead of adding to the length, because the server may
+     * state any length, and the sum could overflow. */
     if (exchange->has_size && length >= 0 &&
         length != exchange->size - exchange->port->resumed_from)
         nymbl__exchange_fail(exchange, NYMBL_CORRUPT, size_reason(&input));
@@ -159,9 +160,9 @@ void nymbl__response_check_head(nymbl__exchange *exchange)
         head_publish(exchange);
 }
 
-void nymbl__response_check_first_bytes(nymbl__exchange *exchange, bool all)
+void nymbl__response_check_first_bytes(nymbl__exchange *exchange, bool complete)
 {
-    nymbl__sniff_input input = sniff_input_of(exchange, all);
+    nymbl__sniff_input input = sniff_input_of(exchange, complete);
     const char *reason = NULL;
     nymbl_kind kind;
 
@@ -191,8 +192,8 @@ nymbl_kind nymbl__response_check_document(nymbl__exchange *exchange,
     }
     if (length >= 0 && received < length)
         return NYMBL_TRUNCATED;
-    /* Without a length, chunks or close_notify a complete body is not
-     * distinguishable from one that was cut off. */
+    /* Without a length, chunks or close_notify a complete body looks like one
+     * that was cut off. */
     if (head->length < 0 && !head->chunked && !exchange->close_notify_seen) {
         *reason = nymbl__reason_no_length;
         return NYMBL_TRUNCATED;

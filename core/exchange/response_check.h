@@ -7,15 +7,16 @@
 
 bool nymbl__response_is_success(const nymbl__exchange *exchange);
 bool nymbl__response_is_redirect(int status);
-/* Number of bytes in the body by the head's fields, or -1. */
+/* The size of the body in bytes, as the head states it, or -1. */
 int64_t nymbl__response_length(const nymbl__response_head *head);
 /* Check the complete final head. A problem fails the exchange; otherwise the
  * head is published to the caller, unless the content must be checked first. */
 void nymbl__response_check_head(nymbl__exchange *exchange);
-/* Check the first bytes of a document before the caller gets any. `all`: no
- * more bytes follow. */
-void nymbl__response_check_first_bytes(nymbl__exchange *exchange, bool all);
-/* Check a document at the end of its response: its bytes against every length
+/* Check the first bytes of a document before the caller gets any byte.
+ * `complete`: no more bytes follow. */
+void nymbl__response_check_first_bytes(nymbl__exchange *exchange,
+                                       bool complete);
+/* Check a complete document: compare the number of its bytes with every length
  * that is known. Returns NYMBL_OK, or a failure and its reason. */
 nymbl_kind nymbl__response_check_document(nymbl__exchange *exchange,
                                           const char **reason);

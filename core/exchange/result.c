@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* How an exchange ended, and what that means for the call. */
+/* The result of an exchange: kind and reason, whether its outcome is unknown,
+ * and whether a partial file is kept. */
 #include "exchange/result.h"
 
 #include "base/error.h"
@@ -8,9 +9,9 @@
 #include "exchange/sniff.h"
 #include "port/body.h"
 
-/* Whether the service may have refused the request only because of its Range:
- * the whole document may still be available. */
-static bool may_have_refused_range(const nymbl__exchange *exchange)
+/* Whether the service may have refused the request only because of its Range,
+ * and would send the whole document. */
+static bool range_may_be_refused(const nymbl__exchange *exchange)
 {
     int status = exchange->head.done ? exchange->head.status : 0;
 
@@ -33,10 +34,10 @@ nymbl_kind nymbl__result_classify(nymbl__exchange *exchange, CURLcode code,
             *reason = nymbl__reason_not_followed;
             return NYMBL_REDIRECT;
         }
-        if (may_have_refused_range(exchange))
+        if (range_may_be_refused(exchange))
             *reason = nymbl__reason_range_refused;
-        /* the token endpoint reports invalid credentials with 400 (RFC 6749,
-         * section 5.2) */
+        /* The token endpoint reports invalid credentials with 400 (RFC 6749,
+         * section 5.2). */
         if (exchange->request.is_token && head->status == 400)
             return NYMBL_UNAUTHORIZED;
         return head->status == 429 && head->limit_exceeded
@@ -51,8 +52,8 @@ nymbl_kind nymbl__result_classify(nymbl__exchange *exchange, CURLcode code,
     }
     if (exchange->request.expected == NYMBL_EXPECT_CONTENT)
         return nymbl__response_check_document(exchange, reason);
-    /* no encoding was requested (RFC 9110, section 12.5.3); the label may be
-     * wrong, so a body that is JSON counts */
+    /* No encoding was requested (RFC 9110, section 12.5.3). But if the body is
+     * JSON, it is not encoded, and only Content-Encoding is wrong. */
     if (head->encoded && exchange->port->response_body.size > 0 &&
         !nymbl__sniff_is_json(exchange->port->response_body.data,
                               exchange->port->response_body.size)) {
@@ -61,7 +62,7 @@ nymbl_kind nymbl__result_classify(nymbl__exchange *exchange, CURLcode code,
     }
     if (exchange->port->body != NULL &&
         !nymbl__body_all_read(exchange->port->body)) {
-        /* before the whole body was sent */
+        /* the service responded before the whole body was sent */
         *reason = nymbl__reason_early_response;
         return NYMBL_PROTOCOL;
     }
@@ -76,8 +77,8 @@ bool nymbl__result_outcome_is_unknown(const nymbl__exchange *exchange,
     if (nymbl__request_is_safe(&exchange->request) || !exchange->port->sent ||
         (status >= 300 && status <= 499))
         return false;
-    /* this side aborted before the last block, so the server has no complete
-     * request */
+    /* If this side has aborted the upload before its last block, the server has
+     * no complete request. */
     if (exchange->port->body != NULL && status == 0 &&
         (kind == NYMBL_IO || kind == NYMBL_TOO_LARGE || kind == NYMBL_TIMEOUT ||
          kind == NYMBL_CANCELED || kind == NYMBL_NO_MEMORY))
@@ -89,5 +90,5 @@ bool nymbl__result_keeps_partial(const nymbl__exchange *exchange,
                                  nymbl_kind kind)
 {
     return kind != NYMBL_CORRUPT && kind != NYMBL_PROTOCOL &&
-           !may_have_refused_range(exchange);
+           !range_may_be_refused(exchange);
 }

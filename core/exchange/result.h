@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* How an exchange ended, and what that means for the call. */
+/* The result of an exchange: kind and reason, whether its outcome is unknown,
+ * and whether a partial file is kept. */
 #ifndef NYMBL_EXCHANGE_RESULT_H
 #define NYMBL_EXCHANGE_RESULT_H
 
@@ -11,11 +12,11 @@
  * its reason. */
 nymbl_kind nymbl__result_classify(nymbl__exchange *exchange, CURLcode code,
                                   const char **reason);
-/* Whether a failed upload or delete may have been carried out anyway. */
+/* Whether the service may have carried out a failed upload or delete. */
 bool nymbl__result_outcome_is_unknown(const nymbl__exchange *exchange,
                                       nymbl_kind kind);
-/* Whether a partial file is worth keeping after such a failure: the response
- * was interrupted but not wrong, and the service does not refuse the range. */
+/* Whether to keep a partial file after a failure: the response was not wrong,
+ * and the service has not refused to continue it. */
 bool nymbl__result_keeps_partial(const nymbl__exchange *exchange,
                                  nymbl_kind kind);
 

@@ -7,7 +7,10 @@
 #include "exchange/response_check.h"
 #include "port/body.h"
 
-/* Interim (1xx) responses do not count. */
+#define NO_LIMIT 3600.0 /* seconds; the pump never waits longer */
+
+/* Whether the final response has begun. Interim (1xx) responses do not count.
+ */
 static bool response_has_begun(const nymbl__exchange *exchange)
 {
     return exchange->head.status >= 200;
@@ -25,16 +28,17 @@ static bool response_is_buffered(const nymbl__exchange *exchange)
 
 static double idle_limit(const nymbl__exchange *exchange)
 {
-    double seconds = exchange->settings->stall_timeout;
+    double limit = exchange->settings->stall_timeout;
 
     if (exchange->port->body != NULL && !response_has_begun(exchange) &&
         nymbl__body_all_read(exchange->port->body) &&
-        seconds < NYMBL__UPLOAD_RESPONSE_TIMEOUT)
+        limit < NYMBL__UPLOAD_RESPONSE_TIMEOUT)
         return NYMBL__UPLOAD_RESPONSE_TIMEOUT;
-    return seconds;
+    return limit;
 }
 
-/* Whether the exchange waits for the caller, not for the peer. */
+/* Whether the exchange waits for the caller, not for the peer. Then no time
+ * limit applies. */
 static bool is_waiting_for_caller(const nymbl__exchange *exchange)
 {
     return exchange->port->receive_paused || exchange->port->send_paused ||
@@ -59,7 +63,7 @@ double nymbl__timeouts_remaining(const nymbl__exchange *exchange)
     double remaining, response;
 
     if (is_waiting_for_caller(exchange))
-        return 3600;
+        return NO_LIMIT;
     if (!nymbl__exchange_was_sent(exchange))
         return exchange->settings->connect_timeout - exchange->connect_time;
     remaining = idle_limit(exchange) - exchange->idle_time;
@@ -70,15 +74,15 @@ double nymbl__timeouts_remaining(const nymbl__exchange *exchange)
 
 const char *nymbl__timeouts_exceeded(nymbl__exchange *exchange)
 {
-    curl_off_t up = 0;
+    curl_off_t sent = 0;
 
-    /* Bytes may stay in libcurl's send buffer for long, so sent bytes count as
-     * activity too. */
+    /* Bytes that libcurl has read from the body may remain in its send buffer
+     * for long. So bytes that it has sent count as activity too. */
     if (!exchange->active && exchange->port->body != NULL &&
         exchange->easy != NULL) {
-        curl_easy_getinfo(exchange->easy, CURLINFO_SIZE_UPLOAD_T, &up);
-        exchange->active = up != exchange->sent_at_last_check;
-        exchange->sent_at_last_check = up;
+        curl_easy_getinfo(exchange->easy, CURLINFO_SIZE_UPLOAD_T, &sent);
+        exchange->active = sent != exchange->sent_at_last_check;
+        exchange->sent_at_last_check = sent;
     }
     if (exchange->active)
         exchange->idle_time = 0;

@@ -6,16 +6,17 @@
 
 #include "exchange/exchange.h"
 
-#define NYMBL__RESPONSE_TIMEOUT                                                \
-    60.0 /* for a response that is buffered in memory */
-#define NYMBL__UPLOAD_RESPONSE_TIMEOUT 120.0 /* for the response to start */
+/* Limit for a response that is buffered in memory. */
+#define NYMBL__RESPONSE_TIMEOUT 60.0
+/* Limit until the response to an upload begins. */
+#define NYMBL__UPLOAD_RESPONSE_TIMEOUT 120.0
 
-/* Add time that was spent polling. */
+/* Add time that the engine has spent polling. */
 void nymbl__timeouts_charge(nymbl__exchange *exchange, double seconds);
 /* Seconds until the next limit expires. */
 double nymbl__timeouts_remaining(const nymbl__exchange *exchange);
-/* The reason word of the limit that has expired, or NULL. Activity since the
- * last call restarts the idle time. */
+/* Check the limits. Activity since the previous check restarts the idle time.
+ * Returns the reason if a limit has expired, or NULL. */
 const char *nymbl__timeouts_exceeded(nymbl__exchange *exchange);
 
 #endif

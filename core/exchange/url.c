@@ -40,8 +40,8 @@ static CURLU *url_parse(const char *url)
     return parsed;
 }
 
-/* 127.0.0.0/8 and ::1 (RFC 6890), and the name that libcurl resolves to them
- * without a lookup. */
+/* Whether a host is a loopback address (127.0.0.0/8 or ::1, RFC 6890) or
+ * localhost, which libcurl resolves to one without a lookup. */
 static bool host_is_loopback(const char *host)
 {
     unsigned octets[4];
@@ -64,8 +64,8 @@ static bool host_is_loopback(const char *host)
     return octets[0] == 127;
 }
 
-/* libcurl decodes a non-ASCII name by the host program's locale, so the same
- * bytes could mean different hosts. */
+/* Whether a host name is ASCII. libcurl decodes other names by the program's
+ * locale, so equal bytes could mean different hosts. */
 static bool host_is_ascii(const char *host)
 {
     while (*host > 0 && *host < 0x7f)
@@ -95,14 +95,14 @@ const char *nymbl_url_problem(const char *url, bool allow_http)
         return "is too long";
     for (const char *at = url; *at != '\0'; at++) {
         if ((unsigned char)*at <= ' ' || *at == 0x7f || *at == '\\')
-            return "must not hold white space, control characters or \\";
+            return "must not contain white space, control characters or \\";
     }
     if (!nymbl__url_is_https(url) && !nymbl__ascii_begins(url, "http://", 7))
         return "must begin with https://";
     if (strpbrk(url, "?#") != NULL)
         return "must have no query or fragment";
     if (strchr(url, '@') != NULL)
-        return "must hold no user name or password";
+        return "must contain no user name or password";
     /* libcurl ignores a third slash */
     parsed = strstr(url, ":///") != NULL ? NULL : url_parse(url);
     if (parsed == NULL)
@@ -194,11 +194,11 @@ bool nymbl__url_has_host_port(const char *url, const char *text)
     return same;
 }
 
-/* Whether every version of libcurl interprets a reference without fragment in
- * the same way, as RFC 3986 does. Older versions reject control characters,
- * newer ones encode them. If the first segment contains a colon, a scheme must
- * precede it (sections 4.2 and 3.1). */
-static bool reference_is_clear(const char *reference)
+/* Whether every version of libcurl interprets a reference without fragment as
+ * RFC 3986 does. Older versions reject control characters, newer ones encode
+ * them. A colon in the first segment must follow a scheme (sections 4.2 and
+ * 3.1). */
+static bool reference_is_unambiguous(const char *reference)
 {
     size_t scheme = strspn(reference, "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
                                       "abcdefghijklmnopqrstuvwxyz"
@@ -229,7 +229,7 @@ static bool host_is_too_long(CURLU *parsed)
 }
 
 /* Whether a URL is safe in a request line (RFC 9112, section 3.2): bytes from a
- * server must never end that line, whatever libcurl checks. */
+ * server must never end that line. libcurl checks this too. */
 static bool url_is_clean(const char *url)
 {
     for (; *url != '\0'; url++) {
@@ -254,7 +254,7 @@ nymbl_kind nymbl__url_resolve(char **out, const char *base,
     }
     text[strcspn(text, "#")] = '\0';
     if (parsed == NULL || strlen(text) > NYMBL__URL_MAX ||
-        !reference_is_clear(text))
+        !reference_is_unambiguous(text))
         goto done;
     if (*text != '\0' &&
         curl_url_set(parsed, CURLUPART_URL, text, CURLU_URLENCODE) != CURLUE_OK)

@@ -10,8 +10,8 @@
 bool nymbl__url_is_https(const char *url);
 /* Whether scheme, host and port agree (RFC 6454, section 5). */
 bool nymbl__url_same_origin(const char *a, const char *b);
-/* A hash of the origin. If two origins share one, a connection that could be
- * closed stays open. */
+/* A hash of the origin. If two origins have the same hash, a connection that
+ * could be closed stays open. */
 uint64_t nymbl__url_origin_hash(const char *url);
 /* Whether a text begins with "HOST port NUMBER" for a URL's host and port. */
 bool nymbl__url_has_host_port(const char *url, const char *text);
@@ -22,8 +22,8 @@ nymbl_kind nymbl__url_resolve(char **out, const char *base,
 /* Append text, with all but RFC 3986's unreserved characters percent-encoded.
  */
 nymbl_kind nymbl__url_escape(nymbl__buffer *buffer, const char *text);
-/* Append `name=value`, the value percent-encoded. A separator other than NUL is
- * put before it; for the next pair it becomes '&'. */
+/* Append `name=value`, with the value percent-encoded. *separator precedes it
+ * unless it is NUL, and becomes '&' for the next pair. */
 nymbl_kind nymbl__url_pair(nymbl__buffer *buffer, char *separator,
                            const char *name, const char *value);
 

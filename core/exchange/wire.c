@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The wire: the options and callbacks of an easy handle, and the evaluation of
- * its result. */
+/* The requests of an exchange on easy handles: their options, their callbacks
+ * and the evaluation of their results. */
 #include "exchange/wire.h"
 
 #include "base/error.h"
@@ -19,9 +19,9 @@
 
 /* ---- libcurl's callbacks ---- */
 
-/* CURLOPT_PREREQFUNCTION: called before each request is sent. libcurl repeats a
+/* CURLOPT_PREREQFUNCTION, called before a request is sent. libcurl repeats a
  * request on its own, even a POST, if a reused connection turns out to be
- * closed. The second attempt is stopped here. */
+ * closed. This callback refuses the repetition. */
 static int prereq_cb(void *payload, char *to, char *from, int to_port,
                      int from_port)
 {
@@ -30,9 +30,9 @@ static int prereq_cb(void *payload, char *to, char *from, int to_port,
     long new_connections = 1;
 
     /* Unread bytes on a reused connection would be parsed as the response to
-     * this request, and could belong to another document (RFC 9112, section
-     * 6.3). The connection may also have been closed by the peer; newer
-     * versions of libcurl read that end in advance and then overlook it. */
+     * this request, but could belong to another document (RFC 9112, section
+     * 6.3). The peer may also have closed the connection; newer versions of
+     * libcurl read ahead and overlook that. */
     curl_easy_getinfo(exchange->easy, CURLINFO_NUM_CONNECTS, &new_connections);
     if (!is_repeat && new_connections == 0 &&
         (nymbl__tls_has_pending(exchange->easy) ||
@@ -52,8 +52,8 @@ static int prereq_cb(void *payload, char *to, char *from, int to_port,
     }
     nymbl__port_unlock(exchange->port);
     exchange->active = true;
-    /* keep a final status: libcurl would repeat a request after 417, without
-     * Expect */
+    /* A final status remains the result: after 417 libcurl repeats the request
+     * without Expect. */
     if (is_repeat && !(exchange->head.done && exchange->head.status >= 300))
         nymbl__exchange_fail(exchange, NYMBL_NETWORK, nymbl__reason_reset);
     else if (!is_repeat && is_removed)
@@ -76,7 +76,7 @@ static void response_append(nymbl__exchange *exchange, const char *data,
         nymbl__exchange_fail(exchange, NYMBL_PROTOCOL,
                              nymbl__reason_response_too_long);
     else
-        exchange->phase = NYMBL__BODY_IGNORED; /* the status is enough */
+        exchange->phase = NYMBL__BODY_IGNORED; /* the status is sufficient */
 }
 
 static void document_write(nymbl__exchange *exchange, const char *data,
@@ -133,7 +133,7 @@ bool nymbl__wire_header(nymbl__exchange *exchange, const char *data,
     return exchange->failure == NYMBL_OK;
 }
 
-/* CURLOPT_HEADERFUNCTION: called for each line. */
+/* CURLOPT_HEADERFUNCTION, called for each line. */
 static size_t header_cb(char *data, size_t size, size_t count, void *payload)
 {
     size *= count;
@@ -155,7 +155,7 @@ static size_t write_cb(char *data, size_t size, size_t count, void *payload)
                     nymbl__response_is_success(exchange);
 
     size *= count;
-    if (!exchange->head.done) { /* the head was not checked */
+    if (!exchange->head.done) { /* libcurl has skipped the end of the head */
         nymbl__exchange_fail(exchange, NYMBL_PROTOCOL,
                              nymbl__reason_bad_response);
         return 0;
@@ -184,8 +184,8 @@ static size_t write_cb(char *data, size_t size, size_t count, void *payload)
                : 0;
 }
 
-/* CURLOPT_XFERINFOFUNCTION: called a last time before libcurl drops a
- * connection that ended. */
+/* CURLOPT_XFERINFOFUNCTION. libcurl calls it for the last time before it closes
+ * a connection that the peer has ended. */
 static int xferinfo_cb(void *payload, curl_off_t down_total, curl_off_t down,
                        curl_off_t up_total, curl_off_t up)
 {
@@ -211,7 +211,7 @@ static nymbl_kind exchange_configure(nymbl__exchange *exchange)
     /* The server may be closing an idle connection, which cannot be detected
      * here. An upload on it would end with an unknown outcome. So each upload
      * opens a new connection, which resumes the TLS session. */
-    bool once = !nymbl__request_is_idempotent(request);
+    bool send_once = !nymbl__request_is_idempotent(request);
     struct curl_slist *headers =
         nymbl__request_headers(request, exchange->cross_origin);
     CURLcode code = nymbl__settings_apply(exchange->settings, easy,
@@ -229,12 +229,12 @@ static nymbl_kind exchange_configure(nymbl__exchange *exchange)
                   nymbl__closesocket_cb);
     NYMBL__SETOPT(code, easy, CURLOPT_CLOSESOCKETDATA, exchange->sockets);
     NYMBL__SETOPT(code, easy, CURLOPT_FRESH_CONNECT,
-                  exchange->fresh || once ? 1L : 0L);
+                  exchange->fresh || send_once ? 1L : 0L);
     NYMBL__SETOPT(code, easy, CURLOPT_HEADERFUNCTION, header_cb);
     NYMBL__SETOPT(code, easy, CURLOPT_HEADERDATA, exchange);
     NYMBL__SETOPT(code, easy, CURLOPT_WRITEFUNCTION, write_cb);
     NYMBL__SETOPT(code, easy, CURLOPT_WRITEDATA, exchange);
-    if (request->method != NYMBL_GET && !once)
+    if (request->method != NYMBL_GET && !send_once)
         NYMBL__SETOPT(code, easy, CURLOPT_MAXAGE_CONN, MAX_IDLE_SECONDS);
     if (request->method == NYMBL_DELETE)
         NYMBL__SETOPT(code, easy, CURLOPT_CUSTOMREQUEST, "DELETE");
@@ -283,14 +283,14 @@ nymbl_kind nymbl__wire_unpause(nymbl__exchange *exchange)
         mask |= CURLPAUSE_SEND;
     resume = resume && !exchange->port->send_paused;
     nymbl__port_unlock(exchange->port);
-    /* libcurl applies the pause of a MIME part only after it has sent what
-     * precedes the part, and ignores a resume that comes earlier: the upload
-     * would hang. So the transfer is explicitly paused first. */
+    /* libcurl pauses at a MIME part only after it has sent the bytes before the
+     * part, and ignores a resumption before that: the upload would hang. So the
+     * transfer is explicitly paused first. */
     if (resume)
         code = curl_easy_pause(exchange->easy, mask | CURLPAUSE_SEND);
     if (code == CURLE_OK)
         code = curl_easy_pause(exchange->easy, mask);
-    /* otherwise the bytes that libcurl buffered are lost */
+    /* on failure libcurl has lost bytes that it had buffered */
     return code == CURLE_OK ? NYMBL_OK : NYMBL_NO_MEMORY;
 }
 
@@ -304,14 +304,14 @@ void nymbl__wire_detach(nymbl__exchange *exchange)
 
 /* ---- results ---- */
 
-/* Whether nothing was sent, for a reason that a new connection may cure. */
+/* Whether nothing was sent and a new connection may succeed. */
 static bool should_reconnect(nymbl__exchange *exchange, CURLcode code)
 {
     if (exchange->failure != NYMBL_OK || nymbl__exchange_was_sent(exchange) ||
         exchange->fresh)
         return false;
-    /* libcurl's own connect timeout also counts time that the program spent
-     * elsewhere; only the limit in timeouts.c counts */
+    /* libcurl's own connect timeout also counts time during which the program
+     * did not pump; only the limit in timeouts.c applies. */
     return exchange->phase == NYMBL__EXCESS_DATA ||
            (code == CURLE_OPERATION_TIMEDOUT &&
             exchange->connect_time < exchange->settings->connect_timeout / 2);
@@ -334,8 +334,8 @@ static nymbl_kind redirect_target(nymbl__exchange *exchange, char **out,
     kind = nymbl__url_resolve(out, from, exchange->head.location);
     if (kind < 0)
         return kind;
-    /* never from https to http; http only within an origin that was http from
-     * the start */
+    /* A redirect must not lead from https to http, nor from http to http of
+     * another origin. */
     if (!nymbl__url_is_https(*out) &&
         (nymbl__url_is_https(from) || !nymbl__url_same_origin(from, *out))) {
         nymbl__secret_free(*out);
@@ -366,8 +366,8 @@ void nymbl__wire_complete(nymbl__exchange *exchange, CURLcode code,
     result->how = result->kind < 0 ? NYMBL__FAILED : NYMBL__SUCCEEDED;
 }
 
-/* Follow a redirect. Once the origin has changed, no credentials are sent any
- * more, even if a later redirect leads back. */
+/* Follow a redirect. After a change of the origin no credentials are sent, even
+ * if a later redirect leads back. */
 static void redirect_follow(nymbl__exchange *exchange, char *url)
 {
     nymbl__request *request = &exchange->request;
