@@ -67,7 +67,8 @@ nymbl_kind nymbl_token_start(nymbl_transfer **out, nymbl_engine *engine,
 
 /* ---- documents ---- */
 
-/* An id that is missing must not change where the path leads. */
+/* Whether an id is not empty: without it the path would lead to another
+ * resource. */
 static bool is_id(const char *text)
 {
     return text != NULL && *text != '\0';
@@ -95,7 +96,7 @@ nymbl_kind nymbl_upload_start(nymbl_transfer **out, nymbl_engine *engine,
         err);
 }
 
-/* The number as digits, or NULL if it is to be left out. */
+/* A number as digits, or NULL if the option is not set. */
 static const char *digits_of(int64_t number, char buffer[24])
 {
     if (number <= 0)
@@ -138,7 +139,7 @@ nymbl_kind nymbl_list_start(nymbl_transfer **out, nymbl_engine *engine,
         err);
 }
 
-/* A request about one document. */
+/* Start a request for one document. */
 static nymbl_kind document_start(nymbl_transfer **out, nymbl_engine *engine,
                                  nymbl_client *client, const char *token,
                                  const char *patient, const char *document,

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* A request of the caller as the exchange sends it: URL, headers and body. */
+/* Requests: checks of the caller's request, and its URL, headers and body as
+ * the exchange sends them. */
 #include "api/request.h"
 
 #include "api/body.h"
@@ -15,10 +16,10 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Bytes of a header value of the caller. */
+/* Size of a header value from the caller. */
 #define HEADER_VALUE_MAX 8192
 
-/* ---- what a request may be ---- */
+/* ---- checks ---- */
 
 static bool is_letter_or_digit(char byte)
 {
@@ -27,7 +28,7 @@ static bool is_letter_or_digit(char byte)
     return (lower >= 'a' && lower <= 'z') || (byte >= '0' && byte <= '9');
 }
 
-/* Whether a text consists of letters, digits and some other characters. */
+/* Whether a text consists of letters, digits and characters of `others`. */
 static bool is_name(const char *text, const char *others)
 {
     if (*text == '\0')
@@ -38,13 +39,15 @@ static bool is_name(const char *text, const char *others)
     return true;
 }
 
-/* A bearer token: visible ASCII (RFC 6750, section 2.1, and a little more). */
+/* Whether a bearer token is visible ASCII, which is slightly more than RFC
+ * 6750, section 2.1, allows. */
 static bool token_is_clean(const char *token)
 {
     size_t length = token == NULL ? 0 : strlen(token);
     unsigned char wrong = length == 0;
 
-    /* no early exit, so that compilers vectorize it: tokens are long */
+    /* Tokens are long. Without an early exit the compiler vectorizes the loop.
+     */
     for (size_t i = 0; i < length; i++)
         wrong |= (token[i] < '!') | (token[i] > '~');
     return !wrong;
@@ -60,7 +63,7 @@ static bool path_is_clean(const nymbl_request *request)
         if (!is_name(segment->name, "$_-.") || segment->name[0] == '.' ||
             (segment->key != NULL && *segment->key == '\0'))
             return false;
-    /* without its key it would delete all that the path leads to */
+    /* without a key a DELETE would delete a whole collection */
     return request->method != NYMBL_DELETE || segment[-1].key != NULL;
 }
 
@@ -72,8 +75,8 @@ static bool query_is_clean(const nymbl_pair *pair)
     return true;
 }
 
-/* Headers that the library sends itself, and those that decide how a message is
- * framed, cached or continued. */
+/* Whether a header must not be set by the caller: the library sends it itself,
+ * or it affects how a message is framed, cached or continued. */
 static bool header_is_reserved(const char *name)
 {
     static const char *const names[] = {
@@ -93,8 +96,8 @@ static bool header_is_reserved(const char *name)
     return false;
 }
 
-/* Names are tokens (RFC 9110, section 5.6.2), values visible ASCII with blanks
- * inside. */
+/* Whether all names of headers are tokens (RFC 9110, section 5.6.2), and all
+ * values visible ASCII with blanks only inside. */
 static bool headers_are_clean(const nymbl_pair *pair)
 {
     for (; pair != NULL && pair->name != NULL; pair++) {
@@ -132,7 +135,7 @@ static const char *upload_problem(const nymbl_request *request)
     return NULL;
 }
 
-/* Why it cannot be started: a word, or NULL. */
+/* The name of the argument that is invalid, or NULL. */
 static const char *request_problem(const char *token,
                                    const nymbl_request *request)
 {
@@ -162,10 +165,10 @@ const char *nymbl__start_problem(const nymbl_engine *engine,
     return NULL;
 }
 
-/* ---- its URL ---- */
+/* ---- the URL ---- */
 
-/* Keys are in parentheses without quotes, as in every example of the service
- * (lua/README.md, Facts about the service). */
+/* Append the path. Keys are in parentheses without quotes, as in every example
+ * of the service (lua/README.md, Facts about the service). */
 static nymbl_kind path_append(nymbl__buffer *url, const nymbl_segment *segment)
 {
     nymbl_kind kind = NYMBL_OK;
@@ -197,7 +200,7 @@ static nymbl_kind query_append(nymbl__buffer *url, const nymbl_pair *pair)
     return kind;
 }
 
-/* Replace a URL by a link that was received with its content. */
+/* Replace a URL by a link from the response to it. */
 static nymbl_kind link_follow(nymbl__buffer *url, const char *base_url,
                               const char *link)
 {
@@ -241,7 +244,7 @@ static nymbl_kind url_make(char **out, const nymbl_client *client,
     return kind < 0 ? nymbl__fail(err, kind, NULL) : NYMBL_OK;
 }
 
-/* ---- what is sent or saved ---- */
+/* ---- the body and the target ---- */
 
 static nymbl_kind upload_prepare(nymbl_transfer *transfer,
                                  const nymbl_request *request, nymbl_error *err)
@@ -267,8 +270,8 @@ static nymbl_kind upload_prepare(nymbl_transfer *transfer,
     return kind < 0 ? nymbl__fail(err, kind, NULL) : NYMBL_OK;
 }
 
-/* Request the rest of a partial file, if the document is still the same (RFC
- * 9110, section 13.1.5). */
+/* Request the missing range of a partial file, on condition that the document
+ * is unchanged (If-Range; RFC 9110, section 13.1.5). */
 static nymbl_kind range_request(nymbl__exchange *exchange)
 {
     struct curl_slist **headers = &exchange->request.headers;
@@ -349,7 +352,8 @@ nymbl_kind nymbl__start(nymbl_transfer *transfer, const char *token,
         request->expected == NYMBL_EXPECT_CONTENT ? "*/*" : "application/json",
         "");
 
-    if (kind == NYMBL_OK && transfer->port.body != NULL) /* "": without it */
+    /* an empty Expect keeps libcurl from adding its own */
+    if (kind == NYMBL_OK && transfer->port.body != NULL)
         kind = nymbl__request_add_header(
             &request->headers,
             "Expect:", request->expect_continue ? " 100-continue" : "", "");
