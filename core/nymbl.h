@@ -102,7 +102,7 @@ typedef enum nymbl_kind {
     NYMBL_CORRUPT = -15,  /**< wrong type, size or content of a document */
     NYMBL_PROTOCOL = -16, /**< the response violates HTTP or the API */
     NYMBL_REDIRECT = -17, /**< a redirect that was not followed */
-    NYMBL_IO = -18,       /**< a local file */
+    NYMBL_IO = -18,       /**< a local file or descriptor failed */
     NYMBL_CONTEXT = -19,  /**< waiting is not possible here (Lua only) */
     NYMBL_CANCELED = -20, /**< canceled by the caller */
 
@@ -162,7 +162,7 @@ NYMBL_API const char *nymbl_version(void);
 NYMBL_API const char *nymbl_kind_name(nymbl_kind kind);
 
 /**
- * A short description of a kind and of what to do about it.
+ * A short description of a kind and of its remedy.
  *
  * @param kind any kind
  * @return static text, never NULL; "" for kinds that are no failures
@@ -177,32 +177,31 @@ NYMBL_API const char *nymbl_kind_text(nymbl_kind kind);
 NYMBL_API const char *const *nymbl_reasons(void);
 
 /**
- * The reason that stands for a system error, as in "no_space".
+ * The reason for a system error, such as "no_space".
  *
  * @param code a value of errno
- * @return static text, never NULL; "io_error" if the error has no word of its
- * own
+ * @return static text, never NULL; "io_error" for errors without a reason of
+ *         their own
  */
 NYMBL_API const char *nymbl_errno_reason(int code);
 
 /**
- * Count the objects that exist in this process: clients, bodies, transfers and
- * stores.
+ * The number of objects that exist in this process: clients, bodies, transfers
+ * and stores.
  *
- * For leak checks: 0 once all objects are released and the engine has processed
- * that.
+ * For leak checks: it is 0 once all objects are released and the I/O thread, if
+ * there is one, has dropped its references.
  *
- * @return the count
+ * @return the number
  */
 NYMBL_API long nymbl_object_count(void);
 
 /**
- * Check whether functions of another TLS library are called instead of those
- * that libcurl was linked with (symbol interposition), so that a connection
- * would crash. Call it once, before the first transfer. The only libcurl
- * function called is curl_version_info(). On Linux with glibc every function
- * that libcurl and its TLS library refer to is checked, on other systems a
- * sample.
+ * Check whether libcurl's calls reach functions of another TLS library than the
+ * one it was linked with (symbol interposition), so that a connection would
+ * crash. Call this once, before the first transfer. The only libcurl function
+ * called is curl_version_info(). On Linux with glibc every function that
+ * libcurl and its TLS library refer to is checked, on other systems a sample.
  *
  * @return NULL if there is no problem, else static text that names both
  *         libraries and one of the functions, and says what to install
@@ -226,9 +225,8 @@ typedef struct nymbl_engine_options {
  * connections.
  *
  * Files and sockets of the library never get descriptors 0 to 2. If the program
- * has closed some of these, they are occupied while the engine is pumped, by
- * descriptors that can be neither read nor written, so that libcurl does not
- * use them either.
+ * has closed one of these, the pump opens a placeholder on it, which can be
+ * neither read nor written, so that libcurl does not use it either.
  *
  * @param[out] out     yours to release with nymbl_engine_free()
  * @param      options copied; NULL for defaults
@@ -294,11 +292,11 @@ NYMBL_API nymbl_kind nymbl_engine_start_thread(nymbl_engine *engine,
 NYMBL_API bool nymbl_engine_in_this_process(const nymbl_engine *engine);
 
 /**
- * Whether an engine without an I/O thread has no transfers, so that
- * nymbl_engine_free() cancels nothing.
+ * Whether an engine has neither transfers nor an I/O thread, so that
+ * nymbl_engine_free() cancels no transfer and does not wait.
  *
  * @param engine any
- * @return true if it has none; false if it has an I/O thread
+ * @return true if it is idle
  */
 NYMBL_API bool nymbl_engine_is_idle(const nymbl_engine *engine);
 
@@ -413,7 +411,7 @@ typedef enum nymbl_account {
 NYMBL_API nymbl_kind nymbl_client_account(const nymbl_client *client,
                                           nymbl_account which, char *out);
 
-/* ---- bodies: what an upload sends ---- */
+/* ---- bodies: the content of an upload ---- */
 
 /**
  * Create a body that is read from a file each time it is sent.
@@ -487,15 +485,15 @@ NYMBL_API int64_t nymbl_body_remaining(const nymbl_body *body);
  * @param[out] accepted number of bytes that were accepted
  * @return NYMBL_OK if every byte was accepted; NYMBL_AGAIN if the window is
  *         full; NYMBL_DONE if the transfer accepts no more (its result says
- *         why); NYMBL_MISUSE if the body is finished or no stream
+ *         why); NYMBL_MISUSE if the body is finished or is not a stream
  */
 NYMBL_API nymbl_kind nymbl_body_write(nymbl_body *body, const void *data,
                                       size_t size, size_t *accepted);
 
 /**
- * Declare that a stream is copied from a file, before its first byte is read.
- * nymbl_body_finish() then checks that the file was not modified meanwhile; if
- * it was, the upload is aborted: NYMBL_IO, "changed".
+ * Declare that a stream is copied from a file, before the first byte of the
+ * file is read. nymbl_body_finish() then checks that the file was not modified
+ * meanwhile; if it was, the upload is aborted: NYMBL_IO, "changed".
  *
  * @param body a stream; other bodies are ignored
  * @param fd   borrowed until nymbl_body_finish(); ignored unless it is a
@@ -565,12 +563,13 @@ NYMBL_API const char *nymbl_sniff(const void *data, size_t size);
 NYMBL_API const char *nymbl_body_type(nymbl_body *body);
 
 /**
- * Whether the content of a body may have a media type, by the same check.
+ * Whether the content of a body may have a media type, by the check of
+ * nymbl_body_type().
  *
  * @param body         any
  * @param content_type media type; parameters are ignored
- * @return false if the content has another type, or none that is accepted; true
- *         if it has this type, or if that cannot be determined
+ * @return false if the content has another type; true if it has this type, or
+ *         if its type cannot be determined
  */
 NYMBL_API bool nymbl_body_is_type(nymbl_body *body, const char *content_type);
 
@@ -591,9 +590,10 @@ NYMBL_API void nymbl_body_free(nymbl_body *body);
 
 /* ---- requests to the service ---- */
 
-/** Method of a request. GET changes nothing on the service, so that its outcome
- * is never unknown. DELETE can be repeated. POST may be repeated only if the
- * service cannot have accepted it; it is sent on a new connection. */
+/** The method of a request. A GET changes nothing on the service, so its
+ * outcome is never unknown. A DELETE may be repeated. A POST may be repeated
+ * only if the service cannot have accepted it, and is sent on a new connection.
+ */
 typedef enum nymbl_method {
     NYMBL_GET,
     NYMBL_POST, /**< an upload */
@@ -602,23 +602,23 @@ typedef enum nymbl_method {
 
 /** The response that a request expects. */
 typedef enum nymbl_expected {
-    /** A JSON text, or none, which is held in memory: nymbl_transfer_body(). */
+    /** JSON or nothing; it is buffered in memory, see nymbl_transfer_body(). */
     NYMBL_EXPECT_JSON,
     /** The content of a document, which is checked and saved to a path or read
      * with nymbl_transfer_read(). Redirects are followed. */
     NYMBL_EXPECT_CONTENT
 } nymbl_expected;
 
-/** A segment of a path, `/Name` or `/Name(key)`. */
+/** A segment of a path: `/name` or `/name(key)`. */
 typedef struct nymbl_segment {
     const char *name; /**< letters, digits, `$`, `_`, `-` and `.` */
-    const char *key;  /**< percent-encoded here; NULL: no key */
+    const char *key;  /**< percent-encoded by the library; NULL for no key */
 } nymbl_segment;
 
-/** A name with a value: of a query or of a header. */
+/** A name and a value, of a query option or of a header. */
 typedef struct nymbl_pair {
     const char *name;
-    const char *value; /**< NULL: this pair is left out */
+    const char *value; /**< NULL to omit the pair */
 } nymbl_pair;
 
 /** Bytes of the longest token that is accepted. */
@@ -664,10 +664,10 @@ typedef struct nymbl_upload_options {
     const char *content_type;  /**< required */
     const char *document_type; /**< optional */
     const char *description;   /**< optional */
-    /** Set this if the caller can write a stream again. Otherwise it is sent
-     * with `Expect: 100-continue`, which the service may answer with 417.
-     * Nothing was sent then, and if nymbl_body_can_rewind(), it can be sent
-     * again with this set. */
+    /** Whether the caller can write a stream again from its first byte. If not,
+     * the stream is sent with `Expect: 100-continue`. If the service responds
+     * with 417, none of its bytes were sent: start the upload again with this
+     * field set, provided that nymbl_body_can_rewind() returns true. */
     bool is_rewindable;
     bool progress; /**< make the transfer ready whenever bytes were sent */
 } nymbl_upload_options;
@@ -706,24 +706,26 @@ typedef struct nymbl_download_options {
 typedef struct nymbl_request {
     nymbl_method method;
     nymbl_expected expected;
-    const nymbl_segment *path; /**< below the base URL; required */
-    const nymbl_pair *query;   /**< values are percent-encoded here */
+    const nymbl_segment *path; /**< required; appended to the base URL */
+    const nymbl_pair *query;   /**< values are percent-encoded by the library */
     /** Additional headers for the service. They are not sent to another origin
      * after a redirect. Headers that the library sends itself, or that concern
      * the connection or the body, are NYMBL_MISUSE. */
     const nymbl_pair *headers;
-    /** URL to request instead of @p path and @p query, from the response to a
-     * request with this path (`@odata.nextLink`). It must have the service's
+    /** A link to request instead of @p path and @p query, from the response to
+     * a request with this path (`@odata.nextLink`). It must have the service's
      * origin. */
     const char *next_link;
-    nymbl_body *body; /**< of a POST; retained; must be ready and not in use by
-                           a live transfer */
-    const nymbl_upload_options *upload;     /**< required for a POST */
-    const nymbl_download_options *download; /**< for content; NULL: defaults */
+    /** Required for a POST; retained. It must be ready, and no other transfer
+     * may be sending it. */
+    nymbl_body *body;
+    const nymbl_upload_options *upload; /**< required for a POST */
+    /** For NYMBL_EXPECT_CONTENT; NULL for defaults. */
+    const nymbl_download_options *download;
 } nymbl_request;
 
 /**
- * Start a request. The functions for documents below are made of this one.
+ * Start a request. The functions for documents below call this one.
  *
  * @param[out] out     yours to release with nymbl_transfer_free()
  * @param      engine  moves the transfer
@@ -735,7 +737,8 @@ typedef struct nymbl_request {
  *                     origin, NYMBL_PROTOCOL if it is too long;
  *                     NYMBL_TOO_LARGE or NYMBL_IO if the body cannot be sent;
  *                     NYMBL_IO if the target of a download cannot be written;
- *                     NYMBL_MISUSE, with the wrong field as reason;
+ *                     NYMBL_MISUSE with the name of the invalid field as
+ *                     reason;
  *                     NYMBL_NO_MEMORY
  * @return NYMBL_OK or the failure
  */
@@ -770,7 +773,7 @@ NYMBL_API nymbl_kind nymbl_token_start(nymbl_transfer **out,
  * @param      engine  moves the transfer
  * @param      client  any open client
  * @param      token   bearer token; copied, and wiped after use
- * @param      patient patient id; percent-encoded here
+ * @param      patient patient id; percent-encoded by the library
  * @param      body    retained; must be ready and not in use by another
  *                     transfer
  * @param      options copied
@@ -805,8 +808,8 @@ typedef struct nymbl_list_options {
  * @param      engine  moves the transfer
  * @param      client  any open client
  * @param      token   bearer token; copied, and wiped after use
- * @param      patient patient id; percent-encoded here
- * @param      options copied; values are percent-encoded here
+ * @param      patient patient id; percent-encoded by the library
+ * @param      options copied; values are percent-encoded by the library
  * @param[out] err     NYMBL_REDIRECT if `next_link` has another origin than the
  *                     service; NYMBL_PROTOCOL if it is too long;
  *                     NYMBL_BAD_REQUEST if the id or the query is too long;
@@ -828,8 +831,8 @@ NYMBL_API nymbl_kind nymbl_list_start(nymbl_transfer **out,
  * @param      engine   moves the transfer
  * @param      client   any open client
  * @param      token    bearer token; copied, and wiped after use
- * @param      patient  patient id; percent-encoded here
- * @param      document document id; percent-encoded here
+ * @param      patient  patient id; percent-encoded by the library
+ * @param      document document id; percent-encoded by the library
  * @param[out] err      NYMBL_BAD_REQUEST if an id is too long for a URL;
  *                      NYMBL_MISUSE; NYMBL_NO_MEMORY
  * @return NYMBL_OK or the failure
@@ -840,12 +843,13 @@ NYMBL_API nymbl_kind nymbl_get_start(nymbl_transfer **out, nymbl_engine *engine,
                                      nymbl_error *err);
 
 /**
- * Check the target of a download: its directory must exist and permit to create
+ * Check the target of a download: its directory must exist and permit creating
  * a file. The path must not be a directory, a device or a descriptor such as
  * /dev/stdout, must not lead over a symbolic link that another user placed in a
  * directory such as /tmp, and must not have the name of a temporary, partial or
- * metadata file (".nymbl-tmp-…", "….nymbl-part", "….nymbl-meta"). Nothing is
- * left in the directory; files that killed processes left there are removed.
+ * metadata file (".nymbl-tmp-…", "….nymbl-part", "….nymbl-meta"). The check
+ * leaves no file behind, and removes files that killed processes left in the
+ * directory.
  *
  * @param      path         path of the file
  * @param      no_overwrite whether the file must not exist
@@ -863,14 +867,14 @@ NYMBL_API nymbl_kind nymbl_path_check(const char *path, bool no_overwrite,
  * length, the document's size and its type before completion is reported. If
  * neither size nor type is given, the response's type or the first bytes must
  * be of a type that the service accepts. No byte can be read before the first
- * ones were checked.
+ * bytes were checked.
  *
  * @param[out] out      yours to release with nymbl_transfer_free()
  * @param      engine   moves the transfer
  * @param      client   any open client
  * @param      token    bearer token; copied, and wiped after use
- * @param      patient  patient id; percent-encoded here
- * @param      document document id; percent-encoded here
+ * @param      patient  patient id; percent-encoded by the library
+ * @param      document document id; percent-encoded by the library
  * @param      options  copied; NULL for defaults
  * @param[out] err      NYMBL_IO if the target cannot be written;
  *                      NYMBL_BAD_REQUEST if an id is too long for a URL;
@@ -889,8 +893,8 @@ NYMBL_API nymbl_kind nymbl_download_start(
  * @param      engine   moves the transfer
  * @param      client   any open client
  * @param      token    bearer token; copied, and wiped after use
- * @param      patient  patient id; percent-encoded here
- * @param      document document id; percent-encoded here
+ * @param      patient  patient id; percent-encoded by the library
+ * @param      document document id; percent-encoded by the library
  * @param[out] err      NYMBL_BAD_REQUEST if an id is too long for a URL;
  *                      NYMBL_MISUSE; NYMBL_NO_MEMORY
  * @return NYMBL_OK or the failure
@@ -905,10 +909,11 @@ NYMBL_API nymbl_kind nymbl_delete_start(nymbl_transfer **out,
 
 /**
  * Whether something has happened since a function last returned NYMBL_AGAIN:
- * bytes to read, room to write, a response head, the end, or progress.
+ * there are bytes to read, room to write, a response head, a result or
+ * progress.
  *
  * @param transfer any transfer
- * @return true if it is worth calling it again
+ * @return true if another call of that function may return something else
  */
 NYMBL_API bool nymbl_transfer_is_ready(nymbl_transfer *transfer);
 
@@ -983,7 +988,7 @@ NYMBL_API nymbl_kind nymbl_transfer_result(nymbl_transfer *transfer,
 NYMBL_API const char *nymbl_transfer_body(const nymbl_transfer *transfer,
                                           size_t *size);
 
-/** What was sent and received so far. */
+/** How much was sent and received so far. */
 typedef struct nymbl_counts {
     bool sent;             /**< whether all or part of the request was sent */
     int64_t body_sent;     /**< bytes of the upload that libcurl has accepted */
@@ -1012,7 +1017,7 @@ NYMBL_API void nymbl_transfer_confirm(nymbl_transfer *transfer,
                                       int64_t received);
 
 /**
- * Make a transfer ready at a time. For callers that wait for a notify
+ * Make a transfer ready at a given time. For callers that wait for a notify
  * descriptor or socket and have no timer.
  *
  * @param transfer any transfer
@@ -1021,9 +1026,10 @@ NYMBL_API void nymbl_transfer_confirm(nymbl_transfer *transfer,
 NYMBL_API void nymbl_transfer_wake_at(nymbl_transfer *transfer, double at);
 
 /**
- * Cancel a transfer unless this is called again before a time. For callers that
- * poll nymbl_transfer_is_ready(), without a notify descriptor or socket, and
- * may end without canceling.
+ * Set or disable a time at which a transfer is canceled, about a second late,
+ * unless this function is called again before. For callers that poll
+ * nymbl_transfer_is_ready(), without a notify descriptor or socket, and may end
+ * without canceling.
  *
  * @param transfer any transfer
  * @param at       absolute time on the engine's clock; 0 to disable
@@ -1063,10 +1069,10 @@ typedef struct nymbl_notify_socket {
 } nymbl_notify_socket;
 
 /**
- * The same as nymbl_transfer_notify_fd() for hosts that can wait only for
- * sockets that they have connected themselves, such as nginx: connect to the
- * path and send the token. Only this process can connect, and each token is
- * valid once.
+ * Get a notify socket as nymbl_transfer_notify_fd() does, but for hosts that
+ * can wait only for sockets that they have connected themselves, such as nginx:
+ * connect to the path and send the token. Only this process can connect, and
+ * each token is valid once.
  *
  * @param      transfer any transfer without a notify descriptor or socket
  * @param[out] out      filled in
@@ -1099,29 +1105,29 @@ NYMBL_API void nymbl_transfer_free(nymbl_transfer *transfer);
 /* ---- jobs: long work on local files ---- */
 
 /*
- * A job is a transfer that uses no network. Everything above applies to it:
- * readiness, notify sockets, cancel, free and fork. It has no client, so
- * closing one does not cancel it, and no time limit. It proceeds in steps of a
- * few milliseconds between the steps of other transfers, and a cancel takes
- * effect between two of them. The path is opened by the pump, after the start:
- * if the process changes its working directory meanwhile, a relative path means
- * another file. The last component of a path must not be a link.
+ * A job is a transfer that uses no network. Readiness, notify sockets,
+ * cancellation, release and fork work as for other transfers. It has no client,
+ * so closing a client does not cancel it, and it has no time limit. The pump
+ * runs it in steps of a few milliseconds; a cancellation takes effect between
+ * two steps. The first step opens the path: if the process changes its working
+ * directory before, a relative path leads to another file. The last component
+ * of a path must not be a symbolic link.
  */
 
 /** The SHA-256 of a file. */
 typedef struct nymbl_file_digest {
     char sha256[65]; /**< 64 hexadecimal digits */
-    int64_t size;    /**< bytes of the file */
+    int64_t size;    /**< size of the file in bytes */
 } nymbl_file_digest;
 
 /**
  * Start to compute the SHA-256 of a regular file.
  *
- * The result is NYMBL_IO, "changed", if the file changed meanwhile.
+ * The result is NYMBL_IO, "changed", if the file was modified meanwhile.
  *
  * @param[out] out    yours to release with nymbl_transfer_free()
- * @param      engine that will run it
- * @param      path   of the file, copied
+ * @param      engine runs the job
+ * @param      path   path of the file; copied
  * @param[out] err    NYMBL_MISUSE, NYMBL_NO_MEMORY
  * @return NYMBL_OK or the failure
  */
@@ -1130,22 +1136,21 @@ NYMBL_API nymbl_kind nymbl_digest_start(nymbl_transfer **out,
                                         nymbl_error *err);
 
 /**
- * The result of a digest.
+ * The result of a transfer of nymbl_digest_start().
  *
- * @param transfer any
- * @return borrowed; NULL unless nymbl_transfer_result() of a digest returns
- *         NYMBL_OK
+ * @param transfer any transfer
+ * @return borrowed; NULL unless nymbl_transfer_result() returns NYMBL_OK
  */
 NYMBL_API const nymbl_file_digest *
 nymbl_transfer_digest(const nymbl_transfer *transfer);
 
 /**
- * Start to flush a file to disk: its bytes, and then the directory that holds
- * its name. If @p path is a directory, the names in it are flushed.
+ * Start to flush a file to disk: its bytes, and then the directory that
+ * contains its name. If @p path is a directory, the names in it are flushed.
  *
  * @param[out] out    yours to release with nymbl_transfer_free()
- * @param      engine that will run it
- * @param      path   of a regular file or a directory, copied
+ * @param      engine runs the job
+ * @param      path   path of a regular file or a directory; copied
  * @param[out] err    NYMBL_MISUSE, NYMBL_NO_MEMORY
  * @return NYMBL_OK or the failure
  */
@@ -1153,11 +1158,12 @@ NYMBL_API nymbl_kind nymbl_sync_start(nymbl_transfer **out,
                                       nymbl_engine *engine, const char *path,
                                       nymbl_error *err);
 
-/** Most entries of a directory that is read, and the default. */
+/** The largest limit for the entries of a directory that is read. */
 #define NYMBL_DIRECTORY_MAX 1000000
+/** The default limit for the entries of a directory that is read. */
 #define NYMBL_DIRECTORY_DEFAULT 65536
 
-/** What an entry of a directory is. */
+/** The kind of an entry of a directory. */
 typedef enum nymbl_entry_kind {
     NYMBL_ENTRY_FILE, /**< a regular file */
     NYMBL_ENTRY_DIRECTORY,
@@ -1169,18 +1175,19 @@ typedef enum nymbl_entry_kind {
 typedef struct nymbl_directory_entry {
     const char *name; /**< borrowed from the transfer */
     nymbl_entry_kind kind;
-    int64_t size;    /**< bytes of a file */
-    double modified; /**< seconds since 1970 */
+    int64_t size;    /**< size of a file in bytes */
+    double modified; /**< time of the last modification, seconds since 1970 */
 } nymbl_directory_entry;
 
 /**
  * Start to read the entries of a directory, except "." and "..".
  *
  * @param[out] out         yours to release with nymbl_transfer_free()
- * @param      engine      that will run it
- * @param      path        of the directory, copied
- * @param      max_entries if there are more, the result is NYMBL_IO,
- *                         "too_many_entries"; 0 for NYMBL_DIRECTORY_DEFAULT
+ * @param      engine      runs the job
+ * @param      path        path of the directory; copied
+ * @param      max_entries limit; 0 for NYMBL_DIRECTORY_DEFAULT. If the
+ *                         directory has more entries, the result is NYMBL_IO,
+ *                         "too_many_entries"
  * @param[out] err         NYMBL_MISUSE, NYMBL_NO_MEMORY
  * @return NYMBL_OK or the failure
  */
@@ -1191,12 +1198,13 @@ NYMBL_API nymbl_kind nymbl_read_directory_start(nymbl_transfer **out,
                                                 nymbl_error *err);
 
 /**
- * The next entry of a directory that was read, in no particular order.
+ * Get the next entry from a transfer of nymbl_read_directory_start(), in no
+ * particular order.
  *
- * @param      transfer any
- * @param[out] out      filled if true is returned
- * @return false after the last entry, and unless nymbl_transfer_result() of the
- *         directory returns NYMBL_OK
+ * @param      transfer any transfer
+ * @param[out] out      filled in if true is returned
+ * @return true; false after the last entry, and unless nymbl_transfer_result()
+ *         returns NYMBL_OK
  */
 NYMBL_API bool nymbl_transfer_next_entry(nymbl_transfer *transfer,
                                          nymbl_directory_entry *out);
@@ -1211,7 +1219,8 @@ typedef struct nymbl_store_holder {
     /** Stays the same while the same process holds the lock and writes nothing.
      */
     uint64_t fingerprint;
-    /** Start of the lock: seconds since 1970, by the file system's clock. */
+    /** The time at which it locked the store, in seconds since 1970 by the file
+     * system's clock. */
     double since;
 } nymbl_store_holder;
 
@@ -1236,8 +1245,8 @@ NYMBL_API nymbl_kind nymbl_store_open(nymbl_store **out, const char *path,
                                       nymbl_error *err);
 
 /**
- * The content of the file when it was locked. It is empty if it was not written
- * completely, or not by nymbl_store_write().
+ * The content of the file when it was locked. It is empty if the file was not
+ * written completely, or not by nymbl_store_write().
  *
  * @param      store any
  * @param[out] size  number of bytes
