@@ -31,21 +31,22 @@
  * it ended, and nymbl_transfer_free() releases it (and cancels it if it still
  * runs).
  *
- * One transfer is one attempt. The rate limit, the monthly quota, retries and
- * the reuse of a token live in the Lua module, not here. A C program has to
+ * A transfer is a single attempt. Rate limiting, the monthly quota, retries and
+ * the reuse of a token are implemented in the Lua module. So a C program has to
  *
  * - get a token (nymbl_token_start(), nymbl_token_read()), keep it for its
  *   lifetime, and get another one after NYMBL_UNAUTHORIZED;
- * - space its requests and count them, as the service's rate limit and monthly
- *   quota demand, and wait for `retry_after` seconds after NYMBL_THROTTLED;
- * - repeat what failed if that is safe: an upload or delete that failed with
- *   `outcome_unknown` may have been carried out, so look before you repeat it.
+ * - keep to the service's rate limit and monthly quota, and wait for
+ *   `retry_after` seconds after NYMBL_THROTTLED;
+ * - repeat a failed request if that is safe: an upload or delete that failed
+ *   with `outcome_unknown` may have been carried out, so list the documents
+ *   before you repeat it.
  *
- * Structs grow: new fields are added at the end, and a field that is zero means
- * its default. So initialize every options struct as a whole, by name
- * (`{.path = "a.pdf"}`) or with zeros. A program that was compiled with an
- * older header needs the library of that header: the number in the shared
- * library's name (its SOVERSION) is raised with every such change.
+ * Later versions add fields at the end of structs, and a field that is zero
+ * means its default. So initialize every options struct as a whole, by name
+ * (`{.path = "a.pdf"}`) or with zeros. Each such change raises the number in
+ * the shared library's name (its SOVERSION), because a program needs the
+ * library of the header that it was compiled with.
  */
 #ifndef NYMBL_H
 #define NYMBL_H
@@ -65,7 +66,7 @@ extern "C" {
 #endif
 
 #define NYMBL_VERSION "0.1.0"
-/** The same as a number to compare: 0xXXYYZZ is version XX.YY.ZZ. */
+/** The version as a number to compare: 0xXXYYZZ is version XX.YY.ZZ. */
 #define NYMBL_VERSION_NUMBER 0x000100
 
 /** Largest document that the service accepts ("File Size Limit" in its guide;
@@ -144,10 +145,10 @@ typedef struct nymbl_transfer nymbl_transfer;
 typedef struct nymbl_store nymbl_store;
 
 /**
- * The version of the library that runs, which may be newer than NYMBL_VERSION,
+ * The version of the library at run time. It may be newer than NYMBL_VERSION,
  * the version of the header.
  *
- * @return static text, as in "0.1.0"
+ * @return static text, such as "0.1.0"
  */
 NYMBL_API const char *nymbl_version(void);
 
@@ -544,8 +545,8 @@ NYMBL_API bool nymbl_body_can_rewind(const nymbl_body *body);
  *             but DOCX
  * @param size bytes
  * @return static text: the media type, if it is one that the service accepts
- *         (PDF, PNG, JPEG, TIFF, DOCX); "" if the bytes are of none of them;
- *         NULL for a ZIP file of which more bytes must be seen
+ *         (PDF, PNG, JPEG, TIFF, DOCX); "" if it is another one; NULL for a ZIP
+ *         file whose type depends on further bytes
  */
 NYMBL_API const char *nymbl_sniff(const void *data, size_t size);
 
@@ -621,32 +622,33 @@ typedef struct nymbl_pair {
     const char *value; /**< NULL to omit the pair */
 } nymbl_pair;
 
-/** Bytes of the longest token that is accepted. */
+/** Size of the longest token that is accepted. */
 #define NYMBL_TOKEN_MAX 16384
 
 /** A bearer token. Wipe it with nymbl_token_wipe() when it is no longer needed.
  */
 typedef struct nymbl_token {
     char value[NYMBL_TOKEN_MAX + 1]; /**< visible ASCII, NUL-terminated */
-    double expires_in; /**< seconds from the response on: 300 if the service
-                            does not say, 24 hours at most */
+    /** Lifetime in seconds, from the response on: 300 if the response does not
+     * state it, and at most 24 hours. */
+    double expires_in;
 } nymbl_token;
 
 /**
  * Read the token endpoint's response (RFC 6749, section 5.1), so that a program
  * needs no JSON parser for it. Allocates nothing.
  *
- * Members but `access_token`, `token_type` and `expires_in` are ignored. A
- * missing `token_type` is taken for "bearer", and `expires_in` may be a string
- * of digits.
+ * Only the members `access_token`, `token_type` and `expires_in` are used. If
+ * `token_type` is missing, it is assumed to be "bearer"; `expires_in` may be a
+ * string of digits.
  *
- * @param[out] out  filled on NYMBL_OK, else wiped
- * @param      data as from nymbl_transfer_body(); may be NULL
+ * @param[out] out  filled in on NYMBL_OK, else wiped
+ * @param      data bytes from nymbl_transfer_body(); may be NULL
  * @param      size bytes
  * @param[out] err  NYMBL_PROTOCOL, "token_response"; or "response_too_long" if
  *                  there are more than NYMBL_RESPONSE_MAX_VALUES values
- * @return NYMBL_OK, or the failure if the bytes are no JSON object with a
- * bearer token of visible ASCII characters
+ * @return NYMBL_OK, or the failure if the bytes are not a JSON object with a
+ *         bearer token of visible ASCII characters
  */
 NYMBL_API nymbl_kind nymbl_token_read(nymbl_token *out, const char *data,
                                       size_t size, nymbl_error *err);
