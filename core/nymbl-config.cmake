@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# find_package(nymbl) gives the targets nymbl::nymbl (shared) and
+# find_package(nymbl) defines the targets nymbl::nymbl (shared) and
 # nymbl::nymbl_static.
 include(CMakeFindDependencyMacro)
 find_dependency(CURL 7.87)

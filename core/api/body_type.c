@@ -9,11 +9,13 @@
 #include <string.h>
 #include <unistd.h>
 
+/* A result for the caller: NULL also for a ZIP file of unknown type. */
 static const char *public_type(const char *type)
 {
     return type == NULL || strcmp(type, NYMBL__ZIP) == 0 ? NULL : type;
 }
 
+/* The payload of bytes_peek(). */
 struct bytes {
     const char *data;
     size_t size;
@@ -43,7 +45,7 @@ const char *nymbl_sniff(const void *data, size_t size)
     return public_type(nymbl__sniff_detect_type(&view));
 }
 
-/* The same for a body. */
+/* Read callback of the view of a body. */
 static size_t body_peek(void *payload, int64_t at, void *buf, size_t cap)
 {
     nymbl_body *body = payload;

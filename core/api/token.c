@@ -9,31 +9,32 @@
 
 #include <string.h>
 
-#define DEPTH_MAX 32          /* arrays and objects in one another */
-#define EXPONENT_MAX 400      /* a larger one changes no double */
-#define SECONDS_DEFAULT 300.0 /* the life of the service's tokens */
-#define SECONDS_MAX (24.0 * 3600)
+#define DEPTH_MAX 32               /* nested arrays and objects */
+#define EXPONENT_MAX 400           /* a larger exponent changes no double */
+#define LIFETIME_DEFAULT 300.0     /* seconds; the lifetime of real tokens */
+#define LIFETIME_MAX (24.0 * 3600) /* seconds */
 
 /* The rest of a JSON text (RFC 8259). */
 struct json {
     const char *at;
     const char *end;
-    size_t values; /* that were begun, as for NYMBL_RESPONSE_MAX_VALUES */
+    size_t values; /* number of values so far, see NYMBL_RESPONSE_MAX_VALUES */
 };
 
-/* A decoded string: its size may exceed the capacity, its bytes do not. */
+/* A decoded string. If its size exceeds the capacity, `data` has only its
+ * beginning. */
 struct string {
     char *data;
     size_t capacity;
     size_t size;
 };
 
-/* What a response says. A name that occurs twice counts the second time, as in
- * most decoders. */
+/* The members of the response. If a name occurs twice, the second value counts,
+ * as in most decoders. */
 struct response {
-    struct string token; /* of size 0 if it is not a string */
-    bool is_bearer;
-    double seconds;
+    struct string token; /* access_token; empty if it is not a string */
+    bool is_bearer;      /* token_type is "bearer" */
+    double seconds;      /* expires_in, or 0 */
 };
 
 /* ---- JSON ---- */
@@ -58,7 +59,7 @@ static void blanks_skip(struct json *json)
         json->at++;
 }
 
-/* Read one byte after white space, if it is the next one. */
+/* Skip white space, then read one byte if it is the next one. */
 static bool sign_read(struct json *json, char sign)
 {
     blanks_skip(json);
@@ -76,7 +77,7 @@ static bool word_read(struct json *json, const char *word)
     return true;
 }
 
-/* Four hexadecimal digits. */
+/* Read four hexadecimal digits. */
 static bool unit_read(struct json *json, int *out)
 {
     *out = 0;
@@ -94,11 +95,11 @@ static bool unit_read(struct json *json, int *out)
     return true;
 }
 
-/* An escape sequence, whose backslash was read. A character beyond ASCII
- * becomes '\x80', since no text that is compared here has one. */
+/* Read an escape sequence after its backslash. A character that is not ASCII
+ * becomes '\x80', because no valid value contains one. */
 static bool escape_read(struct json *json, char *out)
 {
-    static const char names[] = "\"\\/bfnrt'"; /* ' is JavaScript's */
+    static const char names[] = "\"\\/bfnrt'"; /* \' as in JavaScript */
     static const char bytes[] = "\"\\/\b\f\n\r\t'";
     const char *name;
     int unit;
@@ -119,8 +120,8 @@ static bool escape_read(struct json *json, char *out)
     return true;
 }
 
-/* A string, whose opening quote was read. As lenient as the decoder of the Lua
- * module: it may contain control characters, but no NUL. */
+/* Read a string after its opening quote. As with the decoder of the Lua module,
+ * it may contain control characters, but no NUL. */
 static bool string_read(struct json *json, struct string *out)
 {
     out->size = 0;
@@ -145,15 +146,14 @@ static bool string_is(const struct string *string, const char *text)
            memcmp(string->data, text, string->size) == 0;
 }
 
-/* The name of a member, with its colon. */
+/* Read the name of a member and its colon. */
 static bool name_read(struct json *json, struct string *out)
 {
     return sign_read(json, '"') && string_read(json, out) &&
            sign_read(json, ':');
 }
 
-/* A number; @p out may be NULL. Not by strtod(), which depends on the locale.
- */
+/* Read a number. strtod() would depend on the locale. `out` may be NULL. */
 static bool number_read(struct json *json, double *out)
 {
     bool is_negative = byte_read(json, '-'), is_small = false;
@@ -194,7 +194,7 @@ static bool number_read(struct json *json, double *out)
     return true;
 }
 
-/* Whether one more value may follow. */
+/* Count a value. Returns false if there are too many. */
 static bool value_count(struct json *json)
 {
     json->values++;
@@ -203,7 +203,7 @@ static bool value_count(struct json *json)
 
 static bool value_skip(struct json *json, int depth);
 
-/* The elements of an array, or the members of an object, to its end. */
+/* Skip the elements of an array or the members of an object, and its end. */
 static bool elements_skip(struct json *json, char end, int depth)
 {
     struct string name = {NULL, 0, 0};
@@ -219,7 +219,7 @@ static bool elements_skip(struct json *json, char end, int depth)
     return sign_read(json, end);
 }
 
-/* Any value, at a depth. */
+/* Skip a value of any type. `depth`: number of arrays and objects around it. */
 static bool value_skip(struct json *json, int depth)
 {
     struct string string = {NULL, 0, 0};
@@ -236,8 +236,9 @@ static bool value_skip(struct json *json, int depth)
 
 /* ---- the response ---- */
 
-/* Seconds as digits; what follows a point is ignored. 0 if it is other text. */
-static double seconds_of(const struct string *string)
+/* Parse seconds; digits after a point are ignored. Returns 0 if the text is
+ * anything else. */
+static double seconds_parse(const struct string *string)
 {
     double seconds = 0.0;
     size_t i = 0;
@@ -253,7 +254,8 @@ static double seconds_of(const struct string *string)
     return i == string->size ? seconds : 0.0;
 }
 
-/* Services write it as a number or, against the standard, as a string. */
+/* Read expires_in. Services send a number or, against the standard, a string.
+ */
 static bool seconds_read(struct json *json, double *out)
 {
     char text[32];
@@ -263,7 +265,7 @@ static bool seconds_read(struct json *json, double *out)
     *out = 0.0;
     if (sign_read(json, '"')) {
         is_read = string_read(json, &string);
-        *out = is_read ? seconds_of(&string) : 0.0;
+        *out = is_read ? seconds_parse(&string) : 0.0;
         return is_read;
     }
     if (byte_is(json, '-', '-') || byte_is(json, '0', '9'))
@@ -271,12 +273,13 @@ static bool seconds_read(struct json *json, double *out)
     return value_skip(json, 1);
 }
 
+/* Read token_type. A value that is not a string is ignored. */
 static bool type_read(struct json *json, bool *is_bearer)
 {
     char text[sizeof("bearer")] = "";
     struct string string = {text, sizeof(text) - 1, 0};
 
-    *is_bearer = true; /* unless it says otherwise */
+    *is_bearer = true;
     if (!sign_read(json, '"'))
         return value_skip(json, 1);
     if (!string_read(json, &string))
@@ -322,7 +325,8 @@ static bool response_read(struct json *json, struct response *out)
     return json->at == json->end;
 }
 
-/* What may follow "Bearer " (RFC 6750, section 2.1, and some more). */
+/* Whether a token may follow "Bearer ": it must be visible ASCII, which is
+ * slightly more than RFC 6750, section 2.1, allows. */
 static bool token_is_valid(const struct string *token)
 {
     if (token->size == 0 || token->size > token->capacity)
@@ -351,9 +355,9 @@ nymbl_kind nymbl_token_read(nymbl_token *out, const char *data, size_t size,
     }
     out->value[response.token.size] = '\0';
     out->expires_in =
-        response.seconds > 0.0 ? response.seconds : SECONDS_DEFAULT;
-    if (out->expires_in > SECONDS_MAX)
-        out->expires_in = SECONDS_MAX;
+        response.seconds > 0.0 ? response.seconds : LIFETIME_DEFAULT;
+    if (out->expires_in > LIFETIME_MAX)
+        out->expires_in = LIFETIME_MAX;
     return NYMBL_OK;
 }
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Which version of the library runs. */
+/* The version of the library at run time. */
 #include "nymbl.h"
 
 const char *nymbl_version(void)
