@@ -222,7 +222,7 @@ static nymbl_transfer *body_resume(nymbl_body *body)
 
     if (transfer == NULL || !body->port->send_paused)
         return NULL;
-    nymbl__command_queue(transfer, NYMBL__UNPAUSE);
+    nymbl__commands_add(transfer, NYMBL__COMMAND_UNPAUSE);
     transfer->references++;
     return transfer;
 }

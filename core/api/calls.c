@@ -35,7 +35,7 @@ static nymbl_kind token_body_make(char **out, const nymbl_client *client)
 nymbl_kind nymbl_token_start(nymbl_transfer **out, nymbl_engine *engine,
                              nymbl_client *client, nymbl_error *err)
 {
-    const char *problem = nymbl__start_problem(engine, client);
+    const char *problem = nymbl__request_start_problem(engine, client);
     nymbl__request *request;
     nymbl_kind kind;
 
@@ -54,7 +54,7 @@ nymbl_kind nymbl_token_start(nymbl_transfer **out, nymbl_engine *engine,
     if (kind == NYMBL_OK)
         kind = token_body_make(&request->token_body, client);
     if (kind == NYMBL_OK)
-        kind = nymbl__start(*out, NULL, NULL);
+        kind = nymbl__request_submit(*out, NULL, NULL);
     if (kind < 0) {
         nymbl__transfer_release(*out);
         *out = NULL;

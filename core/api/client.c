@@ -230,7 +230,7 @@ void nymbl_client_close(nymbl_client *client)
     engine = nymbl__client_unregister(client);
     if (engine == NULL)
         return;
-    nymbl__engine_close_client(engine, client);
+    nymbl__pump_close_client(engine, client);
     nymbl__engine_release(engine);
 }
 

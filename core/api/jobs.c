@@ -26,7 +26,7 @@ static nymbl_kind job_start(nymbl_transfer **out, nymbl_engine *engine,
         return nymbl__fail(err, NYMBL_NO_MEMORY, NULL);
     kind = nymbl__transfer_new_job(out, engine, job, err);
     if (kind == NYMBL_OK)
-        nymbl__transfer_command(*out, NYMBL__ADD);
+        nymbl__pump_command(*out, NYMBL__COMMAND_START);
     return kind;
 }
 
@@ -92,6 +92,6 @@ bool nymbl_transfer_next_entry(nymbl_transfer *transfer,
 {
     nymbl__job *job = finished_job(transfer);
 
-    return job != NULL && nymbl__is_directory_job(job) &&
+    return job != NULL && nymbl__directory_job_is(job) &&
            nymbl__directory_job_next(job, out);
 }

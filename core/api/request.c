@@ -155,8 +155,8 @@ static const char *request_problem(const char *token,
     return upload_problem(request);
 }
 
-const char *nymbl__start_problem(const nymbl_engine *engine,
-                                 const nymbl_client *client)
+const char *nymbl__request_start_problem(const nymbl_engine *engine,
+                                         const nymbl_client *client)
 {
     if (!nymbl_engine_in_this_process(engine) || engine->closed)
         return "engine";
@@ -341,8 +341,8 @@ static nymbl_kind service_headers_add(nymbl__request *request,
     return kind;
 }
 
-nymbl_kind nymbl__start(nymbl_transfer *transfer, const char *token,
-                        const nymbl_pair *headers)
+nymbl_kind nymbl__request_submit(nymbl_transfer *transfer, const char *token,
+                                 const nymbl_pair *headers)
 {
     nymbl__request *request = &transfer->exchange.request;
     /* AWS API Gateway may turn bytes into base64 if a text type is the first in
@@ -366,7 +366,7 @@ nymbl_kind nymbl__start(nymbl_transfer *transfer, const char *token,
         return kind;
     nymbl__request_join_headers(request);
     nymbl__client_register(transfer->client, transfer->engine);
-    nymbl__transfer_command(transfer, NYMBL__ADD);
+    nymbl__pump_command(transfer, NYMBL__COMMAND_START);
     return NYMBL_OK;
 }
 
@@ -390,7 +390,7 @@ nymbl_kind nymbl_request_start(nymbl_transfer **out, nymbl_engine *engine,
                                nymbl_client *client, const char *token,
                                const nymbl_request *request, nymbl_error *err)
 {
-    const char *problem = nymbl__start_problem(engine, client);
+    const char *problem = nymbl__request_start_problem(engine, client);
     nymbl_kind kind;
 
     *out = NULL;
@@ -403,7 +403,7 @@ nymbl_kind nymbl_request_start(nymbl_transfer **out, nymbl_engine *engine,
         return kind;
     kind = transfer_prepare(*out, request, err);
     if (kind == NYMBL_OK) {
-        kind = nymbl__start(*out, token, request->headers);
+        kind = nymbl__request_submit(*out, token, request->headers);
         if (kind < 0)
             nymbl__fail(err, kind, NULL);
     }

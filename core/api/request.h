@@ -8,11 +8,11 @@
 
 /* The name of the argument with which nothing can be started, because it is
  * closed or inherited by a fork; or NULL. */
-const char *nymbl__start_problem(const nymbl_engine *engine,
-                                 const nymbl_client *client);
+const char *nymbl__request_start_problem(const nymbl_engine *engine,
+                                         const nymbl_client *client);
 /* Add the header lines that every request has and the caller's, and queue the
  * start of the transfer. `token` is NULL for a token request. */
-nymbl_kind nymbl__start(nymbl_transfer *transfer, const char *token,
-                        const nymbl_pair *headers);
+nymbl_kind nymbl__request_submit(nymbl_transfer *transfer, const char *token,
+                                 const nymbl_pair *headers);
 
 #endif

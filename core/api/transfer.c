@@ -106,7 +106,7 @@ nymbl_kind nymbl_transfer_read(nymbl_transfer *transfer, void *buf, size_t cap,
         kind = NYMBL_DONE;
     nymbl__port_rearm(&transfer->port, kind);
     if (resume)
-        nymbl__command_queue(transfer, NYMBL__UNPAUSE);
+        nymbl__commands_add(transfer, NYMBL__COMMAND_UNPAUSE);
     nymbl__engine_unlock(transfer->engine);
     if (resume)
         nymbl__pump_wake(transfer->engine);
@@ -152,7 +152,7 @@ void nymbl_transfer_counts(nymbl_transfer *transfer, nymbl_counts *out)
 }
 
 /* Queue a command, unless the transfer has ended. `kind` and `reason` are for
- * NYMBL__REMOVE, `confirmed` is for NYMBL__CONFIRM. */
+ * NYMBL__COMMAND_CANCEL, `confirmed` is for NYMBL__COMMAND_CONFIRM. */
 static void transfer_command(nymbl_transfer *transfer, unsigned command,
                              nymbl_kind kind, const char *reason,
                              int64_t confirmed)
@@ -164,31 +164,33 @@ static void transfer_command(nymbl_transfer *transfer, unsigned command,
         return;
     nymbl__engine_lock(engine);
     ended = transfer->port.ended;
-    if (command == NYMBL__CONFIRM)
+    if (command == NYMBL__COMMAND_CONFIRM)
         transfer->port.confirmed = confirmed;
-    if (command == NYMBL__REMOVE && transfer->port.cancel_kind == NYMBL_OK) {
+    if (command == NYMBL__COMMAND_CANCEL &&
+        transfer->port.cancel_kind == NYMBL_OK) {
         transfer->port.cancel_kind = kind;
         transfer->port.cancel_reason = reason;
     }
     if (!ended)
-        nymbl__command_queue(transfer, command);
+        nymbl__commands_add(transfer, command);
     nymbl__engine_unlock(engine);
     if (ended)
         return;
     nymbl__pump_wake(engine);
-    if (command == NYMBL__REMOVE)
+    if (command == NYMBL__COMMAND_CANCEL)
         nymbl__pump_take_cancellations(engine);
 }
 
 void nymbl_transfer_confirm(nymbl_transfer *transfer, int64_t received)
 {
-    transfer_command(transfer, NYMBL__CONFIRM, NYMBL_OK, NULL, received);
+    transfer_command(transfer, NYMBL__COMMAND_CONFIRM, NYMBL_OK, NULL,
+                     received);
 }
 
 void nymbl_transfer_cancel(nymbl_transfer *transfer, nymbl_kind kind,
                            const char *reason)
 {
-    transfer_command(transfer, NYMBL__REMOVE, kind, reason, 0);
+    transfer_command(transfer, NYMBL__COMMAND_CANCEL, kind, reason, 0);
 }
 
 void nymbl_transfer_wake_at(nymbl_transfer *transfer, double at)

@@ -70,7 +70,7 @@ void nymbl__client_register(nymbl_client *client, nymbl_engine *engine)
     client->engine = engine;
 }
 
-bool nymbl__clients_use(const nymbl_engine *engine, uint64_t origin)
+bool nymbl__client_any_uses(const nymbl_engine *engine, uint64_t origin)
 {
     bool used = false;
 

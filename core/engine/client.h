@@ -40,6 +40,6 @@ void nymbl__client_register(nymbl_client *client, nymbl_engine *engine);
  * release, or NULL if it has none. */
 nymbl_engine *nymbl__client_unregister(nymbl_client *client);
 /* Whether an open client of the engine may send a request to an origin. */
-bool nymbl__clients_use(const nymbl_engine *engine, uint64_t origin);
+bool nymbl__client_any_uses(const nymbl_engine *engine, uint64_t origin);
 
 #endif

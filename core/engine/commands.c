@@ -3,7 +3,7 @@
  * collect its commands. */
 #include "engine/commands.h"
 
-void nymbl__command_queue(nymbl_transfer *transfer, unsigned command)
+void nymbl__commands_add(nymbl_transfer *transfer, unsigned command)
 {
     nymbl_engine *engine = transfer->engine;
 
@@ -18,8 +18,8 @@ void nymbl__command_queue(nymbl_transfer *transfer, unsigned command)
     transfer->port.commands |= command;
 }
 
-nymbl_transfer *nymbl__command_next(nymbl_engine *engine, unsigned *commands,
-                                    nymbl_client **closing)
+nymbl_transfer *nymbl__commands_take(nymbl_engine *engine, unsigned *commands,
+                                     nymbl_client **closing)
 {
     nymbl_transfer *transfer;
 

@@ -57,7 +57,7 @@ void nymbl__connections_close(nymbl_engine *engine)
     connections_set(engine, NULL, NULL);
 }
 
-CURL *nymbl__engine_handle(nymbl_engine *engine)
+CURL *nymbl__connections_get_handle(nymbl_engine *engine)
 {
     CURL *easy = engine->idle_count > 0 ? engine->idle[--engine->idle_count]
                                         : curl_easy_init();
@@ -67,7 +67,7 @@ CURL *nymbl__engine_handle(nymbl_engine *engine)
     return easy;
 }
 
-void nymbl__engine_handle_return(nymbl_engine *engine, CURL *easy)
+void nymbl__connections_return_handle(nymbl_engine *engine, CURL *easy)
 {
     if (engine->multi == NULL || engine->handles_serve_once ||
         engine->idle_count == NYMBL__IDLE_HANDLES) {
@@ -81,7 +81,7 @@ void nymbl__engine_handle_return(nymbl_engine *engine, CURL *easy)
 static bool origin_is_used(uint64_t origin, void *payload)
 {
     nymbl_engine *engine = payload;
-    bool used = nymbl__clients_use(engine, origin);
+    bool used = nymbl__client_any_uses(engine, origin);
 
     for (nymbl_transfer *t = engine->running.first; t != NULL && !used;
          t = t->next)

@@ -16,7 +16,7 @@ void nymbl__connections_close(nymbl_engine *engine);
  * uses. */
 void nymbl__connections_close_unused(nymbl_engine *engine);
 /* Get an easy handle, a new or a used one. NULL if memory runs out. */
-CURL *nymbl__engine_handle(nymbl_engine *engine);
-void nymbl__engine_handle_return(nymbl_engine *engine, CURL *easy);
+CURL *nymbl__connections_get_handle(nymbl_engine *engine);
+void nymbl__connections_return_handle(nymbl_engine *engine, CURL *easy);
 
 #endif

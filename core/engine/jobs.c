@@ -3,8 +3,8 @@
  */
 #include "engine/jobs.h"
 
-void nymbl__job_end(nymbl_transfer *transfer, nymbl_kind kind,
-                    const char *reason)
+void nymbl__jobs_end(nymbl_transfer *transfer, nymbl_kind kind,
+                     const char *reason)
 {
     nymbl_error result = {.kind = kind, .reason = reason, .retry_after = -1};
 
@@ -27,5 +27,5 @@ void nymbl__jobs_step(nymbl_engine *engine)
     if (kind == NYMBL_AGAIN)
         nymbl__transfer_enqueue(transfer);
     else
-        nymbl__job_end(transfer, kind, reason);
+        nymbl__jobs_end(transfer, kind, reason);
 }

@@ -9,7 +9,7 @@
 /* Run one step of the job that has waited the longest, if any. */
 void nymbl__jobs_step(nymbl_engine *engine);
 /* End the transfer of a job that has succeeded, failed or been canceled. */
-void nymbl__job_end(nymbl_transfer *transfer, nymbl_kind kind,
-                    const char *reason);
+void nymbl__jobs_end(nymbl_transfer *transfer, nymbl_kind kind,
+                     const char *reason);
 
 #endif

@@ -296,8 +296,7 @@ static void notify_fd_serve(nymbl_engine *engine, int fd)
     if (released)
         nymbl__port_notify_close(&transfer->port);
     else
-        nymbl__transfer_abort(transfer, NYMBL_CANCELED,
-                              nymbl__reason_disconnected);
+        nymbl__run_abort(transfer, NYMBL_CANCELED, nymbl__reason_disconnected);
 }
 
 void nymbl__notify_serve(nymbl_engine *engine)

@@ -26,8 +26,7 @@ void nymbl__pump_cancel(nymbl_engine *engine, const nymbl_client *client)
         nymbl_transfer *next = nymbl__transfer_next(engine, transfer);
 
         if (client == NULL || transfer->client == client)
-            nymbl__transfer_abort(transfer, NYMBL_CANCELED,
-                                  nymbl__reason_closed);
+            nymbl__run_abort(transfer, NYMBL_CANCELED, nymbl__reason_closed);
         transfer = next;
     }
 }
@@ -52,20 +51,20 @@ static void commands_execute(nymbl_engine *engine, nymbl_transfer *transfer,
 {
     if (transfer->stage == NYMBL__ENDED)
         return;
-    if (commands & NYMBL__REMOVE) {
-        nymbl__transfer_abort(transfer, transfer->port.cancel_kind,
-                              transfer->port.cancel_reason);
+    if (commands & NYMBL__COMMAND_CANCEL) {
+        nymbl__run_abort(transfer, transfer->port.cancel_kind,
+                         transfer->port.cancel_reason);
         return;
     }
-    if (commands & NYMBL__ADD) {
+    if (commands & NYMBL__COMMAND_START) {
         transfer->references++; /* the engine's reference, until the end */
         nymbl__transfer_enqueue(transfer);
         engine->admit = true;
     }
-    if (commands & NYMBL__UNPAUSE)
-        nymbl__transfer_unpause(transfer);
-    if (commands & NYMBL__CONFIRM)
-        nymbl__transfer_confirmed(transfer);
+    if (commands & NYMBL__COMMAND_UNPAUSE)
+        nymbl__run_unpause(transfer);
+    if (commands & NYMBL__COMMAND_CONFIRM)
+        nymbl__run_confirm(transfer);
 }
 
 void nymbl__pump_commands(nymbl_engine *engine)
@@ -75,7 +74,7 @@ void nymbl__pump_commands(nymbl_engine *engine)
     unsigned commands = 0;
 
     for (;;) {
-        transfer = nymbl__command_next(engine, &commands, &closing);
+        transfer = nymbl__commands_take(engine, &commands, &closing);
         if (transfer != NULL) {
             commands_execute(engine, transfer, commands);
             nymbl__transfer_release(transfer);
@@ -121,7 +120,7 @@ static void waiting_admit(nymbl_engine *engine)
         if (slots_in_use(engine, transfer->client) <
             transfer->client->max_connections) {
             nymbl__transfer_run(transfer);
-            nymbl__transfer_begin(transfer);
+            nymbl__run_start(transfer);
         }
         transfer = next;
     }
@@ -143,7 +142,7 @@ static void completed_process(nymbl_engine *engine)
         if (message->msg != CURLMSG_DONE)
             continue;
         curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &transfer);
-        nymbl__transfer_complete(transfer, message->data.result);
+        nymbl__run_complete(transfer, message->data.result);
     }
 }
 
@@ -192,8 +191,7 @@ static void watchdog_cancel(nymbl_engine *engine, double now)
 
     for (transfer = watchdog_find_expired(engine, now); transfer != NULL;
          transfer = watchdog_find_expired(engine, now))
-        nymbl__transfer_abort(transfer, NYMBL_CANCELED,
-                              nymbl__reason_disconnected);
+        nymbl__run_abort(transfer, NYMBL_CANCELED, nymbl__reason_disconnected);
 }
 
 static void timeouts_enforce(nymbl_transfer *transfer)
@@ -204,7 +202,7 @@ static void timeouts_enforce(nymbl_transfer *transfer)
         return;
     exceeded = nymbl__timeouts_exceeded(&transfer->exchange);
     if (exceeded != NULL)
-        nymbl__transfer_abort(transfer, NYMBL_TIMEOUT, exceeded);
+        nymbl__run_abort(transfer, NYMBL_TIMEOUT, exceeded);
 }
 
 /* Do all work that is possible without waiting. */
@@ -313,22 +311,22 @@ void nymbl__pump_take_cancellations(nymbl_engine *engine)
         return;
     cancels = engine->closing != NULL;
     for (nymbl_transfer *t = engine->commands; t != NULL; t = t->next_command)
-        cancels = cancels || (t->port.commands & NYMBL__REMOVE) != 0;
+        cancels = cancels || (t->port.commands & NYMBL__COMMAND_CANCEL) != 0;
     if (cancels)
         nymbl__pump_commands(engine);
 }
 
-void nymbl__transfer_command(nymbl_transfer *transfer, unsigned command)
+void nymbl__pump_command(nymbl_transfer *transfer, unsigned command)
 {
     nymbl_engine *engine = transfer->engine;
 
     nymbl__engine_lock(engine);
-    nymbl__command_queue(transfer, command);
+    nymbl__commands_add(transfer, command);
     nymbl__engine_unlock(engine);
     nymbl__pump_wake(engine);
 }
 
-void nymbl__engine_close_client(nymbl_engine *engine, nymbl_client *client)
+void nymbl__pump_close_client(nymbl_engine *engine, nymbl_client *client)
 {
     if (!nymbl_engine_in_this_process(engine) || engine->closed)
         return;

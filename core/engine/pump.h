@@ -28,9 +28,9 @@ void nymbl__pump_wake(nymbl_engine *engine);
  * clients. Does nothing within a pump. */
 void nymbl__pump_take_cancellations(nymbl_engine *engine);
 /* Queue a command and wake the thread. */
-void nymbl__transfer_command(nymbl_transfer *transfer, unsigned command);
+void nymbl__pump_command(nymbl_transfer *transfer, unsigned command);
 /* Cancel the transfers of a client that closes, and close its connections. May
  * free transfers, see nymbl__pump_take_cancellations(). */
-void nymbl__engine_close_client(nymbl_engine *engine, nymbl_client *client);
+void nymbl__pump_close_client(nymbl_engine *engine, nymbl_client *client);
 
 #endif

@@ -17,7 +17,7 @@ static void handle_remove(nymbl_transfer *transfer)
 
     if (exchange->easy != NULL) {
         curl_multi_remove_handle(transfer->engine->multi, exchange->easy);
-        nymbl__engine_handle_return(transfer->engine, exchange->easy);
+        nymbl__connections_return_handle(transfer->engine, exchange->easy);
     }
     nymbl__wire_detach(exchange);
 }
@@ -45,10 +45,10 @@ static void exchange_end(nymbl_transfer *transfer, nymbl_kind kind,
     nymbl__transfer_end(transfer, &result);
 }
 
-void nymbl__transfer_begin(nymbl_transfer *transfer)
+void nymbl__run_start(nymbl_transfer *transfer)
 {
     nymbl_engine *engine = transfer->engine;
-    CURL *easy = nymbl__engine_handle(engine);
+    CURL *easy = nymbl__connections_get_handle(engine);
     nymbl_kind kind = NYMBL_NO_MEMORY;
 
     if (easy != NULL)
@@ -62,30 +62,30 @@ void nymbl__transfer_begin(nymbl_transfer *transfer)
         exchange_end(transfer, kind, NULL);
 }
 
-void nymbl__transfer_abort(nymbl_transfer *transfer, nymbl_kind kind,
-                           const char *reason)
+void nymbl__run_abort(nymbl_transfer *transfer, nymbl_kind kind,
+                      const char *reason)
 {
     nymbl__exchange *exchange = &transfer->exchange;
 
     if (transfer->stage == NYMBL__ENDED)
         return;
     if (transfer->job != NULL) {
-        nymbl__job_end(transfer, kind, reason);
+        nymbl__jobs_end(transfer, kind, reason);
         return;
     }
     nymbl__exchange_fail(exchange, kind, reason);
     exchange_end(transfer, exchange->failure, exchange->failure_reason);
 }
 
-void nymbl__transfer_unpause(nymbl_transfer *transfer)
+void nymbl__run_unpause(nymbl_transfer *transfer)
 {
     nymbl_kind kind = nymbl__wire_unpause(&transfer->exchange);
 
     if (kind < 0)
-        nymbl__transfer_abort(transfer, kind, NULL);
+        nymbl__run_abort(transfer, kind, NULL);
 }
 
-void nymbl__transfer_confirmed(nymbl_transfer *transfer)
+void nymbl__run_confirm(nymbl_transfer *transfer)
 {
     nymbl__exchange *exchange = &transfer->exchange;
     nymbl__port *port = &transfer->port;
@@ -105,7 +105,7 @@ void nymbl__transfer_confirmed(nymbl_transfer *transfer)
     exchange_end(transfer, kind, reason);
 }
 
-void nymbl__transfer_complete(nymbl_transfer *transfer, CURLcode code)
+void nymbl__run_complete(nymbl_transfer *transfer, CURLcode code)
 {
     nymbl__exchange *exchange = &transfer->exchange;
     nymbl__result result;
@@ -114,7 +114,7 @@ void nymbl__transfer_complete(nymbl_transfer *transfer, CURLcode code)
     if (result.how == NYMBL__RESTART) {
         handle_remove(transfer);
         nymbl__wire_prepare_restart(exchange, &result);
-        nymbl__transfer_begin(transfer);
+        nymbl__run_start(transfer);
         return;
     }
     if (result.how == NYMBL__FAILED || exchange->save == NULL) {
@@ -124,7 +124,7 @@ void nymbl__transfer_complete(nymbl_transfer *transfer, CURLcode code)
     handle_remove(transfer);
     transfer->stage = NYMBL__AWAITING_CONFIRM;
     transfer->references++; /* the end drops the engine's reference */
-    nymbl__transfer_confirmed(transfer);
+    nymbl__run_confirm(transfer);
     if (transfer->stage != NYMBL__ENDED) {
         transfer->port.notify_pending = true;
         nymbl__transfer_notify(transfer);

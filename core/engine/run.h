@@ -7,17 +7,17 @@
 #include "engine/transfer.h"
 
 /* Start the first or next request. Ends the transfer on failure. */
-void nymbl__transfer_begin(nymbl_transfer *transfer);
+void nymbl__run_start(nymbl_transfer *transfer);
 /* Process a request that libcurl has completed: start the next request, or end
  * the transfer. */
-void nymbl__transfer_complete(nymbl_transfer *transfer, CURLcode code);
+void nymbl__run_complete(nymbl_transfer *transfer, CURLcode code);
 /* End a transfer, an exchange or a job, with a failure. May free it. */
-void nymbl__transfer_abort(nymbl_transfer *transfer, nymbl_kind kind,
-                           const char *reason);
+void nymbl__run_abort(nymbl_transfer *transfer, nymbl_kind kind,
+                      const char *reason);
 /* Resume a paused exchange. Ends the transfer on failure. */
-void nymbl__transfer_unpause(nymbl_transfer *transfer);
+void nymbl__run_unpause(nymbl_transfer *transfer);
 /* Commit the file and end the transfer if the caller has confirmed all bytes.
  */
-void nymbl__transfer_confirmed(nymbl_transfer *transfer);
+void nymbl__run_confirm(nymbl_transfer *transfer);
 
 #endif

@@ -45,7 +45,7 @@ static int prereq_cb(void *payload, char *to, char *from, int to_port,
     (void)from;
     (void)to_port;
     nymbl__port_lock(exchange->port);
-    is_removed = (exchange->port->commands & NYMBL__REMOVE) != 0;
+    is_removed = (exchange->port->commands & NYMBL__COMMAND_CANCEL) != 0;
     if (!is_repeat && !is_removed) {
         exchange->port->sent = true;
         exchange->phase = NYMBL__SENT;

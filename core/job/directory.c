@@ -133,7 +133,7 @@ nymbl__job *nymbl__directory_job_new(const char *path, size_t max)
     return job;
 }
 
-bool nymbl__is_directory_job(const nymbl__job *job)
+bool nymbl__directory_job_is(const nymbl__job *job)
 {
     return job->type == &directory_type;
 }

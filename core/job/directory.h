@@ -10,7 +10,7 @@
 /* Create a job that reads up to `max` entries of a directory; `max` is
  * positive. NULL if memory runs out. */
 nymbl__job *nymbl__directory_job_new(const char *path, size_t max);
-bool nymbl__is_directory_job(const nymbl__job *job);
+bool nymbl__directory_job_is(const nymbl__job *job);
 /* Get the next entry of a job that has succeeded; its name is borrowed. Returns
  * false after the last entry. */
 bool nymbl__directory_job_next(nymbl__job *job, nymbl_directory_entry *out);

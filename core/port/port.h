@@ -16,10 +16,10 @@
 
 /* The commands that a caller can queue for the pump, as flags. */
 enum {
-    NYMBL__ADD = 1,
-    NYMBL__REMOVE = 2,
-    NYMBL__UNPAUSE = 4,
-    NYMBL__CONFIRM = 8,
+    NYMBL__COMMAND_START = 1,
+    NYMBL__COMMAND_CANCEL = 2,
+    NYMBL__COMMAND_UNPAUSE = 4,
+    NYMBL__COMMAND_CONFIRM = 8,
 };
 
 /* How a caller is notified:
