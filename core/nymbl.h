@@ -184,7 +184,7 @@ NYMBL_API const char *const *nymbl_reasons(void);
  * @return static text, never NULL; "io_error" for errors without a reason of
  *         their own
  */
-NYMBL_API const char *nymbl_errno_reason(int code);
+NYMBL_API const char *nymbl_reason_from_errno(int code);
 
 /**
  * The number of objects that exist in this process: clients, bodies, transfers

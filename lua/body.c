@@ -159,7 +159,7 @@ static int body_write_from(lua_State *L)
         return 1;
     }
     if (got == 0 && ferror(file)) {
-        const char *reason = nymbl_errno_reason(errno);
+        const char *reason = nymbl_reason_from_errno(errno);
 
         clearerr(file);
         return failure_push(L,

@@ -109,7 +109,7 @@ static int transfer_read_to(lua_State *L)
             (kind == NYMBL_DONE && fflush(file) != 0))
             return failure_push(
                 L, &(nymbl_error){.kind = NYMBL_IO,
-                                  .reason = nymbl_errno_reason(errno)});
+                                  .reason = nymbl_reason_from_errno(errno)});
         total += got;
         if (kind == NYMBL_OK)
             continue;

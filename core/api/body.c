@@ -5,6 +5,8 @@
 
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/object_count.h"
+#include "base/secret.h"
 #include "engine/commands.h"
 #include "engine/pump.h"
 #include "port/body.h"
@@ -29,7 +31,7 @@ static nymbl_body *body_new(enum nymbl__body_source source, int64_t size,
     nymbl_body *body = calloc(1, sizeof(*body));
 
     if (body == NULL) {
-        nymbl__fail(err, NYMBL_NO_MEMORY, NULL);
+        nymbl__error_set(err, NYMBL_NO_MEMORY, NULL);
         return NULL;
     }
     body->references = 1;
@@ -66,7 +68,7 @@ static bool unsized_file_read(nymbl_body *body)
             }
             if (capacity > 0) {
                 memcpy(data, body->data, capacity);
-                nymbl__wipe(body->data, capacity);
+                nymbl__secret_wipe(body->data, capacity);
             }
             free(body->data);
             body->data = data;
@@ -89,10 +91,10 @@ static nymbl_kind unsized_file_load(nymbl_body *body, nymbl_error *err)
 {
     if (!unsized_file_read(body)) {
         if (errno == EFBIG)
-            return nymbl__fail(err, NYMBL_TOO_LARGE, NULL);
+            return nymbl__error_set(err, NYMBL_TOO_LARGE, NULL);
         if (errno == ENOMEM)
-            return nymbl__fail(err, NYMBL_NO_MEMORY, NULL);
-        return nymbl__fail(err, NYMBL_IO, nymbl_errno_reason(errno));
+            return nymbl__error_set(err, NYMBL_NO_MEMORY, NULL);
+        return nymbl__error_set(err, NYMBL_IO, nymbl_reason_from_errno(errno));
     }
     body->source = NYMBL__BODY_BYTES;
     close(body->fd);
@@ -113,17 +115,18 @@ nymbl_kind nymbl_body_from_path(nymbl_body **out, const char *path,
     fd = nymbl__fd_avoid_stdio(
         open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
     if (fd < 0)
-        return nymbl__fail(err, NYMBL_IO, nymbl_errno_reason(errno));
+        return nymbl__error_set(err, NYMBL_IO, nymbl_reason_from_errno(errno));
     if (fstat(fd, &status) < 0) {
-        nymbl__fail(err, NYMBL_IO, nymbl_errno_reason(errno));
+        nymbl__error_set(err, NYMBL_IO, nymbl_reason_from_errno(errno));
         close(fd);
         return NYMBL_IO;
     }
     if (!S_ISREG(status.st_mode)) {
         close(fd);
-        return nymbl__fail(err, NYMBL_IO,
-                           S_ISDIR(status.st_mode) ? nymbl__reason_directory
-                                                   : nymbl__reason_not_a_file);
+        return nymbl__error_set(err, NYMBL_IO,
+                                S_ISDIR(status.st_mode)
+                                    ? nymbl__reason_directory
+                                    : nymbl__reason_not_a_file);
     }
     body = body_new(NYMBL__BODY_PATH, (int64_t)status.st_size, err);
     if (body == NULL) {
@@ -153,7 +156,7 @@ nymbl_kind nymbl_body_from_bytes(nymbl_body **out, const void *data,
     body->data = malloc(size > 0 ? size : 1);
     if (body->data == NULL) {
         nymbl_body_free(body);
-        return nymbl__fail(err, NYMBL_NO_MEMORY, NULL);
+        return nymbl__error_set(err, NYMBL_NO_MEMORY, NULL);
     }
     if (size > 0)
         memcpy(body->data, data, size);
@@ -353,16 +356,16 @@ nymbl_kind nymbl__body_attach(nymbl_body *body, nymbl_transfer *transfer,
     bool is_attached;
 
     if (body->problem != NYMBL_OK)
-        return nymbl__fail(err, body->problem, body->problem_reason);
+        return nymbl__error_set(err, body->problem, body->problem_reason);
     nymbl__body_lock(body);
     is_attached = body->transfer != NULL;
     nymbl__body_unlock(body);
     if (is_attached || !nymbl_body_is_ready(body))
-        return nymbl__fail(err, NYMBL_MISUSE, "body");
+        return nymbl__error_set(err, NYMBL_MISUSE, "body");
     if (!nymbl_body_can_rewind(body))
-        return nymbl__fail(err, NYMBL_IO, nymbl__reason_cannot_rewind);
+        return nymbl__error_set(err, NYMBL_IO, nymbl__reason_cannot_rewind);
     if (body->size > max || body->written > max)
-        return nymbl__fail(err, NYMBL_TOO_LARGE, NULL);
+        return nymbl__error_set(err, NYMBL_TOO_LARGE, NULL);
     nymbl__body_retain(body);
     nymbl__mutex_retain(transfer->engine->mutex);
     if (body->mutex != NULL)

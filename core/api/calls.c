@@ -5,6 +5,7 @@
 #include "api/request.h"
 #include "base/buffer.h"
 #include "base/error.h"
+#include "base/text.h"
 #include "exchange/url.h"
 
 #include <stdio.h>
@@ -43,7 +44,7 @@ nymbl_kind nymbl_token_start(nymbl_transfer **out, nymbl_engine *engine,
     if (problem == NULL && client->token_url == NULL)
         problem = "client";
     if (problem != NULL)
-        return nymbl__fail(err, NYMBL_MISUSE, problem);
+        return nymbl__error_set(err, NYMBL_MISUSE, problem);
     kind = nymbl__transfer_new(out, engine, client, err);
     if (kind < 0)
         return kind;
@@ -58,9 +59,10 @@ nymbl_kind nymbl_token_start(nymbl_transfer **out, nymbl_engine *engine,
     if (kind < 0) {
         nymbl__transfer_release(*out);
         *out = NULL;
-        return kind == NYMBL_TOO_LARGE ? nymbl__fail(err, NYMBL_BAD_REQUEST,
-                                                     nymbl__reason_url_too_long)
-                                       : nymbl__fail(err, kind, NULL);
+        return kind == NYMBL_TOO_LARGE
+                   ? nymbl__error_set(err, NYMBL_BAD_REQUEST,
+                                      nymbl__reason_url_too_long)
+                   : nymbl__error_set(err, kind, NULL);
     }
     return NYMBL_OK;
 }
@@ -82,7 +84,7 @@ nymbl_kind nymbl_upload_start(nymbl_transfer **out, nymbl_engine *engine,
 {
     *out = NULL;
     if (!is_id(patient))
-        return nymbl__fail(err, NYMBL_MISUSE, "patient");
+        return nymbl__error_set(err, NYMBL_MISUSE, "patient");
     return nymbl_request_start(
         out, engine, client, token,
         &(nymbl_request){
@@ -117,7 +119,7 @@ nymbl_kind nymbl_list_start(nymbl_transfer **out, nymbl_engine *engine,
         options = &none;
     *out = NULL;
     if (!is_id(patient))
-        return nymbl__fail(err, NYMBL_MISUSE, "patient");
+        return nymbl__error_set(err, NYMBL_MISUSE, "patient");
     return nymbl_request_start(
         out, engine, client, token,
         &(nymbl_request){
@@ -149,8 +151,8 @@ static nymbl_kind document_start(nymbl_transfer **out, nymbl_engine *engine,
 
     *out = NULL;
     if (!is_id(patient) || !is_id(document))
-        return nymbl__fail(err, NYMBL_MISUSE,
-                           is_id(patient) ? "document" : "patient");
+        return nymbl__error_set(err, NYMBL_MISUSE,
+                                is_id(patient) ? "document" : "patient");
     request.path = (nymbl_segment[]){{"Patients", patient},
                                      {"Documents", document},
                                      {content ? "$value" : NULL, NULL},

@@ -3,9 +3,10 @@
 #include "api/client.h"
 
 #include "base/ascii.h"
-#include "base/buffer.h"
 #include "base/error.h"
+#include "base/object_count.h"
 #include "base/sha256.h"
+#include "base/text.h"
 #include "engine/client.h"
 #include "engine/pump.h"
 
@@ -202,18 +203,18 @@ nymbl_kind nymbl_client_new(nymbl_client **out,
 
     *out = NULL;
     if (problem != NULL)
-        return nymbl__fail(err, NYMBL_MISUSE, problem);
+        return nymbl__error_set(err, NYMBL_MISUSE, problem);
     problem = certificates_problem(options);
     if (problem != NULL)
-        return nymbl__fail(err, NYMBL_TLS, problem);
+        return nymbl__error_set(err, NYMBL_TLS, problem);
     client = calloc(1, sizeof(*client));
     if (client == NULL)
-        return nymbl__fail(err, NYMBL_NO_MEMORY, NULL);
+        return nymbl__error_set(err, NYMBL_NO_MEMORY, NULL);
     client->references = 1;
     nymbl__object_count_add(1);
     if (client_copy(client, options) < 0) {
         nymbl_client_free(client);
-        return nymbl__fail(err, NYMBL_NO_MEMORY, NULL);
+        return nymbl__error_set(err, NYMBL_NO_MEMORY, NULL);
     }
     *out = client;
     return NYMBL_OK;

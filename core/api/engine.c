@@ -30,7 +30,7 @@ nymbl_kind nymbl_engine_new(nymbl_engine **out,
     pthread_once(&global_once, global_init);
     kind = nymbl__engine_create(&engine);
     if (kind < 0)
-        return nymbl__fail(err, kind, NULL);
+        return nymbl__error_set(err, kind, NULL);
     if (options != NULL && options->clock != NULL) {
         engine->clock = options->clock;
         engine->payload = options->payload;
@@ -38,7 +38,7 @@ nymbl_kind nymbl_engine_new(nymbl_engine **out,
     kind = nymbl__connections_open(engine);
     if (kind < 0) {
         nymbl__engine_release(engine);
-        return nymbl__fail(
+        return nymbl__error_set(
             err, kind, kind == NYMBL_IO ? nymbl__reason_too_many_files : NULL);
     }
     *out = engine;

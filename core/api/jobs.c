@@ -23,7 +23,7 @@ static nymbl_kind job_start(nymbl_transfer **out, nymbl_engine *engine,
     nymbl_kind kind;
 
     if (job == NULL)
-        return nymbl__fail(err, NYMBL_NO_MEMORY, NULL);
+        return nymbl__error_set(err, NYMBL_NO_MEMORY, NULL);
     kind = nymbl__transfer_new_job(out, engine, job, err);
     if (kind == NYMBL_OK)
         nymbl__pump_command(*out, NYMBL__COMMAND_START);
@@ -48,7 +48,7 @@ nymbl_kind nymbl_digest_start(nymbl_transfer **out, nymbl_engine *engine,
 
     *out = NULL;
     if (problem != NULL)
-        return nymbl__fail(err, NYMBL_MISUSE, problem);
+        return nymbl__error_set(err, NYMBL_MISUSE, problem);
     return job_start(out, engine, nymbl__digest_job_new(path), err);
 }
 
@@ -66,7 +66,7 @@ nymbl_kind nymbl_sync_start(nymbl_transfer **out, nymbl_engine *engine,
 
     *out = NULL;
     if (problem != NULL)
-        return nymbl__fail(err, NYMBL_MISUSE, problem);
+        return nymbl__error_set(err, NYMBL_MISUSE, problem);
     return job_start(out, engine, nymbl__sync_job_new(path), err);
 }
 
@@ -80,7 +80,7 @@ nymbl_kind nymbl_read_directory_start(nymbl_transfer **out,
     if (problem == NULL && max_entries > NYMBL_DIRECTORY_MAX)
         problem = "max_entries";
     if (problem != NULL)
-        return nymbl__fail(err, NYMBL_MISUSE, problem);
+        return nymbl__error_set(err, NYMBL_MISUSE, problem);
     if (max_entries == 0)
         max_entries = NYMBL_DIRECTORY_DEFAULT;
     return job_start(out, engine, nymbl__directory_job_new(path, max_entries),

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/stream_socket.h"
 #include "engine/notify.h"
 #include "engine/pump.h"
 
@@ -16,7 +17,7 @@
 
 static bool pair_open(int ends[2])
 {
-    if (socketpair(AF_UNIX, NYMBL__STREAM, 0, ends) != 0)
+    if (socketpair(AF_UNIX, NYMBL__STREAM_SOCKET, 0, ends) != 0)
         return false;
     ends[0] = nymbl__fd_avoid_stdio(ends[0]);
     ends[1] = nymbl__fd_avoid_stdio(ends[1]);
@@ -38,11 +39,11 @@ nymbl_kind nymbl_transfer_notify_fd(nymbl_transfer *transfer, int *out,
 
     *out = -1;
     if (!nymbl_engine_in_this_process(engine))
-        return nymbl__fail(err, NYMBL_CANCELED, nymbl__reason_forked);
+        return nymbl__error_set(err, NYMBL_CANCELED, nymbl__reason_forked);
     if (!pair_open(ends))
-        return nymbl__fail(err, NYMBL_IO, nymbl_errno_reason(errno));
-    nymbl__stream_set_up(ends[0]);
-    nymbl__stream_set_up(ends[1]);
+        return nymbl__error_set(err, NYMBL_IO, nymbl_reason_from_errno(errno));
+    nymbl__stream_socket_set_flags(ends[0]);
+    nymbl__stream_socket_set_flags(ends[1]);
     nymbl__engine_lock(engine);
     if (!transfer->port.ended && transfer->port.notify_fd >= 0 &&
         transfer->port.notify_fd_released) {
@@ -58,8 +59,9 @@ nymbl_kind nymbl_transfer_notify_fd(nymbl_transfer *transfer, int *out,
     if (kind != NYMBL_OK) {
         close(ends[0]);
         close(ends[1]);
-        return kind < 0 ? nymbl__fail(err, kind, nymbl__reason_notify_fd_busy)
-                        : kind;
+        return kind < 0
+                   ? nymbl__error_set(err, kind, nymbl__reason_notify_fd_busy)
+                   : kind;
     }
     nymbl__pump_wake(engine);
     *out = ends[1];
@@ -104,7 +106,7 @@ nymbl_kind nymbl_transfer_notify_socket(nymbl_transfer *transfer,
     nymbl_kind kind = NYMBL_DONE;
 
     if (!nymbl_engine_in_this_process(engine))
-        return nymbl__fail(err, NYMBL_CANCELED, nymbl__reason_forked);
+        return nymbl__error_set(err, NYMBL_CANCELED, nymbl__reason_forked);
     kind = nymbl__notify_listen(engine, err);
     if (kind < 0)
         return kind;
@@ -112,7 +114,7 @@ nymbl_kind nymbl_transfer_notify_socket(nymbl_transfer *transfer,
         nymbl__pump_wake(engine); /* the pump must poll the new listener */
     kind = NYMBL_DONE;
     if (!token_generate(token))
-        return nymbl__fail(err, NYMBL_IO, nymbl__reason_entropy);
+        return nymbl__error_set(err, NYMBL_IO, nymbl__reason_entropy);
     nymbl__engine_lock(engine);
     if (!transfer->port.ended && transfer->port.notify_fd < 0) {
         kind = NYMBL_OK;

@@ -8,6 +8,8 @@
 #include "base/ascii.h"
 #include "base/buffer.h"
 #include "base/error.h"
+#include "base/secret.h"
+#include "base/text.h"
 #include "engine/pump.h"
 #include "exchange/url.h"
 #include "file/save.h"
@@ -240,8 +242,8 @@ static nymbl_kind url_make(char **out, const nymbl_client *client,
     /* An id, a filter or a link may have come from the service, so a URL that
      * is too long is a failure of the call and not misuse. */
     if (kind == NYMBL_TOO_LARGE)
-        return nymbl__fail(err, too_long, nymbl__reason_url_too_long);
-    return kind < 0 ? nymbl__fail(err, kind, NULL) : NYMBL_OK;
+        return nymbl__error_set(err, too_long, nymbl__reason_url_too_long);
+    return kind < 0 ? nymbl__error_set(err, kind, NULL) : NYMBL_OK;
 }
 
 /* ---- the body and the target ---- */
@@ -267,7 +269,7 @@ static nymbl_kind upload_prepare(nymbl_transfer *transfer,
         kind = nymbl__text_copy(&form->document_type, options->document_type);
     if (kind == NYMBL_OK)
         kind = nymbl__text_copy(&form->description, options->description);
-    return kind < 0 ? nymbl__fail(err, kind, NULL) : NYMBL_OK;
+    return kind < 0 ? nymbl__error_set(err, kind, NULL) : NYMBL_OK;
 }
 
 /* Request the missing range of a partial file, on condition that the document
@@ -319,7 +321,7 @@ static nymbl_kind download_prepare(nymbl_transfer *transfer,
     if (kind < 0)
         return kind;
     kind = range_request(exchange);
-    return kind < 0 ? nymbl__fail(err, kind, NULL) : NYMBL_OK;
+    return kind < 0 ? nymbl__error_set(err, kind, NULL) : NYMBL_OK;
 }
 
 /* ---- starting ---- */
@@ -397,7 +399,7 @@ nymbl_kind nymbl_request_start(nymbl_transfer **out, nymbl_engine *engine,
     if (problem == NULL)
         problem = request_problem(token, request);
     if (problem != NULL)
-        return nymbl__fail(err, NYMBL_MISUSE, problem);
+        return nymbl__error_set(err, NYMBL_MISUSE, problem);
     kind = nymbl__transfer_new(out, engine, client, err);
     if (kind < 0)
         return kind;
@@ -405,7 +407,7 @@ nymbl_kind nymbl_request_start(nymbl_transfer **out, nymbl_engine *engine,
     if (kind == NYMBL_OK) {
         kind = nymbl__request_submit(*out, token, request->headers);
         if (kind < 0)
-            nymbl__fail(err, kind, NULL);
+            nymbl__error_set(err, kind, NULL);
     }
     if (kind < 0) {
         nymbl__transfer_release(*out);

@@ -4,8 +4,8 @@
 #include "nymbl.h"
 
 #include "base/ascii.h"
-#include "base/buffer.h"
 #include "base/error.h"
+#include "base/secret.h"
 
 #include <string.h>
 
@@ -348,10 +348,10 @@ nymbl_kind nymbl_token_read(nymbl_token *out, const char *data, size_t size,
     if (!response_read(&json, &response) || !response.is_bearer ||
         !token_is_valid(&response.token)) {
         nymbl_token_wipe(out);
-        return nymbl__fail(err, NYMBL_PROTOCOL,
-                           json.values > NYMBL_RESPONSE_MAX_VALUES
-                               ? nymbl__reason_response_too_long
-                               : nymbl__reason_token_response);
+        return nymbl__error_set(err, NYMBL_PROTOCOL,
+                                json.values > NYMBL_RESPONSE_MAX_VALUES
+                                    ? nymbl__reason_response_too_long
+                                    : nymbl__reason_token_response);
     }
     out->value[response.token.size] = '\0';
     out->expires_in =
@@ -364,5 +364,5 @@ nymbl_kind nymbl_token_read(nymbl_token *out, const char *data, size_t size,
 void nymbl_token_wipe(nymbl_token *token)
 {
     if (token != NULL)
-        nymbl__wipe(token, sizeof(*token));
+        nymbl__secret_wipe(token, sizeof(*token));
 }

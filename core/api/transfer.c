@@ -64,7 +64,8 @@ static nymbl_kind transfer_result(nymbl_transfer *transfer, nymbl_error *err)
     if (!transfer->port.ended)
         return nymbl_engine_in_this_process(transfer->engine)
                    ? NYMBL_AGAIN
-                   : nymbl__fail(err, NYMBL_CANCELED, nymbl__reason_forked);
+                   : nymbl__error_set(err, NYMBL_CANCELED,
+                                      nymbl__reason_forked);
     if (transfer->port.error.kind < 0 && err != NULL)
         *err = transfer->port.error;
     return transfer->port.error.kind;

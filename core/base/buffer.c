@@ -2,40 +2,10 @@
 /* Memory with a maximum size, which is wiped when it is freed. */
 #include "base/buffer.h"
 
+#include "base/secret.h"
+
 #include <stdlib.h>
 #include <string.h>
-
-/* Called through a volatile pointer, so that no compiler removes it as a dead
- * store. */
-static void *(*const volatile wipe)(void *, int, size_t) = memset;
-
-void nymbl__wipe(void *data, size_t size)
-{
-    wipe(data, 0, size);
-}
-
-nymbl_kind nymbl__text_copy(char **out, const char *text)
-{
-    size_t size;
-
-    *out = NULL;
-    if (text == NULL)
-        return NYMBL_OK;
-    size = strlen(text) + 1;
-    *out = malloc(size);
-    if (*out == NULL)
-        return NYMBL_NO_MEMORY;
-    memcpy(*out, text, size);
-    return NYMBL_OK;
-}
-
-void nymbl__secret_free(char *text)
-{
-    if (text == NULL)
-        return;
-    nymbl__wipe(text, strlen(text));
-    free(text);
-}
 
 void nymbl__buffer_init(nymbl__buffer *buffer, size_t max)
 {
@@ -55,7 +25,7 @@ static nymbl_kind buffer_grow(nymbl__buffer *buffer, size_t needed)
         return NYMBL_NO_MEMORY;
     if (buffer->data != NULL) {
         memcpy(data, buffer->data, buffer->size);
-        nymbl__wipe(buffer->data, buffer->size);
+        nymbl__secret_wipe(buffer->data, buffer->size);
         free(buffer->data);
     }
     buffer->data = data;
@@ -97,7 +67,7 @@ char *nymbl__buffer_take(nymbl__buffer *buffer)
 void nymbl__buffer_free(nymbl__buffer *buffer)
 {
     if (buffer->data != NULL) {
-        nymbl__wipe(buffer->data, buffer->size);
+        nymbl__secret_wipe(buffer->data, buffer->size);
         free(buffer->data);
     }
     nymbl__buffer_init(buffer, buffer->max);

@@ -24,10 +24,4 @@ void nymbl__buffer_free(nymbl__buffer *buffer);
  * nymbl__secret_free(). */
 char *nymbl__buffer_take(nymbl__buffer *buffer);
 
-void nymbl__wipe(void *data, size_t size);
-/* Duplicate text; NULL is copied as NULL. */
-nymbl_kind nymbl__text_copy(char **out, const char *text);
-/* Wipe and free text. NULL does nothing. */
-void nymbl__secret_free(char *text);
-
 #endif

@@ -3,7 +3,7 @@
  * sha256.c. */
 #include "base/digest.h"
 
-#include "base/buffer.h"
+#include "base/secret.h"
 
 #include <dlfcn.h>
 #include <pthread.h>
@@ -113,5 +113,5 @@ void nymbl__digest_free(nymbl__digest *digest)
     if (digest->context != NULL)
         evp.context_free(digest->context);
     digest->context = NULL;
-    nymbl__wipe(&digest->own, sizeof(digest->own));
+    nymbl__secret_wipe(&digest->own, sizeof(digest->own));
 }

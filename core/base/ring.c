@@ -2,7 +2,7 @@
 /* A ring buffer with a maximum size, which is wiped when it is freed. */
 #include "base/ring.h"
 
-#include "base/buffer.h"
+#include "base/secret.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -32,7 +32,7 @@ static nymbl_kind ring_grow(nymbl__ring *ring, size_t needed)
         return NYMBL_NO_MEMORY;
     nymbl__ring_peek(ring, data, size);
     if (ring->data != NULL)
-        nymbl__wipe(ring->data, ring->capacity);
+        nymbl__secret_wipe(ring->data, ring->capacity);
     free(ring->data);
     ring->data = data;
     ring->capacity = capacity;
@@ -102,7 +102,7 @@ size_t nymbl__ring_take(nymbl__ring *ring, void *out, size_t cap)
 void nymbl__ring_free(nymbl__ring *ring)
 {
     if (ring->data != NULL) {
-        nymbl__wipe(ring->data, ring->capacity);
+        nymbl__secret_wipe(ring->data, ring->capacity);
         free(ring->data);
     }
     nymbl__ring_init(ring, ring->max);

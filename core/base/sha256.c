@@ -3,7 +3,7 @@
  * linked for it could clash with the host's. */
 #include "base/sha256.h"
 
-#include "base/buffer.h"
+#include "base/secret.h"
 
 #include <string.h>
 
@@ -136,5 +136,5 @@ void nymbl__sha256_text(nymbl__sha256 *hash, char text[65])
     for (int i = 0; i < 32; i++)
         bytes[i] = (unsigned char)(hash->state[i / 4] >> (24 - 8 * (i % 4)));
     nymbl__sha256_format(bytes, text);
-    nymbl__wipe(hash, sizeof(*hash));
+    nymbl__secret_wipe(hash, sizeof(*hash));
 }

@@ -2,8 +2,8 @@
 /* A client, as its transfers and engines use it. */
 #include "engine/client.h"
 
-#include "base/buffer.h"
-#include "base/error.h"
+#include "base/object_count.h"
+#include "base/secret.h"
 #include "exchange/url.h"
 
 #include <stdlib.h>

@@ -8,6 +8,7 @@
 #include "base/mutex.h"
 #include "engine/private_dir.h"
 #include "exchange/sockets.h"
+#include "file/file_id.h"
 #include "nymbl.h"
 #include "port/port.h"
 

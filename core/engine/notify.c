@@ -7,8 +7,10 @@
 
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/stream_socket.h"
 #include "engine/private_dir.h"
 #include "engine/run.h"
+#include "file/file_id.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -41,14 +43,14 @@ void nymbl__notify_path(char path[64], const nymbl_engine *engine)
 static int socket_listen(const char *path)
 {
     struct sockaddr_un name = {.sun_family = AF_UNIX};
-    int fd = nymbl__fd_avoid_stdio(socket(AF_UNIX, NYMBL__STREAM, 0));
+    int fd = nymbl__fd_avoid_stdio(socket(AF_UNIX, NYMBL__STREAM_SOCKET, 0));
 
     snprintf(name.sun_path, sizeof(name.sun_path), "%s", path);
     if (fd < 0)
         return -1;
     if (bind(fd, (struct sockaddr *)&name, sizeof(name)) == 0 &&
         chmod(path, 0600) == 0 && listen(fd, BACKLOG) == 0) {
-        nymbl__stream_set_up(fd);
+        nymbl__stream_socket_set_flags(fd);
         return fd;
     }
     nymbl__fd_close(fd);
@@ -79,7 +81,7 @@ static nymbl_kind listener_open(nymbl_engine *engine, nymbl_error *err)
     int fd, saved_errno;
 
     if (!nymbl__private_dir_create(engine->dir, &engine->dir_fd))
-        return nymbl__fail(err, NYMBL_IO, nymbl_errno_reason(errno));
+        return nymbl__error_set(err, NYMBL_IO, nymbl_reason_from_errno(errno));
     nymbl__file_id_get(&engine->dir_id, engine->dir);
     nymbl__notify_path(path, engine);
     fd = socket_listen(path);
@@ -89,7 +91,8 @@ static nymbl_kind listener_open(nymbl_engine *engine, nymbl_error *err)
         saved_errno = errno;
         nymbl__private_dir_remove(engine->dir, &engine->dir_fd,
                                   &engine->dir_id);
-        return nymbl__fail(err, NYMBL_IO, nymbl_errno_reason(saved_errno));
+        return nymbl__error_set(err, NYMBL_IO,
+                                nymbl_reason_from_errno(saved_errno));
     }
     nymbl__file_id_get(&engine->socket_id, path);
     nymbl__engine_lock(engine);
@@ -212,7 +215,7 @@ static void pending_serve(nymbl_engine *engine, nymbl__pending_peer *peer)
         return;
     transfer = got > 0 ? transfer_of(engine, peer->token) : NULL;
     if (transfer == NULL) {
-        nymbl__stream_close(peer->fd);
+        nymbl__stream_socket_close(peer->fd);
     } else {
         nymbl__engine_lock(engine);
         transfer->port.notify_fd = peer->fd;
@@ -243,13 +246,13 @@ static void pending_accept(nymbl_engine *engine, int listener)
             close(peer.fd);
             continue;
         }
-        nymbl__stream_set_up(peer.fd);
+        nymbl__stream_socket_set_flags(peer.fd);
         pending_serve(engine, &peer);
         if (peer.fd < 0)
             continue;
         slot = &engine->pending[engine->pending_next++ % NYMBL__PENDING_MAX];
         if (slot->fd >= 0)
-            nymbl__stream_close(slot->fd);
+            nymbl__stream_socket_close(slot->fd);
         *slot = peer;
     }
 }
@@ -326,7 +329,7 @@ void nymbl__notify_close(nymbl_engine *engine)
 {
     for (int i = 0; i < NYMBL__PENDING_MAX; i++) {
         if (engine->pending[i].fd >= 0)
-            nymbl__stream_close(engine->pending[i].fd);
+            nymbl__stream_socket_close(engine->pending[i].fd);
         engine->pending[i].fd = -1;
     }
     if (engine->listener >= 0)

@@ -3,6 +3,7 @@
 #include "engine/private_dir.h"
 
 #include "base/fd.h"
+#include "file/file_id.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -11,22 +12,6 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-bool nymbl__file_id_matches(const nymbl__file_id *id, const char *path)
-{
-    struct stat status;
-
-    return lstat(path, &status) == 0 && status.st_dev == id->device &&
-           status.st_ino == id->inode;
-}
-
-void nymbl__file_id_get(nymbl__file_id *id, const char *path)
-{
-    struct stat status = {0};
-
-    (void)!lstat(path, &status);
-    *id = (nymbl__file_id){status.st_dev, status.st_ino};
-}
 
 /* The directories are numbered, so that those left behind by killed processes
  * are found without reading the parent directory. A process locks its directory

@@ -34,7 +34,7 @@ nymbl_kind nymbl_engine_start_thread(nymbl_engine *engine, nymbl_error *err)
     int problem;
 
     if (!nymbl_engine_in_this_process(engine) || engine->closed)
-        return nymbl__fail(err, NYMBL_MISUSE, "engine");
+        return nymbl__error_set(err, NYMBL_MISUSE, "engine");
     if (engine->mutex->threaded)
         return NYMBL_OK;
     engine->mutex->threaded = true;
@@ -47,7 +47,7 @@ nymbl_kind nymbl_engine_start_thread(nymbl_engine *engine, nymbl_error *err)
         return NYMBL_OK;
     engine->mutex->threaded = false;
     /* EAGAIN: too many threads, or no memory for a stack */
-    return nymbl__fail(err, NYMBL_IO, nymbl__reason_too_many_threads);
+    return nymbl__error_set(err, NYMBL_IO, nymbl__reason_too_many_threads);
 }
 
 void nymbl__thread_wait(nymbl_engine *engine, double timeout)

@@ -4,6 +4,8 @@
 #include "engine/transfer.h"
 
 #include "base/error.h"
+#include "base/object_count.h"
+#include "base/secret.h"
 
 #include <stdlib.h>
 
@@ -30,7 +32,7 @@ nymbl_kind nymbl__transfer_new(nymbl_transfer **out, nymbl_engine *engine,
 
     *out = transfer;
     if (transfer == NULL)
-        return nymbl__fail(err, NYMBL_NO_MEMORY, NULL);
+        return nymbl__error_set(err, NYMBL_NO_MEMORY, NULL);
     transfer->client = client;
     nymbl__client_retain(client);
     nymbl__exchange_init(&transfer->exchange, &transfer->port, &engine->sockets,
@@ -46,7 +48,7 @@ nymbl_kind nymbl__transfer_new_job(nymbl_transfer **out, nymbl_engine *engine,
     *out = transfer;
     if (transfer == NULL) {
         nymbl__job_free(job);
-        return nymbl__fail(err, NYMBL_NO_MEMORY, NULL);
+        return nymbl__error_set(err, NYMBL_NO_MEMORY, NULL);
     }
     transfer->job = job;
     return NYMBL_OK;
@@ -63,7 +65,7 @@ void nymbl__transfer_release(nymbl_transfer *transfer)
     nymbl__job_free(transfer->job);
     nymbl__port_free(&transfer->port);
     nymbl__engine_release(transfer->engine);
-    nymbl__wipe(transfer, sizeof(*transfer));
+    nymbl__secret_wipe(transfer, sizeof(*transfer));
     free(transfer);
     nymbl__object_count_add(-1);
 }

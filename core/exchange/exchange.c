@@ -3,6 +3,7 @@
 #include "exchange/exchange.h"
 
 #include "base/buffer.h"
+#include "base/secret.h"
 #include "port/body.h"
 
 void nymbl__exchange_init(nymbl__exchange *exchange, nymbl__port *port,

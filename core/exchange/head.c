@@ -3,8 +3,9 @@
 #include "exchange/head.h"
 
 #include "base/ascii.h"
-#include "base/buffer.h"
 #include "base/error.h"
+#include "base/secret.h"
+#include "base/text.h"
 #include "base/validator.h"
 #include "exchange/value.h"
 
@@ -357,7 +358,7 @@ static void line_parse(nymbl__response_head *head, const char *data,
     memcpy(text, value, size);
     text[size] = '\0';
     field_parse(head, head->field, text);
-    nymbl__wipe(text, size);
+    nymbl__secret_wipe(text, size);
     free(text);
 }
 

@@ -33,7 +33,7 @@ static size_t path_read(nymbl__exchange *exchange, nymbl_body *body,
         got = pread(body->fd, buffer, size, (off_t)body->bytes_read);
     } while (got < 0 && errno == EINTR);
     if (got < 0)
-        reason = nymbl_errno_reason(errno);
+        reason = nymbl_reason_from_errno(errno);
     if (got > 0) {
         /* The file is checked after its last byte was read and before libcurl
          * gets that byte. */

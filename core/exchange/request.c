@@ -3,6 +3,7 @@
 #include "exchange/request.h"
 
 #include "base/buffer.h"
+#include "base/secret.h"
 #include "exchange/head.h"
 
 #include <stdlib.h>
@@ -67,7 +68,7 @@ void nymbl__request_free(nymbl__request *request)
     bool joined = false;
 
     for (; node != NULL && !joined; node = node->next) {
-        nymbl__wipe(node->data, strlen(node->data));
+        nymbl__secret_wipe(node->data, strlen(node->data));
         joined = node->next == request->headers && request->headers != NULL;
     }
     curl_slist_free_all(request->service_headers);

@@ -4,6 +4,7 @@
 #include "exchange/result.h"
 
 #include "base/error.h"
+#include "base/kind.h"
 #include "exchange/curl_error.h"
 #include "exchange/response_check.h"
 #include "exchange/sniff.h"
@@ -42,7 +43,7 @@ nymbl_kind nymbl__result_classify(nymbl__exchange *exchange, CURLcode code,
             return NYMBL_UNAUTHORIZED;
         return head->status == 429 && head->limit_exceeded
                    ? NYMBL_QUOTA
-                   : nymbl__status_kind(head->status);
+                   : nymbl__kind_from_status(head->status);
     }
     if (code != CURLE_OK)
         return nymbl__curl_error_classify(exchange, code, reason);

@@ -4,6 +4,8 @@
 
 #include "base/ascii.h"
 #include "base/fnv1a.h"
+#include "base/secret.h"
+#include "base/text.h"
 
 #include <curl/curl.h>
 #include <stdlib.h>
@@ -223,7 +225,7 @@ static bool host_is_too_long(CURLU *parsed)
     bool too_long = host != NULL && strlen(host) > HOST_MAX;
 
     if (host != NULL)
-        nymbl__wipe(host, strlen(host));
+        nymbl__secret_wipe(host, strlen(host));
     curl_free(host);
     return too_long;
 }
@@ -276,12 +278,12 @@ nymbl_kind nymbl__url_resolve(char **out, const char *base,
     kind = nymbl__text_copy(out, url);
 done:
     if (text != NULL) /* it may be a signed URL */
-        nymbl__wipe(text, strlen(reference));
+        nymbl__secret_wipe(text, strlen(reference));
     free(text);
     if (url != NULL)
-        nymbl__wipe(url, strlen(url));
+        nymbl__secret_wipe(url, strlen(url));
     if (password != NULL)
-        nymbl__wipe(password, strlen(password));
+        nymbl__secret_wipe(password, strlen(password));
     curl_free(host);
     curl_free(user);
     curl_free(password);

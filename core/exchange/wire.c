@@ -3,7 +3,9 @@
  * and the evaluation of their results. */
 #include "exchange/wire.h"
 
+#include "base/buffer.h"
 #include "base/error.h"
+#include "base/secret.h"
 #include "exchange/multipart.h"
 #include "exchange/response_check.h"
 #include "exchange/result.h"

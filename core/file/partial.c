@@ -3,8 +3,8 @@
  * metadata file that names the document and its validator. */
 #include "file/partial.h"
 
-#include "base/buffer.h"
 #include "base/fd.h"
+#include "base/secret.h"
 #include "file/fs.h"
 #include "file/leftover.h"
 #include "file/meta.h"

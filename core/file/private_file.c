@@ -35,11 +35,11 @@ static int checked_open(int dir_fd, const char *name, int flags,
 
     if (fd < 0) {
         *reason = errno == ELOOP ? nymbl__reason_symbolic_link
-                                 : nymbl_errno_reason(errno);
+                                 : nymbl_reason_from_errno(errno);
         return -1;
     }
     if (fstat(fd, status) < 0)
-        *reason = nymbl_errno_reason(errno);
+        *reason = nymbl_reason_from_errno(errno);
     else
         *reason = file_problem(status, forbidden);
     if (*reason == NULL)

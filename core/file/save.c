@@ -47,7 +47,7 @@ nymbl_kind nymbl__save_open(nymbl__save **out, const char *path, unsigned mode,
 
     *out = NULL;
     if (save == NULL)
-        return nymbl__fail(err, NYMBL_NO_MEMORY, NULL);
+        return nymbl__error_set(err, NYMBL_NO_MEMORY, NULL);
     save->tempfile.fd = save->partial.fd = -1;
     save->target.dir_fd = save->target.base_fd = -1;
     save->mode = mode != 0 ? mode : 0600;
@@ -69,7 +69,7 @@ nymbl_kind nymbl__save_open(nymbl__save **out, const char *path, unsigned mode,
     }
     if (kind < 0) {
         nymbl__save_discard(save);
-        return nymbl__fail(err, kind, reason);
+        return nymbl__error_set(err, kind, reason);
     }
     *out = save;
     return NYMBL_OK;
@@ -108,7 +108,7 @@ nymbl_kind nymbl__save_restart(nymbl__save *save, const char *validator,
         save->fd = save->partial.fd;
         return NYMBL_OK;
     }
-    *reason = nymbl_errno_reason(errno);
+    *reason = nymbl_reason_from_errno(errno);
     return NYMBL_IO;
 }
 
@@ -125,7 +125,7 @@ nymbl_kind nymbl__save_write(nymbl__save *save, const void *data, size_t size,
         if (wrote == 0) /* against POSIX; a retry might never end */
             errno = ENOSPC;
         if (wrote <= 0) {
-            *reason = nymbl_errno_reason(errno);
+            *reason = nymbl_reason_from_errno(errno);
             return NYMBL_IO;
         }
         at += wrote;
@@ -180,14 +180,14 @@ nymbl_kind nymbl__save_commit(nymbl__save *save, const char **reason)
 
     if (failed) {
         kind = NYMBL_IO;
-        *reason = nymbl_errno_reason(errno);
+        *reason = nymbl_reason_from_errno(errno);
     } else if (!has_length(save, save->length)) {
         kind = NYMBL_IO;
         *reason = nymbl__reason_changed;
     } else if (!nymbl__target_is_unmoved(&save->target, reason)) {
         kind = NYMBL_IO;
     } else if (rename_into_place(save) < 0) {
-        *reason = nymbl_errno_reason(errno);
+        *reason = nymbl_reason_from_errno(errno);
         save_keep_or_discard(save, true);
         return NYMBL_IO;
     }

@@ -12,7 +12,10 @@
 #include "base/buffer.h"
 #include "base/error.h"
 #include "base/fnv1a.h"
+#include "base/object_count.h"
+#include "base/secret.h"
 #include "base/sha256.h"
+#include "base/text.h"
 #include "file/fs.h"
 #include "file/private_file.h"
 #include "file/save.h"
@@ -62,11 +65,11 @@ static nymbl_kind file_read(int fd, nymbl__buffer *bytes, const char **reason)
         if (got > 0) {
             kind = nymbl__buffer_append(bytes, block, (size_t)got);
         } else if (errno != EINTR) {
-            *reason = nymbl_errno_reason(errno);
+            *reason = nymbl_reason_from_errno(errno);
             kind = NYMBL_IO;
         }
     }
-    nymbl__wipe(block, sizeof(block));
+    nymbl__secret_wipe(block, sizeof(block));
     return kind;
 }
 
@@ -126,7 +129,7 @@ static nymbl_kind file_lock(nymbl_store *store, const struct stat *status,
     if (flock(store->fd, LOCK_EX | LOCK_NB) < 0) {
         if (errno == EWOULDBLOCK)
             return NYMBL_AGAIN;
-        *reason = nymbl_errno_reason(errno);
+        *reason = nymbl_reason_from_errno(errno);
         return NYMBL_IO;
     }
     if (!nymbl__fs_has_name(store->fd, AT_FDCWD, store->path))
@@ -134,7 +137,7 @@ static nymbl_kind file_lock(nymbl_store *store, const struct stat *status,
     if (((status->st_mode & 07777) == 0600 || fchmod(store->fd, 0600) == 0) &&
         futimens(store->fd, NULL) == 0)
         return NYMBL_OK;
-    *reason = nymbl_errno_reason(errno);
+    *reason = nymbl_reason_from_errno(errno);
     return NYMBL_IO;
 }
 
@@ -148,7 +151,7 @@ nymbl_kind nymbl_store_open(nymbl_store **out, const char *path,
 
     *out = NULL;
     if (store == NULL)
-        return nymbl__fail(err, NYMBL_NO_MEMORY, NULL);
+        return nymbl__error_set(err, NYMBL_NO_MEMORY, NULL);
     nymbl__object_count_add(1);
     nymbl__buffer_init(&store->content, NYMBL_STORE_MAX);
     store->fd = -1;
@@ -166,7 +169,7 @@ nymbl_kind nymbl_store_open(nymbl_store **out, const char *path,
         kind = content_read(store, &reason);
     if (kind != NYMBL_OK) {
         nymbl_store_close(store);
-        return kind < 0 ? nymbl__fail(err, kind, reason) : kind;
+        return kind < 0 ? nymbl__error_set(err, kind, reason) : kind;
     }
     *out = store;
     return NYMBL_OK;
@@ -201,7 +204,7 @@ static nymbl_kind file_write(int fd, const nymbl__buffer *bytes,
         code = errno;
     if (code == 0)
         return NYMBL_OK;
-    *reason = nymbl_errno_reason(code);
+    *reason = nymbl_reason_from_errno(code);
     return NYMBL_IO;
 }
 
@@ -224,7 +227,7 @@ nymbl_kind nymbl_store_write(nymbl_store *store, const void *data, size_t size,
         kind = file_write(store->fd, &bytes, &reason);
     nymbl__buffer_free(&bytes);
     if (kind < 0)
-        return nymbl__fail(err, kind, reason);
+        return nymbl__error_set(err, kind, reason);
     if (!nymbl__fs_has_name(store->fd, AT_FDCWD, store->path))
         return NYMBL_AGAIN;
     return NYMBL_OK;
@@ -259,7 +262,7 @@ nymbl_kind nymbl_store_break_lock(const char *path, uint64_t fingerprint,
     int fd = nymbl__private_file_open_path(path, O_RDWR, &status, &reason);
 
     if (fd < 0)
-        return nymbl__fail(err, NYMBL_IO, reason);
+        return nymbl__error_set(err, NYMBL_IO, reason);
     nymbl__buffer_init(&bytes, FILE_MAX);
     kind = file_read(fd, &bytes, &reason);
     if (kind == NYMBL_TOO_LARGE) { /* no store: replace it by an empty file */
@@ -285,5 +288,5 @@ nymbl_kind nymbl_store_break_lock(const char *path, uint64_t fingerprint,
     nymbl__save_discard(save);
     nymbl__buffer_free(&bytes);
     close(fd);
-    return kind < 0 ? nymbl__fail(err, kind, reason) : NYMBL_OK;
+    return kind < 0 ? nymbl__error_set(err, kind, reason) : NYMBL_OK;
 }

@@ -7,6 +7,8 @@
 #include "base/buffer.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/secret.h"
+#include "base/text.h"
 #include "file/partial.h"
 #include "file/tempfile.h"
 
@@ -76,13 +78,13 @@ static bool is_descriptor_dir(int dir_fd)
 static nymbl_kind walk_open_dir(walk *walk, int dir_fd)
 {
     if (dir_fd < 0)
-        return walk_fail(walk, nymbl_errno_reason(errno));
+        return walk_fail(walk, nymbl_reason_from_errno(errno));
     dir_fd = nymbl__fd_avoid_stdio(dir_fd);
     if (walk->dir_fd >= 0)
         close(walk->dir_fd);
     walk->dir_fd = dir_fd;
     if (dir_fd < 0)
-        return walk_fail(walk, nymbl_errno_reason(errno));
+        return walk_fail(walk, nymbl_reason_from_errno(errno));
     return is_descriptor_dir(dir_fd) ? walk_fail(walk, nymbl__reason_not_a_file)
                                      : NYMBL_OK;
 }
@@ -103,7 +105,7 @@ static nymbl_kind walk_start(walk *walk, bool at_root)
         walk->base_fd =
             nymbl__fd_avoid_stdio(openat(walk->dir_fd, ".", OPEN_DIR_FLAGS));
         if (walk->base_fd < 0)
-            kind = walk_fail(walk, nymbl_errno_reason(errno));
+            kind = walk_fail(walk, nymbl_reason_from_errno(errno));
     }
     return kind;
 }
@@ -135,17 +137,17 @@ static nymbl_kind walk_follow_link(walk *walk, const char *name,
     char *rest;
 
     if (walk->links++ == LINKS_MAX)
-        return walk_fail(walk, nymbl_errno_reason(ELOOP));
+        return walk_fail(walk, nymbl_reason_from_errno(ELOOP));
     if (!link_is_trusted(walk->dir_fd, link))
-        return walk_fail(walk, nymbl_errno_reason(EACCES));
+        return walk_fail(walk, nymbl_reason_from_errno(EACCES));
     length = readlinkat(walk->dir_fd, name, to, sizeof(to));
     if (length < 0 ||
         fstatat(walk->dir_fd, name, &after, AT_SYMLINK_NOFOLLOW) < 0)
-        return walk_fail(walk, nymbl_errno_reason(errno));
+        return walk_fail(walk, nymbl_reason_from_errno(errno));
     /* the content must be from the link that was checked */
     if (length == 0 || length == (ssize_t)sizeof(to) ||
         after.st_ino != link->st_ino || after.st_dev != link->st_dev)
-        return walk_fail(walk, nymbl_errno_reason(ENOENT));
+        return walk_fail(walk, nymbl_reason_from_errno(ENOENT));
     rest = malloc((size_t)length + more);
     if (rest == NULL)
         return NYMBL_NO_MEMORY;
@@ -227,7 +229,7 @@ static nymbl_kind walk_step(walk *walk, char name[NAME_MAX + 1], bool overwrite)
     nymbl_kind kind;
 
     if (length > NAME_MAX)
-        return walk_fail(walk, nymbl_errno_reason(ENAMETOOLONG));
+        return walk_fail(walk, nymbl_reason_from_errno(ENAMETOOLONG));
     if (length == 0 || (is_dots && is_last))
         return walk_fail(walk, nymbl__reason_directory);
     memcpy(name, start, length);
@@ -239,7 +241,7 @@ static nymbl_kind walk_step(walk *walk, char name[NAME_MAX + 1], bool overwrite)
             return NYMBL_DONE;
         if (errno == ENOENT && tail[strspn(tail, "/")] == '\0')
             return walk_fail(walk, nymbl__reason_directory);
-        return walk_fail(walk, nymbl_errno_reason(errno));
+        return walk_fail(walk, nymbl_reason_from_errno(errno));
     }
     if (S_ISLNK(status.st_mode))
         return walk_follow_link(walk, name, tail, &status);
@@ -267,7 +269,8 @@ nymbl_kind nymbl__target_resolve(nymbl__target *target, const char *path,
     *target = (nymbl__target){.dir_fd = -1, .base_fd = -1};
     nymbl__buffer_init(&walk.dir_path, DIR_PATH_MAX);
     if (*path == '\0' || strlen(path) >= PATH_MAX) {
-        *reason = nymbl_errno_reason(*path == '\0' ? ENOENT : ENAMETOOLONG);
+        *reason =
+            nymbl_reason_from_errno(*path == '\0' ? ENOENT : ENAMETOOLONG);
         return NYMBL_IO;
     }
     kind = nymbl__text_copy(&walk.rest, path);
@@ -286,7 +289,7 @@ nymbl_kind nymbl__target_resolve(nymbl__target *target, const char *path,
         nymbl__buffer_free(&walk.dir_path);
         *reason = walk.reason;
         if (kind == NYMBL_TOO_LARGE) { /* the directory's path is too long */
-            *reason = nymbl_errno_reason(ENAMETOOLONG);
+            *reason = nymbl_reason_from_errno(ENAMETOOLONG);
             kind = NYMBL_IO;
         }
         return kind;
@@ -305,12 +308,12 @@ bool nymbl__target_is_unmoved(const nymbl__target *target, const char **reason)
     if (fstatat(base_fd, target->dir_path != NULL ? target->dir_path : ".",
                 &named, 0) < 0 ||
         fstat(target->dir_fd, &opened) < 0) {
-        *reason = nymbl_errno_reason(errno);
+        *reason = nymbl_reason_from_errno(errno);
         return false;
     }
     if (opened.st_dev == named.st_dev && opened.st_ino == named.st_ino)
         return true;
-    *reason = nymbl_errno_reason(ENOENT);
+    *reason = nymbl_reason_from_errno(ENOENT);
     return false;
 }
 
@@ -325,14 +328,14 @@ nymbl_kind nymbl_path_check(const char *path, bool no_overwrite,
     if (kind == NYMBL_OK &&
         faccessat(target.dir_fd, ".", W_OK | X_OK, AT_EACCESS) < 0) {
         kind = NYMBL_IO;
-        reason = nymbl_errno_reason(errno);
+        reason = nymbl_reason_from_errno(errno);
     }
     if (kind == NYMBL_OK) {
         nymbl__tempfile_sweep(target.dir_fd);
         kind = nymbl__tempfile_check(target.dir_fd, &reason);
     }
     nymbl__target_free(&target);
-    return kind < 0 ? nymbl__fail(err, kind, reason) : NYMBL_OK;
+    return kind < 0 ? nymbl__error_set(err, kind, reason) : NYMBL_OK;
 }
 
 void nymbl__target_free(nymbl__target *target)

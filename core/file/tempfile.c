@@ -7,10 +7,9 @@
  * that can be locked was left by a process that no longer exists. */
 #include "file/tempfile.h"
 
-#include "base/buffer.h"
-#include "base/error.h"
 #include "base/fd.h"
 #include "base/fnv1a.h"
+#include "base/secret.h"
 #include "file/fs.h"
 #include "file/leftover.h"
 
@@ -227,7 +226,7 @@ nymbl_kind nymbl__tempfile_open(nymbl__tempfile *tempfile, int dir_fd,
         tempfile->fd = named_create_locked(dir_fd, tempfile->name);
     if (tempfile->fd >= 0)
         return NYMBL_OK;
-    *reason = nymbl_errno_reason(errno);
+    *reason = nymbl_reason_from_errno(errno);
     return NYMBL_IO;
 }
 
@@ -238,7 +237,7 @@ nymbl_kind nymbl__tempfile_check(int dir_fd, const char **reason)
     if (tempfile.fd < 0)
         tempfile.fd = named_create_locked(dir_fd, tempfile.name);
     if (tempfile.fd < 0) {
-        *reason = nymbl_errno_reason(errno);
+        *reason = nymbl_reason_from_errno(errno);
         return NYMBL_IO;
     }
     nymbl__tempfile_discard(&tempfile, dir_fd);
@@ -296,14 +295,14 @@ static int bytes_copy(int from, int to)
             if (wrote == 0)
                 errno = ENOSPC;
             if (wrote == 0 || (wrote < 0 && errno != EINTR)) {
-                nymbl__wipe(block, sizeof(block));
+                nymbl__secret_wipe(block, sizeof(block));
                 return -1;
             }
             put += wrote > 0 ? wrote : 0;
         }
         at += put;
     }
-    nymbl__wipe(block, sizeof(block));
+    nymbl__secret_wipe(block, sizeof(block));
     {
         struct stat all, copied;
 

@@ -2,9 +2,9 @@
 /* The SHA-256 of a file. */
 #include "job/digest.h"
 
-#include "base/buffer.h"
 #include "base/digest.h"
 #include "base/error.h"
+#include "base/secret.h"
 #include "file/snapshot.h"
 
 #include <errno.h>
@@ -28,7 +28,7 @@ static nymbl_kind file_open(digest_job *self, const char **reason)
     self->fd = nymbl__job_open(&self->job, 0);
     self->is_open = self->fd >= 0;
     if (!self->is_open || fstat(self->fd, &status) < 0) {
-        *reason = nymbl_errno_reason(errno);
+        *reason = nymbl_reason_from_errno(errno);
         return NYMBL_IO;
     }
     if (!S_ISREG(status.st_mode)) {
@@ -69,7 +69,7 @@ static nymbl_kind digest_step(nymbl__job *job, const char **reason)
         if (got < 0 && errno == EINTR)
             continue;
         if (got < 0) {
-            *reason = nymbl_errno_reason(errno);
+            *reason = nymbl_reason_from_errno(errno);
             kind = NYMBL_IO;
         } else if (got == 0) {
             kind = file_end(self, reason);
@@ -83,7 +83,7 @@ static nymbl_kind digest_step(nymbl__job *job, const char **reason)
                 kind = file_end(self, reason);
         }
     }
-    nymbl__wipe(block, sizeof(block));
+    nymbl__secret_wipe(block, sizeof(block));
     return kind;
 }
 

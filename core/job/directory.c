@@ -32,7 +32,7 @@ typedef struct directory_job {
 
 static nymbl_kind fail(const char **reason)
 {
-    *reason = nymbl_errno_reason(errno);
+    *reason = nymbl_reason_from_errno(errno);
     return NYMBL_IO;
 }
 

@@ -2,8 +2,9 @@
 /* What all jobs have in common. */
 #include "job/job.h"
 
-#include "base/buffer.h"
 #include "base/fd.h"
+#include "base/secret.h"
+#include "base/text.h"
 
 #include <fcntl.h>
 #include <stdlib.h>

@@ -3,7 +3,8 @@
  * the pump empties. */
 #include "port/body.h"
 
-#include "base/error.h"
+#include "base/object_count.h"
+#include "base/secret.h"
 
 #include <stdlib.h>
 #include <unistd.h>
@@ -22,7 +23,7 @@ void nymbl_body_free(nymbl_body *body)
     if (body->fd >= 0)
         close(body->fd);
     if (body->data != NULL)
-        nymbl__wipe(body->data, (size_t)body->size);
+        nymbl__secret_wipe(body->data, (size_t)body->size);
     free(body->data);
     nymbl__ring_free(&body->window);
     free(body);

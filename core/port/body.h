@@ -4,7 +4,6 @@
 #ifndef NYMBL_PORT_BODY_H
 #define NYMBL_PORT_BODY_H
 
-#include "base/buffer.h"
 #include "base/mutex.h"
 #include "base/ring.h"
 #include "file/snapshot.h"

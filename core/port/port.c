@@ -2,9 +2,9 @@
 /* The port: what a caller and the I/O thread share of a transfer. */
 #include "port/port.h"
 
-#include <fcntl.h>
+#include "base/stream_socket.h"
+
 #include <sys/socket.h>
-#include <unistd.h>
 
 void nymbl__port_init(nymbl__port *port, nymbl__mutex *mutex)
 {
@@ -54,23 +54,5 @@ void nymbl__port_notify_close(nymbl__port *port)
     port->notify_token[0] = '\0';
     nymbl__port_unlock(port);
     if (fd >= 0)
-        nymbl__stream_close(fd);
-}
-
-void nymbl__stream_set_up(int fd)
-{
-#ifndef SOCK_CLOEXEC
-    fcntl(fd, F_SETFD, FD_CLOEXEC);
-    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
-#endif
-#ifdef SO_NOSIGPIPE
-    setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &(int){1}, sizeof(int));
-#endif
-    (void)fd;
-}
-
-void nymbl__stream_close(int fd)
-{
-    shutdown(fd, SHUT_RDWR);
-    close(fd);
+        nymbl__stream_socket_close(fd);
 }

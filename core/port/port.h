@@ -8,8 +8,6 @@
 #include "base/ring.h"
 #include "nymbl.h"
 
-#include <sys/socket.h>
-
 #define NYMBL__RECEIVE_WINDOW (128u << 10)
 #define NYMBL__NOTIFY_TOKEN 32 /* hexadecimal digits */
 #define NYMBL__TYPE_MAX 256    /* a longer Content-Type is ignored */
@@ -88,21 +86,5 @@ void nymbl__port_notify(const nymbl__port *port);
 void nymbl__port_rearm(nymbl__port *port, nymbl_kind kind);
 /* Close the pump's end of the notify socket. */
 void nymbl__port_notify_close(nymbl__port *port);
-
-/* The type of a stream socket for socket(2). The host may start a program at
- * any moment, and the peer of a notify socket that the program inherits would
- * never see the end. So the socket is created close-on-exec if the system
- * supports that. */
-#ifdef SOCK_CLOEXEC
-#define NYMBL__STREAM (SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK)
-#else
-#define NYMBL__STREAM SOCK_STREAM
-#endif
-
-/* Set the flags of a new socket that NYMBL__STREAM could not set. */
-void nymbl__stream_set_up(int fd);
-/* Close a socket. Its peer sees that even if a forked process still has a copy.
- */
-void nymbl__stream_close(int fd);
 
 #endif

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* Bounded memory: buffers and rings, by examples and against a simple model. */
 #include "base/buffer.h"
+#include "base/text.h"
+#include "base/secret.h"
 #include "base/ring.h"
 #include "test.h"
 
@@ -76,10 +78,10 @@ static void wipe_leaves_zeros(void)
 {
     char text[] = "secret";
 
-    nymbl__wipe(text, sizeof(text));
+    nymbl__secret_wipe(text, sizeof(text));
     for (size_t i = 0; i < sizeof(text); i++)
         CHECK(text[i] == 0);
-    nymbl__wipe(text, 0);
+    nymbl__secret_wipe(text, 0);
     nymbl__secret_free(NULL);
 }
 

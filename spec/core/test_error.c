@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Kinds and reasons: their names, their texts, and their causes. */
 #include "base/error.h"
+#include "base/kind.h"
 #include "test.h"
 
 #include <errno.h>
@@ -78,7 +79,7 @@ static void failures_have_texts_of_fixed_words(void)
 static void statuses_are_mapped_to_kinds(void)
 {
     for (int status = -1; status < 1000; status++) {
-        nymbl_kind kind = nymbl__status_kind(status);
+        nymbl_kind kind = nymbl__kind_from_status(status);
 
         switch (status) {
         case 400:
@@ -114,11 +115,11 @@ static void failing_writes_the_error_and_returns_the_kind(void)
     nymbl_error err;
 
     memset(&err, 0x55, sizeof(err));
-    CHECK(nymbl__fail(&err, NYMBL_IO, "word") == NYMBL_IO);
+    CHECK(nymbl__error_set(&err, NYMBL_IO, "word") == NYMBL_IO);
     CHECK(err.kind == NYMBL_IO && err.status == 0 && !err.outcome_unknown);
     CHECK(err.retry_after < 0);
     CHECK_TEXT(err.reason, "word");
-    CHECK(nymbl__fail(NULL, NYMBL_IO, NULL) == NYMBL_IO);
+    CHECK(nymbl__error_set(NULL, NYMBL_IO, NULL) == NYMBL_IO);
 }
 
 static bool is_reason(const char *word)
@@ -177,7 +178,7 @@ static void system_errors_have_their_reasons(void)
     };
 
     for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
-        CHECK_TEXT(nymbl_errno_reason(words[i].code), words[i].word);
+        CHECK_TEXT(nymbl_reason_from_errno(words[i].code), words[i].word);
 }
 
 /* The errors that open(2), read(2), write(2), fsync(2), rename(2), link(2) and
@@ -197,7 +198,7 @@ static void documented_system_errors_have_a_reason(void)
     };
 
     for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++)
-        CHECK(is_reason(nymbl_errno_reason(codes[i])));
+        CHECK(is_reason(nymbl_reason_from_errno(codes[i])));
 }
 
 int main(int argc, char **argv)

@@ -2,6 +2,7 @@
 /* URLs: which are allowed, which have the same origin, and how they are joined.
  */
 #include "base/buffer.h"
+#include "base/secret.h"
 #include "exchange/url.h"
 #include "test.h"
 
