@@ -858,8 +858,8 @@ NYMBL_API nymbl_kind nymbl_get_start(nymbl_transfer **out, nymbl_engine *engine,
  * @param[out] err          NYMBL_IO, NYMBL_NO_MEMORY
  * @return NYMBL_OK or the failure
  */
-NYMBL_API nymbl_kind nymbl_path_check(const char *path, bool no_overwrite,
-                                      nymbl_error *err);
+NYMBL_API nymbl_kind nymbl_target_check(const char *path, bool no_overwrite,
+                                        nymbl_error *err);
 
 /**
  * Start `GET /Patients({id})/Documents({document})/$value`.

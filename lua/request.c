@@ -239,12 +239,12 @@ int request_start(lua_State *L)
 }
 
 /* core.path_check(path, no_overwrite): true, or nil and error fields; see
- * nymbl_path_check */
+ * nymbl_target_check */
 int request_path_check(lua_State *L)
 {
     nymbl_error err;
 
-    if (nymbl_path_check(text_check(L, 1), lua_toboolean(L, 2), &err) < 0)
+    if (nymbl_target_check(text_check(L, 1), lua_toboolean(L, 2), &err) < 0)
         return failure_push(L, &err);
     lua_pushboolean(L, 1);
     return 1;

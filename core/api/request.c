@@ -12,7 +12,7 @@
 #include "base/text.h"
 #include "engine/pump.h"
 #include "exchange/url.h"
-#include "file/save.h"
+#include "file/atomic_file.h"
 #include "port/body.h"
 
 #include <stdio.h>
@@ -277,13 +277,13 @@ static nymbl_kind upload_prepare(nymbl_transfer *transfer,
 static nymbl_kind range_request(nymbl__exchange *exchange)
 {
     struct curl_slist **headers = &exchange->request.headers;
-    int64_t offset = nymbl__save_offset(exchange->save);
+    int64_t offset = nymbl__atomic_file_offset(exchange->file);
     char range[48];
     nymbl_kind kind;
 
     if (exchange->has_size && offset == exchange->size) {
-        nymbl__save_step_back(exchange->save);
-        offset = nymbl__save_offset(exchange->save);
+        nymbl__atomic_file_step_back(exchange->file);
+        offset = nymbl__atomic_file_offset(exchange->file);
     }
     if (offset == 0 || (exchange->has_size && offset >= exchange->size))
         return NYMBL_OK;
@@ -291,7 +291,8 @@ static nymbl_kind range_request(nymbl__exchange *exchange)
     kind = nymbl__request_add_header(headers, range, "", "");
     if (kind == NYMBL_OK)
         kind = nymbl__request_add_header(
-            headers, "If-Range: ", nymbl__save_validator(exchange->save), "");
+            headers, "If-Range: ", nymbl__atomic_file_validator(exchange->file),
+            "");
     exchange->range_requested = true;
     return kind;
 }
@@ -315,9 +316,9 @@ static nymbl_kind download_prepare(nymbl_transfer *transfer,
     if (options->path == NULL)
         return NYMBL_OK;
     nymbl__client_resource(transfer->client, exchange->request.url, resource);
-    kind = nymbl__save_open(&exchange->save, options->path, options->mode,
-                            !options->no_overwrite,
-                            options->resume ? resource : NULL, err);
+    kind = nymbl__atomic_file_open(&exchange->file, options->path,
+                                   options->mode, !options->no_overwrite,
+                                   options->resume ? resource : NULL, err);
     if (kind < 0)
         return kind;
     kind = range_request(exchange);

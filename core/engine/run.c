@@ -7,7 +7,7 @@
 #include "engine/jobs.h"
 #include "exchange/result.h"
 #include "exchange/wire.h"
-#include "file/save.h"
+#include "file/atomic_file.h"
 
 /* Remove the easy handle from the multi handle. A request that has not
  * completed is aborted. */
@@ -89,7 +89,7 @@ void nymbl__run_confirm(nymbl_transfer *transfer)
 {
     nymbl__exchange *exchange = &transfer->exchange;
     nymbl__port *port = &transfer->port;
-    nymbl__save *save = exchange->save;
+    nymbl__atomic_file *file = exchange->file;
     const char *reason = NULL;
     int64_t confirmed;
     nymbl_kind kind;
@@ -100,8 +100,8 @@ void nymbl__run_confirm(nymbl_transfer *transfer)
     if (transfer->stage != NYMBL__AWAITING_CONFIRM ||
         (exchange->progress && confirmed != port->body_received))
         return;
-    exchange->save = NULL;
-    kind = nymbl__save_commit(save, &reason);
+    exchange->file = NULL;
+    kind = nymbl__atomic_file_commit(file, &reason);
     exchange_end(transfer, kind, reason);
 }
 
@@ -117,7 +117,7 @@ void nymbl__run_complete(nymbl_transfer *transfer, CURLcode code)
         nymbl__run_start(transfer);
         return;
     }
-    if (result.how == NYMBL__FAILED || exchange->save == NULL) {
+    if (result.how == NYMBL__FAILED || exchange->file == NULL) {
         exchange_end(transfer, result.kind, result.reason);
         return;
     }

@@ -23,10 +23,10 @@ void nymbl__exchange_release(nymbl__exchange *exchange, bool keep)
     nymbl_body *body = port->body;
 
     if (keep)
-        nymbl__save_keep_partial(exchange->save);
+        nymbl__atomic_file_keep_partial(exchange->file);
     else
-        nymbl__save_discard(exchange->save);
-    exchange->save = NULL;
+        nymbl__atomic_file_discard(exchange->file);
+    exchange->file = NULL;
     nymbl__port_lock(port);
     if (body != NULL)
         port->body_sent = nymbl__body_bytes_read(body);

@@ -11,7 +11,7 @@
 #include "exchange/settings.h"
 #include "exchange/sniff.h"
 #include "exchange/sockets.h"
-#include "file/save.h"
+#include "file/atomic_file.h"
 #include "port/port.h"
 
 #include <curl/curl.h>
@@ -45,7 +45,7 @@ typedef struct nymbl__exchange {
     nymbl__phase phase;
     CURL *easy;
     curl_mime *mime;
-    nymbl__save *save; /* the file that is written, or NULL */
+    nymbl__atomic_file *file; /* the file that is written, or NULL */
     nymbl__response_head head;
     char sniff[NYMBL__SNIFF_MAX]; /* the first bytes of the document */
     size_t sniffed;               /* how many of them have arrived */

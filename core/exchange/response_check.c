@@ -4,7 +4,7 @@
 
 #include "base/error.h"
 #include "exchange/sniff.h"
-#include "file/save.h"
+#include "file/atomic_file.h"
 
 #include <string.h>
 
@@ -45,10 +45,11 @@ static void resume_check(nymbl__exchange *exchange)
     nymbl_kind kind;
 
     if (head->status == 206) {
-        const char *saved = nymbl__save_validator(exchange->save);
+        const char *saved = nymbl__atomic_file_validator(exchange->file);
         const char *received = nymbl__head_validator(head);
 
-        exchange->port->resumed_from = nymbl__save_offset(exchange->save);
+        exchange->port->resumed_from =
+            nymbl__atomic_file_offset(exchange->file);
         if (head->range_start != exchange->port->resumed_from ||
             (head->length >= 0 &&
              head->length != head->range_total - head->range_start) ||
@@ -58,15 +59,15 @@ static void resume_check(nymbl__exchange *exchange)
         else if (exchange->has_size && head->range_total != exchange->size)
             nymbl__exchange_fail(exchange, NYMBL_CORRUPT,
                                  nymbl__reason_size_mismatch);
-        exchange->sniffed =
-            nymbl__save_peek(exchange->save, exchange->sniff,
-                             exchange->port->resumed_from < NYMBL__SNIFF_MAX
-                                 ? (size_t)exchange->port->resumed_from
-                                 : NYMBL__SNIFF_MAX);
+        exchange->sniffed = nymbl__atomic_file_peek(
+            exchange->file, exchange->sniff,
+            exchange->port->resumed_from < NYMBL__SNIFF_MAX
+                ? (size_t)exchange->port->resumed_from
+                : NYMBL__SNIFF_MAX);
         return;
     }
-    kind = nymbl__save_restart(exchange->save, nymbl__head_validator(head),
-                               &reason);
+    kind = nymbl__atomic_file_restart(exchange->file,
+                                      nymbl__head_validator(head), &reason);
     if (kind < 0)
         nymbl__exchange_fail(exchange, kind, reason);
 }
@@ -148,7 +149,7 @@ void nymbl__response_check_head(nymbl__exchange *exchange)
         head_publish(exchange);
         return;
     }
-    if (exchange->save != NULL)
+    if (exchange->file != NULL)
         resume_check(exchange);
     input = sniff_input_of(exchange, false);
     /* This subtracts instead of adding to the length, because the server may

@@ -105,8 +105,8 @@ static void document_write(nymbl__exchange *exchange, const char *data,
     nymbl__response_check_first_bytes(exchange, false);
     if (exchange->failure != NYMBL_OK)
         return;
-    if (exchange->save != NULL) {
-        kind = nymbl__save_write(exchange->save, data, size, &reason);
+    if (exchange->file != NULL) {
+        kind = nymbl__atomic_file_write(exchange->file, data, size, &reason);
     } else {
         nymbl__port_lock(exchange->port);
         kind = nymbl__ring_put(&exchange->port->window, data, size);
@@ -162,7 +162,7 @@ static size_t write_cb(char *data, size_t size, size_t count, void *payload)
                              nymbl__reason_bad_response);
         return 0;
     }
-    if (document && exchange->save == NULL) {
+    if (document && exchange->file == NULL) {
         bool full;
 
         nymbl__port_lock(exchange->port);

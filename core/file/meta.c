@@ -35,7 +35,7 @@ static const char magic[] = "nymbl meta 4\n";
 /* size of lines 2 and 3 */
 #define STATE_SIZE (LENGTH_DIGITS + 1 + BOOT_ID_LENGTH + 1)
 
-static bool state_parse(const char *text, nymbl__partial_state *state)
+static bool state_parse(const char *text, nymbl__meta_state *state)
 {
     const char *boot = text + LENGTH_DIGITS + 1;
 
@@ -54,7 +54,7 @@ static bool state_parse(const char *text, nymbl__partial_state *state)
 }
 
 static void state_format(char text[STATE_SIZE + 1],
-                         const nymbl__partial_state *state)
+                         const nymbl__meta_state *state)
 {
     memset(text, '-', STATE_SIZE);
     snprintf(text, STATE_SIZE + 1, "%020lld\n%s", (long long)state->length,
@@ -66,7 +66,7 @@ static void state_format(char text[STATE_SIZE + 1],
 }
 
 static bool meta_parse(const char *text, const char *resource, char *validator,
-                       nymbl__partial_state *state)
+                       nymbl__meta_state *state)
 {
     size_t length = strlen(resource);
     const char *at = text + sizeof(magic) - 1, *end;
@@ -88,7 +88,7 @@ static bool meta_parse(const char *text, const char *resource, char *validator,
 }
 
 bool nymbl__meta_read(int dir_fd, const char *name, const char *resource,
-                      char *validator, nymbl__partial_state *state)
+                      char *validator, nymbl__meta_state *state)
 {
     char text[META_MAX + 1];
     int fd = nymbl__private_file_open(dir_fd, name, O_RDONLY);
@@ -130,7 +130,7 @@ static bool write_all(int fd, const char *text, off_t at)
 bool nymbl__meta_create(int dir_fd, const char *name, const char *resource,
                         const char *validator)
 {
-    nymbl__partial_state state = {0};
+    nymbl__meta_state state = {0};
     char line[STATE_SIZE + 1];
     size_t at = sizeof(magic) - 1 + STATE_SIZE, length = strlen(validator);
     bool written;
@@ -160,7 +160,7 @@ bool nymbl__meta_create(int dir_fd, const char *name, const char *resource,
 }
 
 bool nymbl__meta_update(int dir_fd, const char *name,
-                        const nymbl__partial_state *state, bool flush)
+                        const nymbl__meta_state *state, bool flush)
 {
     char line[STATE_SIZE + 1];
     int fd = nymbl__private_file_open(dir_fd, name, O_WRONLY);

@@ -8,19 +8,19 @@
 
 /* The part of the metadata that changes: how much of a partial file is on disk.
  */
-typedef struct nymbl__partial_state {
+typedef struct nymbl__meta_state {
     int64_t length; /* bytes that were flushed */
     /* The boot id of the system that may have written further, unflushed bytes;
      * "" if all bytes were flushed. */
     char boot[NYMBL_BOOT_ID_SIZE];
     bool complete; /* the bytes are the whole document */
-} nymbl__partial_state;
+} nymbl__meta_state;
 
 /* Read a metadata file. `resource` is a hash, as text, of what the partial file
  * was downloaded from. Returns false if the file is missing, damaged or for
  * another resource. */
 bool nymbl__meta_read(int dir_fd, const char *name, const char *resource,
-                      char *validator, nymbl__partial_state *state);
+                      char *validator, nymbl__meta_state *state);
 /* Create a metadata file. Returns false if it could not be written. */
 bool nymbl__meta_create(int dir_fd, const char *name, const char *resource,
                         const char *validator);
@@ -28,6 +28,6 @@ bool nymbl__meta_create(int dir_fd, const char *name, const char *resource,
  * destroy the file. Returns false on failure: then the partial file cannot be
  * resumed. */
 bool nymbl__meta_update(int dir_fd, const char *name,
-                        const nymbl__partial_state *state, bool flush);
+                        const nymbl__meta_state *state, bool flush);
 
 #endif

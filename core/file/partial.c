@@ -94,7 +94,7 @@ static bool partial_acquire(nymbl__partial *partial, struct stat *status)
 }
 
 /* Number of bytes that are known to be intact, or 0. */
-static int64_t intact_length(const nymbl__partial_state *state, int64_t size)
+static int64_t intact_length(const nymbl__meta_state *state, int64_t size)
 {
     char boot[NYMBL_BOOT_ID_SIZE];
 
@@ -116,7 +116,7 @@ void nymbl__partial_step_back(nymbl__partial *partial)
 /* Find the offset at which the download can continue. */
 static void partial_inspect(nymbl__partial *partial, int64_t size)
 {
-    nymbl__partial_state state = {0};
+    nymbl__meta_state state = {0};
 
     if (size > 0 &&
         nymbl__meta_read(partial->dir_fd, partial->meta_name, partial->resource,
@@ -238,7 +238,7 @@ bool nymbl__partial_restart(nymbl__partial *partial, const char *validator)
 
 bool nymbl__partial_keep(nymbl__partial *partial, int64_t length, bool complete)
 {
-    nymbl__partial_state state = {.length = length, .complete = complete};
+    nymbl__meta_state state = {.length = length, .complete = complete};
     int flushed;
     bool kept;
 

@@ -16,9 +16,9 @@
 #include "base/secret.h"
 #include "base/sha256.h"
 #include "base/text.h"
+#include "file/atomic_file.h"
 #include "file/fs.h"
 #include "file/private_file.h"
-#include "file/save.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -257,7 +257,7 @@ nymbl_kind nymbl_store_break_lock(const char *path, uint64_t fingerprint,
     const char *reason = NULL;
     struct stat status;
     nymbl__buffer bytes;
-    nymbl__save *save = NULL;
+    nymbl__atomic_file *file = NULL;
     nymbl_kind kind;
     int fd = nymbl__private_file_open_path(path, O_RDWR, &status, &reason);
 
@@ -272,20 +272,20 @@ nymbl_kind nymbl_store_break_lock(const char *path, uint64_t fingerprint,
     if (kind == NYMBL_OK) {
         nymbl_error opened = {0};
 
-        kind = nymbl__save_open(&save, path, 0600, true, NULL, &opened);
+        kind = nymbl__atomic_file_open(&file, path, 0600, true, NULL, &opened);
         reason = opened.reason;
     }
     if (kind == NYMBL_OK)
-        kind = nymbl__save_write(save, bytes.data, bytes.size, &reason);
+        kind = nymbl__atomic_file_write(file, bytes.data, bytes.size, &reason);
     /* If the lock holder has continued meanwhile, its writes must not be lost.
      */
     if (kind == NYMBL_OK && fstat(fd, &status) == 0 &&
         fingerprint_of(&status) == fingerprint && is_locked_by_other(fd) &&
         nymbl__fs_has_name(fd, AT_FDCWD, path)) {
-        kind = nymbl__save_commit(save, &reason);
-        save = NULL;
+        kind = nymbl__atomic_file_commit(file, &reason);
+        file = NULL;
     }
-    nymbl__save_discard(save);
+    nymbl__atomic_file_discard(file);
     nymbl__buffer_free(&bytes);
     close(fd);
     return kind < 0 ? nymbl__error_set(err, kind, reason) : NYMBL_OK;

@@ -317,8 +317,8 @@ bool nymbl__target_is_unmoved(const nymbl__target *target, const char **reason)
     return false;
 }
 
-nymbl_kind nymbl_path_check(const char *path, bool no_overwrite,
-                            nymbl_error *err)
+nymbl_kind nymbl_target_check(const char *path, bool no_overwrite,
+                              nymbl_error *err)
 {
     const char *reason = NULL;
     nymbl__target target;

@@ -3,7 +3,7 @@
  * is not lost in its last step, and an invalid partial file is never accepted.
  */
 #include "faults.h"
-#include "file/save.h"
+#include "file/atomic_file.h"
 #include "peer.h"
 
 #include <dirent.h>
@@ -35,19 +35,19 @@ static const way ways[] = {
 
 static nymbl_kind document_save(const way *way, unsigned mode)
 {
-    nymbl__save *save = NULL;
-    nymbl_kind kind =
-        nymbl__save_open(&save, world_path("doc"), mode, !way->no_overwrite,
-                         way->resume ? RESOURCE : NULL, NULL);
+    nymbl__atomic_file *save = NULL;
+    nymbl_kind kind = nymbl__atomic_file_open(
+        &save, world_path("doc"), mode, !way->no_overwrite,
+        way->resume ? RESOURCE : NULL, NULL);
 
     if (kind == NYMBL_OK)
-        kind = nymbl__save_restart(save, "\"one\"", &reason);
+        kind = nymbl__atomic_file_restart(save, "\"one\"", &reason);
     if (kind == NYMBL_OK)
-        kind = nymbl__save_write(save, "whole", 5, &reason);
+        kind = nymbl__atomic_file_write(save, "whole", 5, &reason);
     if (kind == NYMBL_OK)
-        kind = nymbl__save_commit(save, &reason);
+        kind = nymbl__atomic_file_commit(save, &reason);
     else
-        nymbl__save_discard(save);
+        nymbl__atomic_file_discard(save);
     return kind;
 }
 
@@ -170,14 +170,16 @@ static void partial_file_that_cannot_be_private_is_not_kept(void)
 
     world_open(NULL);
     for (size_t i = 0; i < sizeof(plans) / sizeof(plans[0]); i++) {
-        nymbl__save *save;
+        nymbl__atomic_file *save;
 
         faults_plan(plans[i]);
-        if (nymbl__save_open(&save, world_path("doc"), 0, true, RESOURCE,
-                             NULL) == NYMBL_OK) {
-            CHECK(nymbl__save_restart(save, "\"one\"", &reason) == NYMBL_OK);
-            CHECK(nymbl__save_write(save, "half", 4, &reason) == NYMBL_OK);
-            nymbl__save_keep_partial(save);
+        if (nymbl__atomic_file_open(&save, world_path("doc"), 0, true, RESOURCE,
+                                    NULL) == NYMBL_OK) {
+            CHECK(nymbl__atomic_file_restart(save, "\"one\"", &reason) ==
+                  NYMBL_OK);
+            CHECK(nymbl__atomic_file_write(save, "half", 4, &reason) ==
+                  NYMBL_OK);
+            nymbl__atomic_file_keep_partial(save);
         }
         faults_plan(NULL);
         if (!CHECK_NUMBER(world_names(), 0))
@@ -193,13 +195,13 @@ static void partial_file_that_cannot_be_private_is_not_kept(void)
  * unchanged. */
 static int64_t offset_now(void)
 {
-    nymbl__save *save;
+    nymbl__atomic_file *save;
     int64_t offset;
 
-    REQUIRE(nymbl__save_open(&save, world_path("doc"), 0, true, RESOURCE,
-                             NULL) == NYMBL_OK);
-    offset = nymbl__save_offset(save);
-    nymbl__save_keep_partial(save);
+    REQUIRE(nymbl__atomic_file_open(&save, world_path("doc"), 0, true, RESOURCE,
+                                    NULL) == NYMBL_OK);
+    offset = nymbl__atomic_file_offset(save);
+    nymbl__atomic_file_keep_partial(save);
     return offset;
 }
 
@@ -222,7 +224,7 @@ static void complete_partial_file_is_kept_if_it_cannot_be_renamed(void)
         way way = {.resume = true};
         bool is_synced = strstr(plans[i], "fsync") == NULL;
         unsigned mode = strstr(plans[i], "fchmod") != NULL ? 0 : 0644;
-        nymbl__save *save;
+        nymbl__atomic_file *save;
 
         faults_plan(plans[i]);
         CHECK(document_save(&way, mode) == NYMBL_IO);
@@ -231,14 +233,14 @@ static void complete_partial_file_is_kept_if_it_cannot_be_renamed(void)
         CHECK(world_file_is("doc.nymbl-part", "whole", 5));
         if (is_synced)
             CHECK_NUMBER(offset_now(), 4);
-        REQUIRE(nymbl__save_open(&save, world_path("doc"), mode, true, RESOURCE,
-                                 NULL) == NYMBL_OK);
-        CHECK_TEXT(nymbl__save_validator(save), "\"one\"");
-        if (nymbl__save_offset(save) == 5)
-            nymbl__save_step_back(save); /* its size is known */
-        CHECK_NUMBER(nymbl__save_offset(save), 4);
-        CHECK(nymbl__save_write(save, "e", 1, &reason) == NYMBL_OK);
-        CHECK(nymbl__save_commit(save, &reason) == NYMBL_OK);
+        REQUIRE(nymbl__atomic_file_open(&save, world_path("doc"), mode, true,
+                                        RESOURCE, NULL) == NYMBL_OK);
+        CHECK_TEXT(nymbl__atomic_file_validator(save), "\"one\"");
+        if (nymbl__atomic_file_offset(save) == 5)
+            nymbl__atomic_file_step_back(save); /* its size is known */
+        CHECK_NUMBER(nymbl__atomic_file_offset(save), 4);
+        CHECK(nymbl__atomic_file_write(save, "e", 1, &reason) == NYMBL_OK);
+        CHECK(nymbl__atomic_file_commit(save, &reason) == NYMBL_OK);
         CHECK(world_file_is("doc", "whole", 5));
         CHECK_NUMBER(world_names(), 1);
         world_clear(".");
@@ -401,7 +403,7 @@ static bool is_document(const char *data, size_t size)
 static void disk_check(const char *call, const char *how)
 {
     const char *before = faults_boot;
-    nymbl__save *save;
+    nymbl__atomic_file *save;
     text got;
 
     if (access(world_path("cut/doc"), F_OK) == 0) {
@@ -412,21 +414,22 @@ static void disk_check(const char *call, const char *how)
         text_free(&got);
     }
     faults_boot = disk.boots[1];
-    REQUIRE(nymbl__save_open(&save, world_path("cut/doc"), 0, true, RESOURCE,
-                             NULL) == NYMBL_OK);
-    if (nymbl__save_offset(save) > 0) {
-        const char *expected = strcmp(nymbl__save_validator(save), "\"one\"")
-                                   ? disk.documents.two
-                                   : disk.documents.one;
+    REQUIRE(nymbl__atomic_file_open(&save, world_path("cut/doc"), 0, true,
+                                    RESOURCE, NULL) == NYMBL_OK);
+    if (nymbl__atomic_file_offset(save) > 0) {
+        const char *expected =
+            strcmp(nymbl__atomic_file_validator(save), "\"one\"")
+                ? disk.documents.two
+                : disk.documents.one;
 
         got = world_read("cut/doc.nymbl-part");
-        if (!CHECK(got.size >= (size_t)nymbl__save_offset(save) &&
+        if (!CHECK(got.size >= (size_t)nymbl__atomic_file_offset(save) &&
                    memcmp(got.data, expected,
-                          (size_t)nymbl__save_offset(save)) == 0))
+                          (size_t)nymbl__atomic_file_offset(save)) == 0))
             disk.broken = true;
         text_free(&got);
     }
-    nymbl__save_discard(save);
+    nymbl__atomic_file_discard(save);
     if (disk.broken)
         printf("a power cut before %s, %s\n", call, how);
     faults_boot = before;
@@ -472,27 +475,27 @@ static void partial_resume(const char *validator, size_t to, bool commits)
     const char *document = strcmp(validator, "\"one\"") == 0
                                ? disk.documents.one
                                : disk.documents.two;
-    nymbl__save *save;
+    nymbl__atomic_file *save;
     size_t at;
 
-    REQUIRE(nymbl__save_open(&save, world_path("live/doc"), 0, true, RESOURCE,
-                             NULL) == NYMBL_OK);
-    at = (size_t)nymbl__save_offset(save);
-    if (at == 0 || strcmp(nymbl__save_validator(save), validator) != 0) {
-        CHECK(nymbl__save_restart(save, validator, &reason) == NYMBL_OK);
+    REQUIRE(nymbl__atomic_file_open(&save, world_path("live/doc"), 0, true,
+                                    RESOURCE, NULL) == NYMBL_OK);
+    at = (size_t)nymbl__atomic_file_offset(save);
+    if (at == 0 || strcmp(nymbl__atomic_file_validator(save), validator) != 0) {
+        CHECK(nymbl__atomic_file_restart(save, validator, &reason) == NYMBL_OK);
         at = 0;
     }
     while (at < to) {
         size_t size = to - at < 3000 ? to - at : 3000;
 
-        CHECK(nymbl__save_write(save, document + at, size, &reason) ==
+        CHECK(nymbl__atomic_file_write(save, document + at, size, &reason) ==
               NYMBL_OK);
         at += size;
     }
     if (commits)
-        CHECK(nymbl__save_commit(save, &reason) == NYMBL_OK);
+        CHECK(nymbl__atomic_file_commit(save, &reason) == NYMBL_OK);
     else
-        nymbl__save_keep_partial(save);
+        nymbl__atomic_file_keep_partial(save);
 }
 
 static void power_cut_leaves_a_valid_partial_file_or_none(void)
@@ -544,7 +547,7 @@ static void partial_file_is_resumed_after_a_restart(void)
     for (int i = 0; i < 4; i++) {
         bool suspends = i % 2 == 0, boots = i / 2 == 0;
         char boot[2][128];
-        nymbl__save *save;
+        nymbl__atomic_file *save;
 
         world_open(NULL);
         world_write("boot-a", "aaaaaaaa-0000-4000-8000-000000000000\n", 37);
@@ -553,17 +556,17 @@ static void partial_file_is_resumed_after_a_restart(void)
         snprintf(boot[1], sizeof(boot[1]), "%s", world_path("boot-b"));
         faults_boot = boot[0];
         faults_plan("");
-        REQUIRE(nymbl__save_open(&save, world_path("doc"), 0, true, RESOURCE,
-                                 NULL) == NYMBL_OK);
-        CHECK(nymbl__save_restart(save, "\"one\"", &reason) == NYMBL_OK);
-        CHECK(nymbl__save_write(save, "half", 4, &reason) == NYMBL_OK);
+        REQUIRE(nymbl__atomic_file_open(&save, world_path("doc"), 0, true,
+                                        RESOURCE, NULL) == NYMBL_OK);
+        CHECK(nymbl__atomic_file_restart(save, "\"one\"", &reason) == NYMBL_OK);
+        CHECK(nymbl__atomic_file_write(save, "half", 4, &reason) == NYMBL_OK);
         if (suspends) {
-            nymbl__save_keep_partial(save);
+            nymbl__atomic_file_keep_partial(save);
         } else { /* after a kill its bytes are copied */
             text part = world_read("doc.nymbl-part");
             text meta = world_read("doc.nymbl-meta");
 
-            nymbl__save_discard(save);
+            nymbl__atomic_file_discard(save);
             world_write("doc.nymbl-part", part.data, part.size);
             world_write("doc.nymbl-meta", meta.data, meta.size);
             CHECK(chmod(world_path("doc.nymbl-part"), 0600) == 0);

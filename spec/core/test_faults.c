@@ -3,7 +3,7 @@
  * afterwards the file is complete or unchanged, and another download into that
  * directory removes every leftover file. */
 #include "faults.h"
-#include "file/save.h"
+#include "file/atomic_file.h"
 #include "peer.h"
 
 #include <errno.h>
@@ -94,7 +94,7 @@ static int download(const scenario *how, const char *name, const char *plan,
         return USELESS;
     options.path = world_path(name);
     faults_plan(plan);
-    kind = nymbl_path_check(options.path, options.no_overwrite, NULL);
+    kind = nymbl_target_check(options.path, options.no_overwrite, NULL);
     if (kind == NYMBL_OK)
         kind = nymbl_download_start(&transfer, engine, client, "tok", "7", "9",
                                     &options, NULL);
@@ -488,13 +488,13 @@ static void file_saved(const char *name, const char *plan)
     REQUIRE(child >= 0);
     if (child == 0) {
         const char *reason;
-        nymbl__save *save;
+        nymbl__atomic_file *save;
 
         faults_plan(plan);
-        if (nymbl__save_open(&save, world_path(name), 0, true, NULL, NULL) <
-                0 ||
-            nymbl__save_write(save, "new", 3, &reason) < 0 ||
-            nymbl__save_commit(save, &reason) < 0)
+        if (nymbl__atomic_file_open(&save, world_path(name), 0, true, NULL,
+                                    NULL) < 0 ||
+            nymbl__atomic_file_write(save, "new", 3, &reason) < 0 ||
+            nymbl__atomic_file_commit(save, &reason) < 0)
             _exit(1);
         _exit(0);
     }
@@ -507,18 +507,18 @@ static void file_of_a_running_process_is_not_swept(void)
 {
     for (size_t i = 0; i < SYSTEMS; i++) {
         const char *reason;
-        nymbl__save *save;
+        nymbl__atomic_file *save;
 
         world_open(NULL);
         world_write("doc", "old", 3);
         faults_plan(systems[i]);
-        REQUIRE(nymbl__save_open(&save, world_path("doc"), 0, true, NULL,
-                                 NULL) == NYMBL_OK);
-        CHECK(nymbl__save_write(save, "half", 4, &reason) == NYMBL_OK);
+        REQUIRE(nymbl__atomic_file_open(&save, world_path("doc"), 0, true, NULL,
+                                        NULL) == NYMBL_OK);
+        CHECK(nymbl__atomic_file_write(save, "half", 4, &reason) == NYMBL_OK);
         file_saved("other", NULL);
         file_saved("other", systems[i]);
-        CHECK(nymbl__save_write(save, "+half", 5, &reason) == NYMBL_OK);
-        CHECK(nymbl__save_commit(save, &reason) == NYMBL_OK);
+        CHECK(nymbl__atomic_file_write(save, "+half", 5, &reason) == NYMBL_OK);
+        CHECK(nymbl__atomic_file_commit(save, &reason) == NYMBL_OK);
         faults_plan(NULL);
         CHECK(world_file_is("doc", "half+half", 9));
         CHECK_NUMBER(world_names(), 2);
@@ -597,16 +597,16 @@ static void leftover_is_swept_whatever_its_mode(void)
 static void leftover_in_the_way_is_removed(void)
 {
     const char *reason;
-    nymbl__save *save;
+    nymbl__atomic_file *save;
 
     world_open(NULL);
     for (int i = 0; i < 2; i++) {
-        REQUIRE(nymbl__save_open(&save, world_path("doc"), 0, true, NULL,
-                                 NULL) == NYMBL_OK);
+        REQUIRE(nymbl__atomic_file_open(&save, world_path("doc"), 0, true, NULL,
+                                        NULL) == NYMBL_OK);
         if (i == 1)
             world_write(".nymbl-tmp-00", "left", 4);
-        CHECK(nymbl__save_write(save, "new", 3, &reason) == NYMBL_OK);
-        CHECK(nymbl__save_commit(save, &reason) == NYMBL_OK);
+        CHECK(nymbl__atomic_file_write(save, "new", 3, &reason) == NYMBL_OK);
+        CHECK(nymbl__atomic_file_commit(save, &reason) == NYMBL_OK);
         CHECK_NUMBER(world_names(), 1);
     }
     world_close();
@@ -634,21 +634,21 @@ static void file_of_another_process_is_never_renamed(void)
 {
     for (int commits = 0; commits < 2; commits++) {
         const char *reason;
-        nymbl__save *save;
+        nymbl__atomic_file *save;
 
         world_open(NULL);
         world_write("doc", "old", 3);
         faults_plan("tmpfile=ENOTSUP");
-        REQUIRE(nymbl__save_open(&save, world_path("doc"), 0, true, NULL,
-                                 NULL) == NYMBL_OK);
+        REQUIRE(nymbl__atomic_file_open(&save, world_path("doc"), 0, true, NULL,
+                                        NULL) == NYMBL_OK);
         faults_plan(NULL);
-        CHECK(nymbl__save_write(save, "mine", 4, &reason) == NYMBL_OK);
+        CHECK(nymbl__atomic_file_write(save, "mine", 4, &reason) == NYMBL_OK);
         CHECK(unlink(world_path(".nymbl-tmp-00")) == 0);
         world_write(".nymbl-tmp-00", "their half", 10);
         if (commits)
-            CHECK(nymbl__save_commit(save, &reason) == NYMBL_IO);
+            CHECK(nymbl__atomic_file_commit(save, &reason) == NYMBL_IO);
         else
-            nymbl__save_discard(save);
+            nymbl__atomic_file_discard(save);
         CHECK(world_file_is("doc", "old", 3));
         CHECK(world_file_is(".nymbl-tmp-00", "their half", 10));
         world_close();

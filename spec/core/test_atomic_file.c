@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* A file appears under its name complete, or not at all. */
-#include "file/save.h"
+#include "file/atomic_file.h"
 #include "peer.h"
 
 #include <errno.h>
@@ -12,13 +12,13 @@
 
 static const char *reason; /* of the last failure */
 
-static nymbl__save *save_open(const char *path, bool overwrite)
+static nymbl__atomic_file *save_open(const char *path, bool overwrite)
 {
-    nymbl__save *save;
+    nymbl__atomic_file *save;
     nymbl_error err = {0};
 
     reason = NULL;
-    if (nymbl__save_open(&save, path, 0, overwrite, NULL, &err) < 0) {
+    if (nymbl__atomic_file_open(&save, path, 0, overwrite, NULL, &err) < 0) {
         CHECK(save == NULL);
         CHECK(err.kind == NYMBL_IO);
         reason = err.reason;
@@ -29,12 +29,13 @@ static nymbl__save *save_open(const char *path, bool overwrite)
 static nymbl_kind save_whole(const char *path, bool overwrite,
                              const char *bytes)
 {
-    nymbl__save *save = save_open(path, overwrite);
+    nymbl__atomic_file *save = save_open(path, overwrite);
 
     if (save == NULL)
         return NYMBL_IO;
-    CHECK(nymbl__save_write(save, bytes, strlen(bytes), &reason) == NYMBL_OK);
-    return nymbl__save_commit(save, &reason);
+    CHECK(nymbl__atomic_file_write(save, bytes, strlen(bytes), &reason) ==
+          NYMBL_OK);
+    return nymbl__atomic_file_commit(save, &reason);
 }
 
 static void check_holds(const char *name, const char *bytes)
@@ -52,7 +53,7 @@ static void write_text(const char *name, const char *bytes)
 
 static void discarding_leaves_the_target_unchanged(void)
 {
-    nymbl__save *save;
+    nymbl__atomic_file *save;
     int fds;
 
     world_open(NULL);
@@ -60,16 +61,16 @@ static void discarding_leaves_the_target_unchanged(void)
     fds = fds_open();
     save = save_open(world_path("doc"), true);
     CHECK_NUMBER(fds_open(), fds + 2); /* of the file and its directory */
-    CHECK(nymbl__save_write(save, "new", 3, &reason) == NYMBL_OK);
+    CHECK(nymbl__atomic_file_write(save, "new", 3, &reason) == NYMBL_OK);
     CHECK_NUMBER(world_files(), 1);
     check_holds("doc", "old");
-    nymbl__save_discard(save);
+    nymbl__atomic_file_discard(save);
     check_holds("doc", "old");
     CHECK_NUMBER(world_names(), 1);
     CHECK_NUMBER(fds_open(), fds);
     save = save_open(world_path("none"), true);
-    nymbl__save_discard(save);
-    nymbl__save_discard(NULL);
+    nymbl__atomic_file_discard(save);
+    nymbl__atomic_file_discard(NULL);
     CHECK_NUMBER(world_names(), 1);
     world_close();
 }
@@ -102,11 +103,11 @@ static void mode_is_as_requested_whatever_the_umask(void)
     world_open(NULL);
     for (size_t i = 0; i < sizeof(modes) / sizeof(modes[0]); i++) {
         struct stat status;
-        nymbl__save *save;
+        nymbl__atomic_file *save;
 
-        REQUIRE(nymbl__save_open(&save, world_path("doc"), modes[i], true, NULL,
-                                 NULL) == NYMBL_OK);
-        CHECK(nymbl__save_commit(save, &reason) == NYMBL_OK);
+        REQUIRE(nymbl__atomic_file_open(&save, world_path("doc"), modes[i],
+                                        true, NULL, NULL) == NYMBL_OK);
+        CHECK(nymbl__atomic_file_commit(save, &reason) == NYMBL_OK);
         CHECK(stat(world_path("doc"), &status) == 0);
         CHECK_NUMBER(status.st_mode & 07777, modes[i] == 0 ? 0600 : modes[i]);
     }
@@ -135,7 +136,7 @@ static void relative_path_is_resolved_at_the_start(void)
     static const char *const paths[] = {"doc", "./doc", "sub/doc", "sub/../doc",
                                         "../%s/doc"};
     int home = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    nymbl__save *save;
+    nymbl__atomic_file *save;
     int fds;
 
     world_open(NULL);
@@ -148,9 +149,9 @@ static void relative_path_is_resolved_at_the_start(void)
         snprintf(path, sizeof(path), paths[i], strrchr(world.dir, '/') + 1);
         REQUIRE(chdir(world.dir) == 0);
         save = save_open(path, true);
-        CHECK(nymbl__save_write(save, "new", 3, &reason) == NYMBL_OK);
+        CHECK(nymbl__atomic_file_write(save, "new", 3, &reason) == NYMBL_OK);
         REQUIRE(chdir(i % 2 == 0 ? world_path("other") : "/") == 0);
-        CHECK(nymbl__save_commit(save, &reason) == NYMBL_OK);
+        CHECK(nymbl__atomic_file_commit(save, &reason) == NYMBL_OK);
         check_holds(i == 2 ? "sub/doc" : "doc", "new");
         CHECK(unlink(world_path(i == 2 ? "sub/doc" : "doc")) == 0);
         CHECK(rmdir(world_path("other")) == 0); /* it is empty */
@@ -160,10 +161,10 @@ static void relative_path_is_resolved_at_the_start(void)
     /* the path also follows a directory that is moved */
     REQUIRE(chdir(world.dir) == 0);
     save = save_open("sub/doc", true);
-    CHECK(nymbl__save_write(save, "new", 3, &reason) == NYMBL_OK);
+    CHECK(nymbl__atomic_file_write(save, "new", 3, &reason) == NYMBL_OK);
     REQUIRE(chdir("/") == 0);
     CHECK(rename(world_path("sub"), world_path("gone")) == 0);
-    CHECK(nymbl__save_commit(save, &reason) == NYMBL_IO);
+    CHECK(nymbl__atomic_file_commit(save, &reason) == NYMBL_IO);
     CHECK_TEXT(reason, "not_found");
     CHECK(rmdir(world_path("gone")) == 0);
     CHECK(rmdir(world_path("other")) == 0);
@@ -175,7 +176,7 @@ static void relative_path_is_resolved_at_the_start(void)
 
 static void existing_file_is_kept_if_requested(void)
 {
-    nymbl__save *save;
+    nymbl__atomic_file *save;
 
     world_open(NULL);
     write_text("doc", "old");
@@ -184,14 +185,14 @@ static void existing_file_is_kept_if_requested(void)
     CHECK(save_whole(world_path("new"), false, "new") == NYMBL_OK);
     check_holds("new", "new");
     save = save_open(world_path("late"), false);
-    CHECK(nymbl__save_write(save, "ours", 4, &reason) == NYMBL_OK);
+    CHECK(nymbl__atomic_file_write(save, "ours", 4, &reason) == NYMBL_OK);
     write_text("late", "theirs"); /* it appears during the download */
-    CHECK(nymbl__save_commit(save, &reason) == NYMBL_IO);
+    CHECK(nymbl__atomic_file_commit(save, &reason) == NYMBL_IO);
     CHECK_TEXT(reason, "exists");
     check_holds("late", "theirs");
     save = save_open(world_path("link"), false);
     CHECK(symlink("doc", world_path("link")) == 0);
-    CHECK(nymbl__save_commit(save, &reason) == NYMBL_IO);
+    CHECK(nymbl__atomic_file_commit(save, &reason) == NYMBL_IO);
     CHECK_TEXT(reason, "exists");
     check_holds("doc", "old");
     CHECK(save_open(world_path("link"), false) == NULL);
@@ -432,7 +433,7 @@ static void files_of_other_users_in_shared_directories_are_refused(void)
  * file. */
 static void file_with_bytes_of_others_is_not_renamed(void)
 {
-    nymbl__save *save;
+    nymbl__atomic_file *save;
 
     world_open(NULL);
     write_text("doc", "old");
@@ -440,7 +441,7 @@ static void file_with_bytes_of_others_is_not_renamed(void)
         int file = -1;
 
         save = save_open(world_path("doc"), true);
-        CHECK(nymbl__save_write(save, "new", 3, &reason) == NYMBL_OK);
+        CHECK(nymbl__atomic_file_write(save, "new", 3, &reason) == NYMBL_OK);
         for (int fd = 3; fd < 256 && file < 0; fd++) {
             struct stat status;
 
@@ -456,7 +457,7 @@ static void file_with_bytes_of_others_is_not_renamed(void)
             CHECK(ftruncate(file, 2) == 0);
         else
             CHECK(pwrite(file, "x", 1, 9) == 1);
-        CHECK(nymbl__save_commit(save, &reason) == NYMBL_IO);
+        CHECK(nymbl__atomic_file_commit(save, &reason) == NYMBL_IO);
         CHECK_TEXT(reason, "changed");
         check_holds("doc", "old");
         CHECK_NUMBER(world_names(), 1);
@@ -468,7 +469,7 @@ static void file_with_bytes_of_others_is_not_renamed(void)
 static int low_descriptors_try(void)
 {
     nymbl_body *body;
-    nymbl__save *save;
+    nymbl__atomic_file *save;
     nymbl_store *store;
 
     for (int fd = 0; fd < 3; fd++)
@@ -483,8 +484,8 @@ static int low_descriptors_try(void)
     }
     nymbl_store_close(store);
     nymbl_body_free(body);
-    return nymbl__save_write(save, "new", 3, &reason) == NYMBL_OK &&
-                   nymbl__save_commit(save, &reason) == NYMBL_OK
+    return nymbl__atomic_file_write(save, "new", 3, &reason) == NYMBL_OK &&
+                   nymbl__atomic_file_commit(save, &reason) == NYMBL_OK
                ? 0
                : 1;
 }
@@ -509,12 +510,12 @@ static void files_are_not_standard_descriptors(void)
 
 static void target_that_becomes_a_directory_is_refused(void)
 {
-    nymbl__save *save;
+    nymbl__atomic_file *save;
 
     world_open(NULL);
     save = save_open(world_path("doc"), true);
     CHECK(mkdir(world_path("doc"), 0700) == 0);
-    CHECK(nymbl__save_commit(save, &reason) == NYMBL_IO);
+    CHECK(nymbl__atomic_file_commit(save, &reason) == NYMBL_IO);
     CHECK_TEXT(reason, "directory");
     CHECK_NUMBER(world_names(), 1);
     CHECK(rmdir(world_path("doc")) == 0);
@@ -523,17 +524,17 @@ static void target_that_becomes_a_directory_is_refused(void)
 
 static void moved_directory_receives_no_file(void)
 {
-    nymbl__save *save;
+    nymbl__atomic_file *save;
 
     world_open(NULL);
     for (int how = 0; how < 2; how++) {
         CHECK(mkdir(world_path("sub"), 0700) == 0);
         save = save_open(world_path("sub/doc"), true);
-        CHECK(nymbl__save_write(save, "new", 3, &reason) == NYMBL_OK);
+        CHECK(nymbl__atomic_file_write(save, "new", 3, &reason) == NYMBL_OK);
         CHECK(rename(world_path("sub"), world_path("gone")) == 0);
         if (how == 1) /* another one has its name */
             CHECK(mkdir(world_path("sub"), 0700) == 0);
-        CHECK(nymbl__save_commit(save, &reason) == NYMBL_IO);
+        CHECK(nymbl__atomic_file_commit(save, &reason) == NYMBL_IO);
         CHECK_TEXT(reason, "not_found");
         CHECK(rmdir(world_path("gone")) == 0); /* it is empty */
         if (how == 1)
@@ -562,7 +563,7 @@ static void unwritable_directory_is_reported(void)
 static int full_disk_try(void)
 {
     static char block[65536];
-    nymbl__save *save;
+    nymbl__atomic_file *save;
     nymbl_kind kind = NYMBL_OK;
 
     if (unshare(CLONE_NEWNS) != 0 ||
@@ -574,10 +575,10 @@ static int full_disk_try(void)
     if (save == NULL)
         return 1;
     for (int i = 0; i < 10 && kind == NYMBL_OK; i++)
-        kind = nymbl__save_write(save, block, sizeof(block), &reason);
+        kind = nymbl__atomic_file_write(save, block, sizeof(block), &reason);
     CHECK(kind == NYMBL_IO);
     CHECK_TEXT(reason, "no_space");
-    nymbl__save_discard(save);
+    nymbl__atomic_file_discard(save);
     check_holds("doc", "old");
     CHECK_NUMBER(world_names(), 1);
     CHECK(mount("tmpfs", world.dir, "tmpfs", MS_REMOUNT | MS_RDONLY, NULL) ==
@@ -599,7 +600,7 @@ static void full_disk_is_reported(void)
 
 static void files_are_closed_on_exec(void)
 {
-    nymbl__save *save;
+    nymbl__atomic_file *save;
     nymbl_body *body;
 
     world_open(NULL);
@@ -616,7 +617,7 @@ static void files_are_closed_on_exec(void)
             CHECK(flags & FD_CLOEXEC);
     }
     nymbl_body_free(body);
-    nymbl__save_discard(save);
+    nymbl__atomic_file_discard(save);
     world_close();
 }
 
