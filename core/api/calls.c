@@ -27,8 +27,8 @@ static nymbl_kind token_body_make(char **out, const nymbl_client *client)
     nymbl__buffer_init(&form, NYMBL__URL_MAX);
     for (size_t i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++)
         if (kind == NYMBL_OK && pairs[i].value != NULL)
-            kind = nymbl__url_pair(&form, &separator, pairs[i].name,
-                                   pairs[i].value);
+            kind = nymbl__url_append_pair(&form, &separator, pairs[i].name,
+                                          pairs[i].value);
     *out = nymbl__buffer_take(&form);
     return kind;
 }

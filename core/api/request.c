@@ -184,7 +184,7 @@ static nymbl_kind path_append(nymbl__buffer *url, const nymbl_segment *segment)
         if (kind == NYMBL_OK)
             kind = nymbl__buffer_puts(url, "(");
         if (kind == NYMBL_OK)
-            kind = nymbl__url_escape(url, segment->key);
+            kind = nymbl__url_append_escaped(url, segment->key);
         if (kind == NYMBL_OK)
             kind = nymbl__buffer_puts(url, ")");
     }
@@ -198,7 +198,8 @@ static nymbl_kind query_append(nymbl__buffer *url, const nymbl_pair *pair)
 
     for (; kind == NYMBL_OK && pair != NULL && pair->name != NULL; pair++)
         if (pair->value != NULL)
-            kind = nymbl__url_pair(url, &separator, pair->name, pair->value);
+            kind = nymbl__url_append_pair(url, &separator, pair->name,
+                                          pair->value);
     return kind;
 }
 
@@ -211,7 +212,7 @@ static nymbl_kind link_follow(nymbl__buffer *url, const char *base_url,
                           ? NYMBL_TOO_LARGE
                           : nymbl__url_resolve(&resolved, url->data, link);
 
-    if (kind == NYMBL_OK && !nymbl__url_same_origin(base_url, resolved))
+    if (kind == NYMBL_OK && !nymbl__url_is_same_origin(base_url, resolved))
         kind = NYMBL_REDIRECT;
     nymbl__buffer_free(url);
     if (kind == NYMBL_OK)

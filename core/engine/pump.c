@@ -200,7 +200,7 @@ static void timeouts_enforce(nymbl_transfer *transfer)
 
     if (transfer->stage == NYMBL__ENDED)
         return;
-    exceeded = nymbl__timeouts_exceeded(&transfer->exchange);
+    exceeded = nymbl__timeouts_check(&transfer->exchange);
     if (exceeded != NULL)
         nymbl__run_abort(transfer, NYMBL_TIMEOUT, exceeded);
 }
@@ -277,7 +277,7 @@ static void engine_wait(nymbl_engine *engine, double timeout)
                     milliseconds, NULL);
     passed = nymbl_engine_now(engine) - before;
     for (nymbl_transfer *t = engine->running.first; t != NULL; t = t->next)
-        nymbl__timeouts_charge(&t->exchange, passed);
+        nymbl__timeouts_add(&t->exchange, passed);
 }
 
 void nymbl__pump_pass(nymbl_engine *engine, double timeout)

@@ -6,7 +6,7 @@
 #include "engine/connections.h"
 #include "engine/jobs.h"
 #include "exchange/result.h"
-#include "exchange/wire.h"
+#include "exchange/easy.h"
 #include "file/atomic_file.h"
 
 /* Remove the easy handle from the multi handle. A request that has not
@@ -19,7 +19,7 @@ static void handle_remove(nymbl_transfer *transfer)
         curl_multi_remove_handle(transfer->engine->multi, exchange->easy);
         nymbl__connections_return_handle(transfer->engine, exchange->easy);
     }
-    nymbl__wire_detach(exchange);
+    nymbl__easy_detach(exchange);
 }
 
 static void exchange_end(nymbl_transfer *transfer, nymbl_kind kind,
@@ -39,8 +39,8 @@ static void exchange_end(nymbl_transfer *transfer, nymbl_kind kind,
     result.outcome_unknown =
         kind < 0 && nymbl__result_outcome_is_unknown(exchange, kind);
     handle_remove(transfer);
-    nymbl__exchange_release(exchange,
-                            nymbl__result_keeps_partial(exchange, kind));
+    nymbl__exchange_finish(exchange,
+                           nymbl__result_keeps_partial(exchange, kind));
     transfer->engine->admit = true;
     nymbl__transfer_end(transfer, &result);
 }
@@ -52,7 +52,7 @@ void nymbl__run_start(nymbl_transfer *transfer)
     nymbl_kind kind = NYMBL_NO_MEMORY;
 
     if (easy != NULL)
-        kind = nymbl__wire_start(&transfer->exchange, easy);
+        kind = nymbl__easy_start(&transfer->exchange, easy);
     if (kind == NYMBL_OK)
         curl_easy_setopt(easy, CURLOPT_PRIVATE, transfer);
     if (kind == NYMBL_OK &&
@@ -79,7 +79,7 @@ void nymbl__run_abort(nymbl_transfer *transfer, nymbl_kind kind,
 
 void nymbl__run_unpause(nymbl_transfer *transfer)
 {
-    nymbl_kind kind = nymbl__wire_unpause(&transfer->exchange);
+    nymbl_kind kind = nymbl__easy_unpause(&transfer->exchange);
 
     if (kind < 0)
         nymbl__run_abort(transfer, kind, NULL);
@@ -110,14 +110,14 @@ void nymbl__run_complete(nymbl_transfer *transfer, CURLcode code)
     nymbl__exchange *exchange = &transfer->exchange;
     nymbl__result result;
 
-    nymbl__wire_complete(exchange, code, &result);
-    if (result.how == NYMBL__RESTART) {
+    nymbl__easy_complete(exchange, code, &result);
+    if (result.type == NYMBL__RESTART) {
         handle_remove(transfer);
-        nymbl__wire_prepare_restart(exchange, &result);
+        nymbl__easy_prepare_restart(exchange, &result);
         nymbl__run_start(transfer);
         return;
     }
-    if (result.how == NYMBL__FAILED || exchange->file == NULL) {
+    if (result.type == NYMBL__FAILED || exchange->file == NULL) {
         exchange_end(transfer, result.kind, result.reason);
         return;
     }

@@ -42,8 +42,8 @@ static nymbl_kind tls_error_classify(nymbl__exchange *exchange, CURLcode code,
     } else if (code == CURLE_PEER_FAILED_VERIFICATION) {
         curl_easy_getinfo(exchange->easy, CURLINFO_SSL_VERIFYRESULT, &result);
         *reason = certificate_reason(result);
-    } else if (strstr(exchange->errors, "protocol version") != NULL ||
-               strstr(exchange->errors, "unsupported protocol") != NULL) {
+    } else if (strstr(exchange->error_text, "protocol version") != NULL ||
+               strstr(exchange->error_text, "unsupported protocol") != NULL) {
         *reason = nymbl__reason_protocol_version;
     } else {
         *reason = nymbl__reason_handshake;
@@ -118,7 +118,7 @@ static bool lacks_descriptors(int count)
 static bool proxy_was_tried(const nymbl__exchange *exchange)
 {
     static const char prefix[] = "Failed to connect to ";
-    const char *host = strstr(exchange->errors, prefix);
+    const char *host = strstr(exchange->error_text, prefix);
     long used = 0;
 
     if (curl_easy_getinfo(exchange->easy, USED_PROXY, &used) == CURLE_OK)

@@ -17,7 +17,7 @@ void nymbl__exchange_init(nymbl__exchange *exchange, nymbl__port *port,
     nymbl__buffer_init(&port->response_body, NYMBL_RESPONSE_MAX);
 }
 
-void nymbl__exchange_release(nymbl__exchange *exchange, bool keep)
+void nymbl__exchange_finish(nymbl__exchange *exchange, bool keep)
 {
     nymbl__port *port = exchange->port;
     nymbl_body *body = port->body;
@@ -39,7 +39,7 @@ void nymbl__exchange_release(nymbl__exchange *exchange, bool keep)
 
 void nymbl__exchange_free(nymbl__exchange *exchange)
 {
-    nymbl__exchange_release(exchange, true);
+    nymbl__exchange_finish(exchange, true);
     nymbl__secret_free(exchange->head.location);
 }
 
@@ -52,7 +52,7 @@ void nymbl__exchange_fail(nymbl__exchange *exchange, nymbl_kind kind,
     exchange->failure_reason = reason;
 }
 
-void nymbl__exchange_count_activity(nymbl__exchange *exchange)
+void nymbl__exchange_record_activity(nymbl__exchange *exchange)
 {
     exchange->active = true;
     if (exchange->progress)

@@ -47,8 +47,8 @@ typedef struct nymbl__exchange {
     curl_mime *mime;
     nymbl__atomic_file *file; /* the file that is written, or NULL */
     nymbl__response_head head;
-    char sniff[NYMBL__SNIFF_MAX]; /* the first bytes of the document */
-    size_t sniffed;               /* how many of them have arrived */
+    char first_bytes[NYMBL__SNIFF_MAX]; /* the first bytes of the document */
+    size_t first_bytes_size;            /* how many of them have arrived */
     bool close_notify_seen; /* the end of a body without a length is proven */
     int proxy_status;       /* status of the proxy that refused, or 0 */
     bool cross_origin;      /* after a redirect: send no credentials any more */
@@ -66,7 +66,7 @@ typedef struct nymbl__exchange {
     /* the failure that a callback recorded, or NYMBL_OK */
     nymbl_kind failure;
     const char *failure_reason;
-    char errors[CURL_ERROR_SIZE]; /* libcurl's error message */
+    char error_text[CURL_ERROR_SIZE]; /* libcurl's error message */
 } nymbl__exchange;
 
 /* The result of one request. */
@@ -75,7 +75,7 @@ typedef struct nymbl__result {
         NYMBL__SUCCEEDED,
         NYMBL__FAILED,  /* with `kind` and `reason` */
         NYMBL__RESTART, /* send another request, to `url` if it is not NULL */
-    } how;
+    } type;
     nymbl_kind kind;
     const char *reason;
     char *url;  /* owned */
@@ -87,7 +87,7 @@ void nymbl__exchange_init(nymbl__exchange *exchange, nymbl__port *port,
                           const nymbl__settings *settings);
 /* Release the request, the body and the file of an exchange that has ended.
  * `keep`: the file is kept as a partial file if it can be resumed. */
-void nymbl__exchange_release(nymbl__exchange *exchange, bool keep);
+void nymbl__exchange_finish(nymbl__exchange *exchange, bool keep);
 void nymbl__exchange_free(nymbl__exchange *exchange);
 /* For callbacks: record a failure, with which the exchange then ends. Later
  * failures are ignored. */
@@ -95,7 +95,7 @@ void nymbl__exchange_fail(nymbl__exchange *exchange, nymbl_kind kind,
                           const char *reason);
 /* Record that bytes were sent or received. Resets the idle timeout and, if the
  * caller follows the progress, notifies it. */
-void nymbl__exchange_count_activity(nymbl__exchange *exchange);
+void nymbl__exchange_record_activity(nymbl__exchange *exchange);
 /* Whether all or part of the current request was sent. */
 bool nymbl__exchange_was_sent(const nymbl__exchange *exchange);
 

@@ -118,9 +118,9 @@ static void range_parse(nymbl__response_head *head, const char *value)
         slash == NULL)
         return;
     *dash = *slash = '\0';
-    start = nymbl__value_number(text + 6);
-    last = nymbl__value_number(dash + 1);
-    total = nymbl__value_number(slash + 1);
+    start = nymbl__value_parse_number(text + 6);
+    last = nymbl__value_parse_number(dash + 1);
+    total = nymbl__value_parse_number(slash + 1);
     if (start < 0 || total < 0 || last != total - 1)
         return;
     head->range_start = start;
@@ -231,7 +231,7 @@ static bool lengths_disagree(const nymbl__response_head *head)
 static void length_parse(nymbl__response_head *head, int64_t *field,
                          const char *value)
 {
-    int64_t length = nymbl__value_length(value);
+    int64_t length = nymbl__value_parse_length(value);
 
     if (length < 0 || (*field >= 0 && *field != length))
         head_reject(head);
@@ -367,7 +367,7 @@ static void status_parse(nymbl__response_head *head, const char *data,
                          size_t size)
 {
     nymbl__head_reset(head);
-    head->status = nymbl__value_status(data, size);
+    head->status = nymbl__value_parse_status(data, size);
     head->field = FIELD_STATUS;
     /* 101 is invalid, because no upgrade was requested (RFC 9110, section 7.8)
      */

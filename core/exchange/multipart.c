@@ -91,7 +91,7 @@ static size_t read_cb(char *buffer, size_t size, size_t count, void *payload)
     if (got == CURL_READFUNC_ABORT || got == CURL_READFUNC_PAUSE)
         return got;
     body->bytes_read += (int64_t)got;
-    nymbl__exchange_count_activity(exchange);
+    nymbl__exchange_record_activity(exchange);
     return got;
 }
 

@@ -5,7 +5,7 @@
  *
  * Sources: curl's RELEASE-NOTES from 7.88.0 to 8.21.0, its issues and its
  * security advisories. The list contains what a hostile or unusual server or
- * proxy can trigger with the options that settings.c, wire.c and multipart.c
+ * proxy can trigger with the options that settings.c, easy.c and multipart.c
  * set: HTTP/1.1, the OpenSSL backend, no cookies, no content decoding, and
  * neither redirects nor authentication by libcurl. An item starts with the
  * version that fixed or changed the behavior.
@@ -65,7 +65,7 @@
  * - All versions: A transfer coding that was not requested is ignored, or it
  *   fails with CURLE_BAD_CONTENT_ENCODING.
  *
- * Uploads. Workarounds: multipart.c, nymbl__wire_unpause()
+ * Uploads. Workarounds: multipart.c, nymbl__easy_unpause()
  * - 8.5.0: The read callback is called again after it has reported the end
  *   (since 7.84.0); it reports the end again.
  * - 8.17.0: A resumption may be overlooked (since 8.7.0; issue 18848); before

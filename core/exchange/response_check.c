@@ -59,8 +59,8 @@ static void resume_check(nymbl__exchange *exchange)
         else if (exchange->has_size && head->range_total != exchange->size)
             nymbl__exchange_fail(exchange, NYMBL_CORRUPT,
                                  nymbl__reason_size_mismatch);
-        exchange->sniffed = nymbl__atomic_file_peek(
-            exchange->file, exchange->sniff,
+        exchange->first_bytes_size = nymbl__atomic_file_peek(
+            exchange->file, exchange->first_bytes,
             exchange->port->resumed_from < NYMBL__SNIFF_MAX
                 ? (size_t)exchange->port->resumed_from
                 : NYMBL__SNIFF_MAX);
@@ -84,8 +84,8 @@ static nymbl__sniff_input sniff_input_of(const nymbl__exchange *exchange,
         .has_size = exchange->has_size,
         .has_length = exchange->has_size || nymbl__response_length(head) >= 0,
         .encoded = head->encoded,
-        .bytes = exchange->sniff,
-        .size = exchange->sniffed,
+        .bytes = exchange->first_bytes,
+        .size = exchange->first_bytes_size,
         .complete = complete,
     };
 }

@@ -39,8 +39,8 @@ static unsigned sockets_count(const nymbl__sockets *sockets)
  * the host must not inherit a connection with patient data on it. And no socket
  * may get the number of stdin, stdout or stderr: the host's output would be
  * sent. */
-curl_socket_t nymbl__opensocket_cb(void *payload, curlsocktype purpose,
-                                   struct curl_sockaddr *address)
+curl_socket_t nymbl__sockets_open_cb(void *payload, curlsocktype purpose,
+                                     struct curl_sockaddr *address)
 {
     int type = address->socktype;
 
@@ -61,12 +61,12 @@ int nymbl__sockets_add(nymbl__sockets *sockets, curl_socket_t fd,
     fcntl(fd, F_SETFD, FD_CLOEXEC); /* for systems without SOCK_CLOEXEC */
     /* an entry with this number is left from a socket closed without a callback
      */
-    while (i < sockets_count(sockets) && sockets->all[i].fd >= 0 &&
-           sockets->all[i].fd != fd)
+    while (i < sockets_count(sockets) && sockets->entries[i].fd >= 0 &&
+           sockets->entries[i].fd != fd)
         i++;
     if (i == sockets_count(sockets))
         i = sockets->added++ % NYMBL__SOCKETS;
-    sockets->all[i] = (nymbl__socket){
+    sockets->entries[i] = (nymbl__socket){
         .fd = fd,
         .inode = inode_of(fd),
         .origin = nymbl__url_origin_hash(url),
@@ -76,13 +76,13 @@ int nymbl__sockets_add(nymbl__sockets *sockets, curl_socket_t fd,
 
 /* Remove the socket from the table before closing it: another thread may reuse
  * its number at once. */
-int nymbl__closesocket_cb(void *payload, curl_socket_t fd)
+int nymbl__sockets_close_cb(void *payload, curl_socket_t fd)
 {
     nymbl__sockets *sockets = payload;
 
     for (unsigned i = 0; i < sockets_count(sockets); i++) {
-        if (sockets->all[i].fd == fd)
-            sockets->all[i].fd = -1;
+        if (sockets->entries[i].fd == fd)
+            sockets->entries[i].fd = -1;
     }
     return close(fd);
 }
@@ -100,22 +100,22 @@ static bool socket_has_port(int fd, int port)
            ntohs(((struct sockaddr_in6 *)&name)->sin6_port) == port;
 }
 
-bool nymbl__sockets_has_unread_data(const nymbl__sockets *sockets, int port)
+bool nymbl__sockets_may_reuse(const nymbl__sockets *sockets, int port)
 {
     bool found = false;
     char byte;
 
     for (unsigned i = 0; i < sockets_count(sockets); i++) {
-        int fd = sockets->all[i].fd;
+        int fd = sockets->entries[i].fd;
 
         if (fd < 0 || !socket_has_port(fd, port) ||
-            !socket_is_open(&sockets->all[i]))
+            !socket_is_open(&sockets->entries[i]))
             continue;
         if (recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0)
-            return true; /* a byte is unread, or the peer has closed it */
+            return false; /* a byte is unread, or the peer has closed it */
         found = true;
     }
-    return !found;
+    return found;
 }
 
 void nymbl__sockets_shutdown_unused(nymbl__sockets *sockets,
@@ -126,8 +126,8 @@ void nymbl__sockets_shutdown_unused(nymbl__sockets *sockets,
     /* libcurl owns the sockets, so they are shut down, not closed. Before
      * libcurl reuses such a connection, it detects that and closes it. */
     for (unsigned i = 0; i < sockets_count(sockets); i++) {
-        if (socket_is_open(&sockets->all[i]) &&
-            !is_used(sockets->all[i].origin, payload))
-            shutdown(sockets->all[i].fd, SHUT_RDWR);
+        if (socket_is_open(&sockets->entries[i]) &&
+            !is_used(sockets->entries[i].origin, payload))
+            shutdown(sockets->entries[i].fd, SHUT_RDWR);
     }
 }

@@ -21,22 +21,22 @@ typedef struct nymbl__socket {
 /* The table, initially zeroed. Once it is full, a new socket replaces the
  * oldest entry. Only the pump uses it. */
 typedef struct nymbl__sockets {
-    nymbl__socket all[NYMBL__SOCKETS];
+    nymbl__socket entries[NYMBL__SOCKETS];
     unsigned added; /* entries that were ever added */
 } nymbl__sockets;
 
 /* CURLOPT_OPENSOCKETFUNCTION. */
-curl_socket_t nymbl__opensocket_cb(void *payload, curlsocktype purpose,
-                                   struct curl_sockaddr *address);
+curl_socket_t nymbl__sockets_open_cb(void *payload, curlsocktype purpose,
+                                     struct curl_sockaddr *address);
 /* Add a new socket for a request to a URL. Returns a result for
  * CURLOPT_SOCKOPTFUNCTION. */
 int nymbl__sockets_add(nymbl__sockets *sockets, curl_socket_t fd,
                        const char *url);
 /* CURLOPT_CLOSESOCKETFUNCTION; the payload is the table. */
-int nymbl__closesocket_cb(void *payload, curl_socket_t fd);
-/* Whether the connection with this local port has unread bytes or was closed by
- * the peer, or is not in the table. */
-bool nymbl__sockets_has_unread_data(const nymbl__sockets *sockets, int port);
+int nymbl__sockets_close_cb(void *payload, curl_socket_t fd);
+/* Whether the connection with a local port may be reused: it is in the table,
+ * has no unread bytes and was not closed by the peer. */
+bool nymbl__sockets_may_reuse(const nymbl__sockets *sockets, int port);
 /* Shut down the connections to origins for which `is_used` returns false. */
 void nymbl__sockets_shutdown_unused(nymbl__sockets *sockets,
                                     bool (*is_used)(uint64_t origin,

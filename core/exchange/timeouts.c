@@ -45,7 +45,7 @@ static bool is_waiting_for_caller(const nymbl__exchange *exchange)
            exchange->phase == NYMBL__IDLE;
 }
 
-void nymbl__timeouts_charge(nymbl__exchange *exchange, double seconds)
+void nymbl__timeouts_add(nymbl__exchange *exchange, double seconds)
 {
     if (is_waiting_for_caller(exchange))
         return;
@@ -72,7 +72,7 @@ double nymbl__timeouts_remaining(const nymbl__exchange *exchange)
                                                                   : remaining;
 }
 
-const char *nymbl__timeouts_exceeded(nymbl__exchange *exchange)
+const char *nymbl__timeouts_check(nymbl__exchange *exchange)
 {
     curl_off_t sent = 0;
 

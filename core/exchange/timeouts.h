@@ -12,11 +12,11 @@
 #define NYMBL__UPLOAD_RESPONSE_TIMEOUT 120.0
 
 /* Add time that the engine has spent polling. */
-void nymbl__timeouts_charge(nymbl__exchange *exchange, double seconds);
+void nymbl__timeouts_add(nymbl__exchange *exchange, double seconds);
 /* Seconds until the next limit expires. */
 double nymbl__timeouts_remaining(const nymbl__exchange *exchange);
 /* Check the limits. Activity since the previous check restarts the idle time.
  * Returns the reason if a limit has expired, or NULL. */
-const char *nymbl__timeouts_exceeded(nymbl__exchange *exchange);
+const char *nymbl__timeouts_check(nymbl__exchange *exchange);
 
 #endif

@@ -4,7 +4,7 @@
  * knows. */
 #include "exchange/tls.h"
 
-#include "exchange/imports.h"
+#include "exchange/image.h"
 #include "nymbl.h"
 
 #include <dlfcn.h>
@@ -271,7 +271,7 @@ static void libcurl_ref_visit(const char *name, void *bound, void *payload)
 static bool survey_libcurl(survey *survey, const void *inside)
 {
     nymbl__image libcurl, libc;
-    size_t passed_over_count;
+    size_t excluded_count;
 
     if (!nymbl__image_find(&libcurl, inside) ||
         !image_add(survey->own, &survey->own_count,
@@ -279,9 +279,9 @@ static bool survey_libcurl(survey *survey, const void *inside)
         !image_add(survey->own, &survey->own_count,
                    dlsym(survey->libcurl, "OpenSSL_version")))
         return false;
-    passed_over_count = nymbl__image_libc(&libc);
-    nymbl__imports_each(&libcurl, &libc, passed_over_count, libcurl_ref_visit,
-                        survey);
+    excluded_count = nymbl__image_find_libc(&libc);
+    nymbl__image_visit_imports(&libcurl, &libc, excluded_count,
+                               libcurl_ref_visit, survey);
     return survey->own_refs + survey->interposed_refs > 0;
 }
 
@@ -313,14 +313,14 @@ static void own_ref_visit(const char *name, void *bound, void *payload)
  * with -Bsymbolic, calls within it can be interposed too. */
 static void survey_own_library(survey *survey)
 {
-    nymbl__image passed_over[3];
+    nymbl__image excluded[3];
     size_t count = survey->own_count;
 
-    memcpy(passed_over, survey->own, count * sizeof(passed_over[0]));
-    count += nymbl__image_libc(&passed_over[count]);
+    memcpy(excluded, survey->own, count * sizeof(excluded[0]));
+    count += nymbl__image_find_libc(&excluded[count]);
     for (size_t i = 0; i < survey->own_count; i++)
-        nymbl__imports_each(&survey->own[i], passed_over, count, own_ref_visit,
-                            survey);
+        nymbl__image_visit_imports(&survey->own[i], excluded, count,
+                                   own_ref_visit, survey);
 }
 
 static char problem[400]; /* the result of nymbl_tls_problem(), or "" */

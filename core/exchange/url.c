@@ -139,7 +139,7 @@ static bool component_is_equal(CURLU *a, CURLU *b, CURLUPart part,
     return same;
 }
 
-bool nymbl__url_same_origin(const char *a, const char *b)
+bool nymbl__url_is_same_origin(const char *a, const char *b)
 {
     CURLU *one = url_parse(a);
     CURLU *other = url_parse(b);
@@ -292,7 +292,7 @@ done:
     return kind;
 }
 
-nymbl_kind nymbl__url_escape(nymbl__buffer *buffer, const char *text)
+nymbl_kind nymbl__url_append_escaped(nymbl__buffer *buffer, const char *text)
 {
     static const char digits[] = "0123456789ABCDEF";
     static const char unreserved[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -318,8 +318,8 @@ nymbl_kind nymbl__url_escape(nymbl__buffer *buffer, const char *text)
     return NYMBL_OK;
 }
 
-nymbl_kind nymbl__url_pair(nymbl__buffer *buffer, char *separator,
-                           const char *name, const char *value)
+nymbl_kind nymbl__url_append_pair(nymbl__buffer *buffer, char *separator,
+                                  const char *name, const char *value)
 {
     nymbl_kind kind = NYMBL_OK;
 
@@ -330,5 +330,5 @@ nymbl_kind nymbl__url_pair(nymbl__buffer *buffer, char *separator,
         kind = nymbl__buffer_puts(buffer, name);
     if (kind == NYMBL_OK)
         kind = nymbl__buffer_puts(buffer, "=");
-    return kind == NYMBL_OK ? nymbl__url_escape(buffer, value) : kind;
+    return kind == NYMBL_OK ? nymbl__url_append_escaped(buffer, value) : kind;
 }

@@ -9,7 +9,7 @@
 
 bool nymbl__url_is_https(const char *url);
 /* Whether scheme, host and port agree (RFC 6454, section 5). */
-bool nymbl__url_same_origin(const char *a, const char *b);
+bool nymbl__url_is_same_origin(const char *a, const char *b);
 /* A hash of the origin. If two origins have the same hash, a connection that
  * could be closed stays open. */
 uint64_t nymbl__url_origin_hash(const char *url);
@@ -21,10 +21,10 @@ nymbl_kind nymbl__url_resolve(char **out, const char *base,
                               const char *reference);
 /* Append text, with all but RFC 3986's unreserved characters percent-encoded.
  */
-nymbl_kind nymbl__url_escape(nymbl__buffer *buffer, const char *text);
+nymbl_kind nymbl__url_append_escaped(nymbl__buffer *buffer, const char *text);
 /* Append `name=value`, with the value percent-encoded. *separator precedes it
  * unless it is NUL, and becomes '&' for the next pair. */
-nymbl_kind nymbl__url_pair(nymbl__buffer *buffer, char *separator,
-                           const char *name, const char *value);
+nymbl_kind nymbl__url_append_pair(nymbl__buffer *buffer, char *separator,
+                                  const char *name, const char *value);
 
 #endif

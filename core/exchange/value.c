@@ -30,14 +30,14 @@ static int64_t digits_read(const char **at)
     return value;
 }
 
-int64_t nymbl__value_number(const char *text)
+int64_t nymbl__value_parse_number(const char *text)
 {
     int64_t value = digits_read(&text);
 
     return *text == '\0' ? value : -1;
 }
 
-int64_t nymbl__value_length(const char *text)
+int64_t nymbl__value_parse_length(const char *text)
 {
     int64_t value = digits_read(&text);
 
@@ -52,7 +52,7 @@ int64_t nymbl__value_length(const char *text)
     return value;
 }
 
-int nymbl__value_status(const char *line, size_t size)
+int nymbl__value_parse_status(const char *line, size_t size)
 {
     static const char version[] = "HTTP/1.";
     size_t at = sizeof(version); /* after the minor version */

@@ -7,12 +7,12 @@
 #include <stdint.h>
 
 /* Parse a non-negative decimal number; -1 if it is invalid. */
-int64_t nymbl__value_number(const char *text);
+int64_t nymbl__value_parse_number(const char *text);
 /* Parse a Content-Length: one number, or a list of equal ones (RFC 9112,
  * section 6.3); -1 if it is invalid. */
-int64_t nymbl__value_length(const char *text);
+int64_t nymbl__value_parse_length(const char *text);
 /* Parse the status of a line such as "HTTP/1.1 200 OK" (RFC 9112, section 4):
  * exactly three digits; 0 if it is invalid. The line is not NUL-terminated. */
-int nymbl__value_status(const char *line, size_t size);
+int nymbl__value_parse_status(const char *line, size_t size);
 
 #endif

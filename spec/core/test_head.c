@@ -3,7 +3,7 @@
 #include "base/validator.h"
 #include "engine/transfer.h"
 #include "exchange/response_check.h"
-#include "exchange/wire.h"
+#include "exchange/easy.h"
 #include "test.h"
 
 #include <time.h>
@@ -40,7 +40,7 @@ static bool say(const char *line)
 
     memcpy(exact, line, size - 2);
     memcpy(exact + size - 2, "\r\n", 3);
-    on = nymbl__wire_header(&transfer->exchange, exact, size);
+    on = nymbl__easy_header(&transfer->exchange, exact, size);
     free(exact);
     return on;
 }
@@ -189,7 +189,7 @@ static void check_status(const char *line, size_t size, int status)
 
     head_open(NYMBL_EXPECT_JSON);
     memcpy(exact, line, size);
-    on = nymbl__wire_header(&transfer->exchange, exact, size);
+    on = nymbl__easy_header(&transfer->exchange, exact, size);
     if (!CHECK(on == (status != 0) && transfer->exchange.head.status == status))
         printf("for: %.*s\n", (int)size, line);
     if (status == 0) {
@@ -265,7 +265,7 @@ static void ambiguous_head_is_refused(void)
     }
     head_open(NYMBL_EXPECT_JSON);
     CHECK(say("HTTP/1.1 200 OK"));
-    CHECK(!nymbl__wire_header(&transfer->exchange, "Location: /a\0b\r\n", 16));
+    CHECK(!nymbl__easy_header(&transfer->exchange, "Location: /a\0b\r\n", 16));
     CHECK(transfer->exchange.failure == NYMBL_PROTOCOL);
     head_close();
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* References of loaded objects are found, and damaged tables cause no harm. */
-#include "exchange/imports.h"
+#include "exchange/image.h"
 #include "test.h"
 
 #ifdef __GLIBC__
@@ -30,12 +30,12 @@ static void references_of_libcurl_are_found(void)
     size_t all = 0, rest = 0;
 
     REQUIRE(nymbl__image_find(&libcurl, in_libcurl()));
-    REQUIRE(nymbl__image_libc(&libc));
+    REQUIRE(nymbl__image_find_libc(&libc));
     CHECK(nymbl__image_contains(&libcurl, (uintptr_t)in_libcurl()));
     CHECK(!nymbl__image_contains(&libc, (uintptr_t)in_libcurl()));
-    nymbl__imports_each(&libcurl, NULL, 0, see, &all);
+    nymbl__image_visit_imports(&libcurl, NULL, 0, see, &all);
     CHECK(all > 100);
-    nymbl__imports_each(&libcurl, &libc, 1, see, &rest);
+    nymbl__image_visit_imports(&libcurl, &libc, 1, see, &rest);
     CHECK(rest < all);
 }
 
@@ -116,7 +116,7 @@ static size_t object_visit(object *object)
                           .size = sizeof(*object)};
     size_t count = 0;
 
-    nymbl__imports_each(&image, NULL, 0, see, &count);
+    nymbl__image_visit_imports(&image, NULL, 0, see, &count);
     return count;
 }
 

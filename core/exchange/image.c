@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Loaded ELF objects and the bindings of their references to functions. */
-#include "exchange/imports.h"
+#include "exchange/image.h"
 
 #ifdef __GLIBC__
 
@@ -86,7 +86,7 @@ bool nymbl__image_find(nymbl__image *out, const void *address)
     return dl_iterate_phdr(image_visit, &search) != 0;
 }
 
-bool nymbl__image_libc(nymbl__image *out)
+bool nymbl__image_find_libc(nymbl__image *out)
 {
     /* The address of this text is in the C library. The address of a function
      * might be an entry of the program's procedure linkage table. */
@@ -99,9 +99,9 @@ typedef struct tables {
     uintptr_t symbols, strings;
     size_t symbol_max; /* upper limit of the number of symbols */
     size_t strings_size;
-    const nymbl__image *passed_over;
-    size_t passed_over_count;
-    nymbl__import_visit *visit;
+    const nymbl__image *excluded;
+    size_t excluded_count;
+    nymbl__image_import_cb *visit;
     void *payload;
 } tables;
 
@@ -139,8 +139,8 @@ static void relocation_visit(const tables *tables, uintptr_t slot, size_t index)
         (symbol.st_shndx == SHN_UNDEF ||
          bound != image->base + symbol.st_value))
         bound = 0;
-    for (size_t i = 0; bound != 0 && i < tables->passed_over_count; i++) {
-        if (nymbl__image_contains(&tables->passed_over[i], bound))
+    for (size_t i = 0; bound != 0 && i < tables->excluded_count; i++) {
+        if (nymbl__image_contains(&tables->excluded[i], bound))
             return;
     }
     if (ELF32_ST_TYPE(symbol.st_info) != STT_FUNC &&
@@ -179,17 +179,17 @@ static void relocations_visit(const tables *tables, uintptr_t dynamic_address,
     }
 }
 
-void nymbl__imports_each(const nymbl__image *image,
-                         const nymbl__image *passed_over, size_t count,
-                         nymbl__import_visit *visit, void *payload)
+void nymbl__image_visit_imports(const nymbl__image *image,
+                                const nymbl__image *excluded, size_t count,
+                                nymbl__image_import_cb *visit, void *payload)
 {
     const ElfW(Phdr) *headers = image->headers;
     /* the dynamic section by tag; DT_JMPREL is the highest that is needed */
     ElfW(Addr) entries[DT_JMPREL + 1] = {0};
     size_t relative = 0; /* number of leading relocations without a symbol */
     tables tables = {.image = image,
-                     .passed_over = passed_over,
-                     .passed_over_count = count,
+                     .excluded = excluded,
+                     .excluded_count = count,
                      .visit = visit,
                      .payload = payload};
 
@@ -248,18 +248,18 @@ bool nymbl__image_find(nymbl__image *out, const void *address)
     return false;
 }
 
-bool nymbl__image_libc(nymbl__image *out)
+bool nymbl__image_find_libc(nymbl__image *out)
 {
     (void)out;
     return false;
 }
 
-void nymbl__imports_each(const nymbl__image *image,
-                         const nymbl__image *passed_over, size_t count,
-                         nymbl__import_visit *visit, void *payload)
+void nymbl__image_visit_imports(const nymbl__image *image,
+                                const nymbl__image *excluded, size_t count,
+                                nymbl__image_import_cb *visit, void *payload)
 {
     (void)image;
-    (void)passed_over;
+    (void)excluded;
     (void)count;
     (void)visit;
     (void)payload;

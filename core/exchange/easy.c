@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The requests of an exchange on easy handles: their options, their callbacks
  * and the evaluation of their results. */
-#include "exchange/wire.h"
+#include "exchange/easy.h"
 
 #include "base/buffer.h"
 #include "base/error.h"
@@ -39,7 +39,7 @@ static int prereq_cb(void *payload, char *to, char *from, int to_port,
     if (!is_repeat && new_connections == 0 &&
         (nymbl__tls_has_pending(exchange->easy) ||
          nymbl__tls_has_ended(exchange->easy) ||
-         nymbl__sockets_has_unread_data(exchange->sockets, from_port))) {
+         !nymbl__sockets_may_reuse(exchange->sockets, from_port))) {
         exchange->phase = NYMBL__EXCESS_DATA;
         return CURL_PREREQFUNC_ABORT;
     }
@@ -94,13 +94,13 @@ static void document_write(nymbl__exchange *exchange, const char *data,
                              nymbl__reason_size_mismatch);
         return;
     }
-    if (exchange->sniffed < NYMBL__SNIFF_MAX) {
-        size_t more = NYMBL__SNIFF_MAX - exchange->sniffed;
+    if (exchange->first_bytes_size < NYMBL__SNIFF_MAX) {
+        size_t more = NYMBL__SNIFF_MAX - exchange->first_bytes_size;
 
         if (more > size)
             more = size;
-        memcpy(exchange->sniff + exchange->sniffed, data, more);
-        exchange->sniffed += more;
+        memcpy(exchange->first_bytes + exchange->first_bytes_size, data, more);
+        exchange->first_bytes_size += more;
     }
     nymbl__response_check_first_bytes(exchange, false);
     if (exchange->failure != NYMBL_OK)
@@ -117,13 +117,13 @@ static void document_write(nymbl__exchange *exchange, const char *data,
         nymbl__exchange_fail(exchange, kind, reason);
 }
 
-bool nymbl__wire_header(nymbl__exchange *exchange, const char *data,
+bool nymbl__easy_header(nymbl__exchange *exchange, const char *data,
                         size_t size)
 {
     const char *reason = NULL;
     nymbl_kind kind;
 
-    nymbl__exchange_count_activity(exchange);
+    nymbl__exchange_record_activity(exchange);
     kind = nymbl__head_add_line(&exchange->head, data, size, &reason);
     if (kind == NYMBL_CORRUPT && /* only a document can be corrupt */
         exchange->request.expected != NYMBL_EXPECT_CONTENT)
@@ -139,7 +139,7 @@ bool nymbl__wire_header(nymbl__exchange *exchange, const char *data,
 static size_t header_cb(char *data, size_t size, size_t count, void *payload)
 {
     size *= count;
-    return nymbl__wire_header(payload, data, size) ? size : 0;
+    return nymbl__easy_header(payload, data, size) ? size : 0;
 }
 
 static int sockopt_cb(void *payload, curl_socket_t fd, curlsocktype purpose)
@@ -179,7 +179,7 @@ static size_t write_cb(char *data, size_t size, size_t count, void *payload)
     else
         response_append(exchange, data, size);
     exchange->port->body_received += (int64_t)size;
-    nymbl__exchange_count_activity(exchange);
+    nymbl__exchange_record_activity(exchange);
     return exchange->failure == NYMBL_OK &&
                    exchange->phase != NYMBL__BODY_IGNORED
                ? size
@@ -220,15 +220,16 @@ static nymbl_kind exchange_configure(nymbl__exchange *exchange)
                                           request->url, request->proxy);
 
     NYMBL__SETOPT(code, easy, CURLOPT_URL, request->url);
-    NYMBL__SETOPT(code, easy, CURLOPT_ERRORBUFFER, exchange->errors);
+    NYMBL__SETOPT(code, easy, CURLOPT_ERRORBUFFER, exchange->error_text);
     NYMBL__SETOPT(code, easy, CURLOPT_HTTPHEADER, headers);
     NYMBL__SETOPT(code, easy, CURLOPT_PREREQFUNCTION, prereq_cb);
     NYMBL__SETOPT(code, easy, CURLOPT_PREREQDATA, exchange);
-    NYMBL__SETOPT(code, easy, CURLOPT_OPENSOCKETFUNCTION, nymbl__opensocket_cb);
+    NYMBL__SETOPT(code, easy, CURLOPT_OPENSOCKETFUNCTION,
+                  nymbl__sockets_open_cb);
     NYMBL__SETOPT(code, easy, CURLOPT_SOCKOPTFUNCTION, sockopt_cb);
     NYMBL__SETOPT(code, easy, CURLOPT_SOCKOPTDATA, exchange);
     NYMBL__SETOPT(code, easy, CURLOPT_CLOSESOCKETFUNCTION,
-                  nymbl__closesocket_cb);
+                  nymbl__sockets_close_cb);
     NYMBL__SETOPT(code, easy, CURLOPT_CLOSESOCKETDATA, exchange->sockets);
     NYMBL__SETOPT(code, easy, CURLOPT_FRESH_CONNECT,
                   exchange->fresh || send_once ? 1L : 0L);
@@ -257,14 +258,14 @@ static nymbl_kind exchange_configure(nymbl__exchange *exchange)
     return code == CURLE_OK ? NYMBL_OK : NYMBL_NO_MEMORY;
 }
 
-nymbl_kind nymbl__wire_start(nymbl__exchange *exchange, CURL *easy)
+nymbl_kind nymbl__easy_start(nymbl__exchange *exchange, CURL *easy)
 {
     exchange->easy = easy;
     exchange->phase = NYMBL__CONNECTING;
     return exchange_configure(exchange);
 }
 
-nymbl_kind nymbl__wire_unpause(nymbl__exchange *exchange)
+nymbl_kind nymbl__easy_unpause(nymbl__exchange *exchange)
 {
     CURLcode code = CURLE_OK;
     int mask = CURLPAUSE_CONT;
@@ -296,7 +297,7 @@ nymbl_kind nymbl__wire_unpause(nymbl__exchange *exchange)
     return code == CURLE_OK ? NYMBL_OK : NYMBL_NO_MEMORY;
 }
 
-void nymbl__wire_detach(nymbl__exchange *exchange)
+void nymbl__easy_detach(nymbl__exchange *exchange)
 {
     exchange->easy = NULL;
     exchange->phase = NYMBL__IDLE;
@@ -339,7 +340,7 @@ static nymbl_kind redirect_target(nymbl__exchange *exchange, char **out,
     /* A redirect must not lead from https to http, nor from http to http of
      * another origin. */
     if (!nymbl__url_is_https(*out) &&
-        (nymbl__url_is_https(from) || !nymbl__url_same_origin(from, *out))) {
+        (nymbl__url_is_https(from) || !nymbl__url_is_same_origin(from, *out))) {
         nymbl__secret_free(*out);
         *out = NULL;
         *reason = nymbl__reason_https_downgrade;
@@ -348,12 +349,12 @@ static nymbl_kind redirect_target(nymbl__exchange *exchange, char **out,
     return NYMBL_OK;
 }
 
-void nymbl__wire_complete(nymbl__exchange *exchange, CURLcode code,
+void nymbl__easy_complete(nymbl__exchange *exchange, CURLcode code,
                           nymbl__result *result)
 {
     *result = (nymbl__result){.fresh = exchange->fresh};
     if (should_reconnect(exchange, code)) {
-        result->how = NYMBL__RESTART;
+        result->type = NYMBL__RESTART;
         result->fresh = true;
         return;
     }
@@ -361,11 +362,11 @@ void nymbl__wire_complete(nymbl__exchange *exchange, CURLcode code,
         exchange->failure == NYMBL_OK && exchange->head.done &&
         nymbl__response_is_redirect(exchange->head.status)) {
         result->kind = redirect_target(exchange, &result->url, &result->reason);
-        result->how = result->kind < 0 ? NYMBL__FAILED : NYMBL__RESTART;
+        result->type = result->kind < 0 ? NYMBL__FAILED : NYMBL__RESTART;
         return;
     }
     result->kind = nymbl__result_classify(exchange, code, &result->reason);
-    result->how = result->kind < 0 ? NYMBL__FAILED : NYMBL__SUCCEEDED;
+    result->type = result->kind < 0 ? NYMBL__FAILED : NYMBL__SUCCEEDED;
 }
 
 /* Follow a redirect. After a change of the origin no credentials are sent, even
@@ -375,7 +376,7 @@ static void redirect_follow(nymbl__exchange *exchange, char *url)
     nymbl__request *request = &exchange->request;
     nymbl__port *port = exchange->port;
 
-    if (!nymbl__url_same_origin(request->url, url))
+    if (!nymbl__url_is_same_origin(request->url, url))
         exchange->cross_origin = true;
     nymbl__secret_free(request->url);
     request->url = url;
@@ -388,7 +389,7 @@ static void redirect_follow(nymbl__exchange *exchange, char *url)
     exchange->connect_time = exchange->idle_time = exchange->response_time = 0;
 }
 
-void nymbl__wire_prepare_restart(nymbl__exchange *exchange,
+void nymbl__easy_prepare_restart(nymbl__exchange *exchange,
                                  nymbl__result *result)
 {
     exchange->fresh = result->fresh;
