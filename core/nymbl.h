@@ -393,11 +393,11 @@ NYMBL_API void nymbl_client_free(nymbl_client *client);
 NYMBL_API int64_t nymbl_client_max_upload_bytes(const nymbl_client *client);
 
 /** State that clients of the same account share. */
-typedef enum nymbl_account {
-    NYMBL_ACCOUNT_LIMITS, /**< rate limits and quota: by base URL and API key */
+typedef enum nymbl_shared_state {
+    NYMBL_SHARED_LIMITS, /**< rate limits and quota: by base URL and API key */
     /** A token: by token URL, client id, secret and scope. */
-    NYMBL_ACCOUNT_TOKEN
-} nymbl_account;
+    NYMBL_SHARED_TOKEN
+} nymbl_shared_state;
 
 /**
  * A name for a client's account that reveals nothing of it: a SHA-256 hash as
@@ -409,8 +409,9 @@ typedef enum nymbl_account {
  * @return NYMBL_OK, or NYMBL_MISUSE if the client is closed or has no
  *         credentials
  */
-NYMBL_API nymbl_kind nymbl_client_account(const nymbl_client *client,
-                                          nymbl_account which, char *out);
+NYMBL_API nymbl_kind nymbl_client_account_id(const nymbl_client *client,
+                                             nymbl_shared_state which,
+                                             char *out);
 
 /* ---- bodies: the content of an upload ---- */
 
@@ -466,7 +467,7 @@ NYMBL_API nymbl_kind nymbl_body_stream(nymbl_body **out, int64_t size,
  * @param body a stream
  * @param max  bytes
  */
-NYMBL_API void nymbl_body_limit(nymbl_body *body, int64_t max);
+NYMBL_API void nymbl_body_set_limit(nymbl_body *body, int64_t max);
 
 /**
  * How many more bytes a stream accepts: the rest of its stated size, or of its
@@ -1036,7 +1037,7 @@ NYMBL_API void nymbl_transfer_wake_at(nymbl_transfer *transfer, double at);
  * @param transfer any transfer
  * @param at       absolute time on the engine's clock; 0 to disable
  */
-NYMBL_API void nymbl_transfer_watchdog(nymbl_transfer *transfer, double at);
+NYMBL_API void nymbl_transfer_set_watchdog(nymbl_transfer *transfer, double at);
 
 /**
  * Get a stream socket that becomes readable when the transfer is ready, after a
@@ -1193,14 +1194,13 @@ typedef struct nymbl_directory_entry {
  * @param[out] err         NYMBL_MISUSE, NYMBL_NO_MEMORY
  * @return NYMBL_OK or the failure
  */
-NYMBL_API nymbl_kind nymbl_read_directory_start(nymbl_transfer **out,
-                                                nymbl_engine *engine,
-                                                const char *path,
-                                                size_t max_entries,
-                                                nymbl_error *err);
+NYMBL_API nymbl_kind nymbl_directory_start(nymbl_transfer **out,
+                                           nymbl_engine *engine,
+                                           const char *path, size_t max_entries,
+                                           nymbl_error *err);
 
 /**
- * Get the next entry from a transfer of nymbl_read_directory_start(), in no
+ * Get the next entry from a transfer of nymbl_directory_start(), in no
  * particular order.
  *
  * @param      transfer any transfer

@@ -77,7 +77,7 @@ int body_stream(lua_State *L)
     self = body_new(L);
     if (nymbl_body_stream(&self->body, size_option(L, "size"), &err) < 0)
         return failure_push(L, &err);
-    nymbl_body_limit(self->body, size_option(L, "limit"));
+    nymbl_body_set_limit(self->body, size_option(L, "limit"));
     return 1;
 }
 

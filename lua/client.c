@@ -82,13 +82,13 @@ int client_max_upload_bytes(lua_State *L)
 int client_account(lua_State *L)
 {
     static const char *const names[] = {"limits", "token", NULL};
-    static const nymbl_account accounts[] = {NYMBL_ACCOUNT_LIMITS,
-                                             NYMBL_ACCOUNT_TOKEN};
+    static const nymbl_shared_state accounts[] = {NYMBL_SHARED_LIMITS,
+                                                  NYMBL_SHARED_TOKEN};
     nymbl_client *client = client_check(L, 1);
     int which = luaL_checkoption(L, 2, NULL, names);
     char name[65];
 
-    if (nymbl_client_account(client, accounts[which], name) < 0)
+    if (nymbl_client_account_id(client, accounts[which], name) < 0)
         return 0;
     lua_pushstring(L, name);
     return 1;

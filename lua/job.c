@@ -55,8 +55,7 @@ int read_directory_start(lua_State *L)
     nymbl_error err;
 
     luaL_argcheck(L, max >= 0 && max <= NYMBL_DIRECTORY_MAX, 2, "out of range");
-    return nymbl_read_directory_start(transfer, engine, path, (size_t)max,
-                                      &err) < 0
+    return nymbl_directory_start(transfer, engine, path, (size_t)max, &err) < 0
                ? failure_push(L, &err)
                : 1;
 }

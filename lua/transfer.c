@@ -228,15 +228,15 @@ static int transfer_wake_at(lua_State *L)
     return 0;
 }
 
-/* transfer:watchdog(time): see nymbl_transfer_watchdog. Does nothing if another
- * coroutine has closed the transfer. */
+/* transfer:watchdog(time): see nymbl_transfer_set_watchdog. Does nothing if
+ * another coroutine has closed the transfer. */
 static int transfer_watchdog(lua_State *L)
 {
     transfer_ud *self = transfer_block(L, 1);
     double at = luaL_checknumber(L, 2);
 
     if (self->transfer != NULL)
-        nymbl_transfer_watchdog(self->transfer, at);
+        nymbl_transfer_set_watchdog(self->transfer, at);
     return 0;
 }
 

@@ -179,7 +179,7 @@ nymbl_kind nymbl_body_stream(nymbl_body **out, int64_t size, nymbl_error *err)
 
 /* ---- streams ---- */
 
-void nymbl_body_limit(nymbl_body *body, int64_t max)
+void nymbl_body_set_limit(nymbl_body *body, int64_t max)
 {
     if (body->transfer == NULL && max >= 0)
         body->max = max;

@@ -270,13 +270,13 @@ static void fields_hash(const char *const *fields, size_t count, char out[65])
     nymbl__sha256_text(&hash, out);
 }
 
-nymbl_kind nymbl_client_account(const nymbl_client *client, nymbl_account which,
-                                char *out)
+nymbl_kind nymbl_client_account_id(const nymbl_client *client,
+                                   nymbl_shared_state which, char *out)
 {
     const char *limits[] = {client->base_url, client->api_key, NULL, NULL};
     const char *token[] = {client->token_url, client->client_id,
                            client->client_secret, client->scope};
-    const char *const *fields = which == NYMBL_ACCOUNT_TOKEN ? token : limits;
+    const char *const *fields = which == NYMBL_SHARED_TOKEN ? token : limits;
 
     if (client->closed || fields[0] == NULL)
         return NYMBL_MISUSE;

@@ -70,9 +70,9 @@ nymbl_kind nymbl_sync_start(nymbl_transfer **out, nymbl_engine *engine,
     return job_start(out, engine, nymbl__sync_job_new(path), err);
 }
 
-nymbl_kind nymbl_read_directory_start(nymbl_transfer **out,
-                                      nymbl_engine *engine, const char *path,
-                                      size_t max_entries, nymbl_error *err)
+nymbl_kind nymbl_directory_start(nymbl_transfer **out, nymbl_engine *engine,
+                                 const char *path, size_t max_entries,
+                                 nymbl_error *err)
 {
     const char *problem = arguments_problem(engine, path);
 

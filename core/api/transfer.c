@@ -209,7 +209,7 @@ void nymbl_transfer_wake_at(nymbl_transfer *transfer, double at)
         nymbl__pump_wake(transfer->engine);
 }
 
-void nymbl_transfer_watchdog(nymbl_transfer *transfer, double at)
+void nymbl_transfer_set_watchdog(nymbl_transfer *transfer, double at)
 {
     bool sooner;
 

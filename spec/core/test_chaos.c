@@ -334,9 +334,9 @@ static bool jobs_succeed(void)
         kind = job_end(nymbl_sync_start(&sync, world.engine, path, &err), &sync,
                        &err);
     if (kind == NYMBL_OK)
-        kind = job_end(nymbl_read_directory_start(&directory, world.engine,
-                                                  world.dir, 0, &err),
-                       &directory, &err);
+        kind = job_end(
+            nymbl_directory_start(&directory, world.engine, world.dir, 0, &err),
+            &directory, &err);
     if (kind == NYMBL_OK) {
         CHECK(nymbl_transfer_next_entry(directory, &entry));
         CHECK_TEXT(entry.name, "patient-of-test");

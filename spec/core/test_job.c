@@ -42,8 +42,8 @@ static nymbl_transfer *directory_start(const char *path, size_t max)
 {
     nymbl_transfer *transfer = NULL;
 
-    REQUIRE(nymbl_read_directory_start(&transfer, world.engine, path, max,
-                                       NULL) == NYMBL_OK);
+    REQUIRE(nymbl_directory_start(&transfer, world.engine, path, max, NULL) ==
+            NYMBL_OK);
     return transfer;
 }
 
@@ -202,8 +202,8 @@ static void misuse_starts_nothing(void)
                  NYMBL_MISUSE);
     CHECK_TEXT(err.reason, "path");
     CHECK(transfer == NULL);
-    CHECK_NUMBER(nymbl_read_directory_start(&transfer, world.engine, "/",
-                                            NYMBL_DIRECTORY_MAX + 1, &err),
+    CHECK_NUMBER(nymbl_directory_start(&transfer, world.engine, "/",
+                                       NYMBL_DIRECTORY_MAX + 1, &err),
                  NYMBL_MISUSE);
     CHECK_TEXT(err.reason, "max_entries");
     CHECK_NUMBER(nymbl_sync_start(&transfer, NULL, "/", &err), NYMBL_MISUSE);
@@ -415,7 +415,7 @@ static void watchdog_cancels_a_job_that_nobody_waits_for(void)
     world_open(NULL);
     world.fake = true;
     transfer = digest_start(big_file());
-    nymbl_transfer_watchdog(transfer, world.now + 1);
+    nymbl_transfer_set_watchdog(transfer, world.now + 1);
     nymbl_transfer_wake_at(transfer, world.now + 1);
     nymbl_engine_pump(world.engine, 0);
     CHECK(!nymbl_transfer_is_ready(transfer));

@@ -1074,12 +1074,12 @@ static void transfer_that_nobody_polls_is_canceled(void)
     free = download_of("hang", NULL);
     usleep(50000); /* the thread waits for an hour */
     now = nymbl_engine_now(world.engine);
-    nymbl_transfer_watchdog(gone, now + 0.2);
-    nymbl_transfer_watchdog(free, now + 0.2);
-    nymbl_transfer_watchdog(free, 0);
+    nymbl_transfer_set_watchdog(gone, now + 0.2);
+    nymbl_transfer_set_watchdog(free, now + 0.2);
+    nymbl_transfer_set_watchdog(free, 0);
     while (nymbl_transfer_result(gone, NULL) == NYMBL_AGAIN &&
            nymbl_engine_now(world.engine) < now + WAIT_LIMIT_MS / 1000) {
-        nymbl_transfer_watchdog(asks, nymbl_engine_now(world.engine) + 0.2);
+        nymbl_transfer_set_watchdog(asks, nymbl_engine_now(world.engine) + 0.2);
         usleep(5000);
     }
     CHECK_NUMBER(wait_result(gone, NULL), NYMBL_CANCELED);

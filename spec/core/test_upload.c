@@ -246,7 +246,7 @@ static void stream_has_a_limit_before_it_is_sent(void)
     world_open(NULL);
     REQUIRE(nymbl_body_stream(&body, -1, NULL) == NYMBL_OK);
     CHECK(nymbl_body_remaining(body) == INT64_MAX);
-    nymbl_body_limit(body, 5);
+    nymbl_body_set_limit(body, 5);
     CHECK(nymbl_body_write(body, "123", 3, &taken) == NYMBL_OK);
     CHECK_NUMBER(nymbl_body_remaining(body), 2);
     CHECK(nymbl_body_write(body, "45", 2, &taken) == NYMBL_OK);
@@ -259,7 +259,7 @@ static void stream_has_a_limit_before_it_is_sent(void)
     nymbl_body_free(body);
     REQUIRE(nymbl_body_stream(&body, 3, NULL) == NYMBL_OK);
     CHECK_NUMBER(nymbl_body_remaining(body), 3);
-    nymbl_body_limit(body, 2);
+    nymbl_body_set_limit(body, 2);
     CHECK_NUMBER(nymbl_body_remaining(body), 2);
     nymbl_body_free(body);
     world_close();
