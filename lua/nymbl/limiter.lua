@@ -49,7 +49,8 @@ function limiter.reserve(env, operation, deadline)
   local result, err = store.update(env.store, env.account, deadline, rate_state.reserve, spec, wait.month())
   if not result then return nil, err end
   if result.refused then
-    return nil, { kind = "quota", reason = result.reason, retry_after = result.retry_after or wait.month_left() }
+    local retry_after = result.retry_after or wait.seconds_left_in_month()
+    return nil, { kind = "quota", reason = result.reason, retry_after = retry_after }
   end
   return reservation_of(result, env, operation, spec, deadline)
 end

@@ -2,18 +2,19 @@
 -- Waiting for a transfer or until a time. Every wait of the library goes through this
 -- module, so that in an event loop a call suspends only its own coroutine.
 --
--- A transfer is "ready" if its methods are worth calling again: bytes or its result have
+-- A transfer is "ready" if calling its methods again can succeed: bytes or its result have
 -- arrived, or the body that it sends has room.
 
 local blocking = require "nymbl.wait.blocking"
 local core = require "nymbl.core"
 
 -- A driver adapts these waits to one event loop. It has
---   wait(transfer or nil, deadline or nil)   true if the transfer is ready, false at the deadline
---   release(transfer)                        frees what it keeps for a transfer that was closed
---   run(body)                                runs a function that creates groups
---   group()                                  a group of coroutines: spawn(body), wait(), running
---   threaded                                 true if the engine must run its I/O thread
+--   wait(transfer or nil, deadline or nil)
+--                       returns true once the transfer is ready, false at the deadline
+--   release(transfer)   frees what the driver keeps for a transfer; called after its close
+--   run(body)           runs a function that creates groups
+--   group()             creates a group of coroutines: spawn(body), wait(), running
+--   threaded            whether the engine needs its I/O thread
 
 local wait = {}
 
@@ -42,8 +43,8 @@ local function luv_driver()
   return nil, "main_coroutine"
 end
 
--- The group used if no driver can wait: its bodies run one after the other, and each
--- call that they make returns the error of kind `context`.
+-- Replaces a driver if the calling coroutine cannot wait. The bodies of its groups run one after
+-- the other, and each of their calls returns an error of kind `context`.
 local unsupported = {}
 unsupported.__index = unsupported
 
@@ -74,9 +75,9 @@ local function loop_driver()
 end
 
 -- Returns the driver for the calling coroutine, or nil and the reason why that coroutine cannot
--- wait. One reason is checked here: a driver must not yield across a C function such as
--- string.gsub, table.sort, require or an xpcall handler. Lua itself would raise only at
--- the yield, after the request was sent.
+-- wait. One of the reasons is a C function that cannot be yielded across, such as string.gsub,
+-- table.sort, require or an xpcall handler. Lua itself would detect it only at the yield, after
+-- the request was sent.
 local function choose_driver()
   local driver, reason = blocking, nil
   local in_thread = blocking.is_thread()
@@ -123,8 +124,7 @@ function wait.poll()
   if choose_driver() == blocking then blocking.runtime.poll() end -- an I/O thread needs no help
 end
 
--- Drivers that keep something for each transfer. A constant, so that closing a
--- transfer allocates nothing.
+-- Drivers that have a `release`. A constant, so that closing a transfer allocates nothing.
 local STATEFUL_DRIVERS = { "nymbl.wait.openresty", "nymbl.wait.cqueues", "nymbl.wait.luv" }
 
 --- Close a transfer. If it is still running, it is canceled.
@@ -137,8 +137,8 @@ function wait.close(transfer)
   wait.call_ended()
 end
 
---- Note that a call has ended. In nginx's init phase this frees the engine, because
--- the workers forked later must not inherit its connections.
+--- Report that a call has ended. In nginx's init phase this frees the engine, because the
+-- workers, which are forked later, must not inherit its connections.
 function wait.call_ended()
   local ngx = package.loaded.ngx
   if type(ngx) == "table" and ngx.get_phase and ngx.get_phase() == "init" then core.engine_close() end
@@ -150,7 +150,8 @@ function wait.run(body)
 end
 
 --- Create a group of coroutines in the current event loop. `spawn(body)` starts a
--- coroutine, `wait()` waits until one more has ended, `running` counts them.
+-- coroutine, `wait()` waits until one more has ended, `running` is the number of those that
+-- have not ended.
 function wait.group()
   return (choose_driver() or unsupported).group()
 end
@@ -185,7 +186,7 @@ function wait.month()
 end
 
 --- Seconds until the next month begins.
-function wait.month_left()
+function wait.seconds_left_in_month()
   local today = os.date("!*t", wait.wall_clock())
   local days = { 31, today.year % 4 == 0 and (today.year % 100 ~= 0 or today.year % 400 == 0) and 29 or 28,
                  31, 30, 31, 30, 31, 31, 30, 31, 30, 31 }

@@ -6,7 +6,8 @@ local core = require "nymbl.core"
 
 local blocking = {}
 
--- Longest time in C, in seconds: Lua handles signals (Ctrl-C) only between C calls.
+-- The longest time within one C call, in seconds: Lua handles signals (Ctrl-C) only between C
+-- calls.
 local POLL_SLICE = 1 / 10
 
 -- Clocks and I/O. Specs replace this table to control the time.
@@ -16,7 +17,8 @@ local runtime = {
 }
 blocking.runtime = runtime
 
--- If `once` is set, return after one slice, or as soon as any transfer is ready.
+-- Run the engine until a transfer is ready (returns true) or until the deadline (returns
+-- false). With `once`, return after one slice at the latest, or when any transfer is ready.
 function runtime.wait(transfer, deadline, once)
   if transfer and transfer:is_ready() then return true end
   while true do
@@ -36,8 +38,8 @@ function runtime.poll()
   core.pump(0)
 end
 
--- The coroutines of all groups ("threads"), each mapped to its wait request: a table of
--- `transfer`, `condition` and `deadline`. A thread waits by yielding to the loop in run().
+-- The coroutines of all groups ("threads"), each mapped to its wait request: a table with any
+-- of `transfer`, `condition` and `deadline`. A thread waits by yielding to the loop in run().
 local threads = {}
 
 -- The same threads in the order in which they were started. The outermost run() resumes
@@ -70,7 +72,7 @@ function blocking.wait(transfer, deadline)
   return transfer ~= nil and transfer:is_ready()
 end
 
--- Resume each thread whose wait request is due. Returns whether there was one.
+-- Resume each thread whose wait request is due. Returns whether any thread was resumed.
 local function resume_due()
   local now, resumed = blocking.runtime.now(), false
   local i = 1

@@ -11,13 +11,14 @@ local driver = { threaded = true }
 
 -- A waker for each transfer: a socket that becomes readable when the transfer is ready.
 -- cqueues owns the socket, so that it stops polling the descriptor before closing it.
--- `waiting` counts the coroutines that wait for it.
+-- `waiting` counts the coroutines that wait for the socket.
 local wakers = setmetatable({}, { __mode = "k" })
 
 -- Seconds between two checks of a transfer that has no waker.
 local POLL_INTERVAL = 1 / 200
 
--- Returns false if the transfer has ended, nil if the process is out of descriptors.
+-- Create a waker. Returns false if the transfer has ended, nil if the process is out of
+-- descriptors.
 local function new_waker(transfer)
   local fd = transfer:notify_fd()
   if not fd then return fd end
@@ -32,7 +33,7 @@ local function new_waker(transfer)
   return wakers[transfer]
 end
 
--- Wait until the socket is readable, for at most some seconds (nil: without limit).
+-- Wait until the socket is readable, for at most `seconds` (nil: without limit).
 local function wait_readable(waker, seconds)
   waker.waiting = waker.waiting + 1
   cqueues.poll({ pollfd = waker.socket:pollfd(), events = "r", timeout = seconds })
@@ -66,8 +67,8 @@ function driver.wait(transfer, deadline)
   end
 end
 
---- Free the waker of a transfer that was closed. If a coroutine still waits for it, the
--- close of the socket's other end wakes that coroutine, which then closes the socket.
+--- Free the waker of a closed transfer. If a coroutine still waits for the socket, the close of
+-- its other end has woken that coroutine, which then closes the socket.
 function driver.release(transfer)
   local waker = wakers[transfer]
   wakers[transfer] = nil

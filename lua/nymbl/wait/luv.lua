@@ -7,8 +7,8 @@ local uv = require "luv"
 local driver = { threaded = true }
 
 -- A waker for each transfer: a pipe that becomes readable when the transfer is ready. luv
--- owns the pipe. It is read only while a coroutine waits, because an active handle
--- keeps uv.run() from returning. `waiting` is the set of functions that resume the
+-- owns the pipe. The pipe is read only while a coroutine waits, because an active handle
+-- keeps uv.run() from returning. `waiting` is the set of the functions that resume the waiting
 -- coroutines.
 local wakers = setmetatable({}, { __mode = "k" })
 
@@ -23,7 +23,8 @@ local function resume(thread, ...)
   if not ok then error(err, 0) end
 end
 
--- Returns false if the transfer has ended, nil if the process is out of descriptors.
+-- Create a waker. Returns false if the transfer has ended, nil if the process is out of
+-- descriptors.
 local function new_waker(transfer)
   local fd = transfer:notify_fd()
   if not fd then return fd end
@@ -42,9 +43,9 @@ local function add_waiting(waker, wake)
   waker.waiting[wake] = true
   if not is_first then return end
   waker.pipe:read_start(function()
-    local list = {} -- a copy: wake() changes the set
-    for wake_one in pairs(waker.waiting) do list[#list + 1] = wake_one end
-    for _, wake_one in ipairs(list) do wake_one() end
+    local copy = {} -- each function removes itself from the set
+    for wake_waiting in pairs(waker.waiting) do copy[#copy + 1] = wake_waiting end
+    for _, wake_waiting in ipairs(copy) do wake_waiting() end
   end)
 end
 
@@ -55,8 +56,8 @@ local function remove_waiting(waker, wake)
   if waker.transfer_closed then waker.pipe:close() end
 end
 
--- Suspend the running coroutine until the pipe is readable, or for at most some seconds.
--- At least one of the two arguments is given.
+-- Suspend the running coroutine until the waker's pipe is readable, or for at most `seconds`.
+-- One of the two arguments may be nil.
 local function suspend(waker, seconds)
   local thread = coroutine.running()
   local timer = seconds and uv.new_timer()
@@ -93,8 +94,8 @@ function driver.wait(transfer, deadline)
   end
 end
 
---- Free the waker of a transfer that was closed. If a coroutine still waits for it, the
--- close of the pipe's other end wakes that coroutine, which then closes the pipe.
+--- Free the waker of a closed transfer. If a coroutine still waits for the pipe, the close of
+-- its other end wakes that coroutine, which then closes the pipe.
 function driver.release(transfer)
   local waker = wakers[transfer]
   wakers[transfer] = nil

@@ -18,24 +18,23 @@ local sockets = setmetatable({}, { __mode = "k" })
 -- log for each timeout, so the engine sends a byte at the deadline instead.
 local NO_TIMEOUT = 2 ^ 31 - 1
 
--- Seconds between two checks of a transfer without a usable cosocket: none could be
--- connected, it belongs to another request, or another light thread reads from it.
+-- Seconds between two checks of a transfer without a usable cosocket: the cosocket could not be
+-- connected, belongs to another request, or is read by another light thread.
 local POLL_INTERVAL = 1 / 200
 
--- If no cosocket is connected, the engine cannot notice that nginx has killed the request.
--- So it cancels the transfer when this many seconds have passed without a check.
+-- Without a connected cosocket, the engine cannot detect that nginx has ended the request. So
+-- it cancels a transfer that was not checked for so many seconds.
 local ABANDONED_AFTER = 3
 
 -- Seconds between two attempts to connect: nginx logs each failure.
 local RECONNECT_INTERVAL = 1
-local last_attempt = setmetatable({}, { __mode = "k" })
+local last_connect = setmetatable({}, { __mode = "k" })
 
--- Returns a cosocket, false if it could not be connected, or nil if the transfer has
--- ended.
+-- Connect a cosocket. Returns it, false if that failed, or nil if the transfer has ended.
 local function connect(transfer)
   local path, token = transfer:notify_socket()
   if path == false then return nil end
-  sockets[transfer], last_attempt[transfer] = false, core.now()
+  sockets[transfer], last_connect[transfer] = false, core.now()
   local socket = path and ngx.socket.tcp()
   if not socket then return false end
   socket:settimeouts(NO_TIMEOUT, NO_TIMEOUT, NO_TIMEOUT)
@@ -58,7 +57,7 @@ end
 
 local function should_connect(transfer)
   local socket = sockets[transfer]
-  return socket == nil or (socket == false and core.now() >= last_attempt[transfer] + RECONNECT_INTERVAL)
+  return socket == nil or (socket == false and core.now() >= last_connect[transfer] + RECONNECT_INTERVAL)
 end
 
 function driver.wait(transfer, deadline)
@@ -99,7 +98,7 @@ end
 --- Free the cosocket of a transfer that was closed.
 function driver.release(transfer)
   local socket = sockets[transfer]
-  sockets[transfer], last_attempt[transfer] = nil, nil
+  sockets[transfer], last_connect[transfer] = nil, nil
   -- Closing raises in phases without cosockets. If another light thread is reading, close()
   -- fails, and that light thread notices that the engine closed the other end.
   local ran, err = true, nil
