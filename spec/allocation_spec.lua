@@ -114,18 +114,18 @@ describe("without memory", function()
 
         local rate_state = require "nymbl.rate_state"
         local MONTH = "2026-02"
-        local SPEC = { bucket = "read", rate = 2, burst = 4, quota = 1000000 }
+        local LIMITS = { bucket = "read", rate = 2, burst = 4, quota = 1000000 }
         local function count(key)
           local usage, err = store:update(key, nil, rate_state.usage, MONTH)
           if not usage then error("no count of " .. key .. ": " .. tostring(err and err.reason), 0) end
           if usage.month ~= MONTH then error("wrong month of " .. key, 0) end
           return usage.requests
         end
-        for _ = 1, 7 do assert(store:update("other", nil, rate_state.reserve, SPEC, MONTH)) end
-        assert(store:update("this", nil, rate_state.reserve, SPEC, MONTH))
+        for _ = 1, 7 do assert(store:update("other", nil, rate_state.reserve, LIMITS, MONTH)) end
+        assert(store:update("this", nil, rate_state.reserve, LIMITS, MONTH))
         local least = 1
         local total = each_allocation(function()
-          return store:update("this", nil, rate_state.reserve, SPEC, MONTH)
+          return store:update("this", nil, rate_state.reserve, LIMITS, MONTH)
         end, function(ok, at)
           if ok and not at then return "no reservation" end
           if ok then least = least + 1 end
@@ -138,7 +138,7 @@ describe("without memory", function()
         local new = 0
         total = total + each_allocation(function()
           new = new + 1
-          return store:update("new" .. new, nil, rate_state.reserve, SPEC, MONTH)
+          return store:update("new" .. new, nil, rate_state.reserve, LIMITS, MONTH)
         end, function(ok, at)
           if ok and not at then return "no reservation" end
           if ok and count("new" .. new) ~= 1 then return "not counted" end

@@ -14,7 +14,7 @@ local function generator(seed)
   end
 end
 
-local function spec_new(rate, burst, quota)
+local function limits_new(rate, burst, quota)
   return { bucket = "read", rate = rate, burst = burst, quota = quota }
 end
 
@@ -33,11 +33,11 @@ end
 -- Callers that arrive at any time, wait for their reservation like call.lua, and then send, cancel
 -- it, or receive a 429. Returns the times of the sent requests.
 local function run(seed, rate, burst)
-  local random, spec = generator(seed), spec_new(rate, burst)
+  local random, limits = generator(seed), limits_new(rate, burst)
   local account, sent, waiting, now = {}, {}, {}, 0
   local left, backlog = 150, 0
   local function step(caller)
-    local new = rate_state.rereserve(account, now, spec, caller.time_to_act, caller.tat)
+    local new = rate_state.recheck(account, now, limits, caller.time_to_act, caller.tat)
     caller.time_to_act, caller.tat = new.time_to_act, new.tat
     if new.delay > 0 then
       waiting[#waiting + 1] = caller
@@ -45,17 +45,17 @@ local function run(seed, rate, burst)
     end
     local fate = random(20)
     if fate <= 4 then
-      rate_state.cancel(account, now, spec, MONTH, caller.tat)
+      rate_state.cancel(account, now, limits, MONTH, caller.tat)
     else
       sent[#sent + 1] = now
-      if fate == 5 then rate_state.throttled(account, now, spec, MONTH, random(300) / 10) end
+      if fate == 5 then rate_state.throttled(account, now, limits, MONTH, random(300) / 10) end
     end
   end
   while left > 0 or #waiting > 0 do
     if left > 0 and random(2) == 1 then -- some callers arrive, at the same time
       for _ = 1, random(6) do
         left = left - 1
-        waiting[#waiting + 1] = rate_state.reserve(account, now, spec, MONTH)
+        waiting[#waiting + 1] = rate_state.reserve(account, now, limits, MONTH)
       end
     end
     backlog = math.max(backlog, #waiting)
@@ -84,7 +84,7 @@ describe("the rate limit", function()
 
   it("holds with a burst that takes hours to fill", function()
     local account, times = {}, {}
-    for i = 1, 130 do times[i] = rate_state.reserve(account, 0, spec_new(0.01, 100), MONTH).time_to_act end
+    for i = 1, 130 do times[i] = rate_state.reserve(account, 0, limits_new(0.01, 100), MONTH).time_to_act end
     keeps_to(times, 0.01, 100, "slow")
     assert.equal(3000, times[130]) -- one every 100 s once the burst is used up
   end)
@@ -92,49 +92,49 @@ describe("the rate limit", function()
   it("releases a reservation that was canceled, of a burst too", function()
     local account = {}
     for _ = 1, 20 do
-      local reservation = rate_state.reserve(account, 0, spec_new(2, 4), MONTH)
+      local reservation = rate_state.reserve(account, 0, limits_new(2, 4), MONTH)
       assert.equal(0, reservation.time_to_act)
-      rate_state.cancel(account, 0, spec_new(2, 4), MONTH, reservation.tat)
+      rate_state.cancel(account, 0, limits_new(2, 4), MONTH, reservation.tat)
     end
     assert.equal(0, account.requests)
   end)
 
   it("releases no reservation if a later one was made", function()
     local account = {}
-    local spec = spec_new(1, 1)
-    local first = rate_state.reserve(account, 0, spec, MONTH)
-    rate_state.reserve(account, 0, spec, MONTH)
-    rate_state.cancel(account, 0, spec, MONTH, first.tat)
-    assert.equal(2, rate_state.reserve(account, 0, spec, MONTH).time_to_act)
+    local limits = limits_new(1, 1)
+    local first = rate_state.reserve(account, 0, limits, MONTH)
+    rate_state.reserve(account, 0, limits, MONTH)
+    rate_state.cancel(account, 0, limits, MONTH, first.tat)
+    assert.equal(2, rate_state.reserve(account, 0, limits, MONTH).time_to_act)
     assert.equal(2, account.requests)
   end)
 
   it("starts with a full bucket after a pause: not all callers that waited send at once", function()
     local account, times = {}, {}
-    local spec = spec_new(2, 4)
-    rate_state.reserve(account, 0, spec, MONTH)
-    rate_state.throttled(account, 0, spec, MONTH, 30)
-    for i = 1, 40 do times[i] = rate_state.reserve(account, i / 100, spec, MONTH).time_to_act end
+    local limits = limits_new(2, 4)
+    rate_state.reserve(account, 0, limits, MONTH)
+    rate_state.throttled(account, 0, limits, MONTH, 30)
+    for i = 1, 40 do times[i] = rate_state.reserve(account, i / 100, limits, MONTH).time_to_act end
     assert.equal(30, times[1])
     keeps_to(times, 2, 4, "after a pause")
   end)
 
   it("starts with an empty bucket after a short pause: the service's is empty", function()
-    local account, spec = {}, spec_new(2, 4)
-    rate_state.throttled(account, 0, spec, MONTH, 0.1)
-    assert.equal(0.5, rate_state.reserve(account, 0.1, spec, MONTH).time_to_act)
-    assert.equal(1, rate_state.reserve(account, 0.1, spec, MONTH).time_to_act)
+    local account, limits = {}, limits_new(2, 4)
+    rate_state.throttled(account, 0, limits, MONTH, 0.1)
+    assert.equal(0.5, rate_state.reserve(account, 0.1, limits, MONTH).time_to_act)
+    assert.equal(1, rate_state.reserve(account, 0.1, limits, MONTH).time_to_act)
   end)
 end)
 
 describe("a step of the clock", function()
-  local spec = spec_new(2, 4)
+  local limits = limits_new(2, 4)
 
   -- An account in full use at `now`: a queue of ten seconds, and a pause.
   local function busy(now, pause)
     local account = {}
-    for _ = 1, 24 do rate_state.reserve(account, now, spec, MONTH) end
-    if pause then rate_state.throttled(account, now, spec, MONTH, pause) end
+    for _ = 1, 24 do rate_state.reserve(account, now, limits, MONTH) end
+    if pause then rate_state.throttled(account, now, limits, MONTH, pause) end
     return account
   end
 
@@ -142,11 +142,11 @@ describe("a step of the clock", function()
     it(("by %d seconds makes no wait longer"):format(step), function()
       local now = 1e9
       local account = busy(now)
-      assert.equal(now + 10.5, rate_state.reserve(account, now, spec, MONTH).time_to_act)
-      local at = rate_state.reserve(account, now + step, spec, MONTH).time_to_act
+      assert.equal(now + 10.5, rate_state.reserve(account, now, limits, MONTH).time_to_act)
+      local at = rate_state.reserve(account, now + step, limits, MONTH).time_to_act
       assert.equal(step > 0 and 0 or 11, at - now - step)
       account = busy(now, 60)
-      at = rate_state.reserve(account, now + step, spec, MONTH).time_to_act
+      at = rate_state.reserve(account, now + step, limits, MONTH).time_to_act
       assert.equal(step > 0 and 0 or 60, at - now - step)
     end)
   end
@@ -154,7 +154,7 @@ describe("a step of the clock", function()
   it("makes no caller wait again whose reservation is due", function()
     local account = busy(1e9, 60)
     for _, step in ipairs { DAY, -DAY } do
-      local new = rate_state.rereserve(account, 1e9 + step, spec, 1e9 + 60, 1e9 + 60.5)
+      local new = rate_state.recheck(account, 1e9 + step, limits, 1e9 + 60, 1e9 + 60.5)
       assert.same({ time_to_act = 1e9 + 60, delay = 0, tat = 1e9 + 60.5 }, new)
     end
   end)
@@ -162,37 +162,37 @@ describe("a step of the clock", function()
   it("delays a probe by an hour at most", function()
     for _, step in ipairs { DAY, -DAY } do
       local account = { }
-      rate_state.reserve(account, 1e9, spec_new(), MONTH)
+      rate_state.reserve(account, 1e9, limits_new(), MONTH)
       rate_state.quota_exceeded(account, 1e9, MONTH)
-      local result = rate_state.reserve(account, 1e9 + step, spec_new(), MONTH)
+      local result = rate_state.reserve(account, 1e9 + step, limits_new(), MONTH)
       assert.is_true(not result.refused or result.retry_after <= 3600)
     end
   end)
 
   it("limits a wait to the longest plausible one", function()
     local account = { read_tat = 1e12, paused_until = 1e12, probe_at = 1e12, month = MONTH, requests = 0, throttled = 0 }
-    assert.equal(3600, rate_state.reserve(account, 0, spec, MONTH).retry_after)
+    assert.equal(3600, rate_state.reserve(account, 0, limits, MONTH).retry_after)
     account.probe_at = nil
-    assert.is_true(rate_state.reserve(account, 0, spec, MONTH).time_to_act <= 120 + 2 + 3600)
+    assert.is_true(rate_state.reserve(account, 0, limits, MONTH).time_to_act <= 120 + 2 + 3600)
   end)
 end)
 
 describe("an exceeded quota", function()
   it("is probed again at once if the last probe had no response", function()
-    local account, spec = {}, spec_new()
-    rate_state.reserve(account, 0, spec, MONTH)
+    local account, limits = {}, limits_new()
+    rate_state.reserve(account, 0, limits, MONTH)
     rate_state.quota_exceeded(account, 0, MONTH)
-    assert.is_true(rate_state.reserve(account, 3599, spec, MONTH).refused)
-    local reservation = rate_state.reserve(account, 3600, spec, MONTH)
+    assert.is_true(rate_state.reserve(account, 3599, limits, MONTH).refused)
+    local reservation = rate_state.reserve(account, 3600, limits, MONTH)
     assert.equal(3600, reservation.time_to_act)
     assert.is_true(reservation.is_probe)
-    assert.is_true(rate_state.reserve(account, 3600, spec, MONTH).refused) -- one probe is enough
+    assert.is_true(rate_state.reserve(account, 3600, limits, MONTH).refused) -- one probe is enough
     rate_state.probe_failed(account, 3601)
-    reservation = rate_state.reserve(account, 3601, spec, MONTH)
+    reservation = rate_state.reserve(account, 3601, limits, MONTH)
     assert.equal(3601, reservation.time_to_act)
     assert.is_true(reservation.is_probe)
     rate_state.probe_succeeded(account)
-    assert.equal(3601, rate_state.reserve(account, 3601, spec, MONTH).time_to_act)
+    assert.equal(3601, rate_state.reserve(account, 3601, limits, MONTH).time_to_act)
   end)
 end)
 
@@ -218,14 +218,14 @@ describe("changes of", function()
     return setfenv(assert(loadstring(text, name)), env)() -- luacheck: ignore
   end
 
-  local spec = spec_new(2, 4, 100)
+  local limits = limits_new(2, 4, 100)
   local cases = {
     rate_state = {
-      { "reserve", spec, MONTH }, { "reserve", spec_new(nil, nil, 1), MONTH }, { "try_reserve", spec, MONTH },
-      { "rereserve", spec, 0, 0.5 }, { "cancel", spec, MONTH, 0.5 }, { "throttled", spec, MONTH, 30 },
-      { "rereserve", spec, 0, 0.5 }, { "try_reserve", spec, MONTH }, { "quota_exceeded", MONTH },
-      { "reserve", spec, MONTH }, { "try_reserve", spec, MONTH }, { "probe_failed" }, { "reserve", spec, MONTH },
-      { "probe_succeeded" }, { "check" }, { "usage", MONTH },
+      { "reserve", limits, MONTH }, { "reserve", limits_new(nil, nil, 1), MONTH }, { "try_reserve", limits, MONTH },
+      { "recheck", limits, 0, 0.5 }, { "cancel", limits, MONTH, 0.5 }, { "throttled", limits, MONTH, 30 },
+      { "recheck", limits, 0, 0.5 }, { "try_reserve", limits, MONTH }, { "quota_exceeded", MONTH },
+      { "reserve", limits, MONTH }, { "try_reserve", limits, MONTH }, { "probe_failed" }, { "reserve", limits, MONTH },
+      { "probe_succeeded" }, { "no_change" }, { "usage", MONTH },
     },
     token_state = {
       { "cached" }, { "acquire", 3, false, 0 }, { "acquire", 3, false, 0 }, { "heartbeat", 1, 3 },

@@ -589,7 +589,7 @@ describe("nymbl.store.file()", function()
     before_each(function()
       base, boot_id = 0, "boot-1"
       function clock.boot_clock() return base + clock.now(), boot_id end
-      env = { store = nymbl.store.file(path), account = "a", limiter = limiter.new { rate = { read = { 2, 4 } } } }
+      env = { store = nymbl.store.file(path), account = "a", limits = limiter.limits_from_options { rate = { read = { 2, 4 } } } }
     end)
 
     -- A reservation, when its time has come.
@@ -599,7 +599,7 @@ describe("nymbl.store.file()", function()
       local delay = reservation.delay
       while delay > 0 do
         blocking.runtime.wait(nil, clock.now() + delay)
-        delay = limiter.rereserve(reservation)
+        delay = limiter.recheck(reservation)
       end
       return reservation
     end
@@ -677,7 +677,7 @@ describe("nymbl.store.file()", function()
     end)
 
     it("keeps the month's count if a clock is set beyond its end and back", function()
-      env.limiter = limiter.new { rate = { read = { 2, 4 } }, monthly_quota = 3 }
+      env.limits = limiter.limits_from_options { rate = { read = { 2, 4 } }, monthly_quota = 3 }
       for _ = 1, 3 do assert(reserve()) end
       assert.is_nil((reserve()))
       clock.wall_time = clock.wall_time + 28 * 86400

@@ -205,7 +205,7 @@ function call_state:reserve()
     end
     local slept, interruption = self:sleep(delay)
     if not slept then return nil, interruption end
-    delay, err = limiter.rereserve(reservation)
+    delay, err = limiter.recheck(reservation)
     if not delay then return nil, err end
   until delay <= 0
   self.waited = self.waited + wait.now() - began

@@ -20,7 +20,7 @@ local methods = core.class(CLASS)
 --   on_event     a function, or nil
 --   store        the store of the rate and quota state (store.lua)
 --   account      the key of the account's state in that store
---   limiter      the account's limits (limiter.lua)
+--   limits       the client's limits by bucket (limiter.lua)
 --   max_attempts
 --   token_store  the store of the token, or nil if the program supplies the tokens
 --   token_key    the token's key in that store
@@ -168,7 +168,7 @@ function client.new(options)
   check_options(options)
   local env = {
     timeout = options.timeout, on_event = options.on_event, store = options.store or store.default,
-    limiter = limiter.new(options), max_attempts = options.max_attempts or 5,
+    limits = limiter.limits_from_options(options), max_attempts = options.max_attempts or 5,
   }
   local self, err = core.client(core_options(options), { env = env })
   if not self then

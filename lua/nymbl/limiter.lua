@@ -1,8 +1,9 @@
 -- SPDX-License-Identifier: MIT
--- The rate limiter: every request needs a reservation, and its response may change the limits.
+-- The rate limiter. Every request needs a reservation. The response is recorded: a 429 pauses
+-- all clients of the account.
 --
--- A reservation is the table that rate_state.reserve returned, with `env`, `operation`, `spec`
--- and `deadline` of its call.
+-- A reservation is the table that rate_state.reserve returned, with `env`, `limits` and
+-- `deadline` of its call.
 
 local errors = require "nymbl.errors"
 local rate_state = require "nymbl.rate_state"
@@ -16,28 +17,29 @@ local limiter = {}
 local DEFAULT_RATE = { read = { 2, 4 }, download = { 1, 2 } }
 local DEFAULT_QUOTA = 10000
 
---- Make the limits of a client.
+--- Returns the limits of a client.
 -- @tparam table options the client's: `rate` and `monthly_quota`
--- @treturn table by bucket, a `spec` as rate_state.lua describes it
-function limiter.new(options)
+-- @treturn table by bucket, the `limits` that rate_state.lua describes
+function limiter.limits_from_options(options)
   local quota
   if options.monthly_quota ~= false then quota = options.monthly_quota or DEFAULT_QUOTA end
-  local function spec_new(bucket)
+  local function limits_of_bucket(bucket)
     if options.rate == false then return { bucket = bucket, quota = quota } end
     local pair = options.rate and options.rate[bucket] or DEFAULT_RATE[bucket]
     return { bucket = bucket, rate = pair[1], burst = pair[2], quota = quota }
   end
-  return { read = spec_new "read", download = spec_new "download" }
+  return { read = limits_of_bucket "read", download = limits_of_bucket "download" }
 end
 
-local function spec_of(env, operation)
-  return operation == "download" and env.limiter.download or env.limiter.read
+local function limits_of(env, operation)
+  return operation == "download" and env.limits.download or env.limits.read
 end
 
--- Complete a reservation that the store has returned.
-local function reservation_of(result, env, operation, spec, deadline)
-  result.env, result.operation, result.spec, result.deadline = env, operation, spec, deadline
-  return result
+-- Add to a reservation what the store does not know.
+local function complete(reservation, env, operation, limits, deadline)
+  reservation.env, reservation.operation, reservation.limits = env, operation, limits
+  reservation.deadline = deadline
+  return reservation
 end
 
 --- Reserve the right to send one request. Does not wait for its time.
@@ -45,60 +47,62 @@ end
 -- @treturn[2] nil the quota is spent, or the store failed
 -- @treturn[2] table error
 function limiter.reserve(env, operation, deadline)
-  local spec = spec_of(env, operation)
-  local result, err = store.update(env.store, env.account, deadline, rate_state.reserve, spec, wait.month())
+  local limits = limits_of(env, operation)
+  local result, err = store.update(env.store, env.account, deadline, rate_state.reserve, limits, wait.month())
   if not result then return nil, err end
   if result.refused then
     local retry_after = result.retry_after or wait.seconds_left_in_month()
     return nil, { kind = "quota", reason = result.reason, retry_after = retry_after }
   end
-  return reservation_of(result, env, operation, spec, deadline)
+  return complete(result, env, operation, limits, deadline)
 end
 
 --- Reserve only if the request may be sent now.
 -- @treturn ?table the reservation
 function limiter.try_reserve(env, operation)
-  local spec = spec_of(env, operation)
-  local result = store.update(env.store, env.account, wait.now(), rate_state.try_reserve, spec, wait.month())
+  local limits = limits_of(env, operation)
+  local result = store.update(env.store, env.account, wait.now(), rate_state.try_reserve, limits, wait.month())
   if not result or result.refused then return nil end
-  return reservation_of(result, env, operation, spec)
+  return complete(result, env, operation, limits)
 end
 
+-- Apply a change to the state in which a reservation was made.
 local function update(reservation, change, ...)
   return store.update(reservation.env.store, reservation.env.account, reservation.deadline, change, ...)
 end
 
---- Check a reservation when its time has come: another client's 429 may have begun a pause.
+--- Check a reservation once more when its time has come. If a pause has begun since, because
+-- of another client's 429, this makes a new reservation for the time after the pause.
 -- @treturn[1] number seconds that are left; 0 if the request may be sent
 -- @treturn[2] nil the store failed
 -- @treturn[2] table error
-function limiter.rereserve(reservation)
-  local result, err = update(reservation, rate_state.rereserve, reservation.spec, reservation.time_to_act,
+function limiter.recheck(reservation)
+  local result, err = update(reservation, rate_state.recheck, reservation.limits, reservation.time_to_act,
     reservation.tat)
   if not result then return nil, err end
   reservation.time_to_act, reservation.delay, reservation.tat = result.time_to_act, result.delay, result.tat
   return result.delay
 end
 
---- Check whether the store can be used.
+--- Check whether the store can be read and written.
 -- @treturn[1] boolean true
 -- @treturn[2] nil the store failed
 -- @treturn[2] table error
-function limiter.check(env, deadline)
-  return store.update(env.store, env.account, deadline, rate_state.check)
+function limiter.check_store(env, deadline)
+  return store.update(env.store, env.account, deadline, rate_state.no_change)
 end
 
--- If the store fails after a request, the call's result stands. The next reservation reports
--- the failure.
+-- The functions below ignore a failure of the store: the result of the request does not depend
+-- on it, and the next reservation reports it.
 
 --- Cancel a reservation: its request was not sent.
 function limiter.cancel(reservation)
-  update(reservation, rate_state.cancel, reservation.spec, wait.month(), reservation.tat)
+  update(reservation, rate_state.cancel, reservation.limits, wait.month(), reservation.tat)
   if reservation.is_probe then update(reservation, rate_state.probe_failed) end
 end
 
--- Whether an error shows that the service had quota left for the request. A gateway answers
--- 401 and 403 before it checks the quota.
+-- Whether an error shows that the service had quota left for the request. The gateway checks
+-- the quota after the token and the API key (401, 403).
 local function is_within_quota(err)
   return err.status and not errors.is_from_proxy(err) and err.status < 500 and err.status ~= 401 and err.status ~= 403
 end
@@ -112,7 +116,7 @@ function limiter.record(reservation, err, seconds)
     update(reservation, rate_state.quota_exceeded, wait.month())
     return
   elseif err and err.kind == "throttled" then
-    update(reservation, rate_state.throttled, reservation.spec, wait.month(), seconds)
+    update(reservation, rate_state.throttled, reservation.limits, wait.month(), seconds)
   end
   if reservation.is_probe then
     local succeeded = not err or (err.kind ~= "throttled" and is_within_quota(err))
@@ -127,7 +131,7 @@ end
 function limiter.usage(env)
   local usage, err = store.update(env.store, env.account, nil, rate_state.usage, wait.month())
   if not usage then return nil, err end
-  local quota = env.limiter.read.quota
+  local quota = env.limits.read.quota
   usage.remaining = quota and math.max(0, quota - usage.requests) or nil
   return usage
 end

@@ -7,32 +7,36 @@
 --
 -- The state is a flat table:
 --   month, requests, throttled   a month ("2026-02"), its billable requests and its 429s
---   other_month, other_requests, other_throttled   the same of the month counted before
---   read_tat, download_tat       the theoretical arrival time of each bucket (gcra_advance)
+--   other_month, other_requests, other_throttled   the same for the month counted before it
+--   read_tat, download_tat       the theoretical arrival time of each bucket (gcra_advance())
 --   paused_until                 the end of the pause after a 429
 --   probe_at                     when the next probe may be sent, if the quota is exceeded
 --   updated_at                   the time of the last reservation
 --
--- A `spec` has what one client's options say about one bucket: `bucket` ("read" or
--- "download"), `rate` (requests per second) and `burst`, both nil if the rate is not limited,
--- and `quota` (requests per month, or nil).
+-- `limits` are those of one client for one bucket: `bucket` ("read" or "download"), `rate`
+-- (requests per second) and `burst`, both nil if the rate is not limited, and `quota` (requests
+-- per month, or nil).
 
 local rate_state = {}
 
--- If the service says that the quota is exceeded, one request per hour is let through as a
--- probe, so that one wrong response does not stop all clients until the month ends.
+-- Seconds between two probes. If the service reports that the quota is exceeded, one request
+-- is sent per interval, so that one wrong response does not stop all clients until the month
+-- ends.
 local PROBE_INTERVAL = 3600
 
--- The longest waits that can be meant. Longer ones were stored by another clock.
+-- The longest plausible waits, in seconds: for the end of a pause, and for the requests that
+-- have reservations already. A longer one results from a clock that was set.
 local MAX_PAUSE = 120
 local MAX_QUEUE = 3600
 
-local TAT = { read = "read_tat", download = "download_tat" }
+-- The state's key for the TAT of each bucket.
+local TAT_KEY = { read = "read_tat", download = "download_tat" }
 
-local TIMES = { "read_tat", "download_tat", "paused_until", "probe_at" }
+-- The state's keys whose values are times.
+local TIME_KEYS = { "read_tat", "download_tat", "paused_until", "probe_at" }
 
--- Begin a new month with counts of 0. The counts before are kept, so that a wall clock that
--- is set over the end of a month and back loses none.
+-- Begin a new month with counts of 0. The counts of the month before are kept, so that they
+-- are not lost if a wall clock is set over the end of a month and back.
 local function roll_month(state, month)
   if state.month == month then return end
   local requests, throttled = 0, 0
@@ -41,17 +45,17 @@ local function roll_month(state, month)
   state.month, state.requests, state.throttled, state.probe_at = month, requests, throttled, nil
 end
 
--- If the store's clock was set back, shift all times with it, so that no wait gets longer.
+-- If the store's time went back, shift all times with it, so that no wait gets longer.
 local function rebase_clock(state, now)
   if state.updated_at and now < state.updated_at then
-    for _, name in ipairs(TIMES) do
+    for _, name in ipairs(TIME_KEYS) do
       state[name] = state[name] and state[name] - (state.updated_at - now)
     end
   end
   state.updated_at = now
 end
 
--- The end of the current pause, or now if there is none.
+-- The end of the current pause, or `now` outside a pause.
 local function pause_end(state, now)
   if not state.paused_until or state.paused_until <= now then return now end
   if state.paused_until > now + MAX_PAUSE then state.paused_until = now + MAX_PAUSE end
@@ -62,22 +66,23 @@ end
 -- arrival time (TAT) of its next request. After a pause the bucket starts full: otherwise all
 -- callers that waited would send at once. Returns the time at which the request may be sent,
 -- and the new TAT.
-local function gcra_advance(state, now, spec)
-  local tat_name, interval, start = TAT[spec.bucket], 1 / spec.rate, pause_end(state, now)
-  local tat = state[tat_name]
+local function gcra_advance(state, now, limits)
+  local tat_key, interval, start = TAT_KEY[limits.bucket], 1 / limits.rate, pause_end(state, now)
+  local tat = state[tat_key]
   if not tat or tat < start then tat = start end
-  local latest = start + spec.burst * interval + MAX_QUEUE
+  local latest = start + limits.burst * interval + MAX_QUEUE
   if tat > latest then tat = latest end
-  state[tat_name] = tat + interval
-  return math.max(start, tat - (spec.burst - 1) * interval), state[tat_name]
+  state[tat_key] = tat + interval
+  return math.max(start, tat - (limits.burst - 1) * interval), state[tat_key]
 end
 
 --- Reserve the right to send one request, and count it.
 -- @treturn[1] table the reservation: `time_to_act` (the store's time), `delay` (seconds until
 --   then), `tat` (for `cancel`; nil without a rate limit), `is_probe` (whether the request is
---   the probe of a quota that is exceeded)
--- @treturn[2] table `refused` (true), `reason`, and `retry_after` (nil: the next month)
-function rate_state.reserve(state, now, spec, month)
+--   the probe of an exceeded quota)
+-- @treturn[2] table `refused` (true), `reason`, and `retry_after` (seconds; nil if no request
+--   can be sent this month)
+function rate_state.reserve(state, now, limits, month)
   roll_month(state, month)
   rebase_clock(state, now)
   local is_probe = false
@@ -87,61 +92,61 @@ function rate_state.reserve(state, now, spec, month)
       return { refused = true, reason = "limit_exceeded", retry_after = state.probe_at - now }
     end
     state.probe_at, is_probe = now + PROBE_INTERVAL, true
-  elseif spec.quota and state.requests >= spec.quota then
+  elseif limits.quota and state.requests >= limits.quota then
     return { refused = true, reason = "monthly_quota" }
   end
   state.requests = state.requests + 1
   local time_to_act, tat = now, nil
-  if spec.rate then time_to_act, tat = gcra_advance(state, now, spec) end
+  if limits.rate then time_to_act, tat = gcra_advance(state, now, limits) end
   return { time_to_act = time_to_act, delay = time_to_act - now, tat = tat, is_probe = is_probe }
 end
 
 --- Reserve only if the request may be sent now, and not as a probe.
 -- @treturn[1] table the reservation
 -- @treturn[2] table `refused` (true)
-function rate_state.try_reserve(state, now, spec, month)
+function rate_state.try_reserve(state, now, limits, month)
   roll_month(state, month)
   rebase_clock(state, now)
   if state.probe_at then return { refused = true } end
-  local tat_name = TAT[spec.bucket]
-  local tat_before = state[tat_name]
-  local reservation = rate_state.reserve(state, now, spec, month)
+  local tat_key = TAT_KEY[limits.bucket]
+  local tat_before = state[tat_key]
+  local reservation = rate_state.reserve(state, now, limits, month)
   if reservation.refused or reservation.delay <= 0 then return reservation end
-  state[tat_name], state.requests = tat_before, state.requests - 1
+  state[tat_key], state.requests = tat_before, state.requests - 1
   return { refused = true }
 end
 
---- Check a reservation when its time has come. If a pause has begun since and lasts, reserve
--- again.
--- @treturn table `time_to_act`, `delay` (0: the request may be sent) and `tat`
-function rate_state.rereserve(state, now, spec, time_to_act, tat)
+--- Check a reservation once more when its time has come. If a pause has begun since then, make
+-- a new one.
+-- @treturn table `time_to_act`, `delay` (0 if the request may be sent) and `tat`
+function rate_state.recheck(state, now, limits, time_to_act, tat)
   local start = pause_end(state, now)
   if start <= now or start <= time_to_act then return { time_to_act = time_to_act, delay = 0, tat = tat } end
-  time_to_act, tat = gcra_advance(state, now, spec)
+  time_to_act, tat = gcra_advance(state, now, limits)
   return { time_to_act = time_to_act, delay = time_to_act - now, tat = tat }
 end
 
---- Cancel a reservation whose request was not sent. Only the last one of a bucket becomes free
--- again: instead of an earlier one, two requests would be sent at once later.
-function rate_state.cancel(state, _, spec, month, tat)
+--- Cancel a reservation whose request was not sent. The bucket gets it back only if it is the
+-- bucket's last one. For an earlier one, a later request would be sent too close to the next.
+function rate_state.cancel(state, _, limits, month, tat)
   roll_month(state, month)
   state.requests = math.max(0, state.requests - 1)
-  local tat_name = TAT[spec.bucket]
-  if spec.rate and state[tat_name] and math.abs(state[tat_name] - tat) < 1e-6 then
-    state[tat_name] = state[tat_name] - 1 / spec.rate
+  local tat_key = TAT_KEY[limits.bucket]
+  if limits.rate and state[tat_key] and math.abs(state[tat_key] - tat) < 1e-6 then
+    state[tat_key] = state[tat_key] - 1 / limits.rate
   end
   return true
 end
 
---- Record a 429 for the rate: it is not billed, and all clients of the account pause. The
--- service's bucket is empty, whatever this state says.
-function rate_state.throttled(state, now, spec, month, seconds)
+--- Record a 429 for the rate: it is not billed, and all clients of the account pause. It also
+-- empties the bucket of this state, because the service's bucket is empty.
+function rate_state.throttled(state, now, limits, month, seconds)
   roll_month(state, month)
   state.requests = math.max(0, state.requests - 1)
   state.throttled = state.throttled + 1
   state.paused_until = math.max(state.paused_until or 0, now + math.min(seconds, MAX_PAUSE))
-  local tat_name = TAT[spec.bucket]
-  if spec.rate then state[tat_name] = math.max(state[tat_name] or 0, now + spec.burst / spec.rate) end
+  local tat_key = TAT_KEY[limits.bucket]
+  if limits.rate then state[tat_key] = math.max(state[tat_key] or 0, now + limits.burst / limits.rate) end
   return true
 end
 
@@ -154,20 +159,20 @@ function rate_state.quota_exceeded(state, now, month)
   return true
 end
 
---- Record that a probe was not answered with a 429 for the quota.
+--- Record that the response to a probe was not a 429 for the quota.
 function rate_state.probe_succeeded(state)
   state.probe_at = nil
   return true
 end
 
---- Record that a probe has shown nothing. The next request may be one.
+--- Record that a probe has shown nothing about the quota. The next request may be a probe.
 function rate_state.probe_failed(state, now)
   if state.probe_at and state.probe_at > now then state.probe_at = now end
   return true
 end
 
---- Change nothing: this shows whether the store can read and write.
-function rate_state.check()
+--- Change nothing. `store.update` with this change shows whether the store can be used.
+function rate_state.no_change()
   return true
 end
 
@@ -188,17 +193,17 @@ local function is_count(value)
   return type(value) == "number" and value >= 0 and value < 2^53
 end
 
---- Make a state from one of another version of this format, older or newer. Only the counts
--- are taken over; other keys may mean something else there.
--- @treturn table a new state, empty if there are no counts
-function rate_state.from_other_version(old)
+--- Convert a state of another version of this format, older or newer. Only the counts are kept:
+-- other keys may have another meaning in that version.
+-- @treturn table a new state, empty if `other` has no counts
+function rate_state.from_other_version(other)
   local state = {}
-  if not (is_month(old.month) and is_count(old.requests) and is_count(old.throttled)) then return state end
-  state.month, state.requests, state.throttled = old.month, old.requests, old.throttled
-  local other_month = old.other_month or old.other -- its name in version 1
-  if is_month(other_month) and is_count(old.other_requests) and is_count(old.other_throttled) then
+  if not (is_month(other.month) and is_count(other.requests) and is_count(other.throttled)) then return state end
+  state.month, state.requests, state.throttled = other.month, other.requests, other.throttled
+  local other_month = other.other_month or other.other -- its name in version 1
+  if is_month(other_month) and is_count(other.other_requests) and is_count(other.other_throttled) then
     state.other_month, state.other_requests, state.other_throttled =
-      other_month, old.other_requests, old.other_throttled
+      other_month, other.other_requests, other.other_throttled
   end
   return state
 end

@@ -252,7 +252,7 @@ end
 local function fetch(env, token_store, refresh)
   -- no token is requested if rate limit and quota cannot be kept
   local ok, problem = true, nil
-  if token_store ~= env.store then ok, problem = limiter.check(env, refresh.deadline) end
+  if token_store ~= env.store then ok, problem = limiter.check_store(env, refresh.deadline) end
   if env.closed then return nil, closed_error() end
   if not ok then return nil, problem end
   local attempt_no, waited = 1, 0
