@@ -1,12 +1,12 @@
 -- SPDX-License-Identifier: MIT
 -- Bearer tokens: static, from a function, or by OAuth 2.0 client credentials.
 --
--- Each kind is made as two functions:
---   source(deadline, rejected, min_ttl)   a token that is not `rejected` and lasts for
---                                         `min_ttl` seconds; or nil and an error table; or
---                                         plain nil if there is only the rejected one
---   cached()                              the current token if it can be used, or nil. It
---                                         never waits
+-- Each of the three has a constructor that returns two functions:
+--   source(deadline, rejected, min_ttl)   returns a token other than `rejected` that remains
+--                                         valid for `min_ttl` seconds; nil and an error table;
+--                                         or only nil if `rejected` is the only token
+--   cached()                              returns the current token, or nil if it must be
+--                                         refreshed. Does not wait
 
 local call = require "nymbl.call"
 local core = require "nymbl.core"
@@ -19,6 +19,7 @@ local wait = require "nymbl.wait"
 
 local token = {}
 
+-- The longest lifetime of a token from a function that is accepted, in seconds.
 local MAX_LIFETIME = 24 * 3600
 
 --- Whether a value can follow "Bearer " in a header. RFC 6750, section 2.1, allows fewer
@@ -41,22 +42,22 @@ end
 
 -- The caller that refreshes the token holds a short lease, and extends it while it waits for
 -- the token endpoint. If its process is killed, the lease soon expires. Two callers never
--- refresh at once.
+-- refresh at once. All in seconds:
 local LEASE = 3
-local HEARTBEAT = 1
+local HEARTBEAT = 1 -- between two extensions of the lease
 local REFRESH_TIMEOUT = 15
-local POLL = 1 / 20
+local POLL_INTERVAL = 1 / 20 -- between two checks of another caller's refresh
 
--- The state keeps a failure as one text of its fixed words and numbers, for the callers that
--- wait for the refresh. The server's own words are not part of it.
+-- A failed refresh is stored as one text, for the callers that wait for the refresh. The text
+-- consists of fixed words and numbers: it contains nothing that the server has written.
 
-local function failure_format(err)
+local function format_failure(err)
   return ("%s %s %s %s"):format(err.kind, err.reason or "-", err.status and ("%d"):format(err.status) or "-",
     err.retry_after and ("%d"):format(math.ceil(err.retry_after)) or "-")
 end
 
--- The error table of such a text, `age` seconds later.
-local function failure_parse(text, age)
+-- Parse the text of a failure that is `age` seconds old. Returns an error table.
+local function parse_failure(text, age)
   local kind, reason, status, retry_after = text:match("^([^ ]+) ([^ ]+) ([^ ]+) ([^ ]+)$")
   if not kind then return { kind = "protocol", reason = "token_response", operation = "token" } end
   retry_after = tonumber(retry_after)
@@ -66,53 +67,54 @@ local function failure_parse(text, age)
   }
 end
 
--- Kinds of failures that concern only the caller that refreshes: another one may succeed.
+-- Kinds of failures that only the refreshing caller has: another caller may succeed.
 local NOT_SHARED = { canceled = true, context = true, io = true, misuse = true, no_memory = true }
 
 -- A `cache` describes tokens that a store keeps:
---   store, key   where the token is kept, and under which key
---   lease        seconds of a lease
---   fetch(refresh)
---                returns { access_token, lifetime } (without `lifetime` the token is for this
---                call alone); or nil, an error table, and true if only the caller's own
---                deadline was too early
---   failure_if_raised   the error table that waiting callers get if `fetch` raises, or nil
---   remembers_rejection   whether all callers share the failure for some seconds if the
---                credentials were rejected
+--   store, key      the store that keeps the token, and its key there
+--   lease_seconds   the duration of a lease
+--   fetch(refresh)  returns { access_token, lifetime } (without `lifetime` the token is for
+--                   this call only); or nil, an error table, and true if the call's own
+--                   deadline was too early
+--   failure_if_raised    the error table that waiting callers get if `fetch` raises, or nil
+--   remembers_rejection  whether later callers get the same failure, for some seconds, if the
+--                        credentials were rejected
 --
 -- Callers that wait for a refresh share its failure: otherwise one after another would try
 -- an endpoint that is down.
 --
--- A `refresh` is one use of `fetch`:
---   deadline     of the call
---   limit        until when other callers can be expected to wait
---   tries_once   whether one try is enough, because the old token can still be used
---   wait(transfer, deadline)   as wait.wait, and extends the lease meanwhile
+-- A `refresh` is the argument of `fetch`:
+--   deadline        of the call, or nil
+--   must_end_at     when it must end, whatever the call's deadline is
+--   is_single_try   whether a failed request is not repeated, because the old token can still
+--                   be used
+--   wait(transfer, deadline)   as wait.wait, but extends the lease meanwhile
 
-local function lease_wait(cache, generation, transfer, deadline)
+local function wait_and_extend_lease(cache, generation, transfer, deadline)
   while true do
     local now = wait.now()
     local ready, err = wait.wait(transfer, math.min(deadline, now + HEARTBEAT))
     if ready ~= false then return ready, err end
-    store.update(cache.store, cache.key, deadline, token_state.heartbeat, generation, cache.lease)
+    store.update(cache.store, cache.key, deadline, token_state.heartbeat, generation, cache.lease_seconds)
     if wait.now() >= deadline then return false end
   end
 end
 
--- Refresh the token under a lease.
-local function cache_refresh(cache, lease, deadline, rejected, limit)
+-- Refresh the token under a lease. Returns the new token, or else the old one if that is still
+-- valid; or nil and an error table.
+local function refresh_token(cache, lease, deadline, rejected, must_end_at)
   local generation, old_ttl = lease.generation, lease.old_ttl
-  if old_ttl then -- leave time for the call to use the old token if this fails
+  if old_ttl then -- if this fails, the call needs time to use the old token
     local now = wait.now()
     deadline = now + math.min(old_ttl, deadline and deadline - now or old_ttl) / 2
   end
   local ran, fetched, err, is_own_deadline = pcall(cache.fetch, {
-    deadline = deadline, limit = limit, tries_once = old_ttl ~= nil,
-    wait = function(transfer, till) return lease_wait(cache, generation, transfer, till) end,
+    deadline = deadline, must_end_at = must_end_at, is_single_try = old_ttl ~= nil,
+    wait = function(transfer, till) return wait_and_extend_lease(cache, generation, transfer, till) end,
   })
   local bearer = ran and fetched and fetched.access_token ~= rejected and fetched.access_token or nil
   if ran and fetched and fetched.lifetime then
-    -- the token is good even if it cannot be stored
+    -- if the store fails, the token is valid anyway
     store.update(cache.store, cache.key, deadline, token_state.publish, generation, fetched.access_token,
       fetched.lifetime)
     return bearer
@@ -124,39 +126,41 @@ local function cache_refresh(cache, lease, deadline, rejected, limit)
     shared, is_remembered = err, cache.remembers_rejection and err.kind == "unauthorized"
   end
   local released, old = store.update(cache.store, cache.key, deadline, token_state.release, generation, rejected,
-    shared and failure_format(shared), is_remembered)
+    shared and format_failure(shared), is_remembered)
   if not ran then error(fetched, 0) end
   if fetched then return bearer end
   if released and old then return old end
   return nil, err
 end
 
-local function cache_get(cache, deadline, rejected, min_ttl)
+-- Returns a valid token, if necessary after a refresh by this or another caller.
+local function get_token(cache, deadline, rejected, min_ttl)
   local began, since = wait.now(), nil
   while true do
-    local ok, bearer, step = store.update(cache.store, cache.key, deadline, token_state.acquire, cache.lease, rejected,
-      min_ttl or 0, since)
+    local ok, bearer, action = store.update(cache.store, cache.key, deadline, token_state.acquire, cache.lease_seconds,
+      rejected, min_ttl or 0, since)
     if not ok then return nil, bearer end -- the store's error
     if bearer then return bearer end
-    if step.generation then
-      -- a caller that has waited for others does not wait as long once more
-      local limit = since and math.max(began + REFRESH_TIMEOUT, wait.now() + LEASE) or math.huge
-      return cache_refresh(cache, step, deadline, rejected, limit)
+    if action.generation then
+      -- if this caller has waited for another one's refresh, REFRESH_TIMEOUT includes that wait
+      local must_end_at = since and math.max(began + REFRESH_TIMEOUT, wait.now() + LEASE) or math.huge
+      return refresh_token(cache, action, deadline, rejected, must_end_at)
     end
-    if step.failure then return nil, failure_parse(step.failure, step.age) end
-    since = since or step.now
+    if action.failure then return nil, parse_failure(action.failure, action.age) end
+    since = since or action.now
     local now = wait.now()
     if deadline and now >= deadline then
       return nil, { kind = "timeout", reason = "token_wait", operation = "token" }
     end
-    local waited, err = wait.wait(nil, math.min(now + math.min(step.retry_in, POLL), deadline or math.huge))
+    local waited, err = wait.wait(nil, math.min(now + math.min(action.retry_in, POLL_INTERVAL), deadline or math.huge))
     if waited == nil then return nil, err end
   end
 end
 
-local function cache_functions(cache)
+-- The functions `source` and `cached` of a cache.
+local function functions_of(cache)
   return function(deadline, rejected, min_ttl)
-    return cache_get(cache, deadline, rejected, min_ttl)
+    return get_token(cache, deadline, rejected, min_ttl)
   end, function()
     local ok, bearer = store.update(cache.store, cache.key, wait.now(), token_state.cached)
     return ok and bearer or nil
@@ -175,8 +179,8 @@ end
 -- @treturn function source
 -- @treturn function cached
 function token.from_function(fn)
-  return cache_functions {
-    store = store.memory(), key = "token", lease = REFRESH_TIMEOUT,
+  return functions_of {
+    store = store.memory(), key = "token", lease_seconds = REFRESH_TIMEOUT,
     failure_if_raised = { kind = "unauthorized", reason = "token_function" },
     fetch = function()
       local value, expires_in = fn()
@@ -191,9 +195,9 @@ function token.from_function(fn)
   }
 end
 
--- Add what an error response says.
-local function error_read(err, response)
-  -- the endpoint's 400 is about the credentials (RFC 6749, section 5.2)
+-- Add the fields that a decoded error response determines.
+local function add_error_response(err, response)
+  -- with a 400 the endpoint refuses the credentials (RFC 6749, section 5.2)
   if err.status == 400 then err.kind = "unauthorized" end
   if response and type(response.error) == "string" then
     err.code = response.error
@@ -203,7 +207,7 @@ local function error_read(err, response)
 end
 
 -- Wait for the response to a token request, and report it to on_event.
-local function request_run(env, transfer, refresh, deadline, attempt_no, waited)
+local function wait_and_report(env, transfer, refresh, deadline, attempt, waited)
   local began = wait.now()
   local done, err, fetched
   repeat
@@ -215,29 +219,29 @@ local function request_run(env, transfer, refresh, deadline, attempt_no, waited)
     if access_token then
       fetched = { access_token = access_token, lifetime = lifetime }
     else
-      err = lifetime
+      err = lifetime -- the error table
       err.status = 200
     end
   else
-    err = error_read(err, (json.decode_response(transfer:body())))
+    err = add_error_response(err, (json.decode_response(transfer:body())))
   end
   if err then err.operation = "token" end
   if env.on_event then
     call.emit_event(env, transfer, err, {
-      operation = "token", attempt = attempt_no, waited = waited, seconds = wait.now() - began,
+      operation = "token", attempt = attempt, waited = waited, seconds = wait.now() - began,
     })
   end
   return fetched, err
 end
 
--- One token request (RFC 6749, section 4.4). It is not an attempt of the call.
-local function request(env, refresh, deadline, attempt_no, waited)
+-- Send one token request (RFC 6749, section 4.4). It is not an attempt of the call.
+local function send_request(env, refresh, deadline, attempt, waited)
   local transfer, err = core.start_token(env.client)
   if not transfer then
     err.operation = "token"
     return nil, err
   end
-  local ran, fetched, problem = pcall(request_run, env, transfer, refresh, deadline, attempt_no, waited)
+  local ran, fetched, problem = pcall(wait_and_report, env, transfer, refresh, deadline, attempt, waited)
   wait.close(transfer)
   if not ran then error(fetched, 0) end
   return fetched, problem
@@ -247,36 +251,36 @@ local function closed_error()
   return { kind = "canceled", reason = "closed" }
 end
 
--- Token requests until one succeeds or another one would not help. A request that changes
--- nothing is retried like others, as often as a call may be.
+-- Send token requests until one succeeds or another one would not help. They are retried like
+-- the requests of a call, and at most as often.
 local function fetch(env, token_store, refresh)
-  -- no token is requested if rate limit and quota cannot be kept
+  -- if the store of rate limit and quota cannot be used, the call would fail anyway
   local ok, problem = true, nil
   if token_store ~= env.store then ok, problem = limiter.check_store(env, refresh.deadline) end
   if env.closed then return nil, closed_error() end
   if not ok then return nil, problem end
-  local attempt_no, waited = 1, 0
+  local attempt, waited = 1, 0
   while true do
-    local deadline = math.min(wait.now() + REFRESH_TIMEOUT, refresh.limit, refresh.deadline or math.huge)
-    local fetched, err = request(env, refresh, deadline, attempt_no, waited)
+    local deadline = math.min(wait.now() + REFRESH_TIMEOUT, refresh.must_end_at, refresh.deadline or math.huge)
+    local fetched, err = send_request(env, refresh, deadline, attempt, waited)
     if fetched then return fetched end
     if err.reason == "deadline" then
       if deadline == refresh.deadline then return nil, err, true end
       err.reason = "token_wait"
       return nil, err
     end
-    -- callers that wait for this do so for one timeout, not for several
-    if refresh.tries_once or attempt_no >= env.max_attempts or err.kind == "timeout" or not call.is_transient(err) then
+    -- a timeout is not retried: the callers that wait for this refresh would wait several times
+    if refresh.is_single_try or attempt >= env.max_attempts or err.kind == "timeout" or not call.is_transient(err) then
       return nil, err
     end
-    waited = call.backoff(attempt_no, err)
+    waited = call.backoff(attempt, err)
     if refresh.deadline and wait.now() + waited >= refresh.deadline then return nil, err, true end
     local retry_at = wait.now() + waited
     repeat
       refresh.wait(nil, math.min(retry_at, wait.now() + HEARTBEAT))
       if env.closed then return nil, closed_error() end
     until wait.now() >= retry_at
-    attempt_no = attempt_no + 1
+    attempt = attempt + 1
   end
 end
 
@@ -287,8 +291,8 @@ end
 -- @treturn function source
 -- @treturn function cached
 function token.from_credentials(env, token_store, key)
-  return cache_functions {
-    store = token_store, key = key, lease = LEASE, remembers_rejection = true,
+  return functions_of {
+    store = token_store, key = key, lease_seconds = LEASE, remembers_rejection = true,
     fetch = function(refresh) return fetch(env, token_store, refresh) end,
   }
 end

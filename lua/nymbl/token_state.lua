@@ -3,26 +3,26 @@
 -- refresh it.
 --
 -- Its functions are changes, as in rate_state.lua: pure functions of the state, the store's
--- time `now` and plain arguments. Their first result is true.
+-- time `now` and plain arguments. Their first result is always true.
 --
 -- The state is a flat table:
 --   access_token, lifetime   the token, and the seconds for which it was issued
---   expires_at, refresh_at   when it expires, and when it should be refreshed
+--   expires_at, refresh_at   when the token expires, and when it should be refreshed
 --   lease_until, generation  the lease of the caller that refreshes it. The generation is a
 --                            fencing token: it identifies the current lease
 --   failure, failed_at       the failure of the last refresh, as a text (token.lua), and its time
---   failed_until             until when all callers share the failure
+--   failed_until             the time until which all callers share the failure
 
 local token_state = {}
 
 local MAX_LIFETIME = 24 * 3600
 
--- Seconds for which a failed refresh is not repeated while the old token can still be used, so
--- that no call waits for an endpoint that is down. Also the longest time for which rejected
--- credentials are remembered.
+-- Seconds after a failed refresh before the next one: while the old token can still be used, so
+-- that no call waits for an endpoint that is down; and after credentials were rejected.
 local REFRESH_COOLDOWN = 5
 
--- Seconds before the expiry at which a token is refreshed, so that none expires on the way.
+-- Seconds before its expiry at which a token is refreshed, so that it does not expire while a
+-- request is on its way.
 local function refresh_margin(lifetime)
   return math.min(60, lifetime / 5)
 end
@@ -31,12 +31,12 @@ end
 local function ttl_of(state, now, rejected)
   if not state.access_token or state.access_token == rejected then return 0 end
   local ttl = state.expires_at - now
-  if ttl > math.min(state.lifetime or 0, MAX_LIFETIME) then return 0 end -- stored by another clock
+  if ttl > math.min(state.lifetime or 0, MAX_LIFETIME) then return 0 end -- the clock was set
   return math.max(0, ttl)
 end
 
--- The failure that a caller shares, and its age. A caller that has waited since before the
--- failure shares it; until `failed_until` every caller does.
+-- The failure that a caller shares, and its age; or nil. A caller shares the failure if it was
+-- already waiting when the refresh failed; every caller shares it until `failed_until`.
 local function shared_failure(state, now, since)
   local at, till = state.failed_at, state.failed_until
   if not state.failure or not at or at > now then return nil end
@@ -59,10 +59,11 @@ end
 -- @tparam ?number since when the caller began to wait for another caller's refresh
 -- @treturn boolean true
 -- @treturn ?string the token, if one can be used
--- @treturn ?table if not, what the caller is to do. `generation`: refresh the token under this
---   lease (`old_ttl`: seconds for which the old token lasts, or nil). `failure`: fail with it
---   (`age`: seconds since). `retry_in`: wait at most so long for another caller (`now`: the
---   store's time).
+-- @treturn ?table otherwise, what the caller must do:
+--   with `generation`, refresh the token under this lease (`old_ttl`: seconds for which the old
+--   token remains valid, or nil);
+--   with `failure`, fail with it (`age`: seconds since that failure);
+--   with `retry_in`, wait at most so many seconds for another caller (`now`: the store's time)
 function token_state.acquire(state, now, lease, rejected, min_ttl, since)
   local ttl = ttl_of(state, now, rejected)
   -- half the lifetime is always enough: otherwise every call would refresh the token
@@ -77,12 +78,12 @@ function token_state.acquire(state, now, lease, rejected, min_ttl, since)
     if is_enough then return true, state.access_token end
     return true, nil, { retry_in = state.lease_until - now, now = now }
   end
-  -- wraps, so that every store keeps it exactly
+  -- the generation wraps around, so that every store keeps it exactly
   state.lease_until, state.generation = now + lease, (state.generation or 0) % 1e6 + 1
   return true, nil, { generation = state.generation, old_ttl = ttl > 0 and ttl or nil }
 end
 
--- Changes by a caller whose lease another caller has taken over are ignored.
+-- The changes below have no effect if another caller has taken over the lease.
 
 --- Extend a lease.
 function token_state.heartbeat(state, now, generation, lease)
