@@ -49,7 +49,7 @@ local function remove_token_user(env)
   keys[key][env] = nil
   if next(keys[key]) then return end
   keys[key] = nil
-  store.forget(token_store, key)
+  store.delete_from_memory(token_store, key)
 end
 
 -- Checkers of options (see check.lua).

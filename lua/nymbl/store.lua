@@ -29,20 +29,21 @@ function memory.now()
   return wait.now()
 end
 
--- Store a changed state, and return what the change returned.
-local function store_state(self, key, state, ...)
+-- Store a changed state. Returns the results of the change.
+local function store_and_return(self, key, state, ...)
   self[key] = state
   return ...
 end
 
--- The change gets a copy, so that a failed allocation in the middle of it changes nothing.
+-- The change is applied to a copy, so that a failed allocation within it changes nothing.
 function memory:update(key, _, change, ...)
   local state = copy(self[key])
-  return store_state(self, key, state, change(state, self.now(), ...))
+  return store_and_return(self, key, state, change(state, self.now(), ...))
 end
 
--- The results of `update`. A program's own store may fail without an error table or kind.
-local function results(first, second, ...)
+-- Check the results of `update`: a program's own store may fail without an error table, or
+-- without its `kind`.
+local function check_results(first, second, ...)
   if first ~= nil then return first, second, ... end
   local err = type(second) == "table" and second or {}
   err.kind = err.kind or "io"
@@ -54,11 +55,12 @@ end
 -- @treturn[2] nil the store failed
 -- @treturn[2] table error
 function store.update(self, key, deadline, change, ...)
-  return results(self:update(key, deadline, change, ...))
+  return check_results(self:update(key, deadline, change, ...))
 end
 
---- Delete a state if the store is one of this process. Other stores keep it.
-function store.forget(self, key)
+--- Delete a state from the memory of this process. If the store is outside of the process, this
+-- does nothing.
+function store.delete_from_memory(self, key)
   if getmetatable(self) == memory then self[key] = nil end
 end
 

@@ -19,28 +19,29 @@ function change.copy(old)
   return state
 end
 
--- A copy of a state, of this version.
-local function upgraded_copy(old)
+-- A copy of a state, converted to this version.
+local function converted_copy(old)
   local state = old and old.version ~= change.VERSION and rate_state.from_other_version(old) or change.copy(old)
   state.version = change.VERSION
   return state
 end
 
--- Apply a change to a copy of a state.
-local function changed(old, now, fn, ...)
-  local state = upgraded_copy(old)
+-- Apply a change to a copy of a state. Returns an array: the new state, and the results.
+local function apply_to_copy(old, now, fn, ...)
+  local state = converted_copy(old)
   return { state, fn(state, now, ...) }
 end
 
---- Apply a change to a stored state. Of a state of another version, older or newer, only the
--- month's counts are kept. If the change cannot use the state, it is applied to an empty one.
--- @tparam ?table old is left as it is
+--- Apply a change to a stored state. If another version of nymbl stored it, older or newer,
+-- only the month's counts are kept. If the change raises an error because the state is
+-- malformed, it is applied to an empty state instead.
+-- @tparam ?table old the stored state; not modified
 -- @treturn table the new state
--- @return what `fn` returned, three results at most
+-- @return the results of `fn`, at most three
 function change.apply(old, now, fn, ...)
-  local ran, all = errors.try(pcall, changed, old, now, fn, ...)
-  if not ran then all = changed(nil, now, fn, ...) end
-  return all[1], all[2], all[3], all[4]
+  local ran, results = errors.try(pcall, apply_to_copy, old, now, fn, ...)
+  if not ran then results = apply_to_copy(nil, now, fn, ...) end
+  return results[1], results[2], results[3], results[4]
 end
 
 return change

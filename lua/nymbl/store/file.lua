@@ -2,28 +2,26 @@
 -- A store in a file, which the processes of one machine share.
 --
 -- Content. One JSON object, in the frame that core/file/store.c writes:
---   version           of this format; version 1 had none
---   time, wall_time   the store's time and the wall clock's when the file was written
---   clocks            by boot id: `offset` of the store's time from the machine's clock, and
---                     `last_used`
---   entries           by key: `state`, and `last_used`
--- A content that cannot be read counts as empty. Of another version's content, older or newer,
--- the months' counts are kept if they have the names that rate_state.lua expects.
+--   version           the version of this format; missing in version 1
+--   time, wall_time   the store's time and the wall clock's time when the file was written
+--   clocks            by boot id: `offset` of the store's time from the boot clock, `last_used`
+--   entries           by key: `state`, `last_used`
+-- Malformed content counts as empty. If another version of nymbl wrote the content, older or
+-- newer, the months' counts are kept if they have the names that rate_state.lua expects.
 --
 -- Lock. flock(2), held for one change of a few microseconds and never while waiting. If the
 -- holder is killed, the kernel releases the lock. If it is stopped, the kernel does not: after
--- STALE_AFTER seconds the others break the lock, which replaces the file by a copy. When the
--- stopped process continues, it finds that its file has no name any more, and repeats its
--- change.
+-- STALE_AFTER seconds the others break the lock: they replace the file by a copy. When the
+-- stopped process continues, it detects that its file was replaced, and repeats its change.
 --
--- Time. The store has a time of its own, which starts at 0 with the file. Each boot of a
--- machine has a clock that cannot be set (CLOCK_BOOTTIME); `clocks` has its offset. A boot that
--- is new to the file (after a restart, or another machine on a shared directory) gets its
--- offset once: the store's time continues from `time` by what has passed on the wall clock
--- since. If that would set the store's time back, it continues from `time` itself. So the
--- store's time never goes back, stored times need no conversion, and setting a wall clock
--- matters only at the first change after a boot, where it fills the buckets at most once. If
--- there is no boot id, the wall clock replaces the machine's clock by the same rules.
+-- Time. The store has a time of its own, which is 0 when the file is created. Each boot of a
+-- machine has a clock that cannot be set (CLOCK_BOOTTIME), and `clocks` has its offset. The
+-- offset is determined once, at the first change after a boot (or by another machine on a
+-- shared directory): the seconds that have passed on the wall clock since the last change are
+-- added to `time`, but never less than 0. So the store's time never goes back, and stored times
+-- need no conversion. A wall clock that was set has an effect only at the first change after a
+-- boot: at most, all buckets are then full. On a machine without a boot id, the wall clock
+-- replaces the boot clock.
 
 local change = require "nymbl.store.change"
 local core = require "nymbl.core"
@@ -33,22 +31,23 @@ local wait = require "nymbl.wait"
 
 local VERSION = 2
 
--- Longest content that the core accepts.
+-- Bytes of the longest content that the core accepts.
 local MAX_CONTENT = 1048576
 
--- Seconds after which a lock is that of a stopped process. The file's time says when it was
--- locked, so that a caller that comes late need not wait as long. But that clock can be set, so
--- every caller observes the lock itself for at least MIN_OBSERVED seconds.
+-- Seconds after which the holder of a lock counts as stopped. The file's modification time says
+-- when it was locked, so that a caller that arrives later waits only for the rest of this time.
+-- But the wall clock can be set, so every caller itself observes the lock for at least
+-- MIN_OBSERVED seconds.
 local STALE_AFTER = 15
 local MIN_OBSERVED = 1 / 2
 
--- Pauses between attempts to lock the file.
+-- Seconds between attempts to lock the file.
 local MIN_PAUSE, MAX_PAUSE = 1 / 1000, 1 / 20
 
--- Seconds for which an unused entry is kept: its month is over then, and so are its waits.
+-- Seconds for which an unused entry is kept: after that its month and all its waits are over.
 local RETENTION = 32 * 86400
 
--- Seconds for which a token's failure is kept: within them every caller that waits has seen it.
+-- Seconds for which the failure of a refresh is kept: by then all waiting callers have read it.
 local FAILURE_RETENTION = 60
 
 local file = {}
@@ -70,15 +69,15 @@ local function is_number(value)
   return type(value) == "number" and value == value and math.abs(value) < 2^53
 end
 
-local function empty(wall_time)
+local function empty_content(wall_time)
   return { version = VERSION, time = 0, wall_time = wall_time, clocks = {}, entries = {} }
 end
 
--- An empty content with the counts from another version's entries.
-local function from_other_version(old, wall_time)
-  local data = empty(wall_time)
-  if type(old.entries) ~= "table" then return data end
-  for key, entry in pairs(old.entries) do
+-- Convert the content of another version. Only the months' counts are kept.
+local function from_other_version(other, wall_time)
+  local data = empty_content(wall_time)
+  if type(other.entries) ~= "table" then return data end
+  for key, entry in pairs(other.entries) do
     local state = type(key) == "string" and type(entry) == "table" and type(entry.state) == "table"
       and rate_state.from_other_version(entry.state)
     if state and state.month then
@@ -89,29 +88,29 @@ local function from_other_version(old, wall_time)
   return data
 end
 
--- Decode a content. All fields that are used here are checked here.
+-- Decode a content, and check the fields that this module uses.
 local function decode(text, wall_time)
   local data = json.decode(text)
-  if not data then return empty(wall_time) end
+  if not data then return empty_content(wall_time) end
   if data.version ~= VERSION then return from_other_version(data, wall_time) end
   if not is_number(data.time) or not is_number(data.wall_time) or type(data.clocks) ~= "table"
     or type(data.entries) ~= "table" then
-    return empty(wall_time)
+    return empty_content(wall_time)
   end
   for _, clock in pairs(data.clocks) do
     if type(clock) ~= "table" or not is_number(clock.offset) or not is_number(clock.last_used) then
-      return empty(wall_time)
+      return empty_content(wall_time)
     end
   end
   for _, entry in pairs(data.entries) do
     if type(entry) ~= "table" or not is_number(entry.last_used) or type(entry.state) ~= "table" then
-      return empty(wall_time)
+      return empty_content(wall_time)
     end
   end
   return data
 end
 
--- Advance the store's time to now. Returns it, and its offset from this machine's clock.
+-- Advance the store's time. Returns the new time, and its offset from the boot clock.
 local function advance_clock(data, wall_time)
   local seconds, id = wait.boot_clock()
   local clock = data.clocks[id]
@@ -126,8 +125,8 @@ local function is_after(value, time)
   return is_number(value) and value > time
 end
 
--- Whether an entry can be dropped: a token that has expired and is not being refreshed, and
--- whose last failure is not recent; or any other state that was not used for long.
+-- Whether an entry can be removed. The state of a token can if the token has expired, is not
+-- being refreshed, and has no recent failure; any other state can if it was not used for long.
 local function is_expired(entry, now)
   local state = entry.state
   if state.expires_at or state.lease_until or state.failed_at then
@@ -146,8 +145,8 @@ local function prune(data, now)
   end
 end
 
--- Encode the content. If it is too large or cannot be encoded, then only the entry of `key`,
--- and if that is the cause, no entry.
+-- Encode the content. If it is too large or cannot be encoded, drop all entries except that of
+-- `key`; if that does not help, drop that one too.
 local function encode(data, key)
   local text = json.encode(data)
   if text and #text <= MAX_CONTENT then return text end
@@ -158,8 +157,8 @@ local function encode(data, key)
   return json.encode(data)
 end
 
--- Apply a change under the lock. Returns true and what it returned; false if the lock was
--- broken meanwhile; or nil and an error table.
+-- Apply a change under the lock. Returns true and the results of the change; false if another
+-- process has broken the lock meanwhile; or nil and an error table.
 function file:transact(lock, key, fn, ...)
   local wall_time = wait.wall_clock()
   local data = decode(lock:content(), wall_time)
@@ -180,9 +179,11 @@ function file:now()
   return (wait.boot_clock()) + (self.clock_offset or 0)
 end
 
--- Another process has the lock: pause, or break the lock if it is stale. `fingerprint`
--- identifies this locking; `since` is its time by the wall clock; `observed` is kept
--- between calls. Returns true, or nil and an error table.
+-- Another process holds the lock: pause, or break the lock if it is stale. Returns true, or nil
+-- and an error table.
+-- @tparam table observed keeps this caller's observations of the lock between calls
+-- @tparam string fingerprint identifies the holder of the lock
+-- @tparam number since when the file was locked, by the wall clock
 function file:wait_or_break_lock(observed, deadline, fingerprint, since)
   local now = wait.now()
   if observed.fingerprint ~= fingerprint then observed.fingerprint, observed.since = fingerprint, now end
@@ -202,7 +203,7 @@ end
 function file:update(key, deadline, fn, ...)
   local observed = {}
   while true do
-    local lock, fingerprint, since = core.store_open(self.path)
+    local lock, holder, since = core.store_open(self.path)
     if lock then
       local ran, written, a, b, c = pcall(self.transact, self, lock, key, fn, ...)
       lock:close()
@@ -210,9 +211,9 @@ function file:update(key, deadline, fn, ...)
       if written then return a, b, c end
       if written == nil then return nil, a end
     elseif lock == nil then
-      return nil, fingerprint -- the error table
+      return nil, holder -- the error table
     else
-      local ok, err = self:wait_or_break_lock(observed, deadline, fingerprint, since)
+      local ok, err = self:wait_or_break_lock(observed, deadline, holder, since)
       if not ok then return nil, err end
     end
   end

@@ -1,50 +1,52 @@
 -- SPDX-License-Identifier: MIT
 -- A store in a shared dictionary, which the workers of one nginx share.
 --
--- Content. Under each key of the store, its state as JSON. The states have a version
--- (change.lua), so that a reload with another version of nymbl keeps the months' counts.
+-- Content. The dictionary has each state as JSON, under the store's key. The states have a
+-- version (change.lua), so that the months' counts survive a reload with another version of
+-- nymbl.
 --
--- Lock. A dictionary has no compare-and-swap. So a state is read and written under a lock,
--- which is a key that is added and deleted: for microseconds, and never while waiting. The
--- lock does not expire, because a worker that was stopped while holding it (by a signal, by
--- swapping) may continue at any time. If a lock is held for too long, the others start the
--- next epoch instead. It has a lock and a key of its own, and its state begins as a copy of
--- the last epoch's. A worker that was stopped then writes to a key that is not read any more,
--- finds after that that there is a newer epoch, and repeats its change. So no change is lost,
--- and no worker overwrites what others wrote, whatever the clocks say. The change of a worker
--- that was stopped counts twice at worst.
+-- Lock. A dictionary has no compare-and-swap. So a state is read and written under a lock. The
+-- lock is a key that is added and deleted: it is held for microseconds, and never while waiting.
+-- It does not expire, because a worker that was stopped while holding it (by a signal, by
+-- swapping) may continue at any time. If a lock is held for too long, the other workers start
+-- a new epoch. An epoch has its own lock and its own key for the state, which begins as a copy
+-- of the state of the epoch before. If the stopped worker continues, it writes to the old key,
+-- which is no longer read; then it detects the new epoch, and repeats its change. So no change
+-- is lost, and no worker overwrites another one's change, whatever the clocks say. At worst,
+-- the change of a stopped worker counts twice.
 --
--- Why this is correct: a change is final if there was no newer epoch after it was written. The
--- newer epoch's state is read after that epoch was started, so it contains the change.
+-- Why this is correct: a worker considers its change final if it finds no newer epoch after the
+-- write. An epoch that starts later copies the state after its start, so it has the change.
 --
--- Space. No write may evict another entry, and none expires; a write that finds no room fails.
--- The length of a state is rounded up, so that a state nearly always fits into the room of the
--- one before.
+-- Space. Entries do not expire, and a write evicts no other entry: without room it fails. The
+-- length of a state is rounded up, so that a new state nearly always fits into the room of the
+-- old one.
 
 local apply = require("nymbl.store.change").apply
 local check = require "nymbl.check"
 local json = require "nymbl.json"
 local wait = require "nymbl.wait"
 
--- Seconds after which a lock is that of a worker that was killed or stopped. The others do not
--- know which, and need not.
+-- Seconds after which the holder of a lock counts as killed or stopped.
 local STALE_AFTER = 1
 
--- Attempts without a pause, which take about as long as one change; then pauses.
-local ATTEMPTS = 20
+-- Attempts to lock without a pause, which together take about as long as one change.
+local ATTEMPTS_WITHOUT_PAUSE = 20
+
+-- Seconds between further attempts.
 local MIN_PAUSE, MAX_PAUSE = 1 / 1000, 3 / 100
 
--- Lengths of states are multiples of this.
+-- The length of a state in bytes is a multiple of this.
 local LENGTH_STEP = 256
 
--- Counts this process's attempts to lock.
+-- The number of locks that this worker has tried to take.
 local lock_seq = 0
 
 local shdict = {}
 shdict.__index = shdict
 
--- The dictionary of a name; or nil and what is wrong.
-local function find(name)
+-- Returns the dictionary of a name, or nil and the problem.
+local function find_dictionary(name)
   local ngx = package.loaded.ngx
   if type(ngx) ~= "table" or not ngx.shared then return nil, "only nginx has shared dictionaries" end
   local dictionary = ngx.shared[name]
@@ -54,9 +56,9 @@ end
 
 --- Make the store.
 -- @tparam string name of the dictionary
--- @raise if there is none of that name
+-- @raise if there is no dictionary of that name
 function shdict.new(name)
-  local dictionary, problem = find(name)
+  local dictionary, problem = find_dictionary(name)
   if not dictionary then check.argument(1, "shdict", problem) end
   return setmetatable({ dictionary = dictionary, observed = {} }, shdict)
 end
@@ -72,31 +74,42 @@ local function no_space()
   return { kind = "io", reason = "no_space" }
 end
 
--- The dictionary's key for a store's key in an epoch (the first is 0), or for what belongs to it.
-local function key_of(key, epoch, suffix)
-  if epoch > 0 then key = key .. "+" .. epoch end
-  return suffix and key .. suffix or key
+-- The dictionary's keys for a state of the store. The first epoch is 0.
+
+local function state_key(key, epoch)
+  return epoch > 0 and key .. "+" .. epoch or key
 end
 
--- The newest epoch. There are few: one for each worker that was killed or stopped in a change.
-local function epoch_of(dictionary, key)
+local function lock_key(key, epoch)
+  return state_key(key, epoch) .. " lock"
+end
+
+-- This key exists if the epoch has started.
+local function started_key(key, epoch)
+  return state_key(key, epoch) .. " open"
+end
+
+-- The newest epoch. There are few epochs: each one follows a worker that was killed or stopped
+-- within a change.
+local function newest_epoch(dictionary, key)
   local epoch = 0
-  while dictionary:get(key_of(key, epoch + 1, " open")) do epoch = epoch + 1 end
+  while dictionary:get(started_key(key, epoch + 1)) do epoch = epoch + 1 end
   return epoch
 end
 
--- The state of an epoch, or of the one before if nothing was written in it yet; and its text.
+-- Read the state of an epoch, or of the epoch before if this one has no state yet. Returns the
+-- state and its text.
 local function read(dictionary, key, epoch)
   local text
   repeat
-    text = dictionary:get(key_of(key, epoch))
+    text = dictionary:get(state_key(key, epoch))
     epoch = epoch - 1
   until text or epoch < 0
   return json.decode(text) or {}, text
 end
 
--- Write a state. Returns false if there was no room. nginx may have removed the old text by
--- then, so it is written back into its room.
+-- Write a state. Returns false if there is no room. A failed write may have removed the old
+-- state, so its text is then written again: its own room is still free.
 local function write(dictionary, key, state, old_text)
   local text = json.encode(state)
   if dictionary:safe_set(key, text .. (" "):rep(-#text % LENGTH_STEP)) then return true end
@@ -104,18 +117,19 @@ local function write(dictionary, key, state, old_text)
   return false
 end
 
--- Apply a change under the lock. Returns whether it was written, and what the change returned.
+-- Apply a change under the lock. Returns whether the new state was written, and the results of
+-- the change.
 local function transact(dictionary, key, epoch, change, ...)
   local old, old_text = read(dictionary, key, epoch)
   local state, a, b, c = apply(old, wait.now(), change, ...)
-  return write(dictionary, key_of(key, epoch), state, old_text), a, b, c
+  return write(dictionary, state_key(key, epoch), state, old_text), a, b, c
 end
 
--- Another worker has the lock: pause, or start the next epoch if the lock is stale. Returns
+-- Another worker holds the lock: pause, or start the next epoch if the lock is stale. Returns
 -- true, or nil and an error table.
 function shdict:wait_or_break_lock(key, epoch, deadline, pause)
   local dictionary = self.dictionary
-  local owner_id = dictionary:get(key_of(key, epoch, " lock"))
+  local owner_id = dictionary:get(lock_key(key, epoch))
   local now, observed = wait.now(), self.observed[key]
   if not observed or observed.owner_id ~= owner_id then
     observed = { owner_id = owner_id, since = now }
@@ -123,8 +137,8 @@ function shdict:wait_or_break_lock(key, epoch, deadline, pause)
   end
   if not owner_id then return true end -- released meanwhile
   if now - observed.since >= STALE_AFTER then
-    local opened, problem = dictionary:safe_add(key_of(key, epoch + 1, " open"), true)
-    if not opened and problem ~= "exists" then return nil, no_space() end
+    local started, problem = dictionary:safe_add(started_key(key, epoch + 1), true)
+    if not started and problem ~= "exists" then return nil, no_space() end
     return true
   end
   if deadline and now >= deadline then return nil, { kind = "timeout", reason = "store_locked" } end
@@ -137,15 +151,15 @@ end
 function shdict:lock(key, deadline)
   local dictionary = self.dictionary
   lock_seq = lock_seq + 1
-  local owner_id = lock_seq * 2^22 + package.loaded.ngx.worker.pid() -- unique
+  local owner_id = lock_seq * 2^22 + package.loaded.ngx.worker.pid() -- unique among the workers
   local attempts, pause = 0, MIN_PAUSE
   while true do
-    local epoch = epoch_of(dictionary, key)
-    local locked, problem = dictionary:safe_add(key_of(key, epoch, " lock"), owner_id)
+    local epoch = newest_epoch(dictionary, key)
+    local locked, problem = dictionary:safe_add(lock_key(key, epoch), owner_id)
     if locked then return epoch end
     if problem ~= "exists" then return nil, no_space() end
     attempts = attempts + 1
-    if attempts > ATTEMPTS then
+    if attempts > ATTEMPTS_WITHOUT_PAUSE then
       local ok, err = self:wait_or_break_lock(key, epoch, deadline, pause)
       if not ok then return nil, err end
       pause = math.min(pause * 2, MAX_PAUSE)
@@ -160,8 +174,8 @@ function shdict:update(key, deadline, change, ...)
     local epoch, err = self:lock(key, deadline)
     if not epoch then return nil, err end
     local ran, written, a, b, c = pcall(transact, dictionary, key, epoch, change, ...)
-    local is_newest = epoch_of(dictionary, key) == epoch
-    dictionary:delete(key_of(key, epoch, " lock"))
+    local is_newest = newest_epoch(dictionary, key) == epoch
+    dictionary:delete(lock_key(key, epoch))
     if not ran then error(written, 0) end
     if is_newest then
       if not written then return nil, no_space() end
