@@ -1,22 +1,27 @@
 -- SPDX-License-Identifier: MIT
--- Performing a call: token, reservation, transfer, wait, and the decision about a retry.
+-- Performing a call. Each attempt gets a token, makes a reservation, waits for its time,
+-- refreshes the token if that took long, starts a transfer, waits for the response and
+-- classifies it. Then `call.perform` decides whether there is another attempt.
 --
 -- A `request` describes one call to the service:
---   what core.start sends; or, if that is known only when it starts:
---   start(bearer, deadline)    starts a transfer; or returns nil and an error table
---   run(transfer, deadline)    waits for as much of it as the call needs. Returns true and up
---                              to two results; or nil and an error table. What it raises ends
---                              the call and is raised again, unchanged
---   keep_open                  the transfer stays open after a success
---   min_token_ttl              seconds for which the token must last
---   rewind()                   prepares for another attempt; returns whether it can
---   should_restart(err)        whether to start once more, because another request avoids err
+--   what core.start sends (lua/request.c); or, if that is known only when an attempt starts:
+--   start(bearer, deadline)    starts a transfer and returns it; or nil and an error table
+--   run(transfer, deadline)    waits for as much of the response as the call needs. Returns
+--                              true and up to two results; or nil and an error table. An
+--                              error that it raises ends the call, and is raised again
+--   keep_open                  whether the transfer stays open after a success
+--   min_token_ttl              seconds for which the token must remain valid, or nil
+--   rewind()                   prepares the request's data for another attempt. Returns false
+--                              if that is impossible
+--   should_restart(err)        prepares a different request that avoids `err`. Returns true if
+--                              there is one: it is then sent, once and without a delay
 --   should_continue()          is called during waits; false cancels the call
---   prefetched                 set by `call.prefetch`
+--   prefetched                 the transfer that `call.prefetch` started, and its reservation
+-- Only `run` is required, and what starts the transfer.
 --
 -- An error table has the fields of an error (errors.lua), but not yet its metatable and
--- `attempts`. One with only `user_error` carries an error that a function of the program has
--- returned: the call ends with it, unchanged and without a retry.
+-- `attempts`. An error table with the field `user_error` has no other field: a function of the
+-- program returned that error. The call ends with it, unchanged and without a retry.
 
 local core = require "nymbl.core"
 local check = require "nymbl.check"
@@ -27,52 +32,52 @@ local wait = require "nymbl.wait"
 
 local call = {}
 
-local function text(value)
+local function string_or_nil(value)
   return type(value) == "string" and value or nil
 end
 
-local GATEWAY = { ["Forbidden"] = "api_key", ["Missing Authentication Token"] = "unknown_route" }
+-- The gateway's messages with status 403, and the reasons that they stand for.
+local GATEWAY_REASONS = { ["Forbidden"] = "api_key", ["Missing Authentication Token"] = "unknown_route" }
 
--- Add what an error response says: the service's {error = {code, message, details}} or a
--- gateway's flat {message} (lua/README.md, "Facts about the service").
-local function error_body_read(err, response)
+-- Add the fields that a decoded error response determines. The service sends {error = {code,
+-- message, details}}, a gateway a flat {message} (lua/README.md, "Facts about the service").
+local function add_error_response(err, response)
   if not response then return end
   local inner = type(response.error) == "table" and response.error or response
   local details = inner.details
   if type(details) == "table" then
     local parts = {}
     for _, item in ipairs(details) do
-      parts[#parts + 1] = text(item) or (type(item) == "table" and text(item.message)) or nil
+      parts[#parts + 1] = string_or_nil(item) or (type(item) == "table" and string_or_nil(item.message)) or nil
     end
     details = table.concat(parts, "; ")
   end
-  err.code = text(inner.code) or text(response.error)
-  local words = { text(inner.message) or text(inner.Message) }
-  if text(details) and details ~= "" then words[#words + 1] = details end
+  err.code = string_or_nil(inner.code) or string_or_nil(response.error)
+  local words = { string_or_nil(inner.message) or string_or_nil(inner.Message) }
+  if string_or_nil(details) and details ~= "" then words[#words + 1] = details end
   err.detail = #words > 0 and table.concat(words, ": ") or nil
   -- a 429 for the quota differs from one for the rate only by its message
   if err.status == 429 and inner.message == "Limit Exceeded" then err.kind = "quota" end
-  -- the gateway itself refuses a wrong key, and a path that it does not know
-  if err.status == 403 then err.reason = err.reason or GATEWAY[response.message] end
+  if err.status == 403 then err.reason = err.reason or GATEWAY_REASONS[response.message] end
 end
 
 --- Cancel a transfer because its deadline has passed.
 function call.cancel_on_deadline(transfer)
   transfer:cancel("timeout", "deadline")
-  wait.wait(transfer) -- if a thread runs it, the cancellation takes effect there
+  wait.wait(transfer) -- an I/O thread may have to carry out the cancellation
 end
 
---- Wait once until a transfer is ready. At the deadline it is canceled.
+--- Wait once until a transfer is ready. At the deadline, cancel the transfer.
 local function wait_for(transfer, deadline)
   if not wait.wait(transfer, deadline) then call.cancel_on_deadline(transfer) end
 end
 call.wait_for = wait_for
 
---- Wait until a transfer has ended.
+--- Wait until a transfer has ended. This is the `run` function of calls without a result.
 -- @treturn[1] boolean true
 -- @treturn[2] nil it failed
 -- @treturn[2] table error
-function call.finish(transfer, deadline)
+function call.wait_until_ended(transfer, deadline)
   while true do
     local done, err = transfer:result()
     if done then return true end
@@ -81,8 +86,8 @@ function call.finish(transfer, deadline)
   end
 end
 
---- Call the client's on_event after a request. What it raises is raised.
--- @tparam table event the fields that the transfer does not know
+--- Call the client's on_event after a request. An error that it raises is not caught.
+-- @tparam table event the fields that the transfer does not determine
 function call.emit_event(env, transfer, err, event)
   local bytes_sent, bytes_received = transfer:bytes_sent(), transfer:bytes_received()
   event.status = err and err.status or transfer:response() or nil
@@ -91,16 +96,18 @@ function call.emit_event(env, transfer, err, event)
   env.on_event(event)
 end
 
--- Complete an error table, so that the program can get it.
-local function failure(err, operation, sent_count, transfer)
+-- Turn an error table into the error that the program gets.
+local function to_error(err, operation, requests_sent, transfer)
   if err.user_error then return err.user_error end
   if err.kind == "misuse" then check.raise("wrong " .. tostring(err.reason)) end
-  if transfer and err.status and err.status >= 300 then error_body_read(err, json.decode_response(transfer:body())) end
-  err.attempts = sent_count
+  if transfer and err.status and err.status >= 300 then
+    add_error_response(err, json.decode_response(transfer:body()))
+  end
+  err.attempts = requests_sent
   return errors.new(err, operation)
 end
 
--- Failures that may not occur again: a call that changes nothing, or a delete, is retried.
+-- Failures that may not occur again.
 local TRANSIENT = { network = true, timeout = true, truncated = true }
 local TRANSIENT_STATUS = { [500] = true, [502] = true, [503] = true, [504] = true }
 
@@ -115,7 +122,8 @@ function call.is_transient(err)
     and (err.retry_after or 0) <= MAX_RETRY_AFTER
 end
 
--- Whether the same request may succeed later, and cannot be carried out twice.
+-- Whether the same request may be sent again: it may succeed later, and it does no harm if it
+-- is carried out twice.
 local function is_retryable(operation, err, was_sent)
   if not call.is_transient(err) then return false end
   return operation ~= "upload" or err.kind == "throttled" or not was_sent
@@ -123,23 +131,23 @@ end
 
 --- Seconds to wait after an attempt: exponential backoff with full jitter, and at least as
 -- long as the service asks for.
-function call.backoff(attempt_no, err)
-  return math.max(err.retry_after or 0, math.random() * math.min(30, 2 ^ (attempt_no - 2)))
+function call.backoff(attempts_made, err)
+  return math.max(err.retry_after or 0, math.random() * math.min(30, 2 ^ (attempts_made - 2)))
 end
 
--- If a token refresh took longer than this, the time of a reservation is over.
+-- If getting the token took longer than so many seconds, the reservation is too old to be used.
 local REFRESH_SLACK = 1 / 20
 
 -- Seconds of a sleep after which `should_continue` is called again.
 local CANCEL_POLL = 1
 
 -- Start a request's transfer.
-local function start(env, request, bearer, deadline)
+local function start_transfer(env, request, bearer, deadline)
   if request.start then return request.start(bearer, deadline) end
   return core.start(env.client, bearer, request)
 end
 
--- The state of a call, from its start to its end. Methods return a value, or nil and an error
+-- The state of a call, from its start to its end. Methods return a value; or nil and an error
 -- table.
 local call_state = {}
 call_state.__index = call_state
@@ -150,34 +158,24 @@ local function call_state_new(env, operation, timeout, request)
     operation = operation,
     request = request,
     deadline = timeout and wait.now() + timeout or nil,
-    attempt_no = 0,          -- attempts that have ended
-    sent_count = 0,          -- requests that were sent
-    outcome_unknown = false, -- whether one of them may have been carried out
-    is_restarted = false,    -- whether `should_restart` was obeyed
-    rejected = false,        -- the token that the service refused with a 401
+    attempts_made = 0,       -- attempts that have ended, whether a request was sent or not
+    requests_sent = 0,
+    outcome_unknown = false, -- whether one of the requests may have been carried out
+    has_restarted = false,   -- whether `should_restart` has led to another attempt
+    rejected_token = false,  -- the token that the service refused with a 401
     rejection = false,       -- the error of that 401
-    retry_delay = 0,         -- seconds that passed between the last attempt and this one
+    retry_delay = 0,         -- seconds between the attempt before and the current one
     -- of the current attempt:
-    waited = 0,              -- seconds that passed until its reservation's time
+    waited = 0,              -- seconds that it waited for the time of its reservation
     reservation = false,
     bearer = false,
     was_sent = false,
-    backoff = 0,             -- seconds until the next one
+    backoff = 0,             -- seconds that a retry waits
   }, call_state)
 end
 
 local function canceled(reason)
   return nil, { kind = "canceled", reason = reason }
-end
-
--- A bearer token. A token function may close the client.
-function call_state:get_token()
-  local env = self.env
-  if env.closed then return canceled "closed" end
-  local bearer, err = env.token(self.deadline, self.rejected, self.request.min_token_ttl)
-  if env.closed then return canceled "closed" end
-  if bearer then return bearer end
-  return nil, err or self.rejection
 end
 
 -- Sleep. Returns true.
@@ -191,8 +189,18 @@ function call_state:sleep(seconds)
   return true
 end
 
--- Reserve the right to send a request, and wait for its time. Returns true.
-function call_state:reserve()
+-- Get a bearer token. A token function may close the client.
+function call_state:get_token()
+  local env = self.env
+  if env.closed then return canceled "closed" end
+  local bearer, err = env.token(self.deadline, self.rejected_token, self.request.min_token_ttl)
+  if env.closed then return canceled "closed" end
+  if bearer then return bearer end
+  return nil, err or self.rejection
+end
+
+-- Make a reservation, and wait for its time. Returns true.
+function call_state:reserve_and_wait()
   local reservation, err = limiter.reserve(self.env, self.operation, self.deadline)
   if not reservation then return nil, err end
   self.reservation = reservation
@@ -217,8 +225,9 @@ function call_state:cancel_reservation()
   self.reservation = false
 end
 
--- The prefetched transfer, or nil if there is none that can be used. If it failed before it was
--- sent, that says nothing about the service. In a forked child it belongs to the parent.
+-- Take the prefetched transfer, with its token and reservation. Returns nil if there is no
+-- usable one: it belongs to the parent of a forked process, or it failed before it was sent,
+-- which says nothing about the service.
 function call_state:take_prefetched()
   local prefetched = self.request.prefetched
   if not prefetched then return nil end
@@ -233,32 +242,32 @@ function call_state:take_prefetched()
   return prefetched.transfer
 end
 
--- Acquire what a request needs, and start it. Returns the transfer.
+-- Acquire a token and a reservation, and start the transfer. Returns the transfer.
 function call_state:acquire_and_start()
   local prefetched = self:take_prefetched()
   if prefetched then return prefetched end
   local bearer, err = self:get_token()
   if not bearer then return nil, err end
   local reserved
-  reserved, err = self:reserve()
+  reserved, err = self:reserve_and_wait()
   if not reserved then return nil, err end
   if self.waited > 0 then -- the token may have expired
     local began = wait.now()
     bearer, err = self:get_token()
     if not bearer then return nil, err end
-    -- otherwise all callers that waited for the token would send at once
+    -- with the old reservation, all callers that waited for the token would send at once
     if wait.now() - began > REFRESH_SLACK then
       self:cancel_reservation()
-      reserved, err = self:reserve()
+      reserved, err = self:reserve_and_wait()
       if not reserved then return nil, err end
     end
   end
   self.bearer = bearer
-  return start(self.env, self.request, bearer, self.deadline)
+  return start_transfer(self.env, self.request, bearer, self.deadline)
 end
 
--- Begin an attempt. Returns the transfer. If it fails, the reservation is canceled.
-function call_state:begin()
+-- Start an attempt. Returns the transfer. If that fails, the reservation is canceled.
+function call_state:start()
   self.waited, self.reservation = 0, false
   local ran, transfer, err = pcall(self.acquire_and_start, self)
   if ran and transfer then return transfer end
@@ -267,133 +276,107 @@ function call_state:begin()
   return nil, err
 end
 
--- Run a transfer, and record its response. Returns true and the results of `run`.
-function call_state:run(transfer)
+-- Wait for the response, and record it with the limiter and on_event. Returns true and the
+-- results of `run`; or nil, the error and whether a function of the program returned it.
+function call_state:wait_and_record(transfer)
   local env = self.env
   local began = env.on_event and wait.now()
   local ran, ok, a, b = pcall(self.request.run, transfer, self.deadline)
   self.was_sent = transfer:was_sent()
-  self.attempt_no = self.attempt_no + 1
-  if self.was_sent then self.sent_count = self.sent_count + 1 end
+  self.attempts_made = self.attempts_made + 1
+  if self.was_sent then self.requests_sent = self.requests_sent + 1 end
   local err, is_user_error
   if not ran then
     err = { kind = "canceled" }
   elseif not ok then
     is_user_error = a.user_error ~= nil
-    err = failure(a, self.operation, self.sent_count, transfer)
-    self.backoff = call.backoff(self.attempt_no, err)
+    err = to_error(a, self.operation, self.requests_sent, transfer)
+    self.backoff = call.backoff(self.attempts_made, err)
   end
   if not self.was_sent then
     self:cancel_reservation()
   else -- a program's error says nothing about the response
     limiter.record(self.reservation, is_user_error and { kind = "canceled" } or err, self.backoff)
   end
-  local emitted, problem = true, nil
+  local emitted, raised = true, nil
   if env.on_event then
-    emitted, problem = pcall(call.emit_event, env, transfer, err, {
-      operation = self.operation, attempt = self.sent_count, waited = self.waited + self.retry_delay,
+    emitted, raised = pcall(call.emit_event, env, transfer, err, {
+      operation = self.operation, attempt = self.requests_sent, waited = self.waited + self.retry_delay,
       seconds = wait.now() - began,
     })
   end
   if not ran then error(ok, 0) end
-  if not emitted then error(problem, 0) end
-  if err then return nil, is_user_error and a or err end
+  if not emitted then error(raised, 0) end
+  if err then return nil, err, is_user_error end
   return true, a, b
 end
 
--- Run a transfer and close it, unless it succeeds and is to stay open.
-function call_state:run_and_close(transfer)
-  local ran, ok, a, b = pcall(self.run, self, transfer)
+-- Run a transfer and close it, unless it succeeds and is to stay open. Returns as
+-- `wait_and_record` does.
+function call_state:run(transfer)
+  local ran, ok, a, b = pcall(self.wait_and_record, self, transfer)
   if not ran or not ok or not self.request.keep_open then wait.close(transfer) end
   if not ran then error(ok, 0) end
   return ok, a, b
 end
 
--- Decide after a failure whether there is another attempt, and sleep until then. Returns a
--- boolean; or nil and an error table if the sleep was canceled.
-function call_state:should_retry_and_sleep(err)
-  if err.user_error then return false end
-  self.outcome_unknown = self.outcome_unknown or err.outcome_unknown or false
-  if self.attempt_no >= self.env.max_attempts then return false end
-  local request, seconds = self.request, self.backoff
-  if err.status == 401 then
-    if self.rejected or (request.rewind and not request.rewind()) then return false end
-    self.rejected, self.rejection, self.retry_delay = self.bearer, err, 0
-    return true
+-- Decide whether another attempt follows a failed one, and prepare it. Returns the seconds until
+-- then, or nil if the failure is final.
+function call_state:plan_retry(err)
+  if self.attempts_made >= self.env.max_attempts then return nil end
+  local request, backoff = self.request, self.backoff
+  if err.status == 401 then -- once, with another token
+    if self.rejected_token or (request.rewind and not request.rewind()) then return nil end
+    self.rejected_token, self.rejection = self.bearer, err
+    return 0
   end
-  if request.should_restart and not self.is_restarted and request.should_restart(err) then
-    self.is_restarted, self.retry_delay = true, 0
-    return true
+  if request.should_restart and not self.has_restarted and request.should_restart(err) then
+    self.has_restarted = true
+    return 0
   end
   if not is_retryable(self.operation, err, self.was_sent)
-    or (self.deadline and wait.now() + seconds >= self.deadline)
+    or (self.deadline and wait.now() + backoff >= self.deadline)
     or (request.rewind and not request.rewind()) then
-    return false
+    return nil
   end
-  self.retry_delay = seconds
-  return self:sleep(seconds)
+  return backoff
 end
 
--- The call's error if an attempt could not begin. If only the time was too short for it, the
+-- The call's error if an attempt could not start. If only the time was too short for it, the
 -- error of the attempt before says more.
-function call_state:final_error(err, before)
-  if before and err.kind == "timeout" and (err.reason == "rate_limit" or err.reason == "token_wait") then
-    before.retry_after = before.retry_after or err.retry_after
-    return before
+function call_state:start_error(err, previous)
+  if previous and err.kind == "timeout" and (err.reason == "rate_limit" or err.reason == "token_wait") then
+    previous.retry_after = previous.retry_after or err.retry_after
+    return previous
   end
-  return failure(err, self.operation, self.sent_count)
+  return to_error(err, self.operation, self.requests_sent)
 end
 
---- Start the first attempt of a call that will probably be made, without waiting: only if
--- there is a token, and the limiter lets the request be sent now.
--- @tparam table request gets the field `prefetched`
-function call.prefetch(env, operation, request)
-  if not wait.prepare() then return end -- the call could not be made here either
-  local bearer = env.cached_token()
-  local reservation = bearer and limiter.try_reserve(env, operation)
-  if not reservation then return end
-  local transfer = start(env, request, bearer)
-  if not transfer then
-    limiter.cancel(reservation)
-    return
-  end
-  request.prefetched = { transfer = transfer, reservation = reservation, bearer = bearer, began = wait.now() }
-  wait.poll()
-end
+-- Make attempts until one succeeds or a failure is final. Returns true and the results of `run`;
+-- or nil and the error.
+function call_state:perform()
+  local err
+  while true do
+    local transfer, start_err = self:start()
+    if not transfer then return nil, self:start_error(start_err, err) end
 
---- Let a prefetched transfer make progress, without waiting.
-function call.poll_prefetch(request)
-  if request.prefetched and request.prefetched.transfer:result() == false then wait.poll() end
-end
+    local ok, a, b = self:run(transfer)
+    if ok then return true, a, b end
+    local is_user_error
+    err, is_user_error = a, b
+    if is_user_error then return nil, err end
+    -- an earlier delete, whose response was lost, was carried out
+    if self.operation == "delete" and err.status == 404 and self.outcome_unknown then return true end
+    self.outcome_unknown = self.outcome_unknown or err.outcome_unknown or false
 
--- Record a prefetched request that was sent and is not needed: it was billed.
-local function prefetch_record(prefetched, done, err)
-  local reservation, transfer = prefetched.reservation, prefetched.transfer
-  local env, operation = reservation.env, reservation.operation
-  if err then err = failure(err, operation, 1, transfer) end
-  if done == false then err = { kind = "canceled" } end
-  limiter.record(reservation, err, err and call.backoff(1, err))
-  if env.on_event then -- what it raises belongs to no call
-    pcall(call.emit_event, env, transfer, err, {
-      operation = operation, attempt = 1, waited = 0, seconds = wait.now() - prefetched.began,
-    })
+    local delay = self:plan_retry(err)
+    if not delay then return nil, err end
+    self.retry_delay = delay
+    if delay > 0 then
+      local slept, interruption = self:sleep(delay)
+      if not slept then return nil, to_error(interruption, self.operation, self.requests_sent) end
+    end
   end
-end
-
---- Cancel a prefetched transfer: it is not needed.
-function call.discard_prefetch(request)
-  local prefetched = request.prefetched
-  if not prefetched then return end
-  request.prefetched = nil
-  local transfer = prefetched.transfer
-  transfer:cancel("canceled")
-  local done, err = transfer:result()
-  if transfer:was_sent() then
-    prefetch_record(prefetched, done, err)
-  elseif not (err and err.reason == "forked") then
-    limiter.cancel(prefetched.reservation)
-  end
-  wait.close(transfer)
 end
 
 --- Perform a call, with all its attempts.
@@ -410,46 +393,77 @@ end
 function call.perform(env, operation, options, request)
   local self = call_state_new(env, operation, options.timeout or env.timeout, request)
   json.prepare(operation == "download")
-  local entered, problem = wait.prepare()
-  if not entered then
+  local prepared, prepare_err = wait.prepare()
+  if not prepared then
     call.discard_prefetch(request)
-    return nil, failure(problem, operation, 0)
+    return nil, to_error(prepare_err, operation, 0)
   end
-  local err
-  while true do
-    local transfer, refused = self:begin()
-    if not transfer then
-      err = self:final_error(refused, err)
-      break
-    end
-    local ok, a, b = self:run_and_close(transfer)
-    if ok then return true, a, b, self.sent_count end
-    err = a
-    -- an earlier attempt, whose response was lost, has deleted it
-    if operation == "delete" and err.status == 404 and self.outcome_unknown then
-      return true, nil, nil, self.sent_count
-    end
-    local should_retry, interruption = self:should_retry_and_sleep(err)
-    if interruption then
-      err = failure(interruption, operation, self.sent_count)
-      break
-    elseif not should_retry then
-      err = err.user_error or err
-      break
-    end
-  end
-  if self.outcome_unknown then err.outcome_unknown = true end
-  return nil, err
+  local ok, a, b = self:perform()
+  if ok then return true, a, b, self.requests_sent end
+  if self.outcome_unknown then a.outcome_unknown = true end
+  return nil, a
 end
 
---- Make a `run` for calls whose response is JSON.
--- @tparam function read makes a result of the decoded response; or returns nil and the reason
---   why it cannot
--- @tparam ?boolean is_change whether the call changes something: a response that cannot be
---   read then leaves its outcome unknown
-function call.read_json(read, is_change)
+--- Start the first attempt of a call that will probably be made. Does not wait: nothing is
+-- started without a cached token and a reservation whose time has come.
+-- @tparam table request gets the field `prefetched`
+function call.prefetch(env, operation, request)
+  if not wait.prepare() then return end -- the call could not be made here either
+  local bearer = env.cached_token()
+  local reservation = bearer and limiter.try_reserve(env, operation)
+  if not reservation then return end
+  local transfer = start_transfer(env, request, bearer)
+  if not transfer then
+    limiter.cancel(reservation)
+    return
+  end
+  request.prefetched = { transfer = transfer, reservation = reservation, bearer = bearer, began = wait.now() }
+  wait.poll()
+end
+
+--- Let a prefetched transfer make progress, without waiting.
+function call.poll_prefetch(request)
+  if request.prefetched and request.prefetched.transfer:result() == false then wait.poll() end
+end
+
+-- Record a prefetched request that was sent, and so was billed, but is not needed.
+local function record_prefetch(prefetched, done, err)
+  local reservation, transfer = prefetched.reservation, prefetched.transfer
+  local env, operation = reservation.env, reservation.operation
+  if err then err = to_error(err, operation, 1, transfer) end
+  if done == false then err = { kind = "canceled" } end
+  limiter.record(reservation, err, err and call.backoff(1, err))
+  if env.on_event then -- there is no call that could raise its errors
+    pcall(call.emit_event, env, transfer, err, {
+      operation = operation, attempt = 1, waited = 0, seconds = wait.now() - prefetched.began,
+    })
+  end
+end
+
+--- Cancel a prefetched transfer: it is not needed.
+function call.discard_prefetch(request)
+  local prefetched = request.prefetched
+  if not prefetched then return end
+  request.prefetched = nil
+  local transfer = prefetched.transfer
+  transfer:cancel("canceled")
+  local done, err = transfer:result()
+  if transfer:was_sent() then
+    record_prefetch(prefetched, done, err)
+  elseif not (err and err.reason == "forked") then
+    limiter.cancel(prefetched.reservation)
+  end
+  wait.close(transfer)
+end
+
+--- Returns a `run` function for calls whose response is JSON.
+-- @tparam function read converts the decoded response to the call's result; or returns nil and
+--   the reason why that is impossible
+-- @tparam ?boolean is_change whether the call changes something: an unreadable response then
+--   leaves the outcome unknown
+function call.json_reader(read, is_change)
   return function(transfer, deadline)
-    local ok, err = call.finish(transfer, deadline)
+    local ok, err = call.wait_until_ended(transfer, deadline)
     if not ok then return nil, err end
     local result
     local response, problem = json.decode_response(transfer:body())

@@ -91,7 +91,7 @@ local CALL_OPTIONS = { timeout = check.seconds }
 local function fetch(env, patient_id, id, options)
   return call.perform(env, "get", options, {
     "Patients", patient_id, "Documents", id,
-    run = call.read_json(function(response)
+    run = call.json_reader(function(response)
       local found, problem = normalise(response, patient_id)
       if not found then return nil, problem end
       if found ~= id then return nil, "document_mismatch" end
@@ -135,7 +135,7 @@ function methods.delete(self, options)
   local ok, err = call.perform(env, "delete", options, {
     "Patients", state.patient_id, "Documents", state.id,
     method = "DELETE",
-    run = call.finish,
+    run = call.wait_until_ended,
   })
   if not ok then return nil, err end
   return true

@@ -66,7 +66,7 @@ function entity.define(definition)
     options = check.options(options, { timeout = check.seconds }, 2, one)
     local ok, object = call.perform(env, name, options, {
       definition.path, id,
-      run = call.read_json(function(response)
+      run = call.json_reader(function(response)
         local found, found_id = adopt(env, response)
         if not found then return nil, found_id end
         if found_id ~= id then return nil, "bad_id" end

@@ -21,7 +21,7 @@ local function whole_number(value)
 end
 
 -- What a decoded response holds. Returns nil and the reason if it is not a page.
-local read = call.read_json(function(response)
+local read = call.json_reader(function(response)
   local rows = response.value
   -- an object's keys are strings; an array's are not, and it has no gaps
   if type(rows) ~= "table" or type(next(rows)) == "string" then return nil, "unexpected_json" end

@@ -194,7 +194,7 @@ local function send(env, patient_id, from, name, content_type, options)
       local done, err = push_and_wait(from, options, transfer, till)
       sent = transfer:bytes_sent()
       if not done then return nil, err end
-      return call.read_json(function(reply)
+      return call.json_reader(function(reply)
         return document.adopt(env, patient_id, reply)
       end, true)(transfer, till)
     end,
