@@ -5,11 +5,11 @@ local core = require "nymbl.core"
 
 local check = {}
 
--- The chunk name of this library's directory: "@…/nymbl/" of "@…/nymbl/check.lua".
+-- The chunk name of this file without "check.lua", such as "@/usr/share/lua/5.4/nymbl/".
 local own_directory = debug.getinfo(1, "S").source:match("^(.*)check%.lua$")
 
--- The stack level of the caller: the first Lua function up the stack that is not part of
--- this library. C functions, such as pcall, are skipped too.
+-- The stack level of the first Lua function up the stack that is not part of this library. C
+-- functions, such as pcall, are skipped, too.
 local function caller_level()
   local level = 3
   while true do
@@ -25,7 +25,7 @@ local function caller_level()
   end
 end
 
---- Raise at the caller's line.
+--- Raise an error with the position of the library's caller.
 function check.raise(message)
   error(message, caller_level())
 end
@@ -62,7 +62,7 @@ function check.object(object, class, name)
   return state
 end
 
--- Checkers are functions of a value. They return nil, or the problem as a string.
+-- A checker is a function of a value. It returns nil, or the problem as a string.
 
 function check.string(value)
   if type(value) ~= "string" then return check.expected("string", value) end
@@ -75,14 +75,14 @@ function check.nonempty(value)
   if value == "" then return "empty string" end
 end
 
---- A text without control characters, which get into credentials only by mistake.
+--- A checker of credentials: control characters get into them only by mistake.
 function check.printable(value)
   local problem = check.nonempty(value)
   if problem then return problem end
   if value:find("[%z\1-\31\127]") then return "control character" end
 end
 
---- A header field value: no CR, LF or other control character but the tab (RFC 9110,
+--- A checker of header field values: the only control character in them is the tab (RFC 9110,
 -- section 5.5).
 function check.header(value)
   local problem = check.nonempty(value)
@@ -102,7 +102,7 @@ function check.table(value)
   if type(value) ~= "table" then return check.expected("table", value) end
 end
 
---- A number of seconds above zero.
+--- A checker of times in seconds, which must be above zero.
 function check.seconds(value)
   if type(value) ~= "number" then return check.expected("number", value) end
   if not (value > 0) then return "must be positive" end

@@ -178,10 +178,9 @@ function errors.is_out_of_memory(err)
   return type(err) == "string" and err:find(NO_MEMORY, 1, true) ~= nil
 end
 
---- Raise a caught error again if it is Lua's out-of-memory error. It says nothing about
--- the function that was called, so no caller of this library may see it as that
--- function's failure. It is raised with Lua's own message: `require` adds a prefix to
--- the message, and Lua 5.3's buffers add a suffix.
+--- Raise a caught error again if it is Lua's out-of-memory error. That error says nothing about
+-- the function that was called, so this library never reports it as that function's failure.
+-- The message is Lua's own: `require` adds a prefix to it, and Lua 5.3's buffers add a suffix.
 -- @param err the error value that `pcall` returned
 function errors.rethrow_out_of_memory(err)
   if errors.is_out_of_memory(err) then error(NO_MEMORY, 0) end

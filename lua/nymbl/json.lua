@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- JSON of the service and of stores. This module has a lua-cjson instance of its own: the
--- settings of the global one belong to the host program.
+-- JSON of the service and of stores. This module has its own instance of lua-cjson, because the
+-- settings of the global instance belong to the host program.
 
 local core = require "nymbl.core"
 local errors = require "nymbl.errors"
@@ -10,11 +10,11 @@ local json = {}
 local codec
 
 -- lua-cjson caches the decimal point of the locale that was set when it was loaded or when
--- `new` was called (in its fpconv.c). The cache is process-wide and it is wrong in every
--- locale with another decimal point. It belongs to the host program, so this module does not
--- change it. Instead, lua-cjson always runs in the C locale here (call_in_c_locale). There it
--- encodes all numbers correctly, whatever is cached, and decodes all but fractions, which
--- core.json_mend rewrites if need be.
+-- `new` was called (in its fpconv.c). The cache is process-wide, and wrong in every locale with
+-- another decimal point. It belongs to the host program, so this module does not change it, but
+-- runs lua-cjson in the C locale (call_in_c_locale). In that locale lua-cjson encodes all
+-- numbers correctly, whatever is cached. It decodes all numbers except fractions, which
+-- core.json_mend rewrites if necessary.
 
 -- Call a function as pcall does, but in the C locale. No error can leave the C locale set:
 -- pcall catches those of the function, and the second call of core.locale needs no more
@@ -26,13 +26,13 @@ local function call_in_c_locale(fn, argument)
   return ok, value
 end
 
-local half = 1 / 2
+local HALF = 1 / 2
 
 -- Whether a codec decodes fractions if it is called by `call` (pcall or call_in_c_locale).
 local function decodes_fractions(call, module)
   local ok, value = call(module.decode, "0.5")
   if not ok then errors.rethrow_out_of_memory(value) end
-  return ok and value == half
+  return ok and value == HALF
 end
 
 -- Create a codec from the lua-cjson that the program has loaded. `new` refreshes the cache, so it
@@ -48,8 +48,8 @@ local function codec_from_loaded(module)
   return new_codec
 end
 
--- Load lua-cjson. It is removed from package.loaded, so that the program's own `require` loads
--- it again, in the program's locale.
+-- Load lua-cjson, and remove it from package.loaded: the program's own `require` then loads it
+-- again, in the program's locale.
 local function codec_from_require()
   local ok, module = call_in_c_locale(require, "cjson")
   if not ok then error(module, 0) end
@@ -63,7 +63,8 @@ local function get_codec()
     local module = package.loaded.cjson
     local new_codec
     if module then new_codec = codec_from_loaded(module) else new_codec = codec_from_require() end
-    if not new_codec then return module end -- with the program's settings, until its locale is the cached one
+    -- in a third locale, use the program's codec with its settings, and try again next time
+    if not new_codec then return module end
     new_codec.decode_max_depth(32)
     new_codec.decode_invalid_numbers(false)
     codec = new_codec
@@ -71,6 +72,7 @@ local function get_codec()
   return codec
 end
 
+-- Whether is_installed() has returned true.
 local was_found = false
 
 -- Whether `require` would find lua-cjson on the search paths.
@@ -103,15 +105,16 @@ function json.decode(text)
   return nil, "bad_json"
 end
 
--- Each value takes at least two bytes, with the comma or bracket after it. So a text below
--- this size cannot have too many values.
 local MAX_VALUES = core.max_response_values
+
+-- A text of fewer bytes cannot have too many values: each value takes at least two bytes, with
+-- the comma or bracket after it.
 local MIN_SIZE_TO_COUNT = 2 * MAX_VALUES
 
 local BYTE_ORDER_MARK = "\239\187\191"
 
---- Decode the body of a response. Its values are counted first, because 8 MB of `[[],[],…`
--- would be decoded to 254 MB of tables.
+--- Decode the body of a response. The values in it are counted first, because 8 MB of
+-- `[[],[],…` would be decoded to 254 MB of tables.
 -- @treturn[1] table an object or array
 -- @treturn[2] nil the text is not JSON, or it has too many values
 -- @treturn[2] string "bad_json" or "response_too_long"

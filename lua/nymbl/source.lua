@@ -33,10 +33,11 @@ function source.type_by_name(name)
   return extension and TYPE_BY_EXTENSION[core.lower(extension)]
 end
 
---- Determine the media type to send a source as, from its first bytes if need be.
+--- Determine the media type as which a source is sent: the declared one, or else that of its
+-- first bytes.
 -- @tparam table from the source
 -- @tparam ?string declared the type by option or file name
--- @tparam boolean must_match whether the bytes must be of the declared type
+-- @tparam boolean must_match whether the first bytes must be of the declared type
 -- @treturn[1] string media type
 -- @treturn[2] nil the source must not be sent
 -- @treturn[2] table error fields
@@ -55,14 +56,14 @@ end
 
 -- A source is a table with
 --   body             the core's request body
---   is_rewindable    whether it can be sent again from its first byte
---   name             the file name, of a path
---   err              error fields, and nothing else, if it cannot be opened
--- The core itself reads paths and bytes. Handles and functions are read here, as the
--- transfer progresses, so their sources also have
---   fill(deadline)   copies bytes into the body. Returns "more" if the body is full, "end"
+--   is_rewindable    whether the source can be sent again from its first byte
+--   name             the file name, if the source is a path
+--   err              error fields, if the source cannot be opened; it has no other field then
+-- The core itself reads paths and bytes. Handles and functions are read by this module while
+-- the transfer runs, so their sources also have
+--   fill(deadline)   copies bytes into the body. Returns "more" when the body is full, "end"
 --                    at the end of the source, or nil and the error that ends the upload
---   rewind()         prepares the source to be sent again from its first byte. Returns
+--   rewind()         prepares the source for being sent again from its first byte. Returns
 --                    false if that is impossible
 
 local function from_path(path)
@@ -77,14 +78,14 @@ local function from_bytes(bytes)
   return { body = body, is_rewindable = true }
 end
 
--- The number of bytes between a handle's position and its end, or nil if it is unknown;
+-- Returns the number of bytes from a handle's position to its end, or nil if that is unknown;
 -- and the position, or nil if the handle cannot seek.
 local function remaining_bytes(handle)
   local position = handle:seek("cur")
   local last = position and handle:seek("end")
   if not last then return nil end
   if not handle:seek("set", position) then return nil end
-  -- devices, directories and files of /proc report sizes that are not true
+  -- devices, directories and files of /proc report false sizes
   return last > position and last < 2^53 and last - position or nil, position
 end
 
@@ -123,16 +124,16 @@ local function from_handle(handle, size, max_bytes)
   return self
 end
 
--- Bytes of chunks between two steps of the garbage collector. On its own, the collector
--- waits until the heap has doubled, while up to 25 MB of chunks become garbage.
+-- After so many bytes of chunks, the garbage collector makes a step. On its own, it waits until
+-- the heap has doubled, while up to 25 MB of chunks become garbage.
 local GC_INTERVAL = 262144
 
--- `pull` returns the next chunk. For a stream it is called with the deadline of the upload.
+-- `pull` is an LTN12 source, or reads a stream; then its argument is the upload's deadline.
 local function from_function(pull, size, max_bytes, is_stream)
   local self = { body = core.body_stream { size = size, limit = max_bytes }, is_rewindable = false }
   local chunk, position = "", 1
   local bytes_since_gc = 0
-  local ended = false -- LTN12: a source must not be called after its end
+  local ended = false -- an LTN12 source must not be called after its end
   local function next_chunk(deadline)
     local value, err
     if is_stream then value, err = pull(deadline) else value, err = pull() end

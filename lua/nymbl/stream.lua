@@ -24,8 +24,8 @@ local methods, metamethods = core.class(CLASS)
 
 local stream = {}
 
---- For `call.perform`: wait until the response begins. Returns true and the transfer, or nil
--- and error fields.
+--- Wait until the response begins: the `run` function for `call.perform`. Returns true and the
+-- transfer; or nil and error fields.
 function stream.wait_for_response(transfer, deadline)
   while true do
     local status, err = transfer:response()
@@ -54,7 +54,7 @@ local function canceled(state, reason)
   return errors.new { kind = "canceled", reason = reason, attempts = state.attempts, operation = "download" }
 end
 
--- Make sure that the current chunk has an unread byte. Returns true; false at the end; or
+-- Receive a chunk, unless the current one has unread bytes. Returns true; false at the end; or
 -- nil and the error.
 local function fill(state, deadline)
   if state.position <= #state.chunk then return true end
@@ -92,7 +92,7 @@ local function fill(state, deadline)
   return false
 end
 
--- Read the current chunk up to position `last`, by default to its end.
+-- Consume the current chunk up to position `last`, by default to its end. Returns the bytes.
 local function take(state, last)
   local piece = state.chunk:sub(state.position, last)
   state.position = state.position + #piece
@@ -100,9 +100,9 @@ local function take(state, last)
   return piece
 end
 
--- Return nil and the error from a read. If the stream itself is intact (the read merely was
--- not allowed to wait), first put back the bytes that the read took, for the next one.
-local function unread(state, pieces, err)
+-- Make a read fail: returns nil and the error. If the stream itself has not failed (the read
+-- was only not allowed to wait), first put back the bytes that this read has taken.
+local function fail_read(state, pieces, err)
   if pieces and not state.failure and not state.closed then
     local text = table.concat(pieces)
     state.chunk, state.position, state.bytes_read = text, 1, state.bytes_read - #text
@@ -114,21 +114,21 @@ local function read_all(state)
   local pieces = {}
   while true do
     local more, err = fill(state)
-    if more == nil then return unread(state, pieces, err) end
+    if more == nil then return fail_read(state, pieces, err) end
     if not more then return table.concat(pieces) end
     pieces[#pieces + 1] = take(state)
   end
 end
 
-local function read_line(state, keep)
+local function read_line(state, keep_newline)
   local pieces
   while true do
     local more, err = fill(state)
-    if more == nil then return unread(state, pieces, err) end
+    if more == nil then return fail_read(state, pieces, err) end
     if not more then return pieces and table.concat(pieces) or nil end
     local last = state.chunk:find("\n", state.position, true)
     local piece = take(state, last)
-    if last and not keep then piece = piece:sub(1, -2) end
+    if last and not keep_newline then piece = piece:sub(1, -2) end
     if last and not pieces then return piece end
     pieces = pieces or {}
     pieces[#pieces + 1] = piece
@@ -140,7 +140,7 @@ local function read_bytes(state, count)
   local pieces, left = nil, count
   repeat
     local more, err = fill(state)
-    if more == nil then return unread(state, pieces, err) end
+    if more == nil then return fail_read(state, pieces, err) end
     if not more then return pieces and table.concat(pieces) or nil end
     if left == 0 then return "" end
     local piece = take(state, math.min(state.position + left - 1, #state.chunk)) -- LuaJIT's sub() takes 32 bits
@@ -166,11 +166,12 @@ local function reader(format)
   if letter == "a" then return read_all end
 end
 
-local default = { reader "l" }
+local DEFAULT_READERS = { reader "l" }
 
+-- Returns an array of readers for formats, and their number. `name` is that of the method.
 local function readers(name, ...)
   local count = select("#", ...)
-  if count == 0 then return default, 1 end
+  if count == 0 then return DEFAULT_READERS, 1 end
   local list = {}
   for i = 1, count do
     list[i] = reader((select(i, ...)))
@@ -180,27 +181,27 @@ local function readers(name, ...)
 end
 
 -- The failure of a stream after an error was raised within a read (out of memory, or by the
--- progress function). The bytes that the read took are lost, so that later reads must
--- fail too: the rest must not look like the whole document.
+-- progress function). The bytes that the read has taken are lost. So later reads fail, too:
+-- the rest must not look like the whole document.
 local INTERRUPTED = errors.new { kind = "canceled", reason = "raised", operation = "download" }
 
--- Return the results of a pcall of a read, or raise its error again.
+-- Return the results of a read that was called by pcall, or raise its error again.
 local function finish_read(state, ran, ...)
   if ran then return ... end
   state.chunk, state.failure = "", state.failure or INTERRUPTED
   error((...), 0)
 end
 
--- The results of the readers in order, up to the first that returns nil; then the error, if
--- the transfer failed.
-local function results(state, list, i, count)
+-- Call the readers in order, up to the first that returns nil. Returns their results, and the
+-- error after a nil if the transfer failed.
+local function read_all_formats(state, list, i, count)
   local value, err = list[i](state)
   if value == nil then
     if err then return nil, err end
     return nil
   end
   if i == count then return value end
-  return value, results(state, list, i + 1, count)
+  return value, read_all_formats(state, list, i + 1, count)
 end
 
 --- Read, in the formats of `io`: "l", "L", "a" or a number of bytes.
@@ -212,7 +213,7 @@ end
 function methods.read(self, ...)
   local state = check.object(self, CLASS, "read")
   local list, count = readers("read", ...)
-  return finish_read(state, pcall(results, state, list, 1, count))
+  return finish_read(state, pcall(read_all_formats, state, list, 1, count))
 end
 
 --- Iterate over lines, or over the results of the formats.
@@ -232,7 +233,7 @@ function methods.lines(self, ...)
   end
   return function()
     local state = check.object(self, CLASS, "lines")
-    return step(finish_read(state, pcall(results, state, list, 1, count)))
+    return step(finish_read(state, pcall(read_all_formats, state, list, 1, count)))
   end
 end
 

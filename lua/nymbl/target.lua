@@ -7,8 +7,8 @@ local errors = require "nymbl.errors"
 
 local target = {}
 
--- Call the progress function. If it returns false, cancels the transfer and returns the
--- error fields.
+-- Call the progress function. If it returns false, cancel the transfer and return error
+-- fields.
 local function report(progress, transfer)
   local status, length = transfer:response()
   local received, resumed_from = transfer:bytes_received(), transfer:resumed_from()
@@ -36,7 +36,7 @@ local function path_receiver(progress)
       local received = transfer:bytes_received()
       if progress and received ~= reported and transfer:response() then
         reported = received
-        report(progress, transfer) -- if it cancels, result() returns the error
+        report(progress, transfer) -- after a cancellation, result() returns the error
         transfer:confirm(received) -- the core renames the file once all bytes are confirmed
       end
       call.wait_for(transfer, deadline)
@@ -44,7 +44,8 @@ local function path_receiver(progress)
   end
 end
 
--- A file handle as the target. Between waits, C copies the bytes from the receive window to the FILE.
+-- A file handle as the target. Between waits, transfer:read_to() copies the received bytes to
+-- the FILE, in C.
 local function open_handle(handle)
   local self = {}
   local position = handle:seek("cur")
@@ -65,7 +66,7 @@ local function open_handle(handle)
           call.wait_for(transfer, deadline)
         else
           wrote = true
-          -- returned here because canceling is too late if the last bytes have arrived already
+          -- the error is returned here, because a cancellation has no effect after the last byte
           err = progress and report(progress, transfer)
           if err then return nil, err end
         end
@@ -75,8 +76,8 @@ local function open_handle(handle)
   return self
 end
 
--- An LTN12 sink as the target. It is called with each chunk, then with nil; or with nil and the error
--- if the download failed.
+-- An LTN12 sink as the target. The sink is called with each chunk; then with nil, and also with
+-- the error if the download failed.
 local function open_sink(sink)
   local self = {}
   local was_called = false
@@ -109,9 +110,9 @@ end
 
 -- A target is a table with
 --   receiver(progress)   returns the function for `call.perform` that receives the document
---   path                 the path, if it is one
---   rewind()             prepares a handle or a sink for another attempt. Returns false if it
---                        already has bytes that cannot be overwritten
+--   path                 the path, if the target is one
+--   rewind()             prepares a handle or a sink for another attempt. Returns false if the
+--                        target already has bytes that cannot be overwritten
 --   report_failure(err)  reports to a sink that the download failed
 
 --- Open a target.
