@@ -42,8 +42,8 @@ local patient_id, folder, document_type = arg[1], arg[2], arg[3]
 if not folder then stop(1, "usage: lua overnight.lua PATIENT FOLDER [DOCUMENT_TYPE]") end
 folder = folder:gsub("(.)/+$", "%1"):gsub("^%-", "./-")
 
--- The journal: a line is WORD, patient, size, name and a number or id. It ends with a dot,
--- so that a line that was cut short is ignored.
+-- The journal: a line is WORD, patient, size, name and a number or id. A complete line ends
+-- with a dot, so that one that was cut short is ignored.
 local journal_path = folder .. ".nymbl-journal"
 
 local function escape(text)
@@ -54,7 +54,9 @@ local function key_of(name, size)
   return ("%s\t%.0f\t%s"):format(escape(patient_id), size, escape(name))
 end
 
-local done, started = {}, {} -- by key; for a started file, the number of equal documents before
+-- By key: the files that are done; and for a file that was started, the number of documents
+-- with its name and size before.
+local done, started = {}, {}
 local journal
 
 local function journal_open()
@@ -68,10 +70,10 @@ local function journal_open()
     end
   end
   journal = assert(io.open(journal_path, "ab"))
-  if text:match("[^\n]$") then journal:write("\n") end -- the end of a line that was cut short
+  if text:match("[^\n]$") then journal:write("\n") end -- complete a line that was cut short
 end
 
-local function note(word, key, last)
+local function journal_write(word, key, last)
   -- synced to disk, so that the line survives a power cut
   if not (journal:write(word, "\t", key, "\t", last, "\t.\n") and journal:flush()
     and run("sync " .. quote(journal_path))) then
@@ -79,36 +81,36 @@ local function note(word, key, last)
   end
 end
 
--- The accepted files, sorted by name, and the number of files whose name cannot be sent.
+-- Returns the accepted files, sorted by name, and the number of files that cannot be sent.
 -- Hidden files are skipped: other programs may still be writing them.
 local function files()
   local tests = {}
   for i, extension in ipairs(ACCEPTED) do tests[i] = "-iname '*." .. extension .. "'" end
   local pipe = io.popen(("find %s/ -maxdepth 1 -type f ! -name '.*' \\( %s \\) -print0 | sort -z"):format(
     quote(folder), table.concat(tests, " -o ")))
-  local found, unfit = {}, 0
+  local found, unusable = {}, 0
   for path in pipe:read("*a"):gmatch("%Z+") do
     local file, name = io.open(path, "rb"), path:match("[^/]+$")
     if not file or name:find("%c") then
-      unfit = unfit + 1
+      unusable = unusable + 1
     else
       found[#found + 1] = { path = path, name = name, key = key_of(name, file:seek("end")) }
     end
     if file then file:close() end
   end
   pipe:close()
-  return found, unfit
+  return found, unusable
 end
 
 if not io.open(folder .. "/.") then stop(1, "there is no such folder") end
 journal_open()
-local all, unfit = files()
+local all, unusable = files()
 local todo = {}
 for _, file in ipairs(all) do
   if not done[file.key] then todo[#todo + 1] = file end
 end
-if unfit > 0 then io.stderr:write(unfit, " files cannot be read, or have control characters in their names\n") end
-if #todo == 0 then os.exit(unfit > 0 and 1 or 0) end
+if unusable > 0 then io.stderr:write(unusable, " files cannot be read, or have control characters in their names\n") end
+if #todo == 0 then os.exit(unusable > 0 and 1 or 0) end
 
 local client = assert(nymbl.client {
   base_url = os.getenv "NYMBL_BASE_URL",
@@ -126,13 +128,13 @@ local patient = client:patient(patient_id)
 
 local uploaded, found, refused, unknown = 0, 0, 0, 0
 
-local function left()
+local function remaining()
   return #todo - uploaded - found
 end
 
 local function summary()
   print(("%d uploaded, %d found there, %d refused, %d not known, %d left in all"):format(
-    uploaded, found, refused, unknown, left()))
+    uploaded, found, refused, unknown, remaining()))
 end
 
 -- A failure that is not specific to one file ends the run.
@@ -145,13 +147,13 @@ local function give_up(err)
   stop(1, tostring(err))
 end
 
--- The number of documents by name and size.
-local there = {}
+-- The number of the service's documents by key.
+local existing = {}
 local listed, problem = pcall(function()
   for document in patient:documents { select = { "file_name", "file_size_bytes" } } do
     if document.file_name and document.file_size_bytes then
       local key = key_of(document.file_name, document.file_size_bytes)
-      there[key] = (there[key] or 0) + 1
+      existing[key] = (existing[key] or 0) + 1
     end
   end
 end)
@@ -162,18 +164,18 @@ end
 
 for _, file in ipairs(todo) do
   local key = file.key
-  local before = there[key] or 0
+  local before = existing[key] or 0
   if started[key] and before > started[key] then
-    note("done", key, "found")
+    journal_write("done", key, "found")
     found = found + 1
   else
-    note("started", key, ("%d"):format(started[key] or before))
+    journal_write("started", key, ("%d"):format(started[key] or before))
     local document, err = patient:upload(file.path, {
       file_name = file.name, document_type = document_type, reconcile = true, timeout = 600,
     })
     if document then
-      note("done", key, escape(document.id))
-      there[key] = before + 1
+      journal_write("done", key, escape(document.id))
+      existing[key] = before + 1
       uploaded = uploaded + 1
     elseif err.outcome_unknown then
       unknown = unknown + 1 -- the next run searches for it
@@ -186,4 +188,4 @@ for _, file in ipairs(todo) do
   end
 end
 summary()
-os.exit(refused + unfit > 0 and 1 or unknown > 0 and 75 or 0)
+os.exit(refused + unusable > 0 and 1 or unknown > 0 and 75 or 0)

@@ -63,9 +63,9 @@ local function refuse(kind, status)
   error(refusal_new(kind, status), 0)
 end
 
--- An error table is returned unchanged. A Lua error is reduced to its file and line: its
--- text may contain anything.
-local function known(err)
+-- Make an error safe to log: an error table is returned unchanged, a Lua error is reduced to its
+-- file and line, because its text may contain anything.
+local function to_safe_error(err)
   if type(err) == "table" then return err end
   local location = debug.traceback("", 2):match "[%w_]+%.lua:%d+"
   return setmetatable({ kind = "internal", location = location }, {
@@ -107,9 +107,9 @@ local function arguments(patterns)
   return given
 end
 
-local TEXT, NAME, WHOLE = "^[^%z]+$", "^[^%c]+$", "^%d" .. ("%d?"):rep(14) .. "$"
+local TEXT, NAME, WHOLE_NUMBER = "^[^%z]+$", "^[^%c]+$", "^%d" .. ("%d?"):rep(14) .. "$"
 local UPLOAD = { file_name = NAME, document_type = NAME, description = TEXT }
-local LIST = { filter = TEXT, orderby = TEXT, top = WHOLE, skip = WHOLE }
+local LIST = { filter = TEXT, orderby = TEXT, top = WHOLE_NUMBER, skip = WHOLE_NUMBER }
 
 local function patient()
   return client:patient(ngx.var.patient)
@@ -130,10 +130,10 @@ local function body_source(length)
   end
   function self.pull()
     if self.left == 0 then return nil end
-    local chunk, why = receive()
+    local chunk, problem = receive()
     if not chunk then
-      self.fault = why -- why reading from the client failed
-      return nil, why
+      self.fault = problem -- reading from the client failed
+      return nil, problem
     end
     self.left = self.left - #chunk
     return chunk
@@ -155,8 +155,8 @@ local function upload()
   if not given.file_name or (media and not media:find(NAME)) then refuse "bad_request" end
   local length = tonumber(ngx.var.http_content_length)
   if not length then refuse("bad_request", 411) end
-  local body, target = body_source(length), patient()
-  local ran, document, err = xpcall(target.upload, known, target, body.pull, {
+  local body, target_patient = body_source(length), patient()
+  local ran, document, err = xpcall(target_patient.upload, to_safe_error, target_patient, body.pull, {
     file_name = given.file_name, document_type = given.document_type, description = given.description,
     content_type = media, size = length, timeout = TRANSFER,
   })
@@ -204,9 +204,9 @@ local function content()
   local stream = assert(patient():document(ngx.var.document):open())
   local ran, err
   if stream.size or ngx.req.http_version() >= 1.1 then
-    ran, err = xpcall(send, known, stream)
+    ran, err = xpcall(send, to_safe_error, stream)
   else
-    -- neither length nor chunks: nobody could tell its end from a broken transfer
+    -- without length and chunks, the client could not distinguish the end from a broken transfer
     ran, err = pcall(refuse, "protocol", 505)
   end
   stream:close()
@@ -221,16 +221,16 @@ local function list()
     filter = given.filter, orderby = given.orderby, top = tonumber(given.top), skip = tonumber(given.skip),
   }
   local pieces, separator = {}, '{"documents":['
-  local function pass()
+  local function send_rows()
     ngx.header.content_type = "application/json"
     if not ngx.print(separator, table.concat(pieces, ",\n")) or not ngx.flush(true) then refuse "timeout" end
     pieces, separator = {}, ",\n"
   end
   for document in patient():documents(query) do
     pieces[#pieces + 1] = cjson.encode(document:metadata())
-    if #pieces == PAGE then pass() end
+    if #pieces == PAGE then send_rows() end
   end
-  if #pieces > 0 or separator ~= ",\n" then pass() end
+  if #pieces > 0 or separator ~= ",\n" then send_rows() end
   ngx.say "]}"
 end
 
@@ -258,7 +258,7 @@ local function handler(operations)
       return fail(refusal_new("bad_request", 405))
     end
     ngx.var.operation = operation.name
-    local ran, err = xpcall(operation.run, known)
+    local ran, err = xpcall(operation.run, to_safe_error)
     if not ran then fail(err) end
   end
 end
@@ -268,5 +268,5 @@ return {
   document = handler { GET = { name = "get", run = get }, DELETE = { name = "delete", run = delete } },
   content = handler { GET = { name = "download", run = content } },
   too_large = function() fail(refusal_new "too_large") end,
-  elsewhere = function() fail(refusal_new "not_found") end,
+  unknown_path = function() fail(refusal_new "not_found") end,
 }

@@ -14,14 +14,15 @@ local MAX_BODY_BYTES = 256 * 1048576
 
 local handlers = {}
 
-local function given(value)
+-- A member of a JSON object, or nil if it is null.
+local function value_of(value)
   if value == json.null then
     return nil
   end
   return value
 end
 
-local function done()
+local function succeeded()
   return responses.json(200, json.object { { "ok", true } })
 end
 
@@ -35,7 +36,7 @@ end
 
 handlers["DELETE journal"] = function(state)
   state.journal:clear()
-  return done()
+  return succeeded()
 end
 
 handlers["GET faults"] = function(state)
@@ -44,22 +45,22 @@ end
 
 handlers["POST faults"] = function(state, plans)
   local ok, problem = state.faults:set(plans)
-  return ok and done() or refused(problem)
+  return ok and succeeded() or refused(problem)
 end
 
 handlers["DELETE faults"] = function(state)
   state.faults:clear()
-  return done()
+  return succeeded()
 end
 
 -- The bytes of a document that a test describes.
 local function content_of(state, input, media_type)
-  if given(input.size) then
+  if value_of(input.size) then
     return content.generate(state.folder, input.size, media_type)
-  elseif given(input.content_base64) then
+  elseif value_of(input.content_base64) then
     return content.filter(state.folder, "base64 -d", body.new(input.content_base64))
   end
-  return content.bytes(given(input.content) or "")
+  return content.bytes(value_of(input.content) or "")
 end
 
 local not_metadata = {
@@ -67,7 +68,7 @@ local not_metadata = {
 }
 
 handlers["POST documents"] = function(state, input)
-  if type(input) ~= "table" or not given(input.patient) then
+  if type(input) ~= "table" or not value_of(input.patient) then
     return refused "a patient is expected"
   end
   local fields = { file_name = "document.pdf", content_type = "application/pdf" }
@@ -76,10 +77,10 @@ handlers["POST documents"] = function(state, input)
       fields[name] = value
     end
   end
-  fields.id = given(input.id)
+  fields.id = value_of(input.id)
   local media_type = fields.content_type
   local document = state.documents:add(json.id(input.patient), content_of(state, input, media_type), fields)
-  local verbatim = given(input.raw_metadata)
+  local verbatim = value_of(input.raw_metadata)
   if verbatim then
     document.verbatim = type(verbatim) == "string" and verbatim or json.encode(verbatim)
     for name, value in pairs(json.decode(document.verbatim) or {}) do
@@ -92,11 +93,11 @@ handlers["POST documents"] = function(state, input)
 end
 
 handlers["POST seed"] = function(state, input)
-  if type(input) ~= "table" or not given(input.patient) or type(input.count) ~= "number" then
+  if type(input) ~= "table" or not value_of(input.patient) or type(input.count) ~= "number" then
     return refused "a patient and a count are expected"
   end
-  local prefix = given(input.prefix) or "doc-seed-"
-  local kinds = given(input.types) or { "Referral", "Insurance", "Scan" }
+  local prefix = value_of(input.prefix) or "doc-seed-"
+  local kinds = value_of(input.types) or { "Referral", "Insurance", "Scan" }
   local first = os.time { year = 2026, month = 1, day = 1, hour = 12 }
   for i = 1, input.count do
     local id = ("%s%05d"):format(prefix, i)
@@ -121,7 +122,7 @@ end
 
 handlers["DELETE documents"] = function(state, _, parameters)
   local found = state.documents:remove(parameters.patient or "", parameters.id or "")
-  return found and done() or responses.gateway(404, "no such document")
+  return found and succeeded() or responses.gateway(404, "no such document")
 end
 
 -- The settings that can be changed, and their types.
@@ -180,13 +181,13 @@ handlers["POST reset"] = function(state, input)
   end
   state:reset()
   settings_apply(state, input or {})
-  return done()
+  return succeeded()
 end
 
 handlers["POST listen"] = function(state, input)
   input = type(input) == "table" and input or {}
-  local kind = given(input.tls) or "good"
-  local listener, problem = state.server:listen(kind, given(input.name) or kind)
+  local kind = value_of(input.tls) or "good"
+  local listener, problem = state.server:listen(kind, value_of(input.name) or kind)
   if not listener then
     return refused(problem)
   end
@@ -196,7 +197,7 @@ handlers["POST listen"] = function(state, input)
 end
 
 handlers["DELETE listen"] = function(state, _, parameters)
-  return state.server:unlisten(parameters.name) and done() or responses.gateway(404, "no such listener")
+  return state.server:unlisten(parameters.name) and succeeded() or responses.gateway(404, "no such listener")
 end
 
 handlers["GET state"] = function(state)

@@ -24,7 +24,7 @@ local function segments_of(path)
   return segments
 end
 
--- The operation that a path and method name, with the ids in the path.
+-- Determine the operation of a request from its method and path. Returns it, and the ids in the path.
 local function route(method, path)
   local segments = segments_of(path)
   local first, second, third = segments[1], segments[2], segments[3]
@@ -74,14 +74,14 @@ function api:refusal(request)
   if refusal then
     return refusal
   end
-  local spent = self.state.limits:take(operation)
-  if spent == "rate" then
+  local exceeded = self.state.limits:count_request(operation)
+  if exceeded == "rate" then
     return responses.gateway(429, "Too Many Requests")
-  elseif spent == "quota" then
+  elseif exceeded == "quota" then
     local response = responses.gateway(429, "Limit Exceeded")
     table.insert(response.headers, { "x-amzn-ErrorType", "LimitExceededException" })
     return response
-  elseif not documents.patient_known(request.patient) then
+  elseif not documents.patient_exists(request.patient) then
     return responses.service(404, "NotFound", "The patient was not found", "No such patient")
   end
 end
@@ -217,9 +217,9 @@ local function bytes_response(state, request, document)
   local from, size
   if state.settings.ranges then
     table.insert(response.headers, { "Accept-Ranges", "bytes" })
-    local fresh = not condition or (not action.no_validators and (condition == modified
+    local is_current = not condition or (not action.no_validators and (condition == modified
       or (condition == etag and etag:sub(1, 1) == '"')))
-    if fresh and not action.ignore_range then
+    if is_current and not action.ignore_range then
       from, size = range_of(request:header "range", document.content.size)
     end
   end

@@ -24,11 +24,11 @@ function body.of(content, from, size)
   return body.new { file = assert(io.open(content.path, "rb")), from = from, size = size }
 end
 
---- Zeros, `bound` of them: an endless body for practical purposes.
-function body.endless(bound)
+--- A body of `size` zero bytes. If `size` is huge, the body never ends for practical purposes.
+function body.zeros(size)
   local self = body.new ""
-  self.size = bound
-  self.zeros = true
+  self.size = size
+  self.is_zeros = true
   return self
 end
 
@@ -37,7 +37,7 @@ function body:append(text)
   self.size = self.size + #text
 end
 
---- Only the first `n` bytes.
+--- Remove all but the first `n` bytes.
 function body:truncate(n)
   local kept = {}
   self.size = math.min(self.size, n)
@@ -62,12 +62,12 @@ local function segment_read(segment, at, n)
   return segment.file:read(math.min(n, segment.size - at)) or ""
 end
 
---- Step through the first `limit` bytes in pieces of at most `piece_size`.
+--- Iterate over the first `limit` bytes (default: all) in pieces of at most `piece_size` bytes.
 function body:pieces(piece_size, limit)
   local left = math.min(self.size, limit or self.size)
   local index, at = 1, 0
   return function()
-    if self.zeros and left > 0 then
+    if self.is_zeros and left > 0 then
       local n = math.min(piece_size, left)
       left = left - n
       return ("\0"):rep(n)

@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- A certificate authority made at start, and server certificates good and bad.
+-- A certificate authority, created at start, and its server certificates, valid and invalid.
 
 local altname = require "openssl.x509.altname"
 local bignum = require "openssl.bignum"
@@ -56,7 +56,7 @@ local function names_of_this_machine()
   return names
 end
 
-local function names_of_another()
+local function names_of_another_host()
   local names = altname.new()
   names:add("DNS", "elsewhere.example")
   return names
@@ -68,7 +68,7 @@ local kinds = {
   tls11 = {},
   expired = { from = -30 * DAY, to = -DAY },
   not_yet_valid = { from = 10 * DAY, to = 20 * DAY },
-  wrong_host = { names = names_of_another, common_name = "elsewhere.example" },
+  wrong_host = { names = names_of_another_host, common_name = "elsewhere.example" },
   self_signed = { issuer = "itself" },
   other_ca = { issuer = "another" },
 }

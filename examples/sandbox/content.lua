@@ -33,8 +33,8 @@ function content.extension(media_type)
   return extensions[media_type] or "bin"
 end
 
---- Whether a file that begins with `head` may be called `media_type`. An empty file may be anything.
-function content.acceptable(media_type, head)
+--- Whether a file whose first bytes are `head` can be of `media_type`. An empty file can be of each type.
+function content.is_accepted(media_type, head)
   local beginnings = signatures[media_type]
   if not beginnings then
     return false
@@ -136,7 +136,7 @@ function content.filter(folder, command, source)
   return result
 end
 
---- Delete the file, if there is one.
+--- Delete the content's file, if it has one.
 function content.discard(self)
   if self.path then
     os.remove(self.path)

@@ -101,7 +101,8 @@ function credentials:expire_tokens()
   end
 end
 
-function credentials:forget_tokens()
+--- Delete all tokens. They are then unknown.
+function credentials:delete_tokens()
   self.expiries = {}
 end
 

@@ -50,8 +50,8 @@ local function id_new(self)
   return "doc-" .. random_name(12)
 end
 
---- Whether the patient exists. Every patient does, except those whose id begins with "missing".
-function documents.patient_known(patient)
+--- Whether a patient exists: all do whose id does not begin with "missing".
+function documents.patient_exists(patient)
   return not patient:find "^missing"
 end
 
@@ -88,7 +88,7 @@ function documents:find(patient, id)
   return patient_documents and patient_documents.by_id[id]
 end
 
---- All documents of a patient, oldest first. Not a copy.
+--- All documents of a patient, oldest first: the table itself, not a copy.
 function documents:list(patient)
   local patient_documents = self.patients[patient]
   return patient_documents and patient_documents.list or {}
@@ -145,12 +145,12 @@ function documents:object(document, options)
   if options.context then
     members[1] = { "@odata.context", options.context }
   end
-  local known = {}
+  local added = {}
   local function add(name)
-    known[name] = true
+    added[name] = true
     local value = field_value(self, name, document.fields[name])
-    local left_out = options.list and OPTIONAL_IN_LISTS[name] and value == json.null
-    if not left_out and (not options.select or options.select[name]) then
+    local is_omitted = options.list and OPTIONAL_IN_LISTS[name] and value == json.null
+    if not is_omitted and (not options.select or options.select[name]) then
       members[#members + 1] = { name, value }
     end
   end
@@ -158,7 +158,7 @@ function documents:object(document, options)
     add(name)
   end
   for name in pairs(document.fields) do
-    if not known[name] then
+    if not added[name] then
       add(name)
     end
   end

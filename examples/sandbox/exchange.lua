@@ -34,11 +34,12 @@ local function interrupt(request, during)
   return hang_up(request.connection, during.how == "reset" and "reset" or "close")
 end
 
--- Read the body into the form that the operation needs. The fault `during` may end it early.
-local function receive(state, request, during)
+-- Receive the body, as the operation needs it: an upload, or a form's fields. The fault `during`
+-- may interrupt it.
+local function receive_body(state, request, during)
   local received = {}
   local pieces = {}
-  local bound = request.operation == "upload" and state.settings.max_upload + BODY_ALLOWANCE or MAX_FORM_BYTES
+  local max_bytes = request.operation == "upload" and state.settings.max_upload + BODY_ALLOWANCE or MAX_FORM_BYTES
   if request.operation == "upload" then
     received.upload = upload.new(state.folder, request:header "content-type", state.settings.max_upload)
   end
@@ -51,7 +52,7 @@ local function receive(state, request, during)
     local piece = request:next_piece(room)
     if not piece then
       break
-    elseif request.body_bytes > bound then
+    elseif request.body_bytes > max_bytes then
       received.too_long = true
       break
     elseif received.upload then
@@ -68,8 +69,9 @@ local function receive(state, request, during)
   return received
 end
 
--- With `Expect: 100-continue` a refusal costs the client no bytes. True if the body is to be read.
-local function invite_body(request, refusal)
+-- Send 100 Continue if the client waits for it. Returns false if the request is refused instead, so that the
+-- client need not send the body.
+local function send_continue(request, refusal)
   if not request.expects_continue then
     return true
   elseif refusal and refusal.status < 500 then
@@ -79,8 +81,8 @@ local function invite_body(request, refusal)
   return true
 end
 
--- The response to a completely received request. Its effect is written to the journal.
-local function answer(state, request, received, entry, refusal, substitute)
+-- Carry out a completely received request, unless a fault substitutes the response. Returns the response.
+local function perform(state, request, received, entry, refusal, substitute)
   local action = request.action
   if substitute and not action.effect then
     return substitute
@@ -93,7 +95,8 @@ local function answer(state, request, received, entry, refusal, substitute)
   return substitute or response
 end
 
-local function conclude(state, request, entry, response)
+-- Send the response, changed by the faults. Returns whether the connection may serve another request.
+local function respond(state, request, entry, response)
   local connection, action = request.connection, request.action
   if action.delay then
     cqueues.sleep(action.delay)
@@ -109,7 +112,8 @@ local function conclude(state, request, entry, response)
   return wire.send(connection, request, response, action)
 end
 
-local function complete(state, request, received, entry, refusal, substitute)
+-- Finish a request whose body was received, completely or not. Returns whether the connection may serve another one.
+local function finish(state, request, received, entry, refusal, substitute)
   local connection, action = request.connection, request.action
   if received.interrupted then
     return interrupt(request, action.during)
@@ -124,11 +128,11 @@ local function complete(state, request, received, entry, refusal, substitute)
   if action.delay_effect then
     cqueues.sleep(action.delay_effect)
   end
-  local response = answer(state, request, received, entry, refusal, substitute)
+  local response = perform(state, request, received, entry, refusal, substitute)
   if action.lost_reply then
     return hang_up(connection, action.lost_reply)
   end
-  return conclude(state, request, entry, response)
+  return respond(state, request, entry, response)
 end
 
 --- Serve one request of the documented API: true if the connection may serve another.
@@ -160,18 +164,18 @@ function exchange.serve(state, request)
     return false
   end
   local refusal = (not substitute or action.effect) and state.api:refusal(request) or nil
-  if not invite_body(request, refusal or not action.effect and substitute) then
+  if not send_continue(request, refusal or not action.effect and substitute) then
     local response = refusal or substitute
     entry.status = response.status
     return refuse(request, response)
   end
-  local received = receive(state, request, action.during)
-  journal.note_body(entry, request, received)
-  local keep = complete(state, request, received, entry, refusal, substitute)
+  local received = receive_body(state, request, action.during)
+  journal.record_body(entry, request, received)
+  local keep_alive = finish(state, request, received, entry, refusal, substitute)
   if received.upload then
     received.upload:discard()
   end
-  return keep
+  return keep_alive
 end
 
 return exchange

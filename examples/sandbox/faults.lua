@@ -44,11 +44,12 @@ local function action_name(action)
   return table.concat(names, "+")
 end
 
-local function given(value)
+-- Whether a member of a JSON object has a value.
+local function has_value(value)
   return value ~= nil and value ~= json.null
 end
 
--- A test whose fault never matches proves nothing, so misspelt plans are refused.
+-- The problem of a plan, or nil. A test whose fault never matches proves nothing, so misspelt plans are refused.
 local function plan_problem(plan)
   if type(plan) ~= "table" or type(plan.action) ~= "table" or not next(plan.action) then
     return "there is no action"
@@ -77,9 +78,9 @@ function faults:set(plans)
     if problem then
       return nil, ("plan %d: %s"):format(i, problem)
     end
-    plan.name = given(plan.name) and plan.name or action_name(plan.action)
-    plan.times = given(plan.times) and plan.times or 1
-    plan.skip = given(plan.skip) and plan.skip or 0
+    plan.name = has_value(plan.name) and plan.name or action_name(plan.action)
+    plan.times = has_value(plan.times) and plan.times or 1
+    plan.skip = has_value(plan.skip) and plan.skip or 0
   end
   self.plans = plans
   return true
@@ -89,17 +90,18 @@ function faults:clear()
   self.plans = {}
 end
 
-local function matches(plan, facts)
-  return (not given(plan.operation) or plan.operation == facts.operation)
-    and (not given(plan.method) or plan.method == facts.method)
-    and (not given(plan.path_contains) or facts.path:find(plan.path_contains, 1, true) ~= nil)
-    and (not given(plan.listener) or plan.listener == facts.listener)
+local function matches(plan, properties)
+  return (not has_value(plan.operation) or plan.operation == properties.operation)
+    and (not has_value(plan.method) or plan.method == properties.method)
+    and (not has_value(plan.path_contains) or properties.path:find(plan.path_contains, 1, true) ~= nil)
+    and (not has_value(plan.listener) or plan.listener == properties.listener)
 end
 
--- The first plan that matches and has times left. `accepting` selects plans for connections, not requests.
-local function take(self, facts, accepting)
+-- Take the first plan that matches and has times left. `for_connection` selects the plans for connections
+-- instead of those for requests.
+local function take(self, properties, for_connection)
   for _, plan in ipairs(self.plans) do
-    if plan.times ~= 0 and (plan.action.accept ~= nil) == accepting and matches(plan, facts) then
+    if plan.times ~= 0 and (plan.action.accept ~= nil) == for_connection and matches(plan, properties) then
       if plan.skip > 0 then
         plan.skip = plan.skip - 1
       else
@@ -125,13 +127,13 @@ end
 
 --- The plans that have times left, as JSON.
 function faults:list()
-  local left = json.array {}
+  local remaining = json.array {}
   for _, plan in ipairs(self.plans) do
     if plan.times ~= 0 then
-      left[#left + 1] = plan
+      remaining[#remaining + 1] = plan
     end
   end
-  return left
+  return remaining
 end
 
 local bodies = {
@@ -163,9 +165,9 @@ end
 
 local function patched(object, patch)
   local members = json.object {}
-  local done = {}
+  local added = {}
   local function add(name, value)
-    done[name] = true
+    added[name] = true
     if type(value) == "table" and value["$raw"] then
       value = json.raw(value["$raw"])
     end
@@ -181,7 +183,7 @@ local function patched(object, patch)
     add(member[1], new)
   end
   for name, value in pairs(patch) do
-    if not done[name] then
+    if not added[name] then
       add(name, value)
     end
   end
@@ -189,9 +191,9 @@ local function patched(object, patch)
 end
 
 local function filtered(self, source, command)
-  local made = content.filter(self.folder, command, source)
-  local result = body.of(made)
-  os.remove(made.path) -- the open file stays readable
+  local output = content.filter(self.folder, command, source)
+  local result = body.of(output)
+  os.remove(output.path) -- the open file stays readable
   return result
 end
 

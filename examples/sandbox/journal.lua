@@ -13,7 +13,7 @@ function journal.new()
   return setmetatable({ entries = json.array {}, n = 0 }, journal)
 end
 
---- Begin the entry of a request whose head was read. It is completed while the request is served.
+--- Add an entry for a request whose head was received. It is completed while the request is served.
 function journal:add(request)
   local headers = json.array {}
   for i, header in ipairs(request.headers) do
@@ -33,25 +33,25 @@ function journal:add(request)
   return entry
 end
 
+-- The fields of a token request. Each secret value is replaced by true.
+local function form_fields(form)
+  local fields = json.object {}
+  for name, value in pairs(form) do
+    local is_public = name == "grant_type" or name == "scope"
+    fields[#fields + 1] = { name, is_public and value or true }
+  end
+  return fields
+end
+
 --- Record how much of the body arrived, and its fields.
-function journal.note_body(entry, request, received)
+function journal.record_body(entry, request, received)
   entry.body_bytes = request.body_bytes
   entry.complete = request.complete
   if received.upload then
     entry.fields = received.upload.fields
   elseif received.form then
-    entry.form = journal.form(received.form)
+    entry.form = form_fields(received.form)
   end
-end
-
--- The names of a token request's fields, with the values that are not secret.
-function journal.form(form)
-  local shown = json.object {}
-  for name, value in pairs(form) do
-    local open = name == "grant_type" or name == "scope"
-    shown[#shown + 1] = { name, open and value or true }
-  end
-  return shown
 end
 
 function journal:clear()

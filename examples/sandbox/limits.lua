@@ -6,12 +6,12 @@ local monotime = require "cqueues".monotime
 local limits = {}
 limits.__index = limits
 
--- The API's documentation gives two rates. It gives none for uploads, deletes and metadata, so they count as reads.
+-- The API's documentation states rates for reads and downloads only. Uploads, deletes and metadata count as reads.
 local bucket_of = { download = "download" }
 
 function limits.new(settings)
   local self = setmetatable({ settings = settings }, limits)
-  self:refill()
+  self:reset()
   return self
 end
 
@@ -19,13 +19,14 @@ function limits:refill_buckets()
   self.buckets = {}
 end
 
---- Start again with full buckets and nothing used.
-function limits:refill()
+--- Fill the buckets, and reset the count of the quota.
+function limits:reset()
   self:refill_buckets()
   self.month = os.date "!%Y-%m"
   self.settings.quota_used = 0
 end
 
+-- Take a token from a bucket. Returns false if the bucket is empty.
 local function bucket_take(self, name)
   local rate, burst = unpack(self.settings.rate[name])
   local now = monotime()
@@ -43,8 +44,8 @@ local function bucket_take(self, name)
   return true
 end
 
---- Count one request. Returns nil if it is allowed, or else "rate" or "quota".
-function limits:take(operation)
+--- Count one request if the limits allow it. Returns nil, or the exceeded limit: "rate" or "quota".
+function limits:count_request(operation)
   local settings = self.settings
   if not settings.limits then
     return nil

@@ -114,10 +114,11 @@ local function trailers_end(socket)
   end
 end
 
---- The next bytes of the body, at most `most`; nil at its end, when `complete` is true, or if the connection broke.
-function request:next_piece(most)
+--- Read the next bytes of the body, at most `max_bytes`. Returns nil at the end of the body (then `complete` is
+-- true) and if the connection broke.
+function request:next_piece(max_bytes)
   local socket = self.connection.socket
-  if self.complete or self.cut then
+  if self.complete or self.is_cut_off then
     return nil
   end
   if self.left == 0 and self.chunked then
@@ -126,7 +127,7 @@ function request:next_piece(most)
       self.complete = trailers_end(socket) or false
     end
     if not size or size == 0 then
-      self.cut = not self.complete
+      self.is_cut_off = not self.complete
       return nil
     end
     self.left, self.chunk_open = size, true
@@ -134,9 +135,9 @@ function request:next_piece(most)
     self.complete = true
     return nil
   end
-  local piece = socket:xread(-math.min(self.left, most or PIECE), "b", BODY_SECONDS)
+  local piece = socket:xread(-math.min(self.left, max_bytes or PIECE), "b", BODY_SECONDS)
   if not piece then
-    self.cut = true
+    self.is_cut_off = true
     return nil
   end
   self.left = self.left - #piece
@@ -144,15 +145,15 @@ function request:next_piece(most)
   return piece
 end
 
---- The whole body, or nil if it is longer than `bound` or incomplete.
-function request:text(bound)
+--- Read the whole body. Returns nil if it is longer than `max_bytes` or incomplete.
+function request:text(max_bytes)
   local pieces = {}
   while true do
     local piece = self:next_piece()
     if not piece then
       break
     end
-    if self.body_bytes > bound then
+    if self.body_bytes > max_bytes then
       return nil
     end
     pieces[#pieces + 1] = piece

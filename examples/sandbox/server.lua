@@ -26,8 +26,8 @@ function server.new(loop, authority, state)
   }, server)
 end
 
--- Return errors as values instead of raising them: clients may misbehave.
-local function as_value(_, _, why)
+-- An error handler for sockets that returns errors as values instead of raising them: clients may misbehave.
+local function return_error(_, _, why)
   return why
 end
 
@@ -86,7 +86,7 @@ end
 
 local function serve_connection(self, connection)
   local listener = connection.listener
-  connection.socket:onerror(as_value)
+  connection.socket:onerror(return_error)
   connection.socket:setbufsiz(BUFFER_BYTES, BUFFER_BYTES)
   connection.socket:setmaxline(MAX_LINE)
   if not secure(listener, connection) then
@@ -99,12 +99,13 @@ local function serve_connection(self, connection)
     return
   end
   connection.http = h1_connection.new(connection.socket, "server", 1.1)
-  connection.socket:onerror(as_value)
+  connection.socket:onerror(return_error)
   while not connection.closed and serve_request(self, connection) do end
   wire.close(connection, "clean")
 end
 
-local function guard_connection(self, connection)
+-- Serve a connection. An error is printed, and does not end the server.
+local function run_connection(self, connection)
   local counted = connection.listener.admin and 0 or 1
   self.connections = self.connections + counted
   local ok, problem = xpcall(serve_connection, debug.traceback, self, connection)
@@ -122,7 +123,7 @@ local function accept(self, listener)
     if ran and accepted then
       self.accepted = self.accepted + 1
       local connection = { number = self.accepted, listener = listener, socket = accepted }
-      self.loop:wrap(guard_connection, self, connection)
+      self.loop:wrap(run_connection, self, connection)
     elseif listener.open and why ~= errno.ETIMEDOUT then
       cqueues.sleep(0.05) -- out of descriptors, most likely
     end
@@ -140,7 +141,7 @@ function server:listen(kind, name, port)
     listener.context = context
   end
   listener.socket = socket.listen { host = "127.0.0.1", port = tostring(port or 0), reuseaddr = true }
-  listener.socket:onerror(as_value)
+  listener.socket:onerror(return_error)
   local ok, why = listener.socket:listen()
   if not ok then
     return nil, errno.strerror(why)

@@ -12,7 +12,8 @@ local monotime = require "cqueues".monotime
 local state = {}
 state.__index = state
 
-local function settings_fill(settings, options)
+-- Set all settings to their defaults or to the options of the command line.
+local function settings_reset(settings, options)
   for name in pairs(settings) do
     settings[name] = nil
   end
@@ -34,9 +35,9 @@ local function settings_fill(settings, options)
   return settings
 end
 
---- State for the options of the command line, with files in `folder`.
+--- Create the state. `options` are those of the command line; files are created in `folder`.
 function state.new(folder, options)
-  local settings = settings_fill({}, options)
+  local settings = settings_reset({}, options)
   local self = setmetatable({
     folder = folder, options = options, settings = settings, now = monotime,
     credentials = credentials.new(settings), documents = documents.new(settings),
@@ -48,12 +49,12 @@ end
 
 --- Reset everything except keys, listeners and connections.
 function state:reset()
-  settings_fill(self.settings, self.options)
+  settings_reset(self.settings, self.options)
   self.documents:clear()
   self.faults:clear()
   self.journal:clear()
-  self.credentials:forget_tokens()
-  self.limits:refill()
+  self.credentials:delete_tokens()
+  self.limits:reset()
 end
 
 return state

@@ -33,7 +33,7 @@ end
 
 local ssl = library_load("libssl.so.3", "libssl.so.1.1", "ssl")
 
---- Make a directory that only we can read.
+--- Make a directory that only this user can read.
 function system.temporary_folder()
   local parent = os.getenv "TMPDIR" or "/tmp"
   local path = parent .. "/nymbl-sandbox-XXXXXX"

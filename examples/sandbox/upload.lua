@@ -15,7 +15,7 @@ local known_fields = { document_type = true, description = true }
 
 local function part_begin(self, part)
   if self.seen[part.name] then
-    return nil, "the field is there twice: " .. part.name
+    return nil, "repeated field: " .. part.name
   elseif part.name == "file" then
     if not part.filename or part.filename == "" then
       return nil, "the file part has no filename"
@@ -73,7 +73,7 @@ local function part_end(self, part)
   return true
 end
 
---- Start receiving a body with the given Content-Type into `folder`.
+--- Prepare for the body of an upload. Its file is stored in `folder`.
 function upload.new(folder, content_type, max_bytes)
   local self = setmetatable({
     folder = folder, max_bytes = max_bytes, fields = json.array {}, values = {}, seen = {},
@@ -115,7 +115,7 @@ function upload:refusal()
     return responses.service(400, "InvalidRequest", "The multipart body is malformed", self.problem)
   elseif not self.file then
     return responses.service(400, "MissingField", "A required field is missing", "The field 'file' is required")
-  elseif not content.acceptable(self.content_type, self.file.head) then
+  elseif not content.is_accepted(self.content_type, self.file.head) then
     return responses.service(400, "UnsupportedFileType", "The file type is not supported",
       ("'%s' is not an accepted type, or the content is of another"):format(self.content_type))
   end

@@ -182,8 +182,8 @@ local function write_body(connection, content, framing, action, limit)
   return true
 end
 
--- The number of body bytes after which the response breaks off, and the way to close; or nil.
-local function break_of(action)
+-- The number of body bytes after which a fault ends the response, and how it closes the connection; or nil.
+local function early_end(action)
   if action.cut then
     return action.cut, "cut"
   elseif action.close_notify then
@@ -209,8 +209,8 @@ end
 function wire.send(connection, request, response, action)
   action = action or {}
   local framing = framing_of(request, response, action)
-  local content = action.endless and body.endless(2 ^ 30) or response.body
-  local limit, ending = break_of(action)
+  local content = action.endless and body.zeros(2 ^ 30) or response.body
+  local limit, ending = early_end(action)
   if action.length_delta and not ending then
     ending = action.hold and "hold" or "clean"
   elseif framing == "close" and not ending then
