@@ -324,7 +324,7 @@ describe("an idle connection", function()
       end
     end)
 
-    it("that was closed while idle is no problem for " .. call[1] .. " nothing", function()
+    it("that was closed while idle does not make " .. call[1] .. " fail", function()
       helper.admin("POST", "faults", { { operation = "get", path_contains = "other", action = { close_idle = 0.05 } } })
       assert(client:patient(OTHER):get("other"))
       os.execute("sleep 0.2")

@@ -227,7 +227,7 @@ describe("the message of an error", function()
     assert.equal(("nymbl: list: quota (monthly_quota), retry after %.0f s: this month's budget is spent: "
       .. "wait for the next month"):format(math.ceil(err.retry_after)), tostring(err))
     client:close()
-    -- the service's quota: one call is let through after an hour, so nobody waits for a month
+    -- the service's quota: one call is sent after an hour, so no caller waits for a month
     client = helper.client { token = helper.token(), monthly_quota = 100 }
     patient = client:patient(PATIENT)
     fault("list", { status = 429, body = '{"message":"Limit Exceeded"}' })()

@@ -81,13 +81,13 @@ helper.fixtures = {
 }
 
 --- Call a function until it returns a true value, for at most so many seconds. Returns its
--- last result, and the seconds.
-function helper.eventually(seconds, holds)
+-- last result, and the seconds that it took.
+function helper.eventually(seconds, condition)
   local now = require("nymbl.core").now
   local began = now()
   local result
   repeat
-    result = holds()
+    result = condition()
     if result then break end
     os.execute("sleep 0.02")
   until now() - began > seconds
@@ -102,11 +102,7 @@ end
 --- A file of `size` bytes with a PDF signature. Its content is the same each time.
 function helper.big_file(size)
   local path = ("%s/big-%d.pdf"):format(helper.folder, size)
-  local there = io.open(path, "rb")
-  if there then
-    there:close()
-    return path
-  end
+  if helper.exists(path) then return path end
   local block, state = {}, 12345
   for i = 1, 8192 do
     state = (state * 1103515245 + 12345) % 2147483648
@@ -130,8 +126,9 @@ function helper.big_file(size)
   return path
 end
 
--- The sandbox is started by the first spec that needs it. It stops at the end of its standard
--- input, a pipe held by this process: so it never outlives this process.
+-- What the sandbox has printed at its start. The first spec that needs the sandbox starts it. It
+-- stops at the end of its standard input, which is a pipe held by this process: so it never
+-- outlives this process.
 local settings
 
 local function settings_read(path)
@@ -148,8 +145,8 @@ local function settings_read(path)
 end
 
 function helper.sandbox()
-  local given = os.getenv "NYMBL_SPEC_SANDBOX" -- in a child process of a spec: use that spec's sandbox
-  if not settings and given then settings = settings_read(given) end
+  local parents = os.getenv "NYMBL_SPEC_SANDBOX" -- set in child processes of a spec
+  if not settings and parents then settings = settings_read(parents) end
   if not settings then
     local path = helper.temporary(".env")
     local pipe = assert(io.popen(("exec %s --limits off --stdin > %s"):format(
@@ -161,13 +158,14 @@ function helper.sandbox()
   return settings
 end
 
--- The directory is deleted when the process ends, however busted ends.
+-- A finalizer deletes the directory when the process ends, however busted ends.
 local guard = newproxy and newproxy(true) or setmetatable({}, {}) -- luacheck: ignore
 getmetatable(guard).__gc = function() os.execute("rm -rf " .. quote(helper.folder)) end
 if not newproxy then setmetatable(guard, getmetatable(guard)) end -- luacheck: ignore
 helper.guard = guard
 
--- Send one request to the sandbox's admin port, over a persistent connection.
+-- Send one request to the sandbox's admin port, over a persistent connection. Returns the decoded
+-- body of the response, and the response itself.
 local function exchange(method, path, headers, body)
   local sandbox = helper.sandbox()
   local found, http = pcall(require, "spec_http")
@@ -181,10 +179,10 @@ end
 --- Send a request to the sandbox's admin paths. Returns the decoded response.
 function helper.admin(method, path, value)
   local body = value == nil and "" or type(value) == "string" and value or json.encode(value)
-  local answer, response = exchange(method, "/_sandbox/" .. path,
+  local decoded, response = exchange(method, "/_sandbox/" .. path,
     "x-sandbox-key: " .. helper.sandbox().sandbox_admin_key, body)
-  assert(type(answer) == "table" and not answer.message, response)
-  return answer
+  assert(type(decoded) == "table" and not decoded.message, response)
+  return decoded
 end
 
 function helper.reset()
@@ -220,9 +218,9 @@ function helper.add_document(defaults, fields)
   return helper.admin("POST", "documents", all)
 end
 
---- Options for a client of the sandbox; `given` overrides them. By default there are no limits,
+--- Options for a client of the sandbox; `overrides` replaces some. By default there are no limits,
 -- and every call sends one request.
-function helper.options(given)
+function helper.options(overrides)
   local sandbox = helper.sandbox()
   local options = {
     base_url = sandbox.base_url,
@@ -240,14 +238,14 @@ function helper.options(given)
     max_attempts = 1,
     store = require("nymbl.store").memory(), -- a token for this client only
   }
-  for name, value in pairs(given or {}) do options[name] = value end
-  if given and given.token then options.credentials = nil end
+  for name, value in pairs(overrides or {}) do options[name] = value end
+  if overrides and overrides.token then options.credentials = nil end
   if options.timeout == false then options.timeout = nil end
   return options
 end
 
-function helper.client(given)
-  return assert(require("nymbl").client(helper.options(given)))
+function helper.client(overrides)
+  return assert(require("nymbl").client(helper.options(overrides)))
 end
 
 --- A bearer token that the sandbox accepts.
@@ -327,8 +325,9 @@ function helper.header(entry, name)
   return found, count
 end
 
---- Replace the clock: sleeping advances it, waiting for the network does not. `offset` is the
--- sum of all sleeps; `slept` has each sleep; `restore()` brings the real clock back.
+--- Replace the clock by one that sleeping advances at once, while waiting for the network takes
+-- real time. Returns it: `offset` is the sum of all sleeps, `slept` has each of them, and
+-- `restore()` reinstates the real clock.
 function helper.clock()
   local core = require "nymbl.core"
   local blocking = require "nymbl.wait.blocking"
@@ -370,7 +369,7 @@ function helper.object_count()
 end
 
 --- The number of open descriptors in this process (Linux). io.popen() closes its end of the pipe
--- only after the shell has started, so the first count may include it: take the least of three.
+-- only after the shell has started, so a count may include it: the result is the least of three.
 function helper.descriptors()
   local counts = helper.output("for i in 1 2 3; do ls /proc/$PPID/fd | wc -l; sleep 0.005; done")
   local least = math.huge

@@ -1288,7 +1288,7 @@ describe("a malformed listing", function()
   before_each(setup)
   after_each(teardown)
 
-  local function walk()
+  local function iterate()
     local ids = {}
     local ok, err = pcall(function()
       for document in patient:documents { page_size = 2 } do ids[#ids + 1] = document.id end
@@ -1307,7 +1307,7 @@ describe("a malformed listing", function()
       assert.is_nil(page, rows)
       check_error(err, "protocol", nil, rows)
       local ids
-      ids, err = walk()
+      ids, err = iterate()
       assert.is_true(ids == "" or ids == "x", rows)
       check_error(err, "protocol", nil, rows)
     end
@@ -1324,7 +1324,7 @@ describe("a malformed listing", function()
     } do
       helper.faults { operation = "list", action = { status = 200, body = body }, times = -1 }
       helper.admin("DELETE", "journal")
-      local ids, err = walk()
+      local ids, err = iterate()
       assert.is_true(ids == "x y" or ids == "" or ids == "x", ids)
       check_error(err, "protocol", nil, body)
       assert.is_true(#helper.journal("list") < 10, body)
@@ -1339,7 +1339,7 @@ describe("a malformed listing", function()
     end
     plans[21] = { operation = "list", action = { status = 200, body = '{"@odata.count":2,"value":[]}' }, times = -1 }
     helper.admin("POST", "faults", plans)
-    local ids = walk()
+    local ids = iterate()
     assert.equal("x y", ids)
     assert.is_true(#helper.journal("list") <= 40)
   end)
@@ -1347,7 +1347,7 @@ describe("a malformed listing", function()
   it("returns no document twice if pages overlap", function()
     respond("list", { '{"@odata.count":4,"value":[{"id":"a"},{"id":"b"}]}',
       '{"@odata.count":4,"value":[{"id":"b"},{"id":"c"}]}' })
-    assert.equal("a b c", (walk()))
+    assert.equal("a b c", (iterate()))
   end)
 
   it("may have a malformed count", function()
@@ -1376,7 +1376,7 @@ describe("a malformed listing", function()
       local text = helper.json.encode(link)
       respond("list", { ('{"value":[%s],"@odata.nextLink":%s}'):format(ONE_DOCUMENT, text) })
       helper.admin("DELETE", "journal")
-      local ids, err = walk()
+      local ids, err = iterate()
       assert.equal(link:find("%z") and "" or "x", ids, link)
       check_error(err, { "redirect", "protocol" }, nil, link)
       assert.equal(1, #helper.journal(), link)
@@ -1388,7 +1388,7 @@ describe("a malformed listing", function()
   it("fails if a next link is malformed", function()
     for _, link in ipairs { "null", '""', "7", "true", "{}", "[]" } do
       respond("list", { ('{"@odata.count":1,"value":[%s],"@odata.nextLink":%s}'):format(ONE_DOCUMENT, link) })
-      local ids, err = walk()
+      local ids, err = iterate()
       assert.equal("x", ids)
       assert.is_nil(err)
     end

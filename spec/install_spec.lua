@@ -214,11 +214,11 @@ describe("CMake's configuration #slow #install", function()
 end)
 
 describe("the scripts that install packages", function()
-  -- What packages_install does for libcurl where Debian has this version of it, or no list.
+  -- Run packages_install as if Debian had this version of libcurl, or no list of packages.
   local function install(version)
     return try("bash -c " .. quote(([[
       . %s
-      packages_have() { return 1; }
+      packages_is_installed() { return 1; }
       packages_apt_get() { echo "apt-get $*"; }
       apt-cache() { echo "  Candidate: %s"; }
       sudo() { "$@"; }

@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- Long work on local files, which nothing else waits for.
+-- Long work on local files, for which no other request waits.
 local helper = require "helper"
 local job = require "nymbl.job"
 local nginx = require "nginx"
@@ -116,12 +116,12 @@ describe("in nginx #nginx a job", function()
             local socket = ngx.socket.tcp()
             assert(socket:connect(path))
             assert(socket:send("GET /ping HTTP/1.0\r\n\r\n"))
-            local reply = assert(socket:receive("*a"))
+            local response = assert(socket:receive("*a"))
             socket:close()
-            assert(reply:match("pong$"))
+            assert(response:match("pong$"))
           end
           ping()
-          assert(job.sync("/")) -- the thread of the engine has begun
+          assert(job.sync("/")) -- starts the I/O thread
           ngx.thread.spawn(function()
             while not ended do
               ping()
@@ -153,7 +153,7 @@ describe("in nginx #nginx a job", function()
   it("that reads a directory of thousands of entries blocks no other request", function()
     local path = helper.directory()
     os.execute(("cd %s && seq 8000 | xargs touch"):format(helper.quote(path)))
-    -- all but the last one are read, and no table is made of them, between which others may run
+    -- all entries but the last one are read, and become no tables: so only the reading can block
     local result, pings = count_pings(([[
       local reason
       for _ = 1, 3 do reason = select(2, job.read_directory(%q, 7999)).reason end

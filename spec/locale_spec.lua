@@ -86,7 +86,7 @@ local SCRIPT = [[
     if when == "middle" and ids == 30 then set(locale) end
     if when == "flip" then set(ids % 2 == 1 and locale or "C") end
   end
-  say("walk", ids * 1e6 + sizes)
+  say("iterate", ids * 1e6 + sizes)
   say("page", #assert(patient:page { top = 7, select = "id", orderby = "file_name" }))
   local first = assert(patient:get "one")
   say("fields", first:metadata())
@@ -176,7 +176,7 @@ describe("a locale", function()
     for _, with_store in ipairs { true, false } do
       local text = expected_of(with_store)
       for _, line in ipairs {
-        "count: 103", "walk: 103", "page: 7", "upload SCAN.TIFF: image/tiff", "upload I.PDF: application/pdf",
+        "count: 103", "iterate: 103", "page: 7", "upload SCAN.TIFF: image/tiff", "upload I.PDF: application/pdf",
         "upload I: image/tiff", "LOCATION: 6", "type: IMAGE/TIFF", "upload I.JPG: image/jpeg", "whole: 6",
         "filter: a eq 0.5 or b eq 0.1 or c eq -1e-07 or d eq 3.3333333333333335e+299 or e eq 1970-01-01T00:00:01.500Z",
       } do

@@ -75,7 +75,7 @@ case("upload a path, bytes, a handle, a source, a stream", "700000 300000 1000 3
   return stored()
 end)
 
-case("walk, page, count, get", "7 documents in 3 pages, 3 of 7, more, 7, get is the same, 4 requests more", function(t)
+case("iterate, page, count, get", "7 documents in 3 pages, 3 of 7, more, 7, get is the same, 4 requests more", function(t)
   local patient = t.patient()
   helper.admin("POST", "seed", { patient = "p", count = 7 })
   local ids = {}

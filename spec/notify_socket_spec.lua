@@ -41,7 +41,7 @@ local function aborted_end(seconds)
   return helper.eventually(seconds, function() return helper.admin("GET", "state").connections <= before end)
 end
 
-describe("nginx and a cleaner of temporary files #nginx", function()
+describe("the directory of the notify sockets in nginx #nginx", function()
   before_each(function()
     helper.reset()
     helper.admin("POST", "documents", { patient = "p", id = "d", size = 3000000, content_type = "application/pdf" })
@@ -55,12 +55,12 @@ describe("nginx and a cleaner of temporary files #nginx", function()
   end)
 
   for what, command in pairs {
-    ["the folder"] = "rm -rf %s",
-    ["the socket"] = "rm %s/notify",
-    ["the folder, and somebody has made a file of that name"] = "rm -rf %s && touch %s",
-    ["the folder, and somebody has made another"] = "rm -rf %s && mkdir -m 755 %s",
+    ["the directory is deleted"] = "rm -rf %s",
+    ["the socket is deleted"] = "rm %s/notify",
+    ["a file replaces the directory"] = "rm -rf %s && touch %s",
+    ["another directory replaces it"] = "rm -rf %s && mkdir -m 755 %s",
   } do
-    it("lose " .. what, function()
+    it("is created again if " .. what, function()
       start("", {})
       local worker = server:workers()[1]
       for _ = 1, 3 do
@@ -80,7 +80,7 @@ describe("nginx and a cleaner of temporary files #nginx", function()
   end
 
   for how, code in pairs {
-    ["no socket can be made"] = "ngx.socket.tcp = function() return nil, 'no' end",
+    ["no socket can be created"] = "ngx.socket.tcp = function() return nil, 'no' end",
     ["the connection fails"] = [[
       local tcp = ngx.socket.tcp
       ngx.socket.tcp = function()
@@ -96,7 +96,7 @@ describe("nginx and a cleaner of temporary files #nginx", function()
           { __index = function(_, name) return function(_, ...) return socket[name](socket, ...) end end })
       end]],
   } do
-    it("end the transfers of aborted requests if " .. how, function()
+    it("is not needed to end the transfers of aborted requests: " .. how, function()
       start("", { ["/break"] = code .. " ngx.say('broken')" })
       assert.equal("1", server:get("/count"))
       assert.equal("broken", server:get("/break"))

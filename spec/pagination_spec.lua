@@ -120,7 +120,7 @@ describe("patient:documents()", function()
 
   -- The ids in the order in which they arrive; `body(id)` is called with each. Returns nil and the error
   -- if the iterator raises.
-  local function walk(query, body)
+  local function iterate(query, body)
     local ids = {}
     local ok, err = pcall(function()
       for found in listing.iterate(document.collection({}, "p"), plan(query, "documents", "id")) do
@@ -190,7 +190,7 @@ describe("patient:documents()", function()
     end
     local keys = {}
     for _, row in ipairs(service.rows) do keys[row.id] = row.key end
-    local ids, err = walk(query, function(id)
+    local ids, err = iterate(query, function(id)
       returned[id] = true
       if chance(body_deletes) then
         local at = service.find(id)
@@ -235,7 +235,7 @@ describe("patient:documents()", function()
 
   it("begins every page but the first one row early, and requests none beyond the count", function()
     local service = seeded({}, 1000)
-    assert.equal(1000, #walk())
+    assert.equal(1000, #iterate())
     assert.equal("0+100 99+100 198+100 297+100 396+100 495+100 594+100 693+100 792+100 891+100 990+100", asked(service))
     for _, case in ipairs {
       { 0, {}, "0+100" }, { 1, {}, "0+100" }, { 100, {}, "0+100" }, { 101, {}, "0+100 99+100" },
@@ -250,7 +250,7 @@ describe("patient:documents()", function()
         service = seeded({ prefetches = function() return prefetches end }, case[1])
         local query = case[2]
         local count = math.min(math.max(0, case[1] - (query.skip or 0)), query.top or math.huge)
-        assert.equal(count, #walk(query))
+        assert.equal(count, #iterate(query))
         assert.equal(case[3], asked(service))
       end
     end
@@ -264,7 +264,7 @@ describe("patient:documents()", function()
       local service = seeded(options, count)
       local expected = {}
       for i = skip + 1, count do expected[#expected + 1] = "d" .. i end
-      assert.same(expected, walk { page_size = size, skip = skip })
+      assert.same(expected, iterate { page_size = size, skip = skip })
       assert.is_true(#service.requests <= math.ceil(math.max(0, count - skip) / math.max(1, size - 1)) + 2)
     end
   end)
@@ -277,7 +277,7 @@ describe("patient:documents()", function()
         service.insert(249.5)
       end
     end
-    assert.equal(251, #walk())
+    assert.equal(251, #iterate())
     assert.equal("0+100 99+100 0+100", asked(service):sub(1, 18))
   end)
 
@@ -289,7 +289,7 @@ describe("patient:documents()", function()
         service.delete(200)
       end
     end
-    local ids = walk()
+    local ids = iterate()
     assert.equal(250, #ids) -- with the added row; otherwise fewer rows than counted would arrive
     assert.equal("d251", ids[250])
   end)
@@ -299,7 +299,7 @@ describe("patient:documents()", function()
       for every, most in ipairs(case[3]) do
         local service = seeded({ prefetches = function() return true end }, case[1])
         local count = 0
-        local ids = walk({ page_size = case[2] }, function(id)
+        local ids = iterate({ page_size = case[2] }, function(id)
           count = count + 1
           if count % every == 0 then service.delete(service.find(id)) end
         end)
@@ -312,7 +312,7 @@ describe("patient:documents()", function()
   describe("fails, and does not return part of a list as the whole list,", function()
     local function fails(options, count, query, reason)
       local service = seeded(options, count)
-      local ids, err = walk(query)
+      local ids, err = iterate(query)
       assert.is_nil(ids)
       assert.equal("protocol", err.kind)
       if reason then assert.equal(reason, err.reason) end
@@ -328,7 +328,7 @@ describe("patient:documents()", function()
         end
       end
       seeded({ ignores_skip = true }, 100)
-      assert.equal(100, #walk())
+      assert.equal(100, #iterate())
     end)
 
     it("if every page counts more rows than arrive", function()
@@ -345,7 +345,7 @@ describe("patient:documents()", function()
           counts = counts + 1
           return counts == at and at > 1 and count or count + 1
         end }, 250)
-        local ids, err = walk()
+        local ids, err = iterate()
         if at == 1 then
           assert.equal("rows_missing", err.reason)
         else
@@ -353,7 +353,7 @@ describe("patient:documents()", function()
         end
       end
       seeded({ count = function(count) return count + 1 end }, 250)
-      assert.equal(120, #walk { top = 120 }) -- all that were requested
+      assert.equal(120, #iterate { top = 120 }) -- all that were requested
     end)
   end)
 end)

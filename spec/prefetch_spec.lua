@@ -66,7 +66,7 @@ describe("patient:documents(), halfway through a page,", function()
   end
 
   -- All ids; `body(number, document)` is called with each document.
-  local function walk(query, body)
+  local function iterate(query, body)
     local list = {}
     for document in patient:documents(query) do
       list[#list + 1] = document.id
@@ -79,7 +79,7 @@ describe("patient:documents(), halfway through a page,", function()
     seed(250)
     local expected = { [1] = 1, [49] = 1, [50] = 2, [100] = 2, [101] = 2, [149] = 2, [150] = 3, [200] = 3, [250] = 3 }
     local looked = 0
-    assert.equal(250, #walk(nil, function(number)
+    assert.equal(250, #iterate(nil, function(number)
       if not expected[number] then return end
       looked = looked + 1
       assert.equal(expected[number], pages(), "at document " .. number)
@@ -90,7 +90,7 @@ describe("patient:documents(), halfway through a page,", function()
   it("receives the next page before this one is read", function()
     seed(20)
     helper.faults { operation = "list", skip = 1, action = { delay = 0.2 } }
-    assert.equal(20, #walk({ page_size = 10 }, function(number)
+    assert.equal(20, #iterate({ page_size = 10 }, function(number)
       if number == 5 then assert.is_true(answered(2)) end
     end))
     assert.equal(2, pages())
@@ -99,7 +99,7 @@ describe("patient:documents(), halfway through a page,", function()
   it("continues with every document, over a new connection too", function()
     seed(20)
     helper.faults { operation = "list", action = { close_idle = 0.01 } }
-    walk({ page_size = 10 }, function(number)
+    iterate({ page_size = 10 }, function(number)
       os.execute("sleep 0.03")
       if number == 10 then assert.equal(2, pages()) end
     end)
@@ -110,7 +110,7 @@ describe("patient:documents(), halfway through a page,", function()
       for _, count in ipairs { 0, 1, size - 1, size, size + 1, 2 * size - 1, 2 * size, 2 * size + 1, 3 * size } do
         begin_patient()
         seed(count)
-        assert.equal(count, #walk { page_size = size })
+        assert.equal(count, #iterate { page_size = size })
         -- a page has at most 100 rows, and every page but the first has 99 new ones
         local most = size == 100 and count > 100 and 1 + math.ceil((count - 100) / 99)
         assert.equal(most or math.max(1, math.ceil(count / size)), pages(), ("%d by %d"):format(count, size))
@@ -122,27 +122,27 @@ describe("patient:documents(), halfway through a page,", function()
     seed(30)
     for _, case in ipairs { { top = 5, 1 }, { top = 10, 1 }, { top = 11, 2 }, { top = 20, 2 }, { top = 30, 3 } } do
       helper.admin("DELETE", "journal")
-      assert.equal(case.top, #walk { top = case.top, page_size = 10 })
+      assert.equal(case.top, #iterate { top = case.top, page_size = 10 })
       assert.equal(case[1], pages(), "top " .. case.top)
     end
   end)
 
   it("prefetches nothing if a page has one document", function()
     seed(3)
-    walk({ page_size = 1 }, function(number) assert.equal(number, pages()) end)
+    iterate({ page_size = 1 }, function(number) assert.equal(number, pages()) end)
   end)
 
   it("follows a next link, but not to another origin", function()
     seed(25)
     helper.admin("POST", "settings", { next_link = true })
-    assert.equal(25, #walk({ page_size = 10 }, function(number)
+    assert.equal(25, #iterate({ page_size = 10 }, function(number)
       if number == 5 then assert.equal(2, pages()) end
     end))
     assert.equal(3, pages())
     helper.admin("POST", "settings", { next_link = false })
     helper.faults { operation = "list", action = { body_patch = { ["@odata.nextLink"] = "https://127.0.0.2/x" } } }
     local given = 0
-    local ok, err = pcall(walk, { page_size = 10 }, function() given = given + 1 end)
+    local ok, err = pcall(iterate, { page_size = 10 }, function() given = given + 1 end)
     assert.is_false(ok)
     assert.equal("redirect", err.kind)
     assert.equal(10, given)
@@ -173,7 +173,7 @@ describe("patient:documents(), halfway through a page,", function()
     end)
 
     it("requests no further page after an error in the loop's body", function()
-      local ok, err = pcall(walk, { page_size = 10 }, function(number)
+      local ok, err = pcall(iterate, { page_size = 10 }, function(number)
         if number == 7 then error({ "mine" }) end
       end)
       assert.is_false(ok)
@@ -252,7 +252,7 @@ describe("patient:documents(), halfway through a page,", function()
       seed(30)
       begin { rate = { read = { 0.1, 2 } } }
       local asked = {}
-      walk({ page_size = 10 }, function(number)
+      iterate({ page_size = 10 }, function(number)
         if number % 10 == 9 then asked[#asked + 1] = pages() end
       end)
       assert.same({ 2, 2, 3 }, asked)
@@ -264,7 +264,7 @@ describe("patient:documents(), halfway through a page,", function()
       seed(30)
       begin { monthly_quota = 2 }
       local given = 0
-      local ok, err = pcall(walk, { page_size = 10 }, function() given = given + 1 end)
+      local ok, err = pcall(iterate, { page_size = 10 }, function() given = given + 1 end)
       assert.is_false(ok)
       assert.equal("quota", err.kind)
       assert.equal(0, err.attempts)
@@ -328,7 +328,7 @@ describe("patient:documents(), halfway through a page,", function()
         end,
       } }
       helper.faults { operation = "list", skip = 1, action = { status = 429 } }
-      local ok, err = pcall(walk, { page_size = 10 })
+      local ok, err = pcall(iterate, { page_size = 10 })
       assert.is_false(ok)
       assert.equal("throttled", err.kind)
       assert.equal(2, pages())
@@ -339,7 +339,7 @@ describe("patient:documents(), halfway through a page,", function()
       seed(20)
       begin { timeout = 0.4, stall_timeout = 0.4 }
       helper.faults { operation = "list", skip = 1, action = { delay = 0.8 } }
-      assert.equal(20, #walk({ page_size = 10 }, function(number)
+      assert.equal(20, #iterate({ page_size = 10 }, function(number)
         if number == 5 then os.execute("sleep 1") end
       end))
     end)
@@ -348,13 +348,13 @@ describe("patient:documents(), halfway through a page,", function()
   -- A fault on the second page has the same result as without prefetching. A token function that
   -- is called for each request prevents prefetching.
   describe("if the prefetch fails, #slow", function()
-    local function outcome(options, fault, look_ahead)
+    local function outcome(options, fault, prefetches)
       helper.reset()
       seed(30)
       local events = {}
       local token = helper.token()
       local given = {
-        token = function() return token, look_ahead and 300 or nil end, monthly_quota = 100, max_attempts = 2,
+        token = function() return token, prefetches and 300 or nil end, monthly_quota = 100, max_attempts = 2,
         on_event = function(event)
           events[#events + 1] = { event.operation, event.status or false, event.kind or false, event.attempt }
         end,
@@ -362,14 +362,14 @@ describe("patient:documents(), halfway through a page,", function()
       for name, value in pairs(options) do given[name] = value end
       begin(given)
       helper.faults { operation = "list", skip = 1, times = fault.times, action = fault.action }
-      local given_out, requested = 0, nil
-      local ok, err = pcall(walk, { page_size = 10 }, function(number)
-        given_out = number
+      local returned, requested = 0, nil
+      local ok, err = pcall(iterate, { page_size = 10 }, function(number)
+        returned = number
         if number == 6 then requested = pages() end
       end)
-      assert.equal(look_ahead and 2 or 1, requested)
+      assert.equal(prefetches and 2 or 1, requested)
       return {
-        given = given_out, ok = ok, kind = not ok and err.kind, status = not ok and err.status,
+        given = returned, ok = ok, kind = not ok and err.kind, status = not ok and err.status,
         reason = not ok and err.reason, attempts = not ok and err.attempts,
         retry_after = not ok and err.retry_after, events = events, pages = pages(), usage = client:usage(),
       }
@@ -377,7 +377,7 @@ describe("patient:documents(), halfway through a page,", function()
 
     local faults = {
       { "a reset", { action = { before = "reset" } } },
-      { "a lost reply", { action = { lost_reply = "close" } } },
+      { "a lost response", { action = { lost_reply = "close" } } },
       { "a body that is cut", { action = { cut = 50 } } },
       { "a head that is cut", { action = { head_cut = 20 } } },
       { "a stall", { action = { stall = 50 } }, { stall_timeout = 0.2 } },
@@ -389,11 +389,11 @@ describe("patient:documents(), halfway through a page,", function()
       { "a 500", { action = { status = 500, body_kind = "service" } } },
       { "many 503", { times = -1, action = { status = 503, body_kind = "empty" } } },
       { "broken JSON", { action = { status = 200, body = "{" } } },
-      { "a page that is none", { action = { status = 200, body = '{"value":{"a":1}}' } } },
+      { "a malformed page", { action = { status = 200, body = '{"value":{"a":1}}' } } },
       { "a redirect", { action = { redirect = { status = 302, location = "/" } } } },
     }
     for _, case in ipairs(faults) do
-      it(" has the same result as without prefetching" .. case[1] .. " what is given without looking ahead", function()
+      it("has the same result as without prefetching: " .. case[1], function()
         local without = outcome(case[3] or {}, case[2], false)
         assert.same(without, outcome(case[3] or {}, case[2], true))
       end)
@@ -416,7 +416,7 @@ describe("patient:documents(), halfway through a page,", function()
       local signal = function(name) os.execute(("kill -%s %s"):format(name, helper.sandbox().sandbox_pid)) end
       finally(function() signal("CONT") end)
       helper.faults { operation = "list", action = { close_idle = 0.01 } }
-      assert.equal(20, #walk({ page_size = 10 }, function(number)
+      assert.equal(20, #iterate({ page_size = 10 }, function(number)
         if number == 4 then
           os.execute("sleep 0.1")
           signal("STOP")
@@ -483,7 +483,7 @@ describe("patient:documents(), halfway through a page,", function()
           begin_patient()
           seed(COUNT)
           local seen = {}
-          for _, found in ipairs(walk({ page_size = size }, pattern[2])) do
+          for _, found in ipairs(iterate({ page_size = size }, pattern[2])) do
             assert.is_nil(seen[found], found)
             seen[found] = true
           end
@@ -499,7 +499,7 @@ describe("patient:documents(), halfway through a page,", function()
 
     it("requests hardly more pages than without prefetching", function()
       seed(300)
-      assert.equal(300, #walk({ page_size = 20 }, function(_, document) assert(document:delete()) end))
+      assert.equal(300, #iterate({ page_size = 20 }, function(_, document) assert(document:delete()) end))
       assert.is_true(pages() <= 300 / 20 + 2, pages())
     end)
   end)

@@ -223,7 +223,7 @@ function world:compare()
     end
     stored[item.name] = nil
   end
-  assert(next(stored) == nil, "a document nobody sent")
+  assert(next(stored) == nil, "a document that was not sent")
 end
 
 local function check_error(err)

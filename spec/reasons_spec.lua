@@ -87,12 +87,12 @@ for key in pairs(errors.reasons) do
   if not of_core[word] then of_lua[word] = true end
 end
 
--- Phases of nginx, which no literal of ours names.
+-- Phases of nginx: the code takes these reasons from ngx.get_phase(), so it has no literals of them.
 local PHASES = { set = true, header_filter = true, body_filter = true, log = true, balancer = true,
                  init_worker = true, exit_worker = true, ssl_session_store = true }
 
 -- Words of the core that are literals in another sense: a kind, and an option.
-local OTHERWISE = { not_found = "error.c", proxy = "client.c" }
+local OTHER_MEANINGS = { not_found = "error.c", proxy = "client.c" }
 
 describe("the kinds of errors", function()
   it("are the same in the enum, in Lua and in the guide", function()
@@ -142,7 +142,7 @@ describe("the reasons of errors", function()
       for word in text:gmatch("nymbl__reason_([%w_]+)") do used[word] = true end
       assert.is_nil(text:match('reason%s*=%s*"'), path)
       for word in text:gmatch('"([%w_]+)"') do
-        assert.is_true(not of_core[word] or OTHERWISE[word] == path:match("[^/]+$"), path .. ": " .. word)
+        assert.is_true(not of_core[word] or OTHER_MEANINGS[word] == path:match("[^/]+$"), path .. ": " .. word)
       end
       for call in text:gmatch('fail(%([^;]-"[%w_]+"%))') do
         assert.is_truthy(call:match("NYMBL_MISUSE"), path .. ": fail" .. call)
@@ -173,7 +173,7 @@ describe("the reasons of errors", function()
       end
     end
     assert.is_true(count > 40, count)
-    -- words for what is wrong with a response, and for where nothing may wait
+    -- the reasons why a response is invalid, and why a coroutine may not wait
     for _, name in ipairs { "document", "entity", "json", "page", "wait" } do
       local path = helper.path("lua/nymbl/" .. name .. ".lua")
       local found = 0

@@ -480,7 +480,7 @@ describe("nymbl.store.file()", function()
       assert.same({ "quota", "monthly_quota", 0 }, { err.kind, err.reason, err.attempts })
     end)
 
-    it("that is newer keeps its counts if they have their names, and locks nobody out", function()
+    it("that is newer keeps its counts if they have the known names, and blocks no process", function()
       content_set(path, OLD:match("\n(.*)"):gsub("^{", '{"version":3,'):gsub('"used"', '"last_use"'))
       local client = client_of_file { monthly_quota = 100 }
       assert.equal(38, client:usage().requests)
@@ -708,7 +708,7 @@ describe("nymbl.store.file()", function()
     assert.equal(20, #times)
     for i = 1, 20 do
       for j = i, 20 do
-        -- one more than our limit: a request may be sent more slowly than the next
+        -- the service's limit: one more than the client's, because one request may take longer than the next
         assert.is_true(j - i + 1 <= 5 + 5 * (times[j] - times[i]) + 1e-3, i .. " to " .. j)
       end
     end

@@ -803,7 +803,7 @@ describe("many streams", function()
   before_each(setup_client)
   after_each(teardown_client)
 
-  -- Read all streams in turns, in pieces of many sizes, until all are at their ends.
+  -- Read all streams alternately, in pieces of many sizes, until all are at their ends.
   local function interleave(streams, contents)
     local got, open_count, round = {}, #streams, 0
     for i = 1, #streams do got[i] = {} end
@@ -839,11 +839,11 @@ describe("many streams", function()
     return streams, contents
   end
 
-  it("can be read in turns", function()
+  it("can be read alternately", function()
     interleave(prepare(20, open))
   end)
 
-  it("can be read in turns over one connection at a time", function()
+  it("can be read alternately, over one connection at a time", function()
     client:close()
     client = helper.client { max_connections = 1, rate = false }
     patient = client:patient(PATIENT)
@@ -875,7 +875,7 @@ describe("many streams", function()
     end
   end)
 
-  it("do not keep other calls waiting while nobody reads them", function()
+  it("do not delay other calls while they are not read", function()
     client:close()
     client = helper.client { max_connections = 1, rate = false, timeout = 20 }
     patient = client:patient(PATIENT)

@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- A helper of busted's, for spec/run: writes to the file that NYMBL_SPEC_TIMES names
--- which test runs, and how long each took. One line each: "in NAME", "SECONDS NAME".
+-- A busted helper for spec/run. It writes to the file that NYMBL_SPEC_TIMES names: a line
+-- "in NAME" when a test starts, and a line "SECONDS NAME" when it ends.
 
 local busted = require "busted"
 
@@ -20,7 +20,7 @@ if times then
   busted.subscribe({ "test", "start" }, function(element)
     times:write("in ", full_name(element), "\n")
     times:flush()
-    return nil, true -- let the output handler have it too
+    return nil, true -- busted passes the event to the output handler, too
   end)
   busted.subscribe({ "test", "end" }, function(element)
     times:write(("%.2f %s\n"):format(element.duration or 0, full_name(element)))

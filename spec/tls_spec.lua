@@ -37,8 +37,8 @@ local CALLS = {
   { "page", function(client) return client:patient(PATIENT):page() end },
   { "documents", function(client)
     local ok, err = pcall(function()
-      local step, walk = client:patient(PATIENT):documents()
-      step(walk)
+      local step, list = client:patient(PATIENT):documents()
+      step(list)
     end)
     return ok or nil, not ok and err or nil
   end },

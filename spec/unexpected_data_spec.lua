@@ -185,7 +185,7 @@ describe("a slightly malformed response", function()
   end)
 end)
 
----- values that nobody expects ----
+---- unexpected values ----
 
 local LONG = ("x"):rep(100000)
 
@@ -254,14 +254,14 @@ describe("unexpected data", function()
           { operation = "upload", action = { status = 200, body = row } },
           { operation = "download", times = 3, action = { status = 200, body = "%PDF-1.4", content_type = "application/pdf" } })
         local page = call(label .. " page", false, patient.page, patient)
-        local walked = call(label .. " walk", true, function()
+        local iterated = call(label .. " iterate", true, function()
           local last = false
           for document in patient:documents() do last = document end
           return last
         end)
         local got = call(label .. " get", false, patient.get, patient, "d")
         local sent = call(label .. " upload", false, patient.upload, patient, { data = "%PDF-1.4" }, { file_name = "a.pdf" })
-        assert.equal(page ~= nil, walked ~= nil, label)
+        assert.equal(page ~= nil, iterated ~= nil, label)
         local one = page and page[1] or got or sent
         if one then use_document(one, label) end
       end
@@ -307,7 +307,7 @@ describe("unexpected data", function()
       local _, err = call(name, false, fn)
       assert.equal("bad_request url_too_long", err.kind .. " " .. err.reason, name)
     end
-    local _, err = call("walk", true, function()
+    local _, err = call("iterate", true, function()
       for _ in patient:documents { filter = "a eq '" .. LONG .. "'" } do error "a row" end
     end)
     assert.equal("url_too_long", err.reason)
@@ -322,7 +322,7 @@ describe("unexpected data", function()
         local list = { operation = "list", action = { status = 200, body = body } }
         helper.faults(list, list, { operation = "list", times = -1, action = { status = 200, body = '{"@odata.count":2,"value":[]}' } })
         call("page " .. short(link), false, patient.page, patient)
-        call("walk " .. short(link), true, function()
+        call("iterate " .. short(link), true, function()
           for _ in patient:documents() do end -- luacheck: ignore
           return true
         end)
@@ -337,7 +337,7 @@ describe("unexpected data", function()
         answer { "list", ('{"@odata.count":2,"value":[{"id":"d"}],"@odata.nextLink":"%s"}'):format(link) }
         helper.admin("DELETE", "journal")
         local ids = {}
-        local _, err = call("walk", true, function()
+        local _, err = call("iterate", true, function()
           for document in patient:documents() do ids[#ids + 1] = document.id end
           return true
         end)

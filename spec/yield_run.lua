@@ -6,7 +6,7 @@ local this = {}
 
 local OBJECT = {}
 
--- Each runs a function with a C function between the coroutine's resume and it.
+-- Each calls a function from a C function that cannot be yielded across.
 local boundaries = {}
 
 function boundaries.gsub(fn)
@@ -47,35 +47,35 @@ function boundaries.load(fn)
   end)
 end
 
--- Some Luas can yield across these: then the call works.
-local others = {}
+-- Each calls a function from a C function that some versions of Lua can yield across.
+local maybe_boundaries = {}
 
-function others.tostring(fn)
+function maybe_boundaries.tostring(fn)
   return tostring(setmetatable(OBJECT, { __tostring = function()
     fn()
     return "x"
   end }))
 end
 
-function others.dofile(fn, path)
+function maybe_boundaries.dofile(fn, path)
   rawset(_G, "nymbl_spec_dofile", fn)
   dofile(path)
   rawset(_G, "nymbl_spec_dofile", nil)
 end
 
-function others.index(fn)
+function maybe_boundaries.index(fn)
   return setmetatable(OBJECT, { __index = function() return fn() end }).x
 end
 
-function others.concat(fn)
+function maybe_boundaries.concat(fn)
   return setmetatable(OBJECT, { __concat = function() return fn() end }) .. ""
 end
 
-function others.pcall(fn)
+function maybe_boundaries.pcall(fn)
   assert(pcall(fn))
 end
 
-function others.iterator(fn)
+function maybe_boundaries.iterator(fn)
   local count = 0
   for _ in function() return count == 0 and fn() or nil end do count = count + 1 end
 end
@@ -113,7 +113,7 @@ local function words(result, err)
   return ("%s %s %d"):format(err.kind, err.reason, err.attempts)
 end
 
--- The result of a function behind such a boundary, or its error.
+-- The result of a function that is called across such a boundary, or its error.
 local function try(boundary, fn, path)
   local result = "never called"
   local ok, err = pcall(boundary, function()
@@ -128,8 +128,8 @@ local function add(lines, name, result)
   lines[#lines + 1] = name .. ": " .. result
 end
 
---- Every call behind every boundary that cannot be yielded across. Returns a line for each call that
--- did not return the expected error.
+--- Every call from every function that cannot be yielded across. Returns a line for each call that did
+-- not return the expected error.
 function this.refused(client, expected)
   local patient = client:patient "p"
   local lines = {}
@@ -143,11 +143,11 @@ function this.refused(client, expected)
   return table.concat(lines, "\n")
 end
 
---- A call that changes nothing, behind each of the other boundaries: it works or is refused.
-function this.either(client, expected, path)
+--- A call from each function that some versions of Lua can yield across: it works or is refused.
+function this.maybe_refused(client, expected, path)
   local patient = client:patient "p"
   local lines = {}
-  for boundary_name, boundary in pairs(others) do
+  for boundary_name, boundary in pairs(maybe_boundaries) do
     local result = try(boundary, function() return patient:count() end, path)
     if result ~= expected and result ~= "good" then add(lines, boundary_name, result) end
   end
@@ -170,7 +170,7 @@ function this.stream(client)
 end
 
 --- An iteration prefetches no page if it cannot wait for it. Returns the number of documents read.
-function this.ahead(client)
+function this.prefetch(client)
   local count = 0
   local step = client:patient("many"):documents { page_size = 4 }
   assert(step())

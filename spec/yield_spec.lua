@@ -64,7 +64,7 @@ describe("in a coroutine that cannot yield", function()
     end)
 
     it("a call works or is refused if that depends on the Lua version, in " .. loop, function()
-      assert.equal("", run(loop, "either", REFUSED, helper.write_file(helper.temporary(".lua"), DOFILE)))
+      assert.equal("", run(loop, "maybe_refused", REFUSED, helper.write_file(helper.temporary(".lua"), DOFILE)))
     end)
 
     it("a read that would wait is refused and loses nothing, in " .. loop, function()
@@ -76,7 +76,7 @@ describe("in a coroutine that cannot yield", function()
 
     it("an iteration prefetches no page, in " .. loop, function()
       helper.admin("POST", "seed", { patient = "many", count = 8 })
-      assert.equal("4", run(loop, "ahead"))
+      assert.equal("4", run(loop, "prefetch"))
       assert.equal(1, #helper.journal("list"))
     end)
 
@@ -134,9 +134,9 @@ describe("in a coroutine that cannot yield in nginx #nginx", function()
       locations = {
         ["/refused"] = ("ngx.print(run.refused(one, %q))"):format(REFUSED),
         ["/each"] = "ngx.print(run.each(one))",
-        ["/either"] = ("ngx.print(run.either(one, %q, %q))"):format(REFUSED, path),
+        ["/either"] = ("ngx.print(run.maybe_refused(one, %q, %q))"):format(REFUSED, path),
         ["/stream"] = "ngx.print(run.stream(one))",
-        ["/ahead"] = "ngx.print(run.ahead(one))",
+        ["/prefetch"] = "ngx.print(run.prefetch(one))",
         ["/thread"] = ([[
           local thread = ngx.thread.spawn(function() return run.refused(one, %q) end)
           ngx.print(select(2, ngx.thread.wait(thread)))
@@ -151,7 +151,7 @@ describe("in a coroutine that cannot yield in nginx #nginx", function()
     assert.equal(0, requests())
     assert.equal(1, #helper.stored("p"))
     assert.equal("", server:get("/either"))
-    assert.equal("4", server:get("/ahead"))
+    assert.equal("4", server:get("/prefetch"))
     helper.faults { operation = "download", action = { drip = 300000 } }
     assert.equal(("a: %s, 200000: %s, 300000"):gsub("%%s", "context c_call_boundary 0"), server:get("/stream"))
     assert.is_nil(server:log():match("%[error%]"), server:log())
