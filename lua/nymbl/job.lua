@@ -8,11 +8,13 @@ local wait = require "nymbl.wait"
 
 local job = {}
 
--- Entries of a directory that become tables before other coroutines may run.
+-- The entries of a directory become tables in slices of so many entries. Between two slices, the
+-- coroutine waits for so many seconds, so that others may run.
 local SLICE = 1000
+local PAUSE = 1 / 1000
 
--- Wait for the end of a job. Returns true, or nil and a table of fields of an error.
-local function finish(transfer, deadline)
+-- Wait until a job has ended. Returns true, or nil and error fields.
+local function wait_until_ended(transfer, deadline)
   while true do
     local done, err = transfer:result()
     if done ~= false then return done, err end
@@ -23,7 +25,8 @@ local function finish(transfer, deadline)
   end
 end
 
--- Start a job, wait for its end, and call `take(transfer)` for its results.
+-- Start a job by `start(...)`, and wait until it has ended. Returns the results of
+-- `take(transfer)`, which closes the transfer; or nil and the error.
 local function run(deadline, take, start, ...)
   local ready, err = wait.prepare()
   if not ready then return nil, errors.new(err) end
@@ -34,7 +37,7 @@ local function run(deadline, take, start, ...)
     return nil, errors.new(err)
   end
   local done
-  done, err = finish(transfer, deadline)
+  done, err = wait_until_ended(transfer, deadline)
   if not done then
     wait.close(transfer)
     return nil, errors.new(err)
@@ -55,14 +58,14 @@ end
 
 local function take_directory(transfer)
   local list = {}
-  while core.take_entries(transfer, list, SLICE) do wait.wait(nil, wait.now() + 1 / 1000) end
+  while core.take_entries(transfer, list, SLICE) do wait.wait(nil, wait.now() + PAUSE) end
   wait.close(transfer)
   return list
 end
 
 --- The SHA-256 of a regular file.
 -- @tparam string path
--- @tparam ?number deadline as `wait.now()` counts
+-- @tparam ?number deadline a time of `wait.now()`
 -- @treturn[1] string 64 hexadecimal digits
 -- @treturn[1] number bytes of the file
 -- @treturn[2] nil
@@ -73,7 +76,7 @@ end
 
 --- Flush a file and its name, or the names in a directory, to disk.
 -- @tparam string path
--- @tparam ?number deadline as `wait.now()` counts
+-- @tparam ?number deadline a time of `wait.now()`
 -- @treturn[1] boolean true
 -- @treturn[2] nil
 -- @treturn[2] table the error
@@ -84,7 +87,7 @@ end
 --- The entries of a directory, in no particular order.
 -- @tparam string path
 -- @tparam ?number max entries; if there are more, `reason` is "too_many_entries"
--- @tparam ?number deadline as `wait.now()` counts
+-- @tparam ?number deadline a time of `wait.now()`
 -- @treturn[1] table a list of tables with `name`, `kind` ("file", "directory", "link",
 --   "other"), `size` and `modified` (seconds since 1970)
 -- @treturn[2] nil
