@@ -41,7 +41,7 @@ describe("job.digest()", function()
     assert.equal(0, core.object_count())
   end)
 
-  it("lets other coroutines of nymbl.each go on", function()
+  it("lets other coroutines of nymbl.each continue", function()
     local path, small = helper.big_file(26214400), helper.write_file(helper.temporary(), "abc")
     local order = {}
     nymbl.each({ path, small, small }, { concurrency = 3 }, function(each)
