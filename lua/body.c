@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What an upload sends. */
+/* The body of an upload. */
 #include "body.h"
 
 #include <errno.h>
@@ -103,7 +103,7 @@ static int body_write(lua_State *L)
 }
 
 /* body:watch(handle): the file that the body is copied from must not change
- * before the end; see nymbl_body_watch */
+ * before the end; see nymbl_body_set_source */
 static int body_watch(lua_State *L)
 {
     nymbl_body *body = body_check(L, 1);

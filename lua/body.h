@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What an upload sends. */
+/* The body of an upload. */
 #ifndef NYMBL_BINDING_BODY_H
 #define NYMBL_BINDING_BODY_H
 

@@ -11,7 +11,7 @@
 
 /* The open client at an index; raises for anything else. */
 nymbl_client *client_check(lua_State *L, int index);
-/* Let the class, which exists already, free its clients. */
+/* Add the finalizer to the class, which object_classes() has created. */
 void client_class(lua_State *L);
 int client_new(lua_State *L);
 int client_close(lua_State *L);

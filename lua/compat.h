@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What differs between Lua 5.1 (LuaJIT) and 5.4, for this binding. */
+/* The differences between Lua 5.1 (LuaJIT) and 5.4 that matter to the binding.
+ */
 #ifndef NYMBL_COMPAT_H
 #define NYMBL_COMPAT_H
 
@@ -20,7 +21,8 @@
 #define lua_setuservalue(L, i) lua_setfenv(L, i)
 #endif
 
-/* LuaJIT has it, and LUA_OK too, which Lua 5.1 itself lacks. */
+/* LuaJIT has lua_isyieldable(). It also has LUA_OK, by which it is
+ * distinguished from Lua 5.1. */
 #if LUA_VERSION_NUM == 501 && !defined(LUA_OK)
 #define lua_isyieldable(L) 1
 #endif
@@ -31,7 +33,7 @@
 #define push_size(L, n) lua_pushnumber(L, (lua_Number)(n))
 #endif
 
-/* The FILE of a handle from io.open, or NULL where it was closed. */
+/* The FILE of a handle from io.open, or NULL if it was closed. */
 static inline FILE *handle_check(lua_State *L, int index)
 {
 #if LUA_VERSION_NUM == 501

@@ -2,7 +2,7 @@
 /* The engine of this process and Lua state. */
 #include "engine.h"
 
-#define ENGINE_T "nymbl.engine"
+#define ENGINE_CLASS "nymbl.engine"
 
 typedef struct engine_ud {
     block_tag tag;
@@ -25,7 +25,7 @@ static nymbl_engine *engine_find(lua_State *L)
 {
     engine_ud *self;
 
-    lua_getfield(L, LUA_REGISTRYINDEX, ENGINE_T);
+    lua_getfield(L, LUA_REGISTRYINDEX, ENGINE_CLASS);
     self = block_test(L, -1, BLOCK_ENGINE, sizeof(*self));
     lua_pop(L, 1);
     return self != NULL && nymbl_engine_in_this_process(self->engine)
@@ -52,7 +52,7 @@ static nymbl_engine *engine_make(lua_State *L, nymbl_error *err)
         lua_pop(L, 1);
         return NULL;
     }
-    lua_setfield(L, LUA_REGISTRYINDEX, ENGINE_T);
+    lua_setfield(L, LUA_REGISTRYINDEX, ENGINE_CLASS);
     return self->engine;
 }
 
@@ -76,7 +76,7 @@ int engine_now(lua_State *L)
 }
 
 /* core.engine_prepare(threaded): true once there is an engine, with a thread if
- * wanted; or nil and the failure */
+ * wanted; or nil and error fields */
 int engine_prepare(lua_State *L)
 {
     nymbl_error err;
@@ -98,11 +98,11 @@ int engine_close(lua_State *L)
 
     if (engine == NULL || !nymbl_engine_is_idle(engine))
         return 0;
-    lua_getfield(L, LUA_REGISTRYINDEX, ENGINE_T);
+    lua_getfield(L, LUA_REGISTRYINDEX, ENGINE_CLASS);
     self = lua_touserdata(L, -1); /* engine_find() has checked the tag */
     self->engine = NULL;
     lua_pushnil(L);
-    lua_setfield(L, LUA_REGISTRYINDEX, ENGINE_T);
+    lua_setfield(L, LUA_REGISTRYINDEX, ENGINE_CLASS);
     nymbl_engine_free(engine);
     return 0;
 }

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* What every file of the binding needs: blocks, arguments and failures. */
+/* Helpers for every file of the binding: blocks, arguments and failures. */
 #include "helpers.h"
 
 #include <string.h>
 
 /* ---- blocks ---- */
 
-/* What the tags of blocks point into. */
+/* The tag of a block is an address in this array. */
 static const char tags[BLOCK_ENGINE + 1];
 
 void *block_new(lua_State *L, block_type type, size_t size)
@@ -66,7 +66,7 @@ const char *text_check(lua_State *L, int index)
     return text;
 }
 
-/* Raise an error about a field; the value on top is what it has. */
+/* Raise an error about an option, whose value is on top of the stack. */
 static int option_fail(lua_State *L, const char *name, const char *expected)
 {
     return luaL_error(L, "option '%s': %s expected, got %s", name, expected,
@@ -115,7 +115,7 @@ bool option_flag(lua_State *L, int table, const char *name)
 
 /* ---- failures ---- */
 
-/* luaL_error() would put the caller's position before it. */
+/* luaL_error() would add a position. */
 int memory_raise(lua_State *L)
 {
     lua_pushliteral(L, "not enough memory");

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What every file of the binding needs: blocks, arguments and failures. It
- * knows no class. */
+/* Helpers for every file of the binding: blocks, arguments and failures. They
+ * depend on no class. */
 #ifndef NYMBL_HELPERS_H
 #define NYMBL_HELPERS_H
 

@@ -19,7 +19,7 @@ int digest_start(lua_State *L)
 }
 
 /* core.digest_result(transfer): 64 hexadecimal digits and the bytes of the
- * file; nothing unless it is a digest that has ended well */
+ * file; nothing unless it is a digest that succeeded */
 int digest_result(lua_State *L)
 {
     const nymbl_file_digest *digest =

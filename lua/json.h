@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Work on texts that Lua itself is slow at. */
+/* Operations on texts that would be slow in Lua, and the C locale. */
 #ifndef NYMBL_BINDING_JSON_H
 #define NYMBL_BINDING_JSON_H
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* nymbl.core: the core library as a Lua module. nymbl.lua builds the API of it.
+/* nymbl.core: the core library as a Lua module. nymbl.lua builds the API on it.
  */
 #include "body.h"
 #include "client.h"

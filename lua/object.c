@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-/* Where a metatable has its methods: an integer is found faster than a name. */
+/* The key of a metatable's methods. Lua finds an integer faster than a name. */
 #define METHODS 1
 
 static const char *const classes[] = {CLIENT_CLASS, "nymbl.patient",
@@ -43,7 +43,7 @@ static int object_index(lua_State *L)
     return 1;
 }
 
-/* Fields are what the service has sent. */
+/* Scripts cannot write fields: they are what the service has sent. */
 static int object_newindex(lua_State *L)
 {
     const char *name = "object";

@@ -9,12 +9,12 @@
 #pragma GCC visibility push(hidden)
 #endif
 
-/* What C reads of a state table. The other fields belong to the Lua of each
- * class; each state also has `env`, the environment that all objects of a
- * client share. */
+/* The fields of a state table that C reads. Only Lua uses the others; one of
+ * them is `env`, the environment that all objects of a client share. */
 #define STATE_CLOSED "closed" /* true once the object is closed */
-/* A table of what a script reads as fields: in Lua state[core.FIELDS]. It is
- * read most often, and an integer is found faster than a name. */
+/* The table whose fields a script reads as fields of the object: in Lua
+ * state[core.FIELDS]. It is read often, and Lua finds an integer key faster
+ * than a name. */
 #define STATE_FIELDS 1
 
 #define CLIENT_CLASS "nymbl.client"

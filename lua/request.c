@@ -15,8 +15,8 @@
 /* Index of the request's table. */
 #define REQUEST 3
 
-/* What a table describes. Strings belong to the table, or are left on the
- * stack. */
+/* The request that a table describes. Its strings belong to the table or are on
+ * the stack. */
 typedef struct description {
     nymbl_request request;
     nymbl_segment path[SEGMENTS_MAX + 1];
@@ -38,7 +38,7 @@ static bool table_push(lua_State *L, const char *name)
     return false;
 }
 
-/* The string at an index. */
+/* The string at an index. Raises if it contains NUL. */
 static const char *item_text(lua_State *L, int index)
 {
     size_t size;
@@ -49,8 +49,8 @@ static const char *item_text(lua_State *L, int index)
     return text;
 }
 
-/* The items of the request: name, key or false, … An item that is missing
- * raises: without its key a path would lead to more than was meant. */
+/* Read the path: name, key or false, … A missing item raises: without its key,
+ * the path would be that of a whole collection. */
 static void path_read(lua_State *L, description *to)
 {
     int size = (int)lua_rawlen(L, REQUEST), i;
@@ -74,8 +74,8 @@ static void path_read(lua_State *L, description *to)
     to->request.path = to->path;
 }
 
-/* { name, value, … }; a value is a string, a whole number or true. Returns NULL
- * if the field is absent. */
+/* Read a field { name, value, … }; a value is a string, a whole number or true.
+ * Returns NULL if the field is absent. */
 static const nymbl_pair *pairs_read(lua_State *L, const char *name,
                                     nymbl_pair *pairs)
 {
@@ -104,7 +104,7 @@ static const nymbl_pair *pairs_read(lua_State *L, const char *name,
         case LUA_TNUMBER:
             snprintf(digits, sizeof(digits), "%.0f", lua_tonumber(L, -1));
             lua_pop(L, 1);
-            lua_pushstring(L, digits); /* stays there */
+            lua_pushstring(L, digits); /* remains on the stack */
             pairs[i].value = lua_tostring(L, -1);
             break;
         case LUA_TBOOLEAN:

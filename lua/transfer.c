@@ -162,14 +162,14 @@ static int transfer_was_sent(lua_State *L)
     return 1;
 }
 
-/* transfer:bytes_sent(): of the document */
+/* transfer:bytes_sent(): bytes of the document that were sent */
 static int transfer_bytes_sent(lua_State *L)
 {
     push_size(L, counts_of(L).body_sent);
     return 1;
 }
 
-/* transfer:bytes_received(): of the response body */
+/* transfer:bytes_received(): bytes of the response body that were received */
 static int transfer_bytes_received(lua_State *L)
 {
     push_size(L, counts_of(L).body_received);
@@ -210,8 +210,8 @@ static int transfer_confirm(lua_State *L)
     return 0;
 }
 
-/* transfer:is_ready(): whether asking again may have another result. A
- * transfer that another coroutine has closed is ready, too. */
+/* transfer:is_ready(): whether other methods may have a new result. A transfer
+ * that another coroutine has closed is ready, too. */
 static int transfer_is_ready(lua_State *L)
 {
     transfer_ud *self = transfer_block(L, 1);
