@@ -54,7 +54,7 @@ local function normalise(fields, patient_id)
   return id
 end
 
--- The document id in a row of a listing, or nil if there is no usable one.
+-- The document id in a row of a listing, or nil if the row has no valid id.
 local function row_id(fields)
   return type(fields) == "table" and id_text(fields.id) or nil
 end
@@ -155,7 +155,7 @@ function methods.metadata(self)
   return copy(check.object(self, CLASS, "metadata")[FIELDS])
 end
 
--- The type and the size that the metadata (or the caller) states, or nil. The core compares
+-- The type and the size that the metadata (or the script) states, or nil. The core compares
 -- the received bytes with them.
 local function expected_type(state, options)
   local value = state[FIELDS].content_type
@@ -176,9 +176,8 @@ local function is_resume_refused(err)
   return err.reason == "range_refused" or err.reason == "content_range"
 end
 
--- A function for the waits before an attempt, so that `progress` can cancel them. It reports
--- 0 bytes.
-local function should_continue(options)
+-- The `should_continue` of a request: it calls `progress` with 0 bytes, which may cancel the call.
+local function should_continue_by(options)
   return options.progress and function() return options.progress(0) end
 end
 
@@ -207,11 +206,11 @@ local DOWNLOAD_OPTIONS = {
 --   sink or `progress` raised
 function methods.download(self, destination, options)
   local state = check.object(self, CLASS, "download")
-  local to, problem = target().open(destination)
+  local opened, problem = target().open(destination)
   if problem then check.argument(1, "download", problem) end
   options = check.options(options, DOWNLOAD_OPTIONS, 2, "download")
-  if to.path then
-    local found, err = core.path_check(to.path, options.overwrite == false)
+  if opened.path then
+    local found, err = core.path_check(opened.path, options.overwrite == false)
     if not found then
       return nil, errors.new(err, "download")
     end
@@ -220,17 +219,17 @@ function methods.download(self, destination, options)
   local ok, bytes, content_type = call.perform(env, "download", options, {
     "Patients", state.patient_id, "Documents", state.id, "$value", false,
     download = {
-      path = to.path, mode = options.mode, no_overwrite = options.overwrite == false, resume = options.resume,
+      path = opened.path, mode = options.mode, no_overwrite = options.overwrite == false, resume = options.resume,
       content_type = expected_type(state, options), size = expected_size(state, options),
       progress = options.progress ~= nil,
     },
-    run = to.receiver(options.progress),
+    run = opened.receiver(options.progress),
     should_restart = options.resume and is_resume_refused or nil,
-    rewind = to.rewind,
-    should_continue = should_continue(options),
+    rewind = opened.rewind,
+    should_continue = should_continue_by(options),
   })
   if not ok then
-    if to.report_failure then to.report_failure(bytes) end
+    if opened.report_failure then opened.report_failure(bytes) end
     return nil, bytes
   end
   return bytes, content_type
@@ -258,7 +257,7 @@ function methods.open(self, options)
     "Patients", state.patient_id, "Documents", state.id, "$value", false,
     download = { content_type = expected_type(state, options), size = expected_size(state, options) },
     run = stream().wait_for_response,
-    should_continue = should_continue(options),
+    should_continue = should_continue_by(options),
     keep_open = true,
   })
   if not ok then return nil, transfer end

@@ -8,7 +8,7 @@ local query = require "nymbl.query"
 
 local listing = {}
 
---- Iterate over all rows.
+--- Iterate over all rows, on all pages.
 listing.iterate = paginator.iterate
 
 --- Fetch one page.
@@ -27,7 +27,7 @@ function listing.page(collection, plan)
   for i, row in ipairs(found.rows) do
     local problem
     objects[i], problem = collection.adopt(row)
-    if not objects[i] then return nil, page.invalid(collection, problem, found.attempts) end
+    if not objects[i] then return nil, page.protocol_error(collection, problem, found.attempts) end
   end
   objects.count = found.count
   if found.next_link then

@@ -1,14 +1,14 @@
 -- SPDX-License-Identifier: MIT
 -- One page of a collection: its request and its response.
 --
--- A collection is a table of what a listing needs to know of an entity:
---   env        the client's environment
---   operation  the name of the call, for events and errors
---   path       the path of the collection: a name, its key or false, the next name, …
---   key        the name of the field that identifies a row
---   row_id     a function of a row that returns its id, or nil if the row has no usable one
---   adopt      a function of a row that returns the object for the script and its id; or nil and
---              the reason why the row is invalid
+-- A collection describes an entity of the service for listings:
+--   env         the client's environment
+--   operation   the name of the call, for events and errors
+--   path        the path of the collection: a name, its key or false, the next name, …
+--   key         the name of the field that identifies a row
+--   row_id(row) returns the id of a row, or nil if the row has no valid id
+--   adopt(row)  turns a row into the object for the script. Returns it and its id; or nil and the
+--               reason why the row is invalid
 
 local call = require "nymbl.call"
 local errors = require "nymbl.errors"
@@ -20,8 +20,8 @@ local function whole_number(value)
   return math.tointeger and math.tointeger(value) or value
 end
 
--- What a decoded response holds. Returns nil and the reason if it is not a page.
-local read = call.json_reader(function(response)
+-- Reads a page from a response.
+local read_page = call.json_reader(function(response)
   local rows = response.value
   -- an object's keys are strings; an array's are not, and it has no gaps
   if type(rows) ~= "table" or type(next(rows)) == "string" then return nil, "unexpected_json" end
@@ -34,6 +34,7 @@ local read = call.json_reader(function(response)
   }
 end)
 
+-- The query of one page: an array of names and values.
 local function query_of(plan, top, skip)
   local query = {}
   for i, value in ipairs(plan.pairs) do query[i] = value end
@@ -47,10 +48,10 @@ local function query_of(plan, top, skip)
   return query
 end
 
---- The request for a page, as `call.perform` has it.
--- @tparam ?string next_link requested instead of the plan's query
+--- The request for a page (see call.lua).
+-- @tparam ?string next_link the URL to request instead of the plan's query
 function page.request(collection, plan, top, skip, next_link)
-  local request = { query = query_of(plan, top, skip), next_link = next_link, run = read }
+  local request = { query = query_of(plan, top, skip), next_link = next_link, run = read_page }
   for i, item in ipairs(collection.path) do request[i] = item end
   return request
 end
@@ -66,8 +67,8 @@ function page.fetch(collection, plan, request)
   return result
 end
 
---- The error of a response that cannot be used.
-function page.invalid(collection, reason, attempts)
+--- Create the error for a response that cannot be used.
+function page.protocol_error(collection, reason, attempts)
   return errors.new({ kind = "protocol", status = 200, reason = reason, attempts = attempts }, collection.operation)
 end
 

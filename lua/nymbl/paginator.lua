@@ -1,10 +1,12 @@
 -- SPDX-License-Identifier: MIT
 -- The paginator: all rows of a collection, page by page, without losing one.
 --
--- While it runs, others (and the loop's own body) add and delete rows, which moves all rows
--- behind them. So every page but the first begins one row early, and its first row must be
--- known already: all rows before a known row were known too, or are new. Otherwise rows may
--- have moved past the paginator, and it goes back.
+-- While it runs, other programs (and the loop's own body) may add and delete rows, which moves
+-- all rows behind them. So every page but the first begins one row early, and its first row must
+-- be known already: then all rows before that one are known, too, or were added meanwhile.
+-- Otherwise rows may have moved past the paginator, and it goes back.
+--
+-- A pass is one way through all pages. Usually one is enough.
 
 local call = require "nymbl.call"
 local check = require "nymbl.check"
@@ -14,24 +16,25 @@ local query = require "nymbl.query"
 
 local LARGEST_PAGE = query.LARGEST_PAGE
 
--- More rows than there can be. Unlike infinity it becomes less if one is subtracted.
+-- More rows than a collection can have. Unlike infinity, it decreases if 1 is subtracted.
 local UNLIMITED = 2^53
 
--- Pages in a row without a new row, beyond those that going back explains, before the listing
--- fails as endless; and how often in a row the paginator goes back in vain.
+-- The listing fails as endless after more than so many pages in a row without a new row (pages
+-- that are read again after going back are not counted), or after going back so many times in a
+-- row without finding a new row.
 local MAX_EMPTY_PAGES = 3
 local MAX_RETREATS = 16
 
 -- State (positions count all rows of the collection as the service has it, from 0):
 --   collection, plan  what is listed (page.lua) and how (query.lua)
---   rows, index       the current page, and the row of it that was looked at last
---   from              the position of its first row
---   cursor            the position behind its last row: new rows are expected there
+--   rows, index       the rows of the current page, and the index of the last one processed
+--   from              the position of the page's first row
+--   cursor            the position behind the page's last row: new rows are expected there
 --   lookback          how many rows before `cursor` the next page begins: 0 for the first page
 --                     of a pass, usually 1, more while rows in front of it are being deleted
 --   margin            additional rows to request, for rows that are deleted meanwhile
---   floor             the first position that is of interest, if the cursor is right
---   stride            how far it went back last, nil if it did not
+--   floor             the first position to request, or 0 if the cursor may be wrong
+--   stride            rows by which it last went back; nil unless it is going back
 --   retreats          how often in a row it went back without finding a new row
 --   known             by id: true for a row that was returned, false for one that `skip` excludes
 --   last_id           the id of the last row of the current page
@@ -39,21 +42,21 @@ local MAX_RETREATS = 16
 --   max_top           largest number of rows to request
 --   new_rows          rows of the current page that were not known
 --   count             the last count that a page reported, or nil
---   smallest_count    the smallest one
+--   smallest_count    the smallest count that any page reported
 --   remaining         how many rows may still be returned
---   remaining_before  the same, before the current page
+--   remaining_before  the value of `remaining` before the current page
 --   extra_pages       how many pages without a new row are still allowed
 --   has_next          whether another page follows
---   next_link         the link to it, or nil
+--   next_link         the service's link to that page, or nil
 --   prefetch_at       the row at which the next page is prefetched
---   next_request      its request, once it is prefetched
+--   next_request      the request for it, once it is prefetched
 --   has_moved         whether rows have moved since the pass began
 --   found_any         whether the pass has found a new row
---   is_inside         whether a row behind those that `skip` excludes was reached
+--   is_inside         whether a row behind those that `skip` excludes was found
 --   creating          true while the object for a row is being created
 --   attempts          requests that were sent for the current page
 --   closed            true after the end
--- The paginator raises errors: a `for` loop steps it.
+-- The methods raise errors, because a `for` loop calls them.
 local paginator = {}
 paginator.__index = paginator
 
@@ -63,8 +66,8 @@ function paginator:next_position()
   return math.max(self.cursor - self.lookback, math.min(self.floor, self.cursor - 1), 0)
 end
 
--- If a link counts rows as `$skip` does, change it so that it begins one row early. Returns nil
--- for any other link. (If it names a key instead, rows that move do not matter.)
+-- If a link contains `$skip`, change it so that the page begins one row early. Returns nil for
+-- any other link. (If a link names a key instead, rows that move do no harm.)
 local function link_one_earlier(link, cursor)
   for _, name in ipairs { "$skip=", "%24skip=" } do
     local first, last = link:find(("%s%.0f"):format(name, cursor), 1, true)
@@ -78,7 +81,7 @@ end
 function paginator:request()
   local plan, from, top = self.plan, self:next_position(), self.plan.page_size
   if self.lookback > 0 then
-    -- a page of new rows; and after going back, all rows up to the cursor
+    -- a page of new rows; or after going back, all rows up to the cursor
     top = math.min(self.max_top, math.max(top + self.margin, self.stride and self.cursor - from or 0) + 1)
   end
   local link, is_opaque = self.lookback <= 1 and self.next_link or nil, false
@@ -86,7 +89,7 @@ function paginator:request()
     local earlier = self.lookback == 1 and link_one_earlier(link, self.cursor)
     if not earlier then from, is_opaque = self.cursor, true end
     link = earlier or link
-    if earlier and plan.page_size == 1 then link = nil end -- it requests one row: the known one
+    if earlier and plan.page_size == 1 then link = nil end -- it would return only the known row
   end
   local request = page.request(self.collection, plan, top, from, link)
   request.from, request.is_linked, request.is_opaque = from, link ~= nil, is_opaque
@@ -97,7 +100,7 @@ function paginator:is_known(row)
   return self.known[self.collection.row_id(row) or false] ~= nil
 end
 
--- Whether no row can be between the known ones and those of a page.
+-- Whether a page follows the known rows without a gap.
 function paginator:connects(found, request)
   if self.lookback == 0 or request.from == 0 then return true end
   if request.is_opaque then return not (found.count and self.count and found.count < self.count) end
@@ -107,11 +110,13 @@ function paginator:connects(found, request)
   return self.collection.row_id(first) == nil or self:is_known(first)
 end
 
--- Go back after a page that does not connect: a page, and twice as far each time.
+-- Go back after a page that does not connect: by one page at first, then twice as far each time.
 function paginator:go_back(request)
   if not self.stride then
     self.retreats = self.retreats + 1
-    if self.retreats > MAX_RETREATS then error(page.invalid(self.collection, "pagination_loop", self.attempts), 0) end
+    if self.retreats > MAX_RETREATS then
+      error(page.protocol_error(self.collection, "pagination_loop", self.attempts), 0)
+    end
   end
   self.stride = self.stride and self.stride * 2 or self.largest_page
   if request.from <= self.floor then self.floor = 0 end
@@ -120,8 +125,8 @@ function paginator:go_back(request)
   self.rows, self.index, self.next_link, self.has_next, self.has_moved = {}, 0, nil, true, true
 end
 
--- Whether another page follows one that connects.
-function paginator:is_followed(found, request)
+-- Whether another page follows a page that connects.
+function paginator:is_followed_by_page(found, request)
   local rows = found.rows
   if found.next_link then return true end
   -- the last page has no link (OData JSON 4.01, 4.5.5)
@@ -150,7 +155,7 @@ function paginator:accept(found, request)
   if not connects then return self:go_back(request) end
   local rows, overlap = found.rows, self.cursor - request.from
   if request.is_opaque or (overlap > 0 and row_id(rows[1]) ~= self.last_id) then self.has_moved = true end
-  self.has_next, self.next_link = self:is_followed(found, request), found.next_link
+  self.has_next, self.next_link = self:is_followed_by_page(found, request), found.next_link
   self:update_cursor(rows, request.from)
   self.floor = math.max(0, self.plan.skip - 1)
   self.is_inside = self.plan.skip == 0 or (request.is_opaque and self.is_inside)
@@ -210,12 +215,13 @@ function paginator:check_progress()
     return
   end
   self.extra_pages = self.extra_pages - 1
-  if self.extra_pages < 0 then error(page.invalid(self.collection, "pagination_loop", self.attempts), 0) end
+  if self.extra_pages < 0 then error(page.protocol_error(self.collection, "pagination_loop", self.attempts), 0) end
 end
 
--- Whether to return the row at an index of the current page. `skip` excludes rows at the
--- positions that it covers, as long as no row behind them was returned.
-function paginator:is_wanted(id, index)
+-- Register the row at an index of the current page as known. Returns whether it is to be
+-- returned to the loop: not if it was known already, or if `skip` excludes it. `skip` excludes the
+-- first rows, until a row behind them was returned.
+function paginator:register_row(id, index)
   local known, position = self.known[id], self.from + index - 1
   if known then self.is_inside = true end
   if known ~= nil then return false end
@@ -228,13 +234,14 @@ function paginator:is_wanted(id, index)
   return true
 end
 
--- At the end: whether another pass is needed. Fewer rows than the smallest count are too few,
--- unless others have added some behind the paginator while it ran: a further pass finds those.
-function paginator:is_incomplete()
+-- At the end of a pass: begin another one if rows are missing, which is the case if fewer were
+-- returned than the smallest count says. Returns whether it did. If no row has moved, or if the
+-- pass has found no new row, another one would not find them: then this raises.
+function paginator:restart_if_incomplete()
   local plan, returned = self.plan, (self.plan.top or UNLIMITED) - self.remaining
   if self.smallest_count == math.huge or returned >= self.smallest_count - plan.skip then return false end
   if not (self.has_moved and self.found_any) then
-    error(page.invalid(self.collection, "rows_missing", self.attempts), 0)
+    error(page.protocol_error(self.collection, "rows_missing", self.attempts), 0)
   end
   self.cursor, self.lookback, self.next_link, self.found_any = plan.skip, 0, nil, false
   self.extra_pages = self.extra_pages + 2 * math.ceil(returned / self.largest_page)
@@ -246,15 +253,15 @@ function paginator:next_of_page()
   local rows = self.rows
   for index = self.index + 1, #rows do
     local row = rows[index]
-    self.creating = true -- nothing waits from here on
+    self.creating = true -- no other coroutine runs until this is false again
     self.index, rows[index] = index, false -- the object owns the row now
     local object, id = self.collection.adopt(row)
     if not object then
       self.creating = false
       self:discard_prefetch()
-      error(page.invalid(self.collection, id, self.attempts), 0)
+      error(page.protocol_error(self.collection, id, self.attempts), 0)
     end
-    local is_wanted = self:is_wanted(id, index)
+    local is_wanted = self:register_row(id, index)
     if is_wanted and index >= self.prefetch_at then self:prefetch_next() end
     self.creating = false
     if is_wanted then return object end
@@ -264,8 +271,8 @@ end
 function paginator:step()
   if self.closed then return nil end
   if self.creating then
-    -- An error (no memory) was raised between a row and its object. That row is lost, and the
-    -- others must not look like all.
+    -- The last step raised an error (out of memory) while it created an object. That row is lost,
+    -- and the others must not look like all rows.
     self:discard_prefetch()
     error(errors.new({ kind = "canceled", reason = "raised" }, self.collection.operation), 0)
   end
@@ -277,7 +284,7 @@ function paginator:step()
   while self.remaining > 0 do
     local object = self:next_of_page()
     if object then return object end
-    if not self.has_next and not self:is_incomplete() then break end
+    if not self.has_next and not self:restart_if_incomplete() then break end
     self:check_progress()
     self:fetch()
   end
@@ -297,7 +304,7 @@ end
 
 --- Iterate over all rows of a collection.
 -- @tparam table collection see page.lua
--- @tparam table plan see query.lua; it is changed
+-- @tparam table plan see query.lua; the paginator changes it
 -- @treturn function the step: it needs no argument, so that `nymbl.each(patient:documents(), …)`
 --   works. The paginator itself is hidden in it, because it holds ids and a filter
 -- @treturn nil

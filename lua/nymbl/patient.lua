@@ -45,7 +45,7 @@ local UPLOAD_OPTIONS = {
 
 -- Wait until the upload has ended. Between waits, fill the body from the source and report
 -- progress.
-local function push_and_wait(from, options, transfer, deadline)
+local function fill_and_wait(from, options, transfer, deadline)
   local filling, reported = from.fill ~= nil, -1
   while true do
     local done, err = transfer:result()
@@ -70,13 +70,13 @@ local function push_and_wait(from, options, transfer, deadline)
   end
 end
 
--- The media type, or nil if it depends on bytes that are read only once the call has begun.
--- If the upload must be refused: nil and error fields.
-local function infer_type(env, from, declared, checked)
+-- Determine the media type before the call begins. Returns it; nil if it depends on bytes that
+-- are read only within the call; or nil and error fields if the upload must be refused.
+local function infer_type(env, from, declared, must_match)
   local size = from.body:size()
   if size and size > core.max_upload_bytes(env.client) then return nil, { kind = "too_large" } end
   if not from.fill or (declared and not source().is_accepted(declared)) then
-    return source().determine_type(from, declared, checked)
+    return source().determine_type(from, declared, must_match)
   end
 end
 
@@ -84,8 +84,8 @@ end
 -- several, because a listing may lag behind.
 local RECONCILE_WAITS = { 0, 2, 5 }
 
--- Seconds left until a deadline, or nil if there is none: the timeout of a call that is only
--- a step of the caller's.
+-- Seconds left until a deadline, or nil without a deadline. They are the timeout of a call that
+-- is one step of another call.
 local function time_left(deadline)
   return deadline and math.max(0, deadline - wait.now())
 end
@@ -108,11 +108,11 @@ local function list_by_id(env, patient_id, deadline)
   error(err, 0)
 end
 
--- The only new document of that name and size, or nil if there is not exactly one.
-local function find_new(before, now, name, size)
+-- The new document of a name and size; nil if there is none, or more than one.
+local function find_new(items_before, items, name, size)
   local found
-  for id, item in pairs(now) do
-    if not before[id] and item.file_name == name and item.file_size_bytes == size then
+  for id, item in pairs(items) do
+    if not items_before[id] and item.file_name == name and item.file_size_bytes == size then
       if found then return nil end
       found = item
     end
@@ -121,22 +121,23 @@ local function find_new(before, now, name, size)
 end
 
 -- Search for the uploaded document. Returns it, or nil if it is not found in time.
-local function reconcile(env, patient_id, deadline, before, name, size)
+-- @tparam table items_before the documents before the upload, by id
+local function reconcile(env, patient_id, deadline, items_before, name, size)
   for _, seconds in ipairs(RECONCILE_WAITS) do
     if env.closed or (deadline and wait.now() + seconds >= deadline) then return nil end
     if seconds > 0 then wait.wait(nil, wait.now() + seconds) end
-    local now = list_by_id(env, patient_id, deadline)
-    local found = now and find_new(before, now, name, size)
+    local items = list_by_id(env, patient_id, deadline)
+    local found = items and find_new(items_before, items, name, size)
     if found then return found end
   end
 end
 
--- The token must not expire before the upload has arrived even at this rate, in bytes per
--- second (1 Mbit/s): a server may check the token only then, and would answer 401.
+-- The slowest expected upload, in bytes per second (1 Mbit/s). The token must not expire before
+-- the upload has arrived: a server may check the token only then, and respond with 401.
 local MIN_UPLOAD_RATE = 125000
 
--- The token must be valid for at least so many seconds if the source cannot be sent again: a
--- 401 would make the upload fail.
+-- If the source cannot be sent again, the token must be valid for at least so many seconds: a 401
+-- would make the upload fail.
 local ONE_SHOT_TTL = 120
 
 -- Seconds for which the token must still be valid. token.lua limits this to half of the token's
@@ -147,13 +148,13 @@ local function min_token_ttl(from)
 end
 
 -- Upload an open source. Returns the document, or nil and an error.
-local function send(env, patient_id, from, name, content_type, options)
+local function upload_source(env, patient_id, from, name, content_type, options)
   local timeout = options.timeout or env.timeout
   local deadline = timeout and wait.now() + timeout
-  local before, list_err
+  local items_before, list_err
   if options.reconcile then
-    before, list_err = list_by_id(env, patient_id, deadline)
-    if not before then
+    items_before, list_err = list_by_id(env, patient_id, deadline)
+    if not items_before then
       list_err.attempts = 0
       return nil, list_err
     end
@@ -191,11 +192,11 @@ local function send(env, patient_id, from, name, content_type, options)
       })
     end,
     run = function(transfer, till)
-      local done, err = push_and_wait(from, options, transfer, till)
+      local done, err = fill_and_wait(from, options, transfer, till)
       sent = transfer:bytes_sent()
       if not done then return nil, err end
-      return call.json_reader(function(reply)
-        return document.adopt(env, patient_id, reply)
+      return call.json_reader(function(response)
+        return document.adopt(env, patient_id, response)
       end, true)(transfer, till)
     end,
     min_token_ttl = min_token_ttl(from),
@@ -204,8 +205,8 @@ local function send(env, patient_id, from, name, content_type, options)
     should_continue = options.progress and function() return options.progress(0, from.body:size()) end,
   })
   if ok then return created end
-  if before and created.outcome_unknown then
-    local found = reconcile(env, patient_id, deadline, before, name, from.body:size() or sent)
+  if items_before and created.outcome_unknown then
+    local found = reconcile(env, patient_id, deadline, items_before, name, from.body:size() or sent)
     if found then return found end
   end
   return nil, created
@@ -247,7 +248,7 @@ function methods.upload(self, what, options)
   local content_type, refusal = infer_type(env, from, declared, options.check_type ~= false)
   local ran, created, err = true, nil, refusal and errors.new(refusal, "upload")
   if not refusal then
-    ran, created, err = pcall(send, env, state.id, from, name, content_type or declared, options)
+    ran, created, err = pcall(upload_source, env, state.id, from, name, content_type or declared, options)
   end
   from.body:close() -- it may hold a file open, which the garbage collector would close late
   if not ran then error(created, 0) end

@@ -1,17 +1,18 @@
 -- SPDX-License-Identifier: MIT
--- Queries of a listing: the options that a script gives, and the OData query made of them.
+-- The options of a listing, and the OData query that they become.
 
 local check = require "nymbl.check"
 
 local query = {}
 
--- The service caps a page at 100 without a word (lua/README.md, Facts about the service).
+-- The service reduces a larger page to 100 rows, without an error (lua/README.md, "Facts about the
+-- service").
 query.LARGEST_PAGE = 100
 
--- Remove spaces beside commas and at the ends, and join others to one space: the service would
--- take them for a part of a name. Text in quotes is left as it is. (No %s: it depends on the
--- locale.)
-local function tidy(text)
+-- Remove the spaces beside commas and at both ends, and replace others by one space: the service
+-- would treat them as a part of a name. Text in quotes is not changed. (The pattern %s is not
+-- used, because it depends on the locale.)
+local function normalise_spaces(text)
   local pieces, quoted = {}, false
   for piece in (text .. "'"):gmatch("([^']*)'") do
     if not quoted then piece = piece:gsub("[ \t\r\n]+", " "):gsub(" ?, ?", ",") end
@@ -29,23 +30,24 @@ local function names(value)
   for _, item in ipairs(value) do
     local problem = check.nonempty(item)
     if problem then return problem end
-    if ("," .. tidy(item) .. ","):find(",,", 1, true) then return "empty name" end
+    if ("," .. normalise_spaces(item) .. ","):find(",,", 1, true) then return "empty name" end
   end
 end
 
--- Encoders: a function of a value and of the key's name that returns what is sent, or nil.
+-- An encoder is a function of a value and of the key's name. It returns the text that is sent, or
+-- nil to send nothing.
 
--- Join an array, and add the key unless one of its items is about it.
+-- Join an array, and append the key unless one of the items names it.
 local function with_key(value, key)
   if value == nil then return nil end
-  local text = tidy(type(value) == "table" and table.concat(value, ",") or value)
+  local text = normalise_spaces(type(value) == "table" and table.concat(value, ",") or value)
   for item in text:gmatch("[^,]+") do
     if item:match("^ *([^ ]+)") == key then return text end
   end
   return text .. "," .. key
 end
 
--- Every order must be total: without an order, or with one that has ties, pages could overlap.
+-- Append the key to an order, or sort by it alone: without a total order, pages could overlap.
 local function total_order(value, key)
   return with_key(value, key) or key
 end
@@ -59,12 +61,12 @@ query.OPTIONS = {
   { "orderby", "$orderby", names, total_order },
 }
 
-local whole = check.integer(0, 2^53)
+local whole_number = check.integer(0, 2^53)
 
--- Options of the paginator, which sends $top, $skip and $count for each page.
+-- The other options. From them, $top, $skip and $count are computed for each page.
 local PAGE_OPTIONS = {
-  top = whole,
-  skip = whole,
+  top = whole_number,
+  skip = whole_number,
   page_size = check.integer(1, query.LARGEST_PAGE),
   count = check.boolean,
   timeout = check.seconds,
