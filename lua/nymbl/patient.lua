@@ -44,14 +44,14 @@ local UPLOAD_OPTIONS = {
 }
 
 -- Wait until the upload has ended. Between waits, fill the body from the source and report
--- progress.
-local function fill_and_wait(from, options, transfer, deadline)
-  local filling, reported = from.fill ~= nil, -1
+-- progress. (`opened` is an open source in this file: see source.lua.)
+local function fill_and_wait(opened, options, transfer, deadline)
+  local filling, reported = opened.fill ~= nil, -1
   while true do
     local done, err = transfer:result()
     if done == nil then return nil, err end
     if filling and not done then
-      local state, problem = from.fill(deadline)
+      local state, problem = opened.fill(deadline)
       if not state then
         transfer:cancel("io", "source")
         return nil, problem
@@ -61,7 +61,7 @@ local function fill_and_wait(from, options, transfer, deadline)
     local sent = transfer:bytes_sent()
     if options.progress and sent ~= reported then
       reported = sent
-      if options.progress(sent, from.body:size()) == false then
+      if options.progress(sent, opened.body:size()) == false then
         transfer:cancel("canceled", "progress")
       end
     end
@@ -72,11 +72,11 @@ end
 
 -- Determine the media type before the call begins. Returns it; nil if it depends on bytes that
 -- are read only within the call; or nil and error fields if the upload must be refused.
-local function infer_type(env, from, declared, must_match)
-  local size = from.body:size()
+local function infer_type(env, opened, declared, must_match)
+  local size = opened.body:size()
   if size and size > core.max_upload_bytes(env.client) then return nil, { kind = "too_large" } end
-  if not from.fill or (declared and not source().is_accepted(declared)) then
-    return source().determine_type(from, declared, must_match)
+  if not opened.fill or (declared and not source().is_accepted(declared)) then
+    return source().determine_type(opened, declared, must_match)
   end
 end
 
@@ -142,13 +142,13 @@ local ONE_SHOT_TTL = 120
 
 -- Seconds for which the token must still be valid. token.lua limits this to half of the token's
 -- lifetime, so to 150 seconds with the service's tokens of 300 seconds.
-local function min_token_ttl(from)
-  local ttl = (from.body:size() or 0) / MIN_UPLOAD_RATE
-  return from.is_rewindable and ttl or math.max(ttl, ONE_SHOT_TTL)
+local function min_token_ttl(opened)
+  local ttl = (opened.body:size() or 0) / MIN_UPLOAD_RATE
+  return opened.is_rewindable and ttl or math.max(ttl, ONE_SHOT_TTL)
 end
 
 -- Upload an open source. Returns the document, or nil and an error.
-local function upload_source(env, patient_id, from, name, content_type, options)
+local function upload_source(env, patient_id, opened, name, content_type, options)
   local timeout = options.timeout or env.timeout
   local deadline = timeout and wait.now() + timeout
   local items_before, list_err
@@ -164,49 +164,51 @@ local function upload_source(env, patient_id, from, name, content_type, options)
   -- Expect: 100-continue is sent only if the source cannot be sent again. A proxy or server
   -- that does not support it answers 417 (RFC 9110, section 10.1.1). The request is then
   -- repeated once without it, if no byte of the document was sent.
-  local without_expect = from.is_rewindable
+  local without_expect = opened.is_rewindable
   local function should_restart(err)
-    if err.status ~= 417 or without_expect or not from.body:can_rewind() or from.body:size() == 0 then return false end
+    if err.status ~= 417 or without_expect or not opened.body:can_rewind() or opened.body:size() == 0 then
+      return false
+    end
     without_expect = true
     return true
   end
 
   local ok, created = call.perform(env, "upload", { timeout = time_left(deadline) }, {
     start = function(bearer, till)
-      if from.fill then
-        local filled, err = from.fill(till)
+      if opened.fill then
+        local filled, err = opened.fill(till)
         if not filled then return nil, err end
       end
       local sent_as, problem = content_type
-      if from.fill then
-        sent_as, problem = source().determine_type(from, content_type, options.check_type ~= false)
+      if opened.fill then
+        sent_as, problem = source().determine_type(opened, content_type, options.check_type ~= false)
         if problem then return nil, problem end
       end
       return core.start(env.client, bearer, {
         "Patients", patient_id, "Documents", false,
         method = "POST",
         upload = {
-          body = from.body, file_name = name, content_type = sent_as, document_type = options.document_type,
+          body = opened.body, file_name = name, content_type = sent_as, document_type = options.document_type,
           description = options.description, is_rewindable = without_expect, progress = options.progress ~= nil,
         },
       })
     end,
     run = function(transfer, till)
-      local done, err = fill_and_wait(from, options, transfer, till)
+      local done, err = fill_and_wait(opened, options, transfer, till)
       sent = transfer:bytes_sent()
       if not done then return nil, err end
       return call.json_reader(function(response)
         return document.adopt(env, patient_id, response)
       end, true)(transfer, till)
     end,
-    min_token_ttl = min_token_ttl(from),
-    rewind = from.rewind,
+    min_token_ttl = min_token_ttl(opened),
+    rewind = opened.rewind,
     should_restart = should_restart,
-    should_continue = options.progress and function() return options.progress(0, from.body:size()) end,
+    should_continue = options.progress and function() return options.progress(0, opened.body:size()) end,
   })
   if ok then return created end
   if items_before and created.outcome_unknown then
-    local found = reconcile(env, patient_id, deadline, items_before, name, from.body:size() or sent)
+    local found = reconcile(env, patient_id, deadline, items_before, name, opened.body:size() or sent)
     if found then return found end
   end
   return nil, created
@@ -235,22 +237,22 @@ function methods.upload(self, what, options)
   local state = check.object(self, CLASS, "upload")
   local env = state.env
   options = check.options(options, UPLOAD_OPTIONS, 2, "upload")
-  local from, problem = source().open(what, options.size, core.max_upload_bytes(env.client))
+  local opened, problem = source().open(what, options.size, core.max_upload_bytes(env.client))
   if problem then check.argument(1, "upload", problem) end
-  local name = options.file_name or from.name or (type(what) == "string" and what:match("[^/]+$"))
+  local name = options.file_name or opened.name or (type(what) == "string" and what:match("[^/]+$"))
   if not name and type(what) ~= "string" then
     check.argument(2, "upload", "option 'file_name' is required for this source")
   end
-  if from.err then return nil, errors.new(from.err, "upload") end
+  if opened.err then return nil, errors.new(opened.err, "upload") end
   problem = file_name(name)
   if problem then check.argument(1, "upload", "file name: " .. problem) end
   local declared = options.content_type or source().type_by_name(name)
-  local content_type, refusal = infer_type(env, from, declared, options.check_type ~= false)
+  local content_type, refusal = infer_type(env, opened, declared, options.check_type ~= false)
   local ran, created, err = true, nil, refusal and errors.new(refusal, "upload")
   if not refusal then
-    ran, created, err = pcall(upload_source, env, state.id, from, name, content_type or declared, options)
+    ran, created, err = pcall(upload_source, env, state.id, opened, name, content_type or declared, options)
   end
-  from.body:close() -- it may hold a file open, which the garbage collector would close late
+  opened.body:close() -- it may hold a file open, which the garbage collector would close late
   if not ran then error(created, 0) end
   return created, err
 end

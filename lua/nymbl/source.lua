@@ -35,14 +35,14 @@ end
 
 --- Determine the media type as which a source is sent: the declared one, or else that of its
 -- first bytes.
--- @tparam table from the source
+-- @tparam table opened the source, as `open` returns it
 -- @tparam ?string declared the type by option or file name
 -- @tparam boolean must_match whether the first bytes must be of the declared type
 -- @treturn[1] string media type
 -- @treturn[2] nil the source must not be sent
 -- @treturn[2] table error fields
-function source.determine_type(from, declared, must_match)
-  local body = from.body
+function source.determine_type(opened, declared, must_match)
+  local body = opened.body
   if declared and not source.is_accepted(declared) then
     return nil, { kind = "unsupported_type" }
   end
