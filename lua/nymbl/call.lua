@@ -61,19 +61,19 @@ local function add_error_response(err, response)
   if err.status == 403 then err.reason = err.reason or GATEWAY_REASONS[response.message] end
 end
 
---- Cancel a transfer because its deadline has passed.
+-- Cancel a transfer because its deadline has passed.
 function call.cancel_on_deadline(transfer)
   transfer:cancel("timeout", "deadline")
   wait.wait(transfer) -- an I/O thread may have to carry out the cancellation
 end
 
---- Wait once until a transfer is ready. At the deadline, cancel the transfer.
+-- Wait once until a transfer is ready. At the deadline, cancel the transfer.
 local function wait_for(transfer, deadline)
   if not wait.wait(transfer, deadline) then call.cancel_on_deadline(transfer) end
 end
 call.wait_for = wait_for
 
---- Wait until a transfer has ended. This is the `run` function of calls without a result.
+-- Wait until a transfer has ended. This is the `run` function of calls without a result.
 -- @treturn[1] boolean true
 -- @treturn[2] nil it failed
 -- @treturn[2] table error
@@ -86,7 +86,7 @@ function call.wait_until_ended(transfer, deadline)
   end
 end
 
---- Call the client's on_event after a request. An error that it raises is not caught.
+-- Call the client's on_event after a request. An error that it raises is not caught.
 -- @tparam table event the fields that the transfer does not determine
 function call.emit_event(env, transfer, err, event)
   local bytes_sent, bytes_received = transfer:bytes_sent(), transfer:bytes_received()
@@ -114,7 +114,7 @@ local TRANSIENT_STATUS = { [500] = true, [502] = true, [503] = true, [504] = tru
 -- The longest Retry-After that is waited for. A longer one is left to the caller.
 local MAX_RETRY_AFTER = 120
 
---- Whether the same request may succeed later.
+-- Whether the same request may succeed later.
 function call.is_transient(err)
   if errors.is_from_proxy(err) and err.status then return TRANSIENT_STATUS[err.status] end
   return err.reason ~= "deadline"
@@ -129,7 +129,7 @@ local function is_retryable(operation, err, was_sent)
   return operation ~= "upload" or err.kind == "throttled" or not was_sent
 end
 
---- Seconds to wait after an attempt: exponential backoff with full jitter, and at least as
+-- Seconds to wait after an attempt: exponential backoff with full jitter, and at least as
 -- long as the service asks for.
 function call.backoff(attempts_made, err)
   return math.max(err.retry_after or 0, math.random() * math.min(30, 2 ^ (attempts_made - 2)))
@@ -379,7 +379,7 @@ function call_state:perform()
   end
 end
 
---- Perform a call, with all its attempts.
+-- Perform a call, with all its attempts.
 -- @tparam table env the client's environment
 -- @tparam string operation
 -- @tparam table options the call's; `timeout`
@@ -404,7 +404,7 @@ function call.perform(env, operation, options, request)
   return nil, a
 end
 
---- Start the first attempt of a call that will probably be made. Does not wait: nothing is
+-- Start the first attempt of a call that will probably be made. Does not wait: nothing is
 -- started without a cached token and a reservation whose time has come.
 -- @tparam table request gets the field `prefetched`
 function call.prefetch(env, operation, request)
@@ -421,7 +421,7 @@ function call.prefetch(env, operation, request)
   wait.poll()
 end
 
---- Let a prefetched transfer make progress, without waiting.
+-- Let a prefetched transfer make progress, without waiting.
 function call.poll_prefetch(request)
   if request.prefetched and request.prefetched.transfer:result() == false then wait.poll() end
 end
@@ -440,7 +440,7 @@ local function record_prefetch(prefetched, done, err)
   end
 end
 
---- Cancel a prefetched transfer: it is not needed.
+-- Cancel a prefetched transfer: it is not needed.
 function call.discard_prefetch(request)
   local prefetched = request.prefetched
   if not prefetched then return end
@@ -456,7 +456,7 @@ function call.discard_prefetch(request)
   wait.close(transfer)
 end
 
---- Returns a `run` function for calls whose response is JSON.
+-- Returns a `run` function for calls whose response is JSON.
 -- @tparam function read converts the decoded response to the call's result; or returns nil and
 --   the reason why that is impossible
 -- @tparam ?boolean is_change whether the call changes something: an unreadable response then

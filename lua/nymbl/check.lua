@@ -25,12 +25,12 @@ local function caller_level()
   end
 end
 
---- Raise an error with the position of the library's caller.
+-- Raise an error with the position of the library's caller.
 function check.raise(message)
   error(message, caller_level())
 end
 
---- Raise as `luaL_argerror` does. In a method, `self` is not counted.
+-- Raise as `luaL_argerror` does. In a method, `self` is not counted.
 function check.argument(position, name, problem)
   check.raise(("bad argument #%d to '%s' (%s)"):format(position, name, problem))
 end
@@ -41,12 +41,12 @@ local function type_name(value)
   return type(meta) == "string" and meta or type(value)
 end
 
---- Format a type mismatch, such as "string expected, got nil".
+-- Format a type mismatch, such as "string expected, got nil".
 function check.expected(what, value)
   return what .. " expected, got " .. type_name(value)
 end
 
---- The state of an object. Raises unless the object has the class and is open, and so is
+-- The state of an object. Raises unless the object has the class and is open, and so is
 -- its client.
 function check.object(object, class, name)
   local state = core.state(object, class)
@@ -75,14 +75,14 @@ function check.nonempty(value)
   if value == "" then return "empty string" end
 end
 
---- A checker of credentials: control characters get into them only by mistake.
+-- A checker of credentials: control characters get into them only by mistake.
 function check.printable(value)
   local problem = check.nonempty(value)
   if problem then return problem end
   if value:find("[%z\1-\31\127]") then return "control character" end
 end
 
---- A checker of header field values: the only control character in them is the tab (RFC 9110,
+-- A checker of header field values: the only control character in them is the tab (RFC 9110,
 -- section 5.5).
 function check.header(value)
   local problem = check.nonempty(value)
@@ -102,13 +102,13 @@ function check.table(value)
   if type(value) ~= "table" then return check.expected("table", value) end
 end
 
---- A checker of times in seconds, which must be above zero.
+-- A checker of times in seconds, which must be above zero.
 function check.seconds(value)
   if type(value) ~= "number" then return check.expected("number", value) end
   if not (value > 0) then return "must be positive" end
 end
 
---- Returns a checker for whole numbers in a range.
+-- Returns a checker for whole numbers in a range.
 function check.integer(least, most)
   return function(value)
     if type(value) ~= "number" then return check.expected("number", value) end
@@ -117,7 +117,7 @@ function check.integer(least, most)
   end
 end
 
---- Convert an id to a string. An id is a string, or a whole number up to 2^53.
+-- Convert an id to a string. An id is a string, or a whole number up to 2^53.
 function check.id(value, position, name)
   if type(value) == "number" then
     if value ~= value or value % 1 ~= 0 or value > 2^53 or value < -2^53 then
@@ -130,7 +130,7 @@ function check.id(value, position, name)
   return value
 end
 
---- Check a table of options.
+-- Check a table of options.
 -- @tparam ?table options nil is the same as an empty table
 -- @tparam table checkers by option name; other names raise
 -- @tparam integer position of the argument, for the error message

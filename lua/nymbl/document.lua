@@ -59,7 +59,7 @@ local function row_id(fields)
   return type(fields) == "table" and id_text(fields.id) or nil
 end
 
---- Create a document from decoded metadata. The document keeps and changes this table.
+-- Create a document from decoded metadata. The document keeps and changes this table.
 -- @treturn[1] document
 -- @treturn[1] string its id
 -- @treturn[2] nil this is not the metadata of a document of this patient
@@ -71,7 +71,7 @@ function document.adopt(env, patient_id, fields)
   return core.object(metatable, { fields, env = env, patient_id = patient_id, id = id }), id
 end
 
---- The documents of a patient, for listings (see page.lua).
+-- The documents of a patient, for listings (see page.lua).
 function document.collection(env, patient_id)
   return {
     env = env, operation = "list", path = { "Patients", patient_id, "Documents", false }, key = "id",
@@ -79,7 +79,7 @@ function document.collection(env, patient_id)
   }
 end
 
---- Create a document of which only the ids are known.
+-- Create a document of which only the ids are known.
 function document.from_id(env, patient_id, id)
   return core.object(metatable, {
     { id = id, patient_id = patient_id }, env = env, patient_id = patient_id, id = id,
@@ -100,7 +100,7 @@ local function fetch(env, patient_id, id, options)
   })
 end
 
---- Fetch a document by its ids (for `patient:get`).
+-- Fetch a document by its ids (for `patient:get`).
 function document.get(env, patient_id, id, options)
   local ok, fields = fetch(env, patient_id, id, options)
   if not ok then return nil, fields end

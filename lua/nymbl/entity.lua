@@ -9,7 +9,7 @@ local query = require "nymbl.query"
 
 local entity = {}
 
---- Define a read-only entity.
+-- Define a read-only entity.
 -- @tab definition `name`: of the call, for events, errors and messages; `path`: the name in the
 --   URL; `key`: the field that identifies a row (default `id`); `one`: the name of the method
 --   that gets one row, for messages (default `get`); `create`: a function of the
@@ -21,7 +21,8 @@ local entity = {}
 --   `count(env, options)`: how many rows match;
 --   `get(env, id, options)`: one row.
 --   Their options and results are those of a patient's documents
--- @usage
+--
+-- For example:
 -- local practitioners = entity.define { name = "practitioners", path = "Practitioners" }
 -- for row in practitioners.list(env, { select = "name" }) do print(row.name) end
 function entity.define(definition)

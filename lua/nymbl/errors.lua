@@ -151,7 +151,7 @@ function metatable.__concat(a, b)
   return tostring(a) .. tostring(b)
 end
 
---- Turn a table of error fields (README.md, "Errors") into an error.
+-- Turn a table of error fields (README.md, "Errors") into an error.
 -- @tparam table fields at least `kind`; this table itself becomes the error
 -- @tparam ?string operation the operation, unless the fields have one
 -- @treturn table the error
@@ -161,24 +161,24 @@ function errors.new(fields, operation)
   return setmetatable(fields, metatable)
 end
 
---- Whether a proxy caused the failure. `status`, if set, is then the proxy's.
+-- Whether a proxy caused the failure. `status`, if set, is then the proxy's.
 function errors.is_from_proxy(err)
   return err.reason == "proxy" or err.reason == "proxy_auth"
 end
 
---- Whether a value is an error made by errors.new().
+-- Whether a value is an error made by errors.new().
 function errors.is(value)
   return getmetatable(value) == metatable
 end
 
 local NO_MEMORY = "not enough memory"
 
---- Whether a caught error is Lua's out-of-memory error.
+-- Whether a caught error is Lua's out-of-memory error.
 function errors.is_out_of_memory(err)
   return type(err) == "string" and err:find(NO_MEMORY, 1, true) ~= nil
 end
 
---- Raise a caught error again if it is Lua's out-of-memory error. That error says nothing about
+-- Raise a caught error again if it is Lua's out-of-memory error. That error says nothing about
 -- the function that was called, so this library never reports it as that function's failure.
 -- The message is Lua's own: `require` adds a prefix to it, and Lua 5.3's buffers add a suffix.
 -- @param err the error value that `pcall` returned
@@ -186,7 +186,7 @@ function errors.rethrow_out_of_memory(err)
   if errors.is_out_of_memory(err) then error(NO_MEMORY, 0) end
 end
 
---- Call a pure function, and distinguish its own errors from those of other causes. Wrong
+-- Call a pure function, and distinguish its own errors from those of other causes. Wrong
 -- arguments make it raise the same error at every call. An error that does not recur has
 -- another cause: out of memory, or a debug hook (`lua` handles Ctrl-C by a hook, and
 -- programs use hooks to stop code that runs for too long).

@@ -63,7 +63,7 @@ local function take_directory(transfer)
   return list
 end
 
---- The SHA-256 of a regular file.
+-- The SHA-256 of a regular file.
 -- @tparam string path
 -- @tparam ?number deadline a time of `wait.now()`
 -- @treturn[1] string 64 hexadecimal digits
@@ -74,7 +74,7 @@ function job.digest(path, deadline)
   return run(deadline, take_digest, core.digest, path)
 end
 
---- Flush a file and its name, or the names in a directory, to disk.
+-- Flush a file and its name, or the names in a directory, to disk.
 -- @tparam string path
 -- @tparam ?number deadline a time of `wait.now()`
 -- @treturn[1] boolean true
@@ -84,7 +84,7 @@ function job.sync(path, deadline)
   return run(deadline, take_nothing, core.sync, path)
 end
 
---- The entries of a directory, in no particular order.
+-- The entries of a directory, in no particular order.
 -- @tparam string path
 -- @tparam ?number max entries; if there are more, `reason` is "too_many_entries"
 -- @tparam ?number deadline a time of `wait.now()`

@@ -82,7 +82,7 @@ local function is_installed()
     or search ~= nil and (search("cjson", package.cpath) or search("cjson", package.path)) ~= nil
 end
 
---- Ensure before a request is sent that its response can be decoded.
+-- Ensure before a request is sent that its response can be decoded.
 -- @tparam ?boolean is_lazy true if only a failed call has a JSON response: lua-cjson is
 --   then searched for, but not loaded
 -- @raise the error of `require` if lua-cjson is not installed
@@ -92,7 +92,7 @@ function json.prepare(is_lazy)
   if not (is_lazy and was_found) then get_codec() end
 end
 
---- Decode a JSON text.
+-- Decode a JSON text.
 -- @treturn[1] table an object or array
 -- @treturn[2] nil the text is not JSON, or its value is neither
 -- @treturn[2] string "bad_json"
@@ -113,7 +113,7 @@ local MIN_SIZE_TO_COUNT = 2 * MAX_VALUES
 
 local BYTE_ORDER_MARK = "\239\187\191"
 
---- Decode the body of a response. The values in it are counted first, because 8 MB of
+-- Decode the body of a response. The values in it are counted first, because 8 MB of
 -- `[[],[],…` would be decoded to 254 MB of tables.
 -- @treturn[1] table an object or array
 -- @treturn[2] nil the text is not JSON, or it has too many values
@@ -127,7 +127,7 @@ function json.decode_response(text)
   return json.decode(text)
 end
 
---- Encode a table.
+-- Encode a table.
 -- @treturn[1] string
 -- @treturn[2] nil the table has values that JSON cannot represent
 function json.encode(value)

@@ -17,7 +17,7 @@ local limiter = {}
 local DEFAULT_RATE = { read = { 2, 4 }, download = { 1, 2 } }
 local DEFAULT_QUOTA = 10000
 
---- Returns the limits of a client.
+-- Returns the limits of a client.
 -- @tparam table options the client's: `rate` and `monthly_quota`
 -- @treturn table by bucket, the `limits` that rate_state.lua describes
 function limiter.limits_from_options(options)
@@ -42,7 +42,7 @@ local function complete(reservation, env, operation, limits, deadline)
   return reservation
 end
 
---- Reserve the right to send one request. Does not wait for its time.
+-- Reserve the right to send one request. Does not wait for its time.
 -- @treturn[1] table the reservation; `delay`: seconds until the request may be sent
 -- @treturn[2] nil the quota is spent, or the store failed
 -- @treturn[2] table error
@@ -57,7 +57,7 @@ function limiter.reserve(env, operation, deadline)
   return complete(result, env, operation, limits, deadline)
 end
 
---- Reserve only if the request may be sent now.
+-- Reserve only if the request may be sent now.
 -- @treturn ?table the reservation
 function limiter.try_reserve(env, operation)
   local limits = limits_of(env, operation)
@@ -71,7 +71,7 @@ local function update(reservation, change, ...)
   return store.update(reservation.env.store, reservation.env.account, reservation.deadline, change, ...)
 end
 
---- Check a reservation once more when its time has come. If a pause has begun since, because
+-- Check a reservation once more when its time has come. If a pause has begun since, because
 -- of another client's 429, this makes a new reservation for the time after the pause.
 -- @treturn[1] number seconds that are left; 0 if the request may be sent
 -- @treturn[2] nil the store failed
@@ -84,7 +84,7 @@ function limiter.recheck(reservation)
   return result.delay
 end
 
---- Check whether the store can be read and written.
+-- Check whether the store can be read and written.
 -- @treturn[1] boolean true
 -- @treturn[2] nil the store failed
 -- @treturn[2] table error
@@ -95,7 +95,7 @@ end
 -- The functions below ignore a failure of the store: the result of the request does not depend
 -- on it, and the next reservation reports it.
 
---- Cancel a reservation: its request was not sent.
+-- Cancel a reservation: its request was not sent.
 function limiter.cancel(reservation)
   update(reservation, rate_state.cancel, reservation.limits, wait.month(), reservation.tat)
   if reservation.is_probe then update(reservation, rate_state.probe_failed) end
@@ -107,7 +107,7 @@ local function is_within_quota(err)
   return err.status and not errors.is_from_proxy(err) and err.status < 500 and err.status ~= 401 and err.status ~= 403
 end
 
---- Record the response to a request.
+-- Record the response to a request.
 -- @tparam table reservation of the request
 -- @tparam ?table err the error, or nil
 -- @tparam ?number seconds length of the pause if the error is a 429 for the rate
@@ -124,7 +124,7 @@ function limiter.record(reservation, err, seconds)
   end
 end
 
---- The counts for `client:usage()`.
+-- The counts for `client:usage()`.
 -- @treturn[1] table
 -- @treturn[2] nil the store failed
 -- @treturn[2] table error

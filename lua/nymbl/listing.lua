@@ -8,10 +8,10 @@ local query = require "nymbl.query"
 
 local listing = {}
 
---- Iterate over all rows, on all pages.
+-- Iterate over all rows, on all pages.
 listing.iterate = paginator.iterate
 
---- Fetch one page.
+-- Fetch one page.
 -- @tparam table collection see page.lua
 -- @tparam table plan see query.lua
 -- @treturn[1] table an array of objects with `count` and `has_more`
@@ -40,7 +40,7 @@ function listing.page(collection, plan)
   return objects
 end
 
---- Count the rows that match the plan's filter.
+-- Count the rows that match the plan's filter.
 -- @treturn[1] integer
 -- @treturn[2] nil
 -- @treturn[2] table the error

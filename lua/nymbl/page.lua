@@ -48,7 +48,7 @@ local function query_of(plan, top, skip)
   return query
 end
 
---- The request for a page (see call.lua).
+-- The request for a page (see call.lua).
 -- @tparam ?string next_link the URL to request instead of the plan's query
 function page.request(collection, plan, top, skip, next_link)
   local request = { query = query_of(plan, top, skip), next_link = next_link, run = read_page }
@@ -56,7 +56,7 @@ function page.request(collection, plan, top, skip, next_link)
   return request
 end
 
---- Fetch a page.
+-- Fetch a page.
 -- @treturn[1] table `rows` (plain tables), `count` and `next_link` (or nil), and `attempts`
 -- @treturn[2] nil
 -- @treturn[2] table the error
@@ -67,7 +67,7 @@ function page.fetch(collection, plan, request)
   return result
 end
 
---- Create the error for a response that cannot be used.
+-- Create the error for a response that cannot be used.
 function page.protocol_error(collection, reason, attempts)
   return errors.new({ kind = "protocol", status = 200, reason = reason, attempts = attempts }, collection.operation)
 end

@@ -302,7 +302,7 @@ function paginator:close()
   self.closed, self.rows, self.known = true, nil, nil
 end
 
---- Iterate over all rows of a collection.
+-- Iterate over all rows of a collection.
 -- @tparam table collection see page.lua
 -- @tparam table plan see query.lua; the paginator changes it
 -- @treturn function the step: it needs no argument, so that `nymbl.each(patient:documents(), …)`

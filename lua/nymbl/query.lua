@@ -52,7 +52,7 @@ local function total_order(value, key)
   return with_key(value, key) or key
 end
 
---- The options that are sent with every page, in this order: the name in Lua, the name in the
+-- The options that are sent with every page, in this order: the name in Lua, the name in the
 -- request, a checker (see check.lua) and, if the value is not sent as it is, an encoder. To add
 -- a query option, add its line.
 query.OPTIONS = {
@@ -80,7 +80,7 @@ local function checkers()
   return known
 end
 
---- Check the options of a listing.
+-- Check the options of a listing.
 -- @tparam ?table options as the script gave them
 -- @tparam string method the script's method, for messages
 -- @tparam string key the name of the field that identifies a row

@@ -76,7 +76,7 @@ local function gcra_advance(state, now, limits)
   return math.max(start, tat - (limits.burst - 1) * interval), state[tat_key]
 end
 
---- Reserve the right to send one request, and count it.
+-- Reserve the right to send one request, and count it.
 -- @treturn[1] table the reservation: `time_to_act` (the store's time), `delay` (seconds until
 --   then), `tat` (for `cancel`; nil without a rate limit), `is_probe` (whether the request is
 --   the probe of an exceeded quota)
@@ -101,7 +101,7 @@ function rate_state.reserve(state, now, limits, month)
   return { time_to_act = time_to_act, delay = time_to_act - now, tat = tat, is_probe = is_probe }
 end
 
---- Reserve only if the request may be sent now, and not as a probe.
+-- Reserve only if the request may be sent now, and not as a probe.
 -- @treturn[1] table the reservation
 -- @treturn[2] table `refused` (true)
 function rate_state.try_reserve(state, now, limits, month)
@@ -116,7 +116,7 @@ function rate_state.try_reserve(state, now, limits, month)
   return { refused = true }
 end
 
---- Check a reservation once more when its time has come. If a pause has begun since then, make
+-- Check a reservation once more when its time has come. If a pause has begun since then, make
 -- a new one.
 -- @treturn table `time_to_act`, `delay` (0 if the request may be sent) and `tat`
 function rate_state.recheck(state, now, limits, time_to_act, tat)
@@ -126,7 +126,7 @@ function rate_state.recheck(state, now, limits, time_to_act, tat)
   return { time_to_act = time_to_act, delay = time_to_act - now, tat = tat }
 end
 
---- Cancel a reservation whose request was not sent. The bucket gets it back only if it is the
+-- Cancel a reservation whose request was not sent. The bucket gets it back only if it is the
 -- bucket's last one. For an earlier one, a later request would be sent too close to the next.
 function rate_state.cancel(state, _, limits, month, tat)
   roll_month(state, month)
@@ -138,7 +138,7 @@ function rate_state.cancel(state, _, limits, month, tat)
   return true
 end
 
---- Record a 429 for the rate: it is not billed, and all clients of the account pause. It also
+-- Record a 429 for the rate: it is not billed, and all clients of the account pause. It also
 -- empties the bucket of this state, because the service's bucket is empty.
 function rate_state.throttled(state, now, limits, month, seconds)
   roll_month(state, month)
@@ -150,7 +150,7 @@ function rate_state.throttled(state, now, limits, month, seconds)
   return true
 end
 
---- Record a 429 for the quota. It is not billed either.
+-- Record a 429 for the quota. It is not billed either.
 function rate_state.quota_exceeded(state, now, month)
   roll_month(state, month)
   state.requests = math.max(0, state.requests - 1)
@@ -159,26 +159,26 @@ function rate_state.quota_exceeded(state, now, month)
   return true
 end
 
---- Record that the response to a probe was not a 429 for the quota.
+-- Record that the response to a probe was not a 429 for the quota.
 function rate_state.probe_succeeded(state)
   state.probe_at = nil
   return true
 end
 
---- Record that a probe has shown nothing about the quota. The next request may be a probe.
+-- Record that a probe has shown nothing about the quota. The next request may be a probe.
 function rate_state.probe_failed(state, now)
   if state.probe_at and state.probe_at > now then state.probe_at = now end
   return true
 end
 
---- Change nothing. `store.update` with this change shows whether the store can be used.
+-- Change nothing. `store.update` with this change shows whether the store can be used.
 function rate_state.no_change()
   return true
 end
 
 local to_integer = math.tointeger or function(value) return value end
 
---- The current month's counts.
+-- The current month's counts.
 -- @treturn table `month`, `requests` and `throttled` (integers, even if the store kept floats)
 function rate_state.usage(state, _, month)
   roll_month(state, month)
@@ -193,7 +193,7 @@ local function is_count(value)
   return type(value) == "number" and value >= 0 and value < 2^53
 end
 
---- Convert a state of another version of this format, older or newer. Only the counts are kept:
+-- Convert a state of another version of this format, older or newer. Only the counts are kept:
 -- other keys may have another meaning in that version.
 -- @treturn table a new state, empty if `other` has no counts
 function rate_state.from_other_version(other)

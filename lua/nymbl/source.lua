@@ -22,18 +22,18 @@ local TYPE_BY_EXTENSION = {
 local ACCEPTED_TYPES = {}
 for _, content_type in pairs(TYPE_BY_EXTENSION) do ACCEPTED_TYPES[content_type] = true end
 
---- Whether the service accepts a media type. Its parameters are ignored.
+-- Whether the service accepts a media type. Its parameters are ignored.
 function source.is_accepted(content_type)
   return ACCEPTED_TYPES[core.lower(content_type:match("^[^; \t]*"))] == true
 end
 
---- The media type for a file name's extension, or nil if the extension is unknown.
+-- The media type for a file name's extension, or nil if the extension is unknown.
 function source.type_by_name(name)
   local extension = name:match("%.([^./\\]+)$")
   return extension and TYPE_BY_EXTENSION[core.lower(extension)]
 end
 
---- Determine the media type as which a source is sent: the declared one, or else that of its
+-- Determine the media type as which a source is sent: the declared one, or else that of its
 -- first bytes.
 -- @tparam table opened the source, as `open` returns it
 -- @tparam ?string declared the type by option or file name
@@ -176,7 +176,7 @@ local function from_function(pull, size, max_bytes, is_stream)
   return self
 end
 
---- Open a source.
+-- Open a source.
 -- @param value the argument of the script
 -- @tparam ?integer size the number of bytes that the source will produce, if known
 -- @tparam integer max_bytes the largest upload; handles and functions are not read beyond it

@@ -50,7 +50,7 @@ local function check_results(first, second, ...)
   return nil, err
 end
 
---- Change a state in any store, the program's own included.
+-- Change a state in any store, the program's own included.
 -- @return what `change` returned
 -- @treturn[2] nil the store failed
 -- @treturn[2] table error
@@ -58,18 +58,18 @@ function store.update(self, key, deadline, change, ...)
   return check_results(self:update(key, deadline, change, ...))
 end
 
---- Delete a state from the memory of this process. If the store is outside of the process, this
+-- Delete a state from the memory of this process. If the store is outside of the process, this
 -- does nothing.
 function store.delete_from_memory(self, key)
   if getmetatable(self) == memory then self[key] = nil end
 end
 
---- Make a store in this process.
+-- Make a store in this process.
 function store.memory()
   return setmetatable({}, memory)
 end
 
---- The store of clients that name no other.
+-- The store of clients that name no other.
 store.default = store.memory()
 
 --- A store in a file, for the scripts of one machine and user.

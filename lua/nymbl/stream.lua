@@ -24,7 +24,7 @@ local methods, metamethods = core.class(CLASS)
 
 local stream = {}
 
---- Wait until the response begins: the `run` function for `call.perform`. Returns true and the
+-- Wait until the response begins: the `run` function for `call.perform`. Returns true and the
 -- transfer; or nil and error fields.
 function stream.wait_for_response(transfer, deadline)
   while true do
@@ -35,7 +35,7 @@ function stream.wait_for_response(transfer, deadline)
   end
 end
 
---- Create a stream from a transfer whose response has begun.
+-- Create a stream from a transfer whose response has begun.
 function stream.new(env, transfer, attempts, size, progress)
   local _, length, content_type = transfer:response()
   return core.object(metamethods, {
@@ -253,7 +253,7 @@ local function read_chunk(state, deadline)
   return nil, err
 end
 
---- Read the next chunk of a stream that is uploaded, until a deadline.
+-- Read the next chunk of a stream that is uploaded, until a deadline.
 function stream.next_chunk(state, deadline)
   if state.closed then return nil, { kind = "io", reason = "closed" } end
   return finish_read(state, pcall(read_chunk, state, deadline))

@@ -115,7 +115,7 @@ end
 --                        target already has bytes that cannot be overwritten
 --   report_failure(err)  reports to a sink that the download failed
 
---- Open a target.
+-- Open a target.
 -- @param value the argument of the script
 -- @treturn[1] table the target
 -- @treturn[2] nil the argument is wrong

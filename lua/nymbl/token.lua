@@ -22,13 +22,13 @@ local token = {}
 -- The longest lifetime of a token from a function that is accepted, in seconds.
 local MAX_LIFETIME = 24 * 3600
 
---- Whether a value can follow "Bearer " in a header. RFC 6750, section 2.1, allows fewer
+-- Whether a value can follow "Bearer " in a header. RFC 6750, section 2.1, allows fewer
 -- characters.
 function token.is_valid(value)
   return type(value) == "string" and value:find("^[!-~]+$") ~= nil and #value <= 16384
 end
 
---- A token that never changes.
+-- A token that never changes.
 -- @treturn function source
 -- @treturn function cached
 function token.static(value)
@@ -174,7 +174,7 @@ local function seconds_of(value)
   return type(value) == "number" and value > 0 and value or nil
 end
 
---- Tokens from the program's function, which returns `token, expires_in`. Without `expires_in`
+-- Tokens from the program's function, which returns `token, expires_in`. Without `expires_in`
 -- it is called for every request. Its tokens never enter a shared store.
 -- @treturn function source
 -- @treturn function cached
@@ -284,7 +284,7 @@ local function fetch(env, token_store, refresh)
   end
 end
 
---- Tokens by OAuth 2.0 client credentials, which the client userdata holds.
+-- Tokens by OAuth 2.0 client credentials, which the client userdata holds.
 -- @tparam table env the client's environment
 -- @param token_store the store that keeps the token
 -- @tparam string key under which it is kept there

@@ -44,7 +44,7 @@ local function shared_failure(state, now, since)
   if (since and at >= since) or is_remembered then return state.failure, now - at end
 end
 
---- The token, if it can be used and need not be refreshed yet.
+-- The token, if it can be used and need not be refreshed yet.
 -- @treturn boolean true
 -- @treturn ?string the token
 function token_state.cached(state, now)
@@ -52,7 +52,7 @@ function token_state.cached(state, now)
   return true, nil
 end
 
---- Return the token, or a lease to refresh it.
+-- Return the token, or a lease to refresh it.
 -- @tparam number lease seconds
 -- @tparam ?string rejected a token that the service has refused
 -- @tparam number min_ttl seconds for which the token must last
@@ -85,13 +85,13 @@ end
 
 -- The changes below have no effect if another caller has taken over the lease.
 
---- Extend a lease.
+-- Extend a lease.
 function token_state.heartbeat(state, now, generation, lease)
   if state.generation == generation then state.lease_until = now + lease end
   return true
 end
 
---- Store a new token, and end the lease.
+-- Store a new token, and end the lease.
 function token_state.publish(state, now, generation, access_token, lifetime)
   if state.generation ~= generation then return true end
   state.access_token, state.lifetime = access_token, lifetime
@@ -100,7 +100,7 @@ function token_state.publish(state, now, generation, access_token, lifetime)
   return true
 end
 
---- End a lease without a new token. The old one is used until it expires.
+-- End a lease without a new token. The old one is used until it expires.
 -- @tparam ?string failure for the callers that wait for this refresh; nil if it concerns only
 --   this caller
 -- @tparam ?boolean is_remembered whether all callers share the failure for some seconds

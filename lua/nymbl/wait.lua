@@ -87,13 +87,13 @@ local function choose_driver()
   return driver, reason
 end
 
---- Name the event loop of this process.
+-- Name the event loop of this process.
 function wait.use(loop)
   require "nymbl.wait.luv"
   named_loop = loop
 end
 
---- Prepare for a call: check that it may wait here, and that the engine can run.
+-- Prepare for a call: check that it may wait here, and that the engine can run.
 -- @treturn[1] boolean true
 -- @treturn[2] nil the caller cannot wait, or the process is out of descriptors or threads
 -- @treturn[2] table error fields
@@ -103,7 +103,7 @@ function wait.prepare()
   return core.engine_prepare(driver.threaded)
 end
 
---- Wait until a transfer is ready, or until a time.
+-- Wait until a transfer is ready, or until a time.
 -- @param transfer a transfer, or nil to sleep
 -- @tparam ?number deadline on the clock of `now()`, or nil for none
 -- @treturn[1] boolean true if the transfer is ready, false at the deadline
@@ -119,7 +119,7 @@ function wait.wait(transfer, deadline)
   return driver.wait(transfer, deadline)
 end
 
---- Let transfers make progress while no coroutine waits for them. Does not block.
+-- Let transfers make progress while no coroutine waits for them. Does not block.
 function wait.poll()
   if choose_driver() == blocking then blocking.runtime.poll() end -- an I/O thread needs no help
 end
@@ -127,7 +127,7 @@ end
 -- Drivers that have a `release`. A constant, so that closing a transfer allocates nothing.
 local STATEFUL_DRIVERS = { "nymbl.wait.openresty", "nymbl.wait.cqueues", "nymbl.wait.luv" }
 
---- Close a transfer. If it is still running, it is canceled.
+-- Close a transfer. If it is still running, it is canceled.
 function wait.close(transfer)
   transfer:close()
   for i = 1, #STATEFUL_DRIVERS do
@@ -137,36 +137,36 @@ function wait.close(transfer)
   wait.call_ended()
 end
 
---- Report that a call has ended. In nginx's init phase this frees the engine, because the
+-- Report that a call has ended. In nginx's init phase this frees the engine, because the
 -- workers, which are forked later, must not inherit its connections.
 function wait.call_ended()
   local ngx = package.loaded.ngx
   if type(ngx) == "table" and ngx.get_phase and ngx.get_phase() == "init" then core.engine_close() end
 end
 
---- Run a function that creates groups.
+-- Run a function that creates groups.
 function wait.run(body)
   return (choose_driver() or unsupported).run(body)
 end
 
---- Create a group of coroutines in the current event loop. `spawn(body)` starts a
+-- Create a group of coroutines in the current event loop. `spawn(body)` starts a
 -- coroutine, `wait()` waits until one more has ended, `running` is the number of those that
 -- have not ended.
 function wait.group()
   return (choose_driver() or unsupported).group()
 end
 
---- Seconds on a monotonic clock.
+-- Seconds on a monotonic clock.
 function wait.now()
   return blocking.runtime.now()
 end
 
---- Seconds since 1970 on the wall clock, which may be set back or forward.
+-- Seconds since 1970 on the wall clock, which may be set back or forward.
 function wait.wall_clock()
   return blocking.runtime.wall_clock()
 end
 
---- Seconds on the boot clock, which all processes share, and the boot id.
+-- Seconds on the boot clock, which all processes share, and the boot id.
 function wait.boot_clock()
   return (blocking.runtime.boot_clock or core.boot_clock)()
 end
@@ -174,7 +174,7 @@ end
 local DAY = 86400
 local month, month_day
 
---- The current month of the quota, such as "2026-02". Quota months are UTC
+-- The current month of the quota, such as "2026-02". Quota months are UTC
 -- (lua/README.md, "Facts about the service").
 function wait.month()
   local now = wait.wall_clock()
@@ -185,7 +185,7 @@ function wait.month()
   return month
 end
 
---- Seconds until the next month begins.
+-- Seconds until the next month begins.
 function wait.seconds_left_in_month()
   local today = os.date("!*t", wait.wall_clock())
   local days = { 31, today.year % 4 == 0 and (today.year % 100 ~= 0 or today.year % 400 == 0) and 29 or 28,

@@ -6,11 +6,11 @@ local rate_state = require "nymbl.rate_state"
 
 local change = {}
 
---- Version of the stored states (rate_state.lua, token_state.lua), which is their key
+-- Version of the stored states (rate_state.lua, token_state.lua), which is their key
 -- `version`. States of version 1 have no such key.
 change.VERSION = 2
 
---- A copy of a state, or an empty one.
+-- A copy of a state, or an empty one.
 function change.copy(old)
   local state = {}
   if old then
@@ -32,7 +32,7 @@ local function apply_to_copy(old, now, fn, ...)
   return { state, fn(state, now, ...) }
 end
 
---- Apply a change to a stored state. If another version of nymbl stored it, older or newer,
+-- Apply a change to a stored state. If another version of nymbl stored it, older or newer,
 -- only the month's counts are kept. If the change raises an error because the state is
 -- malformed, it is applied to an empty state instead.
 -- @tparam ?table old the stored state; not modified

@@ -53,7 +53,7 @@ local FAILURE_RETENTION = 60
 local file = {}
 file.__index = file
 
---- Make the store. Opens nothing.
+-- Make the store. Opens nothing.
 -- @tparam string path
 -- @param tokens the store for tokens, or nil for this one
 function file.new(path, tokens)
@@ -174,7 +174,7 @@ function file:transact(lock, key, fn, ...)
   return true, a, b, c
 end
 
---- The store's time.
+-- The store's time.
 function file:now()
   return (wait.boot_clock()) + (self.clock_offset or 0)
 end
@@ -199,7 +199,7 @@ function file:wait_or_break_lock(observed, deadline, fingerprint, since)
   return true
 end
 
---- Change a state (store.lua).
+-- Change a state (store.lua).
 function file:update(key, deadline, fn, ...)
   local observed = {}
   while true do

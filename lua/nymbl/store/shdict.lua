@@ -54,7 +54,7 @@ local function find_dictionary(name)
   return dictionary
 end
 
---- Make the store.
+-- Make the store.
 -- @tparam string name of the dictionary
 -- @raise if there is no dictionary of that name
 function shdict.new(name)
@@ -67,7 +67,7 @@ function shdict.__tostring()
   return "nymbl.store.shdict"
 end
 
---- The store's time.
+-- The store's time.
 shdict.now = wait.now
 
 local function no_space()
@@ -167,7 +167,7 @@ function shdict:lock(key, deadline)
   end
 end
 
---- Change a state (store.lua).
+-- Change a state (store.lua).
 function shdict:update(key, deadline, change, ...)
   local dictionary = self.dictionary
   while true do

@@ -33,7 +33,7 @@ function runtime.wait(transfer, deadline, once)
   end
 end
 
---- Let transfers make progress. Does not block.
+-- Let transfers make progress. Does not block.
 function runtime.poll()
   core.pump(0)
 end
@@ -48,7 +48,7 @@ local run_queue = {}
 
 local READY = { deadline = -math.huge }
 
---- Whether the running coroutine belongs to a group.
+-- Whether the running coroutine belongs to a group.
 function blocking.is_thread()
   local thread = coroutine.running()
   return thread and threads[thread] ~= nil
@@ -110,7 +110,7 @@ local function add_thread(body)
   run_queue[#run_queue + 1] = thread
 end
 
---- Run a function that creates groups. The outermost call runs the loop.
+-- Run a function that creates groups. The outermost call runs the loop.
 function blocking.run(body)
   if blocking.is_thread() then return body() end
   add_thread(body)
@@ -138,7 +138,7 @@ function group:spawn(body)
   self.running = self.running + 1
 end
 
---- Wait until one more thread has ended.
+-- Wait until one more thread has ended.
 function group:wait()
   local before = self.running
   yield_until { condition = function() return self.running < before end }

@@ -67,7 +67,7 @@ function driver.wait(transfer, deadline)
   end
 end
 
---- Free the waker of a closed transfer. If a coroutine still waits for the socket, the close of
+-- Free the waker of a closed transfer. If a coroutine still waits for the socket, the close of
 -- its other end has woken that coroutine, which then closes the socket.
 function driver.release(transfer)
   local waker = wakers[transfer]
@@ -93,7 +93,7 @@ function group:spawn(body)
   self.running = self.running + 1 -- after wrap(), which may raise but does not run the body yet
 end
 
---- Wait until one more coroutine has ended.
+-- Wait until one more coroutine has ended.
 function group:wait()
   local before = self.running
   while self.running >= before do self.changed:wait() end

@@ -94,7 +94,7 @@ function driver.wait(transfer, deadline)
   end
 end
 
---- Free the waker of a closed transfer. If a coroutine still waits for the pipe, the close of
+-- Free the waker of a closed transfer. If a coroutine still waits for the pipe, the close of
 -- its other end wakes that coroutine, which then closes the pipe.
 function driver.release(transfer)
   local waker = wakers[transfer]
@@ -123,7 +123,7 @@ function group:spawn(body)
   resume(thread)
 end
 
---- Wait until one more coroutine has ended.
+-- Wait until one more coroutine has ended.
 function group:wait()
   self.waiting = coroutine.running()
   coroutine.yield()

@@ -95,7 +95,7 @@ function driver.wait(transfer, deadline)
   return is_ready
 end
 
---- Free the cosocket of a transfer that was closed.
+-- Free the cosocket of a transfer that was closed.
 function driver.release(transfer)
   local socket = sockets[transfer]
   sockets[transfer], last_connect[transfer] = nil, nil
@@ -142,7 +142,7 @@ function group:spawn(body)
   entry.thread = thread
 end
 
---- Wait until one more light thread has ended.
+-- Wait until one more light thread has ended.
 function group:wait()
   while #self.ended == 0 do self.end_signal:wait(3600) end
   reap(self)
