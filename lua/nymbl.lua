@@ -1,6 +1,46 @@
 -- SPDX-License-Identifier: MIT
+
 --- Documents of the Nymbl Customer API: upload, list, get, download, delete.
+--
+-- A call that fails at run time returns nil and an error, which is a table (@{err}). An
+-- iterator raises that table. Misuse raises a string: a wrong argument, an unknown option or
+-- a closed object.
+--
+-- Times are seconds, sizes are bytes, and ids are strings or integers. A call that sends a
+-- request waits for its result. In nginx, cqueues, luv and @{each} it yields: only the
+-- calling coroutine waits. If it may not wait there, its error has the kind `context`.
 -- @module nymbl
+-- @usage
+-- local nymbl = require "nymbl"
+-- print(nymbl._VERSION)
+
+--- An error: the second result of a call that failed. `tostring(err)` is one line of fixed
+-- words that is safe to log: it contains no id, name, URL, secret or text of the service.
+-- @table err
+-- @tfield string kind what a program can do about it, such as `"not_found"`; all kinds are
+--   in the guide, "Errors"
+-- @tfield ?string reason the cause, such as `"connect"`; all reasons are in the guide, "Errors"
+-- @tfield ?integer status HTTP status of the response, or of the proxy that refused the request
+-- @tfield ?string code the service's error code
+-- @tfield ?string detail the service's own words. They may identify a patient
+-- @tfield ?string operation `"upload"`, `"list"`, `"get"`, `"download"`, `"delete"`, or
+--   `"token"` if the token request failed
+-- @tfield integer attempts requests sent for this call, token requests not counted
+-- @tfield ?number retry_after seconds after which another try makes sense
+-- @tfield ?boolean outcome_unknown true if an upload or delete may have been carried out
+
+--- The argument of the client option `on_event`, after each request. Nothing in it identifies a
+-- patient.
+-- @table event
+-- @tfield string operation `"upload"`, `"list"`, `"get"`, `"download"`, `"delete"` or `"token"`
+-- @tfield ?integer status HTTP status; nil if no response arrived
+-- @tfield ?string kind the kind of the failure; nil if the request succeeded
+-- @tfield integer attempt number of the request within its call; 0 if nothing was sent
+-- @tfield number waited seconds that the request was delayed by the rate limit and by the
+--   pause after a failure
+-- @tfield number seconds duration of the request
+-- @tfield integer bytes_sent bytes of the request's body
+-- @tfield integer bytes_received bytes of the response's body
 
 local core = require "nymbl.core"
 local check = require "nymbl.check"
@@ -14,10 +54,6 @@ local function lazy(module, name)
   return function(...) return require(module)[name](...) end
 end
 
---- Name the event loop of this process if nymbl cannot detect it. A call made in a
--- coroutine of that loop then suspends only this coroutine.
--- @tparam string loop "luv"
--- @raise on another name, or if luv is not installed
 local function use(loop)
   if loop ~= "luv" then
     check.argument(1, "use", type(loop) == "string" and ("unknown loop '%s'"):format(loop)
@@ -27,12 +63,130 @@ local function use(loop)
 end
 
 return {
+  --- `"nymbl 0.1.0"`: the name and the version.
+  -- @field _VERSION
   _VERSION = "nymbl " .. core.version,
+
+  --- JSON null: in filters, and in what `document:metadata` returns. It is the value that
+  -- lua-cjson uses.
+  -- @field null
   null = core.null,
+
+  --- Create a client. Sends no request.
+  -- @function client
+  -- @tparam table options
+  -- @tparam string options.base_url the service's address: `https://host[:port][/prefix]`
+  -- @tparam string options.api_key the API key
+  -- @tparam[opt] table options.credentials OAuth 2.0 client credentials (RFC 6749, section 4.4);
+  --   required unless `token` is set
+  -- @tparam string options.credentials.token_url address of the token endpoint
+  -- @tparam string options.credentials.client_id
+  -- @tparam string options.credentials.client_secret
+  -- @tparam[opt] string options.credentials.scope such as `"nymbl-customer-api/acme-corp"`
+  -- @tparam[opt] string|function options.token instead of `credentials`: a token, or a
+  --   function that returns `token, expires_in` (seconds) or `nil, err`
+  -- @tparam[opt] string options.ca_file file of trusted certificates (default: the system's)
+  -- @tparam[opt] string options.ca_path directory of trusted certificates
+  -- @tparam[opt] string options.proxy URL of a proxy, as libcurl accepts it; `""` for none (default:
+  --   from the environment)
+  -- @tparam[opt=false] boolean options.allow_http whether URLs may be `http://` on a loopback address
+  -- @tparam[opt] string options.user_agent appended to the library's own
+  -- @tparam[opt=10] number options.connect_timeout seconds until a connection must be established
+  -- @tparam[opt=30] number options.stall_timeout seconds without a byte moving; 120 for the response
+  --   once an upload was sent
+  -- @tparam[opt] number options.timeout seconds for one call in total, waits and retries included;
+  --   each call can override it
+  -- @tparam[opt=5] integer options.max_attempts requests per call, retries included
+  -- @tparam[opt=16] integer options.max_connections transfers at once; further ones wait
+  -- @tparam[opt=26214400] integer options.max_upload_bytes larger documents are refused before anything
+  --   is sent
+  -- @tparam[opt] table|boolean options.rate requests per second and burst (default
+  --   `{ read = { 2, 4 }, download = { 1, 2 } }`); false turns the rate limiter off
+  -- @tparam[opt=10000] integer|boolean options.monthly_quota requests per calendar month
+  --   (UTC); false turns it off
+  -- @tparam[opt] table options.store a store (@{nymbl.store}) where rate limit, quota and token are
+  --   shared (default: one in this process)
+  -- @tparam[opt] function options.on_event called with an @{event} after each request
+  -- @treturn[1] client
+  -- @treturn[2] nil `ca_file` or `ca_path` cannot be read
+  -- @treturn[2] table the error
+  -- @raise on a wrong or unknown option; the message never contains the value of a secret
+  -- @usage
+  -- local client = assert(nymbl.client {
+  --   base_url = os.getenv "NYMBL_BASE_URL",
+  --   api_key = os.getenv "NYMBL_API_KEY",
+  --   ca_file = os.getenv "NYMBL_CA_FILE", -- only for the sandbox
+  --   credentials = {
+  --     token_url = os.getenv "NYMBL_TOKEN_URL",
+  --     client_id = os.getenv "NYMBL_CLIENT_ID",
+  --     client_secret = os.getenv "NYMBL_CLIENT_SECRET",
+  --     scope = os.getenv "NYMBL_SCOPE",
+  --   },
+  --   timeout = 60,
+  -- })
   client = client.new,
+
+  --- Fill in a filter template: each `?` outside quotes is replaced by a literal, so that no
+  -- value can change the meaning of the filter.
+  -- @function filter
+  -- @tparam string template such as `"document_type eq ? and uploaded_at ge ?"`
+  -- @param ... strings, numbers, booleans, `nymbl.null` or values of @{datetime}
+  -- @treturn string a value for the query option `filter`
+  -- @raise if there are too few or too many values, or a value has another type
+  -- @usage
+  -- local filter = nymbl.filter("document_type eq ?", "Referral")
+  -- for document in patient:documents { filter = filter } do
+  --   print(document.id)
+  -- end
   filter = lazy("nymbl.filter", "filter"),
+
+  --- A date and time for a filter, as an OData literal in UTC.
+  -- @function datetime
+  -- @tparam number|table t seconds since 1970-01-01T00:00:00Z, or UTC fields as
+  --   `os.date "!*t"` returns them (fields out of range are normalised)
+  -- @return a value for @{filter}; `tostring` returns the literal, with milliseconds if the
+  --   time has a fraction
+  -- @raise on a wrong argument
+  -- @usage
+  -- local february = nymbl.datetime { year = 2026, month = 2, day = 1 }
+  -- print(assert(patient:count(nymbl.filter("uploaded_at ge ?", february))))
   datetime = lazy("nymbl.filter", "datetime"),
+
+  --- Run a function for every item, several items at once. While one call waits for the
+  -- service, the others continue. It returns when all items have finished.
+  -- @function each
+  -- @param items an array, or an iterator; an item is taken only when it can start
+  -- @tparam ?table options may be nil
+  -- @tparam ?integer options.concurrency the number of items at once (default 8)
+  -- @tparam function fn called with each item, in a coroutine; the item succeeded if `fn` returned a
+  --   true value
+  -- @treturn integer the number of items that succeeded
+  -- @treturn table an array of `{ item =, err = }` for the others; `err` is what `fn` raised,
+  --   or its second result
+  -- @raise on a wrong argument; and what the iterator raised, after the running items have
+  --   finished
+  -- @usage
+  -- local ids = { "doc-abc123", "doc-def456" }
+  -- local succeeded, failed = nymbl.each(ids, { concurrency = 2 }, function(id)
+  --   return patient:get(id)
+  -- end)
+  -- print(succeeded, #failed)
   each = lazy("nymbl.each", "each"),
-  store = store,
+
+  store = store, -- see nymbl.store
+
+  --- Name the event loop of this process if nymbl cannot detect it. Calls made in coroutines
+  -- of that loop then yield to it. Without this, they block.
+  -- @function use
+  -- @tparam string loop `"luv"`
+  -- @raise on another name, or if luv is not installed
+  -- @usage
+  -- local uv = require "luv"
+  -- nymbl.use "luv"
+  -- coroutine.wrap(function()
+  --   local count, err = patient:count()
+  --   print(count or tostring(err))
+  -- end)()
+  -- uv.run()
   use = use,
 }

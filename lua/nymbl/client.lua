@@ -1,5 +1,7 @@
 -- SPDX-License-Identifier: MIT
--- A client: its options, and the environment that all objects of the client share.
+
+--- A client: the service, the credentials and the settings of calls. Made by `nymbl.client`.
+-- @classmod client
 
 local core = require "nymbl.core"
 local check = require "nymbl.check"
@@ -158,12 +160,7 @@ local function core_options(options)
   return plain
 end
 
---- Create a client. Sends no request.
--- @tab options see README.md
--- @treturn[1] client
--- @treturn[2] nil
--- @treturn[2] table the error
--- @raise on a wrong or unknown option; the message never contains the value of a secret
+-- nymbl.client(options), see lua/nymbl.lua. Returns a client, or nil and an error.
 function client.new(options)
   check_options(options)
   local env = {
@@ -189,20 +186,28 @@ function client.new(options)
 end
 
 --- Create a patient object. Sends no request.
--- @tparam string|integer id
+-- @function patient
+-- @tparam string|integer id of the patient
 -- @treturn patient
 -- @raise on a wrong argument or a closed client
+-- @usage
+-- local patient = client:patient(12345)
 function methods.patient(self, id)
   local state = check.object(self, CLASS, "patient")
   return patient.new(state.env, check.id(id, 1, "patient"))
 end
 
 --- Report the use of this month's quota by all clients of the account that share the store.
--- @treturn[1] table `month` ("2026-02", UTC), `requests`, `throttled` and
---   `remaining` (nil without a quota)
+-- Sends no request; waits only for a store that other processes have locked.
+-- @function usage
+-- @treturn[1] table `month` (such as `"2026-02"`, UTC), `requests`, `throttled` (responses with
+--   status 429) and `remaining` (nil without a quota)
 -- @treturn[2] nil the store failed
 -- @treturn[2] table the error
 -- @raise on a closed client
+-- @usage
+-- local usage = assert(client:usage())
+-- print(usage.month, usage.requests, usage.remaining)
 function methods.usage(self)
   local usage, err = limiter.usage(check.object(self, CLASS, "usage").env)
   if not usage then return nil, errors.new(err) end
@@ -211,9 +216,12 @@ end
 
 --- Close the client. Cancels its transfers, wipes its secrets from memory, and closes the
 -- connections that no other client uses. The token is removed as well, unless another open
--- client in this process has the same credentials; a store that processes share keeps
--- it. Later calls raise, but a second close does nothing.
+-- client in this process has the same credentials; a store that processes share keeps it.
+-- Later calls raise, but a second close does nothing. Does not wait.
+-- @function close
 -- @treturn boolean true
+-- @usage
+-- client:close()
 function methods.close(self)
   local state = core.state(self, CLASS)
   if not state then check.object(self, CLASS, "close") end

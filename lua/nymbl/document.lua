@@ -1,5 +1,24 @@
 -- SPDX-License-Identifier: MIT
--- A document: its metadata as fields, and its methods.
+
+--- A document: its metadata as fields, and its methods. Made by @{patient:get},
+-- @{patient:documents}, @{patient:page}, @{patient:upload} and @{patient:document}.
+--
+-- A field that the service did not send, or sent as null, is nil. The fields below are those
+-- that its documentation names; others can be read in the same way. They are read-only. Ids
+-- and names are data from outside: never use them as file names.
+-- @classmod document
+
+--- Metadata.
+-- @table metadata
+-- @tfield string id
+-- @tfield string patient_id
+-- @tfield ?string file_name
+-- @tfield ?string content_type media type
+-- @tfield ?integer file_size_bytes
+-- @tfield ?string document_type
+-- @tfield ?string description
+-- @tfield ?string uploaded_by_id
+-- @tfield ?string uploaded_at such as `"2026-02-03T10:00:00Z"`
 
 local core = require "nymbl.core"
 local call = require "nymbl.call"
@@ -107,12 +126,18 @@ function document.get(env, patient_id, id, options)
   return core.object(metatable, { fields, env = env, patient_id = patient_id, id = id })
 end
 
---- Fetch the metadata again.
--- @tab[opt] options `timeout`
+--- Fetch the metadata again. Sends one request and waits for the response.
+-- @function refresh
+-- @tparam[opt] table options
+-- @tparam[opt] number options.timeout seconds (default: the client's)
 -- @treturn[1] document itself
 -- @treturn[2] nil
 -- @treturn[2] table the error; the fields are unchanged
--- @raise on a wrong argument or a closed client
+-- @raise on a wrong argument, an unknown option or a closed client
+-- @usage
+-- local document = patient:document "doc-abc123"
+-- assert(document:refresh())
+-- print(document.file_size_bytes)
 function methods.refresh(self, options)
   local state = check.object(self, CLASS, "refresh")
   options = check.options(options, CALL_OPTIONS, 1, "refresh")
@@ -122,12 +147,20 @@ function methods.refresh(self, options)
   return self
 end
 
---- Delete the document.
--- @tab[opt] options `timeout`
+--- Delete the document. Sends one request and waits for the response.
+-- @function delete
+-- @tparam[opt] table options
+-- @tparam[opt] number options.timeout seconds (default: the client's)
 -- @treturn[1] boolean true
 -- @treturn[2] nil
 -- @treturn[2] table the error; with `outcome_unknown` the document may have been deleted anyway
--- @raise on a wrong argument or a closed client
+-- @raise on a wrong argument, an unknown option or a closed client
+-- @usage
+-- local ok, err = doc:delete()
+-- if not ok and err.outcome_unknown then
+--   ok, err = doc:delete() -- safe: it can only answer "not_found"
+-- end
+-- print(ok or err.kind == "not_found")
 function methods.delete(self, options)
   local state = check.object(self, CLASS, "delete")
   options = check.options(options, CALL_OPTIONS, 1, "delete")
@@ -148,9 +181,14 @@ local function copy(value)
   return result
 end
 
---- Get the metadata that the server sent.
+--- Get the metadata that the service sent. Sends no request.
+-- @function metadata
 -- @treturn table a new copy; JSON null is `nymbl.null`
 -- @raise on a closed client
+-- @usage
+-- for name, value in pairs(doc:metadata()) do
+--   print(name, value)
+-- end
 function methods.metadata(self)
   return copy(check.object(self, CLASS, "metadata")[FIELDS])
 end
@@ -191,19 +229,38 @@ local DOWNLOAD_OPTIONS = {
   content_type = check.header,
 }
 
---- Download the content. The download fails if the bytes contradict the metadata. If the
--- metadata has neither type nor size, the response's type or its first bytes must be of
--- an accepted type.
+--- Download the content. Waits until it is complete.
+--
+-- The download fails if the bytes contradict the metadata. If the metadata has neither type
+-- nor size, the response's type or its first bytes must be of an accepted type. A path ends
+-- up holding the complete document, or is unchanged.
+-- @function download
 -- @param destination a path, a file handle opened for writing, or an LTN12 sink
--- @tab[opt] options `progress(done, total)`, `mode`, `overwrite`, `resume` (a path
---   only), `check_size`, `content_type` (expected if the metadata has none),
---   `timeout`
+-- @tparam[opt] table options
+-- @tparam[opt=384] integer options.mode permissions of the file (default: octal 600)
+-- @tparam[opt=true] boolean options.overwrite false: an existing file is an error (`io`, reason `exists`)
+-- @tparam[opt=false] boolean options.resume keep an interrupted download beside the path, and continue
+--   from it if the service confirms that the document is the same
+-- @tparam[opt=true] boolean options.check_size the number of bytes must be `file_size_bytes`
+-- @tparam[opt] string options.content_type the expected media type, if the metadata has none
+-- @tparam[opt] function options.progress called as `progress(done, total)` in bytes, `total` nil if
+--   unknown; return false to cancel
+-- @tparam[opt] number options.timeout seconds (default: the client's)
 -- @treturn[1] integer bytes written
--- @treturn[1] string content type, or nil
--- @treturn[2] nil a path is unchanged
+-- @treturn[1] ?string media type
+-- @treturn[2] nil
 -- @treturn[2] table the error
--- @raise on a wrong argument, an unknown option or a closed client; and the error that a
---   sink or `progress` raised
+-- @raise on a wrong argument, an unknown option or a closed client; and what a sink or
+--   `progress` raised
+-- @usage
+-- local bytes, content_type = assert(doc:download("copy.pdf"))
+-- print(bytes, content_type)
+-- @usage
+-- local hash = {}
+-- assert(doc:download(function(chunk)
+--   hash[#hash + 1] = chunk and #chunk
+--   return true -- continue
+-- end))
 function methods.download(self, destination, options)
   local state = check.object(self, CLASS, "download")
   local opened, problem = target().open(destination)
@@ -241,14 +298,23 @@ local OPEN_OPTIONS = {
   check_size = check.boolean,
 }
 
---- Open the content for reading. Returns when the response has begun. The bytes arrive as
--- they are read.
--- @tab[opt] options `timeout` until the response begins, `progress(done, total)`,
---   `check_size`
+--- Open the content for reading. Waits until the response has begun. The bytes arrive as they
+-- are read.
+-- @function open
+-- @tparam[opt] table options
+-- @tparam[opt] number options.timeout seconds until the response begins (default: the client's)
+-- @tparam[opt] function options.progress called as `progress(done, total)` in bytes, `total` nil if
+--   unknown; return false to cancel
+-- @tparam[opt=true] boolean options.check_size the number of bytes must be `file_size_bytes`
 -- @treturn[1] stream close it, or let a to-be-closed variable do so
 -- @treturn[2] nil
 -- @treturn[2] table the error
 -- @raise on a wrong argument, an unknown option or a closed client
+-- @usage
+-- local stream = assert(doc:open())
+-- local bytes = assert(stream:read("a"))
+-- stream:close()
+-- print(#bytes)
 function methods.open(self, options)
   local state = check.object(self, CLASS, "open")
   options = check.options(options, OPEN_OPTIONS, 1, "open")

@@ -22,18 +22,7 @@ local function is_callable(value)
   return type(value) == "function" or (type(meta) == "table" and meta.__call ~= nil)
 end
 
---- Run a function for every item, several items at once. While one call waits for the
--- service, the others continue.
---
--- @param items an array, or an iterator
--- @tab[opt] options `concurrency`: the number of items at once (default 8). An item is
---   taken from the iterator only when it can start.
--- @tparam function fn called with each item; the item succeeded if `fn` returns a true value
--- @treturn integer the number of items that succeeded
--- @treturn table an array of `{ item =, err = }` for the others; `err` is the value that
---   `fn` raised, or its second result
--- @raise on a wrong argument; and the error that the iterator raised, after the running
---   items have finished
+-- nymbl.each(items, options, fn), see lua/nymbl.lua.
 local function each(items, options, fn)
   if type(items) ~= "table" and not is_callable(items) then
     check.argument(1, "each", check.expected("array or iterator", items))

@@ -43,13 +43,7 @@ local function table_seconds(fields)
     + (fields.hour or 0) * 3600 + (fields.min or 0) * 60 + (fields.sec or 0)
 end
 
---- A date and time for a filter, as a bare OData literal in UTC.
---
--- @tparam number|table t seconds since 1970-01-01T00:00:00Z, or UTC fields as
---   `os.date "!*t"` returns them (out-of-range fields are normalised)
--- @return a value for `filter`; `tostring` returns the literal, with milliseconds if the
---   time has a fraction
--- @raise on a wrong argument
+-- nymbl.datetime(t), see lua/nymbl.lua.
 function filter.datetime(t)
   local seconds = t
   if type(t) == "table" then
@@ -111,12 +105,7 @@ local function literal(value)
   end
 end
 
---- Fill in a filter template: each `?` outside quotes is replaced by a literal.
---
--- @tparam string template such as `"document_type eq ? and uploaded_at ge ?"`
--- @param ... strings, numbers, booleans, `nymbl.null`, `nymbl.datetime` values
--- @treturn string a value for the query option `filter`
--- @raise if there are too few or too many values, or a value has another type
+-- nymbl.filter(template, ...), see lua/nymbl.lua.
 function filter.filter(template, ...)
   local problem = check.string(template)
   if problem then check.argument(1, "filter", problem) end

@@ -1,5 +1,7 @@
 -- SPDX-License-Identifier: MIT
--- A patient: uploading, listing and finding documents.
+
+--- A patient: uploads documents, lists and finds them. Made by @{client:patient}.
+-- @classmod patient
 
 local core = require "nymbl.core"
 local call = require "nymbl.call"
@@ -214,25 +216,41 @@ local function upload_source(env, patient_id, opened, name, content_type, option
   return nil, created
 end
 
---- Upload a document.
+--- Upload a document. Waits for the response.
 --
 -- The document is uploaded at most once. It is sent again only if the service cannot have
 -- accepted it (for example after a 401 because the token has expired).
---
--- @param what a path, a file handle, `{ data = bytes }`, an LTN12 source or a stream
--- @tab[opt] options `file_name` (required unless `what` is a path), `content_type`
---   (by default by extension; if that is unknown, by the bytes), `document_type`,
---   `description`, `size`, `progress(done, total)`, `timeout`,
---   `reconcile`: look for the document if the outcome is unknown,
---   `check_type` (default true): the bytes that can be inspected before sending must
---   be of the type they are sent as, and not empty; otherwise nothing is sent and
---   the error is `unsupported_type`, reason `signature` or `empty`
--- @treturn[1] document
+-- @function upload
+-- @param what a path; a file handle, read from its current position; `{ data = bytes }`; an
+--   LTN12 source; or a stream
+-- @tparam[opt] table options
+-- @tparam[opt] string options.file_name required unless `what` is a path (default: the last
+--   component of the path)
+-- @tparam[opt] string options.content_type media type (default: by the extension, otherwise by the
+--   bytes)
+-- @tparam[opt] string options.document_type such as `"Referral"`
+-- @tparam[opt] string options.description text for the metadata
+-- @tparam[opt] integer options.size bytes that an LTN12 source will produce, if known
+-- @tparam[opt=true] boolean options.check_type bytes that can be inspected before sending must be of the
+--   type they are sent as, and not empty; otherwise nothing is sent, and the error is
+--   `unsupported_type`, reason `signature` or `empty`
+-- @tparam[opt=false] boolean options.reconcile if the outcome is unknown, search for the document: the
+--   patient's documents are listed before the upload, and up to three times afterwards
+-- @tparam[opt] function options.progress called as `progress(done, total)` in bytes, `total` nil if
+--   unknown; return false to cancel
+-- @tparam[opt] number options.timeout seconds (default: the client's)
+-- @treturn[1] document the new one
 -- @treturn[2] nil
 -- @treturn[2] table the error; with `outcome_unknown` the document may have been created
 --   anyway
--- @raise on a wrong argument, an unknown option or a closed client; and the error that a
---   source or `progress` raised
+-- @raise on a wrong argument, an unknown option or a closed client; and what a source or
+--   `progress` raised
+-- @usage
+-- local created = assert(patient:upload("referral.pdf", { document_type = "Referral" }))
+-- print(created.id)
+-- @usage
+-- local bytes = "%PDF-1.4\n…"
+-- assert(patient:upload({ data = bytes }, { file_name = "letter.pdf" }))
 function methods.upload(self, what, options)
   local state = check.object(self, CLASS, "upload")
   local env = state.env
@@ -257,34 +275,69 @@ function methods.upload(self, what, options)
   return created, err
 end
 
---- Iterate over the documents of all pages.
--- @tab[opt] options `filter`, `select`, `orderby`, `top`, `skip`, `page_size`,
---   `count`, and `timeout` for each page
--- @return an iterator for a `for` loop; it raises the error if a page fails
+--- Iterate over the documents of all pages. Each page is one request, sent when its first
+-- document is needed or a little earlier. No document is returned twice, and none is skipped
+-- if others are added or deleted meanwhile.
+-- @function documents
+-- @tparam[opt] table options
+-- @tparam[opt] string options.filter an OData filter; make it with `nymbl.filter`
+-- @tparam[opt] string|table options.select names of the fields to request (default: all); `id` is
+--   always added
+-- @tparam[opt="id"] string|table options.orderby names with `asc` or `desc`; `id` is always added
+-- @tparam[opt] integer options.top the largest number of documents in total
+-- @tparam[opt=0] integer options.skip documents to skip at the beginning
+-- @tparam[opt=100] integer options.page_size documents per request, 1 to 100
+-- @tparam[opt=true] boolean options.count whether to request the total number
+-- @tparam[opt] number options.timeout seconds for each page (default: the client's)
+-- @treturn function an iterator for a `for` loop. It waits for each page, and raises the error
+--   if a page fails
 -- @raise on a wrong argument, an unknown option or a closed client
+-- @usage
+-- for document in patient:documents { orderby = "uploaded_at desc", top = 10 } do
+--   print(document.id, document.file_size_bytes)
+-- end
 function methods.documents(self, options)
   local state = check.object(self, CLASS, "documents")
   return listing().iterate(document.collection(state.env, state.id), query().plan(options, "documents", "id"))
 end
 
---- Fetch one page.
--- @tab[opt] options as for `documents`; the page has at most `page_size` documents
--- @treturn[1] table an array of documents with `count` (or nil) and `has_more`
+--- Fetch one page. Sends one request and waits for the response.
+-- @function page
+-- @tparam[opt] table options as for @{patient:documents}; the page has at most `page_size` documents
+-- @tparam[opt] string options.filter
+-- @tparam[opt] string|table options.select
+-- @tparam[opt="id"] string|table options.orderby
+-- @tparam[opt] integer options.top
+-- @tparam[opt=0] integer options.skip
+-- @tparam[opt=100] integer options.page_size
+-- @tparam[opt=true] boolean options.count
+-- @tparam[opt] number options.timeout
+-- @treturn[1] table an array of documents, with `count` (the total number, or nil) and
+--   `has_more` (whether another page follows)
 -- @treturn[2] nil
 -- @treturn[2] table the error
 -- @raise on a wrong argument, an unknown option or a closed client
+-- @usage
+-- local page = assert(patient:page { skip = 0, page_size = 20 })
+-- print(#page, page.count, page.has_more)
 function methods.page(self, options)
   local state = check.object(self, CLASS, "page")
   return listing().page(document.collection(state.env, state.id), query().plan(options, "page", "id"))
 end
 
---- Count documents.
--- @tparam[opt] string filter
--- @tab[opt] options `timeout`
+--- Count documents. Sends one request and waits for the response. If the service does not
+-- count, all pages are fetched.
+-- @function count
+-- @tparam[opt] string filter an OData filter; make it with `nymbl.filter`
+-- @tparam[opt] table options
+-- @tparam[opt] number options.timeout seconds (default: the client's)
 -- @treturn[1] integer
 -- @treturn[2] nil
 -- @treturn[2] table the error
 -- @raise on a wrong argument, an unknown option or a closed client
+-- @usage
+-- print(assert(patient:count()))
+-- print(assert(patient:count(nymbl.filter("document_type eq ?", "Referral"))))
 function methods.count(self, filter, options)
   local state = check.object(self, CLASS, "count")
   local problem = filter ~= nil and check.nonempty(filter)
@@ -294,13 +347,22 @@ function methods.count(self, filter, options)
   return listing().count(document.collection(state.env, state.id), plan)
 end
 
---- Fetch a document by its id.
--- @tparam string|integer id
--- @tab[opt] options `timeout`
+--- Fetch a document by its id. Sends one request and waits for the response.
+-- @function get
+-- @tparam string|integer id of the document
+-- @tparam[opt] table options
+-- @tparam[opt] number options.timeout seconds (default: the client's)
 -- @treturn[1] document
 -- @treturn[2] nil
 -- @treturn[2] table the error
 -- @raise on a wrong argument, an unknown option or a closed client
+-- @usage
+-- local document, err = patient:get "doc-abc123"
+-- if document then
+--   print(document.content_type, document.file_size_bytes)
+-- elseif err.kind == "not_found" then
+--   print "there is no such document"
+-- end
 function methods.get(self, id, options)
   local state = check.object(self, CLASS, "get")
   id = check.id(id, 1, "get")
@@ -309,9 +371,12 @@ function methods.get(self, id, options)
 end
 
 --- Create a document from its id. Sends no request.
--- @tparam string|integer id
+-- @function document
+-- @tparam string|integer id of the document
 -- @treturn document of which only `id` and `patient_id` are known
 -- @raise on a wrong argument or a closed client
+-- @usage
+-- assert(patient:document("doc-abc123"):download("copy.pdf"))
 function methods.document(self, id)
   local state = check.object(self, CLASS, "document")
   return document.from_id(state.env, state.id, check.id(id, 1, "document"))

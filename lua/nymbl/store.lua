@@ -1,20 +1,23 @@
 -- SPDX-License-Identifier: MIT
---- Where clients of the same account share rate limit, quota, pauses and tokens.
+
+--- Stores: where clients of the same account share rate limit, quota, pauses and tokens. Pass
+-- one as the client option `store`. Without it, the clients of this process share one.
 --
--- A store has
---   now()         its time in seconds, which never goes back
---   update(key, deadline, change, …)
---                 calls `change(state, now, …)` on the table stored under `key`, in isolation
---                 and at the store's time; stores what it left there, and returns what it
---                 returned; or nil and an error table. It may wait until `deadline` (in the
---                 time of wait.now(); nil: without limit)
---   tokens        the store for tokens, if that is another one
+-- A store of your own is a table with
 --
--- A `change` neither waits nor fails. It may be called again, on a fresh state, so it changes
--- nothing else. A state is a flat table of strings, numbers and booleans. All changes of this
--- library (rate_state.lua, token_state.lua) return a first value that is neither nil nor false,
--- so nil always means that the store failed.
+-- - `now()`: returns the store's time in seconds, which never goes back.
+-- - `update(self, key, deadline, change, ...)`: calls `change(state, now, ...)` on the table stored
+--   under `key`, in isolation and at the store's time; stores what it left there, and returns
+--   what it returned; or nil and a table with the `kind` of the failure. It may wait until
+--   `deadline`, a time of `nymbl.wait.now` (nil: without limit).
+-- - `tokens`: the store for tokens, if that is another one.
+--
+-- `change` neither waits nor fails. It may be called again, on a fresh state, so it changes
+-- nothing else. A state is a flat table of strings, numbers and booleans.
 -- @module nymbl.store
+
+-- All changes of this library (rate_state.lua, token_state.lua) return a first value that is
+-- neither nil nor false, so nil always means that the store failed.
 
 local check = require "nymbl.check"
 local copy = require("nymbl.store.change").copy
@@ -72,7 +75,7 @@ end
 -- The store of clients that name no other.
 store.default = store.memory()
 
---- A store in a file, for the scripts of one machine and user.
+--- Create a store in a file, for the scripts of one machine and user.
 --
 -- It opens nothing before the first call that needs it. If the file cannot be used, that call
 -- fails with an error of kind `io`. The file is created with mode 0600, in a directory that
@@ -81,13 +84,21 @@ store.default = store.memory()
 -- A killed or stopped process delays others by at most 15 seconds, and a damaged file counts
 -- as empty. Of a file that another version of nymbl wrote, older or newer, the months' counts
 -- are kept if this version finds them, and the rest is dropped.
---
+-- @function file
 -- @tparam string path of the file; an absolute one if the script may change its directory
--- @tab[opt] options `token`: whether scripts share the token, too (default false)
--- @treturn table the store, for the client option `store`
+-- @tparam[opt] table options
+-- @tparam[opt=false] boolean options.token whether scripts share the token, too
+-- @treturn table the store
 -- @raise on a wrong argument or an unknown option
 -- @usage
--- local client = assert(nymbl.client { store = nymbl.store.file "/var/lib/me/nymbl.state", … })
+-- local client = assert(nymbl.client {
+--   base_url = os.getenv "NYMBL_BASE_URL",
+--   api_key = os.getenv "NYMBL_API_KEY",
+--   ca_file = os.getenv "NYMBL_CA_FILE", -- only for the sandbox
+--   token = os.getenv "NYMBL_TOKEN",
+--   store = nymbl.store.file(os.getenv "HOME" .. "/.nymbl-store"),
+-- })
+-- print(assert(client:usage()).requests)
 function store.file(path, options)
   local problem = check.nonempty(path)
   if problem then check.argument(1, "file", problem) end
@@ -95,19 +106,25 @@ function store.file(path, options)
   return require("nymbl.store.file").new(path, not options.token and store.default or nil)
 end
 
---- A store in a shared dictionary, for the workers of one nginx: token, rate limit, quota and
--- pauses. It survives a reload, but not a restart.
+--- Create a store in a shared dictionary, for the workers of one nginx: token, rate limit,
+-- quota and pauses. It survives a reload, but not a restart.
 --
 -- Use the dictionary only for this store: other entries could evict its state. A call that
 -- finds no room in it fails with an error of kind `io`, reason `no_space`. The token stays in
 -- nginx's memory, too.
---
--- @tparam string name of a `lua_shared_dict`
--- @treturn table the store, for the client option `store`
+-- @function shdict
+-- @tparam string name of a `lua_shared_dict`, such as `lua_shared_dict nymbl 1m;`
+-- @treturn table the store
 -- @raise on a wrong argument, if there is no dictionary of that name, and outside nginx
 -- @usage
--- -- http { lua_shared_dict nymbl 1m; … }
--- local client = assert(nymbl.client { store = nymbl.store.shdict "nymbl", … })
+-- local client = assert(nymbl.client {
+--   base_url = os.getenv "NYMBL_BASE_URL",
+--   api_key = os.getenv "NYMBL_API_KEY",
+--   ca_file = os.getenv "NYMBL_CA_FILE", -- only for the sandbox
+--   token = os.getenv "NYMBL_TOKEN",
+--   store = nymbl.store.shdict "nymbl",
+-- })
+-- print(assert(client:usage()).requests)
 function store.shdict(name)
   local problem = check.nonempty(name)
   if problem then check.argument(1, "shdict", problem) end

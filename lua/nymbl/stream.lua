@@ -1,5 +1,17 @@
 -- SPDX-License-Identifier: MIT
--- A stream: a document's content as it arrives, readable like a file.
+
+--- A stream: a document's content as it arrives, readable like a file. Made by
+-- @{document:open}.
+--
+-- A transfer that breaks off is always an error: the bytes before it are not the whole
+-- document. A stream closes at the end of a scope in Lua 5.4 (`local stream <close>`), and
+-- when it is collected.
+-- @classmod stream
+
+--- Fields, read-only.
+-- @table fields
+-- @tfield ?integer size bytes, if the response or the metadata states them
+-- @tfield ?string content_type media type of the response
 
 local core = require "nymbl.core"
 local call = require "nymbl.call"
@@ -204,22 +216,40 @@ local function read_all_formats(state, list, i, count)
   return value, read_all_formats(state, list, i + 1, count)
 end
 
---- Read, in the formats of `io`: "l", "L", "a" or a number of bytes.
--- @param ... formats (default: "l")
--- @return[1] a result for each format; at the end nil, or an empty string for "a"
+--- Read, in the formats of `io`. Waits for bytes.
+-- @function read
+-- @param ... formats: `"l"` a line (the default), `"L"` a line with its end, `"a"` the rest, or a
+--   number of bytes
+-- @return[1] a result for each format; at the end nil, or an empty string for `"a"`
 -- @treturn[2] nil the transfer failed: the bytes read so far are not the whole document
 -- @treturn[2] table the error
--- @raise on an invalid format or a closed stream
+-- @raise on an invalid format or a closed stream; and what `progress` raised
+-- @usage
+-- local total = 0
+-- while true do
+--   local chunk, err = stream:read(65536)
+--   if err then error(err) end
+--   if not chunk then break end
+--   total = total + #chunk
+-- end
+-- print(total)
 function methods.read(self, ...)
   local state = check.object(self, CLASS, "read")
   local list, count = readers("read", ...)
   return finish_read(state, pcall(read_all_formats, state, list, 1, count))
 end
 
---- Iterate over lines, or over the results of the formats.
--- @param ... formats as for `read`
--- @treturn function an iterator; it raises the error if the transfer fails
+--- Iterate over lines, or over the results of other formats.
+-- @function lines
+-- @param ... formats as for @{stream:read}
+-- @treturn function an iterator. It waits for bytes, and raises the error if the transfer fails
 -- @raise on an invalid format or a closed stream
+-- @usage
+-- local count = 0
+-- for line in stream:lines() do
+--   count = count + 1
+-- end
+-- print(count)
 function methods.lines(self, ...)
   check.object(self, CLASS, "lines")
   local list, count = readers("lines", ...)
@@ -238,8 +268,11 @@ function methods.lines(self, ...)
 end
 
 --- Close the stream. If its transfer is still running, it is canceled. A second close does
--- nothing.
+-- nothing. Does not wait.
+-- @function close
 -- @treturn boolean true
+-- @usage
+-- stream:close()
 function methods.close(self)
   local state = core.state(self, CLASS)
   if not state then check.object(self, CLASS, "close") end
@@ -259,11 +292,19 @@ function stream.next_chunk(state, deadline)
   return finish_read(state, pcall(read_chunk, state, deadline))
 end
 
---- Read the next chunk, as an LTN12 source.
+--- `stream()`: read the next chunk, as an LTN12 source. Waits for bytes.
+-- @function __call
 -- @treturn[1] string
 -- @treturn[2] nil at the verified end
--- @treturn[3] nil
+-- @treturn[3] nil the transfer failed
 -- @treturn[3] table the error
+-- @raise on a closed stream; and what `progress` raised
+-- @usage
+-- local total = 0
+-- for chunk in stream do
+--   total = total + #chunk
+-- end
+-- print(total)
 function metamethods.__call(self)
   local state = check.object(self, CLASS, "stream")
   return finish_read(state, pcall(read_chunk, state))
