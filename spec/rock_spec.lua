@@ -29,7 +29,7 @@ end
 -- The source files of the rock, without build results.
 local function copy_of_checkout()
   local folder = helper.temporary("-checkout")
-  run(("mkdir %s && cd %s && cp -R CMakeLists.txt LICENSE core lua rockspec %s"):format(quote(folder),
+  run(("mkdir %s && cd %s && cp -R CMakeLists.txt LICENSE core editor lua rockspec %s"):format(quote(folder),
     quote(helper.path(".")), quote(folder)))
   return folder
 end
@@ -100,11 +100,17 @@ describe("the rock #slow", function()
     assert.same(content(tree), content(other))
   end)
 
-  it("contains the Lua modules and the core only", function()
-    local wanted = lines(run(("cd %s && ls nymbl.lua && find nymbl -type f -name '*.lua'"):format(
+  it("contains the Lua modules, the annotations for editors and the core only", function()
+    local wanted = lines(run(("cd %s && ls nymbl.lua && find nymbl -type f -name '*.lua' && echo nymbl/nymbl.meta.lua"):format(
       quote(helper.path("lua")))))
     assert.same(wanted, lines(run(("cd %s && find * -type f"):format(quote(modules)))))
     assert.same({ "nymbl/core.so" }, lines(run(("cd %s && find * -type f"):format(quote(libraries)))))
+  end)
+
+  it("has annotations that no program loads", function()
+    local found = run(("cd / && LUA_PATH=%s %s -e %s"):format(quote(modules .. "/?.lua"), LUA,
+      quote('print(pcall(require, "nymbl.meta"), pcall(require, "nymbl.nymbl.meta"))')))
+    assert.matches("^false%s.*false%s", found)
   end)
 
   it("exports one symbol", function()

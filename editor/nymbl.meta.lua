@@ -1,0 +1,310 @@
+---@meta nymbl
+-- SPDX-License-Identifier: MIT
+-- The public interface for editors, in the annotations of lua-language-server (LuaCATS). It is
+-- installed beside the modules, under a name that `require` cannot find: to use it, set
+-- `Lua.workspace.library` to its path. spec/ldoc_spec.lua compares it with the documentation
+-- and the code.
+
+---@alias nymbl.id string|integer
+
+---@alias nymbl.kind
+---| "bad_request"
+---| "unauthorized"
+---| "forbidden"
+---| "not_found"
+---| "too_large"
+---| "unsupported_type"
+---| "throttled"
+---| "quota"
+---| "server"
+---| "http"
+---| "timeout"
+---| "network"
+---| "tls"
+---| "truncated"
+---| "corrupt"
+---| "protocol"
+---| "redirect"
+---| "io"
+---| "context"
+---| "canceled"
+
+---@alias nymbl.operation
+---| "upload"
+---| "list"
+---| "get"
+---| "download"
+---| "delete"
+---| "token"
+
+---An error: the second result of a call that failed. `tostring(err)` is safe to log.
+---@class nymbl.err
+---@field kind nymbl.kind what a program can do about it
+---@field reason? string the cause
+---@field status? integer HTTP status
+---@field code? string the service's error code
+---@field detail? string the service's own words. They may identify a patient
+---@field operation? nymbl.operation
+---@field attempts integer requests sent for this call
+---@field retry_after? number seconds
+---@field outcome_unknown? boolean true if an upload or delete may have been carried out
+
+---The argument of `on_event`, after each request.
+---@class nymbl.event
+---@field operation nymbl.operation
+---@field status? integer HTTP status
+---@field kind? nymbl.kind nil if the request succeeded
+---@field attempt integer number of the request within its call
+---@field waited number seconds
+---@field seconds number duration of the request
+---@field bytes_sent integer
+---@field bytes_received integer
+
+---@alias nymbl.progress fun(done: integer, total?: integer): boolean? return false to cancel
+---@alias nymbl.source fun(): string?, nymbl.err? an LTN12 source
+---@alias nymbl.sink fun(chunk?: string, err?: any): any, any an LTN12 sink
+
+---A place where clients share rate limit, quota and token.
+---@class nymbl.store
+---@field now fun(): number
+---@field update fun(self: nymbl.store, key: string, deadline: number?, change: function, ...): any, ...
+---@field tokens? nymbl.store
+
+---@class nymbl.credentials
+---@field token_url string
+---@field client_id string
+---@field client_secret string
+---@field scope? string
+
+---Requests per second and burst.
+---@class nymbl.rate
+---@field read? number[]
+---@field download? number[]
+
+---@class nymbl.client_options
+---@field base_url string
+---@field api_key string
+---@field credentials? nymbl.credentials
+---@field token? string|fun(): string?, any
+---@field ca_file? string
+---@field ca_path? string
+---@field proxy? string
+---@field allow_http? boolean
+---@field user_agent? string
+---@field connect_timeout? number seconds
+---@field stall_timeout? number seconds
+---@field timeout? number seconds
+---@field max_attempts? integer
+---@field max_connections? integer
+---@field max_upload_bytes? integer
+---@field rate? nymbl.rate|false
+---@field monthly_quota? integer|false
+---@field store? nymbl.store
+---@field on_event? fun(event: nymbl.event)
+
+---@class nymbl.call_options
+---@field timeout? number seconds
+
+---@class nymbl.each_options
+---@field concurrency? integer
+
+---@class nymbl.store_file_options
+---@field token? boolean
+
+---@class nymbl.upload_options
+---@field file_name? string
+---@field content_type? string
+---@field document_type? string
+---@field description? string
+---@field size? integer bytes
+---@field check_type? boolean
+---@field reconcile? boolean
+---@field progress? nymbl.progress
+---@field timeout? number seconds
+
+---@class nymbl.query
+---@field filter? string
+---@field select? string|string[]
+---@field orderby? string|string[]
+---@field top? integer
+---@field skip? integer
+---@field page_size? integer
+---@field count? boolean
+---@field timeout? number seconds for each page
+
+---@class nymbl.download_options
+---@field mode? integer
+---@field overwrite? boolean
+---@field resume? boolean
+---@field check_size? boolean
+---@field content_type? string
+---@field progress? nymbl.progress
+---@field timeout? number seconds
+
+---@class nymbl.open_options
+---@field timeout? number seconds until the response begins
+---@field progress? nymbl.progress
+---@field check_size? boolean
+
+---@class nymbl.usage
+---@field month string such as "2026-02" (UTC)
+---@field requests integer
+---@field throttled integer
+---@field remaining? integer
+
+---@class nymbl.page
+---@field [integer] nymbl.document
+---@field count? integer
+---@field has_more boolean
+
+---@class nymbl.failure
+---@field item any
+---@field err any
+
+---@class nymbl.datetime
+
+---@class nymbl.client
+local client = {}
+
+---@param id nymbl.id
+---@return nymbl.patient
+function client:patient(id) end
+
+---@return nymbl.usage? usage
+---@return nymbl.err? err
+function client:usage() end
+
+---@return boolean
+function client:close() end
+
+---@class nymbl.patient
+local patient = {}
+
+---@param what string|file*|{ data: string }|nymbl.source|nymbl.stream
+---@param options? nymbl.upload_options
+---@return nymbl.document? document
+---@return nymbl.err? err
+function patient:upload(what, options) end
+
+---@param options? nymbl.query
+---@return fun(): nymbl.document?
+function patient:documents(options) end
+
+---@param options? nymbl.query
+---@return nymbl.page? page
+---@return nymbl.err? err
+function patient:page(options) end
+
+---@param filter? string
+---@param options? nymbl.call_options
+---@return integer? count
+---@return nymbl.err? err
+function patient:count(filter, options) end
+
+---@param id nymbl.id
+---@param options? nymbl.call_options
+---@return nymbl.document? document
+---@return nymbl.err? err
+function patient:get(id, options) end
+
+---@param id nymbl.id
+---@return nymbl.document
+function patient:document(id) end
+
+---@class nymbl.document
+---@field id string
+---@field patient_id string
+---@field file_name? string
+---@field content_type? string
+---@field file_size_bytes? integer
+---@field document_type? string
+---@field description? string
+---@field uploaded_by_id? string
+---@field uploaded_at? string
+local document = {}
+
+---@param options? nymbl.call_options
+---@return nymbl.document? document itself
+---@return nymbl.err? err
+function document:refresh(options) end
+
+---@param options? nymbl.call_options
+---@return true? ok
+---@return nymbl.err? err
+function document:delete(options) end
+
+---@return table<string, any>
+function document:metadata() end
+
+---@param destination string|file*|nymbl.sink
+---@param options? nymbl.download_options
+---@return integer? bytes
+---@return string|nymbl.err|nil content_type or the error
+function document:download(destination, options) end
+
+---@param options? nymbl.open_options
+---@return nymbl.stream? stream
+---@return nymbl.err? err
+function document:open(options) end
+
+---@class nymbl.stream
+---@field size? integer
+---@field content_type? string
+---@overload fun(): string?, nymbl.err?
+local stream = {}
+
+---@param ... string|integer
+---@return string?
+---@return string|nymbl.err|nil
+---@return any ...
+function stream:read(...) end
+
+---@param ... string|integer
+---@return fun(): string?, ...
+function stream:lines(...) end
+
+---@return boolean
+function stream:close() end
+
+---@class nymbl
+---@field _VERSION string
+---@field null lightuserdata
+local nymbl = {}
+
+---@param options nymbl.client_options
+---@return nymbl.client? client
+---@return nymbl.err? err
+function nymbl.client(options) end
+
+---@param template string
+---@param ... string|number|boolean|lightuserdata|nymbl.datetime
+---@return string
+function nymbl.filter(template, ...) end
+
+---@param t number|table
+---@return nymbl.datetime
+function nymbl.datetime(t) end
+
+---@generic T
+---@param items T[]|fun(): T?
+---@param options nymbl.each_options?
+---@param fn fun(item: T): any, any
+---@return integer succeeded
+---@return nymbl.failure[] failed
+function nymbl.each(items, options, fn) end
+
+---@param loop "luv"
+function nymbl.use(loop) end
+
+nymbl.store = {}
+
+---@param path string
+---@param options? nymbl.store_file_options
+---@return nymbl.store
+function nymbl.store.file(path, options) end
+
+---@param name string
+---@return nymbl.store
+function nymbl.store.shdict(name) end
+
+return nymbl
