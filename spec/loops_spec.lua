@@ -254,6 +254,16 @@ describe("in luv", function()
     ]])
   end)
 
+  it("an error value in a coroutine is reported by its text", function()
+    local text = script [[
+      nymbl.use "luv"
+      coroutine.wrap(function() assert(patient:get "none") end)()
+      require("luv").run()
+    ]]
+    assert.matches("nymbl: get: not_found 404", text, 1, true)
+    assert.is_nil(text:find("(null)", 1, true), text)
+  end)
+
   it("an error in a coroutine is reported by luv", function()
     assert.is_truthy(script([[
       nymbl.use "luv"

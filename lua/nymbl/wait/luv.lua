@@ -20,7 +20,7 @@ local MAX_TIMER = 2^31 - 1
 
 local function resume(thread, ...)
   local ok, err = coroutine.resume(thread, ...)
-  if not ok then error(err, 0) end
+  if not ok then error(tostring(err), 0) end -- luv would print a table as "(null)"
 end
 
 -- Create a waker. Returns false if the transfer has ended, nil if the process is out of
