@@ -207,29 +207,6 @@ describe("the example", function()
         assert.equal("nil\t1\t" .. one, (out:gsub("\n$", "")))
       end
     end)
-
-    it("the README's program, which also uses no name of the service as a path", function()
-      local program = helper.read_file(helper.path("README.md")):match("```lua\n(.-)```")
-      local body = assert(program:match("\nfor document in [^\n]+\n(.-\n)end\n$"))
-      local ids = { "../up", "/etc/x", "-rf", "a\27[2Jb", "", "\194\155", ".." }
-      local quoted = {}
-      for i, id in ipairs(ids) do quoted[i] = ("%q"):format(id) end
-      local script = helper.write_file(helper.temporary(".lua"), ([[
-        for _, id in ipairs { %s } do
-          local document = { id = id, file_name = id, file_size_bytes = 5 }
-          function document:download(path, options)
-            assert(not options.overwrite)
-            assert(path:find("^[%%w_]*%%.pdf$"), path)
-            return 5
-          end
-          %s
-        end
-      ]]):format(table.concat(quoted, ", "), body))
-      local out = helper.output(("%s %s 2>&1"):format(LUA, script))
-      local _, lines = out:gsub("%.pdf\t5", "")
-      assert.equal(#ids, lines, out)
-      assert.is_nil(steers((out:gsub("\t", ""))))
-    end)
   end)
 
   describe("overnight.lua", function()

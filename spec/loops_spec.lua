@@ -72,21 +72,6 @@ local function document(size)
   helper.admin("POST", "documents", { patient = "p", id = "d", size = size or 300000, content_type = "application/pdf" })
 end
 
-describe("the README's program", function()
-  for _, loop in ipairs { "cqueues", "luv" } do
-    it("downloads all documents in " .. loop, function()
-      helper.reset()
-      helper.admin("POST", "seed", { patient = "12345", count = 5 })
-      local code = helper.read_file(helper.path "README.md"):match("### " .. loop .. "\n\n```lua\n(.-)```")
-      local prefix = helper.temporary("-")
-      assert.equal("", script("local ids = {}\n"
-        .. "for doc in client:patient(12345):documents() do ids[#ids + 1] = doc.id end\n"
-        .. code:gsub('id %.%. "%.pdf"', "%%q .. id"):format(prefix)))
-      assert.equal("5", helper.output("ls " .. prefix .. "* | wc -l"))
-    end)
-  end
-end)
-
 -- No descriptor left for a notify socket.
 local WITHOUT = [[
   debug.getregistry()["nymbl.transfer"].__index.pair = function() return nil, { reason = "too_many_files" } end

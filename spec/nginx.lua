@@ -73,7 +73,8 @@ end
 --
 -- @tparam table options `workers` (1), `connections` (4096), `init` (Lua of init_by_lua, after the
 --   definition of `client(options)`), `main`, `http`, `server` (directives), `locations`
---   (Lua of content handlers by path), `environment` (shell commands before it starts)
+--   (Lua of content handlers by path), `environment` (shell commands before it starts); or
+--   `configuration(folder, text)`, which returns another configuration file than the text
 function nginx.start(options)
   local folder = helper.temporary(".nginx")
   assert(os.execute("mkdir " .. quote(folder)))
@@ -95,6 +96,10 @@ function nginx.start(options)
     options.connections or 4096, folder, folder, folder, folder, folder,
     helper.path("lua/?.lua"), helper.path("spec/?.lua"), helper.path("build-jit/?.so"), PRELUDE, options.init or "", options.http or "",
     folder, options.server or "", table.concat(locations, "\n")))
+  if options.configuration then
+    local path = folder .. "/nginx.conf"
+    helper.write_file(path, options.configuration(folder, helper.read_file(path)))
+  end
   local self = setmetatable({ folder = folder }, nginx)
   -- it ends with the pipe, so it cannot outlive this process
   self.pipe = assert(io.popen(("%s %s -p %s -c %s/nginx.conf >%s/out 2>&1 & child=$!; read -r _; "

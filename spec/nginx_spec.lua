@@ -259,28 +259,6 @@ describe("in nginx #nginx", function()
   end)
 end)
 
-describe("the README's handler #nginx", function()
-  before_each(setup)
-  after_each(teardown)
-
-  it("passes a document on, or reports that it does not exist, or breaks off", function()
-    local handler = helper.read_file(helper.path "README.md"):match("content_by_lua_block {(.-)\n      }\n")
-    server = nginx.start {
-      init = "client = client()",
-      server = ("location ~ ^/documents/(\\w+)$ { content_by_lua_block { %s } }"):format(handler),
-    }
-    local path = helper.temporary()
-    helper.admin("POST", "documents", { patient = "12345", id = "d", size = 300000, content_type = "application/pdf" })
-    local heading = "-o " .. path .. " -w '%{http_code} %{content_type} %{size_download}'"
-    assert.equal("200 application/pdf 300000", server:get("/documents/d", heading))
-    assert.equal(helper.stored("12345")[1].sha256, helper.sha256(path))
-    assert.matches("^404 ", server:get("/documents/none", heading))
-    helper.faults { operation = "download", action = { reset = 100000 } }
-    assert.matches("curl: %(%d+%)", server:get("/documents/d", heading))
-    assert.equal("200 application/pdf 300000", server:get("/documents/d", heading))
-  end)
-end)
-
 describe("nginx without a free connection #nginx", function()
   before_each(setup)
 

@@ -268,13 +268,13 @@ describe("nymbl.h", function()
     end
   end)
 
-  it("has a name for every kind, which the README explains", function()
-    local readme = helper.read_file(helper.path("README.md"))
+  it("has a name for every kind, which the guide explains", function()
+    local guide = helper.read_file(helper.path("lua/README.md"))
     local count = 0
     for name in header:match("typedef enum nymbl_kind {(.-)} nymbl_kind"):gmatch("NYMBL_([A-Z_]+) = %-%d") do
       count = count + 1
       if name ~= "NO_MEMORY" and name ~= "MISUSE" then
-        assert.is_truthy(readme:match("`" .. name:lower() .. "`"), name)
+        assert.is_truthy(guide:match("`" .. name:lower() .. "`"), name)
       end
     end
     assert.equal(22, count)
