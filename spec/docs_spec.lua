@@ -7,7 +7,8 @@
 --           themselves, they find `nymbl`, `client`, `patient` and `doc`.
 --   sh      runs in bash. What would change the system is replaced: see STUBS.
 --   nginx   is a configuration file. nginx serves it, and CHECKS says what to ask of it.
---   c, cmake, make ... begin with a comment that has a name, too; shell commands compile and run them.
+--   cmake   is a project for the page's C programs, in a directory of its own.
+--   c, make ... begin with a comment that has a name, too; shell commands compile and run them.
 --   text    is no code. "LANGUAGE skip" is code that is not run. Both must be in NOT_RUN.
 --
 -- A block fails if a command in it fails, or if it prints the line of an error.
@@ -52,6 +53,7 @@ local STUBS = {
   sudo = 'exec "$@"',
   -- the packages exist; spec/run has installed those that it needs
   ["apt-get"] = '[ "$1" = install ]; shift; apt-cache show "$@" >/dev/null 2>&1',
+  ldconfig = "true",
   -- LuaRocks looks for the interpreter in PATH, to find its headers
   luarocks = 'PATH=${PATH#*:} exec luarocks "$@"',
   -- installs below a folder of the spec's
@@ -195,6 +197,15 @@ function RUNNERS.sh(place, block, where)
     .. block.code)
   seed()
   return run(place, "bash " .. quote(path), where)
+end
+
+function RUNNERS.cmake(place, block, where)
+  if JIT then return end
+  local project = place.folder .. "/project"
+  helper.output(("mkdir %s && cp %s/*.c %s"):format(quote(project), quote(place.folder), quote(project)))
+  helper.write_file(project .. "/CMakeLists.txt", block.code)
+  run(place, "cmake -S project -B project/build", where)
+  return run(place, "cmake --build project/build", where)
 end
 
 function RUNNERS.nginx(_, block, where)
