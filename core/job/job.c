@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What all jobs have in common. */
+/* Functions common to all jobs. */
 #include "job/job.h"
 
 #include "base/fd.h"

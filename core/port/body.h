@@ -32,7 +32,7 @@ struct nymbl_body {
     nymbl__ring window;         /* NYMBL__BODY_STREAM: bytes to be sent */
     int64_t written;            /* bytes that the caller has written */
     bool finished;              /* the caller has written the last byte */
-    bool eof_sent;              /* libcurl was told the end of the stream */
+    bool eof_sent;              /* libcurl has read the end of the stream */
     _Atomic int64_t bytes_read; /* bytes that libcurl has read */
     _Atomic int64_t rewound;    /* bytes it had read when it last rewound */
     int64_t max;                /* bytes that the caller may write */
