@@ -7,7 +7,7 @@
 #include "base/error.h"
 #include "base/secret.h"
 #include "exchange/multipart.h"
-#include "exchange/response_check.h"
+#include "exchange/response.h"
 #include "exchange/result.h"
 #include "exchange/setopt.h"
 #include "exchange/tls.h"

@@ -6,7 +6,7 @@
 #include "base/error.h"
 #include "base/kind.h"
 #include "exchange/curl_error.h"
-#include "exchange/response_check.h"
+#include "exchange/response.h"
 #include "exchange/sniff.h"
 #include "port/body.h"
 

@@ -4,7 +4,7 @@
 #include "exchange/timeouts.h"
 
 #include "base/error.h"
-#include "exchange/response_check.h"
+#include "exchange/response.h"
 #include "port/body.h"
 
 #define NO_LIMIT 3600.0 /* seconds; the pump never waits longer */

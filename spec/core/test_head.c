@@ -2,7 +2,7 @@
 /* The response's head, line by line, as libcurl passes it. */
 #include "base/validator.h"
 #include "engine/transfer.h"
-#include "exchange/response_check.h"
+#include "exchange/response.h"
 #include "exchange/easy.h"
 #include "test.h"
 

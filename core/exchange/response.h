@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Validation of a response: its status, its head and its content. */
-#ifndef NYMBL_EXCHANGE_RESPONSE_CHECK_H
-#define NYMBL_EXCHANGE_RESPONSE_CHECK_H
+#ifndef NYMBL_EXCHANGE_RESPONSE_H
+#define NYMBL_EXCHANGE_RESPONSE_H
 
 #include "exchange/exchange.h"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Validation of a response: its status, its head and its content. */
-#include "exchange/response_check.h"
+#include "exchange/response.h"
 
 #include "base/error.h"
 #include "exchange/sniff.h"
