@@ -5,7 +5,6 @@
 #include <errno.h>
 
 #define REASON(word) const char nymbl__reason_##word[] = #word;
-#include "base/error.h"
 #include "base/reasons.def"
 
 const char *const *nymbl_reasons(void)

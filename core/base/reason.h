@@ -3,7 +3,6 @@
 #ifndef NYMBL_BASE_REASON_H
 #define NYMBL_BASE_REASON_H
 
-#include "base/error.h"
 #include "nymbl.h"
 
 /* The text of each reason: nymbl__reason_resolve is "resolve". */
