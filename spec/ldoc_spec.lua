@@ -90,7 +90,7 @@ local real
 local objects = {}
 
 -- In the table nymbl.store, for the library itself.
-local INTERNAL = { memory = true, default = true, update = true, forget = true }
+local INTERNAL = { memory = true, default = true, update = true, delete_from_memory = true }
 -- They are loaded on first use; nymbl has only a function that does so.
 local LAZY = { filter = "nymbl.filter", datetime = "nymbl.filter", each = "nymbl.each" }
 

@@ -92,7 +92,7 @@ local PHASES = { set = true, header_filter = true, body_filter = true, log = tru
                  init_worker = true, exit_worker = true, ssl_session_store = true }
 
 -- Words of the core that are literals in another sense: a kind, and an option.
-local OTHER_MEANINGS = { not_found = "error.c", proxy = "client.c" }
+local OTHER_MEANINGS = { not_found = "kind.c", proxy = "client.c" }
 
 describe("the kinds of errors", function()
   it("are the same in the enum, in Lua and in the guide", function()
