@@ -54,7 +54,7 @@ local function read_annotations()
   annotations = { functions = {}, classes = {}, aliases = {} }
   local params, returns = {}, 0
   local class_fields, literals
-  for line in io.lines(ROOT .. "/editor/nymbl.meta.lua") do
+  for line in io.lines(ROOT .. "/.luals/nymbl.meta.lua") do
     local tag, rest = line:match("^%-%-%-@(%w+)%s*(.*)$")
     if tag == "class" then
       class_fields = {}
@@ -371,10 +371,10 @@ describe("the documentation", function()
   end)
 
   it("has annotations that are Lua", function()
-    local status, _, err = run("luac5.4 -p editor/nymbl.meta.lua")
+    local status, _, err = run("luac5.4 -p .luals/nymbl.meta.lua")
     assert.equal("", err)
     assert.equal(0, status)
-    assert.matches("^%-%-%-@meta nymbl\n", helper.read_file(ROOT .. "/editor/nymbl.meta.lua"))
+    assert.matches("^%-%-%-@meta nymbl\n", helper.read_file(ROOT .. "/.luals/nymbl.meta.lua"))
   end)
 end)
 

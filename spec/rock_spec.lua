@@ -29,7 +29,7 @@ end
 -- The source files of the rock, without build results.
 local function copy_of_checkout()
   local folder = helper.temporary("-checkout")
-  run(("mkdir %s && cd %s && cp -R CMakeLists.txt LICENSE core editor lua rockspec %s"):format(quote(folder),
+  run(("mkdir %s && cd %s && cp -R CMakeLists.txt LICENSE .luals core lua rockspec %s"):format(quote(folder),
     quote(helper.path(".")), quote(folder)))
   return folder
 end
