@@ -144,7 +144,7 @@ describe("the reasons of errors", function()
       for word in text:gmatch('"([%w_]+)"') do
         assert.is_true(not of_core[word] or OTHER_MEANINGS[word] == path:match("[^/]+$"), path .. ": " .. word)
       end
-      for call in text:gmatch('fail(%([^;]-"[%w_]+"%))') do
+      for call in text:gmatch('error_set(%([^;]-"[%w_]+"%))') do
         assert.is_truthy(call:match("NYMBL_MISUSE"), path .. ": fail" .. call)
       end
     end
