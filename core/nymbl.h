@@ -392,7 +392,7 @@ NYMBL_API void nymbl_client_free(nymbl_client *client);
  */
 NYMBL_API int64_t nymbl_client_max_upload_bytes(const nymbl_client *client);
 
-/** State that clients of the same account share. */
+/** A kind of state that clients of the same account share. */
 typedef enum nymbl_shared_state {
     NYMBL_SHARED_LIMITS, /**< rate limits and quota: by base URL and API key */
     /** A token: by token URL, client id, secret and scope. */
@@ -400,8 +400,9 @@ typedef enum nymbl_shared_state {
 } nymbl_shared_state;
 
 /**
- * A name for a client's account that reveals nothing of it: a SHA-256 hash as
- * 64 hexadecimal digits. It is the same for every client of the account.
+ * The id of a client's account, under which clients share state: a SHA-256 hash
+ * as 64 hexadecimal digits, which reveals nothing about the account. All
+ * clients of an account have the same id.
  *
  * @param      client any open client
  * @param      which  the kind of shared state

@@ -11,7 +11,7 @@
 
 #define DEPTH_MAX 32               /* nested arrays and objects */
 #define EXPONENT_MAX 400           /* a larger exponent changes no double */
-#define LIFETIME_DEFAULT 300.0     /* seconds; the lifetime of real tokens */
+#define LIFETIME_DEFAULT 300.0     /* seconds, as the service sends */
 #define LIFETIME_MAX (24.0 * 3600) /* seconds */
 
 /* The rest of a JSON text (RFC 8259). */

@@ -157,7 +157,7 @@ static size_t write_cb(char *data, size_t size, size_t count, void *payload)
                     nymbl__response_is_success(exchange);
 
     size *= count;
-    if (!exchange->head.done) { /* libcurl has skipped the end of the head */
+    if (!exchange->head.done) { /* head.c has not seen the end of the head */
         nymbl__exchange_fail(exchange, NYMBL_PROTOCOL,
                              nymbl__reason_bad_response);
         return 0;

@@ -91,7 +91,7 @@ static void type_parse(nymbl__response_head *head, const char *value)
     head->has_type = true;
 }
 
-/* Copy a validator or date unchanged; an overlong one is ignored. A repeated
+/* Copy a validator or date unchanged; an overlong one becomes "". A repeated
  * field replaces the previous one. */
 static void validator_copy(char *field, const char *value)
 {

@@ -20,7 +20,7 @@ typedef struct nymbl__response_head {
     int status;
     bool done;               /* the final head is complete */
     bool chunked;            /* Transfer-Encoding is chunked */
-    bool has_type;           /* Content-Type is not empty or too long */
+    bool has_type;           /* `content_type` is valid */
     bool encoded;            /* a Content-Encoding was applied */
     bool limit_exceeded;     /* x-amzn-ErrorType is LimitExceededException */
     int64_t length;          /* Content-Length, or -1 */
