@@ -9,6 +9,7 @@
 #include "object.h"
 #include "request.h"
 #include "store.h"
+#include "system.h"
 #include "transfer.h"
 
 /* core.pump(seconds, transfer or nil): whether the transfer is ready */
@@ -100,6 +101,8 @@ int luaopen_nymbl_core(lua_State *L)
     store_class(L);
     luaL_newlib(L, functions);
     kind_texts(L);
+    system_module(L);
+    lua_setfield(L, -2, "system");
     lua_pushlightuserdata(L, NULL); /* as cjson.null, without loading cjson */
     lua_setfield(L, -2, "null");
     lua_pushinteger(L, NYMBL_RESPONSE_MAX_VALUES);
