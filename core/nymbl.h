@@ -187,6 +187,15 @@ NYMBL_API const char *const *nymbl_reasons(void);
 NYMBL_API const char *nymbl_reason_from_errno(int code);
 
 /**
+ * Compute the SHA-256 of bytes in memory.
+ *
+ * @param[out] out  65 bytes: 64 lower-case hexadecimal digits and a NUL
+ * @param      data may be NULL if @p size is 0
+ * @param      size of @p data
+ */
+NYMBL_API void nymbl_sha256(char *out, const void *data, size_t size);
+
+/**
  * The number of objects that exist in this process: clients, bodies, transfers
  * and stores.
  *

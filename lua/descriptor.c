@@ -38,7 +38,7 @@ static int reason_push(lua_State *L, const char *reason)
 
 static int errno_push(lua_State *L)
 {
-    return reason_push(L, nymbl_errno_reason(errno));
+    return reason_push(L, nymbl_reason_from_errno(errno));
 }
 
 /* The result of a system call. */
@@ -124,7 +124,7 @@ static int open_failure_push(lua_State *L, int dir_fd, const char *name)
 
     if ((code == ELOOP || code == ENOTDIR) && is_link(dir_fd, name))
         return reason_push(L, "symbolic_link");
-    return reason_push(L, nymbl_errno_reason(code));
+    return reason_push(L, nymbl_reason_from_errno(code));
 }
 
 static int directory_push(lua_State *L, int dir_fd, const char *path, int flags)
@@ -149,7 +149,7 @@ static int file_push(lua_State *L, int dir_fd, const char *path, int mode)
     if (self->fd < 0)
         return open_failure_push(L, dir_fd, path);
     if (fstat(self->fd, &status) < 0)
-        reason = nymbl_errno_reason(errno);
+        reason = nymbl_reason_from_errno(errno);
     else if (S_ISREG(status.st_mode))
         return 1;
     else

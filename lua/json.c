@@ -269,6 +269,18 @@ int text_lower(lua_State *L)
     return 1;
 }
 
+/* core.sha256(bytes): 64 hexadecimal digits */
+int text_sha256(lua_State *L)
+{
+    char digits[65];
+    size_t size;
+    const char *bytes = luaL_checklstring(L, 1, &size);
+
+    nymbl_sha256(digits, bytes, size);
+    lua_pushstring(L, digits);
+    return 1;
+}
+
 /* core.json_values(text, most): see values_count(). The text must not contain
  * NUL. */
 int json_values(lua_State *L)

@@ -14,6 +14,7 @@ int json_mend(lua_State *L);
 int token_read(lua_State *L);
 int locale_set(lua_State *L);
 int text_lower(lua_State *L);
+int text_sha256(lua_State *L);
 
 #if defined(__GNUC__)
 #pragma GCC visibility pop

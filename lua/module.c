@@ -87,6 +87,7 @@ int luaopen_nymbl_core(lua_State *L)
         {"json_mend", json_mend},
         {"locale", locale_set},
         {"lower", text_lower},
+        {"sha256", text_sha256},
         {"object_count", module_object_count},
         {NULL, NULL},
     };

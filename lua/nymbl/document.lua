@@ -174,6 +174,36 @@ function methods.delete(self, options)
   return true
 end
 
+local SAFE_NAME_OPTIONS = { unique = check.boolean }
+
+local function text_or_nil(value)
+  return type(value) == "string" and value or nil
+end
+
+--- Make a file name that any common file system can have. Sends no request.
+--
+-- A name without separators, control characters and names that a system reserves is unchanged.
+-- Otherwise `_` replaces separators, controls, invisible characters and bytes that are not
+-- valid UTF-8; dots and spaces at the end are removed; and a long name is cut to 255 bytes.
+-- If the service accepts the document's type, the name has the extension of that type.
+-- @function safe_name
+-- @tparam[opt] table options
+-- @tparam[opt=false] boolean options.unique whether to add 16 hexadecimal digits derived from the
+--   ids of patient and document, so that no two documents share a name, even on a file system
+--   that ignores case
+-- @treturn string the name
+-- @raise on a wrong argument, an unknown option or a closed client
+-- @usage
+-- local name = doc:safe_name { unique = true }
+-- print(name)
+function methods.safe_name(self, options)
+  local state = check.object(self, CLASS, "safe_name")
+  options = check.options(options, SAFE_NAME_OPTIONS, 1, "safe_name")
+  local fields = state[FIELDS]
+  return require("nymbl.safe_name").file(text_or_nil(fields.file_name), text_or_nil(fields.content_type),
+    options.unique and state.patient_id or nil, options.unique and state.id or nil)
+end
+
 local function copy(value)
   if type(value) ~= "table" then return value end
   local result = {}

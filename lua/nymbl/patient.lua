@@ -14,6 +14,7 @@ local wait = require "nymbl.wait"
 local function listing() return require "nymbl.listing" end
 local function query() return require "nymbl.query" end
 local function source() return require "nymbl.source" end
+local function media_type() return require "nymbl.media_type" end
 
 local CLASS = "nymbl.patient"
 local methods, metatable = core.class(CLASS)
@@ -77,7 +78,7 @@ end
 local function infer_type(env, opened, declared, must_match)
   local size = opened.body:size()
   if size and size > core.max_upload_bytes(env.client) then return nil, { kind = "too_large" } end
-  if not opened.fill or (declared and not source().is_accepted(declared)) then
+  if not opened.fill or (declared and not media_type().is_accepted(declared)) then
     return source().determine_type(opened, declared, must_match)
   end
 end
@@ -264,7 +265,7 @@ function methods.upload(self, what, options)
   if opened.err then return nil, errors.new(opened.err, "upload") end
   problem = file_name(name)
   if problem then check.argument(1, "upload", "file name: " .. problem) end
-  local declared = options.content_type or source().type_by_name(name)
+  local declared = options.content_type or media_type().by_name(name)
   local content_type, refusal = infer_type(env, opened, declared, options.check_type ~= false)
   local ran, created, err = true, nil, refusal and errors.new(refusal, "upload")
   if not refusal then

@@ -4,34 +4,10 @@
 local core = require "nymbl.core"
 local check = require "nymbl.check"
 local errors = require "nymbl.errors"
+local media_type = require "nymbl.media_type"
 local stream_next = require "nymbl.stream".next_chunk
 
 local source = {}
-
--- The types that the service accepts (lua/README.md, "Facts about the service").
-local DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
-local TYPE_BY_EXTENSION = {
-  pdf = "application/pdf",
-  png = "image/png",
-  jpg = "image/jpeg",
-  jpeg = "image/jpeg",
-  tif = "image/tiff",
-  tiff = "image/tiff",
-  docx = DOCX,
-}
-local ACCEPTED_TYPES = {}
-for _, content_type in pairs(TYPE_BY_EXTENSION) do ACCEPTED_TYPES[content_type] = true end
-
--- Whether the service accepts a media type. Its parameters are ignored.
-function source.is_accepted(content_type)
-  return ACCEPTED_TYPES[core.lower(content_type:match("^[^; \t]*"))] == true
-end
-
--- The media type for a file name's extension, or nil if the extension is unknown.
-function source.type_by_name(name)
-  local extension = name:match("%.([^./\\]+)$")
-  return extension and TYPE_BY_EXTENSION[core.lower(extension)]
-end
 
 -- Determine the media type as which a source is sent: the declared one, or else that of its
 -- first bytes.
@@ -43,7 +19,7 @@ end
 -- @treturn[2] table error fields
 function source.determine_type(opened, declared, must_match)
   local body = opened.body
-  if declared and not source.is_accepted(declared) then
+  if declared and not media_type.is_accepted(declared) then
     return nil, { kind = "unsupported_type" }
   end
   local content_type = declared or body:type() or ""
