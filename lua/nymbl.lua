@@ -142,15 +142,27 @@ return {
 
   --- A date and time for a filter, as an OData literal in UTC.
   -- @function datetime
-  -- @tparam number|table t seconds since 1970-01-01T00:00:00Z, or UTC fields as
-  --   `os.date "!*t"` returns them (fields out of range are normalised)
-  -- @return a value for @{filter}; `tostring` returns the literal, with milliseconds if the
-  --   time has a fraction
-  -- @raise on a wrong argument
+  -- @tparam number|table|string t seconds since 1970-01-01T00:00:00Z; or UTC fields as
+  --   `os.date "!*t"` returns them (fields out of range are normalised); or a text as the
+  --   service sends (`document.uploaded_at`)
+  -- @return a value for @{filter}; `tostring` returns the literal. It has the digits of the
+  --   text's fraction, or milliseconds if a number has a fraction
+  -- @raise on a wrong argument, and on a text that is not a date and time with a zone
   -- @usage
   -- local february = nymbl.datetime { year = 2026, month = 2, day = 1 }
   -- print(assert(patient:count(nymbl.filter("uploaded_at ge ?", february))))
-  datetime = lazy("nymbl.filter", "datetime"),
+  datetime = lazy("nymbl.datetime", "datetime"),
+
+  --- The time that a text states.
+  -- @function time
+  -- @tparam ?string text ISO 8601 with `Z` or an offset, as the service sends it
+  --   (`document.uploaded_at`)
+  -- @treturn[1] number seconds since 1970-01-01T00:00:00Z
+  -- @treturn[2] nil the text is not a date and time with a zone, or nil or `nymbl.null`
+  -- @raise on a value of another type
+  -- @usage
+  -- assert(nymbl.time "1970-01-02T00:00:00.5Z" == 86400.5)
+  time = lazy("nymbl.datetime", "time"),
 
   --- Run a function for every item, several items at once. While one call waits for the
   -- service, the others continue. It returns when all items have finished.

@@ -306,9 +306,9 @@ describe("nymbl.datetime()", function()
     assert.same({ year = 2026, month = 13, day = 40 }, fields)
   end)
 
-  it("raises on other types than numbers and tables", function()
-    for _, value in ipairs { "2026-02-03", true, print, io.stdout } do
-      assert.truthy(problem(datetime, value):find("^bad argument #1 to 'datetime' %(number or table expected, got "))
+  it("raises on other types than numbers, tables and strings", function()
+    for _, value in ipairs { true, print, io.stdout } do
+      assert.truthy(problem(datetime, value):find("^bad argument #1 to 'datetime' %(number, table or string expected, got "))
     end
     assert.truthy(problem(datetime):find("^bad argument #1 to 'datetime' "))
   end)

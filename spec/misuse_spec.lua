@@ -588,7 +588,7 @@ describe("misuse of", function()
     assert.is_true(stream:close())
   end)
 
-  it("nymbl.filter() and nymbl.datetime() raises", function()
+  it("nymbl.filter(), datetime() and time() raises", function()
     cases {
       { function() nymbl.filter() end, "bad argument #1 to 'filter' (string expected, got no value)" },
       { function() nymbl.filter({}) end, "bad argument #1 to 'filter' (string expected, got table)" },
@@ -601,13 +601,14 @@ describe("misuse of", function()
       { function() nymbl.filter("a eq ? or b eq ?", "SENTINEL") end, "bad argument #3 to 'filter' (" },
       { function() nymbl.filter("a eq ? or b eq ?", 1, nan) end, "bad argument #3 to 'filter' (" },
       { function() nymbl.filter("a eq ?", "SENTINEL\0") end, "bad argument #2 to 'filter' (string contains NUL)" },
-      { function() nymbl.datetime() end, "bad argument #1 to 'datetime' (number or table expected, got no value)" },
-      { function() nymbl.datetime("2026") end, "bad argument #1 to 'datetime' (number or table expected, got string)" },
+      { function() nymbl.datetime() end, "bad argument #1 to 'datetime' (number, table or string expected, got no value)" },
+      { function() nymbl.datetime("2026") end, "bad argument #1 to 'datetime' (not a date and time with a zone)" },
       { function() nymbl.datetime({}) end, "bad argument #1 to 'datetime' (field 'year' missing" },
       { function() nymbl.datetime({ year = 1, month = 1, day = "SENTINEL" }) end,
         "bad argument #1 to 'datetime' (field 'day'" },
       { function() nymbl.datetime(nan) end, "bad argument #1 to 'datetime' (out of range)" },
       { function() nymbl.datetime(1e18) end, "bad argument #1 to 'datetime' (out of range)" },
+      { function() nymbl.time(1) end, "bad argument #1 to 'time' (string expected, got number)" },
     }
   end)
 
