@@ -168,7 +168,7 @@ return {
   -- service, the others continue. It returns when all items have finished.
   -- @function each
   -- @param items an array, or an iterator; an item is taken only when it can start
-  -- @tparam ?table options may be nil
+  -- @tparam ?table options may be nil or left out
   -- @tparam ?integer options.concurrency the number of items at once (default 8)
   -- @tparam function fn called with each item, in a coroutine; the item succeeded if `fn` returned a
   --   true value

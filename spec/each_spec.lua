@@ -28,6 +28,23 @@ describe("nymbl.each()", function()
     assert.same({ 1, 2, 3 }, seen)
   end)
 
+  it("needs no options", function()
+    local seen = {}
+    local callable = setmetatable({}, { __call = function(_, item)
+      seen[#seen + 1] = item
+      return item ~= 2, "no"
+    end })
+    for _, fn in ipairs { callable, function(item) return callable(item) end } do
+      local count, failed = nymbl.each({ 1, 2, 3 }, fn)
+      assert.equal(2, count)
+      assert.same({ { item = 2, err = "no" } }, failed)
+    end
+    assert.same({ 1, 2, 3, 1, 2, 3 }, seen)
+    for _, wrong in ipairs { 1, "x", true, { concurrency = 2 } } do assert.has_error(function() nymbl.each({}, wrong) end) end
+    assert.has_error(function() nymbl.each {} end)
+    assert.has_error(function() nymbl.each({}, callable, 1) end)
+  end)
+
   it("accepts an iterator, and requests no item in advance", function()
     local drawn, running, most = 0, 0, 0
     local count = nymbl.each(function()

@@ -22,11 +22,12 @@ local function is_callable(value)
   return type(value) == "function" or (type(meta) == "table" and meta.__call ~= nil)
 end
 
--- nymbl.each(items, options, fn), see lua/nymbl.lua.
+-- nymbl.each(items, [options,] fn), see lua/nymbl.lua.
 local function each(items, options, fn)
   if type(items) ~= "table" and not is_callable(items) then
     check.argument(1, "each", check.expected("array or iterator", items))
   end
+  if fn == nil and is_callable(options) then options, fn = nil, options end
   options = check.options(options, { concurrency = check.integer(1, 100000) }, 2, "each")
   if not is_callable(fn) then check.argument(3, "each", check.expected("function", fn)) end
 
