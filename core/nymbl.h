@@ -105,10 +105,11 @@ typedef enum nymbl_kind {
     NYMBL_REDIRECT = -17, /**< a redirect that was not followed */
     NYMBL_IO = -18,       /**< a local file or descriptor failed */
     NYMBL_CONTEXT = -19,  /**< waiting is not possible here (Lua only) */
-    NYMBL_CANCELED = -20, /**< canceled by the caller */
+    NYMBL_SETTINGS = -20, /**< settings from the environment (Lua only) */
+    NYMBL_CANCELED = -21, /**< canceled by the caller */
 
-    NYMBL_NO_MEMORY = -21,
-    NYMBL_MISUSE = -22 /**< an invalid argument; `reason` names it */
+    NYMBL_NO_MEMORY = -22,
+    NYMBL_MISUSE = -23 /**< an invalid argument; `reason` names it */
 } nymbl_kind;
 
 /**

@@ -164,6 +164,20 @@ return {
   -- assert(nymbl.time "1970-01-02T00:00:00.5Z" == 86400.5)
   time = lazy("nymbl.datetime", "time"),
 
+  --- Read client options from the environment: `NYMBL_BASE_URL`, `NYMBL_API_KEY` and others
+  -- (in the guide, "Settings from the environment"). In nginx, the directive `env` must name
+  -- each variable.
+  -- @function from_env
+  -- @tparam[opt] table overrides client options that win; their variables are not read
+  -- @treturn[1] table options for @{client}
+  -- @treturn[2] nil
+  -- @treturn[2] table the error, of kind `settings`; `detail` is the name of the variable
+  -- @raise on a wrong argument
+  -- @usage
+  -- local settings = assert(nymbl.from_env { timeout = 60 })
+  -- local client = assert(nymbl.client(settings))
+  from_env = lazy("nymbl.settings", "from_env"),
+
   --- Run a function for every item, several items at once. While one call waits for the
   -- service, the others continue. It returns when all items have finished.
   -- @function each

@@ -9,7 +9,7 @@ local errors = require "nymbl.errors"
 local KINDS = {
   "bad_request", "unauthorized", "forbidden", "not_found", "too_large", "unsupported_type", "throttled", "quota",
   "server", "http", "timeout", "network", "tls", "truncated", "corrupt", "protocol", "redirect", "io", "context",
-  "canceled",
+  "settings", "canceled",
 }
 
 local FIELDS = {

@@ -279,7 +279,7 @@ describe("nymbl.h", function()
         assert.is_truthy(guide:match("`" .. name:lower() .. "`"), name)
       end
     end
-    assert.equal(22, count)
+    assert.equal(23, count)
   end)
 end)
 

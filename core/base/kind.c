@@ -71,6 +71,8 @@ const char *nymbl_kind_name(nymbl_kind kind)
         return "io";
     case NYMBL_CONTEXT:
         return "context";
+    case NYMBL_SETTINGS:
+        return "settings";
     case NYMBL_CANCELED:
         return "canceled";
     case NYMBL_NO_MEMORY:
@@ -126,6 +128,8 @@ const char *nymbl_kind_text(nymbl_kind kind)
                "access or content handler or from ngx.timer.at, in an event "
                "loop from one of its coroutines, and not from within gsub, "
                "sort, require or another C function";
+    case NYMBL_SETTINGS:
+        return "a setting cannot be used: check the variable";
     case NYMBL_CANCELED:
         return "the program canceled the call: no action is needed";
     case NYMBL_NO_MEMORY:

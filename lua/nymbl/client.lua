@@ -124,6 +124,8 @@ local CLIENT_OPTIONS = {
   on_event = check["function"],
 }
 
+client.OPTIONS, client.CREDENTIALS = CLIENT_OPTIONS, CREDENTIALS -- for settings.lua
+
 local function check_url(options, url, name)
   local problem = core.url_problem(url, options.allow_http)
   if problem then check.argument(1, "client", ("option '%s' %s"):format(name, problem)) end

@@ -78,6 +78,13 @@ local BY_REASON = {
   pagination_loop = false,
   rows_missing = false,
 
+  ["settings.missing"] = "the variable is not set: set it",
+  ["settings.not_found"] = "the file that the variable names does not exist: check its path",
+  ["settings.permission"] = "only you or root may own the file, and only its owner may read or write it: "
+    .. "check owner and mode",
+  ["settings.invalid"] = "the variable has a value that cannot be used: check it",
+  redis_store = "this version has no store in Redis: set NYMBL_STORE to the path of a file",
+
   raised = false,
   c_call_boundary = false,
   coroutine = false,
@@ -142,6 +149,10 @@ function metatable.__tostring(err)
   end
   if err.retry_after and not err.outcome_unknown then
     words[#words + 1] = string.format(", retry after %.0f s", math.ceil(err.retry_after))
+  end
+  -- The name of a variable identifies nobody. Other kinds have the server's words there.
+  if err.kind == "settings" and tostring(err.detail):find("^NYMBL_[A-Z_]+$") then
+    words[#words + 1] = ": " .. err.detail
   end
   words[#words + 1] = ": " .. advice(err)
   return table.concat(words)

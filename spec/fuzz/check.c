@@ -355,6 +355,7 @@ static bool kind_is_sane(const exchange *x)
     case NYMBL_TLS:
         return is_download(x->operation);
     case NYMBL_CONTEXT:
+    case NYMBL_SETTINGS:
     case NYMBL_NO_MEMORY:
     case NYMBL_MISUSE:
         return false;
