@@ -45,6 +45,7 @@
 local core = require "nymbl.core"
 local check = require "nymbl.check"
 local client = require "nymbl.client"
+local errors = require "nymbl.errors"
 local store = require "nymbl.store"
 local wait = require "nymbl.wait"
 
@@ -177,6 +178,17 @@ return {
   -- local settings = assert(nymbl.from_env { timeout = 60 })
   -- local client = assert(nymbl.client(settings))
   from_env = lazy("nymbl.settings", "from_env"),
+
+  --- Make an error like those that the library returns, for a program's own tests.
+  -- @function error
+  -- @tparam table fields see @{err}; `kind` is required, and `attempts` is 0 by default. The table
+  --   is copied
+  -- @treturn table the error
+  -- @raise on an unknown field or kind, or a field of the wrong type
+  -- @usage
+  -- local err = nymbl.error { kind = "throttled", status = 429, retry_after = 2 }
+  -- assert(tostring(err):find("retry after 2 s", 1, true))
+  error = errors.error,
 
   --- Run a function for every item, several items at once. While one call waits for the
   -- service, the others continue. It returns when all items have finished.

@@ -130,6 +130,51 @@ describe("tostring() of an error", function()
   end)
 end)
 
+describe("nymbl.error()", function()
+  it("makes an error like those of calls", function()
+    local fields = { kind = "throttled", status = 429, operation = "list", attempts = 3, retry_after = 1.5 }
+    local err = nymbl.error(fields)
+    assert.are_not.equal(fields, err)
+    assert.is_nil(getmetatable(fields))
+    assert.is_true(errors.is(err))
+    assert.matches("^nymbl: list: throttled 429, retry after 2 s: %l.+: try again later$", tostring(err))
+    assert.equal("x" .. tostring(err), "x" .. err)
+    for name, value in pairs(fields) do assert.equal(value, err[name]) end
+    assert.equal(0, nymbl.error { kind = "io" }.attempts)
+    assert.truthy(tostring(nymbl.error { kind = "server", outcome_unknown = true }):find("look before you repeat it", 1, true))
+  end)
+
+  it("takes every kind", function()
+    for _, kind in ipairs(KINDS) do check(nymbl.error { kind = kind }) end
+  end)
+
+  it("shows detail, code and request id in no line, unless detail is the name of a variable", function()
+    for _, kind in ipairs(KINDS) do
+      local line = tostring(nymbl.error { kind = kind, detail = "SENTINEL", code = "SENTINEL", request_id = "SENTINEL" })
+      assert.is_nil(line:find("SENTINEL", 1, true))
+      assert.equal(kind == "settings", tostring(nymbl.error { kind = kind, detail = "NYMBL_X" }):find("NYMBL_X", 1, true) ~= nil)
+    end
+    for _, detail in ipairs { "NYMBL_X y", "x NYMBL_X", "NYMBL_X\n", "NYMBL_x", "NYMBL_1" } do
+      assert.is_nil(tostring(nymbl.error { kind = "settings", detail = detail }):find("NYMBL_", 1, true))
+    end
+  end)
+
+  it("raises on what no error has", function()
+    for _, wrong in ipairs {
+      1, "io", true, {}, { kind = "unknown" }, { kind = 1 }, { kind = "io", other = 1 }, { kind = "io", status = "404" },
+      { kind = "io", status = 404.5 }, { kind = "io", reason = "SENTINEL words" }, { kind = "io", reason = true },
+      { kind = "io", operation = "Up load" }, { kind = "io", detail = {} }, { kind = "io", attempts = -1 },
+      { kind = "io", retry_after = -1 }, { kind = "io", retry_after = 0 / 0 }, { kind = "io", outcome_unknown = 1 }, { "io" },
+    } do
+      local ok, message = pcall(nymbl.error, wrong)
+      assert.is_false(ok)
+      assert.truthy(message:find("bad argument #1 to 'error' (", 1, true), message)
+      assert.is_nil(message:find("SENTINEL", 1, true))
+    end
+    assert.is_false((pcall(nymbl.error)))
+  end)
+end)
+
 describe("a response with an error status", function()
   before_each(function()
     helper.reset()

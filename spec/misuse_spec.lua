@@ -588,7 +588,7 @@ describe("misuse of", function()
     assert.is_true(stream:close())
   end)
 
-  it("nymbl.filter(), datetime(), time() and from_env() raises", function()
+  it("nymbl.filter(), datetime(), time(), from_env() and error() raises", function()
     cases {
       { function() nymbl.filter() end, "bad argument #1 to 'filter' (string expected, got no value)" },
       { function() nymbl.filter({}) end, "bad argument #1 to 'filter' (string expected, got table)" },
@@ -610,6 +610,9 @@ describe("misuse of", function()
       { function() nymbl.datetime(1e18) end, "bad argument #1 to 'datetime' (out of range)" },
       { function() nymbl.time(1) end, "bad argument #1 to 'time' (string expected, got number)" },
       { function() nymbl.from_env("SENTINEL") end, "bad argument #1 to 'from_env' (table expected, got string)" },
+      { function() nymbl.error("SENTINEL") end, "bad argument #1 to 'error' (table expected, got string)" },
+      { function() nymbl.error({ kind = "SENTINEL" }) end, "bad argument #1 to 'error' (option 'kind': unknown kind)" },
+      { function() nymbl.error({ status = 1 }) end, "bad argument #1 to 'error' (option 'kind' is required)" },
     }
   end)
 

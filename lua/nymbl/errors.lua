@@ -3,6 +3,7 @@
 -- fixed words that is safe to log.
 
 local core = require "nymbl.core"
+local check = require "nymbl.check"
 
 local errors = {}
 
@@ -170,6 +171,47 @@ function errors.new(fields, operation)
   fields.attempts = fields.attempts or 0
   fields.operation = fields.operation or operation
   return setmetatable(fields, metatable)
+end
+
+-- Checkers of fields (see check.lua). Kind, reason and operation get into tostring().
+
+local function kind(value)
+  local problem = check.string(value)
+  if problem then return problem end
+  if not core.kinds[value] then return "unknown kind" end
+end
+
+local function word(value)
+  local problem = check.string(value)
+  if problem then return problem end
+  if not value:find("^[a-z][a-z0-9_]*$") then return "not a word of lower-case letters" end
+end
+
+local function seconds(value)
+  if type(value) ~= "number" then return check.expected("number", value) end
+  if not (value >= 0 and value < math.huge) then return "must not be negative" end
+end
+
+local FIELDS = {
+  kind = kind,
+  status = check.integer(100, 999),
+  reason = word,
+  code = check.string,
+  detail = check.string,
+  operation = word,
+  request_id = check.string,
+  attempts = check.integer(0, 2^53),
+  retry_after = seconds,
+  outcome_unknown = check.boolean,
+}
+
+-- nymbl.error(fields), see lua/nymbl.lua.
+function errors.error(fields)
+  if type(fields) ~= "table" then check.argument(1, "error", check.expected("table", fields)) end
+  if fields.kind == nil then check.argument(1, "error", "option 'kind' is required") end
+  local err = {}
+  for name, value in pairs(check.options(fields, FIELDS, 1, "error")) do err[name] = value end
+  return errors.new(err)
 end
 
 -- Whether a proxy caused the failure. `status`, if set, is then the proxy's.
