@@ -27,6 +27,7 @@
 ---| "redirect"
 ---| "io"
 ---| "context"
+---| "settings"
 ---| "canceled"
 
 ---@alias nymbl.operation
@@ -104,6 +105,9 @@
 
 ---@class nymbl.call_options
 ---@field timeout? number seconds
+
+---@class nymbl.safe_name_options
+---@field unique? boolean
 
 ---@class nymbl.each_options
 ---@field concurrency? integer
@@ -236,6 +240,10 @@ function document:delete(options) end
 ---@return table<string, any>
 function document:metadata() end
 
+---@param options? nymbl.safe_name_options
+---@return string
+function document:safe_name(options) end
+
 ---@param destination string|file*|nymbl.sink
 ---@param options? nymbl.download_options
 ---@return integer? bytes
@@ -281,9 +289,22 @@ function nymbl.client(options) end
 ---@return string
 function nymbl.filter(template, ...) end
 
----@param t number|table
+---@param t number|table|string
 ---@return nymbl.datetime
 function nymbl.datetime(t) end
+
+---@param text string?
+---@return number? seconds
+function nymbl.time(text) end
+
+---@param overrides? table
+---@return nymbl.client_options? options
+---@return nymbl.err? err
+function nymbl.from_env(overrides) end
+
+---@param fields nymbl.err
+---@return nymbl.err
+function nymbl.error(fields) end
 
 ---@generic T
 ---@param items T[]|fun(): T?

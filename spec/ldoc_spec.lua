@@ -92,7 +92,8 @@ local objects = {}
 -- In the table nymbl.store, for the library itself.
 local INTERNAL = { memory = true, default = true, update = true, delete_from_memory = true }
 -- They are loaded on first use; nymbl has only a function that does so.
-local LAZY = { filter = "nymbl.filter", datetime = "nymbl.filter", each = "nymbl.each" }
+local LAZY = { filter = "nymbl.filter", datetime = "nymbl.datetime", time = "nymbl.datetime", each = "nymbl.each",
+               from_env = "nymbl.settings" }
 
 local function read_code()
   real = {}
