@@ -1009,6 +1009,13 @@ describe("the sandbox #sandbox", function()
     assert.equal("", shell("ls -d " .. quote(other.CA_FILE:match "(.*)/ca.pem") .. " 2>/dev/null"))
   end)
 
+  it("starts with the paths of another version of Lua, as \"luarocks path\" sets them", function()
+    local text = shell(([[
+      export LUA_PATH="$(lua5.4 -e 'print(package.path)')" LUA_CPATH="$(lua5.4 -e 'print(package.cpath)')"
+      %s --stdin </dev/null]]):format(quote(root .. "/examples/sandbox/run")))
+    assert.truthy(text:find "\nready\n")
+  end)
+
   it("refuses unknown options", function()
     local text = shell(quote(root .. "/examples/sandbox/run") .. " --nothing 2>&1; echo $?")
     assert.truthy(text:find "^usage: .*\n2\n$")
