@@ -1019,6 +1019,21 @@ typedef struct nymbl_counts {
 NYMBL_API void nymbl_transfer_counts(nymbl_transfer *transfer,
                                      nymbl_counts *out);
 
+/** Bytes of the longest request id that is read. */
+#define NYMBL_REQUEST_ID_MAX 128
+
+/**
+ * The service's id of the request, which its support can look up: the header
+ * x-amzn-RequestId of the response, x-request-id or a similar one. If a
+ * redirect leads to another origin, the service's own id remains.
+ *
+ * @param      transfer any transfer
+ * @param[out] out      visible ASCII; "" if no response with an id has arrived.
+ *                      An echo of the x-request-id that was sent is no such id
+ */
+NYMBL_API void nymbl_transfer_request_id(nymbl_transfer *transfer,
+                                         char out[NYMBL_REQUEST_ID_MAX + 1]);
+
 /**
  * Confirm received bytes, for a download to a path with `progress`: the file
  * gets its name after its last byte was confirmed. Until then the caller can

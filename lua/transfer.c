@@ -176,6 +176,18 @@ static int transfer_bytes_received(lua_State *L)
     return 1;
 }
 
+/* transfer:request_id(): the service's id of the request, or nil */
+static int transfer_request_id(lua_State *L)
+{
+    char id[NYMBL_REQUEST_ID_MAX + 1];
+
+    nymbl_transfer_request_id(transfer_check(L, 1), id);
+    if (*id == '\0')
+        return 0;
+    lua_pushstring(L, id);
+    return 1;
+}
+
 /* transfer:resumed_from(): bytes of the partial file that the response
  * continues */
 static int transfer_resumed_from(lua_State *L)
@@ -316,6 +328,7 @@ void transfer_class(lua_State *L)
         {"was_sent", transfer_was_sent},
         {"bytes_sent", transfer_bytes_sent},
         {"bytes_received", transfer_bytes_received},
+        {"request_id", transfer_request_id},
         {"resumed_from", transfer_resumed_from},
         {"cancel", transfer_cancel},
         {"confirm", transfer_confirm},

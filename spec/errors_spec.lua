@@ -14,7 +14,7 @@ local KINDS = {
 
 local FIELDS = {
   kind = "string", status = "number", reason = "string", code = "string", detail = "string", attempts = "number",
-  retry_after = "number", outcome_unknown = "boolean", operation = "string",
+  retry_after = "number", outcome_unknown = "boolean", operation = "string", request_id = "string",
 }
 
 local PATIENT = "errors"

@@ -368,6 +368,7 @@ nymbl_kind nymbl__request_submit(nymbl_transfer *transfer, const char *token,
         kind = nymbl__text_copy(&request->proxy, transfer->client->proxy);
     if (kind < 0)
         return kind;
+    transfer->exchange.head.sent_id = nymbl__request_sent_id(request);
     nymbl__request_join_headers(request);
     nymbl__client_register(transfer->client, transfer->engine);
     nymbl__pump_command(transfer, NYMBL__COMMAND_START);

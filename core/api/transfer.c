@@ -8,6 +8,8 @@
 #include "engine/pump.h"
 #include "port/body.h"
 
+#include <string.h>
+
 void nymbl_transfer_free(nymbl_transfer *transfer)
 {
     /* In a forked child, sockets and files belong to the parent. */
@@ -149,6 +151,14 @@ void nymbl_transfer_counts(nymbl_transfer *transfer, nymbl_counts *out)
         .body_received = transfer->port.body_received,
         .resumed_from = transfer->port.resumed_from,
     };
+    nymbl__engine_unlock(transfer->engine);
+}
+
+void nymbl_transfer_request_id(nymbl_transfer *transfer,
+                               char out[NYMBL_REQUEST_ID_MAX + 1])
+{
+    nymbl__engine_lock(transfer->engine);
+    memcpy(out, transfer->port.request_id, sizeof(transfer->port.request_id));
     nymbl__engine_unlock(transfer->engine);
 }
 

@@ -117,6 +117,20 @@ static void document_write(nymbl__exchange *exchange, const char *data,
         nymbl__exchange_fail(exchange, kind, reason);
 }
 
+/* Publish the service's id of the request. After a redirect to another origin
+ * the service's own id remains. */
+static void request_id_publish(nymbl__exchange *exchange)
+{
+    nymbl__port *port = exchange->port;
+
+    if (exchange->cross_origin || *exchange->head.request_id == '\0')
+        return;
+    nymbl__port_lock(port);
+    memcpy(port->request_id, exchange->head.request_id,
+           sizeof(port->request_id));
+    nymbl__port_unlock(port);
+}
+
 bool nymbl__easy_header(nymbl__exchange *exchange, const char *data,
                         size_t size)
 {
@@ -125,6 +139,8 @@ bool nymbl__easy_header(nymbl__exchange *exchange, const char *data,
 
     nymbl__exchange_record_activity(exchange);
     kind = nymbl__head_add_line(&exchange->head, data, size, &reason);
+    if (kind != NYMBL_OK)
+        request_id_publish(exchange);
     if (kind == NYMBL_CORRUPT && /* only a document can be corrupt */
         exchange->request.expected != NYMBL_EXPECT_CONTENT)
         kind = NYMBL_PROTOCOL;

@@ -17,6 +17,7 @@
 void nymbl__head_reset(nymbl__response_head *head)
 {
     size_t bytes = head->bytes; /* the limit applies to all heads together */
+    const char *sent_id = head->sent_id;
 
     nymbl__secret_free(head->location); /* it may be a signed URL */
     *head = (nymbl__response_head){
@@ -27,6 +28,7 @@ void nymbl__head_reset(nymbl__response_head *head)
         .retry_date = -1,
         .range_start = -1,
         .range_total = -1,
+        .sent_id = sent_id,
     };
 }
 
@@ -103,6 +105,25 @@ static void validator_copy(char *field, const char *value)
     field[length] = '\0';
 }
 
+/* Copy the service's id of the request. An echo of the id that was sent is
+ * ignored, and so is a value that is too long or not visible ASCII. The gateway
+ * adds x-amzn-RequestId to the service's own fields, so `first` replaces an id
+ * from another field. */
+static void request_id_copy(nymbl__response_head *head, const char *value,
+                            bool first)
+{
+    size_t length = strlen(value);
+
+    if (length == 0 || length > NYMBL_REQUEST_ID_MAX ||
+        (!first && *head->request_id != '\0') ||
+        (head->sent_id != NULL && strcmp(value, head->sent_id) == 0))
+        return;
+    for (size_t i = 0; i < length; i++)
+        if (value[i] < '!' || value[i] > '~')
+            return;
+    memcpy(head->request_id, value, length + 1);
+}
+
 /* Parse Content-Range, such as "bytes 5-9/10" (RFC 9110, section 14.4). A range
  * that does not extend to the end of the document is ignored. */
 static void range_parse(nymbl__response_head *head, const char *value)
@@ -168,6 +189,8 @@ enum field {
     FIELD_RETRY_AFTER,
     FIELD_ERROR_TYPE,
     FIELD_LOCATION,
+    FIELD_GATEWAY_REQUEST_ID,
+    FIELD_REQUEST_ID,
     FIELD_STATUS, /* the status line */
 };
 
@@ -191,6 +214,11 @@ static enum field field_find(const char *name, size_t length)
         {NAME("retry-after"), FIELD_RETRY_AFTER},
         {NAME("x-amzn-errortype"), FIELD_ERROR_TYPE},
         {NAME("location"), FIELD_LOCATION},
+        {NAME("x-amzn-requestid"), FIELD_GATEWAY_REQUEST_ID},
+        {NAME("apigw-requestid"), FIELD_REQUEST_ID},
+        {NAME("x-amz-request-id"), FIELD_REQUEST_ID},
+        {NAME("x-request-id"), FIELD_REQUEST_ID},
+        {NAME("request-id"), FIELD_REQUEST_ID},
     };
 #undef NAME
 
@@ -305,6 +333,12 @@ static void field_parse(nymbl__response_head *head, enum field field,
         break;
     case FIELD_LOCATION:
         location_parse(head, value);
+        break;
+    case FIELD_GATEWAY_REQUEST_ID:
+        request_id_copy(head, value, true);
+        break;
+    case FIELD_REQUEST_ID:
+        request_id_copy(head, value, false);
         break;
     default:
         break;

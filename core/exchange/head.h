@@ -33,7 +33,10 @@ typedef struct nymbl__response_head {
     char etag[NYMBL__VALIDATOR_MAX];
     char modified[NYMBL__VALIDATOR_MAX]; /* Last-Modified */
     char date[NYMBL__VALIDATOR_MAX];
-    char *location;     /* Location, or NULL */
+    char *location; /* Location, or NULL */
+    /* The service's id of the request, or "". */
+    char request_id[NYMBL_REQUEST_ID_MAX + 1];
+    const char *sent_id; /* the x-request-id that was sent, or NULL; borrowed */
     int field;          /* the kind of the previous line (enum field, head.c) */
     nymbl_kind problem; /* the failure if the head is invalid, or NYMBL_OK */
     const char *problem_reason;

@@ -2,6 +2,7 @@
 /* A request as the exchange sends it. */
 #include "exchange/request.h"
 
+#include "base/ascii.h"
 #include "base/buffer.h"
 #include "base/secret.h"
 #include "exchange/head.h"
@@ -49,6 +50,17 @@ struct curl_slist *nymbl__request_headers(const nymbl__request *request,
     return cross_origin || request->service_headers == NULL
                ? request->headers
                : request->service_headers;
+}
+
+const char *nymbl__request_sent_id(const nymbl__request *request)
+{
+    static const char name[] = "x-request-id: ";
+    const struct curl_slist *node = request->service_headers;
+
+    for (; node != NULL; node = node->next)
+        if (nymbl__ascii_begins(node->data, name, sizeof(name) - 1))
+            return node->data + sizeof(name) - 1;
+    return NULL;
 }
 
 void nymbl__request_join_headers(nymbl__request *request)

@@ -47,6 +47,8 @@ nymbl_kind nymbl__request_add_header(struct curl_slist **list,
  * origin. */
 struct curl_slist *nymbl__request_headers(const nymbl__request *request,
                                           bool cross_origin);
+/* The x-request-id in `service_headers`, or NULL; borrowed. */
+const char *nymbl__request_sent_id(const nymbl__request *request);
 /* Append `headers` to `service_headers`. Call this once both are complete. */
 void nymbl__request_join_headers(nymbl__request *request);
 void nymbl__request_free(nymbl__request *request);

@@ -58,6 +58,8 @@ typedef struct nymbl__port {
     nymbl_body *body;                       /* the body that is sent, or NULL */
     bool response_published;                /* `response` is final */
     nymbl_response response;
+    /* The service's id of the last request that it has answered, or "". */
+    char request_id[NYMBL_REQUEST_ID_MAX + 1];
     bool ended; /* `error`, `response_body` and `body_sent` are final */
     nymbl_error error;
 

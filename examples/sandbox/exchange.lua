@@ -109,7 +109,7 @@ local function respond(state, request, entry, response)
   entry.status = response.status
   connection.reset_next = action.reset_idle
   connection.idle_seconds = action.close_idle
-  return wire.send(connection, request, response, action)
+  return wire.send(connection, request, response, action, entry)
 end
 
 -- Finish a request whose body was received, completely or not. Returns whether the connection may serve another one.
@@ -139,6 +139,7 @@ end
 function exchange.serve(state, request)
   local connection = request.connection
   local entry = state.journal:add(request)
+  request.request_id = entry.request_id
   if request.broken or request.malformed then
     entry.status = 400
     return refuse(request, responses.gateway(400, "Bad Request"))

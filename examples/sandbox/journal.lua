@@ -23,8 +23,8 @@ function journal:add(request)
   local entry = {
     n = self.n, time = cqueues.monotime(), listener = request.connection.listener.name,
     connection = request.connection.number, method = request.method, path = request.target,
-    headers = headers, operation = request.operation, complete = false, body_bytes = 0,
-    status = json.null, fault = json.null, stored = json.null,
+    headers = headers, operation = request.operation, complete = false, body_bytes = 0, response_bytes = 0,
+    request_id = ("sandbox-%d"):format(self.n), status = json.null, fault = json.null, stored = json.null,
   }
   table.insert(self.entries, entry)
   if #self.entries > MAX_ENTRIES then

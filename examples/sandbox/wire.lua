@@ -100,10 +100,13 @@ local function framing_of(request, response, action)
   return request.method == "HEAD" and "none" or "length"
 end
 
-local function head_text(response, framing, action, keep)
+local function head_text(request, response, framing, action, keep)
   local headers = { { "Date", os.date "!%a, %d %b %Y %H:%M:%S GMT" } }
   for _, header in ipairs(response.headers) do
     headers[#headers + 1] = header
+  end
+  if request.request_id then
+    headers[#headers + 1] = { "x-amzn-RequestId", request.request_id }
   end
   if framing == "length" then
     local announced = response.body.size + (action.length_delta or 0)
@@ -163,9 +166,10 @@ local function write_head(connection, text, action)
   return wire.write(connection, text)
 end
 
-local function write_body(connection, content, framing, action, limit)
+local function write_body(connection, content, framing, action, limit, entry)
   local deadline = action.endless and cqueues.monotime() + HOLD_SECONDS
   for piece in content:pieces(PIECE, limit) do
+    entry.response_bytes = (entry.response_bytes or 0) + #piece
     if framing == "chunked" then
       piece = ("%x\r\n%s\r\n"):format(#piece, piece)
     end
@@ -205,8 +209,9 @@ local function finish(connection, how)
   wire.close(connection, how)
 end
 
---- Send a response, changed by a fault's action if one is given. True if the connection may serve another request.
-function wire.send(connection, request, response, action)
+--- Send a response, changed by a fault's action if one is given. The bytes of the body are counted in the journal's
+-- entry, if one is given. True if the connection may serve another request.
+function wire.send(connection, request, response, action, entry)
   action = action or {}
   local framing = framing_of(request, response, action)
   local content = action.endless and body.zeros(2 ^ 30) or response.body
@@ -218,13 +223,13 @@ function wire.send(connection, request, response, action)
   end
   local keep = framing ~= "close" and request.keep_alive and not response.close
   local ok = write_informational(connection, action)
-    and write_head(connection, head_text(response, framing, action, keep), action)
+    and write_head(connection, head_text(request, response, framing, action, keep), action)
   if ok and action.head_cut then
     finish(connection, action.unclean and "cut" or "clean")
     return false
   end
   if ok and framing ~= "none" and request.method ~= "HEAD" then
-    ok = write_body(connection, content, framing, action, limit)
+    ok = write_body(connection, content, framing, action, limit, entry or {})
   end
   response.body:close()
   if ok and ending then

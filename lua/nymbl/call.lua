@@ -100,8 +100,9 @@ end
 local function to_error(err, operation, requests_sent, transfer)
   if err.user_error then return err.user_error end
   if err.kind == "misuse" then check.raise("wrong " .. tostring(err.reason)) end
-  if transfer and err.status and err.status >= 300 then
-    add_error_response(err, json.decode_response(transfer:body()))
+  if transfer then
+    err.request_id = transfer:request_id()
+    if err.status and err.status >= 300 then add_error_response(err, json.decode_response(transfer:body())) end
   end
   err.attempts = requests_sent
   return errors.new(err, operation)
@@ -457,8 +458,8 @@ function call.discard_prefetch(request)
 end
 
 -- Returns a `run` function for calls whose response is JSON.
--- @tparam function read converts the decoded response to the call's result; or returns nil and
---   the reason why that is impossible
+-- @tparam function read converts the decoded response (and gets its transfer) to the call's
+--   result; or returns nil and the reason why that is impossible
 -- @tparam ?boolean is_change whether the call changes something: an unreadable response then
 --   leaves the outcome unknown
 function call.json_reader(read, is_change)
@@ -467,7 +468,7 @@ function call.json_reader(read, is_change)
     if not ok then return nil, err end
     local result
     local response, problem = json.decode_response(transfer:body())
-    if response then result, problem = read(response) end
+    if response then result, problem = read(response, transfer) end
     if result == nil then
       return nil, { kind = "protocol", status = transfer:response(), reason = problem, outcome_unknown = is_change }
     end

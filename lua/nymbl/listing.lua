@@ -27,7 +27,7 @@ function listing.page(collection, plan)
   for i, row in ipairs(found.rows) do
     local problem
     objects[i], problem = collection.adopt(row)
-    if not objects[i] then return nil, page.protocol_error(collection, problem, found.attempts) end
+    if not objects[i] then return nil, page.protocol_error(collection, problem, found) end
   end
   objects.count = found.count
   if found.next_link then

@@ -21,7 +21,7 @@ local function whole_number(value)
 end
 
 -- Reads a page from a response.
-local read_page = call.json_reader(function(response)
+local read_page = call.json_reader(function(response, transfer)
   local rows = response.value
   -- an object's keys are strings; an array's are not, and it has no gaps
   if type(rows) ~= "table" or type(next(rows)) == "string" then return nil, "unexpected_json" end
@@ -31,6 +31,7 @@ local read_page = call.json_reader(function(response)
     rows = rows,
     count = whole_number(response["@odata.count"]),
     next_link = type(link) == "string" and link ~= "" and link or nil,
+    request_id = transfer:request_id(),
   }
 end)
 
@@ -68,8 +69,11 @@ function page.fetch(collection, plan, request)
 end
 
 -- Create the error for a response that cannot be used.
-function page.protocol_error(collection, reason, attempts)
-  return errors.new({ kind = "protocol", status = 200, reason = reason, attempts = attempts }, collection.operation)
+-- @tparam table found the page, as `fetch` returned it
+function page.protocol_error(collection, reason, found)
+  return errors.new({
+    kind = "protocol", status = 200, reason = reason, attempts = found.attempts, request_id = found.request_id,
+  }, collection.operation)
 end
 
 return page

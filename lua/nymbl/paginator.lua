@@ -54,7 +54,7 @@ local MAX_RETREATS = 16
 --   found_any         whether the pass has found a new row
 --   is_inside         whether a row behind those that `skip` excludes was found
 --   creating          true while the object for a row is being created
---   attempts          requests that were sent for the current page
+--   found             what page.fetch returned for the current page
 --   closed            true after the end
 -- The methods raise errors, because a `for` loop calls them.
 local paginator = {}
@@ -115,7 +115,7 @@ function paginator:go_back(request)
   if not self.stride then
     self.retreats = self.retreats + 1
     if self.retreats > MAX_RETREATS then
-      error(page.protocol_error(self.collection, "pagination_loop", self.attempts), 0)
+      error(page.protocol_error(self.collection, "pagination_loop", self.found), 0)
     end
   end
   self.stride = self.stride and self.stride * 2 or self.largest_page
@@ -204,7 +204,7 @@ function paginator:fetch()
     found, err = page.fetch(collection, plan, request)
   end
   if not found then error(err, 0) end
-  self.remaining_before, self.attempts = self.remaining, found.attempts
+  self.remaining_before, self.found = self.remaining, found
   self:accept(found, request)
 end
 
@@ -215,7 +215,7 @@ function paginator:check_progress()
     return
   end
   self.extra_pages = self.extra_pages - 1
-  if self.extra_pages < 0 then error(page.protocol_error(self.collection, "pagination_loop", self.attempts), 0) end
+  if self.extra_pages < 0 then error(page.protocol_error(self.collection, "pagination_loop", self.found), 0) end
 end
 
 -- Register the row at an index of the current page as known. Returns whether it is to be
@@ -241,7 +241,7 @@ function paginator:restart_if_incomplete()
   local plan, returned = self.plan, (self.plan.top or UNLIMITED) - self.remaining
   if self.smallest_count == math.huge or returned >= self.smallest_count - plan.skip then return false end
   if not (self.has_moved and self.found_any) then
-    error(page.protocol_error(self.collection, "rows_missing", self.attempts), 0)
+    error(page.protocol_error(self.collection, "rows_missing", self.found), 0)
   end
   self.cursor, self.lookback, self.next_link, self.found_any = plan.skip, 0, nil, false
   self.extra_pages = self.extra_pages + 2 * math.ceil(returned / self.largest_page)
@@ -259,7 +259,7 @@ function paginator:next_of_page()
     if not object then
       self.creating = false
       self:discard_prefetch()
-      error(page.protocol_error(self.collection, id, self.attempts), 0)
+      error(page.protocol_error(self.collection, id, self.found), 0)
     end
     local is_wanted = self:register_row(id, index)
     if is_wanted and index >= self.prefetch_at then self:prefetch_next() end

@@ -63,7 +63,10 @@ local function close(state)
 end
 
 local function canceled(state, reason)
-  return errors.new { kind = "canceled", reason = reason, attempts = state.attempts, operation = "download" }
+  return errors.new {
+    kind = "canceled", reason = reason, attempts = state.attempts, operation = "download",
+    request_id = state.transfer and state.transfer:request_id(),
+  }
 end
 
 -- Receive a chunk, unless the current one has unread bytes. Returns true; false at the end; or
@@ -94,7 +97,7 @@ local function fill(state, deadline)
       if wait_err then return nil, errors.new(wait_err, "download") end
       if not is_ready then return nil, { kind = "timeout", reason = "deadline" } end
     elseif err then
-      err.attempts = state.attempts
+      err.attempts, err.request_id = state.attempts, transfer:request_id()
       state.failure = errors.new(err, "download")
       return nil, state.failure
     else

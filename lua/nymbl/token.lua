@@ -225,7 +225,7 @@ local function wait_and_report(env, transfer, refresh, deadline, attempt, waited
   else
     err = add_error_response(err, (json.decode_response(transfer:body())))
   end
-  if err then err.operation = "token" end
+  if err then err.operation, err.request_id = "token", transfer:request_id() end
   if env.on_event then
     call.emit_event(env, transfer, err, {
       operation = "token", attempt = attempt, waited = waited, seconds = wait.now() - began,

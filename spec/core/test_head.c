@@ -637,6 +637,87 @@ static void document_of_another_size_is_detected_from_the_head(void)
     head_close();
 }
 
+static char request_id[NYMBL_REQUEST_ID_MAX + 1];
+
+/* The id that is published after a head with these lines. */
+static const char *id_of(const char *const *lines, const char *sent)
+{
+    head_open(NYMBL_EXPECT_JSON);
+    transfer->exchange.head.sent_id = sent;
+    CHECK(say("HTTP/1.1 200 OK"));
+    for (; *lines != NULL; lines++)
+        CHECK(say(*lines));
+    CHECK(say(""));
+    nymbl_transfer_request_id(transfer, request_id);
+    head_close();
+    return request_id;
+}
+
+#define ID_OF(sent, ...) id_of((const char *const[]){__VA_ARGS__, NULL}, sent)
+
+static void request_id_is_the_gateway_s_or_the_service_s(void)
+{
+    CHECK_TEXT(ID_OF(NULL, "Date: x"), "");
+    CHECK_TEXT(ID_OF(NULL, "X-Request-ID: s-1"), "s-1");
+    CHECK_TEXT(ID_OF(NULL, "apigw-requestid: Abc=", "request-id: r"), "Abc=");
+    CHECK_TEXT(ID_OF(NULL, "request-id: r", "x-amz-request-id: z"), "r");
+    CHECK_TEXT(ID_OF(NULL, "x-request-id: s", "x-amzn-RequestId: a"), "a");
+    CHECK_TEXT(ID_OF(NULL, "x-amzn-RequestId: a", "x-request-id: s"), "a");
+}
+
+static void request_id_is_bounded_and_visible(void)
+{
+    char line[16 + NYMBL_REQUEST_ID_MAX + 2] = "x-request-id: ";
+    char *end = line + strlen(line);
+
+    memset(end, 'i', NYMBL_REQUEST_ID_MAX + 1);
+    CHECK_TEXT(ID_OF(NULL, line), "");
+    end[NYMBL_REQUEST_ID_MAX] = '\0';
+    CHECK_TEXT(ID_OF(NULL, line), end);
+    CHECK_TEXT(ID_OF(NULL, "x-request-id:"), "");
+    CHECK_TEXT(ID_OF(NULL, "x-request-id: a b"), "");
+    CHECK_TEXT(ID_OF(NULL, "x-request-id: a\tb"), "");
+    CHECK_TEXT(ID_OF(NULL, "x-request-id: a\x1b[0m"), "");
+    CHECK_TEXT(ID_OF(NULL, "x-request-id: \xc3\xa9"), "");
+    CHECK_TEXT(ID_OF(NULL, "x-request-id: a b", "request-id: r"), "r");
+}
+
+static void echo_of_the_sent_id_is_no_request_id(void)
+{
+    CHECK_TEXT(ID_OF("mine", "x-request-id: mine"), "");
+    CHECK_TEXT(ID_OF("mine", "x-request-id: mine", "request-id: r"), "r");
+    CHECK_TEXT(ID_OF("mine", "x-amzn-requestid: mine"), "");
+    CHECK_TEXT(ID_OF("mine", "x-request-id: mine2"), "mine2");
+}
+
+static void request_id_of_another_origin_is_ignored(void)
+{
+    head_open(NYMBL_EXPECT_CONTENT);
+    CHECK(say("HTTP/1.1 302 Found"));
+    CHECK(say("x-amzn-RequestId: service"));
+    CHECK(say(""));
+    nymbl__head_reset(&transfer->exchange.head);
+    transfer->exchange.cross_origin = true;
+    CHECK(say("HTTP/1.1 403 Forbidden"));
+    CHECK(say("x-amz-request-id: other"));
+    CHECK(say(""));
+    nymbl_transfer_request_id(transfer, request_id);
+    CHECK_TEXT(request_id, "service");
+    head_close();
+}
+
+static void invalid_head_has_its_request_id(void)
+{
+    head_open(NYMBL_EXPECT_JSON);
+    CHECK(say("HTTP/1.1 200 OK"));
+    CHECK(say("x-amzn-RequestId: service"));
+    CHECK(say("Content-Length: 1"));
+    CHECK(!say("Content-Length: 2"));
+    nymbl_transfer_request_id(transfer, request_id);
+    CHECK_TEXT(request_id, "service");
+    head_close();
+}
+
 int main(int argc, char **argv)
 {
     static const test tests[] = {
@@ -662,6 +743,11 @@ int main(int argc, char **argv)
         TEST(lines_that_are_not_fields_are_ignored),
         TEST(type_that_is_too_long_is_ignored),
         TEST(document_of_another_size_is_detected_from_the_head),
+        TEST(request_id_is_the_gateway_s_or_the_service_s),
+        TEST(request_id_is_bounded_and_visible),
+        TEST(echo_of_the_sent_id_is_no_request_id),
+        TEST(request_id_of_another_origin_is_ignored),
+        TEST(invalid_head_has_its_request_id),
     };
 
     return test_main(tests, TEST_COUNT(tests), argc, argv);
