@@ -5,7 +5,8 @@
 --
 -- A `request` describes one call to the service:
 --   what core.start sends (lua/request.c); or, if that is known only when an attempt starts:
---   start(bearer, deadline)    starts a transfer and returns it; or nil and an error table
+--   start(bearer, deadline, headers)   starts a transfer and returns it; or nil and an error
+--                              table
 --   run(transfer, deadline)    waits for as much of the response as the call needs. Returns
 --                              true and up to two results; or nil and an error table. An
 --                              error that it raises ends the call, and is raised again
@@ -26,6 +27,7 @@
 local core = require "nymbl.core"
 local check = require "nymbl.check"
 local errors = require "nymbl.errors"
+local headers = require "nymbl.headers"
 local json = require "nymbl.json"
 local limiter = require "nymbl.limiter"
 local wait = require "nymbl.wait"
@@ -142,9 +144,23 @@ local REFRESH_SLACK = 1 / 20
 -- Seconds of a sleep after which `should_continue` is called again.
 local CANCEL_POLL = 1
 
+-- The checkers of the options that every call has (see check.lua), added to those of others.
+function call.options(others)
+  others.timeout, others.headers, others.tag = check.seconds, headers.checker, check.any
+  return others
+end
+
+-- Add the program's headers to a request.
+-- @tparam table options the call's
+-- @raise the error of the program's function
+function call.add_headers(env, operation, options, request)
+  local of_client, of_call = env.headers, options.headers
+  if of_client or of_call then request.headers = headers.list(of_client, operation, of_call) end
+end
+
 -- Start a request's transfer.
 local function start_transfer(env, request, bearer, deadline)
-  if request.start then return request.start(bearer, deadline) end
+  if request.start then return request.start(bearer, deadline, request.headers) end
   return core.start(env.client, bearer, request)
 end
 
@@ -153,10 +169,12 @@ end
 local call_state = {}
 call_state.__index = call_state
 
-local function call_state_new(env, operation, timeout, request)
+local function call_state_new(env, operation, options, request)
+  local timeout = options.timeout or env.timeout
   return setmetatable({
     env = env,
     operation = operation,
+    options = options,
     request = request,
     deadline = timeout and wait.now() + timeout or nil,
     attempts_made = 0,       -- attempts that have ended, whether a request was sent or not
@@ -264,6 +282,8 @@ function call_state:acquire_and_start()
     end
   end
   self.bearer = bearer
+  call.add_headers(self.env, self.operation, self.options, self.request)
+  if self.env.closed then return canceled "closed" end -- by the function `headers`
   return start_transfer(self.env, self.request, bearer, self.deadline)
 end
 
@@ -383,7 +403,7 @@ end
 -- Perform a call, with all its attempts.
 -- @tparam table env the client's environment
 -- @tparam string operation
--- @tparam table options the call's; `timeout`
+-- @tparam table options the call's: those of `call.options`
 -- @tparam table request
 -- @treturn[1] boolean true
 -- @return[1] the first result of `run`
@@ -392,7 +412,7 @@ end
 -- @treturn[2] nil
 -- @treturn[2] table the error
 function call.perform(env, operation, options, request)
-  local self = call_state_new(env, operation, options.timeout or env.timeout, request)
+  local self = call_state_new(env, operation, options, request)
   json.prepare(operation == "download")
   local prepared, prepare_err = wait.prepare()
   if not prepared then
@@ -407,8 +427,9 @@ end
 
 -- Start the first attempt of a call that will probably be made. Does not wait: nothing is
 -- started without a cached token and a reservation whose time has come.
+-- @tparam table options the call's
 -- @tparam table request gets the field `prefetched`
-function call.prefetch(env, operation, request)
+function call.prefetch(env, operation, options, request)
   if not wait.prepare() then return end -- the call could not be made here either
   local bearer = env.cached_token()
   local reservation = bearer and limiter.try_reserve(env, operation)
@@ -418,7 +439,8 @@ function call.prefetch(env, operation, request)
     limiter.cancel(reservation)
     return
   end
-  request.prefetched = { transfer = transfer, reservation = reservation, bearer = bearer, began = wait.now() }
+  request.prefetched = { transfer = transfer, reservation = reservation, bearer = bearer, began = wait.now(),
+                         tag = options.tag }
   wait.poll()
 end
 

@@ -64,6 +64,10 @@ end
 
 -- A checker is a function of a value. It returns nil, or the problem as a string.
 
+-- A checker of options that may have any value.
+function check.any()
+end
+
 function check.string(value)
   if type(value) ~= "string" then return check.expected("string", value) end
   if value:find("\0", 1, true) then return "string contains NUL" end

@@ -6,6 +6,7 @@
 local core = require "nymbl.core"
 local check = require "nymbl.check"
 local errors = require "nymbl.errors"
+local headers = require "nymbl.headers"
 local limiter = require "nymbl.limiter"
 local patient = require "nymbl.patient"
 local store = require "nymbl.store"
@@ -19,6 +20,7 @@ local methods = core.class(CLASS)
 --   token        a token source (token.lua)
 --   cached_token the same, but returns only a token that needs no waiting
 --   timeout      seconds for a call, or nil
+--   headers      of all requests to the service: a table, a function of the operation, or nil
 --   on_event     a function, or nil
 --   store        the store of the rate and quota state (store.lua)
 --   account      the key of the account's state in that store
@@ -121,6 +123,7 @@ local CLIENT_OPTIONS = {
   max_upload_bytes = check.integer(1, 2^53),
   max_connections = check.integer(1, 1000000),
   user_agent = check.printable,
+  headers = headers.client_checker,
   on_event = check["function"],
 }
 
@@ -166,7 +169,7 @@ end
 function client.new(options)
   check_options(options)
   local env = {
-    timeout = options.timeout, on_event = options.on_event, store = options.store or store.default,
+    timeout = options.timeout, headers = headers.copy(options.headers), on_event = options.on_event, store = options.store or store.default,
     limits = limiter.limits_from_options(options), max_attempts = options.max_attempts or 5,
   }
   local self, err = core.client(core_options(options), { env = env })

@@ -105,7 +105,7 @@ function document.from_id(env, patient_id, id)
   })
 end
 
-local CALL_OPTIONS = { timeout = check.seconds }
+local CALL_OPTIONS = call.options {}
 
 local function fetch(env, patient_id, id, options)
   return call.perform(env, "get", options, {
@@ -249,8 +249,7 @@ local function should_continue_by(options)
   return options.progress and function() return options.progress(0) end
 end
 
-local DOWNLOAD_OPTIONS = {
-  timeout = check.seconds,
+local DOWNLOAD_OPTIONS = call.options {
   progress = check["function"],
   mode = check.integer(1, 511), -- 0777
   overwrite = check.boolean,
@@ -322,8 +321,7 @@ function methods.download(self, destination, options)
   return bytes, content_type
 end
 
-local OPEN_OPTIONS = {
-  timeout = check.seconds,
+local OPEN_OPTIONS = call.options {
   progress = check["function"],
   check_size = check.boolean,
 }

@@ -64,7 +64,7 @@ function entity.define(definition)
 
   function self.get(env, id, options)
     id = check.id(id, 1, one)
-    options = check.options(options, { timeout = check.seconds }, 2, one)
+    options = check.options(options, call.options {}, 2, one)
     local ok, object = call.perform(env, name, options, {
       definition.path, id,
       run = call.json_reader(function(response)

@@ -53,7 +53,7 @@ local MAX_RETREATS = 16
 --   has_moved         whether rows have moved since the pass began
 --   found_any         whether the pass has found a new row
 --   is_inside         whether a row behind those that `skip` excludes was found
---   creating          true while the object for a row is being created
+--   creating          true while the object for a row is being created and returned
 --   found             what page.fetch returned for the current page
 --   closed            true after the end
 -- The methods raise errors, because a `for` loop calls them.
@@ -183,11 +183,16 @@ end
 -- one row has no half. While rows are being deleted nothing is prefetched: the response would
 -- come before the rows of this page are deleted, and the request would have to be repeated.
 function paginator:prefetch_next()
-  local rest = #self.rows - self.index
+  local rows, rest = self.rows, #self.rows - self.index
+  local env, operation = self.collection.env, self.collection.operation
   self.prefetch_at = math.huge
   if rest > 0 and self.remaining > rest and self.lookback == 1 then
-    self.next_request = self:request()
-    call.prefetch(self.collection.env, self.collection.operation, self.next_request)
+    local request = self:request()
+    call.add_headers(env, operation, self.plan.options, request)
+    -- meanwhile another coroutine may have stepped to the next page
+    if self.rows ~= rows or self.closed or env.closed then return end
+    self.next_request = request
+    call.prefetch(env, operation, self.plan.options, request)
   end
 end
 
@@ -262,8 +267,14 @@ function paginator:next_of_page()
       error(page.protocol_error(self.collection, id, self.found), 0)
     end
     local is_wanted = self:register_row(id, index)
-    if is_wanted and index >= self.prefetch_at then self:prefetch_next() end
     self.creating = false
+    if is_wanted and index >= self.prefetch_at then
+      local ran, problem = pcall(self.prefetch_next, self)
+      if not ran then
+        self.creating = true -- and is not returned
+        error(problem, 0)
+      end
+    end
     if is_wanted then return object end
   end
 end

@@ -34,7 +34,7 @@ local function file_name(value)
   if value:find("[%z\1-\31\127]") then return "control character" end
 end
 
-local UPLOAD_OPTIONS = {
+local UPLOAD_OPTIONS = call.options {
   file_name = file_name,
   content_type = check.header,
   document_type = check.string,
@@ -43,7 +43,6 @@ local UPLOAD_OPTIONS = {
   progress = check["function"],
   reconcile = check.boolean,
   check_type = check.boolean,
-  timeout = check.seconds,
 }
 
 -- Wait until the upload has ended. Between waits, fill the body from the source and report
@@ -94,11 +93,11 @@ local function time_left(deadline)
 end
 
 -- List the patient's documents. Returns a table by id, or nil and an error.
-local function list_by_id(env, patient_id, deadline)
+local function list_by_id(env, patient_id, deadline, options)
   local plan = query().plan({}, "upload", "id")
   local found = {}
   local ok, err = pcall(function()
-    plan.options = { timeout = time_left(deadline) }
+    plan.options = { timeout = time_left(deadline), headers = options.headers, tag = options.tag }
     for item in listing().iterate(document.collection(env, patient_id), plan) do
       found[item.id] = item
       plan.options.timeout = time_left(deadline) -- the deadline is for all pages together
@@ -125,11 +124,11 @@ end
 
 -- Search for the uploaded document. Returns it, or nil if it is not found in time.
 -- @tparam table items_before the documents before the upload, by id
-local function reconcile(env, patient_id, deadline, items_before, name, size)
+local function reconcile(env, patient_id, deadline, options, items_before, name, size)
   for _, seconds in ipairs(RECONCILE_WAITS) do
     if env.closed or (deadline and wait.now() + seconds >= deadline) then return nil end
     if seconds > 0 then wait.wait(nil, wait.now() + seconds) end
-    local items = list_by_id(env, patient_id, deadline)
+    local items = list_by_id(env, patient_id, deadline, options)
     local found = items and find_new(items_before, items, name, size)
     if found then return found end
   end
@@ -156,7 +155,7 @@ local function upload_source(env, patient_id, opened, name, content_type, option
   local deadline = timeout and wait.now() + timeout
   local items_before, list_err
   if options.reconcile then
-    items_before, list_err = list_by_id(env, patient_id, deadline)
+    items_before, list_err = list_by_id(env, patient_id, deadline, options)
     if not items_before then
       list_err.attempts = 0
       return nil, list_err
@@ -176,8 +175,10 @@ local function upload_source(env, patient_id, opened, name, content_type, option
     return true
   end
 
-  local ok, created = call.perform(env, "upload", { timeout = time_left(deadline) }, {
-    start = function(bearer, till)
+  local ok, created = call.perform(env, "upload", {
+    timeout = time_left(deadline), headers = options.headers, tag = options.tag,
+  }, {
+    start = function(bearer, till, headers)
       if opened.fill then
         local filled, err = opened.fill(till)
         if not filled then return nil, err end
@@ -189,7 +190,7 @@ local function upload_source(env, patient_id, opened, name, content_type, option
       end
       return core.start(env.client, bearer, {
         "Patients", patient_id, "Documents", false,
-        method = "POST",
+        method = "POST", headers = headers,
         upload = {
           body = opened.body, file_name = name, content_type = sent_as, document_type = options.document_type,
           description = options.description, is_rewindable = without_expect, progress = options.progress ~= nil,
@@ -211,7 +212,7 @@ local function upload_source(env, patient_id, opened, name, content_type, option
   })
   if ok then return created end
   if items_before and created.outcome_unknown then
-    local found = reconcile(env, patient_id, deadline, items_before, name, opened.body:size() or sent)
+    local found = reconcile(env, patient_id, deadline, options, items_before, name, opened.body:size() or sent)
     if found then return found end
   end
   return nil, created
@@ -343,8 +344,10 @@ function methods.count(self, filter, options)
   local state = check.object(self, CLASS, "count")
   local problem = filter ~= nil and check.nonempty(filter)
   if problem then check.argument(1, "count", problem) end
-  options = check.options(options, { timeout = check.seconds }, 2, "count")
-  local plan = query().plan({ filter = filter, timeout = options.timeout, select = "id" }, "count", "id")
+  options = check.options(options, call.options {}, 2, "count")
+  local plan = query().plan({
+    filter = filter, select = "id", timeout = options.timeout, headers = options.headers, tag = options.tag,
+  }, "count", "id")
   return listing().count(document.collection(state.env, state.id), plan)
 end
 
@@ -367,7 +370,7 @@ end
 function methods.get(self, id, options)
   local state = check.object(self, CLASS, "get")
   id = check.id(id, 1, "get")
-  options = check.options(options, { timeout = check.seconds }, 2, "get")
+  options = check.options(options, call.options {}, 2, "get")
   return document.get(state.env, state.id, id, options)
 end
 

@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- The options of a listing, and the OData query that they become.
 
+local call = require "nymbl.call"
 local check = require "nymbl.check"
 
 local query = {}
@@ -64,12 +65,11 @@ query.OPTIONS = {
 local whole_number = check.integer(0, 2^53)
 
 -- The other options. From them, $top, $skip and $count are computed for each page.
-local PAGE_OPTIONS = {
+local PAGE_OPTIONS = call.options {
   top = whole_number,
   skip = whole_number,
   page_size = check.integer(1, query.LARGEST_PAGE),
   count = check.boolean,
-  timeout = check.seconds,
 }
 
 -- All options with their checkers.
