@@ -1019,6 +1019,15 @@ typedef struct nymbl_counts {
 NYMBL_API void nymbl_transfer_counts(nymbl_transfer *transfer,
                                      nymbl_counts *out);
 
+/**
+ * Whether a transfer waits because its client has `max_connections` others on
+ * the wire. The caller is notified when such a wait begins.
+ *
+ * @param transfer any transfer
+ * @return whether it waits
+ */
+NYMBL_API bool nymbl_transfer_is_queued(nymbl_transfer *transfer);
+
 /** Bytes of the longest request id that is read. */
 #define NYMBL_REQUEST_ID_MAX 128
 

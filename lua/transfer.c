@@ -176,6 +176,13 @@ static int transfer_bytes_received(lua_State *L)
     return 1;
 }
 
+/* transfer:is_queued(): whether it waits for a connection slot */
+static int transfer_is_queued(lua_State *L)
+{
+    lua_pushboolean(L, nymbl_transfer_is_queued(transfer_check(L, 1)));
+    return 1;
+}
+
 /* transfer:request_id(): the service's id of the request, or nil */
 static int transfer_request_id(lua_State *L)
 {
@@ -328,6 +335,7 @@ void transfer_class(lua_State *L)
         {"was_sent", transfer_was_sent},
         {"bytes_sent", transfer_bytes_sent},
         {"bytes_received", transfer_bytes_received},
+        {"is_queued", transfer_is_queued},
         {"request_id", transfer_request_id},
         {"resumed_from", transfer_resumed_from},
         {"cancel", transfer_cancel},

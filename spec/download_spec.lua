@@ -223,7 +223,7 @@ describe("document:download()", function()
     end }
     local named = other:patient("p 1"):document(document.id)
     local live = require("nymbl.core").object_count()
-    for _, act in ipairs { function() named:download(target .. "/a") end, function() named:open() end } do
+    for _, act in ipairs { function() named:download(target .. "/a") end, function() named:open():close() end } do
       local ok, err = pcall(act)
       assert.is_false(ok)
       assert.equal(thrown, err)

@@ -324,3 +324,326 @@ describe("the option headers", function()
     open {}
   end)
 end)
+
+describe("on_event", function()
+  local client, patient, events
+
+  local function open(options)
+    options = options or {}
+    events = {}
+    options.on_event = options.on_event or function(event) events[#events + 1] = event end
+    options.token = options.token or helper.token()
+    client = helper.client(options)
+    patient = client:patient("p")
+  end
+
+  before_each(function()
+    helper.reset()
+    helper.admin("POST", "documents", { patient = "p", id = "a", content = PDF .. (" "):rep(500000) })
+  end)
+
+  after_each(function()
+    client:close()
+    client, patient, events = nil, nil, nil
+    assert.equal(0, helper.object_count())
+  end)
+
+  -- An event in short: operation, status, kind, bytes received.
+  local function brief(event)
+    return ("%s %s %s %d"):format(event.operation, event.status or "-", event.kind or "-", event.bytes_received)
+  end
+
+  it("is called for a stream when its end is read", function()
+    open()
+    local stream = assert(patient:document("a"):open { tag = "t" })
+    assert.equal(0, #events)
+    stream:read(1)
+    assert.equal(0, #events)
+    assert.equal(500016, #stream:read("a"))
+    assert.same({ "download 200 - 500017" }, { brief(events[1]) })
+    assert.equal("t", events[1].tag)
+    assert.equal(helper.journal("download")[1].request_id, events[1].request_id)
+    stream:close()
+    assert.equal(1, #events)
+  end)
+
+  it("has the failure of a stream that breaks off half-way", function()
+    open()
+    helper.faults { operation = "download", action = { cut = 300000 } }
+    local stream = assert(patient:document("a"):open())
+    local _, err = stream:read("a")
+    assert.equal("truncated", err.kind)
+    assert.same({ "download 200 truncated 300000" }, { brief(events[1]) })
+    stream:close()
+    assert.equal(1, #events)
+  end)
+
+  it("is called for a stream that is closed half-way, or whose client is", function()
+    open()
+    local stream = assert(patient:document("a"):open())
+    stream:read(10)
+    stream:close()
+    assert.equal(1, #events)
+    assert.same({ 200, "canceled" }, { events[1].status, events[1].kind })
+    stream = assert(patient:document("a"):open())
+    stream:read(10)
+    client:close()
+    assert.equal(2, #events)
+    assert.equal("canceled", events[2].kind)
+    stream:close()
+    assert.equal(2, #events)
+  end)
+
+  it("counts a stream whose bytes were all read as a success, also if its end was not", function()
+    open()
+    local stream = assert(patient:document("a"):open())
+    assert.equal(500017, #stream:read(500017))
+    helper.wait_for(function() -- until the end of the response has arrived
+      require("nymbl.wait").poll()
+      return true
+    end)
+    stream:close()
+    assert.same({ "download 200 - 500017" }, { brief(events[1]) })
+  end)
+
+  it("is called at the client's next call for a stream that was collected", function()
+    open()
+    for _ = 1, 2 do
+      local stream = assert(patient:document("a"):open { tag = 7 })
+      stream:read(10)
+    end
+    helper.object_count()
+    assert.equal(0, #events)
+    assert(patient:count())
+    assert.equal(3, #events)
+    for i = 1, 2 do
+      assert.same({ "download", 200, "canceled", 7 }, { events[i].operation, events[i].status, events[i].kind,
+                                                        events[i].tag })
+      assert.is_true(events[i].bytes_received >= 10)
+    end
+    assert.equal("list", events[3].operation)
+    assert(patient:document("a"):open())
+    helper.object_count()
+    client:close()
+    assert.equal(4, #events)
+  end)
+
+  it("is called for a prefetched page, needed or not, and for one that was collected", function()
+    open()
+    for i = 1, 5 do helper.admin("POST", "documents", { patient = "q", id = "b" .. i, content = PDF }) end
+    local other = client:patient("q")
+    for _ in other:documents { page_size = 2, tag = "all" } do end -- luacheck: ignore
+    assert.equal(#helper.journal("list"), #events)
+    for _, event in ipairs(events) do
+      assert.equal("all", event.tag)
+      assert.is_nil(event.kind)
+    end
+    local before = #helper.journal("list")
+    local step = other:documents { page_size = 2 }
+    assert(step())
+    helper.wait_for(function() -- until the prefetched request has arrived
+      require("nymbl.wait").poll()
+      return #helper.journal("list") == before + 2
+    end)
+    step = nil -- luacheck: ignore
+    helper.object_count()
+    assert(client:patient("p"):count())
+    assert.equal(#helper.journal("list"), #events)
+  end)
+
+  it("is called for a call whose coroutine is never resumed", function()
+    local wait = require "nymbl.wait"
+    open()
+    helper.faults({ operation = "upload", action = { delay = 0.2 } })
+    local ok, problem = pcall(wait.run, function()
+      wait.group():spawn(function() patient:upload({ data = PDF }, { file_name = "a.pdf", tag = "lost" }) end)
+      wait.group():spawn(function()
+        repeat wait.wait(nil, wait.now() + 0.01) until #helper.journal("upload") == 1
+        error("stop", 0)
+      end)
+    end)
+    assert.same({ false, "stop" }, { ok, problem })
+    helper.object_count()
+    assert(patient:count())
+    assert.same({ "upload", "canceled", true, "lost" }, { events[1].operation, events[1].kind,
+                                                          events[1].outcome_unknown, events[1].tag })
+  end)
+
+  it("has what an error has, and the tag of the call", function()
+    open { max_attempts = 2 }
+    local clock = helper.clock()
+    helper.faults({ operation = "get", action = { status = 429, headers = { { "Retry-After", "7" } } } },
+      { operation = "upload", action = { lost_reply = "reset" } })
+    local tag = {}
+    assert(patient:get("a", { tag = tag }))
+    local _, err = patient:upload({ data = PDF }, { file_name = "a.pdf", tag = false })
+    clock.restore()
+    assert.same({ 429, "throttled", 7 }, { events[1].status, events[1].kind, events[1].retry_after })
+    assert.equal(tag, events[1].tag)
+    assert.is_true(events[2].waited >= 7 and events[2].waited < 8)
+    assert.equal(helper.journal("get")[2].request_id, events[2].request_id)
+    assert.is_true(err.outcome_unknown and events[3].outcome_unknown)
+    assert.is_false(events[3].tag)
+    assert.is_nil(events[1].outcome_unknown)
+  end)
+
+  it("may use the client again, wait, and close the stream that it is called for", function()
+    local stream
+    open { on_event = function(event)
+      events[#events + 1] = event
+      if event.operation == "download" then
+        stream:close()
+        assert(patient:count())
+        require("nymbl.wait").wait(nil, require("nymbl.wait").now() + 0.01)
+      end
+    end }
+    stream = assert(patient:document("a"):open())
+    assert.equal(500017, #stream:read("a"))
+    assert.same({ "download", "list" }, { events[1].operation, events[2].operation })
+  end)
+
+  it("passes on an error that it raises at the end of a stream, and frees the transfer", function()
+    open { on_event = function() error("mine", 0) end }
+    for _, use in ipairs { function(stream) stream:read("a") end, function(stream) stream:close() end } do
+      local stream = assert(patient:document("a"):open())
+      local ok, err = pcall(use, stream)
+      assert.same({ false, "mine" }, { ok, err })
+      stream:close()
+    end
+  end)
+end)
+
+describe("on_wait", function()
+  local clock, client, patient, waits, events
+
+  local function open(options)
+    waits, events = {}, {}
+    options.on_wait = options.on_wait or function(event) waits[#waits + 1] = event end
+    options.on_event = function(event) events[#events + 1] = event end
+    client = helper.client(options)
+    patient = client:patient("p")
+  end
+
+  before_each(function()
+    helper.reset()
+    helper.admin("POST", "documents", { patient = "p", id = "a", content = PDF })
+    clock = helper.clock()
+  end)
+
+  after_each(function()
+    clock.restore()
+    client:close()
+    client, patient, waits, events = nil, nil, nil, nil
+    assert.equal(0, helper.object_count())
+  end)
+
+  local function near(expected, value)
+    assert.is_true(math.abs(value - expected) < 0.5, value)
+  end
+
+  it("tells of the rate limit, a pause and a retry, with their seconds and the tag", function()
+    open { rate = { read = { 0.1, 1 } }, max_attempts = 3 }
+    assert(patient:count())
+    assert(patient:count(nil, { tag = "second" }))
+    assert.equal(1, #waits)
+    assert.same({ "list", "rate_limit", "second" }, { waits[1].operation, waits[1].reason, waits[1].tag })
+    near(10, waits[1].seconds)
+    helper.faults({ operation = "get", action = { status = 429, headers = { { "Retry-After", "30" } } } })
+    assert(patient:get("a"))
+    assert.equal("rate_limit", waits[2].reason)
+    assert.equal("pause", waits[3].reason)
+    near(30, waits[3].seconds)
+    client:close()
+    open { rate = false, max_attempts = 3 }
+    helper.faults({ operation = "get", action = { status = 503 }, times = 2 })
+    assert(patient:get("a"))
+    assert.equal("retry", waits[1].reason)
+    assert.equal("retry", waits[2].reason)
+    assert.is_true(waits[2].seconds <= 1)
+    client:close()
+    local shared = require("nymbl.store").memory()
+    open { rate = {}, store = shared }
+    local other = helper.client { rate = {}, store = shared }
+    helper.faults({ operation = "get", action = { status = 429, headers = { { "Retry-After", "20" } } } })
+    other:patient("p"):get("a")
+    assert(patient:get("a"))
+    assert.same({ "get", "pause" }, { waits[1].operation, waits[1].reason })
+    near(20, waits[1].seconds)
+    other:close()
+  end)
+
+  it("tells of token requests that are repeated", function()
+    open { max_attempts = 3 }
+    helper.faults({ operation = "token", action = { status = 503 } })
+    assert(patient:count(nil, { tag = "t" }))
+    assert.same({ "token", "retry", "t" }, { waits[1].operation, waits[1].reason, waits[1].tag })
+    assert.same({ "token", "token", "list" }, { events[1].operation, events[2].operation, events[3].operation })
+    assert.same({ "t", "t", "t" }, { events[1].tag, events[2].tag, events[3].tag })
+  end)
+
+  it("tells of another caller's refresh, and of a free connection", function()
+    local nymbl = require "nymbl"
+    clock.restore()
+    open { max_connections = 1 }
+    helper.faults({ operation = "token", action = { delay = 0.2 } }, { operation = "list", action = { delay = 0.2 } })
+    assert.equal(2, (nymbl.each({ 1, 2 }, nil, function(i) return patient:count(nil, { tag = i }) end)))
+    local found = {}
+    for _, event in ipairs(waits) do
+      found[event.reason] = (found[event.reason] or 0) + 1
+      assert.equal("list", event.operation)
+      assert.is_nil(event.seconds)
+    end
+    assert.same({ token = 1, connection = 1 }, found)
+    local waiting
+    for _, event in ipairs(events) do if event.waited > 0.1 then waiting = event end end
+    assert.equal("list", waiting.operation)
+  end)
+
+  it("tells of a locked store", function()
+    clock.restore()
+    local core = require "nymbl.core"
+    local path = helper.temporary()
+    open { store = require("nymbl.store").file(path), timeout = 10 }
+    assert(patient:count())
+    local lock = assert(core.store_open(path))
+    local said
+    client:close()
+    open { store = require("nymbl.store").file(path), timeout = 10, on_wait = function(event)
+      said = event
+      lock:close()
+    end }
+    assert(patient:count())
+    assert.same({ "list", "store" }, { said.operation, said.reason })
+  end)
+
+  it("passes on an error that it raises; nothing leaks, and the limiter learns of the request", function()
+    local fails = true
+    open { rate = { read = { 0.1, 1 } }, monthly_quota = 10, on_wait = function() if fails then error("mine", 0) end end }
+    assert(patient:count())
+    local ok, err = pcall(patient.count, patient)
+    assert.same({ false, "mine" }, { ok, err })
+    assert.equal(1, client:usage().requests)
+    fails = false
+    assert(patient:count())
+    assert.equal(2, client:usage().requests)
+    near(10, clock.offset)
+    client:close()
+    open { max_attempts = 2, on_wait = function() error("mine", 0) end }
+    helper.faults({ operation = "get", action = { status = 503 } })
+    ok, err = pcall(patient.get, patient, "a")
+    assert.same({ false, "mine" }, { ok, err })
+  end)
+
+  it("may wait, and use the client again", function()
+    local depth = 0
+    open { rate = { read = { 0.1, 1 } }, on_wait = function()
+      depth = depth + 1
+      if depth == 1 then assert(patient:count()) end
+      depth = depth - 1
+    end }
+    assert(patient:count())
+    assert(patient:count())
+    assert.equal(3, #helper.journal())
+    assert.equal(4, #events) -- with the token request's
+  end)
+end)

@@ -94,6 +94,7 @@ describe("patient:documents()", function()
     transfer.__index = transfer
     function transfer.result() return true end
     function transfer.response() return 200 end
+    function transfer.request_id() return nil end
     function transfer:body() return self.text end
 
     function core.start(_, _, request)

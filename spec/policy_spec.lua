@@ -608,7 +608,8 @@ describe("policy", function()
       assert.equal(7, #events)
       for _, event in ipairs(events) do
         for key, value in pairs(event) do
-          assert.truthy(key == "operation" or key == "kind" or type(value) == "number", key)
+          assert.truthy(key == "operation" or key == "kind" or key == "request_id" or key == "outcome_unknown"
+            or type(value) == "number", key)
         end
       end
     end)

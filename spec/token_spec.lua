@@ -371,7 +371,7 @@ describe("a token", function()
       assert(patient:count())
       assert.equal(3, #events)
       local words = { operation = true, status = true, kind = true, attempt = true, waited = true, seconds = true,
-                      bytes_sent = true, bytes_received = true }
+                      bytes_sent = true, bytes_received = true, request_id = true }
       for _, event in ipairs(events) do
         for key in pairs(event) do assert.is_true(words[key], key) end
         assert.is_true(event.seconds > 0 and event.waited >= 0)

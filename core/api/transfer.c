@@ -154,6 +154,16 @@ void nymbl_transfer_counts(nymbl_transfer *transfer, nymbl_counts *out)
     nymbl__engine_unlock(transfer->engine);
 }
 
+bool nymbl_transfer_is_queued(nymbl_transfer *transfer)
+{
+    bool queued;
+
+    nymbl__engine_lock(transfer->engine);
+    queued = transfer->port.queued && !transfer->port.ended;
+    nymbl__engine_unlock(transfer->engine);
+    return queued;
+}
+
 void nymbl_transfer_request_id(nymbl_transfer *transfer,
                                char out[NYMBL_REQUEST_ID_MAX + 1])
 {

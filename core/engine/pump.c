@@ -101,6 +101,19 @@ static int slots_in_use(const nymbl_engine *engine, const nymbl_client *client)
     return used;
 }
 
+/* Record whether a transfer waits for a slot, and notify its caller if it does.
+ */
+static void queued_set(nymbl_transfer *transfer, bool queued)
+{
+    if (transfer->port.queued == queued)
+        return;
+    nymbl__port_lock(&transfer->port);
+    transfer->port.queued = queued;
+    nymbl__port_unlock(&transfer->port);
+    if (queued)
+        transfer->port.notify_pending = true;
+}
+
 /* Start the waiting transfers whose client has a free connection slot. */
 static void waiting_admit(nymbl_engine *engine)
 {
@@ -119,8 +132,11 @@ static void waiting_admit(nymbl_engine *engine)
 
         if (slots_in_use(engine, transfer->client) <
             transfer->client->max_connections) {
+            queued_set(transfer, false);
             nymbl__transfer_run(transfer);
             nymbl__run_start(transfer);
+        } else {
+            queued_set(transfer, true);
         }
         transfer = next;
     }

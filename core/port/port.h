@@ -48,6 +48,7 @@ typedef struct nymbl__port {
     bool receive_paused;  /* the window is full; written only by the pump */
     bool send_paused;     /* the body has no bytes; written by the pump */
     int64_t confirmed;    /* received bytes that the caller confirmed, or -1 */
+    bool queued;          /* it waits for a connection slot */
     bool notified;        /* the caller was notified, see above */
     double wake_at;       /* when to notify the caller; 0: never */
     double watchdog_at;   /* when to cancel unless it is set again; 0: never */

@@ -27,6 +27,7 @@
 local core = require "nymbl.core"
 local check = require "nymbl.check"
 local errors = require "nymbl.errors"
+local events = require "nymbl.events"
 local headers = require "nymbl.headers"
 local json = require "nymbl.json"
 local limiter = require "nymbl.limiter"
@@ -72,6 +73,7 @@ end
 -- Wait once until a transfer is ready. At the deadline, cancel the transfer.
 local function wait_for(transfer, deadline)
   if not wait.wait(transfer, deadline) then call.cancel_on_deadline(transfer) end
+  events.check_connection(transfer)
 end
 call.wait_for = wait_for
 
@@ -86,16 +88,6 @@ function call.wait_until_ended(transfer, deadline)
     if done == nil then return nil, err end
     wait_for(transfer, deadline)
   end
-end
-
--- Call the client's on_event after a request. An error that it raises is not caught.
--- @tparam table event the fields that the transfer does not determine
-function call.emit_event(env, transfer, err, event)
-  local bytes_sent, bytes_received = transfer:bytes_sent(), transfer:bytes_received()
-  event.status = err and err.status or transfer:response() or nil
-  event.kind = err and err.kind
-  event.bytes_sent, event.bytes_received = bytes_sent, bytes_received
-  env.on_event(event)
 end
 
 -- Turn an error table into the error that the program gets.
@@ -183,9 +175,10 @@ local function call_state_new(env, operation, options, request)
     has_restarted = false,   -- whether `should_restart` has led to another attempt
     rejected_token = false,  -- the token that the service refused with a 401
     rejection = false,       -- the error of that 401
-    retry_delay = 0,         -- seconds between the attempt before and the current one
+    waited = 0,              -- for events.lua: seconds that the current attempt has waited
+    pending = false,         -- the event of its request (events.lua), or nil
     -- of the current attempt:
-    waited = 0,              -- seconds that it waited for the time of its reservation
+    has_slept = false,       -- whether it waited for the time of its reservation
     reservation = false,
     bearer = false,
     was_sent = false,
@@ -197,14 +190,16 @@ local function canceled(reason)
   return nil, { kind = "canceled", reason = reason }
 end
 
--- Sleep. Returns true.
-function call_state:sleep(seconds)
+-- Sleep for a reason (see events.lua). Returns true.
+function call_state:sleep(reason, seconds)
+  events.begin_wait(reason, seconds)
   local till, should_continue = wait.now() + seconds, self.request.should_continue
   repeat
     wait.wait(nil, math.min(till, wait.now() + CANCEL_POLL))
     if self.env.closed then return canceled "closed" end
     if should_continue and should_continue() == false then return canceled "progress" end
   until wait.now() >= till
+  events.end_wait()
   return true
 end
 
@@ -225,23 +220,23 @@ function call_state:reserve_and_wait()
   self.reservation = reservation
   local delay = reservation.delay
   if delay <= 0 then return true end
-  local began = wait.now()
+  self.has_slept = true
   repeat
     if self.deadline and wait.now() + delay > self.deadline then
       return nil, { kind = "timeout", reason = "rate_limit", retry_after = delay }
     end
-    local slept, interruption = self:sleep(delay)
+    local slept, interruption = self:sleep(reservation.is_paused and "pause" or "rate_limit", delay)
     if not slept then return nil, interruption end
     delay, err = limiter.recheck(reservation)
     if not delay then return nil, err end
   until delay <= 0
-  self.waited = self.waited + wait.now() - began
   return true
 end
 
 function call_state:cancel_reservation()
+  self.is_settling = true
   if self.reservation then limiter.cancel(self.reservation) end
-  self.reservation = false
+  self.reservation, self.is_settling = false, false
 end
 
 -- Take the prefetched transfer, with its token and reservation. Returns nil if there is no
@@ -258,6 +253,8 @@ function call_state:take_prefetched()
   self.request.prefetched = nil
   self.reservation, self.bearer = prefetched.reservation, prefetched.bearer
   self.reservation.deadline = self.deadline
+  self.pending = prefetched.pending
+  events.adopt(self.pending)
   return prefetched.transfer
 end
 
@@ -270,7 +267,7 @@ function call_state:acquire_and_start()
   local reserved
   reserved, err = self:reserve_and_wait()
   if not reserved then return nil, err end
-  if self.waited > 0 then -- the token may have expired
+  if self.has_slept then -- the token may have expired
     local began = wait.now()
     bearer, err = self:get_token()
     if not bearer then return nil, err end
@@ -284,12 +281,20 @@ function call_state:acquire_and_start()
   self.bearer = bearer
   call.add_headers(self.env, self.operation, self.options, self.request)
   if self.env.closed then return canceled "closed" end -- by the function `headers`
-  return start_transfer(self.env, self.request, bearer, self.deadline)
+  local transfer
+  transfer, err = start_transfer(self.env, self.request, bearer, self.deadline)
+  if not transfer then return nil, err end
+  if self.env.on_event then
+    self.pending = events.begin(self.env, transfer, {
+      operation = self.operation, attempt = self.requests_sent + 1, waited = self.waited, tag = self.options.tag,
+    })
+  end
+  return transfer
 end
 
 -- Start an attempt. Returns the transfer. If that fails, the reservation is canceled.
 function call_state:start()
-  self.waited, self.reservation = 0, false
+  self.has_slept, self.reservation, self.pending = false, false, nil
   local ran, transfer, err = pcall(self.acquire_and_start, self)
   if ran and transfer then return transfer end
   self:cancel_reservation()
@@ -297,18 +302,28 @@ function call_state:start()
   return nil, err
 end
 
+-- Call on_event, unless the transfer stays open. Returns whether it returned; otherwise also the
+-- error that it raised.
+function call_state:emit_event(err)
+  local pending = self.pending
+  pending.event.attempt, self.waited = self.requests_sent, 0
+  if self.request.keep_open and not err then
+    events.release(pending)
+    return true
+  end
+  return pcall(events.finish, pending, err)
+end
+
 -- Wait for the response, and record it with the limiter and on_event. Returns true and the
 -- results of `run`; or nil, the error and whether a function of the program returned it.
 function call_state:wait_and_record(transfer)
-  local env = self.env
-  local began = env.on_event and wait.now()
   local ran, ok, a, b = pcall(self.request.run, transfer, self.deadline)
   self.was_sent = transfer:was_sent()
   self.attempts_made = self.attempts_made + 1
   if self.was_sent then self.requests_sent = self.requests_sent + 1 end
   local err, is_user_error
   if not ran then
-    err = { kind = "canceled" }
+    err = events.canceled(self.operation, self.was_sent)
   elseif not ok then
     is_user_error = a.user_error ~= nil
     err = to_error(a, self.operation, self.requests_sent, transfer)
@@ -317,17 +332,15 @@ function call_state:wait_and_record(transfer)
   if not self.was_sent then
     self:cancel_reservation()
   else -- a program's error says nothing about the response
+    self.is_settling = true
     limiter.record(self.reservation, is_user_error and { kind = "canceled" } or err, self.backoff)
+    self.is_settling = false
   end
   local emitted, raised = true, nil
-  if env.on_event then
-    emitted, raised = pcall(call.emit_event, env, transfer, err, {
-      operation = self.operation, attempt = self.requests_sent, waited = self.waited + self.retry_delay,
-      seconds = wait.now() - began,
-    })
-  end
+  if self.pending then emitted, raised = self:emit_event(err) end
   if not ran then error(ok, 0) end
   if not emitted then error(raised, 0) end
+  if self.raised then error(self.raised[1], 0) end
   if err then return nil, err, is_user_error end
   return true, a, b
 end
@@ -392,12 +405,29 @@ function call_state:perform()
 
     local delay = self:plan_retry(err)
     if not delay then return nil, err end
-    self.retry_delay = delay
     if delay > 0 then
-      local slept, interruption = self:sleep(delay)
+      local is_pause = err.retry_after or err.kind == "throttled"
+      local slept, interruption = self:sleep(is_pause and "pause" or "retry", delay)
       if not slept then return nil, to_error(interruption, self.operation, self.requests_sent) end
     end
   end
+end
+
+-- Perform the call registered for events.
+function call_state:perform_registered()
+  events.register(self)
+  local ran, ok, a, b = pcall(self.perform, self)
+  events.unregister(self)
+  if not ran then error(ok, 0) end
+  return ok, a, b
+end
+
+-- Report the requests whose owners were collected. If on_event raises an error, so does this.
+local function flush_events(env, request)
+  local ran, raised = pcall(events.flush, env)
+  if ran then return end
+  call.discard_prefetch(request)
+  error(raised, 0)
 end
 
 -- Perform a call, with all its attempts.
@@ -409,27 +439,30 @@ end
 -- @return[1] the first result of `run`
 -- @return[1] the second result of `run`
 -- @treturn[1] integer number of requests sent
+-- @treturn[1] ?table the event of a request that was kept open (events.lua)
 -- @treturn[2] nil
 -- @treturn[2] table the error
 function call.perform(env, operation, options, request)
   local self = call_state_new(env, operation, options, request)
+  if env.on_event then flush_events(env, request) end
   json.prepare(operation == "download")
   local prepared, prepare_err = wait.prepare()
   if not prepared then
     call.discard_prefetch(request)
     return nil, to_error(prepare_err, operation, 0)
   end
-  local ok, a, b = self:perform()
-  if ok then return true, a, b, self.requests_sent end
+  local perform = (env.on_event or env.on_wait) and self.perform_registered or self.perform
+  local ok, a, b = perform(self)
+  if ok then return true, a, b, self.requests_sent, self.pending end
   if self.outcome_unknown then a.outcome_unknown = true end
   return nil, a
 end
 
 -- Start the first attempt of a call that will probably be made. Does not wait: nothing is
 -- started without a cached token and a reservation whose time has come.
--- @tparam table options the call's
 -- @tparam table request gets the field `prefetched`
-function call.prefetch(env, operation, options, request)
+-- @tparam table options the call's
+function call.prefetch(env, operation, request, options)
   if not wait.prepare() then return end -- the call could not be made here either
   local bearer = env.cached_token()
   local reservation = bearer and limiter.try_reserve(env, operation)
@@ -439,8 +472,12 @@ function call.prefetch(env, operation, options, request)
     limiter.cancel(reservation)
     return
   end
-  request.prefetched = { transfer = transfer, reservation = reservation, bearer = bearer, began = wait.now(),
-                         tag = options.tag }
+  local pending
+  if env.on_event then
+    pending = events.begin(env, transfer, { operation = operation, attempt = 1, waited = 0, tag = options.tag })
+    events.release(pending)
+  end
+  request.prefetched = { transfer = transfer, reservation = reservation, bearer = bearer, pending = pending }
   wait.poll()
 end
 
@@ -452,15 +489,10 @@ end
 -- Record a prefetched request that was sent, and so was billed, but is not needed.
 local function record_prefetch(prefetched, done, err)
   local reservation, transfer = prefetched.reservation, prefetched.transfer
-  local env, operation = reservation.env, reservation.operation
-  if err then err = to_error(err, operation, 1, transfer) end
+  if err then err = to_error(err, reservation.operation, 1, transfer) end
   if done == false then err = { kind = "canceled" } end
   limiter.record(reservation, err, err and call.backoff(1, err))
-  if env.on_event then -- there is no call that could raise its errors
-    pcall(call.emit_event, env, transfer, err, {
-      operation = operation, attempt = 1, waited = 0, seconds = wait.now() - prefetched.began,
-    })
-  end
+  pcall(events.finish, prefetched.pending, err) -- there is no call that could raise its errors
 end
 
 -- Cancel a prefetched transfer: it is not needed.
@@ -476,6 +508,7 @@ function call.discard_prefetch(request)
   elseif not (err and err.reason == "forked") then
     limiter.cancel(prefetched.reservation)
   end
+  events.drop(prefetched.pending)
   wait.close(transfer)
 end
 

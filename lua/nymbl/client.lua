@@ -6,6 +6,7 @@
 local core = require "nymbl.core"
 local check = require "nymbl.check"
 local errors = require "nymbl.errors"
+local events = require "nymbl.events"
 local headers = require "nymbl.headers"
 local limiter = require "nymbl.limiter"
 local patient = require "nymbl.patient"
@@ -21,7 +22,9 @@ local methods = core.class(CLASS)
 --   cached_token the same, but returns only a token that needs no waiting
 --   timeout      seconds for a call, or nil
 --   headers      of all requests to the service: a table, a function of the operation, or nil
---   on_event     a function, or nil
+--   on_event, on_wait   functions, or nil (events.lua)
+--   pending_events, collected_events   with on_event: the events of requests that have not ended,
+--                as keys; and those of requests whose owners were collected
 --   store        the store of the rate and quota state (store.lua)
 --   account      the key of the account's state in that store
 --   limits       the client's limits by bucket (limiter.lua)
@@ -125,6 +128,7 @@ local CLIENT_OPTIONS = {
   user_agent = check.printable,
   headers = headers.client_checker,
   on_event = check["function"],
+  on_wait = check["function"],
 }
 
 client.OPTIONS, client.CREDENTIALS = CLIENT_OPTIONS, CREDENTIALS -- for settings.lua
@@ -169,9 +173,13 @@ end
 function client.new(options)
   check_options(options)
   local env = {
-    timeout = options.timeout, headers = headers.copy(options.headers), on_event = options.on_event, store = options.store or store.default,
-    limits = limiter.limits_from_options(options), max_attempts = options.max_attempts or 5,
+    timeout = options.timeout, headers = headers.copy(options.headers), store = options.store or store.default,
+    on_event = options.on_event, on_wait = options.on_wait, limits = limiter.limits_from_options(options),
+    max_attempts = options.max_attempts or 5,
   }
+  if env.on_event then
+    env.pending_events, env.collected_events = setmetatable({}, { __mode = "k" }), {}
+  end
   local self, err = core.client(core_options(options), { env = env })
   if not self then
     if err.kind == "misuse" then check.argument(1, "client", ("option '%s'"):format(err.reason)) end
@@ -235,6 +243,8 @@ function methods.close(self)
   state.closed, env.closed, env.token, env.cached_token = true, true, nil, nil
   core.client_close(self)
   remove_token_user(env)
+  local ok, raised = events.close(env)
+  if not ok then error(raised, 0) end
   return true
 end
 

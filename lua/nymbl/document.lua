@@ -347,7 +347,7 @@ function methods.open(self, options)
   local state = check.object(self, CLASS, "open")
   options = check.options(options, OPEN_OPTIONS, 1, "open")
   local env = state.env
-  local ok, transfer, _, attempts = call.perform(env, "download", options, {
+  local ok, transfer, _, attempts, pending = call.perform(env, "download", options, {
     "Patients", state.patient_id, "Documents", state.id, "$value", false,
     download = { content_type = expected_type(state, options), size = expected_size(state, options) },
     run = stream().wait_for_response,
@@ -355,7 +355,7 @@ function methods.open(self, options)
     keep_open = true,
   })
   if not ok then return nil, transfer end
-  return stream().new(env, transfer, attempts, expected_size(state, options), options.progress)
+  return stream().new(env, transfer, attempts, expected_size(state, options), options.progress, pending)
 end
 
 return document

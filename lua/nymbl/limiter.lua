@@ -81,6 +81,7 @@ function limiter.recheck(reservation)
     reservation.tat)
   if not result then return nil, err end
   reservation.time_to_act, reservation.delay, reservation.tat = result.time_to_act, result.delay, result.tat
+  reservation.is_paused = result.is_paused
   return result.delay
 end
 

@@ -192,7 +192,7 @@ function paginator:prefetch_next()
     -- meanwhile another coroutine may have stepped to the next page
     if self.rows ~= rows or self.closed or env.closed then return end
     self.next_request = request
-    call.prefetch(env, operation, self.plan.options, request)
+    call.prefetch(env, operation, request, self.plan.options)
   end
 end
 

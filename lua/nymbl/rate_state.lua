@@ -98,7 +98,10 @@ function rate_state.reserve(state, now, limits, month)
   state.requests = state.requests + 1
   local time_to_act, tat = now, nil
   if limits.rate then time_to_act, tat = gcra_advance(state, now, limits) end
-  return { time_to_act = time_to_act, delay = time_to_act - now, tat = tat, is_probe = is_probe }
+  return {
+    time_to_act = time_to_act, delay = time_to_act - now, tat = tat, is_probe = is_probe,
+    is_paused = pause_end(state, now) > now or nil,
+  }
 end
 
 -- Reserve only if the request may be sent now, and not as a probe.
@@ -123,7 +126,7 @@ function rate_state.recheck(state, now, limits, time_to_act, tat)
   local start = pause_end(state, now)
   if start <= now or start <= time_to_act then return { time_to_act = time_to_act, delay = 0, tat = tat } end
   time_to_act, tat = gcra_advance(state, now, limits)
-  return { time_to_act = time_to_act, delay = time_to_act - now, tat = tat }
+  return { time_to_act = time_to_act, delay = time_to_act - now, tat = tat, is_paused = true }
 end
 
 -- Cancel a reservation whose request was not sent. The bucket gets it back only if it is the

@@ -17,6 +17,7 @@ local core = require "nymbl.core"
 local call = require "nymbl.call"
 local check = require "nymbl.check"
 local errors = require "nymbl.errors"
+local events = require "nymbl.events"
 local wait = require "nymbl.wait"
 
 local FIELDS = core.FIELDS
@@ -32,6 +33,7 @@ local methods, metamethods = core.class(CLASS)
 --   failure     the error that ended the stream, or false
 --   progress    the progress function, or false
 --   bytes_read  bytes that reads have returned
+--   pending     the event of the request (events.lua), or nil
 --   attempts    requests sent to open the stream
 
 local stream = {}
@@ -48,18 +50,24 @@ function stream.wait_for_response(transfer, deadline)
 end
 
 -- Create a stream from a transfer whose response has begun.
-function stream.new(env, transfer, attempts, size, progress)
+-- @tparam ?table pending the event of its request (events.lua)
+function stream.new(env, transfer, attempts, size, progress, pending)
   local _, length, content_type = transfer:response()
   return core.object(metamethods, {
     { size = length or size, content_type = content_type }, env = env, transfer = transfer, chunk = "",
     position = 1, at_end = false, failure = false, progress = progress or false, bytes_read = 0, attempts = attempts,
+    pending = pending,
   })
 end
 
 local function close(state)
-  local transfer = state.transfer
-  state.closed, state.transfer, state.chunk = true, nil, ""
-  if transfer then wait.close(transfer) end
+  local transfer, pending = state.transfer, state.pending
+  state.closed, state.transfer, state.pending, state.chunk = true, nil, nil, ""
+  if not transfer then return end
+  local ran, raised = true, nil
+  if pending then ran, raised = pcall(events.abandon, pending, state.failure or nil) end
+  wait.close(transfer)
+  if not ran then error(raised, 0) end
 end
 
 local function canceled(state, reason)
@@ -99,9 +107,11 @@ local function fill(state, deadline)
     elseif err then
       err.attempts, err.request_id = state.attempts, transfer:request_id()
       state.failure = errors.new(err, "download")
+      events.finish(state.pending, state.failure)
       return nil, state.failure
     else
       state.at_end = true
+      events.finish(state.pending)
     end
   end
   return false

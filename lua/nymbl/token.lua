@@ -11,6 +11,7 @@
 local call = require "nymbl.call"
 local core = require "nymbl.core"
 local errors = require "nymbl.errors"
+local events = require "nymbl.events"
 local json = require "nymbl.json"
 local limiter = require "nymbl.limiter"
 local store = require "nymbl.store"
@@ -139,6 +140,7 @@ local function get_token(cache, deadline, rejected, min_ttl)
   while true do
     local ok, bearer, action = store.update(cache.store, cache.key, deadline, token_state.acquire, cache.lease_seconds,
       rejected, min_ttl or 0, since)
+    if since and (not ok or bearer or action.generation or action.failure) then events.end_wait() end
     if not ok then return nil, bearer end -- the store's error
     if bearer then return bearer end
     if action.generation then
@@ -147,7 +149,10 @@ local function get_token(cache, deadline, rejected, min_ttl)
       return refresh_token(cache, action, deadline, rejected, must_end_at)
     end
     if action.failure then return nil, parse_failure(action.failure, action.age) end
-    since = since or action.now
+    if not since then
+      since = action.now
+      events.begin_wait "token"
+    end
     local now = wait.now()
     if deadline and now >= deadline then
       return nil, { kind = "timeout", reason = "token_wait", operation = "token" }
@@ -207,12 +212,14 @@ local function add_error_response(err, response)
 end
 
 -- Wait for the response to a token request, and report it to on_event.
-local function wait_and_report(env, transfer, refresh, deadline, attempt, waited)
-  local began = wait.now()
+local function wait_and_report(transfer, refresh, deadline, pending)
   local done, err, fetched
   repeat
     done, err = transfer:result()
-    if done == false and not refresh.wait(transfer, deadline) then call.cancel_on_deadline(transfer) end
+    if done == false then
+      if not refresh.wait(transfer, deadline) then call.cancel_on_deadline(transfer) end
+      events.check_connection(transfer, "token")
+    end
   until done ~= false
   if done then
     local access_token, lifetime = core.token_read(transfer:body() or "")
@@ -226,11 +233,7 @@ local function wait_and_report(env, transfer, refresh, deadline, attempt, waited
     err = add_error_response(err, (json.decode_response(transfer:body())))
   end
   if err then err.operation, err.request_id = "token", transfer:request_id() end
-  if env.on_event then
-    call.emit_event(env, transfer, err, {
-      operation = "token", attempt = attempt, waited = waited, seconds = wait.now() - began,
-    })
-  end
+  events.finish(pending, err)
   return fetched, err
 end
 
@@ -241,7 +244,14 @@ local function send_request(env, refresh, deadline, attempt, waited)
     err.operation = "token"
     return nil, err
   end
-  local ran, fetched, problem = pcall(wait_and_report, env, transfer, refresh, deadline, attempt, waited)
+  local pending
+  if env.on_event then
+    pending = events.begin(env, transfer, {
+      operation = "token", attempt = attempt, waited = waited, tag = events.tag(),
+    })
+  end
+  local ran, fetched, problem = pcall(wait_and_report, transfer, refresh, deadline, pending)
+  pcall(events.abandon, pending) -- if it has raised an error
   wait.close(transfer)
   if not ran then error(fetched, 0) end
   return fetched, problem
@@ -275,6 +285,7 @@ local function fetch(env, token_store, refresh)
     end
     waited = call.backoff(attempt, err)
     if refresh.deadline and wait.now() + waited >= refresh.deadline then return nil, err, true end
+    events.token_waits((err.retry_after or err.kind == "throttled") and "pause" or "retry", waited)
     local retry_at = wait.now() + waited
     repeat
       refresh.wait(nil, math.min(retry_at, wait.now() + HEARTBEAT))

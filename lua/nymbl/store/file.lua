@@ -25,6 +25,7 @@
 
 local change = require "nymbl.store.change"
 local core = require "nymbl.core"
+local events = require "nymbl.events"
 local json = require "nymbl.json"
 local rate_state = require "nymbl.rate_state"
 local wait = require "nymbl.wait"
@@ -193,6 +194,7 @@ function file:wait_or_break_lock(observed, deadline, fingerprint, since)
     return core.store_break_lock(self.path, fingerprint)
   end
   if deadline and now >= deadline then return nil, { kind = "timeout", reason = "store_locked" } end
+  if not observed.pause then events.begin_wait "store" end
   observed.pause = math.min((observed.pause or MIN_PAUSE / 2) * 2, MAX_PAUSE)
   local waited, err = wait.wait(nil, math.min(now + observed.pause * (1 + math.random()) / 2, deadline or math.huge))
   if waited == nil then return nil, err end
@@ -204,6 +206,10 @@ function file:update(key, deadline, fn, ...)
   local observed = {}
   while true do
     local lock, holder, since = core.store_open(self.path)
+    if lock ~= false and observed.pause then
+      observed.pause = nil
+      events.end_wait()
+    end
     if lock then
       local ran, written, a, b, c = pcall(self.transact, self, lock, key, fn, ...)
       lock:close()
@@ -214,7 +220,10 @@ function file:update(key, deadline, fn, ...)
       return nil, holder -- the error table
     else
       local ok, err = self:wait_or_break_lock(observed, deadline, holder, since)
-      if not ok then return nil, err end
+      if not ok then
+        if observed.pause then events.end_wait() end
+        return nil, err
+      end
     end
   end
 end

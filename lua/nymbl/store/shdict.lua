@@ -24,6 +24,7 @@
 
 local apply = require("nymbl.store.change").apply
 local check = require "nymbl.check"
+local events = require "nymbl.events"
 local json = require "nymbl.json"
 local wait = require "nymbl.wait"
 
@@ -147,21 +148,24 @@ function shdict:wait_or_break_lock(key, epoch, deadline, pause)
   return true
 end
 
--- Lock a key. Returns the epoch, or nil and an error table.
+-- Lock a key. Returns the epoch, or nil and an error table; and whether this has begun a wait,
+-- for events.lua.
 function shdict:lock(key, deadline)
   local dictionary = self.dictionary
   lock_seq = lock_seq + 1
   local owner_id = lock_seq * 2^22 + package.loaded.ngx.worker.pid() -- unique among the workers
-  local attempts, pause = 0, MIN_PAUSE
+  local attempts, pause, waits = 0, MIN_PAUSE, false
   while true do
     local epoch = newest_epoch(dictionary, key)
     local locked, problem = dictionary:safe_add(lock_key(key, epoch), owner_id)
-    if locked then return epoch end
-    if problem ~= "exists" then return nil, no_space() end
+    if locked then return epoch, nil, waits end
+    if problem ~= "exists" then return nil, no_space(), waits end
     attempts = attempts + 1
     if attempts > ATTEMPTS_WITHOUT_PAUSE then
+      if not waits then events.begin_wait "store" end
+      waits = true
       local ok, err = self:wait_or_break_lock(key, epoch, deadline, pause)
-      if not ok then return nil, err end
+      if not ok then return nil, err, waits end
       pause = math.min(pause * 2, MAX_PAUSE)
     end
   end
@@ -171,7 +175,8 @@ end
 function shdict:update(key, deadline, change, ...)
   local dictionary = self.dictionary
   while true do
-    local epoch, err = self:lock(key, deadline)
+    local epoch, err, has_waited = self:lock(key, deadline)
+    if has_waited then events.end_wait() end
     if not epoch then return nil, err end
     local ran, written, a, b, c = pcall(transact, dictionary, key, epoch, change, ...)
     local is_newest = newest_epoch(dictionary, key) == epoch
