@@ -46,6 +46,7 @@
 ---@field code? string the service's error code
 ---@field detail? string the service's own words. They may identify a patient
 ---@field operation? nymbl.operation
+---@field request_id? string the service's id of the request
 ---@field attempts integer requests sent for this call
 ---@field retry_after? number seconds
 ---@field outcome_unknown? boolean true if an upload or delete may have been carried out
@@ -60,6 +61,27 @@
 ---@field seconds number duration of the request
 ---@field bytes_sent integer
 ---@field bytes_received integer
+---@field request_id? string the service's id of the request
+---@field outcome_unknown? boolean true if it may have been carried out in spite of its failure
+---@field retry_after? number seconds
+---@field tag? any the call's option
+
+---@alias nymbl.wait_reason
+---| "rate_limit"
+---| "pause"
+---| "retry"
+---| "token"
+---| "connection"
+---| "store"
+
+---The argument of `on_wait`, when a call begins to wait.
+---@class nymbl.wait_event
+---@field operation nymbl.operation
+---@field reason nymbl.wait_reason
+---@field seconds? number as far as they are known
+---@field tag? any the call's option
+
+---@alias nymbl.headers table<string, string> request headers for tracing
 
 ---@alias nymbl.progress fun(done: integer, total?: integer): boolean? return false to cancel
 ---@alias nymbl.source fun(): string?, nymbl.err? an LTN12 source
@@ -101,10 +123,14 @@
 ---@field rate? nymbl.rate|false
 ---@field monthly_quota? integer|false
 ---@field store? nymbl.store
+---@field headers? nymbl.headers|fun(operation: nymbl.operation): nymbl.headers?
 ---@field on_event? fun(event: nymbl.event)
+---@field on_wait? fun(event: nymbl.wait_event)
 
 ---@class nymbl.call_options
 ---@field timeout? number seconds
+---@field headers? nymbl.headers
+---@field tag? any
 
 ---@class nymbl.safe_name_options
 ---@field unique? boolean
@@ -125,6 +151,8 @@
 ---@field reconcile? boolean
 ---@field progress? nymbl.progress
 ---@field timeout? number seconds
+---@field headers? nymbl.headers
+---@field tag? any
 
 ---@class nymbl.query
 ---@field filter? string
@@ -135,6 +163,8 @@
 ---@field page_size? integer
 ---@field count? boolean
 ---@field timeout? number seconds for each page
+---@field headers? nymbl.headers
+---@field tag? any
 
 ---@class nymbl.download_options
 ---@field mode? integer
@@ -144,11 +174,15 @@
 ---@field content_type? string
 ---@field progress? nymbl.progress
 ---@field timeout? number seconds
+---@field headers? nymbl.headers
+---@field tag? any
 
 ---@class nymbl.open_options
 ---@field timeout? number seconds until the response begins
 ---@field progress? nymbl.progress
 ---@field check_size? boolean
+---@field headers? nymbl.headers
+---@field tag? any
 
 ---@class nymbl.usage
 ---@field month string such as "2026-02" (UTC)

@@ -25,22 +25,36 @@
 -- @tfield ?string detail the service's own words. They may identify a patient
 -- @tfield ?string operation `"upload"`, `"list"`, `"get"`, `"download"`, `"delete"`, or
 --   `"token"` if the token request failed
+-- @tfield ?string request_id the service's id of the request, for its support
 -- @tfield integer attempts requests sent for this call, token requests not counted
 -- @tfield ?number retry_after seconds after which another try makes sense
 -- @tfield ?boolean outcome_unknown true if an upload or delete may have been carried out
 
---- The argument of the client option `on_event`, after each request. Nothing in it identifies a
--- patient.
+--- The argument of the client option `on_event`: after each request, and for a stream when it has
+-- ended or is closed. A stream that was left to the garbage collector is reported at its client's
+-- next call. Nothing in it identifies a patient, unless `tag` does.
 -- @table event
 -- @tfield string operation `"upload"`, `"list"`, `"get"`, `"download"`, `"delete"` or `"token"`
 -- @tfield ?integer status HTTP status; nil if no response arrived
 -- @tfield ?string kind the kind of the failure; nil if the request succeeded
 -- @tfield integer attempt number of the request within its call; 0 if nothing was sent
--- @tfield number waited seconds that the request was delayed by the rate limit and by the
---   pause after a failure
+-- @tfield number waited seconds that the call waited before the request, as `on_wait` reports it
 -- @tfield number seconds duration of the request
 -- @tfield integer bytes_sent bytes of the request's body
 -- @tfield integer bytes_received bytes of the response's body
+-- @tfield ?string request_id the service's id of the request
+-- @tfield ?boolean outcome_unknown true if a failed upload or delete may have been carried out
+-- @tfield ?number retry_after seconds after which the service accepts another request
+-- @tfield ?any tag the call's option `tag`
+
+--- The argument of the client option `on_wait`: when a call begins to wait for anything but bytes.
+-- @table wait_event
+-- @tfield string operation as in an @{event}
+-- @tfield string reason `"rate_limit"`; `"pause"` after a 429 or a Retry-After; `"retry"`;
+--   `"token"`: another caller refreshes it; `"connection"`: `max_connections` are in use;
+--   `"store"`: another process has locked it
+-- @tfield ?number seconds as far as they are known
+-- @tfield ?any tag the call's option `tag`
 
 local core = require "nymbl.core"
 local check = require "nymbl.check"
@@ -107,7 +121,11 @@ return {
   --   (UTC); false turns it off
   -- @tparam[opt] table options.store a store (@{nymbl.store}) where rate limit, quota and token are
   --   shared (default: one in this process)
+  -- @tparam[opt] table|function options.headers request headers for tracing: `traceparent`,
+  --   `tracestate`, `baggage`, `x-request-id` and `x-correlation-id`; or a function of the
+  --   operation that returns such a table or nil, called before each request
   -- @tparam[opt] function options.on_event called with an @{event} after each request
+  -- @tparam[opt] function options.on_wait called with a @{wait_event} when a call begins to wait
   -- @treturn[1] client
   -- @treturn[2] nil `ca_file` or `ca_path` cannot be read
   -- @treturn[2] table the error

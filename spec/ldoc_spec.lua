@@ -298,7 +298,8 @@ describe("the documentation", function()
     local documented, annotated = {}, {}
     for _, param in ipairs(item.params) do documented[param.name] = param.type:gsub("^%?", "") end
     for name, field in pairs(annotations.classes[class].fields) do
-      annotated[name] = ({ ["nymbl.kind"] = "string", ["nymbl.operation"] = "string" })[field.type] or field.type
+      annotated[name] = ({ ["nymbl.kind"] = "string", ["nymbl.operation"] = "string",
+                          ["nymbl.wait_reason"] = "string" })[field.type] or field.type
     end
     assert.same(documented, annotated)
     for _, param in ipairs(item.params) do
@@ -313,7 +314,11 @@ describe("the documentation", function()
 
   it("has the fields of errors and events", function()
     local events, problems = {}, {}
-    local client = helper.client { on_event = function(event) events[#events + 1] = event end }
+    local waits = {}
+    local client = helper.client {
+      rate = { read = { 100, 1 } }, on_event = function(event) events[#events + 1] = event end,
+      on_wait = function(event) waits[#waits + 1] = event end,
+    }
     local patient = client:patient(12345)
     local function fails(call, ...)
       local result, err = call(...)
@@ -322,12 +327,18 @@ describe("the documentation", function()
     end
     fails(patient.get, patient, "doc-none")
     helper.faults { operation = "upload", action = { after = true, reset = true }, times = 1 }
-    patient:upload({ data = "%PDF-1.4" }, { file_name = "a.pdf" })
+    patient:upload({ data = "%PDF-1.4" }, { file_name = "a.pdf", tag = "a tag" })
     helper.faults { operation = "list", action = { status = 429, headers = { { "Retry-After", "300" } } }, times = 1 }
     fails(patient.page, patient)
     client:close()
     local error_fields = same_fields(tables["nymbl.err"], "nymbl.err")
     local event_fields = same_fields(tables["nymbl.event"], "nymbl.event")
+    local wait_fields = same_fields(tables["nymbl.wait_event"], "nymbl.wait_event")
+    assert.is_true(#waits > 0)
+    for _, event in ipairs(waits) do
+      subset(event, wait_fields)
+      assert.is_true(annotations.aliases["nymbl.wait_reason"][event.reason])
+    end
     local seen, seen_events = {}, {}
     for _, err in ipairs(problems) do
       subset(err, error_fields)

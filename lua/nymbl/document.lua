@@ -130,6 +130,8 @@ end
 -- @function refresh
 -- @tparam[opt] table options
 -- @tparam[opt] number options.timeout seconds (default: the client's)
+-- @tparam[opt] table options.headers request headers, added to the client's
+-- @tparam[opt] any options.tag for the events of this call
 -- @treturn[1] document itself
 -- @treturn[2] nil
 -- @treturn[2] table the error; the fields are unchanged
@@ -151,6 +153,8 @@ end
 -- @function delete
 -- @tparam[opt] table options
 -- @tparam[opt] number options.timeout seconds (default: the client's)
+-- @tparam[opt] table options.headers request headers, added to the client's
+-- @tparam[opt] any options.tag for the events of this call
 -- @treturn[1] boolean true
 -- @treturn[2] nil
 -- @treturn[2] table the error; with `outcome_unknown` the document may have been deleted anyway
@@ -275,6 +279,8 @@ local DOWNLOAD_OPTIONS = call.options {
 -- @tparam[opt] function options.progress called as `progress(done, total)` in bytes, `total` nil if
 --   unknown; return false to cancel
 -- @tparam[opt] number options.timeout seconds (default: the client's)
+-- @tparam[opt] table options.headers request headers, added to the client's
+-- @tparam[opt] any options.tag for the events of this call
 -- @treturn[1] integer bytes written
 -- @treturn[1] ?string media type
 -- @treturn[2] nil
@@ -331,6 +337,8 @@ local OPEN_OPTIONS = call.options {
 -- @function open
 -- @tparam[opt] table options
 -- @tparam[opt] number options.timeout seconds until the response begins (default: the client's)
+-- @tparam[opt] table options.headers request headers, added to the client's
+-- @tparam[opt] any options.tag for the events of this call
 -- @tparam[opt] function options.progress called as `progress(done, total)` in bytes, `total` nil if
 --   unknown; return false to cancel
 -- @tparam[opt=true] boolean options.check_size the number of bytes must be `file_size_bytes`

@@ -241,6 +241,8 @@ end
 -- @tparam[opt] function options.progress called as `progress(done, total)` in bytes, `total` nil if
 --   unknown; return false to cancel
 -- @tparam[opt] number options.timeout seconds (default: the client's)
+-- @tparam[opt] table options.headers request headers, added to the client's
+-- @tparam[opt] any options.tag for the events of this call
 -- @treturn[1] document the new one
 -- @treturn[2] nil
 -- @treturn[2] table the error; with `outcome_unknown` the document may have been created
@@ -291,6 +293,8 @@ end
 -- @tparam[opt=100] integer options.page_size documents per request, 1 to 100
 -- @tparam[opt=true] boolean options.count whether to request the total number
 -- @tparam[opt] number options.timeout seconds for each page (default: the client's)
+-- @tparam[opt] table options.headers request headers, added to the client's
+-- @tparam[opt] any options.tag for the events of this call
 -- @treturn function an iterator for a `for` loop. It waits for each page, and raises the error
 --   if a page fails
 -- @raise on a wrong argument, an unknown option or a closed client
@@ -314,6 +318,8 @@ end
 -- @tparam[opt=100] integer options.page_size
 -- @tparam[opt=true] boolean options.count
 -- @tparam[opt] number options.timeout
+-- @tparam[opt] table options.headers request headers, added to the client's
+-- @tparam[opt] any options.tag for the events of this call
 -- @treturn[1] table an array of documents, with `count` (the total number, or nil) and
 --   `has_more` (whether another page follows)
 -- @treturn[2] nil
@@ -333,6 +339,8 @@ end
 -- @tparam[opt] string filter an OData filter; make it with `nymbl.filter`
 -- @tparam[opt] table options
 -- @tparam[opt] number options.timeout seconds (default: the client's)
+-- @tparam[opt] table options.headers request headers, added to the client's
+-- @tparam[opt] any options.tag for the events of this call
 -- @treturn[1] integer
 -- @treturn[2] nil
 -- @treturn[2] table the error
@@ -356,6 +364,8 @@ end
 -- @tparam string|integer id of the document
 -- @tparam[opt] table options
 -- @tparam[opt] number options.timeout seconds (default: the client's)
+-- @tparam[opt] table options.headers request headers, added to the client's
+-- @tparam[opt] any options.tag for the events of this call
 -- @treturn[1] document
 -- @treturn[2] nil
 -- @treturn[2] table the error
