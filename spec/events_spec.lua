@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- luacheck: std max+busted
--- What a program can see of its calls: the service's request ids, the names of the calls.
+-- What a program can see of its calls: request ids, operations, headers, events and waits.
 
 local helper = require "helper"
 
@@ -645,5 +645,205 @@ describe("on_wait", function()
     assert(patient:count())
     assert.equal(3, #helper.journal())
     assert.equal(4, #events) -- with the token request's
+  end)
+end)
+
+describe("the events of random calls under random faults", function()
+  local nymbl = require "nymbl"
+  local clock
+
+  before_each(function() clock = helper.clock() end)
+
+  after_each(function()
+    clock.restore()
+    assert.equal(0, helper.object_count())
+  end)
+
+  -- Random numbers from 1 to `most`, the same for a seed on every Lua.
+  local function generator(seed)
+    local state = seed
+    return function(most)
+      state = (state * 16807) % 2147483647
+      return state % most + 1
+    end
+  end
+
+  local OPERATIONS = { "get", "list", "upload", "delete", "download", "token" }
+
+  -- An action, and the kind of the failure that it causes.
+  local FAULTS = {
+    { { status = 503 }, "server" },
+    { { status = 500, body_kind = "service" }, "server" },
+    { { status = 429, headers = { { "Retry-After", "3" } } }, "throttled" },
+    { { status = 404 }, "not_found" },
+    { { status = 403, body_kind = "gateway" }, "forbidden" },
+    { { before = "reset" }, "network" },
+    { { lost_reply = "reset" }, "network" },
+    { { cut = 3 } }, -- truncated, protocol or network
+    { { delay = 0.02 } },
+  }
+
+  -- Calls by a random number; each gets its options. A call that raises is a bug.
+  local CALLS = {
+    function(patient, options) return patient:get("d1", options) end,
+    function(patient, options) return patient:count(nil, options) end,
+    function(patient, options)
+      options.file_name = "new.pdf"
+      return patient:upload({ data = PDF }, options)
+    end,
+    function(patient, options) return patient:document("gone"):delete(options) end,
+    function(patient, options) return patient:document("d2"):download(helper.temporary(), options) end,
+    function(patient, options) return patient:document("d3"):download(function() return 1 end, options) end,
+    function(patient, options) -- read to the end
+      local stream = patient:document("d4"):open(options)
+      if not stream then return end
+      stream:read("a")
+      stream:close()
+    end,
+    function(patient, options) -- close half-way
+      local stream = patient:document("d5"):open(options)
+      if not stream then return end
+      stream:read(1000)
+      stream:close()
+    end,
+    function(patient, options)
+      options.page_size = 2
+      pcall(function() for _ in patient:documents(options) do end end) -- luacheck: ignore
+    end,
+    function(patient, options) -- leave the loop early
+      options.page_size = 2
+      local step, _, _, closer = patient:documents(options)
+      pcall(step)
+      local close = getmetatable(closer).__close
+      close(closer)
+    end,
+    function(patient, options)
+      options.progress = function() return false end
+      return patient:document("d1"):download(helper.temporary(), options)
+    end,
+  }
+
+  -- Compare the events with the sandbox's journal. Returns the number of requests that are not in it.
+  local function compare(events, label)
+    local entries, by_id, without = helper.admin("GET", "journal").requests, {}, {}
+    local broken = {}
+    for _, entry in ipairs(entries) do
+      by_id[entry.request_id] = entry
+      without[entry.operation] = (without[entry.operation] or 0) + 1
+    end
+    for _, event in ipairs(events) do
+      local operation = event.operation
+      local line = ("%s: %s %s %s"):format(label, operation, tostring(event.status), tostring(event.kind))
+      local entry = event.request_id and by_id[event.request_id]
+      if event.request_id then
+        assert.is_truthy(entry, line)
+        by_id[event.request_id] = nil -- each request has one event
+        assert.equal(entry.operation, operation, line)
+        assert.equal(entry.status, event.status, line)
+      end
+      if event.status and event.status >= 400 then
+        assert.equal(({ [503] = "server", [500] = "server", [429] = "throttled", [404] = "not_found",
+          [403] = "forbidden" })[event.status], event.kind, line)
+      end
+      if entry and event.kind ~= "canceled" then
+        assert.equal(entry.response_bytes, event.bytes_received, line)
+      end
+      if not event.kind and operation == "upload" then assert.equal(#PDF, event.bytes_sent, line) end
+      without[operation] = (without[operation] or 0) - 1
+      if not event.status and event.kind == "network" then broken[operation] = (broken[operation] or 0) + 1 end
+    end
+    -- The sandbox does not read a request that arrives on a connection that it is closing.
+    local unread = 0
+    for operation, count in pairs(without) do
+      assert.is_true(count <= 0 and -count <= (broken[operation] or 0), label .. ": " .. operation)
+      unread = unread - count
+    end
+    return unread
+  end
+
+  local function sum_of(list, tag, ...)
+    local sum = 0
+    for _, event in ipairs(list) do
+      if event.tag == tag then
+        for _, name in ipairs { ... } do sum = sum + (event[name] or 0) end
+      end
+    end
+    return sum
+  end
+
+  it("are one for each request, and agree with the journal; the waits add up", function()
+    local requests, unread = 0, 0
+    for seed = 1, 60 do
+      local random = generator(seed * 7919)
+      helper.reset()
+      for i = 1, 5 do
+        helper.admin("POST", "documents", { patient = "p", id = "d" .. i, size = i * 40000,
+                                            content_type = "application/pdf" })
+      end
+      helper.admin("POST", "documents", { patient = "p", id = "gone", content = PDF })
+      local plans = {}
+      for i = 1, random(8) do
+        plans[i] = { operation = OPERATIONS[random(#OPERATIONS)], action = FAULTS[random(#FAULTS)][1],
+                     skip = random(3) - 1, times = random(2) }
+      end
+      helper.faults((table.unpack or unpack)(plans)) -- luacheck: ignore
+      local events, waits = {}, {}
+      local client = helper.client {
+        rate = { read = { random(4), random(3) }, download = { 1, random(3) } }, max_attempts = random(4), timeout = false,
+        on_event = function(event) events[#events + 1] = event end,
+        on_wait = function(event) waits[#waits + 1] = event end,
+      }
+      local patient = client:patient("p")
+      for tag = 1, 8 do
+        local number = random(#CALLS)
+        local began = clock.now()
+        CALLS[number](patient, { tag = tag })
+        local took = clock.now() - began
+        -- a page that was prefetched and not needed took no time of the call
+        if number < 9 then
+          local label = ("seed %d, call %d of %d, took %.3f"):format(seed, tag, number, took)
+          local sums = { sum_of(events, tag, "waited", "seconds"),
+                         sum_of(events, tag, "seconds") + sum_of(waits, tag, "seconds") }
+          for _, sum in ipairs(sums) do
+            assert.is_true(math.abs(sum - took) <= took / 10 + 0.05, ("%s, sum %.3f"):format(label, sum))
+          end
+        end
+      end
+      client:close()
+      helper.object_count()
+      unread = unread + compare(events, "seed " .. seed)
+      requests = requests + #events
+    end
+    assert.is_true(requests > 500, requests)
+    assert.is_true(unread < requests / 50, unread)
+  end)
+
+  it("add up for concurrent calls too", function()
+    clock.restore()
+    for seed = 1, 6 do
+      local random = generator(seed * 104729)
+      helper.reset()
+      for i = 1, 5 do
+        helper.admin("POST", "documents", { patient = "p", id = "d" .. i, size = i * 40000,
+                                            content_type = "application/pdf" })
+      end
+      helper.admin("POST", "documents", { patient = "p", id = "gone", content = PDF })
+      local plans = {}
+      for i = 1, 6 do
+        plans[i] = { operation = OPERATIONS[random(5)], action = FAULTS[random(#FAULTS)][1] }
+      end
+      helper.faults((table.unpack or unpack)(plans)) -- luacheck: ignore
+      local events = {}
+      local client = helper.client { max_connections = 2, on_event = function(event) events[#events + 1] = event end }
+      local patient, numbers = client:patient("p"), {}
+      for tag = 1, 12 do numbers[tag] = { tag, random(#CALLS) } end
+      nymbl.each(numbers, { concurrency = 6 }, function(item)
+        CALLS[item[2]](patient, { tag = item[1] })
+        return true
+      end)
+      client:close()
+      helper.object_count()
+      compare(events, "concurrent, seed " .. seed)
+    end
   end)
 end)
