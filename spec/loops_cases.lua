@@ -501,4 +501,37 @@ case("a job on a file is waited for", "others continued, 26214400, true", functi
   return ("%s, %d, %s"):format(others, size, tostring(#list > 0))
 end)
 
+case("on_event and on_wait add up", "8 requests, 8 events, connection 1, retry 1, none without an end", function(t)
+  local events, waits = {}, {}
+  local patient = t.patient {
+    max_connections = 1, max_attempts = 2, token = helper.token(),
+    on_event = function(event) events[#events + 1] = event end,
+    on_wait = function(event) waits[event.reason] = (waits[event.reason] or 0) + 1 end,
+  }
+  document(300000)
+  helper.faults({ operation = "get", action = { status = 503 } }, { operation = "list", action = { delay = 0.2 } })
+  assert(patient:get("d"))
+  assert(patient:upload({ data = bytes(1000) }, { file_name = "a.pdf" }))
+  assert(patient:document("d"):download(function() return 1 end))
+  local stream = assert(patient:document("d"):open())
+  assert(#stream:read("a") == 300000)
+  stream:close()
+  stream = assert(patient:document("d"):open())
+  stream:read(1)
+  stream:close()
+  together(function() return patient:count() end, function() return patient:count() end)
+  local journal, open = helper.journal(), 0
+  local by_id = {}
+  for _, entry in ipairs(journal) do by_id[entry.request_id] = entry end
+  for _, event in ipairs(events) do
+    local entry = assert(by_id[event.request_id])
+    by_id[event.request_id] = nil
+    assert(entry.operation == event.operation and entry.status == event.status)
+    assert(event.kind == "canceled" or entry.response_bytes == event.bytes_received)
+  end
+  for _ in pairs(by_id) do open = open + 1 end
+  return ("%d requests, %d events, connection %d, retry %d, %s without an end"):format(#journal, #events,
+    waits.connection or 0, waits.retry or 0, open == 0 and "none" or tostring(open))
+end)
+
 return cases
