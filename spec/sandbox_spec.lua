@@ -489,6 +489,22 @@ describe("the sandbox #sandbox", function()
       assert.is_nil(second["@odata.nextLink"])
     end)
 
+    it("of patients have those with documents, whose key is called id or patient_id", function()
+      document { patient = "30" }
+      document { patient = "4" }
+      local response = get("/Patients?$orderby=id%20desc&$select=id&$count=true")
+      assert.same({ { id = "7" }, { id = "4" }, { id = "30" } }, cjson.decode(response.body).value)
+      assert.equal(3, cjson.decode(response.body)["@odata.count"])
+      assert.same({ id = "4", active = true, first_name = cjson.null, last_name = cjson.null },
+        cjson.decode(get("/Patients?$filter=id%20eq%20'4'").body).value[1])
+      assert.equal(1, #cjson.decode(get("/Patients?$top=1&$skip=2").body).value)
+      assert.equal(400, get("/Patients?$select=file_name").status)
+      assert.equal(403, get("/Patients", "-X POST -d x").status)
+      admin("POST", "settings", { patient_key = "patient_id", numeric_ids = true })
+      assert.equal(400, get("/Patients?$select=id").status)
+      assert.truthy(get("/Patients?$select=patient_id&$top=1").body:find('[{"patient_id":30}]', 1, true))
+    end)
+
     it("serve 5000 documents", function()
       admin("POST", "seed", { patient = "9", count = 5000 })
       local response = cjson.decode(get("/Patients(9)/Documents?$count=true&$skip=4990&$orderby=id%20desc").body)

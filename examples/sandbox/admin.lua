@@ -130,7 +130,7 @@ local setting_types = {
   limits = "boolean", token_life = "number", max_upload = "number", page_max = "number",
   next_link = "boolean", numeric_ids = "boolean", count = "boolean", ranges = "boolean",
   created_status = "number", delete_status = "number", rate = "table", quota = "number",
-  quota_used = "number", list_delay = "number", keep_alive = "number",
+  patient_key = "string", quota_used = "number", list_delay = "number", keep_alive = "number",
 }
 
 handlers["GET settings"] = function(state)

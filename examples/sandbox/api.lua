@@ -35,6 +35,9 @@ local function route(method, path)
   elseif first == "blob" and #segments == 2 and method == "GET" then
     return "blob", nil, url.key("blob(" .. second .. ")", "blob")
   end
+  if path == "/Patients" then
+    return method == "GET" and "patients" or "other"
+  end
   local patient = first and url.key(first, "Patients")
   if not patient or not second or #segments > 3 then
     return "other"
@@ -81,7 +84,7 @@ function api:refusal(request)
     local response = responses.gateway(429, "Limit Exceeded")
     table.insert(response.headers, { "x-amzn-ErrorType", "LimitExceededException" })
     return response
-  elseif not documents.patient_exists(request.patient) then
+  elseif operation ~= "patients" and not documents.patient_exists(request.patient) then
     return responses.service(404, "NotFound", "The patient was not found", "No such patient")
   end
 end
@@ -93,8 +96,8 @@ function operations.token(state, request, received)
   return state.credentials:grant(kind == "application/x-www-form-urlencoded" and received.form or nil)
 end
 
-local function context(request, suffix)
-  return request.connection.listener.url .. "/$metadata#Documents" .. (suffix or "")
+local function context(request, name)
+  return request.connection.listener.url .. "/$metadata#" .. name
 end
 
 local function find(state, request)
@@ -145,18 +148,19 @@ local function visible(state, list)
   return rows
 end
 
-function operations.list(state, request)
+-- A page of a collection: `object(row, select)` returns the JSON object of a row.
+local function page_response(state, request, collection, rows, object)
   local settings = state.settings
-  local query, details = odata.query(request.parameters, settings.numeric_ids)
+  local query, details = odata.query(request.parameters, collection.entity, settings.numeric_ids)
   if not query then
     return responses.service(400, "InvalidFilter", "The query is not valid", details)
   end
-  local rows = odata.apply(query, visible(state, state.documents:list(request.patient)))
+  rows = odata.apply(query, rows)
   local page = json.array {}
   for i = query.skip + 1, math.min(#rows, query.skip + math.min(query.top or settings.page_max, settings.page_max)) do
-    page[#page + 1] = state.documents:object(rows[i], { list = true, select = query.select })
+    page[#page + 1] = object(rows[i], query.select)
   end
-  local members = json.object { { "@odata.context", context(request) } }
+  local members = json.object { { "@odata.context", context(request, collection.name) } }
   if query.count and settings.count then
     members[#members + 1] = { "@odata.count", #rows }
   end
@@ -168,9 +172,30 @@ function operations.list(state, request)
   return responses.json(200, members)
 end
 
+function operations.list(state, request)
+  local rows = visible(state, state.documents:list(request.patient))
+  return page_response(state, request, { name = "Documents", entity = odata.DOCUMENT }, rows, function(row, select)
+    return state.documents:object(row, { list = true, select = select })
+  end)
+end
+
+--- The patients who have documents. The setting patient_key is the name of their key.
+function operations.patients(state, request)
+  local key = state.settings.patient_key
+  local entity = key == "id" and odata.PATIENT or odata.PATIENT_BY_PATIENT_ID
+  return page_response(state, request, { name = "Patients", entity = entity }, state.documents:patients_list(key),
+    function(row, select)
+      return state.documents:patient_object(row, key, select)
+    end)
+end
+
 function operations.get(state, request)
   local document, missing = find(state, request)
-  return missing or responses.json(200, state.documents:object(document, { context = context(request, "/$entity") }))
+  if missing then
+    return missing
+  end
+  local object = state.documents:object(document, { context = context(request, "Documents/$entity") })
+  return responses.json(200, object)
 end
 
 -- The part that a Range header requests: its start and size; false if unsatisfiable; nil if the header is ignored.

@@ -94,6 +94,18 @@ function documents:list(patient)
   return patient_documents and patient_documents.list or {}
 end
 
+--- The patients who have documents, sorted by id, each with its `fields`. `key` is the name of the field with the id.
+function documents:patients_list(key)
+  local rows = {}
+  for id, patient_documents in pairs(self.patients) do
+    if #patient_documents.list > 0 then
+      rows[#rows + 1] = { id = id, fields = { [key] = id, active = true } }
+    end
+  end
+  table.sort(rows, function(a, b) return a.id < b.id end)
+  return rows
+end
+
 --- Delete a document. Returns true if it existed.
 function documents:remove(patient, id)
   local document = self:find(patient, id)
@@ -160,6 +172,21 @@ function documents:object(document, options)
   for name in pairs(document.fields) do
     if not added[name] then
       add(name)
+    end
+  end
+  return members
+end
+
+--- A patient of `patients_list` as an ordered object. `select` is a set of fields, or nil for all.
+function documents:patient_object(row, key, select)
+  local members = json.object {}
+  for _, name in ipairs { key, "active", "first_name", "last_name" } do
+    if not select or select[name] then
+      local value = row.fields[name]
+      if name == key and self.settings.numeric_ids and row.id:find "^[1-9]%d*$" then
+        value = json.raw(row.id)
+      end
+      members[#members + 1] = { name, value == nil and json.null or value }
     end
   end
   return members

@@ -5,11 +5,21 @@ local json = require "json"
 
 local odata = {}
 
-local types = {
+--- The entities' names, and the types of their properties.
+odata.DOCUMENT = { name = "Document", types = {
   id = "string", patient_id = "string", file_name = "string", content_type = "string",
   file_size_bytes = "number", document_type = "string", description = "string",
   uploaded_by_id = "string", uploaded_at = "datetime",
-}
+} }
+odata.PATIENT = { name = "Patient", types = {
+  id = "string", active = "boolean", first_name = "string", last_name = "string",
+} }
+-- Some services name the key of a patient differently.
+odata.PATIENT_BY_PATIENT_ID = { name = "Patient", types = {
+  patient_id = "string", active = "boolean", first_name = "string", last_name = "string",
+} }
+
+local entity -- that of the query that is being parsed
 
 local MAX_DEPTH = 50
 
@@ -19,7 +29,7 @@ local function fail(details, ...)
 end
 
 local function property_type(name)
-  return types[name] or fail("Property '%s' does not exist on type 'Document'", name)
+  return entity.types[name] or fail("Property '%s' does not exist on type '%s'", name, entity.name)
 end
 
 -- Days since 1970-01-01 in the proleptic Gregorian calendar.
@@ -332,7 +342,8 @@ local function query_parse(parameters, numeric_ids)
 end
 
 --- Parse the query options of a list. Returns the query, or nil and the details of the problem.
-function odata.query(parameters, numeric_ids)
+function odata.query(parameters, listed, numeric_ids)
+  entity = listed
   local ok, result = pcall(query_parse, parameters, numeric_ids)
   if ok then
     return result
@@ -355,7 +366,7 @@ local function before(keys, a, b)
   return a.at < b.at
 end
 
---- The documents of `list` that match the query, filtered and sorted, before paging.
+--- The rows of `list` that match the query, filtered and sorted, before paging.
 function odata.apply(query, list)
   local rows = {}
   for at, document in ipairs(list) do

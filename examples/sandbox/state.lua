@@ -25,6 +25,7 @@ local function settings_reset(settings, options)
   settings.numeric_ids = false
   settings.count = true
   settings.ranges = true
+  settings.patient_key = "id"
   settings.created_status = 201
   settings.delete_status = 204
   settings.rate = { read = { 2, 5 }, download = { 1, 3 } }
