@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /* The TLS library that libcurl is linked with: whether libcurl's calls reach it
- * (symbol interposition), and the state of a connection that only the library
- * knows. */
-#include "exchange/tls.h"
+ * (symbol interposition), and its functions. */
+#include "exchange/tls_library.h"
 
 #include "exchange/image.h"
 #include "nymbl.h"
 
+#include <curl/curl.h>
 #include <dlfcn.h>
 #ifdef __GLIBC__
 #include <link.h>
@@ -15,18 +15,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* SSL_RECEIVED_SHUTDOWN of SSL_get_shutdown(3): close_notify was received. */
-#define RECEIVED_SHUTDOWN 2
-
-/* Functions of OpenSSL, looked up at run time; NULL if they were not found.
- * libcurl does not distinguish a connection that was cut off from one that was
- * closed, and reuses a connection on which more bytes arrived than the response
- * had. So this file asks OpenSSL. It must ask the library that libcurl calls,
- * and linking a library could bring in another one. */
-static int (*shutdown_state)(const void *connection);
-static int (*bytes_pending)(const void *connection);
-static int (*records_pending)(const void *connection);
-
+static nymbl__tls_functions functions;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 /* ---- symbol interposition ---- */
@@ -157,7 +146,7 @@ static bool versions_agree(const char *ours, const char *others, bool all)
     return our[level] == other[level] || (all && our[level] < other[level]);
 }
 
-/* The functions of OpenSSL that this file calls. */
+/* The functions of OpenSSL that are looked up. */
 enum { VERSION, SHUTDOWN, PENDING, HAS_PENDING, WANTED_COUNT };
 static const char *const wanted[WANTED_COUNT] = {
     "OpenSSL_version", "SSL_get_shutdown", "SSL_pending", "SSL_has_pending"};
@@ -387,9 +376,9 @@ static void library_find(void)
     if (survey.libcurl == NULL) /* libcurl is linked statically */
         survey.libcurl = dlopen(NULL, RTLD_LAZY);
     interposition_check(&survey, inside);
-    function_resolve(&shutdown_state, &survey, SHUTDOWN);
-    function_resolve(&bytes_pending, &survey, PENDING);
-    function_resolve(&records_pending, &survey, HAS_PENDING);
+    function_resolve(&functions.get_shutdown, &survey, SHUTDOWN);
+    function_resolve(&functions.pending, &survey, PENDING);
+    function_resolve(&functions.has_pending, &survey, HAS_PENDING);
     dlclose(survey.libcurl);
 }
 
@@ -399,36 +388,8 @@ const char *nymbl_tls_problem(void)
     return *problem != '\0' ? problem : NULL;
 }
 
-/* ---- connections ---- */
-
-/* The SSL object of an easy handle's connection, or NULL. */
-static const void *connection_of(CURL *easy)
+const nymbl__tls_functions *nymbl__tls_library(void)
 {
-    const struct curl_tlssessioninfo *session = NULL;
-
     pthread_once(&once, library_find);
-    if (curl_easy_getinfo(easy, CURLINFO_TLS_SSL_PTR, &session) != CURLE_OK ||
-        session == NULL || session->backend != CURLSSLBACKEND_OPENSSL)
-        return NULL;
-    return session->internals;
-}
-
-bool nymbl__tls_has_ended(CURL *easy)
-{
-    const void *connection = connection_of(easy);
-
-    return connection != NULL && shutdown_state != NULL &&
-           (shutdown_state(connection) & RECEIVED_SHUTDOWN) != 0;
-}
-
-bool nymbl__tls_has_pending(CURL *easy)
-{
-    const void *connection = connection_of(easy);
-
-    if (connection == NULL)
-        return false;
-    /* SSL_has_pending() also counts records that were read but not processed;
-     * OpenSSL before 1.1.0 lacks it */
-    return (bytes_pending != NULL && bytes_pending(connection) > 0) ||
-           (records_pending != NULL && records_pending(connection) > 0);
+    return &functions;
 }
