@@ -736,6 +736,7 @@ typedef struct nymbl_request {
     const nymbl_upload_options *upload; /**< required for a POST */
     /** For NYMBL_EXPECT_CONTENT; NULL for defaults. */
     const nymbl_download_options *download;
+    bool inspect; /**< record what nymbl_transfer_peer() returns */
 } nymbl_request;
 
 /**
@@ -1018,6 +1019,27 @@ typedef struct nymbl_counts {
  */
 NYMBL_API void nymbl_transfer_counts(nymbl_transfer *transfer,
                                      nymbl_counts *out);
+
+/** What was learned about the server of a request with `inspect`. */
+typedef struct nymbl_peer {
+    /** Whether `certificate_lifetime` is known: the request was sent over TLS,
+     * and libcurl uses OpenSSL. */
+    bool has_certificate;
+    double certificate_lifetime; /**< seconds until the certificate expires */
+    bool has_date;               /**< whether the response had a valid Date */
+    /** The clock of this machine minus the response's Date, in seconds. Date
+     * has a resolution of one second. */
+    double clock_skew;
+} nymbl_peer;
+
+/**
+ * What is known about the server so far.
+ *
+ * @param      transfer any transfer; all is unknown unless its request had
+ *                      `inspect`
+ * @param[out] out      filled in
+ */
+NYMBL_API void nymbl_transfer_peer(nymbl_transfer *transfer, nymbl_peer *out);
 
 /**
  * Whether a transfer waits because its client has `max_connections` others on

@@ -189,6 +189,7 @@ static void description_read(lua_State *L, description *to)
     to->request.query = pairs_read(L, "query", to->query);
     to->request.headers = pairs_read(L, "headers", to->headers);
     to->request.next_link = option_text(L, REQUEST, "next_link");
+    to->request.inspect = option_flag(L, REQUEST, "inspect");
     upload_read(L, to);
     download_read(L, to);
 }
@@ -219,6 +220,7 @@ int request_start_token(lua_State *L)
  *   download   { path =, mode =, no_overwrite =, resume =, content_type =,
  *                size =, progress = }: the content of a document is expected,
  *              otherwise JSON
+ *   inspect    whether transfer:peer() is needed
  */
 int request_start(lua_State *L)
 {

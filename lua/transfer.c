@@ -203,6 +203,25 @@ static int transfer_resumed_from(lua_State *L)
     return 1;
 }
 
+/* transfer:peer(): seconds until the server's certificate expires, or nil; this
+ * machine's clock minus the response's Date, or nil. See nymbl_request.inspect
+ */
+static int transfer_peer(lua_State *L)
+{
+    nymbl_peer peer;
+
+    nymbl_transfer_peer(transfer_check(L, 1), &peer);
+    if (peer.has_certificate)
+        lua_pushnumber(L, peer.certificate_lifetime);
+    else
+        lua_pushnil(L);
+    if (peer.has_date)
+        lua_pushnumber(L, peer.clock_skew);
+    else
+        lua_pushnil(L);
+    return 2;
+}
+
 /* transfer:cancel(kind, reason): kind is "canceled", "timeout" or "io"; reason
  * one of nymbl_reasons() */
 static int transfer_cancel(lua_State *L)
@@ -338,6 +357,7 @@ void transfer_class(lua_State *L)
         {"is_queued", transfer_is_queued},
         {"request_id", transfer_request_id},
         {"resumed_from", transfer_resumed_from},
+        {"peer", transfer_peer},
         {"cancel", transfer_cancel},
         {"confirm", transfer_confirm},
         {"is_ready", transfer_is_ready},

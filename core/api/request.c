@@ -384,6 +384,7 @@ static nymbl_kind transfer_prepare(nymbl_transfer *transfer,
 
     prepared->method = request->method;
     prepared->expected = request->expected;
+    transfer->exchange.inspect = request->inspect;
     if (kind == NYMBL_OK && request->body != NULL)
         kind = upload_prepare(transfer, request, err);
     if (kind == NYMBL_OK && request->expected == NYMBL_EXPECT_CONTENT)

@@ -172,6 +172,13 @@ void nymbl_transfer_request_id(nymbl_transfer *transfer,
     nymbl__engine_unlock(transfer->engine);
 }
 
+void nymbl_transfer_peer(nymbl_transfer *transfer, nymbl_peer *out)
+{
+    nymbl__engine_lock(transfer->engine);
+    *out = transfer->port.peer;
+    nymbl__engine_unlock(transfer->engine);
+}
+
 /* Queue a command, unless the transfer has ended. `kind` and `reason` are for
  * NYMBL__COMMAND_CANCEL, `confirmed` is for NYMBL__COMMAND_CONFIRM. */
 static void transfer_command(nymbl_transfer *transfer, unsigned command,

@@ -21,6 +21,33 @@
 
 /* ---- libcurl's callbacks ---- */
 
+/* Record how long the server's certificate is still valid. */
+static void certificate_record(nymbl__exchange *exchange)
+{
+    double lifetime;
+
+    if (!nymbl__tls_certificate_lifetime(exchange->easy, &lifetime))
+        return;
+    nymbl__port_lock(exchange->port);
+    exchange->port->peer.has_certificate = true;
+    exchange->port->peer.certificate_lifetime = lifetime;
+    nymbl__port_unlock(exchange->port);
+}
+
+/* Record the difference between this machine's clock and the response's Date.
+ */
+static void clock_record(nymbl__exchange *exchange)
+{
+    time_t date = curl_getdate(exchange->head.date, NULL);
+
+    if (date == -1)
+        return;
+    nymbl__port_lock(exchange->port);
+    exchange->port->peer.has_date = true;
+    exchange->port->peer.clock_skew = difftime(time(NULL), date);
+    nymbl__port_unlock(exchange->port);
+}
+
 /* CURLOPT_PREREQFUNCTION, called before a request is sent. libcurl repeats a
  * request on its own, even a POST, if a reused connection turns out to be
  * closed. This callback refuses the repetition. */
@@ -54,6 +81,8 @@ static int prereq_cb(void *payload, char *to, char *from, int to_port,
     }
     nymbl__port_unlock(exchange->port);
     exchange->active = true;
+    if (exchange->inspect)
+        certificate_record(exchange);
     /* A final status remains the result: after 417 libcurl repeats the request
      * without Expect. */
     if (is_repeat && !(exchange->head.done && exchange->head.status >= 300))
@@ -148,6 +177,8 @@ bool nymbl__easy_header(nymbl__exchange *exchange, const char *data,
         nymbl__exchange_fail(exchange, kind, reason);
     else if (kind == NYMBL_DONE)
         nymbl__response_check_head(exchange);
+    if (kind == NYMBL_DONE && exchange->inspect)
+        clock_record(exchange);
     return exchange->failure == NYMBL_OK;
 }
 

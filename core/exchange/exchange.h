@@ -36,6 +36,7 @@ typedef struct nymbl__exchange {
     const nymbl__settings *settings;
     nymbl__request request; /* its URL changes with each redirect */
     bool progress;        /* notify the caller of every byte sent or received */
+    bool inspect;         /* record `port->peer` */
     bool range_requested; /* a Range is sent, to resume a partial file */
     bool has_size;        /* the size of the document is known */
     int64_t size;         /* the size of the document */

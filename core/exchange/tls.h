@@ -12,5 +12,9 @@ bool nymbl__tls_has_ended(CURL *easy);
 /* Whether the TLS library has received bytes that libcurl has not read. Call
  * this only within a callback of libcurl. */
 bool nymbl__tls_has_pending(CURL *easy);
+/* Get the seconds until the peer's certificate expires. Returns false if the
+ * TLS library is not OpenSSL, or there is no certificate. Call this only within
+ * a callback of libcurl. */
+bool nymbl__tls_certificate_lifetime(CURL *easy, double *seconds);
 
 #endif

@@ -147,9 +147,27 @@ static bool versions_agree(const char *ours, const char *others, bool all)
 }
 
 /* The functions of OpenSSL that are looked up. */
-enum { VERSION, SHUTDOWN, PENDING, HAS_PENDING, WANTED_COUNT };
-static const char *const wanted[WANTED_COUNT] = {
-    "OpenSSL_version", "SSL_get_shutdown", "SSL_pending", "SSL_has_pending"};
+enum {
+    VERSION,
+    SHUTDOWN,
+    PENDING,
+    HAS_PENDING,
+    PEER_CERTIFICATE,
+    PEER_CERTIFICATE_1, /* its name since OpenSSL 3 */
+    NOT_AFTER,
+    TIME_DIFF,
+    CERTIFICATE_FREE,
+    WANTED_COUNT
+};
+static const char *const wanted[WANTED_COUNT] = {"OpenSSL_version",
+                                                 "SSL_get_shutdown",
+                                                 "SSL_pending",
+                                                 "SSL_has_pending",
+                                                 "SSL_get_peer_certificate",
+                                                 "SSL_get1_peer_certificate",
+                                                 "X509_get0_notAfter",
+                                                 "ASN1_TIME_diff",
+                                                 "X509_free"};
 
 /* Which libraries the references of libcurl and its TLS library are bound to.
  */
@@ -379,6 +397,13 @@ static void library_find(void)
     function_resolve(&functions.get_shutdown, &survey, SHUTDOWN);
     function_resolve(&functions.pending, &survey, PENDING);
     function_resolve(&functions.has_pending, &survey, HAS_PENDING);
+    function_resolve(&functions.peer_certificate, &survey, PEER_CERTIFICATE_1);
+    if (functions.peer_certificate == NULL)
+        function_resolve(&functions.peer_certificate, &survey,
+                         PEER_CERTIFICATE);
+    function_resolve(&functions.not_after, &survey, NOT_AFTER);
+    function_resolve(&functions.time_diff, &survey, TIME_DIFF);
+    function_resolve(&functions.certificate_free, &survey, CERTIFICATE_FREE);
     dlclose(survey.libcurl);
 }
 

@@ -9,6 +9,11 @@ typedef struct nymbl__tls_functions {
     int (*get_shutdown)(const void *connection);
     int (*pending)(const void *connection);
     int (*has_pending)(const void *connection);
+    void *(*peer_certificate)(const void *connection); /* a new reference */
+    const void *(*not_after)(const void *certificate);
+    /* from == NULL: now */
+    int (*time_diff)(int *days, int *seconds, const void *from, const void *to);
+    void (*certificate_free)(void *certificate);
 } nymbl__tls_functions;
 
 /* Find the library at the first call. */

@@ -61,7 +61,8 @@ typedef struct nymbl__port {
     nymbl_response response;
     /* The service's id of the last request that it has answered, or "". */
     char request_id[NYMBL_REQUEST_ID_MAX + 1];
-    bool ended; /* `error`, `response_body` and `body_sent` are final */
+    nymbl_peer peer; /* see nymbl_request.inspect */
+    bool ended;      /* `error`, `response_body` and `body_sent` are final */
     nymbl_error error;
 
     /* used only by the pump */

@@ -10,6 +10,7 @@
 #include <openssl/x509v3.h>
 #include <signal.h>
 #include <sys/socket.h>
+#include <time.h>
 
 static SSL_CTX *context;
 static char ca_file[64];
@@ -182,6 +183,54 @@ static void exchange_succeeds_over_tls(void)
     nymbl_transfer_free(transfer);
     request_free(&request);
     tls_end(&peer, true);
+    tls_close();
+}
+
+/* What nymbl_transfer_peer() returns after a request whose response has
+ * `headers`. */
+static nymbl_peer peer_of(bool inspect, const char *headers)
+{
+    const nymbl_segment path[] = {{"Patients", NULL}, {NULL, NULL}};
+    nymbl_request wanted = {.path = path, .inspect = inspect};
+    nymbl_transfer *transfer;
+    nymbl_peer found;
+    request request;
+    peer peer;
+
+    REQUIRE(nymbl_request_start(&transfer, world.engine, world.client, "t",
+                                &wanted, NULL) == NYMBL_OK);
+    serve(&peer, &request);
+    nymbl_transfer_peer(transfer, &found);
+    CHECK(found.has_certificate == inspect && !found.has_date);
+    peer_respond(&peer, 403, headers, "{}");
+    CHECK_NUMBER(ended(transfer, NULL), NYMBL_FORBIDDEN);
+    nymbl_transfer_peer(transfer, &found);
+    nymbl_transfer_free(transfer);
+    request_free(&request);
+    tls_end(&peer, true);
+    world_settle();
+    return found;
+}
+
+static void certificate_and_clock_are_recorded_if_requested(void)
+{
+    nymbl_peer peer;
+    char header[64];
+    time_t ahead = time(NULL) + 500;
+
+    tls_open_named("IP:127.0.0.1", -100, 200000);
+    strftime(header, sizeof(header), "Date: %a, %d %b %Y %H:%M:%S GMT\r\n",
+             gmtime(&ahead));
+    peer = peer_of(true, header);
+    CHECK(peer.has_certificate && peer.certificate_lifetime <= 200000 &&
+          peer.certificate_lifetime > 199900);
+    CHECK(peer.has_date && peer.clock_skew >= -500 && peer.clock_skew < -400);
+    peer = peer_of(true, "");
+    CHECK(peer.has_certificate && !peer.has_date);
+    peer = peer_of(true, "Date: today\r\n");
+    CHECK(peer.has_certificate && !peer.has_date);
+    peer = peer_of(false, header);
+    CHECK(!peer.has_certificate && !peer.has_date);
     tls_close();
 }
 
@@ -615,6 +664,7 @@ int main(int argc, char **argv)
 {
     static const test tests[] = {
         TEST(exchange_succeeds_over_tls),
+        TEST(certificate_and_clock_are_recorded_if_requested),
         TEST(peers_that_are_not_trusted_get_nothing),
         TEST(redirect_to_another_origin_sends_no_credentials_or_headers),
         TEST(redirect_from_https_to_http_is_refused),
