@@ -36,6 +36,7 @@
 ---| "get"
 ---| "download"
 ---| "delete"
+---| "patients"
 ---| "token"
 
 ---An error: the second result of a call that failed. `tostring(err)` is safe to log.
@@ -190,6 +191,18 @@
 ---@field throttled integer
 ---@field remaining? integer
 
+---@class nymbl.check_options
+---@field patient? nymbl.patient|nymbl.id whose documents are listed
+---@field timeout? number seconds
+
+---A step of `client:check`.
+---@class nymbl.step
+---@field step string
+---@field state "ok"|"failed"|"unknown"|"skipped"
+---@field err? nymbl.err of a failed step
+---@field days? integer until the certificate expires
+---@field skew? number seconds by which this machine's clock is ahead of the service's
+
 ---@class nymbl.page
 ---@field [integer] nymbl.document
 ---@field count? integer
@@ -211,6 +224,11 @@ function client:patient(id) end
 ---@return nymbl.usage? usage
 ---@return nymbl.err? err
 function client:usage() end
+
+---@param options? nymbl.check_options
+---@return nymbl.step[] steps
+---@return boolean ok whether no step failed
+function client:check(options) end
 
 ---@return boolean
 function client:close() end

@@ -23,8 +23,8 @@
 -- @tfield ?integer status HTTP status of the response, or of the proxy that refused the request
 -- @tfield ?string code the service's error code
 -- @tfield ?string detail the service's own words. They may identify a patient
--- @tfield ?string operation `"upload"`, `"list"`, `"get"`, `"download"`, `"delete"`, or
---   `"token"` if the token request failed
+-- @tfield ?string operation `"upload"`, `"list"`, `"get"`, `"download"`, `"delete"`,
+--   `"patients"`, or `"token"` if the token request failed
 -- @tfield ?string request_id the service's id of the request, for its support
 -- @tfield integer attempts requests sent for this call, token requests not counted
 -- @tfield ?number retry_after seconds after which another try makes sense
@@ -34,7 +34,7 @@
 -- ended or is closed. A stream that was left to the garbage collector is reported at its client's
 -- next call. Nothing in it identifies a patient, unless `tag` does.
 -- @table event
--- @tfield string operation `"upload"`, `"list"`, `"get"`, `"download"`, `"delete"` or `"token"`
+-- @tfield string operation `"upload"`, `"list"`, `"get"`, `"download"`, `"delete"`, `"patients"` or `"token"`
 -- @tfield ?integer status HTTP status; nil if no response arrived
 -- @tfield ?string kind the kind of the failure; nil if the request succeeded
 -- @tfield integer attempt number of the request within its call; 0 if nothing was sent
@@ -55,6 +55,15 @@
 --   `"store"`: another process has locked it
 -- @tfield ?number seconds as far as they are known
 -- @tfield ?any tag the call's option `tag`
+
+--- A step of @{client:check}.
+-- @table step
+-- @tfield string step `"settings"`, `"name"`, `"connection"`, `"certificate"`, `"clock"`, `"token"`, `"key"` or
+--   `"quota"`
+-- @tfield string state `"ok"`, `"failed"`, `"unknown"`, or `"skipped"` after a failed step
+-- @tfield ?err err the error of a failed step; `tostring(err)` says what to do
+-- @tfield ?integer days of the certificate: days until it expires
+-- @tfield ?number skew of the clock: seconds by which this machine's clock is ahead of the service's
 
 local core = require "nymbl.core"
 local check = require "nymbl.check"

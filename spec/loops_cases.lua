@@ -534,4 +534,15 @@ case("on_event and on_wait add up", "8 requests, 8 events, connection 1, retry 1
     waits.connection or 0, waits.retry or 0, open == 0 and "none" or tostring(open))
 end)
 
+case("check the set-up", "true, ok ok ok ok ok ok ok ok, false, ok ok ok ok ok ok failed skipped", function(t)
+  local function check(given)
+    local _, client = t.patient(given)
+    local steps, ok = client:check()
+    local states = {}
+    for i, step in ipairs(steps) do states[i] = step.state end
+    return tostring(ok) .. ", " .. table.concat(states, " ")
+  end
+  return check() .. ", " .. check { api_key = "wrong" }
+end)
+
 return cases

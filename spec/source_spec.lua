@@ -298,7 +298,7 @@ describe("the module", function()
         local nymbl = require "nymbl"
         local client = nymbl.client { base_url = "https://localhost", api_key = "k", token = "t" }
         client:patient(1):document("a")
-        for _, name in ipairs { "cjson", "nymbl.each", "nymbl.filter", "nymbl.listing", "nymbl.source",
+        for _, name in ipairs { "cjson", "nymbl.each", "nymbl.diagnosis", "nymbl.filter", "nymbl.listing", "nymbl.source",
                                 "nymbl.stream", "nymbl.target" } do
           if package.loaded[name] then print(name) end
         end
@@ -312,7 +312,7 @@ describe("the module", function()
     require "nymbl"
     require "nymbl.stream"
     local names = {
-      ["nymbl.client"] = { "close", "patient", "usage" },
+      ["nymbl.client"] = { "check", "close", "patient", "usage" },
       ["nymbl.patient"] = { "count", "document", "documents", "get", "page", "upload" },
       ["nymbl.document"] = { "delete", "download", "metadata", "open", "refresh", "safe_name" },
       ["nymbl.stream"] = { "close", "lines", "read" },

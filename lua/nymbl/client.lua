@@ -227,6 +227,42 @@ function methods.usage(self)
   return usage
 end
 
+-- A checker (see check.lua) of a patient or an id.
+local function patient_option(value)
+  if type(value) == "number" then return check.integer(-2^53, 2^53)(value) end
+  if type(value) == "string" then return check.nonempty(value) end
+  if not core.state(value, "nymbl.patient") then return check.expected("patient or id", value) end
+end
+
+local CHECK_OPTIONS = { patient = patient_option, timeout = check.seconds }
+
+--- Check the set-up, step by step. Sends one token request, unless the token is cached, and
+-- requests one row of a listing; waits for both.
+-- @function check
+-- @tparam[opt] table options
+-- @tparam[opt] patient|string|integer options.patient the patient whose documents are listed (default:
+--   the patients are listed)
+-- @tparam[opt] number options.timeout seconds (default: the client's)
+-- @treturn table an array of steps (@{nymbl.step}), in a fixed order: settings, name, connection,
+--   certificate, clock, token, key, quota
+-- @treturn boolean whether no step failed
+-- @raise on a wrong argument, an unknown option or a closed client
+-- @usage
+-- local steps, ok = client:check()
+-- for _, step in ipairs(steps) do
+--   print(step.step, step.state, step.err or "")
+-- end
+function methods.check(self, options)
+  local state = check.object(self, CLASS, "check")
+  options = check.options(options, CHECK_OPTIONS, 1, "check")
+  local given, id = options.patient, nil
+  if given ~= nil then
+    local patient_state = type(given) == "userdata" and core.state(given, "nymbl.patient")
+    id = patient_state and patient_state.id or check.id(given, 1, "check")
+  end
+  return require("nymbl.diagnosis").check(state.env, id, options.timeout or state.env.timeout)
+end
+
 --- Close the client. Cancels its transfers, wipes its secrets from memory, and closes the
 -- connections that no other client uses. The token is removed as well, unless another open
 -- client in this process has the same credentials; a store that processes share keeps it.

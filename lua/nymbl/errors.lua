@@ -49,6 +49,8 @@ local BY_REASON = {
   limit_exceeded = "the service says that the month's quota is spent: ask it for more",
   token_response = false,
 
+  clock_skew = "this machine's clock differs from the service's: set it",
+
   too_many_files = "no descriptor is left: raise the limit of open files",
   too_many_threads = "no thread is left: raise the limit of processes and threads",
   no_space = "no space is left: make room there",
@@ -122,12 +124,16 @@ local TOKEN_BY_KIND = {
 
 errors.reasons = BY_REASON -- for the spec that compares them with the code
 
+-- A list of patients has no ids that could be wrong.
+local NO_PATIENTS = "there is no list of patients: check the prefix in base_url"
+
 local OUTCOME_UNKNOWN = "it may have been carried out: look before you repeat it"
 
 local function advice(err)
   if err.outcome_unknown then return OUTCOME_UNKNOWN end
   local kind, reason = err.kind, err.reason
   if err.operation == "download" and (reason == "not_a_file" or reason == "mount_point") then return NOT_A_FILE end
+  if err.operation == "patients" and kind == "not_found" then return NO_PATIENTS end
   if err.operation == "token" and err.code == "invalid_scope" then
     return "the token endpoint refuses the scope: check credentials.scope"
   end
