@@ -458,7 +458,7 @@ static void power_watch(const char *call, int fd)
     listing_make(&now);
     disk.cuts++;
     for (int i = 0; i < 8 && !disk.broken; i++) {
-        static const char *const loses[] = {"none", "part", "note", "doc"};
+        static const char *const loses[] = {"none", "part", "meta", "doc"};
         char how[64];
 
         snprintf(how, sizeof(how), "names %s, bytes lost of: %s",
