@@ -119,27 +119,27 @@ local function pages()
   return found
 end
 
--- A place to run the blocks of a page: a copy of the checkout without what was built, and an
+-- A workspace to run the blocks of a page: a copy of the checkout without what was built, and an
 -- environment.
-local function place_new()
-  local place = { folder = helper.temporary("-page"), home = helper.temporary("-home"), stubs = helper.temporary("-stubs") }
-  place.installed = place.home .. "/installed"
+local function workspace_new()
+  local workspace = { folder = helper.temporary("-page"), home = helper.temporary("-home"), stubs = helper.temporary("-stubs") }
+  workspace.installed = workspace.home .. "/installed"
   assert(helper.output(([[
     mkdir -p %s %s %s && cd %s && find . -mindepth 1 -maxdepth 1 ! -name 'build*' ! -name .git -exec cp -R -t %s {} + &&
-    cp spec/fixtures/referral.pdf %s && echo done]]):format(quote(place.folder), quote(place.installed), quote(place.stubs),
-    quote(ROOT), quote(place.folder), quote(place.folder))) == "done")
+    cp spec/fixtures/referral.pdf %s && echo done]]):format(quote(workspace.folder), quote(workspace.installed), quote(workspace.stubs),
+    quote(ROOT), quote(workspace.folder), quote(workspace.folder))) == "done")
   for name, code in pairs(STUBS) do
     code = code:gsub("INTERPRETER", function() return LUA end)
-    local path = helper.write_file(place.stubs .. "/" .. name, "#!/usr/bin/env bash\n" .. code .. "\n")
+    local path = helper.write_file(workspace.stubs .. "/" .. name, "#!/usr/bin/env bash\n" .. code .. "\n")
     helper.output("chmod +x " .. quote(path))
   end
-  helper.write_file(place.home .. "/luarocks.lua", ("rocks_trees = { { name = %q, root = %q } }\n"):format("user",
-    place.installed .. "/rocks"))
-  return place
+  helper.write_file(workspace.home .. "/luarocks.lua", ("rocks_trees = { { name = %q, root = %q } }\n"):format("user",
+    workspace.installed .. "/rocks"))
+  return workspace
 end
 
 -- The environment of a block, as words for the shell.
-local function environment(place)
+local function environment(workspace)
   local sandbox = helper.sandbox()
   local words = { "env", "-u", "LUA_PATH", "-u", "LUA_CPATH" }
   local function set(name, value) words[#words + 1] = quote(name .. "=" .. value) end
@@ -147,25 +147,25 @@ local function environment(place)
     set("NYMBL_" .. name:upper(), sandbox[name])
   end
   set("NYMBL_TOKEN", helper.token())
-  set("HOME", place.home)
-  set("INSTALLED", place.installed)
-  set("LUAROCKS_CONFIG", place.home .. "/luarocks.lua")
+  set("HOME", workspace.home)
+  set("INSTALLED", workspace.installed)
+  set("LUAROCKS_CONFIG", workspace.home .. "/luarocks.lua")
   set("LUA54", helper.output("command -v lua5.4 || true"))
   set("CMAKE", helper.output("command -v cmake || true"))
-  set("PATH", place.stubs .. ":" .. os.getenv "PATH")
+  set("PATH", workspace.stubs .. ":" .. os.getenv "PATH")
   -- the C library, where a page has installed it
-  set("PKG_CONFIG_PATH", place.installed .. "/usr/local/lib/pkgconfig")
-  set("CMAKE_PREFIX_PATH", place.installed .. "/usr/local")
-  set("LD_LIBRARY_PATH", place.installed .. "/usr/local/lib")
+  set("PKG_CONFIG_PATH", workspace.installed .. "/usr/local/lib/pkgconfig")
+  set("CMAKE_PREFIX_PATH", workspace.installed .. "/usr/local")
+  set("LD_LIBRARY_PATH", workspace.installed .. "/usr/local/lib")
   return table.concat(words, " ")
 end
 
--- Run a command in the place. Returns what it printed; raises if it failed, or if it printed the line
+-- Run a command in the workspace. Returns what it printed; raises if it failed, or if it printed the line
 -- of an error.
-local function run(place, command, where)
+local function run(workspace, command, where)
   local log = helper.temporary(".log")
   local status = helper.output(("cd %s && { timeout 300 %s %s; } </dev/null >%s 2>&1; echo $?"):format(
-    quote(place.folder), environment(place), command, quote(log)))
+    quote(workspace.folder), environment(workspace), command, quote(log)))
   local text = helper.read_file(log)
   assert(status == "0", ("%s: status %s\n%s"):format(where, status, text))
   assert(not text:find("nymbl: %l+: %l"), ("%s: an error\n%s"):format(where, text))
@@ -186,34 +186,34 @@ local CHECKS = {}
 
 local RUNNERS = {}
 
-function RUNNERS.lua(place, block, where)
+function RUNNERS.lua(workspace, block, where)
   local code = block.code
   if not code:find('require%s*%(?"nymbl"') then code = PRELUDE .. code end
   local path = helper.write_file(helper.temporary(".lua"), code)
   seed()
-  return run(place, LUA .. " " .. quote(path), where)
+  return run(workspace, LUA .. " " .. quote(path), where)
 end
 
-function RUNNERS.sh(place, block, where)
+function RUNNERS.sh(workspace, block, where)
   if JIT then return end -- the commands are for Lua 5.4
   local path = helper.write_file(helper.temporary(".sh"), "set -eu\ntrap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n"
     .. block.code)
   seed()
-  return run(place, "bash " .. quote(path), where)
+  return run(workspace, "bash " .. quote(path), where)
 end
 
-function RUNNERS.cmake(place, block, where)
+function RUNNERS.cmake(workspace, block, where)
   if JIT then return end
-  local project = place.folder .. "/project"
-  helper.output(("mkdir %s && cp %s/*.c %s"):format(quote(project), quote(place.folder), quote(project)))
+  local project = workspace.folder .. "/project"
+  helper.output(("mkdir %s && cp %s/*.c %s"):format(quote(project), quote(workspace.folder), quote(project)))
   helper.write_file(project .. "/CMakeLists.txt", block.code)
-  run(place, "cmake -S project -B project/build", where)
-  return run(place, "cmake --build project/build", where)
+  run(workspace, "cmake -S project -B project/build", where)
+  return run(workspace, "cmake --build project/build", where)
 end
 
 function RUNNERS.nginx(_, block, where)
   if JIT then return end
-  local check = assert(CHECKS[block[1]], where .. ": nothing is asked of this server")
+  local check = assert(CHECKS[block[1]], where .. ": no request is sent to this server")
   seed()
   local server = nginx.start { configuration = function(folder, default)
     helper.output(("mkdir %s/logs %s/temp"):format(quote(folder), quote(folder)))
@@ -261,10 +261,10 @@ CHECKS["# The Lua module. OpenResty has it built in: remove these two lines ther
 end
 
 -- Downloads in a loop: both copies are complete.
-local function both_copies(place)
-  assert.equal("204800", helper.output("stat -c %s " .. quote(place.folder .. "/copy-1")))
-  assert.equal("51200", helper.output("stat -c %s " .. quote(place.folder .. "/copy-2")))
-  helper.output("rm " .. quote(place.folder) .. "/copy-*")
+local function both_copies(workspace)
+  assert.equal("204800", helper.output("stat -c %s " .. quote(workspace.folder .. "/copy-1")))
+  assert.equal("51200", helper.output("stat -c %s " .. quote(workspace.folder .. "/copy-2")))
+  helper.output("rm " .. quote(workspace.folder) .. "/copy-*")
 end
 CHECKS['local cqueues = require "cqueues"'] = both_copies
 CHECKS['local uv = require "luv"'] = both_copies
@@ -292,17 +292,17 @@ for _, page in ipairs(pages()) do
     end)
   elseif #blocks > 0 then
     describe(page .. " #slow", function()
-      local place
+      local workspace
 
       setup(function()
-        place = place_new()
+        workspace = workspace_new()
         local has_c = false
         for _, block in ipairs(blocks) do
-          if block.name then helper.write_file(place.folder .. "/" .. block.name, block.code) end
+          if block.name then helper.write_file(workspace.folder .. "/" .. block.name, block.code) end
           has_c = has_c or block.language == "c"
         end
         if has_c then -- the library, as a reader has installed it by then
-          run(place, ("cmake --install %s --prefix /usr/local"):format(quote(ROOT .. "/build")), page)
+          run(workspace, ("cmake --install %s --prefix /usr/local"):format(quote(ROOT .. "/build")), page)
         end
       end)
 
@@ -321,9 +321,9 @@ for _, page in ipairs(pages()) do
           it(("has a block of %s at line %d that works"):format(block.language, block.line), function()
             assert.is_nil(reason, where .. " is in NOT_RUN")
             local runner = assert(RUNNERS[block.language], where .. ": a block that is not run")
-            runner(place, block, where)
+            runner(workspace, block, where)
             local check = block.language ~= "nginx" and CHECKS[block[1]]
-            if check then check(place) end
+            if check then check(workspace) end
           end)
         end
       end
@@ -363,7 +363,7 @@ describe("the pages", function()
     end
   end)
 
-  it("are short enough, where the README is meant", function()
+  it("include a short README", function()
     local _, lines = helper.read_file(helper.path "README.md"):gsub("\n", "")
     assert.is_true(lines <= 220, lines)
   end)
@@ -371,27 +371,27 @@ end)
 
 -- A saved program of a page, ready to run in a folder of its own with the modules that it requires.
 local function program(page, name)
-  local place = { folder = helper.directory(), home = helper.directory(), stubs = "/bin", installed = "/" }
+  local workspace = { folder = helper.directory(), home = helper.directory(), stubs = "/bin", installed = "/" }
   for _, block in ipairs(blocks_of(page)) do
-    if block.name then helper.write_file(place.folder .. "/" .. block.name, block.code) end
+    if block.name then helper.write_file(workspace.folder .. "/" .. block.name, block.code) end
   end
   -- returns the exit status, and what was printed on standard output and standard error
-  return place, function(...)
+  return workspace, function(...)
     local words = {}
     for i, word in ipairs { ... } do words[i] = quote(word) end
     local out, err = helper.temporary(".out"), helper.temporary(".err")
-    local status = helper.output(("cd %s && timeout 60 %s %s %s %s </dev/null >%s 2>%s; echo $?"):format(quote(place.folder),
-      environment(place), LUA, name, table.concat(words, " "), quote(out), quote(err)))
+    local status = helper.output(("cd %s && timeout 60 %s %s %s %s </dev/null >%s 2>%s; echo $?"):format(quote(workspace.folder),
+      environment(workspace), LUA, name, table.concat(words, " "), quote(out), quote(err)))
     return tonumber(status), helper.read_file(out), helper.read_file(err)
   end
 end
 
 describe("the README's first program #slow", function()
-  local place, documents, folder
+  local workspace, documents, folder
 
   before_each(function()
-    place, documents = program("README.md", "documents.lua")
-    folder = place.folder .. "/documents"
+    workspace, documents = program("README.md", "documents.lua")
+    folder = workspace.folder .. "/documents"
     helper.output("mkdir " .. quote(folder))
   end)
 
@@ -402,9 +402,9 @@ describe("the README's first program #slow", function()
     for i, id in ipairs(ids) do
       helper.admin("POST", "documents", { patient = "12345", id = id, size = 1000 + i, content_type = "application/pdf" })
     end
-    local before = helper.names(place.folder)
+    local before = helper.names(workspace.folder)
     assert.same({ 0, ("%d documents complete, 0 failed\n"):format(#ids), "" }, { documents("12345", "documents") })
-    assert.equal(before, helper.names(place.folder))
+    assert.equal(before, helper.names(workspace.folder))
     local sizes = helper.output(("cd %s && stat -c %%s -- * .[!.]* 2>/dev/null | sort -n | tr '\\n' ' '"):format(quote(folder)))
     local expected = {}
     for i = 1, #ids do expected[i] = ("%d "):format(1000 + i) end

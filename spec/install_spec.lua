@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- What is installed, as somebody else's project uses it; and what CMake says and keeps when it configures.
+-- The installed library, as another project uses it; and the messages and the cache of CMake.
 
 local helper = require "helper"
 

@@ -78,11 +78,11 @@ describe("a process that is killed during a download", function()
   it("leaves the partial file if requested, with no name, id or key beside it", function()
     killed("KILL", "a", true)
     assert.equal("a.nymbl-meta\na.nymbl-part", names())
-    local note = helper.read_file(folder .. "/a.nymbl-meta")
+    local meta = helper.read_file(folder .. "/a.nymbl-meta")
     local options = helper.options()
     for _, word in ipairs { "12345", "7700", "http", options.api_key, options.credentials.client_id,
                             options.credentials.client_secret, options.credentials.scope } do
-      assert.is_nil(note:find(word, 1, true))
+      assert.is_nil(meta:find(word, 1, true))
     end
     helper.admin("DELETE", "journal")
     whole("a", { resume = true })

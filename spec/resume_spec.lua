@@ -182,32 +182,32 @@ describe("document:download() with resume", function()
 
   -- The files after an interrupted download: the partial file and its metadata.
   local function part_files()
-    local part, note
+    local part, meta
     for name in names():gmatch("[^\n]+") do
-      if name:match("part$") then part = folder .. "/" .. name else note = folder .. "/" .. name end
+      if name:match("part$") then part = folder .. "/" .. name else meta = folder .. "/" .. name end
     end
-    return assert(part), assert(note)
+    return assert(part), assert(meta)
   end
 
   it("ignores a partial file that is a link, readable by others or has other content", function()
-    local spoilers = {
+    local changes = {
       function(part) -- a link to the same bytes
         os.execute(("mv %s %s.moved && ln -s %s.moved %s"):format(part, part, part, part))
       end,
       function(part) os.execute(("ln %s %s.second"):format(part, part)) end,
       function(part) os.execute("chmod 644 " .. part) end,
-      function(_, note) os.execute(("mv %s %s.moved && ln -s %s.moved %s"):format(note, note, note, note)) end,
-      function(_, note) helper.write_file(note, "nymbl part 1\ngarbage") end,
-      function(_, note) helper.write_file(note, ("x"):rep(100000)) end,
-      function(_, note) os.remove(note) end,
+      function(_, meta) os.execute(("mv %s %s.moved && ln -s %s.moved %s"):format(meta, meta, meta, meta)) end,
+      function(_, meta) helper.write_file(meta, "nymbl part 1\ngarbage") end,
+      function(_, meta) helper.write_file(meta, ("x"):rep(100000)) end,
+      function(_, meta) os.remove(meta) end,
       function(part) os.execute("truncate -s 0 " .. part) end,
       function(part) os.execute("truncate -s 300000 " .. part) end,
       function(part) os.execute("truncate -s 999999 " .. part) end,
     }
-    for i, spoil in ipairs(spoilers) do
+    for i, change in ipairs(changes) do
       local document, sum = document_of()
       interrupted(document)
-      spoil(part_files())
+      change(part_files())
       assert(document:download(path, { resume = true }))
       assert.equal(sum, helper.sha256(path), i)
       assert.is_nil((range_of(helper.journal("download")[1])), i)

@@ -122,7 +122,7 @@ void peer_reset(peer *peer);
  * credentials. */
 nymbl_client *token_client(nymbl_client_options options);
 /* Accept the connection of a started transfer, and read its request. */
-nymbl_transfer *asked(nymbl_transfer *transfer, peer *peer);
+nymbl_transfer *accept_request(nymbl_transfer *transfer, peer *peer);
 /* Pump until the transfer has ended; its result. */
 nymbl_kind ended(nymbl_transfer *transfer, nymbl_error *err);
 /* Read a download to its end. */

@@ -115,7 +115,7 @@ static bool upload_succeeds(void)
     return kind == NYMBL_OK;
 }
 
-static bool pushed_upload_succeeds(void)
+static bool stream_upload_succeeds(void)
 {
     nymbl_upload_options options = {.file_name = "a.pdf",
                                     .content_type = "application/pdf",
@@ -378,7 +378,7 @@ static void scenario_repeat(bool (*run)(void))
 
 SCENARIO(client_is_made)
 SCENARIO(upload_succeeds)
-SCENARIO(pushed_upload_succeeds)
+SCENARIO(stream_upload_succeeds)
 SCENARIO(download_to_a_path_succeeds)
 SCENARIO(download_by_reading_succeeds)
 SCENARIO(redirected_download_succeeds)
@@ -393,7 +393,7 @@ int main(int argc, char **argv)
     static const test tests[] = {
         TEST(client_is_made_or_fails),
         TEST(upload_succeeds_or_fails),
-        TEST(pushed_upload_succeeds_or_fails),
+        TEST(stream_upload_succeeds_or_fails),
         TEST(download_to_a_path_succeeds_or_fails),
         TEST(download_by_reading_succeeds_or_fails),
         TEST(redirected_download_succeeds_or_fails),

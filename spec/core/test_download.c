@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Downloads: complete and correct, or a failure; bounded memory while nobody
- * reads. */
+/* Downloads: complete and correct, or a failure; bounded memory if the
+ * caller does not read. */
 #include "peer.h"
 
 #include <sys/stat.h>

@@ -80,7 +80,7 @@ static void silence_has_its_limit(void)
     peer peer;
 
     clocked_open(NULL);
-    transfer = asked(start_delete(), &peer);
+    transfer = accept_request(start_delete(), &peer);
     poll_for(29.9);
     check_runs(transfer);
     poll_for(0.2);
@@ -96,7 +96,7 @@ static void silence_limit_can_be_set(void)
     peer peer;
 
     clocked_open(&(nymbl_client_options){.stall_timeout = 500});
-    transfer = asked(start_download(NULL), &peer);
+    transfer = accept_request(start_download(NULL), &peer);
     peer_say(&peer, "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n");
     poll_for(499);
     check_runs(transfer);
@@ -111,7 +111,7 @@ static void buffered_response_has_a_total_limit(void)
     peer peer;
 
     clocked_open(NULL);
-    transfer = asked(start_get(), &peer);
+    transfer = accept_request(start_get(), &peer);
     poll_for(25);
     peer_say(&peer, "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n");
     poll_for(25);
@@ -131,7 +131,7 @@ static void download_may_take_long(void)
     peer peer;
 
     clocked_open(NULL);
-    transfer = asked(start_download(NULL), &peer);
+    transfer = accept_request(start_download(NULL), &peer);
     poll_for(25);
     peer_say(&peer, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n");
     for (int i = 0; i < 10; i++) {
@@ -153,7 +153,7 @@ static void response_in_the_socket_buffer_counts(void)
     peer peer;
 
     clocked_open(NULL);
-    transfer = asked(start_get(), &peer);
+    transfer = accept_request(start_get(), &peer);
     world_settle();
     CHECK(peer_send_some(&peer, response, strlen(response)) == 40);
     world.tick = 1000;
@@ -169,7 +169,7 @@ static void time_outside_the_pump_is_not_charged(void)
     peer peer;
 
     clocked_open(NULL);
-    transfer = asked(start_get(), &peer);
+    transfer = accept_request(start_get(), &peer);
     for (int i = 0; i < 5; i++) {
         world.now += 100000;
         world_settle();
@@ -189,7 +189,7 @@ static void response_to_an_upload_may_begin_late(void)
 
     clocked_open(NULL);
     body = body_of("123", 3);
-    transfer = asked(start_upload(body), &peer);
+    transfer = accept_request(start_upload(body), &peer);
     poll_for(119);
     check_runs(transfer);
     poll_for(2);
@@ -208,7 +208,7 @@ static void response_to_an_upload_has_a_limit_once_it_has_begun(void)
 
     clocked_open(NULL);
     body = body_of("123", 3);
-    transfer = asked(start_upload(body), &peer);
+    transfer = accept_request(start_upload(body), &peer);
     poll_for(100);
     peer_say(&peer, "HTTP/1.1 201 Created\r\nContent-Length: 9\r\n\r\n");
     poll_for(25);
@@ -293,7 +293,7 @@ static void paused_stream_is_never_charged(void)
     ssize_t sent = 1;
 
     clocked_open(NULL);
-    transfer = asked(start_download(NULL), &peer);
+    transfer = accept_request(start_download(NULL), &peer);
     peer_say(&peer, "HTTP/1.1 200 OK\r\nContent-Length: 300000\r\n\r\n");
     while (at < 300000 && sent > 0) {
         sent = peer_send_some(&peer, data + at, 300000 - at);
@@ -381,7 +381,7 @@ static void paused_stream_occupies_no_slot(void)
 
     world_open(&(nymbl_client_options){.max_connections = 2});
     for (int i = 0; i < 2; i++) {
-        streams[i] = asked(start_download(NULL), &peers[i]);
+        streams[i] = accept_request(start_download(NULL), &peers[i]);
         peer_say(&peers[i], "HTTP/1.1 200 OK\r\nContent-Length: 1048576\r\n"
                             "\r\n");
     }
@@ -398,7 +398,7 @@ static void paused_stream_occupies_no_slot(void)
             world_settle();
         }
     }
-    asked(third, &peers[2]);
+    accept_request(third, &peers[2]);
     peer_respond(&peers[2], 200, "", "{}");
     CHECK(ended(third, NULL) == NYMBL_OK);
     for (int i = 0; i < 2; i++) {

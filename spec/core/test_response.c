@@ -26,7 +26,7 @@ static void check_flood(const char *first, const char *line, nymbl_kind kind,
     peer peer;
 
     world_open(NULL);
-    transfer = asked(start_get(), &peer);
+    transfer = accept_request(start_get(), &peer);
     peer_say(&peer, first);
     flood(&peer, line);
     CHECK_NUMBER(ended(transfer, &err), kind);
@@ -54,7 +54,7 @@ static void head_of_one_endless_line_is_not_out_of_memory(void)
     peer peer;
 
     world_open(NULL);
-    transfer = asked(start_get(), &peer);
+    transfer = accept_request(start_get(), &peer);
     peer_say(&peer, "HTTP/1.1 200 OK\r\nX-Pad: ");
     flood(&peer, "0123456789012345678901234567890123456789012345678901234567");
     CHECK_NUMBER(ended(transfer, &err), NYMBL_PROTOCOL);
@@ -90,7 +90,7 @@ static void garbage_is_refused(void)
         peer peer;
 
         world_open(NULL);
-        transfer = asked(start_get(), &peer);
+        transfer = accept_request(start_get(), &peer);
         peer_say(&peer, responses[i]);
         peer_close(&peer);
         kind = ended(transfer, &err);
@@ -108,7 +108,7 @@ static void head_that_breaks_off_is_refused(void)
     peer peer;
 
     world_open(NULL);
-    transfer = asked(start_delete(), &peer);
+    transfer = accept_request(start_delete(), &peer);
     peer_say(&peer, "HTTP/1.1 204 No Content\r\nX: y\r\n");
     peer_close(&peer);
     CHECK(ended(transfer, &err) == NYMBL_NETWORK);
@@ -129,7 +129,7 @@ static void bodies_in_memory_have_a_limit(void)
 
     memset(data, 'x', 9 * MEGABYTE);
     world_open(NULL);
-    transfer = asked(start_get(), &peer);
+    transfer = accept_request(start_get(), &peer);
     peer_say(&peer, "HTTP/1.1 404 None\r\nContent-Length: 9437184\r\n\r\n");
     peer_send(&peer, data, MEGABYTE);
     CHECK(ended(transfer, &err) == NYMBL_NOT_FOUND);
@@ -138,7 +138,7 @@ static void bodies_in_memory_have_a_limit(void)
     CHECK(size <= 64 * 1024);
     nymbl_transfer_free(transfer);
     peer_close(&peer);
-    transfer = asked(start_get(), &peer);
+    transfer = accept_request(start_get(), &peer);
     peer_say(&peer, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
                     "900000\r\n");
     peer_send(&peer, data, 9 * MEGABYTE);
@@ -159,7 +159,7 @@ static void unsolicited_bytes_are_no_response(void)
     peer old, fresh;
 
     world_open(NULL);
-    transfer = asked(start_get(), &old);
+    transfer = accept_request(start_get(), &old);
     peer_respond(&old, 200, "", "{}");
     CHECK(ended(transfer, NULL) == NYMBL_OK);
     nymbl_transfer_free(transfer);
@@ -190,7 +190,7 @@ static void quota_is_distinguished_from_rate(void)
     peer peer;
 
     world_open(NULL);
-    transfer = asked(start_get(), &peer);
+    transfer = accept_request(start_get(), &peer);
     peer_respond(&peer, 429,
                  "x-amzn-ErrorType: LimitExceededException:http://x\r\n", "{}");
     CHECK(ended(transfer, &err) == NYMBL_QUOTA);
@@ -311,7 +311,7 @@ static void download_follows_a_relative_redirect(void)
     peer peer;
 
     world_open(NULL);
-    transfer = asked(start_download(NULL), &peer);
+    transfer = accept_request(start_download(NULL), &peer);
     peer_respond(&peer, 302, "Location: ../else/where?x=1#y\r\n", "moved");
     peer_read(&peer, &request);
     CHECK(request_begins(&request, "GET /v1/Patients(7)/else/where?x=1 HTTP"));
@@ -334,7 +334,7 @@ static void check_not_followed(const char *header, const char *reason)
     peer peer;
 
     world_open(NULL);
-    transfer = asked(start_download(NULL), &peer);
+    transfer = accept_request(start_download(NULL), &peer);
     peer_respond(&peer, 307, header, "");
     CHECK_NUMBER(ended(transfer, &err), NYMBL_REDIRECT);
     CHECK_TEXT(err.reason, reason);
@@ -362,11 +362,11 @@ static void redirects_have_a_limit(void)
     nymbl_transfer *transfer;
     nymbl_error err = {0};
     request request;
-    int hops = 0;
+    int redirects = 0;
     peer peer;
 
     world_open(NULL);
-    transfer = asked(start_download(NULL), &peer);
+    transfer = accept_request(start_download(NULL), &peer);
     while (nymbl_transfer_result(transfer, &err) == NYMBL_AGAIN) {
         peer_respond(&peer, 301, "Location: /loop\r\n", "");
         world_settle();
@@ -374,11 +374,11 @@ static void redirects_have_a_limit(void)
             break;
         peer_read(&peer, &request);
         request_free(&request);
-        REQUIRE(++hops < 50);
+        REQUIRE(++redirects < 50);
     }
     CHECK_NUMBER(err.kind, NYMBL_REDIRECT);
     CHECK_TEXT(err.reason, "too_many_redirects");
-    CHECK_NUMBER(hops, 5);
+    CHECK_NUMBER(redirects, 5);
     nymbl_transfer_free(transfer);
     peer_close(&peer);
     world_close();
@@ -391,7 +391,7 @@ static void only_downloads_follow_redirects(void)
     peer peer;
 
     world_open(NULL);
-    transfer = asked(start_get(), &peer);
+    transfer = accept_request(start_get(), &peer);
     peer_respond(&peer, 302, "Location: /x\r\n", "");
     CHECK(ended(transfer, &err) == NYMBL_REDIRECT);
     CHECK_TEXT(err.reason, "not_followed");

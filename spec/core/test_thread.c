@@ -75,8 +75,8 @@ static size_t request_whole(const text *in, const char *end, text *body)
     }
 }
 
-static void reply_add(struct connection *connection, int status,
-                      const char *type, const char *data, size_t size)
+static void response_add(struct connection *connection, int status,
+                         const char *type, const char *data, size_t size)
 {
     char head[128];
 
@@ -122,10 +122,10 @@ static bool request_serve(struct connection *connection)
                         "\r\n--", 4);
         snprintf(json, sizeof(json), "{\"id\":%u}",
                  hash_of(from, (size_t)(to - from)));
-        reply_add(connection, 201, "application/json", json, strlen(json));
+        response_add(connection, 201, "application/json", json, strlen(json));
     } else if (strncmp(id + 10, "hang", 4) != 0) {
-        reply_add(connection, 200, "application/octet-stream", bytes,
-                  strtoul(id + 10, NULL, 10));
+        response_add(connection, 200, "application/octet-stream", bytes,
+                     strtoul(id + 10, NULL, 10));
     }
     memmove(in->data, in->data + size, in->size - size + 1);
     in->size -= size;
@@ -400,7 +400,7 @@ static void peer_end_awaited(peer *peer)
 
 /* ---- many at once ---- */
 
-enum work { STREAM, SAVE, SEND_PATH, SEND_BYTES, SEND_PUSHED, GET, WORKS };
+enum work { STREAM, SAVE, SEND_PATH, SEND_BYTES, SEND_STREAM, GET, WORKS };
 
 struct slot {
     nymbl_transfer *transfer;
@@ -448,7 +448,7 @@ static void slot_open(struct slot *slot, int number)
     case SEND_BYTES:
         slot->body = body_of(bytes, slot->size);
         break;
-    case SEND_PUSHED:
+    case SEND_STREAM:
         REQUIRE(nymbl_body_stream(&slot->body, (int64_t)slot->size, NULL) ==
                 NYMBL_OK);
         break;
@@ -522,7 +522,7 @@ static nymbl_kind slot_step(struct slot *slot)
     nymbl_kind kind = NYMBL_OK;
     size_t got;
 
-    while (slot->work == SEND_PUSHED && slot->at <= slot->size) {
+    while (slot->work == SEND_STREAM && slot->at <= slot->size) {
         size_t size = slot->size - slot->at;
 
         kind = nymbl_body_write(slot->body, bytes + slot->at, size, &got);

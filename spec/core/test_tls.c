@@ -406,7 +406,7 @@ static void close_notify_is_the_end_and_a_plain_close_is_not(void)
 /* Unsolicited bytes on a connection are not the next request's response: in the
  * TLS record of the previous response, or in a record of their own, soon or
  * late. */
-static void stray_reply(int how)
+static void check_stray_response(int how)
 {
     static const char stray[] =
         "HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n{\"x\":1}";
@@ -451,17 +451,17 @@ static void stray_reply(int how)
 
 static void bytes_in_the_previous_record_are_no_response(void)
 {
-    stray_reply(0);
+    check_stray_response(0);
 }
 
 static void bytes_in_the_next_record_are_no_response(void)
 {
-    stray_reply(1);
+    check_stray_response(1);
 }
 
 static void bytes_that_arrive_later_are_no_response(void)
 {
-    stray_reply(2);
+    check_stray_response(2);
 }
 
 /* libcurl may accept a head that breaks off as complete, and keep the

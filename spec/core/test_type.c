@@ -92,7 +92,7 @@ static text xlsx(bool streamed)
 
 /* ---- types ---- */
 
-static nymbl_body *pushed_of(const void *data, size_t size, bool finished)
+static nymbl_body *stream_of(const void *data, size_t size, bool finished)
 {
     nymbl_body *body;
     size_t taken;
@@ -107,14 +107,14 @@ static nymbl_body *pushed_of(const void *data, size_t size, bool finished)
 /* The type of these bytes, and of the same bytes when streamed with more to
  * come. */
 static void check_type(const void *data, size_t size, const char *type,
-                       const char *pushed)
+                       const char *unfinished)
 {
-    nymbl_body *bodies[] = {body_of(data, size), pushed_of(data, size, true),
-                            pushed_of(data, size, false)};
+    nymbl_body *bodies[] = {body_of(data, size), stream_of(data, size, true),
+                            stream_of(data, size, false)};
 
     CHECK_TEXT(nymbl_sniff(data, size), type);
     for (int i = 0; i < 3; i++) {
-        const char *expected = i == 2 ? pushed : type;
+        const char *expected = i == 2 ? unfinished : type;
 
         CHECK_TEXT(nymbl_body_type(bodies[i]), expected);
         if (expected != NULL) {
@@ -182,7 +182,7 @@ static void zip_files_are_detected_by_their_entries(void)
         check_type(letter.data, letter.size, DOCX, DOCX);
         check_type(sheet.data, sheet.size, "", "");
         for (size_t size = 4; size < letter.size; size++) {
-            nymbl_body *body = pushed_of(letter.data, size, false);
+            nymbl_body *body = stream_of(letter.data, size, false);
             const char *type = nymbl_sniff(letter.data, size);
 
             CHECK(type == NULL || strcmp(type, DOCX) == 0);
@@ -217,7 +217,7 @@ static void damaged_zip_files_are_checked(void)
                 (char)(j == 0 ? 0xff : state >> 24);
         }
         state = state * 1664525u + 1013904223u;
-        body = i % 3 == 0 ? pushed_of(file.data, file.size, i % 5 == 0)
+        body = i % 3 == 0 ? stream_of(file.data, file.size, i % 5 == 0)
                           : body_of(file.data, file.size - (state >> 8) % 30);
         nymbl_body_type(body);
         nymbl_body_is_type(body, DOCX);

@@ -182,7 +182,7 @@ static void empty_bodies_arrive(void)
     world_close();
 }
 
-static void pushed_bytes_arrive(int64_t stated, size_t size, bool chunked)
+static void check_stream_arrives(int64_t stated, size_t size, bool chunked)
 {
     char *data = pattern(size);
     nymbl_transfer *transfer;
@@ -200,8 +200,8 @@ static void pushed_bytes_arrive(int64_t stated, size_t size, bool chunked)
 
 static void stream_of_known_size_arrives_with_a_length(void)
 {
-    pushed_bytes_arrive(1, 1, false);
-    pushed_bytes_arrive(2 * MEGABYTE + 3, 2 * MEGABYTE + 3, false);
+    check_stream_arrives(1, 1, false);
+    check_stream_arrives(2 * MEGABYTE + 3, 2 * MEGABYTE + 3, false);
 }
 
 /* Its source may end only after the response. */
@@ -222,15 +222,15 @@ static void empty_stream_needs_no_end(void)
 
 static void short_stream_is_measured_first(void)
 {
-    pushed_bytes_arrive(-1, 0, false);
-    pushed_bytes_arrive(-1, 5, false);
-    pushed_bytes_arrive(-1, MEGABYTE - 1, false);
+    check_stream_arrives(-1, 0, false);
+    check_stream_arrives(-1, 5, false);
+    check_stream_arrives(-1, MEGABYTE - 1, false);
 }
 
 static void long_stream_is_sent_in_chunks(void)
 {
-    pushed_bytes_arrive(-1, MEGABYTE + 1, true);
-    pushed_bytes_arrive(-1, 3 * MEGABYTE, true);
+    check_stream_arrives(-1, MEGABYTE + 1, true);
+    check_stream_arrives(-1, 3 * MEGABYTE, true);
 }
 
 /* Its source can ask for the limit before it is read. */

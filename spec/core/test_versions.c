@@ -59,7 +59,7 @@ static nymbl_kind answered(int operation, const char *response, size_t size,
     world_open(NULL);
     nymbl_client_free(world.client);
     world.client = token_client(options);
-    transfer = asked(start(operation), &peer);
+    transfer = accept_request(start(operation), &peer);
     peer_send(&peer, response, size);
     peer_close(&peer);
     *err = (nymbl_error){0};

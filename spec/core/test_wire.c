@@ -367,7 +367,7 @@ static bool has_bare_cr(const char *text)
 }
 
 /* A download that breaks off and will be resumed. */
-static void part_begin(const char *headers)
+static void partial_begin(const char *headers)
 {
     nymbl_download_options options = {.path = world_path("doc"),
                                       .resume = true};
@@ -389,7 +389,7 @@ static void part_begin(const char *headers)
 }
 
 /* Whether the next attempt requests only the remaining bytes. */
-static bool part_goes_on(const char *marker)
+static bool partial_is_resumed(const char *marker)
 {
     nymbl_download_options options = {.path = world_path("doc"),
                                       .resume = true};
@@ -433,21 +433,21 @@ static void validator_of_a_response_is_sent_unchanged_or_not_at_all(void)
 
     for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
         world_open(NULL);
-        part_begin(good[i]);
+        partial_begin(good[i]);
         if (i != 1) /* a byte that is allowed, but is not visible ASCII */
-            CHECK(part_goes_on("X-Injected"));
+            CHECK(partial_is_resumed("X-Injected"));
         world_close();
     }
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         world_open(NULL);
-        part_begin(bad[i]);
-        CHECK(!part_goes_on("X-Injected"));
+        partial_begin(bad[i]);
+        CHECK(!partial_is_resumed("X-Injected"));
         world_close();
     }
 }
 
 /* Put a byte into the file that contains the text "a-b". */
-static bool note_spoil(char byte)
+static bool meta_change(char byte)
 {
     DIR *dir = opendir(world.dir);
     struct dirent *entry;
@@ -479,9 +479,9 @@ static void validator_of_a_file_is_sent_unchanged_or_not_at_all(void)
 
     for (size_t i = 0; i < sizeof(bytes) - 1; i++) {
         world_open(NULL);
-        part_begin("ETag: \"a-b\"\r\n");
-        CHECK(note_spoil(bytes[i]));
-        CHECK(part_goes_on("\"a\r") == (i == 0));
+        partial_begin("ETag: \"a-b\"\r\n");
+        CHECK(meta_change(bytes[i]));
+        CHECK(partial_is_resumed("\"a\r") == (i == 0));
         world_close();
     }
 }

@@ -249,7 +249,7 @@ nymbl_client *token_client(nymbl_client_options options)
     return client;
 }
 
-nymbl_transfer *asked(nymbl_transfer *transfer, peer *peer)
+nymbl_transfer *accept_request(nymbl_transfer *transfer, peer *peer)
 {
     request request;
 

@@ -90,8 +90,8 @@ static void first_line_check(const exchange *x, const char *line, size_t length,
         [RESUMED] = "GET /v1/Patients(7)/Documents(9)/$value",
         [FROM_BYTES] = "POST /v1/Patients(7)/Documents",
         [FROM_PATH] = "POST /v1/Patients(7)/Documents",
-        [PUSHED] = "POST /v1/Patients(7)/Documents",
-        [PUSHED_UNSIZED] = "POST /v1/Patients(7)/Documents",
+        [FROM_STREAM] = "POST /v1/Patients(7)/Documents",
+        [FROM_UNSIZED_STREAM] = "POST /v1/Patients(7)/Documents",
         [DELETE] = "DELETE /v1/Patients(7)/Documents(9)",
     };
     static const char version[] = " HTTP/1.1";
@@ -165,7 +165,7 @@ static bool status_is_success(const exchange *x, int status)
 static void upload_check(const exchange *x, const request *request)
 {
     const connection *connection = &server.connections[request->connection];
-    size_t size = is_pushed(x->operation) ? push_size() : content_size();
+    size_t size = is_from_stream(x->operation) ? stream_size() : content_size();
 
     if (connection->fd < 0)
         return;
@@ -348,7 +348,7 @@ static bool kind_is_sane(const exchange *x)
 {
     switch (x->error.kind) {
     case NYMBL_IO:
-        return settings.short_push && is_pushed(x->operation);
+        return settings.short_stream && is_from_stream(x->operation);
     case NYMBL_CANCELED:
         return x->canceled;
     case NYMBL_CORRUPT:

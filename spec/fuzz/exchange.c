@@ -10,7 +10,7 @@
 
 bool is_upload(int operation)
 {
-    return operation >= FROM_BYTES && operation <= PUSHED_UNSIZED;
+    return operation >= FROM_BYTES && operation <= FROM_UNSIZED_STREAM;
 }
 
 bool is_download(int operation)
@@ -18,9 +18,9 @@ bool is_download(int operation)
     return operation >= TO_PATH && operation <= RESUMED;
 }
 
-bool is_pushed(int operation)
+bool is_from_stream(int operation)
 {
-    return operation == PUSHED || operation == PUSHED_UNSIZED;
+    return operation == FROM_STREAM || operation == FROM_UNSIZED_STREAM;
 }
 
 const char *content(void)
@@ -33,22 +33,22 @@ size_t content_size(void)
     return settings.big ? LARGE_SIZE : SMALL_SIZE;
 }
 
-size_t push_size(void)
+size_t stream_size(void)
 {
-    return settings.short_push ? content_size() / 2 : content_size();
+    return settings.short_stream ? content_size() / 2 : content_size();
 }
 
-static void push(exchange *x)
+static void stream_write(exchange *x)
 {
-    size_t left = push_size() - x->pushed, taken;
+    size_t left = stream_size() - x->written, taken;
 
     if (left > 7000)
         left = 7000;
     if (left > 0) {
-        nymbl_body_write(x->body, content() + x->pushed, left, &taken);
-        x->pushed += taken;
+        nymbl_body_write(x->body, content() + x->written, left, &taken);
+        x->written += taken;
     }
-    if (x->pushed == push_size())
+    if (x->written == stream_size())
         nymbl_body_finish(x->body);
 }
 
@@ -72,13 +72,13 @@ static nymbl_kind upload_start(exchange *x)
         path_make(path, sizeof(path), base, settings.big ? "large" : "small");
         kind = nymbl_body_from_path(&x->body, path, NULL);
         break;
-    case PUSHED:
+    case FROM_STREAM:
         kind = nymbl_body_stream(&x->body, (int64_t)content_size(), NULL);
         break;
     default:
         kind = nymbl_body_stream(&x->body, -1, NULL);
-        while (!nymbl_body_is_ready(x->body) && x->pushed < push_size())
-            push(x);
+        while (!nymbl_body_is_ready(x->body) && x->written < stream_size())
+            stream_write(x);
         break;
     }
     if (kind != NYMBL_OK)
@@ -127,10 +127,10 @@ static bool caller_step(exchange *x, unsigned round)
 {
     nymbl_counts counts;
     char piece[10007];
-    size_t got, before = x->pushed + x->read.size;
+    size_t got, before = x->written + x->read.size;
 
-    if (is_pushed(x->operation) && x->pushed < push_size())
-        push(x);
+    if (is_from_stream(x->operation) && x->written < stream_size())
+        stream_write(x);
     if (x->operation == TO_WINDOW && !x->read_done &&
         (!settings.big || round % 5 == 0)) {
         nymbl_error error;
@@ -152,7 +152,7 @@ static bool caller_step(exchange *x, unsigned round)
         nymbl_transfer_cancel(x->transfer, NYMBL_CANCELED, NULL);
         x->canceled = true;
     }
-    return x->pushed + x->read.size != before;
+    return x->written + x->read.size != before;
 }
 
 static void exchange_run(exchange *x)
@@ -214,8 +214,8 @@ void exchange_make(int operation)
     } else {
         need((kind == NYMBL_IO && settings.no_overwrite && x.old_exists &&
               is_download(operation)) ||
-                 (kind == NYMBL_IO && settings.short_push &&
-                  is_pushed(operation)),
+                 (kind == NYMBL_IO && settings.short_stream &&
+                  is_from_stream(operation)),
              "it cannot be started");
     }
     need(!server.overrun, "connections or requests without end");

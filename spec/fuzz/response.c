@@ -69,7 +69,7 @@ static void settings_read(const uint8_t *data)
         .big = flags & 32, /* uploads, and windows that are read slowly */
         .expect = more & 8,
         .idle_between = more & 16,
-        .short_push = more & 32,
+        .short_stream = more & 32,
         .size = digit(data[4]) * 64 + digit(data[5]),
     };
     server.early = more & 1;

@@ -19,8 +19,8 @@ enum {
     RESUMED,
     FROM_BYTES,
     FROM_PATH,
-    PUSHED,
-    PUSHED_UNSIZED,
+    FROM_STREAM,
+    FROM_UNSIZED_STREAM,
     DELETE,
     OPERATIONS
 };
@@ -28,7 +28,7 @@ enum {
 struct settings {
     int operation[2];
     bool old_file, has_size, has_type, no_overwrite, progress, big;
-    bool expect, idle_between, short_push;
+    bool expect, idle_between, short_stream;
     int64_t size;
 };
 
@@ -82,7 +82,7 @@ typedef struct exchange {
     int operation;
     nymbl_transfer *transfer;
     nymbl_body *body;
-    size_t pushed;
+    size_t written; /* bytes of the stream */
     int first_request;
     nymbl_kind kind;
     nymbl_error error;
@@ -95,11 +95,11 @@ typedef struct exchange {
 
 bool is_upload(int operation);
 bool is_download(int operation);
-bool is_pushed(int operation);
+bool is_from_stream(int operation);
 /* The upload's content, its size, and the size of its streamed part. */
 const char *content(void);
 size_t content_size(void);
-size_t push_size(void);
+size_t stream_size(void);
 /* One exchange, from its start to its checks. */
 void exchange_make(int operation);
 
