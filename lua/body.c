@@ -55,8 +55,8 @@ int body_from_bytes(lua_State *L)
                : 1;
 }
 
-/* A number of bytes; -1 if there is none. A server may claim any number for its
- * document, and the size of a stream may be the size of an upload. */
+/* An option that is a number of bytes; -1 if it is absent. A server may claim
+ * any size for a document, and that document may be the source of an upload. */
 static int64_t size_option(lua_State *L, const char *name)
 {
     double number = option_number(L, 1, name, -1);
@@ -153,8 +153,8 @@ static int body_write_from(lua_State *L)
     if (room > 0)
         got = fread(buffer, 1, room, file);
     else if (!has_ended(file) && !ferror(file)) {
-        nymbl_body_write(body, "", 1,
-                         &taken); /* one too many: the result says why */
+        /* exceed the limit: the upload's result reports it */
+        nymbl_body_write(body, "", 1, &taken);
         lua_pushboolean(L, 0);
         return 1;
     }

@@ -77,8 +77,8 @@ int client_max_upload_bytes(lua_State *L)
     return 1;
 }
 
-/* core.account(client, "limits" or "token"): a name for what clients of one
- * account share, or nil */
+/* core.account(client, "limits" or "token"): an id of the account whose
+ * clients share this state; or nil */
 int client_account(lua_State *L)
 {
     static const char *const names[] = {"limits", "token", NULL};

@@ -36,15 +36,16 @@ void *block_test(lua_State *L, int index, block_type type, size_t size);
  */
 void *block_check(lua_State *L, int index, block_type type, size_t size,
                   const char *name);
-/* Create the class of blocks that only our Lua sees: methods and finalizer. */
+/* Create the class of blocks that only the Lua modules see: methods and
+ * finalizer. */
 void block_class(lua_State *L, const char *name, const luaL_Reg *methods,
                  lua_CFunction collect);
 
-/* A string argument without NUL, since C would read only what is before it. */
+/* A string argument. Raises if it contains NUL, at which C would end it. */
 const char *text_check(lua_State *L, int index);
 
-/* Fields of a table of options, which our Lua made and which has no metatable.
- * A wrong type raises. Strings are valid as long as the table is. */
+/* Fields of a table of options, which a Lua module made and which has no
+ * metatable. A wrong type raises. Strings are valid as long as the table is. */
 const char *option_text(lua_State *L, int table, const char *name);
 double option_number(lua_State *L, int table, const char *name, double absent);
 bool option_flag(lua_State *L, int table, const char *name);

@@ -32,9 +32,9 @@ static const char *string_skip(const char *at)
 }
 
 /* The number of values in a text, or most + 1 if there are more than @p most.
- * Arrays, objects and the outermost value count, names of members do not. If
- * the text is not JSON, at least as many as a decoder could create before it
- * notices. */
+ * Arrays, objects and the outermost value count, names of members do not. For
+ * a text that is not JSON the number is at least that of the values which a
+ * decoder could create before it detects the error. */
 static size_t values_count(const char *text, size_t most)
 {
     size_t count = 0;
@@ -69,7 +69,7 @@ static size_t values_count(const char *text, size_t most)
     return count;
 }
 
-/* Four hexadecimal digits, or -1. */
+/* A UTF-16 code unit as four hexadecimal digits; -1 if they are not. */
 static int unit_read(const char *at)
 {
     int unit = 0;
@@ -135,9 +135,9 @@ static const char *string_mend(luaL_Buffer *out, const char *at)
 
 #define DIGITS "0123456789"
 
-/* Copy a number without its decimal point, because lua-cjson expects that of
- * the locale in which it was loaded. 12.5e3 becomes 125e2. Anything else is
- * copied unchanged. */
+/* Copy a number without its decimal point: 12.5e3 becomes 125e2. lua-cjson
+ * expects the decimal point of the locale in which it was loaded. Anything else
+ * is copied unchanged. */
 static void number_mend(luaL_Buffer *out, const char *token, size_t size)
 {
     const char *at = token + (*token == '-');
@@ -222,11 +222,11 @@ int token_read(lua_State *L)
     return 2;
 }
 
-static locale_t plain;
+static locale_t c_locale;
 
-static void plain_make(void)
+static void c_locale_create(void)
 {
-    plain = newlocale(LC_ALL_MASK, "C", (locale_t)0);
+    c_locale = newlocale(LC_ALL_MASK, "C", (locale_t)0);
 }
 
 /* core.locale(true) puts this thread, and no other, into the C locale;
@@ -237,13 +237,13 @@ int locale_set(lua_State *L)
     static _Thread_local locale_t before;
     static pthread_once_t once = PTHREAD_ONCE_INIT;
 
-    pthread_once(&once, plain_make);
-    if (plain == (locale_t)0) /* not in glibc and musl */
+    pthread_once(&once, c_locale_create);
+    if (c_locale == (locale_t)0) /* not in glibc and musl */
         return 0;
     if (lua_toboolean(L, 1)) {
-        locale_t now = uselocale(plain);
+        locale_t now = uselocale(c_locale);
 
-        if (now != plain) /* equal if an interrupt prevented the restoring */
+        if (now != c_locale) /* equal if an interrupt prevented the restoring */
             before = now;
     } else if (before != (locale_t)0) {
         uselocale(before);

@@ -208,8 +208,8 @@ int request_start_token(lua_State *L)
 }
 
 /* core.start(client, token, request): a transfer; or nil and error fields. The
- * request is a table, as nymbl_request has it. Its items are the path: a name,
- * its key or false, the next name, … The fields are optional:
+ * request is a table. Its items are the path: a name, its key or false, the
+ * next name, … Its fields are those of nymbl_request, all optional:
  *
  *   method     "GET" (default), "POST" or "DELETE"
  *   query      { name, value, … }; values are strings, whole numbers or true

@@ -21,8 +21,8 @@ static nymbl_store *store_check(lua_State *L)
 }
 
 /* core.store_open(path): a locked store; or false, the fingerprint of the
- * process that holds the lock, and the time since when it does; or nil and
- * error fields */
+ * process that holds the lock, and the time at which it locked the store; or
+ * nil and error fields */
 int store_open(lua_State *L)
 {
     const char *path = text_check(L, 1);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A transfer as our Lua sees it: nothing here waits. */
+/* A transfer, as the Lua modules see it. Nothing here waits. */
 #include "transfer.h"
 
 #include <errno.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A transfer as our Lua sees it: nothing here waits. */
+/* A transfer, as the Lua modules see it. Nothing here waits. */
 #ifndef NYMBL_BINDING_TRANSFER_H
 #define NYMBL_BINDING_TRANSFER_H
 
@@ -9,8 +9,8 @@
 #pragma GCC visibility push(hidden)
 #endif
 
-/* Push a transfer for a start function to fill in; it counts as closed before.
- */
+/* Push a transfer for a start function to fill in. Until then it counts as
+ * closed. */
 nymbl_transfer **transfer_new(lua_State *L);
 /* The open transfer at an index; raises for anything else. */
 nymbl_transfer *transfer_check(lua_State *L, int index);
