@@ -257,7 +257,7 @@ describe("the message of an error", function()
         patient:upload({ data = "" }, NAME))
       refused("nymbl: upload: unsupported_type: the file type is not accepted: use PDF, PNG, JPEG, TIFF or DOCX",
         patient:upload({ data = "x" }, { file_name = "a.pdf", content_type = "text/plain" }))
-      refused("nymbl: download: io (not_a_file): no file can be put there: pass a file handle or a sink",
+      refused("nymbl: download: io (not_a_file): no file can be created there: pass a file handle or a sink",
         document:download("/dev/stdout"))
       refused("nymbl: download: io (not_found): there is no such file or directory: check the path",
         document:download("/no/such/folder/a"))

@@ -9,9 +9,9 @@ local errors = {}
 
 local metatable = { __name = "nymbl.error" }
 
-local NOT_A_FILE = "no file can be put there: pass a file handle or a sink"
+local NOT_A_FILE = "no file can be created there: pass a file handle or a sink"
 local CLOCK = "the server's certificate is not valid today: check the clock of this machine"
-local SIGNER = "nobody who is trusted has signed the certificate: check ca_file"
+local SIGNER = "no trusted authority has signed the certificate: check ca_file"
 
 -- Advice by reason: the cause, and what to do about it. The key "kind.reason" takes
 -- precedence over the reason alone, and a reason over the kind (core.kinds). All reasons
@@ -55,7 +55,7 @@ local BY_REASON = {
   too_many_threads = "no thread is left: raise the limit of processes and threads",
   no_space = "no space is left: make room there",
   exists = "there is a file of that name: choose another one, or let it be replaced",
-  reserved_name = "files that are not whole have such names: choose another one",
+  reserved_name = "incomplete files have such names: choose another one",
   permission = "it is not permitted: check the owner and mode of the path",
   ["io.not_found"] = "there is no such file or directory: check the path",
   directory = "it is a directory: pass the path of a file",
@@ -67,7 +67,7 @@ local BY_REASON = {
   file_too_big = "the file would be larger than is allowed: raise the limit of file sizes",
   ["io.changed"] = "another program changed the file meanwhile: try again",
   not_open_for_access = "the handle is not open for this: open it in another mode",
-  ["io.size_mismatch"] = "the source has not the size that was stated: check size",
+  ["io.size_mismatch"] = "the source does not have the stated size: check size",
 
   signature = "the bytes are not of that type: check the file",
   empty = "there are no bytes: check the file",
