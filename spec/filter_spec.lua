@@ -136,13 +136,13 @@ describe("nymbl.filter()", function()
   end)
 
   it("raises on too few and too many values", function()
-    assert.equal("bad argument #2 to 'filter' (template has 1 place(s), got 0 value(s))", problem(filter, "a eq ?"))
-    assert.equal("bad argument #3 to 'filter' (template has 2 place(s), got 1 value(s))", problem(filter, "? ?", 1))
-    assert.equal("bad argument #2 to 'filter' (template has 0 place(s), got 1 value(s))", problem(filter, "a eq 1", 1))
-    assert.equal("bad argument #3 to 'filter' (template has 1 place(s), got 3 value(s))", problem(filter, "?", 1, 2, 3))
-    assert.equal("bad argument #2 to 'filter' (template has 0 place(s), got 1 value(s))", problem(filter, "a eq '?'",
+    assert.equal("bad argument #2 to 'filter' (template has 1 placeholder(s), got 0 value(s))", problem(filter, "a eq ?"))
+    assert.equal("bad argument #3 to 'filter' (template has 2 placeholder(s), got 1 value(s))", problem(filter, "? ?", 1))
+    assert.equal("bad argument #2 to 'filter' (template has 0 placeholder(s), got 1 value(s))", problem(filter, "a eq 1", 1))
+    assert.equal("bad argument #3 to 'filter' (template has 1 placeholder(s), got 3 value(s))", problem(filter, "?", 1, 2, 3))
+    assert.equal("bad argument #2 to 'filter' (template has 0 placeholder(s), got 1 value(s))", problem(filter, "a eq '?'",
       "x"))
-    assert.equal("bad argument #2 to 'filter' (template has 0 place(s), got 1 value(s))", problem(filter, "a", nil))
+    assert.equal("bad argument #2 to 'filter' (template has 0 placeholder(s), got 1 value(s))", problem(filter, "a", nil))
   end)
 
   it("raises on a template that is not a string", function()

@@ -67,7 +67,7 @@ function filter.filter(template, ...)
   if quoted then check.argument(1, "filter", "unfinished string in template") end
   if used ~= count then
     check.argument(math.min(used, count) + 2, "filter",
-      ("template has %d place(s), got %d value(s)"):format(used, count))
+      ("template has %d placeholder(s), got %d value(s)"):format(used, count))
   end
   return filled
 end
