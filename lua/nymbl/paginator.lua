@@ -52,7 +52,7 @@ local MAX_RETREATS = 16
 --   next_request      the request for it, once it is prefetched
 --   has_moved         whether rows have moved since the pass began
 --   found_any         whether the pass has found a new row
---   is_inside         whether a row behind those that `skip` excludes was found
+--   is_past_skip      whether a row behind those that `skip` excludes was found
 --   creating          true while the object for a row is being created and returned
 --   found             what page.fetch returned for the current page
 --   closed            true after the end
@@ -158,7 +158,7 @@ function paginator:accept(found, request)
   self.has_next, self.next_link = self:is_followed_by_page(found, request), found.next_link
   self:update_cursor(rows, request.from)
   self.floor = math.max(0, self.plan.skip - 1)
-  self.is_inside = self.plan.skip == 0 or (request.is_opaque and self.is_inside)
+  self.is_past_skip = self.plan.skip == 0 or (request.is_opaque and self.is_past_skip)
   self.last_id = row_id(rows[#rows])
   if self.has_next then self.prefetch_at = (#rows + math.min(overlap, 1)) / 2 end
 end
@@ -170,8 +170,9 @@ function paginator:update_cursor(rows, from)
   self.cursor, self.lookback, self.stride = from + #rows, 1, nil
   self.margin = 0
   if removed > 0 then
-    -- The next page begins as early as if this page's rows were removed at the rate of the last
-    -- one's, with a margin: a page that begins too late is of no use.
+    -- Other programs are deleting rows. The same share of this page's new rows as of the last
+    -- page's will probably be removed, so the next page begins earlier by so many rows, and by a
+    -- margin: a page that begins too late cannot be used.
     removed = math.min(new_rows, math.ceil(new_rows * removed / math.max(self.new_rows, 1)))
     self.margin = math.ceil(removed / 10)
     self.lookback = 1 + removed + self.margin
@@ -228,13 +229,13 @@ end
 -- first rows, until a row behind them was returned.
 function paginator:register_row(id, index)
   local known, position = self.known[id], self.from + index - 1
-  if known then self.is_inside = true end
+  if known then self.is_past_skip = true end
   if known ~= nil then return false end
-  if not self.is_inside and position < self.plan.skip then
+  if not self.is_past_skip and position < self.plan.skip then
     self.known[id] = false
     return false
   end
-  self.is_inside, self.known[id], self.found_any = true, true, true
+  self.is_past_skip, self.known[id], self.found_any = true, true, true
   self.remaining = self.remaining - 1
   return true
 end
