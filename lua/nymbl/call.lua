@@ -18,7 +18,7 @@
 --                              there is one: it is then sent, once and without a delay
 --   should_continue()          is called during waits; false cancels the call
 --   prefetched                 the transfer that `call.prefetch` started, and its reservation
--- Only `run` is required, and what starts the transfer.
+-- Two things are required: what starts the transfer, and `run`.
 --
 -- An error table has the fields of an error (errors.lua), but not yet its metatable and
 -- `attempts`. An error table with the field `user_error` has no other field: a function of the

@@ -18,8 +18,8 @@ local methods = core.class(CLASS)
 
 -- The state of a client (see lua/object.h) is its environment alone: `env`, a table with
 --   client       the client userdata
---   token        a token source (token.lua)
---   cached_token the same, but returns only a token that needs no waiting
+--   token        returns a token, if necessary after a refresh (`source` in token.lua)
+--   cached_token returns the current token without waiting (`cached` in token.lua)
 --   timeout      seconds for a call, or nil
 --   headers      of all requests to the service: a table, a function of the operation, or nil
 --   on_event, on_wait   functions, or nil (events.lua)
@@ -28,7 +28,7 @@ local methods = core.class(CLASS)
 --   store        the store of the rate and quota state (store.lua)
 --   account      the key of the account's state in that store
 --   limits       the client's limits by bucket (limiter.lua)
---   max_attempts
+--   max_attempts the largest number of attempts of a call
 --   token_store  the store of the token, or nil if the program supplies the tokens
 --   token_key    the token's key in that store
 --   closed       true once the client is closed

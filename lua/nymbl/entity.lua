@@ -10,7 +10,7 @@ local query = require "nymbl.query"
 local entity = {}
 
 -- Define a read-only entity.
--- @tab definition `name`: of the call, for events, errors and messages; `path`: the name in the
+-- @tparam table definition `name`: of the call, for events, errors and messages; `path`: the name in the
 --   URL; `key`: the field that identifies a row (default `id`); `one`: the name of the method
 --   that gets one row, for messages (default `get`); `create`: a function of the
 --   client's environment, the fields and the id that returns an object (default: the fields,

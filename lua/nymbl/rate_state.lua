@@ -119,8 +119,8 @@ function rate_state.try_reserve(state, now, limits, month)
   return { refused = true }
 end
 
--- Check a reservation once more when its time has come. If a pause has begun since then, make
--- a new one.
+-- Check a reservation once more when its time has come. If a pause has begun since it was
+-- made, make a new one.
 -- @treturn table `time_to_act`, `delay` (0 if the request may be sent) and `tat`
 function rate_state.recheck(state, now, limits, time_to_act, tat)
   local start = pause_end(state, now)

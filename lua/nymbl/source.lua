@@ -104,7 +104,8 @@ end
 -- the heap has doubled, while up to 25 MB of chunks become garbage.
 local GC_INTERVAL = 262144
 
--- `pull` is an LTN12 source, or reads a stream; then its argument is the upload's deadline.
+-- `pull` is an LTN12 source. With `is_stream` it reads a stream, until the deadline that is its
+-- argument.
 local function from_function(pull, size, max_bytes, is_stream)
   local self = { body = core.body_stream { size = size, limit = max_bytes }, is_rewindable = false }
   local chunk, position = "", 1

@@ -7,8 +7,8 @@
 --
 -- - `now()`: returns the store's time in seconds, which never goes back.
 -- - `update(self, key, deadline, change, ...)`: calls `change(state, now, ...)` on the table stored
---   under `key`, in isolation and at the store's time; stores what it left there, and returns
---   what it returned; or nil and a table with the `kind` of the failure. It may wait until
+--   under `key`, in isolation and at the store's time; stores the changed table, and returns
+--   the results of `change`; or nil and a table with the `kind` of the failure. It may wait until
 --   `deadline`, a time of `nymbl.wait.now` (nil: without limit).
 -- - `tokens`: the store for tokens, if that is another one.
 --
