@@ -55,7 +55,7 @@ static int prereq_cb(void *payload, char *to, char *from, int to_port,
                      int from_port)
 {
     nymbl__exchange *exchange = payload;
-    bool is_repeat = nymbl__exchange_was_sent(exchange), is_removed;
+    bool is_repeat = nymbl__exchange_was_sent(exchange), is_canceled;
     long new_connections = 1;
 
     /* Unread bytes on a reused connection would be parsed as the response to
@@ -74,8 +74,8 @@ static int prereq_cb(void *payload, char *to, char *from, int to_port,
     (void)from;
     (void)to_port;
     nymbl__port_lock(exchange->port);
-    is_removed = (exchange->port->commands & NYMBL__COMMAND_CANCEL) != 0;
-    if (!is_repeat && !is_removed) {
+    is_canceled = (exchange->port->commands & NYMBL__COMMAND_CANCEL) != 0;
+    if (!is_repeat && !is_canceled) {
         exchange->port->sent = true;
         exchange->phase = NYMBL__SENT;
     }
@@ -87,10 +87,11 @@ static int prereq_cb(void *payload, char *to, char *from, int to_port,
      * without Expect. */
     if (is_repeat && !(exchange->head.done && exchange->head.status >= 300))
         nymbl__exchange_fail(exchange, NYMBL_NETWORK, nymbl__reason_reset);
-    else if (!is_repeat && is_removed)
+    else if (!is_repeat && is_canceled)
         nymbl__exchange_fail(exchange, exchange->port->cancel_kind,
                              exchange->port->cancel_reason);
-    return is_repeat || is_removed ? CURL_PREREQFUNC_ABORT : CURL_PREREQFUNC_OK;
+    return is_repeat || is_canceled ? CURL_PREREQFUNC_ABORT
+                                    : CURL_PREREQFUNC_OK;
 }
 
 static void response_append(nymbl__exchange *exchange, const char *data,
@@ -200,8 +201,8 @@ static int sockopt_cb(void *payload, curl_socket_t fd, curlsocktype purpose)
 static size_t write_cb(char *data, size_t size, size_t count, void *payload)
 {
     nymbl__exchange *exchange = payload;
-    bool document = exchange->request.expected == NYMBL_EXPECT_CONTENT &&
-                    nymbl__response_is_success(exchange);
+    bool is_document = exchange->request.expected == NYMBL_EXPECT_CONTENT &&
+                       nymbl__response_is_success(exchange);
 
     size *= count;
     if (!exchange->head.done) { /* head.c has not seen the end of the head */
@@ -209,7 +210,7 @@ static size_t write_cb(char *data, size_t size, size_t count, void *payload)
                              nymbl__reason_bad_response);
         return 0;
     }
-    if (document && exchange->file == NULL) {
+    if (is_document && exchange->file == NULL) {
         bool full;
 
         nymbl__port_lock(exchange->port);
@@ -221,7 +222,7 @@ static size_t write_cb(char *data, size_t size, size_t count, void *payload)
             return CURL_WRITEFUNC_PAUSE;
         }
     }
-    if (document)
+    if (is_document)
         document_write(exchange, data, size);
     else
         response_append(exchange, data, size);
