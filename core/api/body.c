@@ -251,7 +251,7 @@ nymbl_kind nymbl_body_write(nymbl_body *body, const void *data, size_t size,
     if (body->source != NYMBL__BODY_STREAM || body->finished)
         return NYMBL_MISUSE;
     nymbl__body_lock(body);
-    is_closed = body->was_sent;
+    is_closed = body->detached;
     nymbl__body_unlock(body);
     /* fork() may have copied the body while the parent's thread was changing it
      */
@@ -372,7 +372,7 @@ nymbl_kind nymbl__body_attach(nymbl_body *body, nymbl_transfer *transfer,
         nymbl__mutex_release(body->mutex);
     body->mutex = transfer->engine->mutex;
     body->max = max;
-    body->was_sent = body->fully_sent = body->eof_sent = false;
+    body->detached = body->fully_sent = body->eof_sent = false;
     body->bytes_read = body->rewound = 0;
     body->port = &transfer->port;
     body->transfer = transfer;

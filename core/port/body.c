@@ -47,7 +47,7 @@ void nymbl__body_detach(nymbl_body *body)
     nymbl__body_lock(body);
     body->transfer = NULL;
     body->port = NULL;
-    body->was_sent = true;
+    body->detached = true;
     nymbl__body_unlock(body);
     nymbl_body_free(body);
 }

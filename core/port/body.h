@@ -19,7 +19,7 @@ enum nymbl__body_source {
 };
 
 /* Only the caller uses a body until it is attached to a transfer. Then both
- * sides use `window`, `finished`, `transfer`, `port` and `was_sent`, under the
+ * sides use `window`, `finished`, `transfer`, `port` and `detached`, under the
  * lock. */
 struct nymbl_body {
     atomic_int references;
@@ -38,7 +38,7 @@ struct nymbl_body {
     int64_t max;                /* bytes that the caller may write */
     nymbl_transfer *transfer;   /* the transfer that sends it; not retained */
     nymbl__port *port;          /* that transfer's port */
-    bool was_sent;              /* the transfer that sent it has ended */
+    bool detached;              /* the transfer that sent it has ended */
     bool fully_sent;            /* libcurl had read all when it rewound */
     nymbl_kind problem;         /* why the body cannot be sent, or NYMBL_OK */
     const char *problem_reason;
