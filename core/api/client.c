@@ -22,7 +22,7 @@
 /* Whether a text has no control characters. In a header value (RFC 9110,
  * section 5.5) they could begin another field; in a credential they are a
  * copy-and-paste error. */
-static bool text_is_clean(const char *text)
+static bool text_is_printable(const char *text)
 {
     if (text == NULL)
         return true;
@@ -80,17 +80,17 @@ static const char *options_problem(const nymbl_client_options *options)
         nymbl_url_problem(options->token_url, options->allow_http) != NULL)
         return "token_url";
     if (options->api_key == NULL || *options->api_key == '\0' ||
-        !text_is_clean(options->api_key))
+        !text_is_printable(options->api_key))
         return "api_key";
-    if (!text_is_clean(options->user_agent))
+    if (!text_is_printable(options->user_agent))
         return "user_agent";
     if ((options->token_url != NULL && options->client_id == NULL) ||
-        !text_is_clean(options->client_id))
+        !text_is_printable(options->client_id))
         return "client_id";
     if ((options->token_url != NULL && options->client_secret == NULL) ||
-        !text_is_clean(options->client_secret))
+        !text_is_printable(options->client_secret))
         return "client_secret";
-    if (!text_is_clean(options->scope))
+    if (!text_is_printable(options->scope))
         return "scope";
     if (options->proxy != NULL && !proxy_is_known(options->proxy))
         return "proxy";

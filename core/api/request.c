@@ -43,7 +43,7 @@ static bool is_name(const char *text, const char *others)
 
 /* Whether a bearer token is visible ASCII, which is slightly more than RFC
  * 6750, section 2.1, allows. */
-static bool token_is_clean(const char *token)
+static bool token_is_valid(const char *token)
 {
     size_t length = token == NULL ? 0 : strlen(token);
     unsigned char wrong = length == 0;
@@ -55,7 +55,7 @@ static bool token_is_clean(const char *token)
     return !wrong;
 }
 
-static bool path_is_clean(const nymbl_request *request)
+static bool path_is_valid(const nymbl_request *request)
 {
     const nymbl_segment *segment = request->path;
 
@@ -69,7 +69,7 @@ static bool path_is_clean(const nymbl_request *request)
     return request->method != NYMBL_DELETE || segment[-1].key != NULL;
 }
 
-static bool query_is_clean(const nymbl_pair *pair)
+static bool query_is_valid(const nymbl_pair *pair)
 {
     for (; pair != NULL && pair->name != NULL; pair++)
         if (!is_name(pair->name, "$_-."))
@@ -100,7 +100,7 @@ static bool header_is_reserved(const char *name)
 
 /* Whether all names of headers are tokens (RFC 9110, section 5.6.2), and all
  * values visible ASCII with blanks only inside. */
-static bool headers_are_clean(const nymbl_pair *pair)
+static bool headers_are_valid(const nymbl_pair *pair)
 {
     for (; pair != NULL && pair->name != NULL; pair++) {
         const char *value = pair->value;
@@ -141,15 +141,15 @@ static const char *upload_problem(const nymbl_request *request)
 static const char *request_problem(const char *token,
                                    const nymbl_request *request)
 {
-    if (!token_is_clean(token))
+    if (!token_is_valid(token))
         return "token";
     if (request == NULL)
         return "request";
-    if (!path_is_clean(request))
+    if (!path_is_valid(request))
         return "path";
-    if (!query_is_clean(request->query))
+    if (!query_is_valid(request->query))
         return "query";
-    if (!headers_are_clean(request->headers))
+    if (!headers_are_valid(request->headers))
         return "headers";
     if (request->expected == NYMBL_EXPECT_CONTENT &&
         request->method != NYMBL_GET)
