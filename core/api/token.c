@@ -59,11 +59,12 @@ static void blanks_skip(struct json *json)
         json->at++;
 }
 
-/* Skip white space, then read one byte if it is the next one. */
-static bool sign_read(struct json *json, char sign)
+/* Skip white space, then read a structural character or a quote if it is the
+ * next byte. */
+static bool structural_read(struct json *json, char byte)
 {
     blanks_skip(json);
-    return byte_read(json, sign);
+    return byte_read(json, byte);
 }
 
 static bool word_read(struct json *json, const char *word)
@@ -77,7 +78,7 @@ static bool word_read(struct json *json, const char *word)
     return true;
 }
 
-/* Read four hexadecimal digits. */
+/* Read a UTF-16 code unit: four hexadecimal digits. */
 static bool unit_read(struct json *json, int *out)
 {
     *out = 0;
@@ -149,8 +150,8 @@ static bool string_is(const struct string *string, const char *text)
 /* Read the name of a member and its colon. */
 static bool name_read(struct json *json, struct string *out)
 {
-    return sign_read(json, '"') && string_read(json, out) &&
-           sign_read(json, ':');
+    return structural_read(json, '"') && string_read(json, out) &&
+           structural_read(json, ':');
 }
 
 /* Read a number. strtod() would depend on the locale. `out` may be NULL. */
@@ -208,15 +209,15 @@ static bool elements_skip(struct json *json, char end, int depth)
 {
     struct string name = {NULL, 0, 0};
 
-    if (sign_read(json, end))
+    if (structural_read(json, end))
         return true;
     do {
         if (end == '}' && !name_read(json, &name))
             return false;
         if (!value_count(json) || !value_skip(json, depth))
             return false;
-    } while (sign_read(json, ','));
-    return sign_read(json, end);
+    } while (structural_read(json, ','));
+    return structural_read(json, end);
 }
 
 /* Skip a value of any type. `depth`: number of arrays and objects around it. */
@@ -224,7 +225,7 @@ static bool value_skip(struct json *json, int depth)
 {
     struct string string = {NULL, 0, 0};
 
-    if (sign_read(json, '{'))
+    if (structural_read(json, '{'))
         return depth < DEPTH_MAX && elements_skip(json, '}', depth + 1);
     if (byte_read(json, '['))
         return depth < DEPTH_MAX && elements_skip(json, ']', depth + 1);
@@ -263,7 +264,7 @@ static bool seconds_read(struct json *json, double *out)
     bool is_read;
 
     *out = 0.0;
-    if (sign_read(json, '"')) {
+    if (structural_read(json, '"')) {
         is_read = string_read(json, &string);
         *out = is_read ? seconds_parse(&string) : 0.0;
         return is_read;
@@ -280,7 +281,7 @@ static bool type_read(struct json *json, bool *is_bearer)
     struct string string = {text, sizeof(text) - 1, 0};
 
     *is_bearer = true;
-    if (!sign_read(json, '"'))
+    if (!structural_read(json, '"'))
         return value_skip(json, 1);
     if (!string_read(json, &string))
         return false;
@@ -298,8 +299,8 @@ static bool member_read(struct json *json, struct response *out)
         return false;
     if (string_is(&name, "access_token")) {
         out->token.size = 0;
-        return sign_read(json, '"') ? string_read(json, &out->token)
-                                    : value_skip(json, 1);
+        return structural_read(json, '"') ? string_read(json, &out->token)
+                                          : value_skip(json, 1);
     }
     if (string_is(&name, "token_type"))
         return type_read(json, &out->is_bearer);
@@ -311,14 +312,14 @@ static bool member_read(struct json *json, struct response *out)
 static bool response_read(struct json *json, struct response *out)
 {
     word_read(json, "\xef\xbb\xbf"); /* a byte order mark (RFC 8259, 8.1) */
-    if (!sign_read(json, '{'))
+    if (!structural_read(json, '{'))
         return false;
-    if (!sign_read(json, '}')) {
+    if (!structural_read(json, '}')) {
         do {
             if (!member_read(json, out))
                 return false;
-        } while (sign_read(json, ','));
-        if (!sign_read(json, '}'))
+        } while (structural_read(json, ','));
+        if (!structural_read(json, '}'))
             return false;
     }
     blanks_skip(json);
