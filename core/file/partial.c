@@ -183,13 +183,17 @@ void nymbl__partial_remove_unused(int dir_fd, const char *target)
 {
     nymbl__partial partial;
     struct stat status;
+    bool is_unused;
 
     if (partial_set_names(&partial, dir_fd, target)) {
         partial.fd = nymbl__private_file_open(dir_fd, partial.name, O_RDWR);
-        if (partial.fd < 0 && errno != ENOENT)
-            errno = nymbl__leftover_remove(dir_fd, partial.name) ? ENOENT : 0;
-        if (partial.fd >= 0 ? partial_lock(&partial, &status)
-                            : errno == ENOENT && meta_exists(&partial))
+        if (partial.fd >= 0)
+            is_unused = partial_lock(&partial, &status);
+        else /* there is no partial file, or not any more */
+            is_unused = (errno == ENOENT ||
+                         nymbl__leftover_remove(dir_fd, partial.name)) &&
+                        meta_exists(&partial);
+        if (is_unused)
             nymbl__partial_remove(&partial);
     }
     nymbl__partial_free(&partial);
