@@ -6,8 +6,8 @@
 #include "engine/transfer.h"
 #include "nymbl.h"
 
-/* The name of the argument with which nothing can be started, because it is
- * closed or inherited by a fork; or NULL. */
+/* Whether a request can be started. Returns NULL, or the name of the argument
+ * that is closed or was inherited by a fork. */
 const char *nymbl__request_start_problem(const nymbl_engine *engine,
                                          const nymbl_client *client);
 /* Add the header lines that every request has and the caller's, and queue the

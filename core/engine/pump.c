@@ -39,8 +39,9 @@ static void client_close_transfers(nymbl_engine *engine, nymbl_client *client)
     nymbl__engine_lock(engine);
     last = engine->clients == NULL;
     nymbl__engine_unlock(engine);
-    /* If transfers still run, their client is registered with another engine by
-     * now. Jobs have no connections. */
+    /* Without clients and transfers, all connections can be closed at once. (A
+     * running transfer's client may have moved to another engine. Jobs have no
+     * connections.) */
     if (!last || engine->running.first != NULL ||
         engine->waiting.first != NULL || nymbl__connections_open(engine) < 0)
         nymbl__connections_close_unused(engine);

@@ -50,7 +50,7 @@ typedef struct nymbl__exchange {
     nymbl__response_head head;
     char first_bytes[NYMBL__SNIFF_MAX]; /* the first bytes of the document */
     size_t first_bytes_size;            /* how many of them have arrived */
-    bool close_notify_seen; /* the end of a body without a length is proven */
+    bool close_notify_seen; /* the peer has ended the TLS connection */
     int proxy_status;       /* status of the proxy that refused, or 0 */
     bool cross_origin;      /* after a redirect: send no credentials any more */
     bool fresh;             /* force a new connection */
