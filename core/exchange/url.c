@@ -232,7 +232,7 @@ static bool host_is_too_long(CURLU *parsed)
 
 /* Whether a URL is safe in a request line (RFC 9112, section 3.2): bytes from a
  * server must never end that line. libcurl checks this too. */
-static bool url_is_clean(const char *url)
+static bool url_is_safe(const char *url)
 {
     for (; *url != '\0'; url++) {
         if ((unsigned char)*url <= ' ' || *url == 0x7f)
@@ -273,7 +273,7 @@ nymbl_kind nymbl__url_resolve(char **out, const char *base,
         goto done;
     curl_url_set(parsed, CURLUPART_FRAGMENT, NULL, 0);
     url = url_component(parsed, CURLUPART_URL, 0);
-    if (url == NULL || !url_is_clean(url))
+    if (url == NULL || !url_is_safe(url))
         goto done;
     kind = nymbl__text_copy(out, url);
 done:
