@@ -8,7 +8,7 @@
 #include "exchange/quirks.h"
 #include "exchange/url.h"
 
-/* Close all connections and replace the handles; NULL: by none. */
+/* Close all connections and replace the handles, which may be NULL. */
 static void connections_set(nymbl_engine *engine, CURLM *multi, CURLSH *share)
 {
     CURLM *old = engine->multi;
