@@ -68,7 +68,7 @@ int luaopen_nymbl_core(lua_State *L)
         {"body_stream", body_stream},
         {"start_token", request_start_token},
         {"start", request_start},
-        {"path_check", request_path_check},
+        {"target_check", request_target_check},
         {"token_read", token_read},
         {"digest", digest_start},
         {"digest_result", digest_result},

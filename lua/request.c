@@ -240,9 +240,9 @@ int request_start(lua_State *L)
                : 1;
 }
 
-/* core.path_check(path, no_overwrite): true, or nil and error fields; see
+/* core.target_check(path, no_overwrite): true, or nil and error fields; see
  * nymbl_target_check */
-int request_path_check(lua_State *L)
+int request_target_check(lua_State *L)
 {
     nymbl_error err;
 

@@ -11,7 +11,7 @@
 
 int request_start_token(lua_State *L);
 int request_start(lua_State *L);
-int request_path_check(lua_State *L);
+int request_target_check(lua_State *L);
 
 #if defined(__GNUC__)
 #pragma GCC visibility pop

@@ -266,9 +266,9 @@ static int transfer_wake_at(lua_State *L)
     return 0;
 }
 
-/* transfer:watchdog(time): see nymbl_transfer_set_watchdog. Does nothing if
+/* transfer:set_watchdog(time): see nymbl_transfer_set_watchdog. Does nothing if
  * another coroutine has closed the transfer. */
-static int transfer_watchdog(lua_State *L)
+static int transfer_set_watchdog(lua_State *L)
 {
     transfer_ud *self = transfer_block(L, 1);
     double at = luaL_checknumber(L, 2);
@@ -362,7 +362,7 @@ void transfer_class(lua_State *L)
         {"confirm", transfer_confirm},
         {"is_ready", transfer_is_ready},
         {"wake_at", transfer_wake_at},
-        {"watchdog", transfer_watchdog},
+        {"set_watchdog", transfer_set_watchdog},
         {"notify_fd", transfer_notify_fd},
         {"release_notify_fd", transfer_release_notify_fd},
         {"notify_socket", transfer_notify_socket},

@@ -302,7 +302,7 @@ function methods.download(self, destination, options)
   if problem then check.argument(1, "download", problem) end
   options = check.options(options, DOWNLOAD_OPTIONS, 2, "download")
   if opened.path then
-    local found, err = core.path_check(opened.path, options.overwrite == false)
+    local found, err = core.target_check(opened.path, options.overwrite == false)
     if not found then
       return nil, errors.new(err, "download")
     end

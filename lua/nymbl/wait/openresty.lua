@@ -84,14 +84,14 @@ function driver.wait(transfer, deadline)
       local socket = sockets[transfer]
       if not (socket and receive(transfer, socket)) and not transfer:is_ready() then
         if not sockets[transfer] then -- a connected cosocket is closed when its request ends
-          transfer:watchdog(core.now() + ABANDONED_AFTER)
+          transfer:set_watchdog(core.now() + ABANDONED_AFTER)
           watched = true
         end
         ngx.sleep(POLL_INTERVAL)
       end
     end
   end
-  if watched then transfer:watchdog(0) end
+  if watched then transfer:set_watchdog(0) end
   return is_ready
 end
 
