@@ -73,7 +73,7 @@ end
 -- Wait once until a transfer is ready. At the deadline, cancel the transfer.
 local function wait_for(transfer, deadline)
   if not wait.wait(transfer, deadline) then call.cancel_on_deadline(transfer) end
-  events.check_connection(transfer)
+  if events.are_used then events.check_connection(transfer) end
 end
 call.wait_for = wait_for
 
@@ -175,14 +175,13 @@ local function call_state_new(env, operation, options, request)
     has_restarted = false,   -- whether `should_restart` has led to another attempt
     rejected_token = false,  -- the token that the service refused with a 401
     rejection = false,       -- the error of that 401
-    waited = 0,              -- for events.lua: seconds that the current attempt has waited
-    pending = false,         -- the event of its request (events.lua), or nil
     -- of the current attempt:
     has_slept = false,       -- whether it waited for the time of its reservation
     reservation = false,
     bearer = false,
     was_sent = false,
     backoff = 0,             -- seconds that a retry waits
+    -- pending               the event of its request (events.lua), if the client has on_event
   }, call_state)
 end
 
@@ -234,9 +233,10 @@ function call_state:reserve_and_wait()
 end
 
 function call_state:cancel_reservation()
-  self.is_settling = true
+  events.settle(self, true)
   if self.reservation then limiter.cancel(self.reservation) end
-  self.reservation, self.is_settling = false, false
+  self.reservation = false
+  events.settle(self, false)
 end
 
 -- Take the prefetched transfer, with its token and reservation. Returns nil if there is no
@@ -294,7 +294,8 @@ end
 
 -- Start an attempt. Returns the transfer. If that fails, the reservation is canceled.
 function call_state:start()
-  self.has_slept, self.reservation, self.pending = false, false, nil
+  self.has_slept, self.reservation = false, false
+  if self.pending then self.pending = nil end
   local ran, transfer, err = pcall(self.acquire_and_start, self)
   if ran and transfer then return transfer end
   self:cancel_reservation()
@@ -332,9 +333,9 @@ function call_state:wait_and_record(transfer)
   if not self.was_sent then
     self:cancel_reservation()
   else -- a program's error says nothing about the response
-    self.is_settling = true
+    events.settle(self, true)
     limiter.record(self.reservation, is_user_error and { kind = "canceled" } or err, self.backoff)
-    self.is_settling = false
+    events.settle(self, false)
   end
   local emitted, raised = true, nil
   if self.pending then emitted, raised = self:emit_event(err) end

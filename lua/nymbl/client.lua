@@ -177,6 +177,7 @@ function client.new(options)
     on_event = options.on_event, on_wait = options.on_wait, limits = limiter.limits_from_options(options),
     max_attempts = options.max_attempts or 5,
   }
+  if env.on_event or env.on_wait then events.are_used = true end
   if env.on_event then
     env.pending_events, env.collected_events = setmetatable({}, { __mode = "k" }), {}
   end

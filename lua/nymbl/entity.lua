@@ -9,6 +9,8 @@ local query = require "nymbl.query"
 
 local entity = {}
 
+local CALL_OPTIONS = call.options {}
+
 -- Define a read-only entity.
 -- @tparam table definition `name`: of the call, for events, errors and messages; `path`: the name in the
 --   URL; `key`: the field that identifies a row (default `id`); `one`: the name of the method
@@ -64,7 +66,7 @@ function entity.define(definition)
 
   function self.get(env, id, options)
     id = check.id(id, 1, one)
-    options = check.options(options, call.options {}, 2, one)
+    options = check.options(options, CALL_OPTIONS, 2, one)
     local ok, object = call.perform(env, name, options, {
       definition.path, id,
       run = call.json_reader(function(response)

@@ -20,6 +20,9 @@ local wait = require "nymbl.wait"
 
 local events = {}
 
+-- Whether any client of this process has had one of these options.
+events.are_used = false
+
 -- ---- on_event ----
 
 -- Complete an event. `err` has the fields of an error, and is nil if the request succeeded.
@@ -162,12 +165,17 @@ end
 -- Register a call. It must be unregistered when it has ended, however it ends.
 function events.register(call)
   local thread = coroutine.running() or MAIN
-  call.outer, call.wait_depth = calls[thread], 0
+  call.outer, call.waited, call.wait_depth = calls[thread], 0, 0
   calls[thread] = call
 end
 
 function events.unregister(call)
   calls[coroutine.running() or MAIN] = call.outer
+end
+
+-- Set whether the limiter must learn of a call's request now. Does nothing for other calls.
+function events.settle(call, is_settling)
+  if call.wait_depth then call.is_settling = is_settling end
 end
 
 -- The option `tag` of the call that is running, or nil.

@@ -34,6 +34,8 @@ local function file_name(value)
   if value:find("[%z\1-\31\127]") then return "control character" end
 end
 
+local CALL_OPTIONS = call.options {}
+
 local UPLOAD_OPTIONS = call.options {
   file_name = file_name,
   content_type = check.header,
@@ -352,7 +354,7 @@ function methods.count(self, filter, options)
   local state = check.object(self, CLASS, "count")
   local problem = filter ~= nil and check.nonempty(filter)
   if problem then check.argument(1, "count", problem) end
-  options = check.options(options, call.options {}, 2, "count")
+  options = check.options(options, CALL_OPTIONS, 2, "count")
   local plan = query().plan({
     filter = filter, select = "id", timeout = options.timeout, headers = options.headers, tag = options.tag,
   }, "count", "id")
@@ -380,7 +382,7 @@ end
 function methods.get(self, id, options)
   local state = check.object(self, CLASS, "get")
   id = check.id(id, 1, "get")
-  options = check.options(options, call.options {}, 2, "get")
+  options = check.options(options, CALL_OPTIONS, 2, "get")
   return document.get(state.env, state.id, id, options)
 end
 
