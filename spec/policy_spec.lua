@@ -662,10 +662,10 @@ describe("policy", function()
     it("stays within the call's timeout", function()
       begin { timeout = 5 }
       helper.faults { operation = "upload", action = { after = "reset" } }
-      local began = clock.now()
+      local start = clock.now()
       local _, err = patient:upload({ data = "%PDF-1.4 new" }, { file_name = "new.pdf", reconcile = true })
       assert.is_true(err.outcome_unknown)
-      assert.is_true(clock.now() - began < 5)
+      assert.is_true(clock.now() - start < 5)
       assert.equal(3, #helper.journal("list")) -- before the upload, at once and after 2 seconds
     end)
 

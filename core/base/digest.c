@@ -24,7 +24,8 @@ static bool evp_is_usable;
 static pthread_once_t evp_once = PTHREAD_ONCE_INIT;
 
 /* Store the address of a function. Returns false if it is not in *library, as
- * the previous functions: some of them may be interposed (exchange/tls_library.c). */
+ * the previous functions: some of them may be interposed
+ * (exchange/tls_library.c). */
 static bool function_find(void *function, const char *name, void **library)
 {
     void *found = dlsym(RTLD_DEFAULT, name);
