@@ -55,7 +55,7 @@ local ELSEWHERE = { ["spec/README.md"] = "spec/contributing_spec.lua" }
 local STUBS = {
   sudo = 'exec "$@"',
   -- the packages exist; spec/run has installed those that it needs
-  ["apt-get"] = '[ "$1" = install ]; shift; apt-cache show "$@" >/dev/null 2>&1',
+  ["apt-get"] = '[ "$*" = update ] || { [ "$1" = install ] && shift && apt-cache show "$@" >/dev/null 2>&1; }',
   ldconfig = "true",
   -- LuaRocks looks for the interpreter in PATH, to find its headers
   luarocks = 'PATH=${PATH#*:} exec luarocks "$@"',
