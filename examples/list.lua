@@ -2,17 +2,7 @@
 -- List documents: lua list.lua PATIENT [DOCUMENT_TYPE]
 local nymbl = require "nymbl"
 
-local client = assert(nymbl.client {
-  base_url = os.getenv "NYMBL_BASE_URL",
-  api_key = os.getenv "NYMBL_API_KEY",
-  ca_file = os.getenv "NYMBL_CA_FILE", -- only for the sandbox
-  credentials = {
-    token_url = os.getenv "NYMBL_TOKEN_URL",
-    client_id = os.getenv "NYMBL_CLIENT_ID",
-    client_secret = os.getenv "NYMBL_CLIENT_SECRET",
-    scope = os.getenv "NYMBL_SCOPE",
-  },
-})
+local client = assert(nymbl.client(assert(nymbl.from_env())))
 
 -- Print a line. The service's text may contain characters that control a terminal or change
 -- the direction of text (ASCII and C1 controls, bidi overrides): they are printed as "?".

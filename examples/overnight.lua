@@ -112,18 +112,9 @@ end
 if unusable > 0 then io.stderr:write(unusable, " files cannot be read, or have control characters in their names\n") end
 if #todo == 0 then os.exit(unusable > 0 and 1 or 0) end
 
-local client = assert(nymbl.client {
-  base_url = os.getenv "NYMBL_BASE_URL",
-  api_key = os.getenv "NYMBL_API_KEY",
-  ca_file = os.getenv "NYMBL_CA_FILE", -- only for the sandbox
-  credentials = {
-    token_url = os.getenv "NYMBL_TOKEN_URL",
-    client_id = os.getenv "NYMBL_CLIENT_ID",
-    client_secret = os.getenv "NYMBL_CLIENT_SECRET",
-    scope = os.getenv "NYMBL_SCOPE",
-  },
+local client = assert(nymbl.client(assert(nymbl.from_env {
   store = nymbl.store.file(os.getenv "NYMBL_STORE" or os.getenv "HOME" .. "/.nymbl-store"),
-})
+})))
 local patient = client:patient(patient_id)
 
 local uploaded, found, refused, unknown = 0, 0, 0, 0

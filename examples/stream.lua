@@ -2,17 +2,7 @@
 -- Write a document to standard output as it arrives: lua stream.lua PATIENT DOCUMENT > FILE
 local nymbl = require "nymbl"
 
-local client = assert(nymbl.client {
-  base_url = os.getenv "NYMBL_BASE_URL",
-  api_key = os.getenv "NYMBL_API_KEY",
-  ca_file = os.getenv "NYMBL_CA_FILE", -- only for the sandbox
-  credentials = {
-    token_url = os.getenv "NYMBL_TOKEN_URL",
-    client_id = os.getenv "NYMBL_CLIENT_ID",
-    client_secret = os.getenv "NYMBL_CLIENT_SECRET",
-    scope = os.getenv "NYMBL_SCOPE",
-  },
-})
+local client = assert(nymbl.client(assert(nymbl.from_env())))
 
 local doc = client:patient(assert(arg[1], "which patient?")):document(assert(arg[2], "which document?"))
 local stream, err = doc:open()
