@@ -509,7 +509,7 @@ case("on_event and on_wait add up", "8 requests, 8 events, connection 1, retry 1
     on_wait = function(event) waits[event.reason] = (waits[event.reason] or 0) + 1 end,
   }
   document(300000)
-  helper.faults({ operation = "get", action = { status = 503 } }, { operation = "list", action = { delay = 0.2 } })
+  helper.faults({ operation = "get", action = { status = 503 } }, { operation = "list", action = { delay = 0.5 } })
   assert(patient:get("d"))
   assert(patient:upload({ data = bytes(1000) }, { file_name = "a.pdf" }))
   assert(patient:document("d"):download(function() return 1 end))

@@ -72,8 +72,8 @@ end
 
 -- Wait once until a transfer is ready. At the deadline, cancel the transfer.
 local function wait_for(transfer, deadline)
-  if not wait.wait(transfer, deadline) then call.cancel_on_deadline(transfer) end
   if events.are_used then events.check_connection(transfer) end
+  if not wait.wait(transfer, deadline) then call.cancel_on_deadline(transfer) end
 end
 call.wait_for = wait_for
 

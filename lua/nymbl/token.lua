@@ -217,8 +217,8 @@ local function wait_and_report(transfer, refresh, deadline, pending)
   repeat
     done, err = transfer:result()
     if done == false then
-      if not refresh.wait(transfer, deadline) then call.cancel_on_deadline(transfer) end
       events.check_connection(transfer, "token")
+      if not refresh.wait(transfer, deadline) then call.cancel_on_deadline(transfer) end
     end
   until done ~= false
   if done then

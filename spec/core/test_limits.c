@@ -342,7 +342,7 @@ static void client_uses_only_its_slots(void)
 {
     nymbl_transfer *transfers[5];
     peer peers[5];
-    int open = 0, answered = 0;
+    int open = 0, answered = 0, queued;
 
     clocked_open(&(nymbl_client_options){.max_connections = 2});
     for (int i = 0; i < 5; i++)
@@ -356,6 +356,11 @@ static void client_uses_only_its_slots(void)
         REQUIRE(open > answered);
         CHECK(open - answered <= 2);
         CHECK(sockets_to(world.port) <= 2);
+        queued = 0;
+        for (int i = 0; i < 5; i++)
+            queued += nymbl_transfer_is_queued(transfers[i]);
+        CHECK_NUMBER(queued, 5 - open);
+        CHECK(open == 5 || nymbl_transfer_is_ready(transfers[4]));
         poll_for(9); /* waiting transfers are not charged */
         peer_read(&peers[answered], &request);
         request_free(&request);
