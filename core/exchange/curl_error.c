@@ -140,8 +140,12 @@ static const char *proxy_reason(nymbl__exchange *exchange, CURLcode code)
         exchange->proxy_status = (int)status;
         return status == 407 ? nymbl__reason_proxy_auth : nymbl__reason_proxy;
     }
-    if (code == CURLE_PROXY || code == CURLE_COULDNT_RESOLVE_PROXY ||
-        (code == CURLE_COULDNT_CONNECT && proxy_was_tried(exchange)))
+    if (code == CURLE_PROXY || code == CURLE_COULDNT_RESOLVE_PROXY)
+        return nymbl__reason_proxy;
+    /* The name is the proxy's: libcurl resolves no other, except for a SOCKS
+     * proxy, and then it fails with CURLE_PROXY. */
+    if ((code == CURLE_COULDNT_CONNECT || code == CURLE_COULDNT_RESOLVE_HOST) &&
+        proxy_was_tried(exchange))
         return nymbl__reason_proxy;
     return NULL;
 }

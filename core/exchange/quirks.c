@@ -62,6 +62,9 @@
  * Failures with two codes. Workaround: curl_error.c knows both
  * - 8.6.0: The code for a header line over libcurl's own limit was
  *   CURLE_OUT_OF_MEMORY and became CURLE_TOO_LARGE.
+ * - Not fixed in 8.14.1: If the name of a proxy cannot be resolved, the code is
+ *   CURLE_COULDNT_RESOLVE_PROXY, or CURLE_COULDNT_RESOLVE_HOST if the resolver
+ *   fails at once.
  * - All versions: A transfer coding that was not requested is ignored, or it
  *   fails with CURLE_BAD_CONTENT_ENCODING.
  *

@@ -2,6 +2,10 @@
 /* A proxy's own response is not the service's. */
 #include "peer.h"
 
+#include <dlfcn.h>
+#include <pthread.h>
+#include <unistd.h>
+
 /* Calls go through the world's listener, to a service that does not exist. */
 static void proxied_open(const char *scheme)
 {
@@ -103,6 +107,48 @@ static void proxy_that_is_down_is_named(void)
     }
 }
 
+/* libcurl resolves a name in a thread, which begins while libcurl holds a lock.
+ * Delay libcurl after the lock, so that the thread fails before libcurl asks
+ * for its result: libcurl 8.14 then reports an unknown host, not an unknown
+ * proxy.
+ */
+static bool unlock_is_slow;
+
+__attribute__((visibility("default"))) int
+pthread_mutex_unlock(pthread_mutex_t *mutex)
+{
+    int (*unlock)(pthread_mutex_t *);
+    int failure;
+
+    *(void **)&unlock = dlsym(RTLD_NEXT, "pthread_mutex_unlock");
+    failure = unlock(mutex);
+    if (unlock_is_slow)
+        usleep(20000);
+    return failure;
+}
+
+static void proxy_whose_name_is_invalid_is_named(void)
+{
+    nymbl_client_options options = {.base_url = "https://127.0.0.1"};
+    char proxy[80] = "http://";
+
+    memset(proxy + 7, 'x', 64); /* a label has at most 63 characters */
+    options.proxy = strcat(proxy, ".invalid");
+    world_open(&options);
+    for (int i = 0; i < 4; i++) {
+        nymbl_transfer *transfer;
+        nymbl_error err = {0};
+
+        unlock_is_slow = i > 1;
+        transfer = start_get();
+        CHECK_NUMBER(ended(transfer, &err), NYMBL_NETWORK);
+        CHECK_TEXT(err.reason, "proxy");
+        nymbl_transfer_free(transfer);
+    }
+    unlock_is_slow = false;
+    world_close();
+}
+
 static void service_that_is_down_is_not_the_proxy(void)
 {
     nymbl_client_options options = {.api_key = "k", .proxy = ""};
@@ -163,6 +209,7 @@ int main(int argc, char **argv)
     static const test tests[] = {
         TEST(refusal_of_a_proxy_is_reported_as_such),
         TEST(proxy_that_is_down_is_named),
+        TEST(proxy_whose_name_is_invalid_is_named),
         TEST(service_that_is_down_is_not_the_proxy),
         TEST(rejected_credentials_are_unauthorized),
     };
