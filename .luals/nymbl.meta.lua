@@ -149,7 +149,7 @@
 ---@field description? string
 ---@field size? integer bytes
 ---@field check_type? boolean
----@field reconcile? boolean
+---@field reconcile? boolean|nymbl.document[]
 ---@field progress? nymbl.progress
 ---@field timeout? number seconds
 ---@field headers? nymbl.headers

@@ -690,6 +690,109 @@ describe("policy", function()
       assert.equal(4, #helper.journal("list"))
       assert.equal(1, #helper.journal("upload"))
     end)
+
+    local NAME, BYTES = "o'new.pdf", "%PDF-1.4 new"
+
+    local function upload(reconcile)
+      return patient:upload({ data = BYTES }, { file_name = NAME, reconcile = reconcile })
+    end
+
+    local function add(fields)
+      fields = fields or {}
+      fields.patient, fields.file_name = fields.patient or "p", fields.file_name or NAME
+      fields.content = BYTES
+      return helper.admin("POST", "documents", fields).id
+    end
+
+    -- The names of the requests that were sent, in order.
+    local function requests()
+      local names = {}
+      for _, entry in ipairs(helper.journal()) do
+        if entry.operation ~= "token" then names[#names + 1] = entry.operation end
+      end
+      return table.concat(names, " ")
+    end
+
+    it("costs one request before the upload, however many other documents exist", function()
+      begin { rate = false }
+      for i = 1, 250 do add { file_name = i .. ".pdf" } end
+      local old = add()
+      local first = assert(upload(true))
+      assert.equal("list upload", requests())
+      helper.admin("DELETE", "journal")
+      helper.faults { operation = "upload", action = { lost_reply = "reset" } }
+      local second = assert(upload(true))
+      assert.equal("list upload list", requests())
+      assert.not_equal(old, second.id)
+      assert.not_equal(first.id, second.id)
+    end)
+
+    it("takes the documents that the caller has listed instead of a listing", function()
+      begin { rate = false }
+      local old = add()
+      local listed = assert(patient:page())
+      helper.admin("DELETE", "journal")
+      assert(upload(listed))
+      assert.equal("upload", requests())
+      listed = {}
+      for document in patient:documents() do listed[#listed + 1] = document end
+      for _, reply in ipairs { "after", "lost_reply" } do
+        helper.admin("DELETE", "journal")
+        helper.faults { operation = "upload", action = { [reply] = "reset" } }
+        local document, err = upload(listed)
+        if reply == "after" then -- the service did not carry it out
+          assert.is_true(err.outcome_unknown)
+          assert.equal("upload list list list", requests())
+        else
+          assert.equal("upload list", requests())
+          assert.not_equal(old, document.id)
+          assert.equal(#BYTES, document.file_size_bytes)
+        end
+      end
+    end)
+
+    it("takes an empty array for what it says, and a page only if it is the last one", function()
+      begin { rate = false }
+      helper.faults { operation = "upload", action = { lost_reply = "reset" } }
+      assert(upload {})
+      assert.equal("upload list", requests())
+      add()
+      local listed = assert(patient:page { page_size = 1 })
+      assert.is_true(listed.has_more)
+      helper.admin("DELETE", "journal")
+      helper.faults { operation = "upload", action = { lost_reply = "reset" } }
+      assert(upload(listed))
+      assert.equal("list upload list", requests())
+    end)
+
+    it("lists without a filter if the service refuses it, and then always", function()
+      begin { rate = false }
+      add()
+      helper.faults({ operation = "list", action = { status = 400, body_kind = "service" } },
+        { operation = "upload", action = { after = "reset" } })
+      local _, err = upload(true)
+      assert.is_true(err.outcome_unknown) -- the document of that name existed before
+      assert.equal("list list upload list list list", requests())
+      for i, entry in ipairs(helper.journal("list")) do
+        assert.equal(i == 1, entry.path:find("filter", 1, true) ~= nil, entry.path)
+      end
+    end)
+
+    it("refuses an array of anything but this patient's documents", function()
+      begin { rate = false }
+      local other = client:patient("other"):document("a")
+      for _, case in ipairs {
+        { 1, "boolean or array of documents expected, got number" },
+        { { other, "b" }, "item 2: nymbl.document expected, got string" },
+        { { client }, "item 1: nymbl.document expected, got nymbl.client" },
+        { { other }, "item 1: document of another patient" },
+      } do
+        local ran, problem = pcall(upload, case[1])
+        assert.is_false(ran)
+        assert.truthy(problem:find("bad argument #2 to 'upload' (option 'reconcile': " .. case[2] .. ")", 1, true), problem)
+      end
+      assert.equal("", requests())
+    end)
   end)
 
   describe("a store of the program's own", function()

@@ -40,7 +40,7 @@ local methods, metatable = core.class(CLASS)
 --   patient_id
 --   id
 
-local document = {}
+local document = { CLASS = CLASS }
 
 local null = core.null
 local tointeger = math.tointeger

@@ -13,6 +13,7 @@ local wait = require "nymbl.wait"
 -- These modules are loaded on first use (see nymbl.lua).
 local function listing() return require "nymbl.listing" end
 local function query() return require "nymbl.query" end
+local function reconcile() return require "nymbl.reconcile" end
 local function source() return require "nymbl.source" end
 local function media_type() return require "nymbl.media_type" end
 
@@ -43,7 +44,7 @@ local UPLOAD_OPTIONS = call.options {
   description = check.string,
   size = check.integer(0, 2^53),
   progress = check["function"],
-  reconcile = check.boolean,
+  reconcile = function(value) return reconcile().check(value) end,
   check_type = check.boolean,
 }
 
@@ -84,56 +85,10 @@ local function infer_type(env, opened, declared, must_match)
   end
 end
 
--- Seconds before each search for a document whose upload may have succeeded. There are
--- several, because a listing may lag behind.
-local RECONCILE_WAITS = { 0, 2, 5 }
-
 -- Seconds left until a deadline, or nil without a deadline. They are the timeout of a call that
 -- is one step of another call.
 local function time_left(deadline)
   return deadline and math.max(0, deadline - wait.now())
-end
-
--- List the patient's documents. Returns a table by id, or nil and an error.
-local function list_by_id(env, patient_id, deadline, options)
-  local plan = query().plan({}, "upload", "id")
-  local found = {}
-  local ok, err = pcall(function()
-    plan.options = { timeout = time_left(deadline), headers = options.headers, tag = options.tag }
-    for item in listing().iterate(document.collection(env, patient_id), plan) do
-      found[item.id] = item
-      plan.options.timeout = time_left(deadline) -- the deadline is for all pages together
-    end
-  end)
-  if ok then return found end
-  errors.rethrow_out_of_memory(err)
-  if env.closed then return nil, errors.new({ kind = "canceled", reason = "closed" }, "upload") end
-  if errors.is(err) then return nil, err end
-  error(err, 0)
-end
-
--- The new document of a name and size; nil if there is none, or more than one.
-local function find_new(items_before, items, name, size)
-  local found
-  for id, item in pairs(items) do
-    if not items_before[id] and item.file_name == name and item.file_size_bytes == size then
-      if found then return nil end
-      found = item
-    end
-  end
-  return found
-end
-
--- Search for the uploaded document. Returns it, or nil if it is not found in time.
--- @tparam table items_before the documents before the upload, by id
-local function reconcile(env, patient_id, deadline, options, items_before, name, size)
-  for _, seconds in ipairs(RECONCILE_WAITS) do
-    if env.closed or (deadline and wait.now() + seconds >= deadline) then return nil end
-    if seconds > 0 then wait.wait(nil, wait.now() + seconds) end
-    local items = list_by_id(env, patient_id, deadline, options)
-    local found = items and find_new(items_before, items, name, size)
-    if found then return found end
-  end
 end
 
 -- The slowest expected upload, in bytes per second (1 Mbit/s). The token must not expire before
@@ -155,13 +110,10 @@ end
 local function upload_source(env, patient_id, opened, name, content_type, options)
   local timeout = options.timeout or env.timeout
   local deadline = timeout and wait.now() + timeout
-  local items_before, list_err
+  local search, list_err
   if options.reconcile then
-    items_before, list_err = list_by_id(env, patient_id, deadline, options)
-    if not items_before then
-      list_err.attempts = 0
-      return nil, list_err
-    end
+    search, list_err = reconcile().prepare(env, patient_id, name, deadline, options)
+    if not search then return nil, list_err end
   end
 
   local sent
@@ -213,8 +165,8 @@ local function upload_source(env, patient_id, opened, name, content_type, option
     should_continue = options.progress and function() return options.progress(0, opened.body:size()) end,
   })
   if ok then return created end
-  if items_before and created.outcome_unknown then
-    local found = reconcile(env, patient_id, deadline, options, items_before, name, opened.body:size() or sent)
+  if search and created.outcome_unknown then
+    local found = search:search(opened.body:size() or sent)
     if found then return found end
   end
   return nil, created
@@ -238,8 +190,9 @@ end
 -- @tparam[opt=true] boolean options.check_type bytes that can be inspected before sending must be of the
 --   type they are sent as, and not empty; otherwise nothing is sent, and the error is
 --   `unsupported_type`, reason `signature` or `empty`
--- @tparam[opt=false] boolean options.reconcile if the outcome is unknown, search for the document: the
---   patient's documents are listed before the upload, and up to three times afterwards
+-- @tparam[opt=false] boolean|table options.reconcile if the outcome is unknown, search for the document:
+--   the patient's documents of that name are listed before the upload, and up to three times
+--   afterwards. An array of documents that were just listed replaces the listing before the upload
 -- @tparam[opt] function options.progress called as `progress(done, total)` in bytes, `total` nil if
 --   unknown; return false to cancel
 -- @tparam[opt] number options.timeout seconds (default: the client's)
