@@ -182,6 +182,9 @@
 ---@field timeout? number seconds until the response begins
 ---@field progress? nymbl.progress
 ---@field check_size? boolean
+---@field offset? integer
+---@field length? integer
+---@field if_match? string a strong entity-tag
 ---@field headers? nymbl.headers
 ---@field tag? any
 
@@ -310,6 +313,8 @@ function document:open(options) end
 ---@class nymbl.stream
 ---@field size? integer
 ---@field content_type? string
+---@field etag? string
+---@field last_modified? string
 ---@overload fun(): string?, nymbl.err?
 local stream = {}
 

@@ -713,6 +713,21 @@ typedef struct nymbl_download_options {
      * file to @p path only after all of them were confirmed with
      * nymbl_transfer_confirm(). */
     bool progress;
+    /**
+     * Read only a range of the document, not for a path. It is requested as a
+     * range; if the service responds with the whole document, it is cut out of
+     * that. A range behind the end of the document is empty. If the service
+     * refuses the range ("range_refused") or sends another one
+     * ("content_range"), the transfer fails; then start another one with
+     * @p no_range_request.
+     */
+    int64_t offset;        /**< of the first byte; default 0 */
+    bool has_length;       /**< otherwise the range extends to the end */
+    int64_t length;        /**< of the range; it may be 0 */
+    bool no_range_request; /**< request the whole document */
+    /** A strong entity-tag (RFC 9110, section 8.8.3): the bytes of any other
+     * version are NYMBL_CORRUPT, reason "changed". NULL: any version. */
+    const char *if_match;
 } nymbl_download_options;
 
 /** A request to the service. Zero means default. Arrays end with an entry whose
@@ -946,8 +961,11 @@ NYMBL_API nymbl_kind nymbl_transfer_wait(nymbl_transfer *transfer,
 /** The status and the main fields of a response. Strings are borrowed. */
 typedef struct nymbl_response {
     int status;
-    int64_t content_length; /**< size of the document or body; -1 if unknown */
-    const char *content_type; /**< NULL if there was none */
+    /** Size of the document, range or body; -1 if unknown. */
+    int64_t content_length;
+    const char *content_type;  /**< NULL if there was none */
+    const char *etag;          /**< NULL unless it is a strong entity-tag */
+    const char *last_modified; /**< NULL unless it is an HTTP-date */
 } nymbl_response;
 
 /**
@@ -1008,7 +1026,8 @@ typedef struct nymbl_counts {
     bool sent;             /**< whether all or part of the request was sent */
     int64_t body_sent;     /**< bytes of the upload that libcurl has accepted */
     int64_t body_received; /**< bytes of the response body */
-    int64_t resumed_from;  /**< offset at which a partial file was resumed */
+    int64_t resumed_from;  /**< offset in the document at which the response
+                                begins: of a partial file or a range */
 } nymbl_counts;
 
 /**

@@ -157,13 +157,14 @@ static void upload_read(lua_State *L, description *to)
 
 static void download_read(lua_State *L, description *to)
 {
-    double size;
+    double size, length;
     int table;
 
     if (!table_push(L, "download"))
         return;
     table = lua_gettop(L);
     size = option_number(L, table, "size", -1);
+    length = option_number(L, table, "length", -1);
     to->download = (nymbl_download_options){
         .path = option_text(L, table, "path"),
         .mode = (unsigned)option_number(L, table, "mode", 0),
@@ -173,6 +174,11 @@ static void download_read(lua_State *L, description *to)
         .has_size = size >= 0,
         .size = size >= 0 ? (int64_t)size : 0,
         .progress = option_flag(L, table, "progress"),
+        .offset = (int64_t)option_number(L, table, "offset", 0),
+        .has_length = length >= 0,
+        .length = length >= 0 ? (int64_t)length : 0,
+        .no_range_request = option_flag(L, table, "no_range_request"),
+        .if_match = option_text(L, table, "if_match"),
     };
     to->request.download = &to->download;
     to->request.expected = NYMBL_EXPECT_CONTENT;
@@ -218,7 +224,8 @@ int request_start_token(lua_State *L)
  *   upload     { body =, file_name =, content_type =, document_type =,
  *                description =, is_rewindable =, progress = }
  *   download   { path =, mode =, no_overwrite =, resume =, content_type =,
- *                size =, progress = }: the content of a document is expected,
+ *                size =, progress =, offset =, length =, no_range_request =,
+ *                if_match = }: the content of a document is expected,
  *              otherwise JSON
  *   inspect    whether transfer:peer() is needed
  */

@@ -36,8 +36,9 @@ nymbl_transfer **transfer_new(lua_State *L)
 
 /* ---- methods: false means "not yet, wait until it is ready" ---- */
 
-/* transfer:response(): status, content length or nil, content type or nil;
- * false; or nil and error fields */
+/* transfer:response(): status; content length, content type, entity-tag and
+ * date of the last modification, each may be nil; false; or nil and error
+ * fields */
 static int transfer_response(lua_State *L)
 {
     nymbl_response response;
@@ -57,7 +58,9 @@ static int transfer_response(lua_State *L)
     else
         lua_pushnil(L);
     lua_pushstring(L, response.content_type);
-    return 3;
+    lua_pushstring(L, response.etag);
+    lua_pushstring(L, response.last_modified);
+    return 5;
 }
 
 /* transfer:read(): bytes; false; nil at the verified end; or nil and error

@@ -146,6 +146,33 @@ case("a refused range of a partial file", "truncated 200 - 1, 3000000 in 2 reque
     same and "the same bytes" or "others")
 end)
 
+case("a range, whether the service supports it or not", "206 5000, 400 200 5000, 200 5000, changed 1", function(t)
+  local patient = t.patient { max_attempts = 2 }
+  document(3000000)
+  local doc, seen = patient:document "d", {}
+  local stream = assert(doc:open())
+  local content, etag = assert(stream:read("a")), stream.etag
+  stream:close()
+  local function range()
+    helper.admin("DELETE", "journal")
+    stream = assert(doc:open { offset = 2000000, length = 5000, if_match = etag })
+    assert(stream:read("a") == content:sub(2000001, 2005000))
+    local words_seen = {}
+    for _, entry in ipairs(helper.journal("download")) do words_seen[#words_seen + 1] = ("%d"):format(entry.status) end
+    words_seen[#words_seen + 1] = ("%d"):format(stream.size)
+    stream:close()
+    seen[#seen + 1] = table.concat(words_seen, " ")
+  end
+  range()
+  helper.faults { operation = "download", action = { status = 400, body_kind = "empty" } }
+  range()
+  helper.admin("POST", "settings", { ranges = false })
+  range()
+  local _, err = doc:open { offset = 5, if_match = '"other"' }
+  seen[#seen + 1] = ("%s %d"):format(err.reason, err.attempts)
+  return table.concat(seen, ", ")
+end)
+
 case("417 for a source that is read once", "3 requests, 300000", function(t)
   local patient = t.patient { max_attempts = 2 }
   helper.faults { operation = "upload", action = { status = 417, body_kind = "empty" } }

@@ -321,6 +321,16 @@ describe("the sandbox #sandbox", function()
       admin("POST", "settings", { ranges = false })
       assert.equal(200, value_of(id, "-H 'Range: bytes=4-'").status)
     end)
+
+    it("sends a document only if it meets the condition If-Match", function()
+      local id = document({ content = "0123456789" }).id
+      local etag = value_of(id).headers.etag
+      for _, condition in ipairs { etag, '"other", ' .. etag, "*" } do
+        local part = value_of(id, "-H 'Range: bytes=4-' -H " .. quote("If-Match: " .. condition))
+        assert.equal("206 456789", part.status .. " " .. part.body)
+      end
+      assert.equal(412, value_of(id, "-H 'If-Match: \"other\"'").status)
+    end)
   end)
 
   describe("refusing callers", function()
@@ -896,6 +906,12 @@ describe("the sandbox #sandbox", function()
         response.status .. " " .. response.headers["content-range"] .. " " .. response.body)
       response = select(3, seen({ bad_range = "wrong_total" }, range))
       assert.equal("bytes 4-9/11 456789", response.headers["content-range"] .. " " .. response.body)
+      response = select(3, seen({ bad_range = "short" }, range))
+      assert.equal("bytes 4-8/10 45678", response.headers["content-range"] .. " " .. response.body)
+      assert.equal("bytes 4-9/*", select(3, seen({ bad_range = "unknown_total" }, range)).headers["content-range"])
+      assert.truthy(select(3, seen({ bad_range = "multipart" }, range)).headers["content-type"]:find("^multipart/byteranges"))
+      assert.is_nil(select(3, seen({ bad_range = "unknown_total" }, "-H 'Range: bytes=10-'")).headers["content-range"])
+      assert.equal(200, select(3, seen({ ignore_if_match = true }, "-H 'If-Match: \"other\"'")).status)
     end)
   end)
 

@@ -4,7 +4,7 @@
 #include "api/request.h"
 
 #include "api/body.h"
-#include "api/client.h"
+#include "api/download.h"
 #include "base/ascii.h"
 #include "base/buffer.h"
 #include "base/error.h"
@@ -12,7 +12,6 @@
 #include "base/text.h"
 #include "engine/pump.h"
 #include "exchange/url.h"
-#include "file/atomic_file.h"
 #include "port/body.h"
 
 #include <stdio.h>
@@ -154,6 +153,8 @@ static const char *request_problem(const char *token,
     if (request->expected == NYMBL_EXPECT_CONTENT &&
         request->method != NYMBL_GET)
         return "expected";
+    if (!nymbl__download_is_valid(request->download))
+        return "download";
     return upload_problem(request);
 }
 
@@ -273,59 +274,6 @@ static nymbl_kind upload_prepare(nymbl_transfer *transfer,
     return kind < 0 ? nymbl__error_set(err, kind, NULL) : NYMBL_OK;
 }
 
-/* Request the missing range of a partial file, on condition that the document
- * is unchanged (If-Range; RFC 9110, section 13.1.5). */
-static nymbl_kind range_request(nymbl__exchange *exchange)
-{
-    struct curl_slist **headers = &exchange->request.headers;
-    int64_t offset = nymbl__atomic_file_offset(exchange->file);
-    char range[48];
-    nymbl_kind kind;
-
-    if (exchange->has_size && offset == exchange->size) {
-        nymbl__atomic_file_step_back(exchange->file);
-        offset = nymbl__atomic_file_offset(exchange->file);
-    }
-    if (offset == 0 || (exchange->has_size && offset >= exchange->size))
-        return NYMBL_OK;
-    snprintf(range, sizeof(range), "Range: bytes=%lld-", (long long)offset);
-    kind = nymbl__request_add_header(headers, range, "", "");
-    if (kind == NYMBL_OK)
-        kind = nymbl__request_add_header(
-            headers, "If-Range: ", nymbl__atomic_file_validator(exchange->file),
-            "");
-    exchange->range_requested = true;
-    return kind;
-}
-
-static nymbl_kind download_prepare(nymbl_transfer *transfer,
-                                   const nymbl_download_options *options,
-                                   nymbl_error *err)
-{
-    nymbl__exchange *exchange = &transfer->exchange;
-    char resource[65];
-    nymbl_kind kind;
-
-    if (options == NULL)
-        return NYMBL_OK;
-    exchange->has_size = options->has_size;
-    exchange->size = options->size;
-    exchange->progress = options->progress;
-    if (options->content_type != NULL &&
-        strlen(options->content_type) < NYMBL__TYPE_MAX)
-        strcpy(exchange->expected_type, options->content_type);
-    if (options->path == NULL)
-        return NYMBL_OK;
-    nymbl__client_resource(transfer->client, exchange->request.url, resource);
-    kind = nymbl__atomic_file_open(&exchange->file, options->path,
-                                   options->mode, !options->no_overwrite,
-                                   options->resume ? resource : NULL, err);
-    if (kind < 0)
-        return kind;
-    kind = range_request(exchange);
-    return kind < 0 ? nymbl__error_set(err, kind, NULL) : NYMBL_OK;
-}
-
 /* ---- starting ---- */
 
 static nymbl_kind service_headers_add(nymbl__request *request,
@@ -388,7 +336,7 @@ static nymbl_kind transfer_prepare(nymbl_transfer *transfer,
     if (kind == NYMBL_OK && request->body != NULL)
         kind = upload_prepare(transfer, request, err);
     if (kind == NYMBL_OK && request->expected == NYMBL_EXPECT_CONTENT)
-        kind = download_prepare(transfer, request->download, err);
+        kind = nymbl__download_prepare(transfer, request->download, err);
     return kind;
 }
 

@@ -77,14 +77,6 @@ void nymbl__run_abort(nymbl_transfer *transfer, nymbl_kind kind,
     exchange_end(transfer, exchange->failure, exchange->failure_reason);
 }
 
-void nymbl__run_unpause(nymbl_transfer *transfer)
-{
-    nymbl_kind kind = nymbl__easy_unpause(&transfer->exchange);
-
-    if (kind < 0)
-        nymbl__run_abort(transfer, kind, NULL);
-}
-
 void nymbl__run_confirm(nymbl_transfer *transfer)
 {
     nymbl__exchange *exchange = &transfer->exchange;
@@ -130,4 +122,14 @@ void nymbl__run_complete(nymbl_transfer *transfer, CURLcode code)
         nymbl__transfer_notify(transfer);
     }
     nymbl__transfer_release(transfer);
+}
+
+void nymbl__run_unpause(nymbl_transfer *transfer)
+{
+    nymbl_kind kind = nymbl__easy_unpause(&transfer->exchange);
+
+    if (kind == NYMBL_DONE)
+        nymbl__run_complete(transfer, CURLE_WRITE_ERROR);
+    else if (kind < 0)
+        nymbl__run_abort(transfer, kind, NULL);
 }

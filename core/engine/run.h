@@ -14,7 +14,7 @@ void nymbl__run_complete(nymbl_transfer *transfer, CURLcode code);
 /* End a transfer, an exchange or a job, with a failure. May free it. */
 void nymbl__run_abort(nymbl_transfer *transfer, nymbl_kind kind,
                       const char *reason);
-/* Resume a paused exchange. Ends the transfer on failure. */
+/* Resume a paused exchange. This may end the transfer. */
 void nymbl__run_unpause(nymbl_transfer *transfer);
 /* Commit the file and end the transfer if the caller has confirmed all bytes.
  */

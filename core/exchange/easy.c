@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/secret.h"
 #include "exchange/multipart.h"
+#include "exchange/range.h"
 #include "exchange/response.h"
 #include "exchange/result.h"
 #include "exchange/setopt.h"
@@ -114,12 +115,11 @@ static void response_append(nymbl__exchange *exchange, const char *data,
 static void document_write(nymbl__exchange *exchange, const char *data,
                            size_t size)
 {
-    const char *reason = NULL;
+    const char *part = data, *reason = NULL;
+    size_t part_size = size;
     nymbl_kind kind;
 
-    if (exchange->has_size &&
-        (int64_t)size > exchange->size - exchange->port->resumed_from -
-                            exchange->port->body_received) {
+    if (nymbl__response_is_too_long(exchange, size)) {
         nymbl__exchange_fail(exchange, NYMBL_CORRUPT,
                              nymbl__reason_size_mismatch);
         return;
@@ -138,13 +138,20 @@ static void document_write(nymbl__exchange *exchange, const char *data,
     if (exchange->file != NULL) {
         kind = nymbl__atomic_file_write(exchange->file, data, size, &reason);
     } else {
+        nymbl__range_cut(exchange, &part, &part_size);
         nymbl__port_lock(exchange->port);
-        kind = nymbl__ring_put(&exchange->port->window, data, size);
+        kind = nymbl__ring_put(&exchange->port->window, part, part_size);
         nymbl__port_unlock(exchange->port);
         exchange->port->notify_pending = true;
     }
     if (kind < 0)
         nymbl__exchange_fail(exchange, kind, reason);
+    exchange->range_complete =
+        exchange->port->content_checked &&
+        nymbl__range_ends_early(exchange,
+                                exchange->port->body_received + (int64_t)size);
+    if (exchange->range_complete)
+        exchange->phase = NYMBL__BODY_IGNORED;
 }
 
 /* Publish the service's id of the request. After a redirect to another origin
@@ -341,6 +348,10 @@ nymbl_kind nymbl__easy_unpause(nymbl__exchange *exchange)
         code = curl_easy_pause(exchange->easy, mask | CURLPAUSE_SEND);
     if (code == CURLE_OK)
         code = curl_easy_pause(exchange->easy, mask);
+    /* libcurl may call write_cb, which does not accept the rest of a document
+     */
+    if (exchange->range_complete)
+        return NYMBL_DONE;
     /* on failure libcurl has lost bytes that it had buffered */
     return code == CURLE_OK ? NYMBL_OK : NYMBL_NO_MEMORY;
 }

@@ -13,8 +13,10 @@ bool nymbl__easy_header(nymbl__exchange *exchange, const char *data,
                         size_t size);
 /* Detach the easy handle, which was removed from the multi handle. */
 void nymbl__easy_detach(nymbl__exchange *exchange);
-/* Resume a paused transfer after the caller has read or written bytes. On
- * failure the exchange cannot continue. */
+/* Resume a paused transfer after the caller has read or written bytes. Returns
+ * NYMBL_OK; NYMBL_DONE if the rest of the body is not needed, so that the
+ * request is complete; or a failure, after which the exchange cannot continue.
+ */
 nymbl_kind nymbl__easy_unpause(nymbl__exchange *exchange);
 /* Evaluate a request that libcurl has completed. */
 void nymbl__easy_complete(nymbl__exchange *exchange, CURLcode code,

@@ -13,6 +13,7 @@ void nymbl__exchange_init(nymbl__exchange *exchange, nymbl__port *port,
     exchange->port = port;
     exchange->sockets = sockets;
     exchange->settings = settings;
+    exchange->range_end = INT64_MAX;
     nymbl__head_reset(&exchange->head);
     nymbl__buffer_init(&port->response_body, NYMBL_RESPONSE_MAX);
 }

@@ -37,9 +37,12 @@ typedef struct nymbl__exchange {
     nymbl__request request; /* its URL changes with each redirect */
     bool progress;        /* notify the caller of every byte sent or received */
     bool inspect;         /* record `port->peer` */
-    bool range_requested; /* a Range is sent, to resume a partial file */
-    bool has_size;        /* the size of the document is known */
-    int64_t size;         /* the size of the document */
+    bool range_requested; /* a Range is sent */
+    int64_t range_start;  /* the caller gets the document from this offset */
+    int64_t range_end;    /* up to this one; INT64_MAX: to the end */
+    char if_match[NYMBL__VALIDATOR_MAX]; /* the required entity-tag, or "" */
+    bool has_size;                       /* the size of the document is known */
+    int64_t size;                        /* the size of the document */
     char expected_type[NYMBL__TYPE_MAX]; /* the document's type, or "" */
 
     /* the current request */
@@ -50,6 +53,8 @@ typedef struct nymbl__exchange {
     nymbl__response_head head;
     char first_bytes[NYMBL__SNIFF_MAX]; /* the first bytes of the document */
     size_t first_bytes_size;            /* how many of them have arrived */
+    bool range_complete;    /* the caller gets all of its range: the rest of the
+                               body is not needed */
     bool close_notify_seen; /* the peer has ended the TLS connection */
     int proxy_status;       /* status of the proxy that refused, or 0 */
     bool cross_origin;      /* after a redirect: send no credentials any more */

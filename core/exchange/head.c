@@ -27,6 +27,7 @@ void nymbl__head_reset(nymbl__response_head *head)
         .retry_after = -1,
         .retry_date = -1,
         .range_start = -1,
+        .range_last = -1,
         .range_total = -1,
         .sent_id = sent_id,
     };
@@ -124,28 +125,54 @@ static void request_id_copy(nymbl__response_head *head, const char *value,
     memcpy(head->request_id, value, length + 1);
 }
 
-/* Parse Content-Range, such as "bytes 5-9/10" (RFC 9110, section 14.4). A range
- * that does not extend to the end of the document is ignored. */
+/* Parse Content-Range (RFC 9110, section 14.4): "bytes 5-9/10"; an asterisk
+ * replaces the size if it is unknown, and the range if the document lacks it
+ * (status 416). Invalid values are ignored. */
 static void range_parse(nymbl__response_head *head, const char *value)
 {
     char text[NYMBL__VALIDATOR_MAX] = "";
     char *dash, *slash;
     int64_t start, last, total;
 
+    head->range_start = head->range_last = head->range_total = -1;
     validator_copy(text, value);
-    dash = strchr(text, '-');
     slash = strchr(text, '/');
-    if (!nymbl__ascii_begins(text, "bytes ", 6) || dash == NULL ||
-        slash == NULL)
+    if (!nymbl__ascii_begins(text, "bytes ", 6) || slash == NULL)
         return;
-    *dash = *slash = '\0';
+    *slash = '\0';
+    total = nymbl__value_parse_number(slash + 1);
+    if (strcmp(text + 6, "*") == 0) {
+        head->range_total = total;
+        return;
+    }
+    dash = strchr(text, '-');
+    if (dash == NULL || (total < 0 && strcmp(slash + 1, "*") != 0))
+        return;
+    *dash = '\0';
     start = nymbl__value_parse_number(text + 6);
     last = nymbl__value_parse_number(dash + 1);
-    total = nymbl__value_parse_number(slash + 1);
-    if (start < 0 || total < 0 || last != total - 1)
+    /* "bytes 10-9/10" is invalid too, but some servers send it for an empty
+     * range behind the end */
+    if (start < 0 || last < start - 1 || last == INT64_MAX ||
+        (total >= 0 && last >= total))
         return;
     head->range_start = start;
+    head->range_last = last;
     head->range_total = total;
+}
+
+int64_t nymbl__head_length(const nymbl__response_head *head)
+{
+    if (head->chunked)
+        return head->remapped_length;
+    return head->length >= 0 ? head->length : head->remapped_length;
+}
+
+int64_t nymbl__head_range_size(const nymbl__response_head *head)
+{
+    if (head->range_start < 0)
+        return 0;
+    return head->range_last - head->range_start + 1;
 }
 
 const char *nymbl__head_validator(const nymbl__response_head *head)

@@ -27,7 +27,8 @@ typedef struct nymbl__response_head {
     int64_t remapped_length; /* x-amzn-Remapped-Content-Length, or -1 */
     double retry_after;      /* Retry-After in seconds, or -1 */
     time_t retry_date;       /* Retry-After as a date, or -1 */
-    int64_t range_start;     /* from Content-Range, or -1 */
+    int64_t range_start;     /* first byte, by Content-Range, or -1 */
+    int64_t range_last;      /* last byte, by Content-Range, or -1 */
     int64_t range_total;     /* size of the document by Content-Range, or -1 */
     char content_type[NYMBL__TYPE_MAX];
     char etag[NYMBL__VALIDATOR_MAX];
@@ -49,6 +50,10 @@ nymbl_kind nymbl__head_add_line(nymbl__response_head *head, const char *data,
                                 size_t size, const char **reason);
 /* Prepare for the next head, and wipe the previous one's Location. */
 void nymbl__head_reset(nymbl__response_head *head);
+/* The size of the body in bytes, as the head states it, or -1. */
+int64_t nymbl__head_length(const nymbl__response_head *head);
+/* The size of the range that Content-Range states; 0 if there is none. */
+int64_t nymbl__head_range_size(const nymbl__response_head *head);
 /* A strong validator of the document, with which it can be resumed (RFC 9110,
  * section 8.8), or NULL. */
 const char *nymbl__head_validator(const nymbl__response_head *head);

@@ -3,6 +3,7 @@
 #include "exchange/response.h"
 
 #include "base/error.h"
+#include "exchange/range.h"
 #include "exchange/sniff.h"
 #include "file/atomic_file.h"
 
@@ -28,13 +29,6 @@ bool nymbl__response_is_redirect(int status)
 
 /* ---- head and content ---- */
 
-int64_t nymbl__response_length(const nymbl__response_head *head)
-{
-    if (head->chunked)
-        return head->remapped_length;
-    return head->length >= 0 ? head->length : head->remapped_length;
-}
-
 /* Check that a response with status 206 continues the saved bytes: it must have
  * the requested range and the saved validator. Any other response has the whole
  * document, so the file restarts at the first byte. */
@@ -51,6 +45,7 @@ static void resume_check(nymbl__exchange *exchange)
         exchange->port->resumed_from =
             nymbl__atomic_file_offset(exchange->file);
         if (head->range_start != exchange->port->resumed_from ||
+            head->range_last != head->range_total - 1 ||
             (head->length >= 0 &&
              head->length != head->range_total - head->range_start) ||
             received == NULL || strcmp(received, saved) != 0)
@@ -82,7 +77,7 @@ static nymbl__sniff_input sniff_input_of(const nymbl__exchange *exchange,
         .expected_type = exchange->expected_type,
         .response_type = head->content_type,
         .has_size = exchange->has_size,
-        .has_length = exchange->has_size || nymbl__response_length(head) >= 0,
+        .has_length = exchange->has_size || nymbl__head_length(head) >= 0,
         .encoded = head->encoded,
         .bytes = exchange->first_bytes,
         .size = exchange->first_bytes_size,
@@ -102,16 +97,14 @@ static const char *size_reason(const nymbl__sniff_input *input)
                : nymbl__reason_size_mismatch;
 }
 
-/* The size of the whole document, including the bytes that were saved before,
- * or -1 if it is unknown. */
-static int64_t document_length(const nymbl__exchange *exchange)
+/* The size that the body must have, or -1 if it is unknown. */
+static int64_t required_size(const nymbl__exchange *exchange)
 {
-    int64_t length = nymbl__response_length(&exchange->head);
-    int64_t before = exchange->port->resumed_from;
+    const nymbl__response_head *head = &exchange->head;
 
-    if (length > INT64_MAX - before)
-        return INT64_MAX; /* the server may state any length */
-    return length < 0 ? length : before + length;
+    if (head->status == 206)
+        return nymbl__head_range_size(head);
+    return exchange->has_size ? exchange->size : -1;
 }
 
 /* Publish the head to the caller. */
@@ -119,43 +112,66 @@ static void head_publish(nymbl__exchange *exchange)
 {
     const nymbl__response_head *head = &exchange->head;
     nymbl__port *port = exchange->port;
+    bool is_content = nymbl__response_is_success(exchange);
 
     if (exchange->failure != NYMBL_OK)
         return;
     memcpy(port->response_type, head->content_type, sizeof(head->content_type));
+    memcpy(port->response_etag, head->etag, sizeof(head->etag));
+    memcpy(port->response_modified, head->modified, sizeof(head->modified));
     nymbl__port_lock(port);
     port->response = (nymbl_response){
         .status = head->status,
-        .content_length = document_length(exchange),
-        .content_type = head->has_type ? port->response_type : NULL,
+        .content_length = nymbl__range_size(exchange),
+        .content_type =
+            is_content && head->has_type ? port->response_type : NULL,
+        .etag = nymbl__validator_is_strong_tag(head->etag) ? port->response_etag
+                                                           : NULL,
+        .last_modified = nymbl__validator_is_date(head->modified)
+                             ? port->response_modified
+                             : NULL,
     };
     port->response_published = true;
     nymbl__port_unlock(port);
 }
 
+bool nymbl__response_is_too_long(const nymbl__exchange *exchange, size_t size)
+{
+    int64_t required = required_size(exchange);
+
+    return required >= 0 &&
+           (int64_t)size > required - exchange->port->body_received;
+}
+
 void nymbl__response_check_head(nymbl__exchange *exchange)
 {
     nymbl__response_head *head = &exchange->head;
-    int64_t length = nymbl__response_length(head);
+    int64_t length = nymbl__head_length(head), required;
     nymbl__sniff_input input;
 
     head->done = true;
     exchange->port->notify_pending = true;
     if (!nymbl__response_is_success(exchange)) {
         exchange->port->response_body.max = NYMBL__ERROR_RESPONSE_MAX;
+        exchange->range_complete = nymbl__range_is_past_end(exchange);
+        if (exchange->range_complete)
+            head_publish(exchange);
         return;
     }
     if (exchange->request.expected != NYMBL_EXPECT_CONTENT) {
         head_publish(exchange);
         return;
     }
+    if (*exchange->if_match != '\0' &&
+        strcmp(head->etag, exchange->if_match) != 0)
+        nymbl__exchange_fail(exchange, NYMBL_CORRUPT, nymbl__reason_changed);
     if (exchange->file != NULL)
         resume_check(exchange);
+    else
+        nymbl__range_check(exchange);
     input = sniff_input_of(exchange, false);
-    /* This subtracts instead of adding to the length, because the server may
-     * state any length, and the sum could overflow. */
-    if (exchange->has_size && length >= 0 &&
-        length != exchange->size - exchange->port->resumed_from)
+    required = required_size(exchange);
+    if (required >= 0 && length >= 0 && length != required)
         nymbl__exchange_fail(exchange, NYMBL_CORRUPT, size_reason(&input));
     if (nymbl__sniff_head_suffices(&input))
         head_publish(exchange);
@@ -163,13 +179,20 @@ void nymbl__response_check_head(nymbl__exchange *exchange)
 
 void nymbl__response_check_first_bytes(nymbl__exchange *exchange, bool complete)
 {
-    nymbl__sniff_input input = sniff_input_of(exchange, complete);
+    const nymbl__response_head *head = &exchange->head;
+    bool is_range = head->status == 206 && exchange->file == NULL;
+    bool is_end = !is_range || head->range_last == head->range_total - 1;
+    nymbl__sniff_input input = sniff_input_of(exchange, complete && is_end);
     const char *reason = NULL;
-    nymbl_kind kind;
+    nymbl_kind kind = NYMBL_AGAIN;
 
     if (exchange->port->content_checked)
         return;
-    kind = nymbl__sniff_check(&input, &reason);
+    if (!is_range || head->range_start == 0)
+        kind = nymbl__sniff_check(&input, &reason);
+    /* a range may have none or too few of the first bytes */
+    if (is_range && kind == NYMBL_AGAIN && (complete || head->range_start > 0))
+        kind = nymbl__sniff_check_head(&input, &reason);
     if (kind < 0) {
         nymbl__exchange_fail(exchange, kind, reason);
     } else if (kind == NYMBL_OK) {
@@ -183,8 +206,9 @@ nymbl_kind nymbl__response_check_document(nymbl__exchange *exchange,
                                           const char **reason)
 {
     nymbl__response_head *head = &exchange->head;
-    int64_t length = nymbl__response_length(head);
+    int64_t length = nymbl__head_length(head);
     int64_t received = exchange->port->body_received;
+    int64_t required = required_size(exchange);
 
     nymbl__response_check_first_bytes(exchange, true);
     if (exchange->failure != NYMBL_OK) {
@@ -200,10 +224,7 @@ nymbl_kind nymbl__response_check_document(nymbl__exchange *exchange,
         return NYMBL_TRUNCATED;
     }
     if ((length >= 0 && received != length) ||
-        (exchange->has_size &&
-         exchange->port->resumed_from + received != exchange->size) ||
-        (head->status == 206 &&
-         exchange->port->resumed_from + received != head->range_total)) {
+        (required >= 0 && received != required)) {
         *reason = nymbl__reason_size_mismatch;
         return NYMBL_CORRUPT;
     }

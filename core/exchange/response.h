@@ -7,8 +7,8 @@
 
 bool nymbl__response_is_success(const nymbl__exchange *exchange);
 bool nymbl__response_is_redirect(int status);
-/* The size of the body in bytes, as the head states it, or -1. */
-int64_t nymbl__response_length(const nymbl__response_head *head);
+/* Whether `size` more bytes are more than the body of a document may have. */
+bool nymbl__response_is_too_long(const nymbl__exchange *exchange, size_t size);
 /* Check the complete final head. A problem fails the exchange; otherwise the
  * head is published to the caller, unless the content must be checked first. */
 void nymbl__response_check_head(nymbl__exchange *exchange);

@@ -30,10 +30,16 @@ nymbl_kind nymbl__result_classify(nymbl__exchange *exchange, CURLcode code,
         *reason = exchange->failure_reason;
         return exchange->failure;
     }
+    if (exchange->range_complete)
+        return NYMBL_OK;
     if (head->done && !nymbl__response_is_success(exchange)) {
         if (nymbl__response_is_redirect(head->status)) {
             *reason = nymbl__reason_not_followed;
             return NYMBL_REDIRECT;
+        }
+        if (*exchange->if_match != '\0' && head->status == 412) {
+            *reason = nymbl__reason_changed;
+            return NYMBL_CORRUPT;
         }
         if (range_may_be_refused(exchange))
             *reason = nymbl__reason_range_refused;

@@ -350,6 +350,16 @@ bool nymbl__sniff_head_suffices(const nymbl__sniff_input *input)
             type_is_accepted(input->response_type));
 }
 
+nymbl_kind nymbl__sniff_check_head(const nymbl__sniff_input *input,
+                                   const char **reason)
+{
+    if (nymbl__sniff_head_suffices(input))
+        return NYMBL_OK;
+    return mismatch_report(reason, input->encoded
+                                       ? nymbl__reason_content_encoding
+                                       : nymbl__reason_type_mismatch);
+}
+
 bool nymbl__sniff_is_json(const char *bytes, size_t size)
 {
     const char *text = text_skip_blanks(bytes, &size);

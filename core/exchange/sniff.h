@@ -40,6 +40,10 @@ nymbl_kind nymbl__sniff_check(const nymbl__sniff_input *input,
 /* Whether the head suffices to publish the response to the caller before its
  * first bytes are checked. */
 bool nymbl__sniff_head_suffices(const nymbl__sniff_input *input);
+/* Check a range that lacks the first bytes, by the head alone: it is
+ * NYMBL_CORRUPT, with a reason, unless the head suffices. */
+nymbl_kind nymbl__sniff_check_head(const nymbl__sniff_input *input,
+                                   const char **reason);
 /* Whether text begins like a JSON object or array. */
 bool nymbl__sniff_is_json(const char *bytes, size_t size);
 

@@ -6,6 +6,7 @@
 #include "base/buffer.h"
 #include "base/mutex.h"
 #include "base/ring.h"
+#include "base/validator.h"
 #include "nymbl.h"
 
 #define NYMBL__RECEIVE_WINDOW (128u << 10)
@@ -69,6 +70,8 @@ typedef struct nymbl__port {
     bool notify_pending;
     /* used only by the pump until `response_published` or `ended` */
     char response_type[NYMBL__TYPE_MAX];
+    char response_etag[NYMBL__VALIDATOR_MAX];
+    char response_modified[NYMBL__VALIDATOR_MAX];
     nymbl__buffer response_body;
     int64_t body_sent; /* bytes of the body, once that is detached */
 
@@ -76,7 +79,8 @@ typedef struct nymbl__port {
     atomic_bool sent;              /* all or part of a request was sent */
     atomic_bool content_checked;   /* the first bytes have the expected type */
     _Atomic int64_t body_received; /* bytes of the response body */
-    _Atomic int64_t resumed_from;  /* size of the partial file at the start */
+    _Atomic int64_t resumed_from;  /* offset in the document at which the
+                                      response body begins */
 } nymbl__port;
 
 void nymbl__port_init(nymbl__port *port, nymbl__mutex *mutex);

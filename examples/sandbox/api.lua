@@ -216,16 +216,33 @@ local function range_of(header, total)
   return first, last - first + 1
 end
 
+-- A response with status 206, which the fault `bad_range` may falsify.
 local function partial(response, document, from, size, action)
   local total = document.content.size
-  if action.bad_range == "wrong_start" then
+  local fault = action.bad_range
+  if fault == "wrong_start" then
     from, size = from + 1, size - 1
+  elseif fault == "short" then
+    size = size - 1
   end
   response.status = 206
   response.body = body.of(document.content, from, size)
-  local announced = action.bad_range == "wrong_total" and total + 1 or total
-  table.insert(response.headers, { "Content-Range", ("bytes %d-%d/%d"):format(from, from + size - 1, announced) })
+  local stated = fault == "wrong_total" and total + 1 or fault == "unknown_total" and "*" or total
+  table.insert(response.headers, { "Content-Range", ("bytes %d-%d/%s"):format(from, from + size - 1, stated) })
   return response
+end
+
+-- Whether a document meets the condition If-Match (RFC 9110, section 13.1.1).
+local function matches(condition, etag)
+  if not condition or condition == "*" then
+    return true
+  end
+  for item in condition:gmatch '"[^"]*"' do
+    if item == etag then
+      return true
+    end
+  end
+  return false
 end
 
 local function bytes_response(state, request, document)
@@ -233,10 +250,16 @@ local function bytes_response(state, request, document)
   local etag = action.etag or document.etag
   local modified = os.date("!%a, %d %b %Y %H:%M:%S GMT", document.modified)
   local media_type = document.fields.content_type
+  if action.bad_range == "multipart" then
+    media_type = "multipart/byteranges; boundary=b"
+  end
   local response = responses.new(200, type(media_type) == "string" and media_type or nil)
   if not action.no_validators then
     table.insert(response.headers, { "ETag", etag })
     table.insert(response.headers, { "Last-Modified", modified })
+  end
+  if not action.ignore_if_match and not matches(request:header "if-match", etag) then
+    return responses.service(412, "PreconditionFailed", "The document has changed")
   end
   local condition = request:header "if-range"
   local from, size
@@ -252,7 +275,12 @@ local function bytes_response(state, request, document)
     return partial(response, document, from, size, action)
   elseif from == false then
     local refusal = responses.service(416, "InvalidRange", "The range is not satisfiable")
-    table.insert(refusal.headers, { "Content-Range", ("bytes */%d"):format(document.content.size) })
+    if not action.no_validators then
+      table.insert(refusal.headers, { "ETag", etag })
+    end
+    if action.bad_range ~= "unknown_total" then
+      table.insert(refusal.headers, { "Content-Range", ("bytes */%d"):format(document.content.size) })
+    end
     return refusal
   end
   response.body = body.of(document.content)

@@ -26,7 +26,7 @@ local action_keys = words [[
   cut close_notify reset stall chunk_cut unclean head_cut head_drip drip header_flood
   informational informational_every length length_delta hold remapped_length endless
   truncate append gzip base64 json_instead raw body_patch redirect
-  etag no_validators ignore_range bad_range
+  etag no_validators ignore_range bad_range ignore_if_match
 ]]
 
 local body_kinds = words "service gateway html empty token"

@@ -94,6 +94,13 @@ function check.header(value)
   if value:find("[%z\1-\8\10-\31\127]") then return "control character" end
 end
 
+-- A checker of strong entity-tags (RFC 9110, section 8.8.3), up to the length that the core
+-- accepts.
+function check.strong_etag(value)
+  if type(value) ~= "string" then return check.expected("string", value) end
+  if #value > 255 or not value:find('^"[!#-~\128-\255]*"$') then return "strong entity-tag expected" end
+end
+
 function check.boolean(value)
   if type(value) ~= "boolean" then return check.expected("boolean", value) end
 end

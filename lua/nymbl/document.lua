@@ -241,10 +241,9 @@ local function expected_size(state, options)
   return size >= 0 and size % 1 == 0 and size < 2^53 and size or nil
 end
 
--- Whether the service did not continue a partial file: it refused the Range request, or sent
--- another range. The core has removed the partial file by then, so the next attempt starts
--- from the first byte.
-local function is_resume_refused(err)
+-- Whether the service refused a range, or sent another one. If it was the rest of a partial
+-- file, the core has removed that by then, and the next attempt starts from the first byte.
+local function is_range_refused(err)
   return err.reason == "range_refused" or err.reason == "content_range"
 end
 
@@ -316,7 +315,7 @@ function methods.download(self, destination, options)
       progress = options.progress ~= nil,
     },
     run = opened.receiver(options.progress),
-    should_restart = options.resume and is_resume_refused or nil,
+    should_restart = options.resume and is_range_refused or nil,
     rewind = opened.rewind,
     should_continue = should_continue_by(options),
   })
@@ -330,10 +329,13 @@ end
 local OPEN_OPTIONS = call.options {
   progress = check["function"],
   check_size = check.boolean,
+  offset = check.integer(0, 2^53),
+  length = check.integer(0, 2^53),
+  if_match = check.strong_etag,
 }
 
---- Open the content for reading. Waits until the response has begun. The bytes arrive as they
--- are read.
+--- Open the content, or a range of it, for reading. Waits until the response has begun. The bytes
+-- arrive as they are read.
 -- @function open
 -- @tparam[opt] table options
 -- @tparam[opt] number options.timeout seconds until the response begins (default: the client's)
@@ -342,6 +344,10 @@ local OPEN_OPTIONS = call.options {
 -- @tparam[opt] function options.progress called as `progress(done, total)` in bytes, `total` nil if
 --   unknown; return false to cancel
 -- @tparam[opt=true] boolean options.check_size the number of bytes must be `file_size_bytes`
+-- @tparam[opt=0] integer options.offset first byte of a range; it is empty if it begins behind the end
+-- @tparam[opt] integer options.length bytes of the range (default: to the end)
+-- @tparam[opt] string options.if_match a strong entity-tag (`stream.etag`): if the document has another
+--   one, or none, the error is `corrupt`, reason `changed`
 -- @treturn[1] stream close it, or let a to-be-closed variable do so
 -- @treturn[2] nil
 -- @treturn[2] table the error
@@ -354,16 +360,27 @@ local OPEN_OPTIONS = call.options {
 function methods.open(self, options)
   local state = check.object(self, CLASS, "open")
   options = check.options(options, OPEN_OPTIONS, 1, "open")
-  local env = state.env
+  local env, size = state.env, expected_size(state, options)
+  local is_range = options.offset ~= nil or options.length ~= nil
+  local download = {
+    content_type = expected_type(state, options), size = size,
+    offset = options.offset, length = options.length, if_match = options.if_match,
+  }
+  local function should_restart(err)
+    if not is_range_refused(err) then return false end
+    download.no_range_request = true -- the core then cuts the range out of the whole document
+    return true
+  end
   local ok, transfer, _, attempts, pending = call.perform(env, "download", options, {
     "Patients", state.patient_id, "Documents", state.id, "$value", false,
-    download = { content_type = expected_type(state, options), size = expected_size(state, options) },
+    download = download,
     run = stream().wait_for_response,
+    should_restart = is_range and should_restart or nil,
     should_continue = should_continue_by(options),
     keep_open = true,
   })
   if not ok then return nil, transfer end
-  return stream().new(env, transfer, attempts, expected_size(state, options), options.progress, pending)
+  return stream().new(env, transfer, attempts, not is_range and size or nil, options.progress, pending)
 end
 
 return document

@@ -10,8 +10,11 @@
 
 --- Fields, read-only.
 -- @table fields
--- @tfield ?integer size bytes, if the response or the metadata states them
+-- @tfield ?integer size bytes of the document, or of the range; if the response or the metadata
+--   states them
 -- @tfield ?string content_type media type of the response
+-- @tfield ?string etag the document's entity-tag, if it is a strong one
+-- @tfield ?string last_modified when the document was changed, as an HTTP-date
 
 local core = require "nymbl.core"
 local call = require "nymbl.call"
@@ -32,6 +35,7 @@ local methods, metamethods = core.class(CLASS)
 --   at_end      true once the end of the content is verified
 --   failure     the error that ended the stream, or false
 --   progress    the progress function, or false
+--   received    bytes that were received
 --   bytes_read  bytes that reads have returned
 --   pending     the event of the request (events.lua), or nil
 --   attempts    requests sent to open the stream
@@ -52,10 +56,11 @@ end
 -- Create a stream from a transfer whose response has begun.
 -- @tparam ?table pending the event of its request (events.lua)
 function stream.new(env, transfer, attempts, size, progress, pending)
-  local _, length, content_type = transfer:response()
+  local _, length, content_type, etag, last_modified = transfer:response()
   return core.object(metamethods, {
-    { size = length or size, content_type = content_type }, env = env, transfer = transfer, chunk = "",
-    position = 1, at_end = false, failure = false, progress = progress or false, bytes_read = 0, attempts = attempts,
+    { size = length or size, content_type = content_type, etag = etag, last_modified = last_modified },
+    env = env, transfer = transfer, chunk = "", position = 1, at_end = false, failure = false,
+    progress = progress or false, received = 0, bytes_read = 0, attempts = attempts,
     pending = pending,
   })
 end
@@ -87,9 +92,9 @@ local function fill(state, deadline)
     local chunk, err = transfer:read()
     if chunk then
       state.chunk, state.position = chunk, 1
+      state.received = state.received + #chunk
       if state.progress then
-        local received = transfer:bytes_received()
-        if state.progress(received, state[FIELDS].size) == false then
+        if state.progress(state.received, state[FIELDS].size) == false then
           transfer:cancel("canceled", "progress")
           state.chunk = ""
           state.failure = canceled(state, "progress")
