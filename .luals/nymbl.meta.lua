@@ -173,6 +173,7 @@
 ---@field resume? boolean
 ---@field check_size? boolean
 ---@field content_type? string
+---@field sha256? boolean
 ---@field progress? nymbl.progress
 ---@field timeout? number seconds
 ---@field headers? nymbl.headers
@@ -303,6 +304,7 @@ function document:safe_name(options) end
 ---@param options? nymbl.download_options
 ---@return integer? bytes
 ---@return string|nymbl.err|nil content_type or the error
+---@return string? sha256
 function document:download(destination, options) end
 
 ---@param options? nymbl.open_options

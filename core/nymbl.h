@@ -728,6 +728,9 @@ typedef struct nymbl_download_options {
     /** A strong entity-tag (RFC 9110, section 8.8.3): the bytes of any other
      * version are NYMBL_CORRUPT, reason "changed". NULL: any version. */
     const char *if_match;
+    /** Compute the SHA-256 of the whole document, also if it is resumed; not
+     * for a range. */
+    bool sha256;
 } nymbl_download_options;
 
 /** A request to the service. Zero means default. Arrays end with an entry whose
@@ -1083,6 +1086,15 @@ NYMBL_API bool nymbl_transfer_is_queued(nymbl_transfer *transfer);
  */
 NYMBL_API void nymbl_transfer_request_id(nymbl_transfer *transfer,
                                          char out[NYMBL_REQUEST_ID_MAX + 1]);
+
+/**
+ * The SHA-256 of a downloaded document.
+ *
+ * @param transfer any transfer
+ * @return 64 hexadecimal digits, borrowed; or NULL unless the transfer was
+ *         started with `sha256` and has succeeded
+ */
+NYMBL_API const char *nymbl_transfer_sha256(nymbl_transfer *transfer);
 
 /**
  * Confirm received bytes, for a download to a path with `progress`: the file

@@ -179,6 +179,7 @@ static void download_read(lua_State *L, description *to)
         .length = length >= 0 ? (int64_t)length : 0,
         .no_range_request = option_flag(L, table, "no_range_request"),
         .if_match = option_text(L, table, "if_match"),
+        .sha256 = option_flag(L, table, "sha256"),
     };
     to->request.download = &to->download;
     to->request.expected = NYMBL_EXPECT_CONTENT;
@@ -225,7 +226,7 @@ int request_start_token(lua_State *L)
  *                description =, is_rewindable =, progress = }
  *   download   { path =, mode =, no_overwrite =, resume =, content_type =,
  *                size =, progress =, offset =, length =, no_range_request =,
- *                if_match = }: the content of a document is expected,
+ *                if_match =, sha256 = }: the content of a document is expected,
  *              otherwise JSON
  *   inspect    whether transfer:peer() is needed
  */

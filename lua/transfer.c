@@ -225,6 +225,14 @@ static int transfer_peer(lua_State *L)
     return 2;
 }
 
+/* transfer:sha256(): the digest of a downloaded document as hexadecimal digits,
+ * or nil */
+static int transfer_sha256(lua_State *L)
+{
+    lua_pushstring(L, nymbl_transfer_sha256(transfer_check(L, 1)));
+    return 1;
+}
+
 /* transfer:cancel(kind, reason): kind is "canceled", "timeout" or "io"; reason
  * one of nymbl_reasons() */
 static int transfer_cancel(lua_State *L)
@@ -361,6 +369,7 @@ void transfer_class(lua_State *L)
         {"request_id", transfer_request_id},
         {"resumed_from", transfer_resumed_from},
         {"peer", transfer_peer},
+        {"sha256", transfer_sha256},
         {"cancel", transfer_cancel},
         {"confirm", transfer_confirm},
         {"is_ready", transfer_is_ready},

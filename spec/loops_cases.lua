@@ -173,6 +173,20 @@ case("a range, whether the service supports it or not", "206 5000, 400 200 5000,
   return table.concat(seen, ", ")
 end)
 
+case("the digest of a download that is resumed", "truncated 200 - 1, 3000000 by 206, the same digest", function(t)
+  document(3000000)
+  local path = helper.temporary()
+  helper.faults { operation = "download", action = { cut = 2000000 } }
+  local doc = t.patient():document "d"
+  local first = words(doc:download(path, { resume = true, sha256 = true }))
+  helper.admin("DELETE", "journal")
+  local size, _, digest = doc:download(path, { resume = true, sha256 = true })
+  local same = digest == helper.stored("p")[1].sha256 and digest == helper.sha256(path)
+  os.remove(path)
+  return ("%s, %d by %d, %s"):format(first, size, helper.journal("download")[1].status,
+    same and "the same digest" or "another digest")
+end)
+
 case("417 for a source that is read once", "3 requests, 300000", function(t)
   local patient = t.patient { max_attempts = 2 }
   helper.faults { operation = "upload", action = { status = 417, body_kind = "empty" } }

@@ -23,7 +23,8 @@ bool nymbl__download_is_valid(const nymbl_download_options *options)
     if (options == NULL)
         return true;
     if (options->offset < 0 || options->length < 0 ||
-        (options->path != NULL && is_range(options)))
+        (options->path != NULL && is_range(options)) ||
+        (options->sha256 && (options->offset != 0 || options->has_length)))
         return false;
     return options->if_match == NULL ||
            (strlen(options->if_match) < NYMBL__VALIDATOR_MAX &&
@@ -105,6 +106,7 @@ nymbl_kind nymbl__download_prepare(nymbl_transfer *transfer,
     exchange->has_size = options->has_size;
     exchange->size = options->size;
     exchange->progress = options->progress;
+    exchange->sha256 = options->sha256;
     if (options->content_type != NULL &&
         strlen(options->content_type) < NYMBL__TYPE_MAX)
         strcpy(exchange->expected_type, options->content_type);

@@ -179,6 +179,17 @@ void nymbl_transfer_peer(nymbl_transfer *transfer, nymbl_peer *out)
     nymbl__engine_unlock(transfer->engine);
 }
 
+const char *nymbl_transfer_sha256(nymbl_transfer *transfer)
+{
+    bool succeeded;
+
+    nymbl__engine_lock(transfer->engine);
+    succeeded = transfer->port.ended && transfer->port.error.kind == NYMBL_OK;
+    nymbl__engine_unlock(transfer->engine);
+    return succeeded && *transfer->port.sha256 != '\0' ? transfer->port.sha256
+                                                       : NULL;
+}
+
 /* Queue a command, unless the transfer has ended. `kind` and `reason` are for
  * NYMBL__COMMAND_CANCEL, `confirmed` is for NYMBL__COMMAND_CONFIRM. */
 static void transfer_command(nymbl_transfer *transfer, unsigned command,

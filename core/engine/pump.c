@@ -10,6 +10,7 @@
 #include "engine/jobs.h"
 #include "engine/notify.h"
 #include "engine/run.h"
+#include "exchange/checksum.h"
 #include "exchange/timeouts.h"
 
 /* Delay in milliseconds before accept() is retried after it has failed for lack
@@ -222,6 +223,19 @@ static void timeouts_enforce(nymbl_transfer *transfer)
         nymbl__run_abort(transfer, NYMBL_TIMEOUT, exceeded);
 }
 
+/* Let each download that resumes a partial file hash some of its bytes. */
+static void checksums_step(nymbl_engine *engine)
+{
+    nymbl_transfer *transfer = engine->running.first;
+
+    while (transfer != NULL) {
+        nymbl_transfer *next = transfer->next; /* it may be freed */
+
+        nymbl__run_checksum(transfer);
+        transfer = next;
+    }
+}
+
 /* Do all work that is possible without waiting. */
 static void engine_run_once(nymbl_engine *engine)
 {
@@ -239,6 +253,7 @@ static void engine_run_once(nymbl_engine *engine)
     nymbl__jobs_step(engine);
     timers_fire(engine, now);
     watchdog_cancel(engine, now);
+    checksums_step(engine);
     transfer = engine->running.first;
     while (transfer != NULL) {
         nymbl_transfer *next = transfer->next; /* it may be freed */
@@ -262,6 +277,8 @@ static double wait_time(nymbl_engine *engine, double seconds)
     for (t = engine->running.first; t != NULL; t = t->next) {
         double left = nymbl__timeouts_remaining(&t->exchange);
 
+        if (nymbl__checksum_is_behind(&t->exchange))
+            return 0;
         if (left < seconds)
             seconds = left;
     }

@@ -6,6 +6,7 @@
 #include "engine/connections.h"
 #include "engine/jobs.h"
 #include "exchange/result.h"
+#include "exchange/checksum.h"
 #include "exchange/easy.h"
 #include "file/atomic_file.h"
 
@@ -103,6 +104,11 @@ void nymbl__run_complete(nymbl_transfer *transfer, CURLcode code)
     nymbl__result result;
 
     nymbl__easy_complete(exchange, code, &result);
+    if (result.type == NYMBL__SUCCEEDED) {
+        result.kind = nymbl__checksum_end(exchange, &result.reason);
+        if (result.kind < 0)
+            result.type = NYMBL__FAILED;
+    }
     if (result.type == NYMBL__RESTART) {
         handle_remove(transfer);
         nymbl__easy_prepare_restart(exchange, &result);
@@ -132,4 +138,18 @@ void nymbl__run_unpause(nymbl_transfer *transfer)
         nymbl__run_complete(transfer, CURLE_WRITE_ERROR);
     else if (kind < 0)
         nymbl__run_abort(transfer, kind, NULL);
+}
+
+void nymbl__run_checksum(nymbl_transfer *transfer)
+{
+    const char *reason = NULL;
+    nymbl_kind kind;
+
+    if (!nymbl__checksum_is_behind(&transfer->exchange))
+        return;
+    kind = nymbl__checksum_catch_up(&transfer->exchange, &reason);
+    if (kind < 0)
+        nymbl__run_abort(transfer, kind, reason);
+    else if (kind == NYMBL_OK)
+        nymbl__run_unpause(transfer);
 }

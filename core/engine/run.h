@@ -14,6 +14,9 @@ void nymbl__run_complete(nymbl_transfer *transfer, CURLcode code);
 /* End a transfer, an exchange or a job, with a failure. May free it. */
 void nymbl__run_abort(nymbl_transfer *transfer, nymbl_kind kind,
                       const char *reason);
+/* Let an exchange that resumes a partial file hash some of its bytes. May end
+ * the transfer. */
+void nymbl__run_checksum(nymbl_transfer *transfer);
 /* Resume a paused exchange. This may end the transfer. */
 void nymbl__run_unpause(nymbl_transfer *transfer);
 /* Commit the file and end the transfer if the caller has confirmed all bytes.

@@ -6,6 +6,7 @@
 #include "base/buffer.h"
 #include "base/error.h"
 #include "base/secret.h"
+#include "exchange/checksum.h"
 #include "exchange/multipart.h"
 #include "exchange/range.h"
 #include "exchange/response.h"
@@ -144,6 +145,8 @@ static void document_write(nymbl__exchange *exchange, const char *data,
         nymbl__port_unlock(exchange->port);
         exchange->port->notify_pending = true;
     }
+    if (kind == NYMBL_OK)
+        kind = nymbl__checksum_add(exchange, data, size);
     if (kind < 0)
         nymbl__exchange_fail(exchange, kind, reason);
     exchange->range_complete =
@@ -217,6 +220,8 @@ static size_t write_cb(char *data, size_t size, size_t count, void *payload)
                              nymbl__reason_bad_response);
         return 0;
     }
+    if (is_document && nymbl__checksum_is_behind(exchange))
+        return CURL_WRITEFUNC_PAUSE;
     if (is_document && exchange->file == NULL) {
         bool full;
 

@@ -28,6 +28,7 @@ void nymbl__exchange_finish(nymbl__exchange *exchange, bool keep)
     else
         nymbl__atomic_file_discard(exchange->file);
     exchange->file = NULL;
+    nymbl__digest_free(&exchange->digest);
     nymbl__port_lock(port);
     if (body != NULL)
         port->body_sent = nymbl__body_bytes_read(body);

@@ -6,6 +6,7 @@
 #ifndef NYMBL_EXCHANGE_EXCHANGE_H
 #define NYMBL_EXCHANGE_EXCHANGE_H
 
+#include "base/digest.h"
 #include "exchange/head.h"
 #include "exchange/request.h"
 #include "exchange/settings.h"
@@ -41,8 +42,9 @@ typedef struct nymbl__exchange {
     int64_t range_start;  /* the caller gets the document from this offset */
     int64_t range_end;    /* up to this one; INT64_MAX: to the end */
     char if_match[NYMBL__VALIDATOR_MAX]; /* the required entity-tag, or "" */
-    bool has_size;                       /* the size of the document is known */
-    int64_t size;                        /* the size of the document */
+    bool sha256;   /* compute the SHA-256 of the document */
+    bool has_size; /* the size of the document is known */
+    int64_t size;  /* the size of the document */
     char expected_type[NYMBL__TYPE_MAX]; /* the document's type, or "" */
 
     /* the current request */
@@ -55,6 +57,8 @@ typedef struct nymbl__exchange {
     size_t first_bytes_size;            /* how many of them have arrived */
     bool range_complete;    /* the caller gets all of its range: the rest of the
                                body is not needed */
+    nymbl__digest digest;   /* of the document so far, if `sha256` */
+    int64_t digest_size;    /* bytes that it has */
     bool close_notify_seen; /* the peer has ended the TLS connection */
     int proxy_status;       /* status of the proxy that refused, or 0 */
     bool cross_origin;      /* after a redirect: send no credentials any more */

@@ -3,6 +3,7 @@
 #include "exchange/response.h"
 
 #include "base/error.h"
+#include "exchange/checksum.h"
 #include "exchange/range.h"
 #include "exchange/sniff.h"
 #include "file/atomic_file.h"
@@ -169,6 +170,7 @@ void nymbl__response_check_head(nymbl__exchange *exchange)
         resume_check(exchange);
     else
         nymbl__range_check(exchange);
+    nymbl__checksum_begin(exchange);
     input = sniff_input_of(exchange, false);
     required = required_size(exchange);
     if (required >= 0 && length >= 0 && length != required)

@@ -4,6 +4,7 @@
 #include "exchange/timeouts.h"
 
 #include "base/error.h"
+#include "exchange/checksum.h"
 #include "exchange/response.h"
 #include "port/body.h"
 
@@ -37,17 +38,18 @@ static double idle_limit(const nymbl__exchange *exchange)
     return limit;
 }
 
-/* Whether the exchange waits for the caller, not for the peer. Then no time
- * limit applies. */
-static bool is_waiting_for_caller(const nymbl__exchange *exchange)
+/* Whether the exchange waits for the caller or a local file, not for the peer.
+ * Then no time limit applies. */
+static bool is_waiting_locally(const nymbl__exchange *exchange)
 {
     return exchange->port->receive_paused || exchange->port->send_paused ||
-           exchange->phase == NYMBL__IDLE;
+           exchange->phase == NYMBL__IDLE ||
+           nymbl__checksum_is_behind(exchange);
 }
 
 void nymbl__timeouts_add(nymbl__exchange *exchange, double seconds)
 {
-    if (is_waiting_for_caller(exchange))
+    if (is_waiting_locally(exchange))
         return;
     if (!nymbl__exchange_was_sent(exchange)) {
         exchange->connect_time += seconds;
@@ -62,7 +64,7 @@ double nymbl__timeouts_remaining(const nymbl__exchange *exchange)
 {
     double remaining, response;
 
-    if (is_waiting_for_caller(exchange))
+    if (is_waiting_locally(exchange))
         return NO_LIMIT;
     if (!nymbl__exchange_was_sent(exchange))
         return exchange->settings->connect_timeout - exchange->connect_time;

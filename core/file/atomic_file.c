@@ -99,6 +99,26 @@ size_t nymbl__atomic_file_peek(const nymbl__atomic_file *file, void *buf,
     return got > 0 ? (size_t)got : 0;
 }
 
+nymbl_kind nymbl__atomic_file_read(const nymbl__atomic_file *file, int64_t at,
+                                   void *buf, size_t size, size_t *got,
+                                   const char **reason)
+{
+    ssize_t count;
+
+    do
+        count = pread(file->fd, buf, size, (off_t)at);
+    while (count < 0 && errno == EINTR);
+    if (count > 0) {
+        *got = (size_t)count;
+        return NYMBL_OK;
+    }
+    *got = 0;
+    /* another program has made the file shorter */
+    *reason =
+        count == 0 ? nymbl__reason_changed : nymbl_reason_from_errno(errno);
+    return NYMBL_IO;
+}
+
 nymbl_kind nymbl__atomic_file_restart(nymbl__atomic_file *file,
                                       const char *validator,
                                       const char **reason)

@@ -25,6 +25,11 @@ void nymbl__atomic_file_step_back(nymbl__atomic_file *file);
 /* Copy up to `cap` of the file's first bytes. Returns how many. */
 size_t nymbl__atomic_file_peek(const nymbl__atomic_file *file, void *buf,
                                size_t cap);
+/* Read up to `size` bytes at an offset that the file has. Returns NYMBL_OK and
+ * how many it has read, at least one; or NYMBL_IO and a reason. */
+nymbl_kind nymbl__atomic_file_read(const nymbl__atomic_file *file, int64_t at,
+                                   void *buf, size_t size, size_t *got,
+                                   const char **reason);
 /* Restart at the first byte. `validator`: the response's strong validator, or
  * NULL if it has none, so that the file cannot be resumed. */
 nymbl_kind nymbl__atomic_file_restart(nymbl__atomic_file *file,

@@ -73,6 +73,7 @@ typedef struct nymbl__port {
     char response_etag[NYMBL__VALIDATOR_MAX];
     char response_modified[NYMBL__VALIDATOR_MAX];
     nymbl__buffer response_body;
+    char sha256[65];   /* of the document, or "" */
     int64_t body_sent; /* bytes of the body, once that is detached */
 
     /* atomic */

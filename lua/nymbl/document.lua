@@ -259,6 +259,7 @@ local DOWNLOAD_OPTIONS = call.options {
   resume = check.boolean,
   check_size = check.boolean,
   content_type = check.header,
+  sha256 = check.boolean,
 }
 
 --- Download the content. Waits until it is complete.
@@ -275,6 +276,7 @@ local DOWNLOAD_OPTIONS = call.options {
 --   from it if the service confirms that the document is the same
 -- @tparam[opt=true] boolean options.check_size the number of bytes must be `file_size_bytes`
 -- @tparam[opt] string options.content_type the expected media type, if the metadata has none
+-- @tparam[opt=false] boolean options.sha256 compute the SHA-256 of the document while it arrives
 -- @tparam[opt] function options.progress called as `progress(done, total)` in bytes, `total` nil if
 --   unknown; return false to cancel
 -- @tparam[opt] number options.timeout seconds (default: the client's)
@@ -282,6 +284,7 @@ local DOWNLOAD_OPTIONS = call.options {
 -- @tparam[opt] any options.tag for the events of this call
 -- @treturn[1] integer bytes written
 -- @treturn[1] ?string media type
+-- @treturn[1] ?string with `sha256`: 64 hexadecimal digits, of the whole document even if it is resumed
 -- @treturn[2] nil
 -- @treturn[2] table the error
 -- @raise on a wrong argument, an unknown option or a closed client; and what a sink or
@@ -307,14 +310,19 @@ function methods.download(self, destination, options)
     end
   end
   local env = state.env
+  local receive, digest = opened.receiver(options.progress), nil
   local ok, bytes, content_type = call.perform(env, "download", options, {
     "Patients", state.patient_id, "Documents", state.id, "$value", false,
     download = {
       path = opened.path, mode = options.mode, no_overwrite = options.overwrite == false, resume = options.resume,
       content_type = expected_type(state, options), size = expected_size(state, options),
-      progress = options.progress ~= nil,
+      progress = options.progress ~= nil, sha256 = options.sha256,
     },
-    run = opened.receiver(options.progress),
+    run = function(transfer, deadline)
+      local done, received, received_type = receive(transfer, deadline)
+      if done then digest = transfer:sha256() end
+      return done, received, received_type
+    end,
     should_restart = options.resume and is_range_refused or nil,
     rewind = opened.rewind,
     should_continue = should_continue_by(options),
@@ -323,7 +331,7 @@ function methods.download(self, destination, options)
     if opened.report_failure then opened.report_failure(bytes) end
     return nil, bytes
   end
-  return bytes, content_type
+  return bytes, content_type, digest
 end
 
 local OPEN_OPTIONS = call.options {

@@ -102,6 +102,72 @@ static void download_to_a_path_replaces_the_file(void)
     world_close();
 }
 
+/* The SHA-256 of no byte at all and of "abc" (FIPS 180-4's example). */
+static void digest_is_that_of_the_document(void)
+{
+    static const struct {
+        const char *content, *digest;
+    } known[] = {
+        {"",
+         "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"},
+        {"abc",
+         "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"},
+    };
+
+    for (size_t i = 0; i < 4; i++) {
+        nymbl_download_options options = {.sha256 = true};
+        nymbl_transfer *transfer;
+        text got = {0};
+        peer peer;
+
+        world_open(NULL);
+        if (i >= 2)
+            options.path = world_path("doc");
+        transfer = document_asked(start_download(&options), &peer);
+        CHECK(nymbl_transfer_sha256(transfer) == NULL);
+        peer_respond(&peer, 200, "", known[i % 2].content);
+        if (options.path != NULL)
+            CHECK(ended(transfer, NULL) == NYMBL_OK);
+        else
+            CHECK(read_all(transfer, &got, NULL) == NYMBL_DONE);
+        CHECK_TEXT(nymbl_transfer_sha256(transfer), known[i % 2].digest);
+        nymbl_transfer_free(transfer);
+        text_free(&got);
+        peer_close(&peer);
+        world_clear(".");
+        world_close();
+    }
+}
+
+/* A transfer that fails, or was not asked for a digest, has none. */
+static void digest_of_a_failed_download_does_not_exist(void)
+{
+    for (int wanted = 0; wanted < 2; wanted++) {
+        nymbl_download_options options = {.sha256 = wanted != 0};
+        nymbl_transfer *transfer;
+        nymbl_error err;
+        text got = {0};
+        peer peer;
+
+        world_open(NULL);
+        transfer = document_asked(start_download(&options), &peer);
+        if (wanted) {
+            peer_say(&peer, "HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n"
+                            "12345678901234567890");
+            peer_close(&peer);
+            CHECK(read_all(transfer, &got, &err) == NYMBL_TRUNCATED);
+        } else {
+            peer_respond(&peer, 200, "", "12345678901234567890");
+            CHECK(read_all(transfer, &got, &err) == NYMBL_DONE);
+            peer_close(&peer);
+        }
+        CHECK(nymbl_transfer_sha256(transfer) == NULL);
+        nymbl_transfer_free(transfer);
+        text_free(&got);
+        world_close();
+    }
+}
+
 static void window_is_bounded_while_nobody_reads(void)
 {
     char *data = pattern(5 * MEGABYTE);
@@ -392,6 +458,8 @@ int main(int argc, char **argv)
     static const test tests[] = {
         TEST(download_by_reading_returns_all_bytes),
         TEST(download_to_a_path_replaces_the_file),
+        TEST(digest_is_that_of_the_document),
+        TEST(digest_of_a_failed_download_does_not_exist),
         TEST(window_is_bounded_while_nobody_reads),
         TEST(missing_bytes_are_detected),
         TEST(excess_bytes_are_detected),

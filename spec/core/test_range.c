@@ -341,6 +341,8 @@ static void invalid_ranges_are_misuse(void)
         {.path = "/tmp/x", .offset = 1},
         {.path = "/tmp/x", .has_length = true},
         {.path = "/tmp/x", .if_match = ETAG},
+        {.sha256 = true, .offset = 1},
+        {.sha256 = true, .has_length = true},
     };
 
     world_open(NULL);
