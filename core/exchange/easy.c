@@ -116,8 +116,7 @@ static void response_append(nymbl__exchange *exchange, const char *data,
 static void document_write(nymbl__exchange *exchange, const char *data,
                            size_t size)
 {
-    const char *part = data, *reason = NULL;
-    size_t part_size = size;
+    const char *reason = NULL;
     nymbl_kind kind;
 
     if (nymbl__response_is_too_long(exchange, size)) {
@@ -136,25 +135,15 @@ static void document_write(nymbl__exchange *exchange, const char *data,
     nymbl__response_check_first_bytes(exchange, false);
     if (exchange->failure != NYMBL_OK)
         return;
-    if (exchange->file != NULL) {
+    if (exchange->file != NULL)
         kind = nymbl__atomic_file_write(exchange->file, data, size, &reason);
-    } else {
-        nymbl__range_cut(exchange, &part, &part_size);
-        nymbl__port_lock(exchange->port);
-        kind = nymbl__ring_put(&exchange->port->window, part, part_size);
-        nymbl__port_unlock(exchange->port);
-        exchange->port->notify_pending = true;
-    }
+    else
+        kind = nymbl__range_put(exchange, data, size);
     if (kind == NYMBL_OK)
         kind = nymbl__checksum_add(exchange, data, size);
     if (kind < 0)
         nymbl__exchange_fail(exchange, kind, reason);
-    exchange->range_complete =
-        exchange->port->content_checked &&
-        nymbl__range_ends_early(exchange,
-                                exchange->port->body_received + (int64_t)size);
-    if (exchange->range_complete)
-        exchange->phase = NYMBL__BODY_IGNORED;
+    nymbl__range_detect_end(exchange, size);
 }
 
 /* Publish the service's id of the request. After a redirect to another origin
@@ -353,9 +342,7 @@ nymbl_kind nymbl__easy_unpause(nymbl__exchange *exchange)
         code = curl_easy_pause(exchange->easy, mask | CURLPAUSE_SEND);
     if (code == CURLE_OK)
         code = curl_easy_pause(exchange->easy, mask);
-    /* libcurl may call write_cb, which does not accept the rest of a document
-     */
-    if (exchange->range_complete)
+    if (exchange->range_complete) /* libcurl has called write_cb */
         return NYMBL_DONE;
     /* on failure libcurl has lost bytes that it had buffered */
     return code == CURLE_OK ? NYMBL_OK : NYMBL_NO_MEMORY;

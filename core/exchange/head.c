@@ -7,6 +7,7 @@
 #include "base/secret.h"
 #include "base/text.h"
 #include "base/validator.h"
+#include "exchange/content_range.h"
 #include "exchange/value.h"
 
 #include <curl/curl.h>
@@ -125,54 +126,11 @@ static void request_id_copy(nymbl__response_head *head, const char *value,
     memcpy(head->request_id, value, length + 1);
 }
 
-/* Parse Content-Range (RFC 9110, section 14.4): "bytes 5-9/10"; an asterisk
- * replaces the size if it is unknown, and the range if the document lacks it
- * (status 416). Invalid values are ignored. */
-static void range_parse(nymbl__response_head *head, const char *value)
-{
-    char text[NYMBL__VALIDATOR_MAX] = "";
-    char *dash, *slash;
-    int64_t start, last, total;
-
-    head->range_start = head->range_last = head->range_total = -1;
-    validator_copy(text, value);
-    slash = strchr(text, '/');
-    if (!nymbl__ascii_begins(text, "bytes ", 6) || slash == NULL)
-        return;
-    *slash = '\0';
-    total = nymbl__value_parse_number(slash + 1);
-    if (strcmp(text + 6, "*") == 0) {
-        head->range_total = total;
-        return;
-    }
-    dash = strchr(text, '-');
-    if (dash == NULL || (total < 0 && strcmp(slash + 1, "*") != 0))
-        return;
-    *dash = '\0';
-    start = nymbl__value_parse_number(text + 6);
-    last = nymbl__value_parse_number(dash + 1);
-    /* "bytes 10-9/10" is invalid too, but some servers send it for an empty
-     * range behind the end */
-    if (start < 0 || last < start - 1 || last == INT64_MAX ||
-        (total >= 0 && last >= total))
-        return;
-    head->range_start = start;
-    head->range_last = last;
-    head->range_total = total;
-}
-
 int64_t nymbl__head_length(const nymbl__response_head *head)
 {
     if (head->chunked)
         return head->remapped_length;
     return head->length >= 0 ? head->length : head->remapped_length;
-}
-
-int64_t nymbl__head_range_size(const nymbl__response_head *head)
-{
-    if (head->range_start < 0)
-        return 0;
-    return head->range_last - head->range_start + 1;
 }
 
 const char *nymbl__head_validator(const nymbl__response_head *head)
@@ -340,7 +298,8 @@ static void field_parse(nymbl__response_head *head, enum field field,
         head->encoded = head->encoded || !coding_is_identity(value);
         break;
     case FIELD_CONTENT_RANGE:
-        range_parse(head, value);
+        nymbl__content_range_parse(value, &head->range_start, &head->range_last,
+                                   &head->range_total);
         break;
     case FIELD_ETAG:
         validator_copy(head->etag, value);

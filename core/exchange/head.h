@@ -52,8 +52,6 @@ nymbl_kind nymbl__head_add_line(nymbl__response_head *head, const char *data,
 void nymbl__head_reset(nymbl__response_head *head);
 /* The size of the body in bytes, as the head states it, or -1. */
 int64_t nymbl__head_length(const nymbl__response_head *head);
-/* The size of the range that Content-Range states; 0 if there is none. */
-int64_t nymbl__head_range_size(const nymbl__response_head *head);
 /* A strong validator of the document, with which it can be resumed (RFC 9110,
  * section 8.8), or NULL. */
 const char *nymbl__head_validator(const nymbl__response_head *head);

@@ -5,6 +5,7 @@
 
 #include "base/ascii.h"
 #include "base/error.h"
+#include "exchange/content_range.h"
 
 #include <string.h>
 
@@ -55,7 +56,8 @@ void nymbl__range_check(nymbl__exchange *exchange)
 {
     const nymbl__response_head *head = &exchange->head;
     int64_t length = nymbl__head_length(head);
-    int64_t size = nymbl__head_range_size(head);
+    int64_t size =
+        nymbl__content_range_size(head->range_start, head->range_last);
     int64_t last = nymbl__range_last(exchange);
     int64_t total = document_size(exchange);
     bool is_requested;
@@ -108,30 +110,39 @@ int64_t nymbl__range_size(const nymbl__exchange *exchange)
     return end > exchange->range_start ? end - exchange->range_start : 0;
 }
 
-void nymbl__range_cut(const nymbl__exchange *exchange, const char **data,
-                      size_t *size)
+nymbl_kind nymbl__range_put(nymbl__exchange *exchange, const char *data,
+                            size_t size)
 {
-    int64_t at = exchange->port->resumed_from + exchange->port->body_received;
+    nymbl__port *port = exchange->port;
+    int64_t at = port->resumed_from + port->body_received;
     int64_t skip = exchange->range_start - at;
     int64_t left = exchange->range_end - at;
+    nymbl_kind kind;
 
-    if (left < (int64_t)*size)
-        *size = left > 0 ? (size_t)left : 0;
-    if (skip <= 0)
-        return;
-    if (skip > (int64_t)*size)
-        skip = (int64_t)*size;
-    *data += skip;
-    *size -= (size_t)skip;
+    if (left < (int64_t)size)
+        size = left > 0 ? (size_t)left : 0;
+    if (skip < 0)
+        skip = 0;
+    if (skip > (int64_t)size)
+        skip = (int64_t)size;
+    nymbl__port_lock(port);
+    kind = nymbl__ring_put(&port->window, data + skip, size - (size_t)skip);
+    nymbl__port_unlock(port);
+    port->notify_pending = true;
+    return kind;
 }
 
-bool nymbl__range_ends_early(const nymbl__exchange *exchange, int64_t received)
+void nymbl__range_detect_end(nymbl__exchange *exchange, size_t size)
 {
+    int64_t received = exchange->port->body_received + (int64_t)size;
     int64_t end = body_end(exchange);
     bool nothing =
         is_empty(exchange) || (end >= 0 && end <= exchange->range_start);
 
-    if (is_whole(exchange) || exchange->head.status == 206)
-        return false;
-    return received != end && (nothing || received >= exchange->range_end);
+    if (is_whole(exchange) || exchange->head.status == 206 ||
+        !exchange->port->content_checked || received == end)
+        return;
+    exchange->range_complete = nothing || received >= exchange->range_end;
+    if (exchange->range_complete)
+        exchange->phase = NYMBL__BODY_IGNORED;
 }

@@ -16,11 +16,12 @@ void nymbl__range_check(nymbl__exchange *exchange);
 bool nymbl__range_is_past_end(const nymbl__exchange *exchange);
 /* The size of the caller's range, by the head of the response, or -1. */
 int64_t nymbl__range_size(const nymbl__exchange *exchange);
-/* Reduce the next bytes of the body to those of the caller's range. */
-void nymbl__range_cut(const nymbl__exchange *exchange, const char **data,
-                      size_t *size);
-/* Whether the caller gets all of its range with the first `received` bytes of
- * the body, and others follow. */
-bool nymbl__range_ends_early(const nymbl__exchange *exchange, int64_t received);
+/* Put those of the next bytes of the body that belong to the caller's range
+ * into the window. */
+nymbl_kind nymbl__range_put(nymbl__exchange *exchange, const char *data,
+                            size_t size);
+/* Detect whether the caller gets all of its range with the next `size` bytes,
+ * and others follow, which are ignored then. */
+void nymbl__range_detect_end(nymbl__exchange *exchange, size_t size);
 
 #endif

@@ -3,6 +3,7 @@
 #include "exchange/response.h"
 
 #include "base/error.h"
+#include "exchange/content_range.h"
 #include "exchange/checksum.h"
 #include "exchange/range.h"
 #include "exchange/sniff.h"
@@ -104,7 +105,7 @@ static int64_t required_size(const nymbl__exchange *exchange)
     const nymbl__response_head *head = &exchange->head;
 
     if (head->status == 206)
-        return nymbl__head_range_size(head);
+        return nymbl__content_range_size(head->range_start, head->range_last);
     return exchange->has_size ? exchange->size : -1;
 }
 
