@@ -4,6 +4,7 @@
 #include "body.h"
 #include "client.h"
 #include "engine.h"
+#include "id.h"
 #include "job.h"
 #include "json.h"
 #include "object.h"
@@ -69,6 +70,8 @@ int luaopen_nymbl_core(lua_State *L)
         {"start_token", request_start_token},
         {"start", request_start},
         {"target_check", request_target_check},
+        {"id", id_read},
+        {"ids", id_read_rows},
         {"token_read", token_read},
         {"digest", digest_start},
         {"digest_result", digest_result},

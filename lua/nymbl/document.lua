@@ -24,7 +24,6 @@ local core = require "nymbl.core"
 local call = require "nymbl.call"
 local check = require "nymbl.check"
 local errors = require "nymbl.errors"
-local id_text = require("nymbl.id").text
 
 -- These modules are loaded on first use (see nymbl.lua).
 local function stream() return require "nymbl.stream" end
@@ -46,23 +45,24 @@ local null = core.null
 local tointeger = math.tointeger
 
 -- Check metadata from the server, and normalise it in place: ids become strings, whole sizes
--- integers. Returns the document id, or nil and the reason why the metadata is invalid.
-local function normalise(fields, patient_id)
-  local id = id_text(fields.id)
+-- integers. Returns true, or nil and the reason why the metadata is invalid.
+-- @param id the document id in the metadata, or nil or false if there is no valid one
+local function normalise(fields, id, patient_id)
+  if type(fields) ~= "table" then return nil, "unexpected_json" end
   if not id then return nil, "bad_id" end
   fields.id = id
   local owner = fields.patient_id
   if owner == nil or owner == null then
     fields.patient_id = patient_id
   elseif owner ~= patient_id then -- a number, or another patient
-    owner = id_text(owner)
+    owner = core.id(owner)
     if not owner then return nil, "bad_id" end
     if owner ~= patient_id then return nil, "patient_mismatch" end
     fields.patient_id = owner
   end
   local uploader = fields.uploaded_by_id
   if uploader ~= nil and uploader ~= null then
-    uploader = id_text(uploader)
+    uploader = core.id(uploader)
     if not uploader then return nil, "bad_id" end
     fields.uploaded_by_id = uploader
   end
@@ -70,31 +70,30 @@ local function normalise(fields, patient_id)
   if tointeger and type(size) == "number" then
     fields.file_size_bytes = tointeger(size) or size
   end
-  return id
-end
-
--- The document id in a row of a listing, or nil if the row has no valid id.
-local function row_id(fields)
-  return type(fields) == "table" and id_text(fields.id) or nil
+  return true
 end
 
 -- Create a document from decoded metadata. The document keeps and changes this table.
+-- @param id as for normalise()
 -- @treturn[1] document
--- @treturn[1] string its id
 -- @treturn[2] nil this is not the metadata of a document of this patient
 -- @treturn[2] string the reason
-function document.adopt(env, patient_id, fields)
-  if type(fields) ~= "table" then return nil, "unexpected_json" end
-  local id, problem = normalise(fields, patient_id)
-  if not id then return nil, problem end
-  return core.object(metatable, { fields, env = env, patient_id = patient_id, id = id }), id
+local function adopt(env, patient_id, fields, id)
+  local valid, problem = normalise(fields, id, patient_id)
+  if not valid then return nil, problem end
+  return core.object(metatable, { fields, env = env, patient_id = patient_id, id = id })
+end
+
+-- Create a document from a decoded response. Returns as adopt() does.
+function document.from_response(env, patient_id, response)
+  return adopt(env, patient_id, response, core.id(response.id))
 end
 
 -- The documents of a patient, for listings (see page.lua).
 function document.collection(env, patient_id)
   return {
     env = env, operation = "list", path = { "Patients", patient_id, "Documents", false }, key = "id",
-    row_id = row_id, adopt = function(row) return document.adopt(env, patient_id, row) end,
+    adopt = function(row, id) return adopt(env, patient_id, row, id) end,
   }
 end
 
@@ -111,8 +110,9 @@ local function fetch(env, patient_id, id, options)
   return call.perform(env, "get", options, {
     "Patients", patient_id, "Documents", id,
     run = call.json_reader(function(response)
-      local found, problem = normalise(response, patient_id)
-      if not found then return nil, problem end
+      local found = core.id(response.id)
+      local valid, problem = normalise(response, found, patient_id)
+      if not valid then return nil, problem end
       if found ~= id then return nil, "document_mismatch" end
       return response
     end),

@@ -3,7 +3,7 @@
 
 local call = require "nymbl.call"
 local check = require "nymbl.check"
-local id_text = require("nymbl.id").text
+local core = require "nymbl.core"
 local listing = require "nymbl.listing"
 local query = require "nymbl.query"
 
@@ -31,22 +31,17 @@ function entity.define(definition)
   local name, key, one = definition.name, definition.key or "id", definition.one or "get"
   local create = definition.create or function(_, fields) return fields end
 
-  local function row_id(row)
-    return type(row) == "table" and id_text(row[key]) or nil
-  end
-
-  local function adopt(env, row)
+  local function adopt(env, row, id)
     if type(row) ~= "table" then return nil, "unexpected_json" end
-    local id = row_id(row)
     if not id then return nil, "bad_id" end
     row[key] = id
-    return create(env, row, id), id
+    return create(env, row, id)
   end
 
   local function collection(env)
     return {
-      env = env, operation = name, path = { definition.path, false }, key = key, row_id = row_id,
-      adopt = function(row) return adopt(env, row) end,
+      env = env, operation = name, path = { definition.path, false }, key = key,
+      adopt = function(row, row_id) return adopt(env, row, row_id) end,
     }
   end
 
@@ -70,10 +65,9 @@ function entity.define(definition)
     local ok, object = call.perform(env, name, options, {
       definition.path, id,
       run = call.json_reader(function(response)
-        local found, found_id = adopt(env, response)
-        if not found then return nil, found_id end
-        if found_id ~= id then return nil, "bad_id" end
-        return found
+        local found_id = core.id(response[key])
+        if found_id and found_id ~= id then return nil, "bad_id" end
+        return adopt(env, response, found_id)
       end),
     })
     if not ok then return nil, object end

@@ -26,7 +26,7 @@ function listing.page(collection, plan)
   local objects = {}
   for i, row in ipairs(found.rows) do
     local problem
-    objects[i], problem = collection.adopt(row)
+    objects[i], problem = collection.adopt(row, found.ids[i])
     if not objects[i] then return nil, page.protocol_error(collection, problem, found) end
   end
   objects.count = found.count

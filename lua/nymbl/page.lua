@@ -6,11 +6,12 @@
 --   operation   the name of the call, for events and errors
 --   path        the path of the collection: a name, its key or false, the next name, …
 --   key         the name of the field that identifies a row
---   row_id(row) returns the id of a row, or nil if the row has no valid id
---   adopt(row)  turns a row into the object for the script. Returns it and its id; or nil and the
---               reason why the row is invalid
+--   adopt(row, id)
+--               turns a row into the object for the script; `id` is the row's, or false. Returns
+--               the object; or nil and the reason why the row is invalid
 
 local call = require "nymbl.call"
+local core = require "nymbl.core"
 local errors = require "nymbl.errors"
 
 local page = {}
@@ -58,13 +59,14 @@ function page.request(collection, plan, top, skip, next_link)
 end
 
 -- Fetch a page.
--- @treturn[1] table `rows` (plain tables), `count` and `next_link` (or nil), and `attempts`
+-- @treturn[1] table `rows` (plain tables), `ids` (of the rows, as strings; false if a row has no
+--   valid id), `count` and `next_link` (or nil), and `attempts`
 -- @treturn[2] nil
 -- @treturn[2] table the error
 function page.fetch(collection, plan, request)
   local ok, result, _, attempts = call.perform(collection.env, collection.operation, plan.options, request)
   if not ok then return nil, result end
-  result.attempts = attempts
+  result.ids, result.attempts = core.ids(result.rows, collection.key), attempts
   return result
 end
 

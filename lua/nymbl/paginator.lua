@@ -27,7 +27,8 @@ local MAX_RETREATS = 16
 
 -- State (positions count all rows of the collection as the service has it, from 0):
 --   collection, plan  what is listed (page.lua) and how (query.lua)
---   rows, index       the rows of the current page, and the index of the last one processed
+--   rows, ids, index  the rows of the current page, their ids (page.lua), and the index of the last
+--                     one processed
 --   from              the position of the page's first row
 --   cursor            the position behind the page's last row: new rows are expected there
 --   lookback          how many rows before `cursor` the next page begins: 0 for the first page
@@ -96,18 +97,14 @@ function paginator:request()
   return request
 end
 
-function paginator:is_known(row)
-  return self.known[self.collection.row_id(row) or false] ~= nil
-end
-
 -- Whether a page follows the known rows without a gap.
 function paginator:connects(found, request)
   if self.lookback == 0 or request.from == 0 then return true end
   if request.is_opaque then return not (found.count and self.count and found.count < self.count) end
-  local first = found.rows[1]
+  local first = found.ids[1]
   if first == nil then return false end -- even the known row was deleted
   -- a row without an id is reported as invalid when it is reached
-  return self.collection.row_id(first) == nil or self:is_known(first)
+  return first == false or self.known[first] ~= nil
 end
 
 -- Go back after a page that does not connect: by one page at first, then twice as far each time.
@@ -131,43 +128,43 @@ function paginator:is_followed_by_page(found, request)
   if found.next_link then return true end
   -- the last page has no link (OData JSON 4.01, 4.5.5)
   if request.is_linked or #rows == 0 then return false end
-  if self.lookback > 0 and #rows == 1 and self:is_known(rows[1]) then return false end
+  if self.lookback > 0 and #rows == 1 and self.known[found.ids[1]] ~= nil then return false end
   if found.count then return request.from + #rows < found.count end
   return #rows >= self.plan.page_size
 end
 
 -- The position behind the last known row of a page.
-function paginator:known_end(rows, from)
-  for index = #rows, 1, -1 do
-    if self:is_known(rows[index]) then return from + index end
+function paginator:known_end(ids, from)
+  local known = self.known
+  for index = #ids, 1, -1 do
+    if known[ids[index]] ~= nil then return from + index end
   end
   return from
 end
 
 -- Make a fetched page the current one, or go back.
 function paginator:accept(found, request)
-  local row_id = self.collection.row_id
   self.prefetch_at = math.huge
   self.smallest_count = math.min(found.count or math.huge, self.smallest_count)
   self.largest_page = math.max(self.largest_page, math.min(#found.rows, self.plan.page_size))
   local connects = self:connects(found, request)
   self.count = found.count or self.count
   if not connects then return self:go_back(request) end
-  local rows, overlap = found.rows, self.cursor - request.from
-  if request.is_opaque or (overlap > 0 and row_id(rows[1]) ~= self.last_id) then self.has_moved = true end
+  local ids, overlap = found.ids, self.cursor - request.from
+  if request.is_opaque or (overlap > 0 and ids[1] ~= self.last_id) then self.has_moved = true end
   self.has_next, self.next_link = self:is_followed_by_page(found, request), found.next_link
-  self:update_cursor(rows, request.from)
+  self.rows, self.ids, self.index, self.from = found.rows, ids, 0, request.from
+  self:update_cursor(ids)
   self.floor = math.max(0, self.plan.skip - 1)
   self.is_past_skip = self.plan.skip == 0 or (request.is_opaque and self.is_past_skip)
-  self.last_id = row_id(rows[#rows])
-  if self.has_next then self.prefetch_at = (#rows + math.min(overlap, 1)) / 2 end
+  self.last_id = ids[#ids]
+  if self.has_next then self.prefetch_at = (#ids + math.min(overlap, 1)) / 2 end
 end
 
-function paginator:update_cursor(rows, from)
-  local known_end = self:known_end(rows, from)
-  local removed, new_rows = math.max(0, self.cursor - known_end), from + #rows - known_end
-  self.rows, self.index, self.from = rows, 0, from
-  self.cursor, self.lookback, self.stride = from + #rows, 1, nil
+function paginator:update_cursor(ids)
+  local known_end, page_end = self:known_end(ids, self.from), self.from + #ids
+  local removed, new_rows = math.max(0, self.cursor - known_end), page_end - known_end
+  self.cursor, self.lookback, self.stride = page_end, 1, nil
   self.margin = 0
   if removed > 0 then
     -- Other programs are deleting rows. The same share of this page's new rows as of the last
@@ -261,11 +258,12 @@ function paginator:next_of_page()
     local row = rows[index]
     self.creating = true -- no other coroutine runs until this is false again
     self.index, rows[index] = index, false -- the object owns the row now
-    local object, id = self.collection.adopt(row)
+    local id = self.ids[index]
+    local object, problem = self.collection.adopt(row, id)
     if not object then
       self.creating = false
       self:discard_prefetch()
-      error(page.protocol_error(self.collection, id, self.found), 0)
+      error(page.protocol_error(self.collection, problem, self.found), 0)
     end
     local is_wanted = self:register_row(id, index)
     self.creating = false

@@ -156,7 +156,7 @@ local function upload_source(env, patient_id, opened, name, content_type, option
       sent = transfer:bytes_sent()
       if not done then return nil, err end
       return call.json_reader(function(response)
-        return document.adopt(env, patient_id, response)
+        return document.from_response(env, patient_id, response)
       end, true)(transfer, till)
     end,
     min_token_ttl = min_token_ttl(opened),
