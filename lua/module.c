@@ -57,6 +57,7 @@ int luaopen_nymbl_core(lua_State *L)
 {
     static const luaL_Reg functions[] = {
         {"object", object_new},
+        {"adopter", object_adopter},
         {"state", object_state},
         {"class", object_class},
         {"client", client_new},

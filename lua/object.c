@@ -1,11 +1,24 @@
 /* SPDX-License-Identifier: MIT */
-/* The objects that a script sees: a userdata with a table of state. */
+/* The objects that a script sees: a userdata with a table of state.
+ *
+ * A listing creates many objects of which only fields are read. Such an object
+ * is "bare": its user value is the table of fields, which holds under the key
+ * COMMON the part of the state that all of them share. core.state() creates
+ * the state from both when a method first needs it. */
 #include "object.h"
 
 #include <string.h>
 
 /* The key of a metatable's methods. Lua finds an integer faster than a name. */
 #define METHODS 1
+
+/* The names in a decoded JSON object are strings, never this number. */
+#define COMMON 1
+
+typedef struct object {
+    block_tag tag;
+    bool is_bare;
+} object;
 
 static const char *const classes[] = {CLIENT_CLASS, "nymbl.patient",
                                       "nymbl.document", "nymbl.stream"};
@@ -17,11 +30,21 @@ static bool is_object(lua_State *L, int index)
            block_test(L, index, BLOCK_CLIENT, sizeof(block_tag)) != NULL;
 }
 
+static bool is_bare(lua_State *L, int index)
+{
+    object *self = block_test(L, index, BLOCK_OBJECT, sizeof(object));
+
+    return self != NULL && self->is_bare;
+}
+
 /* A method, or else a field. JSON null, a light userdata, reads as nil. */
 static int object_index(lua_State *L)
 {
+    object *self = block_test(L, 1, BLOCK_OBJECT, sizeof(object));
+    bool has_state = self == NULL || !self->is_bare;
+
     luaL_checkany(L, 2);
-    if (!is_object(L, 1) || !lua_getmetatable(L, 1))
+    if ((self == NULL && !is_object(L, 1)) || !lua_getmetatable(L, 1))
         return 0;
     lua_rawgeti(L, -1, METHODS);
     if (!lua_istable(L, -1))
@@ -33,9 +56,11 @@ static int object_index(lua_State *L)
     lua_getuservalue(L, 1);
     if (!lua_istable(L, -1))
         return 0;
-    lua_rawgeti(L, -1, STATE_FIELDS);
-    if (!lua_istable(L, -1))
-        return 0;
+    if (has_state) {
+        lua_rawgeti(L, -1, STATE_FIELDS);
+        if (!lua_istable(L, -1))
+            return 0;
+    }
     lua_pushvalue(L, 2);
     lua_rawget(L, -2);
     if (lua_islightuserdata(L, -1))
@@ -75,7 +100,8 @@ static int object_tostring(lua_State *L)
     }
     lua_getfield(L, -1, STATE_CLOSED);
     lua_pushvalue(L, 3);
-    lua_pushstring(L, lua_toboolean(L, -2) ? " (closed)" : "");
+    lua_pushstring(L,
+                   lua_toboolean(L, -2) && !is_bare(L, 1) ? " (closed)" : "");
     lua_concat(L, 2);
     return 1;
 }
@@ -125,12 +151,76 @@ int object_new(lua_State *L)
     luaL_checktype(L, 2, LUA_TTABLE);
     lua_pushvalue(L, 1);
     luaL_argcheck(L, is_class(L), 1, "no class");
-    block_new(L, BLOCK_OBJECT, sizeof(block_tag));
+    block_new(L, BLOCK_OBJECT, sizeof(object));
     lua_pushvalue(L, 1);
     lua_setmetatable(L, -2);
     lua_pushvalue(L, 2);
     lua_setuservalue(L, -2);
     return 1;
+}
+
+/* The function that core.adopter() returns. Its upvalues are the metatable and
+ * the common part of the state. */
+static int object_adopt(lua_State *L)
+{
+    object *self;
+
+    luaL_checktype(L, 1, LUA_TTABLE);
+    lua_settop(L, 1);
+    self = block_new(L, BLOCK_OBJECT, sizeof(*self));
+    self->is_bare = true;
+    lua_pushvalue(L, lua_upvalueindex(1));
+    lua_setmetatable(L, 2);
+    lua_pushvalue(L, lua_upvalueindex(2));
+    lua_rawseti(L, 1, COMMON);
+    lua_pushvalue(L, 1);
+    lua_setuservalue(L, 2);
+    return 1;
+}
+
+/* core.adopter(class, common): a function that turns a table of fields into an
+ * object, which keeps the table. The object's state has its fields, its `id`,
+ * which is a field, too, and a copy of `common`. */
+int object_adopter(lua_State *L)
+{
+    luaL_checktype(L, 2, LUA_TTABLE);
+    luaL_getmetatable(L, luaL_checkstring(L, 1));
+    luaL_argcheck(L, is_class(L), 1, "no class");
+    lua_pushvalue(L, 2);
+    lua_pushcclosure(L, object_adopt, 2);
+    return 1;
+}
+
+/* Create the state of a bare object. Its fields are on top of the stack, and
+ * are replaced by the state. */
+static void state_create(lua_State *L, int index)
+{
+    object *self = lua_touserdata(L, index);
+    int fields = lua_gettop(L), state = fields + 1;
+
+    lua_newtable(L);
+    lua_rawgeti(L, fields, COMMON);
+    if (lua_istable(L, -1)) {
+        lua_pushnil(L);
+        while (lua_next(L, -2) != 0) {
+            lua_pushvalue(L, -2);
+            lua_insert(L, -2);
+            lua_rawset(L, state);
+        }
+    }
+    lua_getfield(L, fields, "id");
+    lua_setfield(L, state, "id");
+    lua_pushvalue(L, fields);
+    lua_rawseti(L, state, STATE_FIELDS);
+    lua_settop(L, state);
+    /* nothing below allocates, so the object has changed completely or not at
+     * all */
+    lua_pushnil(L);
+    lua_rawseti(L, fields, COMMON);
+    lua_replace(L, fields);
+    lua_pushvalue(L, fields);
+    lua_setuservalue(L, index);
+    self->is_bare = false;
 }
 
 /* core.state(value, class): the state of an object; nil if the value is not an
@@ -145,7 +235,11 @@ int object_state(lua_State *L)
     if (!lua_rawequal(L, -1, -2))
         return 0;
     lua_getuservalue(L, 1);
-    return lua_istable(L, -1);
+    if (!lua_istable(L, -1))
+        return 0;
+    if (is_bare(L, 1))
+        state_create(L, 1);
+    return 1;
 }
 
 /* core.class(class): its table of methods and its metatable */

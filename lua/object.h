@@ -22,6 +22,7 @@
 /* Create the metatables of all classes. */
 void object_classes(lua_State *L);
 int object_new(lua_State *L);
+int object_adopter(lua_State *L);
 int object_state(lua_State *L);
 int object_class(lua_State *L);
 

@@ -73,27 +73,29 @@ local function normalise(fields, id, patient_id)
   return true
 end
 
--- Create a document from decoded metadata. The document keeps and changes this table.
--- @param id as for normalise()
--- @treturn[1] document
--- @treturn[2] nil this is not the metadata of a document of this patient
--- @treturn[2] string the reason
-local function adopt(env, patient_id, fields, id)
-  local valid, problem = normalise(fields, id, patient_id)
-  if not valid then return nil, problem end
-  return core.object(metatable, { fields, env = env, patient_id = patient_id, id = id })
+-- Create a function that turns decoded metadata into a document, which keeps and changes that
+-- table. The function's parameters are the metadata and its id (see normalise()). It returns the
+-- document; or nil and the reason why this is not the metadata of a document of the patient.
+local function adopter(env, patient_id)
+  local adopt = core.adopter(CLASS, { env = env, patient_id = patient_id })
+  return function(fields, id)
+    local valid, problem = normalise(fields, id, patient_id)
+    if not valid then return nil, problem end
+    return adopt(fields)
+  end
 end
 
--- Create a document from a decoded response. Returns as adopt() does.
+-- Create a document from a decoded response. Returns it; or nil and the reason why this is
+-- impossible.
 function document.from_response(env, patient_id, response)
-  return adopt(env, patient_id, response, core.id(response.id))
+  return adopter(env, patient_id)(response, core.id(response.id))
 end
 
 -- The documents of a patient, for listings (see page.lua).
 function document.collection(env, patient_id)
   return {
     env = env, operation = "list", path = { "Patients", patient_id, "Documents", false }, key = "id",
-    adopt = function(row, id) return adopt(env, patient_id, row, id) end,
+    adopt = adopter(env, patient_id),
   }
 end
 
