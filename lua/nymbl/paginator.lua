@@ -27,6 +27,7 @@ local MAX_RETREATS = 16
 
 -- State (positions count all rows of the collection as the service has it, from 0):
 --   collection, plan  what is listed (page.lua) and how (query.lua)
+--   adopt             the function of the collection
 --   rows, ids, index  the rows of the current page, their ids (page.lua), and the index of the last
 --                     one processed
 --   from              the position of the page's first row
@@ -46,13 +47,13 @@ local MAX_RETREATS = 16
 --   smallest_count    the smallest count that any page reported
 --   remaining         how many rows may still be returned
 --   remaining_before  the value of `remaining` before the current page
+--   pass_remaining    the value of `remaining` at the beginning of the pass
 --   extra_pages       how many pages without a new row are still allowed
 --   has_next          whether another page follows
 --   next_link         the service's link to that page, or nil
 --   prefetch_at       the row at which the next page is prefetched
---   next_request      the request for it, once it is prefetched
+--   next_request      the request for it once it is prefetched, otherwise false
 --   has_moved         whether rows have moved since the pass began
---   found_any         whether the pass has found a new row
 --   is_past_skip      whether a row behind those that `skip` excludes was found
 --   creating          true while the object for a row is being created and returned
 --   found             what page.fetch returned for the current page
@@ -197,7 +198,7 @@ end
 function paginator:fetch()
   local collection, plan = self.collection, self.plan
   local request = self.next_request or self:request()
-  self.next_request = nil
+  self.next_request = false
   local found, err = page.fetch(collection, plan, request)
   -- If the rows are too large for one response, half as many are requested.
   while not found and err.reason == "response_too_long" and plan.page_size > 1 and not request.is_linked do
@@ -224,15 +225,19 @@ end
 -- Register the row at an index of the current page as known. Returns whether it is to be
 -- returned to the loop: not if it was known already, or if `skip` excludes it. `skip` excludes the
 -- first rows, until a row behind them was returned.
-function paginator:register_row(id, index)
-  local known, position = self.known[id], self.from + index - 1
+local function register_row(self, id, index)
+  local all_known = self.known
+  local known = all_known[id]
   if known then self.is_past_skip = true end
   if known ~= nil then return false end
-  if not self.is_past_skip and position < self.plan.skip then
-    self.known[id] = false
-    return false
+  if not self.is_past_skip then
+    if self.from + index - 1 < self.plan.skip then
+      all_known[id] = false
+      return false
+    end
+    self.is_past_skip = true
   end
-  self.is_past_skip, self.known[id], self.found_any = true, true, true
+  all_known[id] = true
   self.remaining = self.remaining - 1
   return true
 end
@@ -243,42 +248,41 @@ end
 function paginator:restart_if_incomplete()
   local plan, returned = self.plan, (self.plan.top or UNLIMITED) - self.remaining
   if self.smallest_count == math.huge or returned >= self.smallest_count - plan.skip then return false end
-  if not (self.has_moved and self.found_any) then
+  if not (self.has_moved and self.remaining < self.pass_remaining) then
     error(page.protocol_error(self.collection, "rows_missing", self.found), 0)
   end
-  self.cursor, self.lookback, self.next_link, self.found_any = plan.skip, 0, nil, false
+  self.cursor, self.lookback, self.next_link, self.pass_remaining = plan.skip, 0, nil, self.remaining
   self.extra_pages = self.extra_pages + 2 * math.ceil(returned / self.largest_page)
   return true
 end
 
 -- The next object of the current page, or nil at its end.
-function paginator:next_of_page()
-  local rows = self.rows
+local function next_of_page(self)
+  local rows, ids = self.rows, self.ids
   for index = self.index + 1, #rows do
-    local row = rows[index]
+    local row, id = rows[index], ids[index]
     self.creating = true -- no other coroutine runs until this is false again
     self.index, rows[index] = index, false -- the object owns the row now
-    local id = self.ids[index]
-    local object, problem = self.collection.adopt(row, id)
+    local object, problem = self.adopt(row, id)
     if not object then
       self.creating = false
       self:discard_prefetch()
       error(page.protocol_error(self.collection, problem, self.found), 0)
     end
-    local is_wanted = self:register_row(id, index)
+    local is_wanted = register_row(self, id, index)
     self.creating = false
     if is_wanted and index >= self.prefetch_at then
-      local ran, problem = pcall(self.prefetch_next, self)
+      local ran, raised = pcall(self.prefetch_next, self)
       if not ran then
         self.creating = true -- and is not returned
-        error(problem, 0)
+        error(raised, 0)
       end
     end
     if is_wanted then return object end
   end
 end
 
-function paginator:step()
+local function step(self)
   if self.closed then return nil end
   if self.creating then
     -- The last step raised an error (out of memory) while it created an object. That row is lost,
@@ -292,7 +296,7 @@ function paginator:step()
   end
   if self.next_request then call.poll_prefetch(self.next_request) end
   while self.remaining > 0 do
-    local object = self:next_of_page()
+    local object = next_of_page(self)
     if object then return object end
     if not self.has_next and not self:restart_if_incomplete() then break end
     self:check_progress()
@@ -304,7 +308,7 @@ end
 
 function paginator:discard_prefetch()
   if self.next_request then call.discard_prefetch(self.next_request) end
-  self.next_request = nil
+  self.next_request = false
 end
 
 function paginator:close()
@@ -321,17 +325,20 @@ end
 -- @treturn nil
 -- @treturn table a to-be-closed value
 local function iterate(collection, plan)
+  local wanted = plan.top or UNLIMITED
   local self = setmetatable({
-    collection = collection, plan = plan, rows = {}, index = 0, from = 0, cursor = plan.skip, lookback = 0,
+    collection = collection, adopt = collection.adopt, plan = plan, rows = {}, ids = {}, index = 0, from = 0,
+    cursor = plan.skip, lookback = 0,
     margin = 0, floor = 0, retreats = 0, known = {}, largest_page = 1, max_top = LARGEST_PAGE, new_rows = 0,
-    smallest_count = math.huge, remaining = plan.top or UNLIMITED, remaining_before = math.huge,
-    extra_pages = MAX_EMPTY_PAGES, has_next = true, prefetch_at = math.huge, creating = false,
+    smallest_count = math.huge, remaining = wanted, remaining_before = math.huge, pass_remaining = wanted,
+    extra_pages = MAX_EMPTY_PAGES, has_next = true, prefetch_at = math.huge, next_request = false,
+    creating = false, closed = false,
   }, paginator)
   plan.count = true -- without a count, rows that are missing could not be detected
   -- no page is larger than the number of rows that are wanted
   if plan.top and plan.top > 0 and plan.top < plan.page_size then plan.page_size = plan.top end
   local closer = setmetatable({}, { __close = function() self:close() end })
-  return function() return self:step() end, nil, nil, closer
+  return function() return step(self) end, nil, nil, closer
 end
 
 return { iterate = iterate }
