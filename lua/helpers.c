@@ -113,6 +113,25 @@ bool option_flag(lua_State *L, int table, const char *name)
     return flag;
 }
 
+/* ---- tables ---- */
+
+void table_copy(lua_State *L, int index)
+{
+    int count = 0, copy;
+
+    lua_pushnil(L);
+    for (; lua_next(L, index) != 0; count++)
+        lua_pop(L, 1);
+    lua_createtable(L, 0, count); /* a table that grows is rebuilt each time */
+    copy = lua_gettop(L);
+    lua_pushnil(L);
+    while (lua_next(L, index) != 0) {
+        lua_pushvalue(L, -2);
+        lua_insert(L, -2);
+        lua_rawset(L, copy);
+    }
+}
+
 /* ---- failures ---- */
 
 /* luaL_error() would add a position. */

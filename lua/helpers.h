@@ -50,6 +50,9 @@ const char *option_text(lua_State *L, int table, const char *name);
 double option_number(lua_State *L, int table, const char *name, double absent);
 bool option_flag(lua_State *L, int table, const char *name);
 
+/* Push a shallow copy of the table at a positive index. */
+void table_copy(lua_State *L, int index);
+
 /* Push nil and a table of error fields. Out-of-memory is raised as a Lua error
  * instead. */
 int failure_push(lua_State *L, const nymbl_error *err);

@@ -44,6 +44,14 @@ static void kind_texts(lua_State *L)
     lua_setfield(L, -2, "kinds");
 }
 
+/* core.copy(table): a shallow copy */
+static int module_copy(lua_State *L)
+{
+    luaL_checktype(L, 1, LUA_TTABLE);
+    table_copy(L, 1);
+    return 1;
+}
+
 /* core.object_count(): for leak checks */
 static int module_object_count(lua_State *L)
 {
@@ -89,6 +97,7 @@ int luaopen_nymbl_core(lua_State *L)
         {"is_yieldable", module_is_yieldable},
         {"json_values", json_values},
         {"json_mend", json_mend},
+        {"copy", module_copy},
         {"locale", locale_set},
         {"lower", text_lower},
         {"sha256", text_sha256},

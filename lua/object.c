@@ -196,18 +196,13 @@ int object_adopter(lua_State *L)
 static void state_create(lua_State *L, int index)
 {
     object *self = lua_touserdata(L, index);
-    int fields = lua_gettop(L), state = fields + 1;
+    int fields = lua_gettop(L), state = fields + 2;
 
-    lua_newtable(L);
     lua_rawgeti(L, fields, COMMON);
-    if (lua_istable(L, -1)) {
-        lua_pushnil(L);
-        while (lua_next(L, -2) != 0) {
-            lua_pushvalue(L, -2);
-            lua_insert(L, -2);
-            lua_rawset(L, state);
-        }
-    }
+    if (lua_istable(L, -1))
+        table_copy(L, fields + 1);
+    else
+        lua_newtable(L);
     lua_getfield(L, fields, "id");
     lua_setfield(L, state, "id");
     lua_pushvalue(L, fields);
@@ -218,6 +213,7 @@ static void state_create(lua_State *L, int index)
     lua_pushnil(L);
     lua_rawseti(L, fields, COMMON);
     lua_replace(L, fields);
+    lua_settop(L, fields);
     lua_pushvalue(L, fields);
     lua_setuservalue(L, index);
     self->is_bare = false;

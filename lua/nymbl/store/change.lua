@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- Applying a change to a state that another version of nymbl may have stored.
 
+local core = require "nymbl.core"
 local errors = require "nymbl.errors"
 local rate_state = require "nymbl.rate_state"
 
@@ -12,11 +13,7 @@ change.VERSION = 2
 
 -- A copy of a state, or an empty one.
 function change.copy(old)
-  local state = {}
-  if old then
-    for name, value in pairs(old) do state[name] = value end
-  end
-  return state
+  return old and core.copy(old) or {}
 end
 
 -- A copy of a state, converted to this version.
