@@ -80,7 +80,7 @@ end
 
 local function use(loop)
   if loop ~= "luv" then
-    check.argument(1, "use", type(loop) == "string" and ("unknown loop '%s'"):format(loop)
+    check.raise_argument(1, "use", type(loop) == "string" and ("unknown loop '%s'"):format(loop)
       or check.expected("string", loop))
   end
   wait.use(loop)

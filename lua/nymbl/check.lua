@@ -31,7 +31,7 @@ function check.raise(message)
 end
 
 -- Raise as `luaL_argerror` does. In a method, `self` is not counted.
-function check.argument(position, name, problem)
+function check.raise_argument(position, name, problem)
   check.raise(("bad argument #%d to '%s' (%s)"):format(position, name, problem))
 end
 
@@ -132,12 +132,12 @@ end
 function check.id(value, position, name)
   if type(value) == "number" then
     if value ~= value or value % 1 ~= 0 or value > 2^53 or value < -2^53 then
-      check.argument(position, name, "number has no integer representation")
+      check.raise_argument(position, name, "number has no integer representation")
     end
     return ("%.0f"):format(value + 0) -- no "-0"
   end
   local problem = type(value) ~= "string" and check.expected("string", value) or check.nonempty(value)
-  if problem then check.argument(position, name, problem) end
+  if problem then check.raise_argument(position, name, problem) end
   return value
 end
 
@@ -150,16 +150,16 @@ end
 function check.options(options, checkers, position, name)
   if options == nil then return {} end
   if type(options) ~= "table" then
-    check.argument(position, name, check.expected("table", options))
+    check.raise_argument(position, name, check.expected("table", options))
   end
   for key, value in pairs(options) do
     local checker = checkers[key]
     if not checker then
-      check.argument(position, name, ("unknown option '%s'"):format(tostring(key)))
+      check.raise_argument(position, name, ("unknown option '%s'"):format(tostring(key)))
     end
     local problem = checker(value)
     if problem then
-      check.argument(position, name, ("option '%s': %s"):format(key, problem))
+      check.raise_argument(position, name, ("option '%s': %s"):format(key, problem))
     end
   end
   return options

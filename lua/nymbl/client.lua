@@ -135,21 +135,21 @@ client.OPTIONS, client.CREDENTIALS = CLIENT_OPTIONS, CREDENTIALS -- for settings
 
 local function check_url(options, url, name)
   local problem = core.url_problem(url, options.allow_http)
-  if problem then check.argument(1, "client", ("option '%s' %s"):format(name, problem)) end
+  if problem then check.raise_argument(1, "client", ("option '%s' %s"):format(name, problem)) end
 end
 
 local function check_options(options)
   if type(options) ~= "table" then
-    check.argument(1, "client", check.expected("table", options))
+    check.raise_argument(1, "client", check.expected("table", options))
   end
   check.options(options, CLIENT_OPTIONS, 1, "client")
   for _, name in ipairs { "base_url", "api_key" } do
-    if options[name] == nil then check.argument(1, "client", ("option '%s' is required"):format(name)) end
+    if options[name] == nil then check.raise_argument(1, "client", ("option '%s' is required"):format(name)) end
   end
   if options.credentials == nil and options.token == nil then
-    check.argument(1, "client", "one of the options 'credentials' and 'token' is required")
+    check.raise_argument(1, "client", "one of the options 'credentials' and 'token' is required")
   elseif options.credentials ~= nil and options.token ~= nil then
-    check.argument(1, "client", "only one of the options 'credentials' and 'token' may be given")
+    check.raise_argument(1, "client", "only one of the options 'credentials' and 'token' may be given")
   end
   check_url(options, options.base_url, "base_url")
   if options.credentials then check_url(options, options.credentials.token_url, "credentials.token_url") end
@@ -183,7 +183,7 @@ function client.new(options)
   end
   local self, err = core.client(core_options(options), { env = env })
   if not self then
-    if err.kind == "misuse" then check.argument(1, "client", ("option '%s'"):format(err.reason)) end
+    if err.kind == "misuse" then check.raise_argument(1, "client", ("option '%s'"):format(err.reason)) end
     return nil, errors.new(err)
   end
   env.client, env.account = self, core.account(self, "limits")

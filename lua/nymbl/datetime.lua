@@ -31,11 +31,11 @@ local function table_seconds(fields)
     local value = fields[name]
     local required = name == "year" or name == "month" or name == "day"
     if value == nil and required then
-      check.argument(1, "datetime", ("field '%s' missing in date table"):format(name))
+      check.raise_argument(1, "datetime", ("field '%s' missing in date table"):format(name))
     elseif value ~= nil and (type(value) ~= "number" or value ~= value or math.abs(value) > 1e9) then
-      check.argument(1, "datetime", ("field '%s' is not a number"):format(name))
+      check.raise_argument(1, "datetime", ("field '%s' is not a number"):format(name))
     elseif value ~= nil and name ~= "sec" and value % 1 ~= 0 then
-      check.argument(1, "datetime", ("field '%s' is not an integer"):format(name))
+      check.raise_argument(1, "datetime", ("field '%s' is not an integer"):format(name))
     end
   end
   return days_since_epoch(fields.year, fields.month, fields.day) * 86400
@@ -92,7 +92,7 @@ local MAX_FRACTION_DIGITS = 15
 -- nymbl.time(text), see lua/nymbl.lua.
 function datetime.time(text)
   if text == nil or text == core.null then return nil end
-  if type(text) ~= "string" then check.argument(1, "time", check.expected("string", text)) end
+  if type(text) ~= "string" then check.raise_argument(1, "time", check.expected("string", text)) end
   local seconds, fraction = parse(text)
   if not seconds or fraction == "" then return seconds end
   fraction = fraction:sub(1, MAX_FRACTION_DIGITS)
@@ -124,14 +124,14 @@ end
 local function split(t)
   if type(t) == "string" then
     local seconds, fraction = parse(t)
-    if not seconds then check.argument(1, "datetime", "not a date and time with a zone") end
+    if not seconds then check.raise_argument(1, "datetime", "not a date and time with a zone") end
     return seconds, fraction
   end
   local seconds = t
   if type(t) == "table" then
     seconds = table_seconds(t)
   elseif type(t) ~= "number" then
-    check.argument(1, "datetime", check.expected("number, table or string", t))
+    check.raise_argument(1, "datetime", check.expected("number, table or string", t))
   end
   -- compared before the multiplication: an integer could overflow
   if not (math.abs(seconds) < 1e12) then return seconds, "" end
@@ -145,7 +145,7 @@ function datetime.datetime(t)
   local seconds, fraction = split(t)
   -- RFC 3339, section 5.6, has only the years 0000 to 9999
   if not (seconds >= -62167219200 and seconds < 253402300800) then
-    check.argument(1, "datetime", "out of range")
+    check.raise_argument(1, "datetime", "out of range")
   end
   return setmetatable({ literal(seconds, fraction) }, metatable)
 end

@@ -303,7 +303,7 @@ local DOWNLOAD_OPTIONS = call.options {
 function methods.download(self, destination, options)
   local state = check.object(self, CLASS, "download")
   local opened, problem = target().open(destination)
-  if problem then check.argument(1, "download", problem) end
+  if problem then check.raise_argument(1, "download", problem) end
   options = check.options(options, DOWNLOAD_OPTIONS, 2, "download")
   if opened.path then
     local found, err = core.target_check(opened.path, options.overwrite == false)

@@ -25,11 +25,11 @@ end
 -- nymbl.each(items, [options,] fn), see lua/nymbl.lua.
 local function each(items, options, fn)
   if type(items) ~= "table" and not is_callable(items) then
-    check.argument(1, "each", check.expected("array or iterator", items))
+    check.raise_argument(1, "each", check.expected("array or iterator", items))
   end
   if fn == nil and is_callable(options) then options, fn = nil, options end
   options = check.options(options, { concurrency = check.integer(1, 100000) }, 2, "each")
-  if not is_callable(fn) then check.argument(3, "each", check.expected("function", fn)) end
+  if not is_callable(fn) then check.raise_argument(3, "each", check.expected("function", fn)) end
 
   local next_item = item_iterator(items)
   local concurrency = options.concurrency or DEFAULT_CONCURRENCY

@@ -213,8 +213,8 @@ local FIELDS = {
 
 -- nymbl.error(fields), see lua/nymbl.lua.
 function errors.error(fields)
-  if type(fields) ~= "table" then check.argument(1, "error", check.expected("table", fields)) end
-  if fields.kind == nil then check.argument(1, "error", "option 'kind' is required") end
+  if type(fields) ~= "table" then check.raise_argument(1, "error", check.expected("table", fields)) end
+  if fields.kind == nil then check.raise_argument(1, "error", "option 'kind' is required") end
   local err = {}
   for name, value in pairs(check.options(fields, FIELDS, 1, "error")) do err[name] = value end
   return errors.new(err)

@@ -41,7 +41,7 @@ end
 -- nymbl.filter(template, ...), see lua/nymbl.lua.
 function filter.filter(template, ...)
   local problem = check.string(template)
-  if problem then check.argument(1, "filter", problem) end
+  if problem then check.raise_argument(1, "filter", problem) end
   local count, values = select("#", ...), { ... }
   local used, quoted = 0, false
   local filled = template:gsub("['?]", function(char)
@@ -56,17 +56,17 @@ function filter.filter(template, ...)
     local value = values[used]
     local text = literal(value)
     if not text then
-      check.argument(used + 1, "filter", type(value) == "number" and "not a finite number"
+      check.raise_argument(used + 1, "filter", type(value) == "number" and "not a finite number"
         or check.expected("string, number, boolean, null or datetime", value))
     end
     if text:find("\0", 1, true) then
-      check.argument(used + 1, "filter", "string contains NUL")
+      check.raise_argument(used + 1, "filter", "string contains NUL")
     end
     return text
   end)
-  if quoted then check.argument(1, "filter", "unfinished string in template") end
+  if quoted then check.raise_argument(1, "filter", "unfinished string in template") end
   if used ~= count then
-    check.argument(math.min(used, count) + 2, "filter",
+    check.raise_argument(math.min(used, count) + 2, "filter",
       ("template has %d placeholder(s), got %d value(s)"):format(used, count))
   end
   return filled

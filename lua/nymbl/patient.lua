@@ -215,14 +215,14 @@ function methods.upload(self, what, options)
   local env = state.env
   options = check.options(options, UPLOAD_OPTIONS, 2, "upload")
   local opened, problem = source().open(what, options.size, core.max_upload_bytes(env.client))
-  if problem then check.argument(1, "upload", problem) end
+  if problem then check.raise_argument(1, "upload", problem) end
   local name = options.file_name or opened.name or (type(what) == "string" and what:match("[^/]+$"))
   if not name and type(what) ~= "string" then
-    check.argument(2, "upload", "option 'file_name' is required for this source")
+    check.raise_argument(2, "upload", "option 'file_name' is required for this source")
   end
   if opened.err then return nil, errors.new(opened.err, "upload") end
   problem = file_name(name)
-  if problem then check.argument(1, "upload", "file name: " .. problem) end
+  if problem then check.raise_argument(1, "upload", "file name: " .. problem) end
   local declared = options.content_type or media_type().by_name(name)
   local content_type, refusal = infer_type(env, opened, declared, options.check_type ~= false)
   local ran, created, err = true, nil, refusal and errors.new(refusal, "upload")
@@ -306,7 +306,7 @@ end
 function methods.count(self, filter, options)
   local state = check.object(self, CLASS, "count")
   local problem = filter ~= nil and check.nonempty(filter)
-  if problem then check.argument(1, "count", problem) end
+  if problem then check.raise_argument(1, "count", problem) end
   options = check.options(options, CALL_OPTIONS, 2, "count")
   local plan = query().plan({
     filter = filter, select = "id", timeout = options.timeout, headers = options.headers, tag = options.tag,

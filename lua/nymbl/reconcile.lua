@@ -45,7 +45,7 @@ local function ids_of(documents, patient_id)
   for i, item in ipairs(documents) do
     local state = core.state(item, document.CLASS)
     if state.patient_id ~= patient_id then
-      check.argument(2, "upload", ("option 'reconcile': item %d: document of another patient"):format(i))
+      check.raise_argument(2, "upload", ("option 'reconcile': item %d: document of another patient"):format(i))
     end
     ids[state.id] = true
   end

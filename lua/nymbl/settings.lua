@@ -179,7 +179,7 @@ end
 -- nymbl.from_env(overrides), see lua/nymbl.lua.
 function settings.from_env(overrides)
   if overrides ~= nil and type(overrides) ~= "table" then
-    check.argument(1, "from_env", check.expected("table", overrides))
+    check.raise_argument(1, "from_env", check.expected("table", overrides))
   end
   return settings.read(os.getenv, overrides or {})
 end

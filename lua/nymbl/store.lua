@@ -101,7 +101,7 @@ store.default = store.memory()
 -- print(assert(client:usage()).requests)
 function store.file(path, options)
   local problem = check.nonempty(path)
-  if problem then check.argument(1, "file", problem) end
+  if problem then check.raise_argument(1, "file", problem) end
   options = check.options(options, { token = check.boolean }, 2, "file")
   return require("nymbl.store.file").new(path, not options.token and store.default or nil)
 end
@@ -127,7 +127,7 @@ end
 -- print(assert(client:usage()).requests)
 function store.shdict(name)
   local problem = check.nonempty(name)
-  if problem then check.argument(1, "shdict", problem) end
+  if problem then check.raise_argument(1, "shdict", problem) end
   return require("nymbl.store.shdict").new(name)
 end
 

@@ -205,7 +205,7 @@ local function readers(name, ...)
   local list = {}
   for i = 1, count do
     list[i] = reader((select(i, ...)))
-    if not list[i] then check.argument(i, name, "invalid format") end
+    if not list[i] then check.raise_argument(i, name, "invalid format") end
   end
   return list, count
 end

@@ -60,7 +60,7 @@ end
 -- @raise if there is no dictionary of that name
 function shdict.new(name)
   local dictionary, problem = find_dictionary(name)
-  if not dictionary then check.argument(1, "shdict", problem) end
+  if not dictionary then check.raise_argument(1, "shdict", problem) end
   return setmetatable({ dictionary = dictionary, observed = {} }, shdict)
 end
 
