@@ -41,6 +41,10 @@ describe("document:download() with sha256", function()
     assert.is_nil(digest)
   end
 
+  it("has a third result only then", function()
+    assert.equal(2, select("#", document:download(path)))
+  end)
+
   it("returns it for a path, a handle and a sink", function()
     check(path)
     assert.equal(sum, helper.sha256(path))

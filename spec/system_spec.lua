@@ -466,8 +466,11 @@ describe("system.catch_signal()", function()
   end)
 
   it("ends a read that waits", function()
-    local out, status = run([[system.catch_signal "TERM" io.write "ready\n" io.flush()
-      local pipe = io.popen("exec sleep 20") local text = pipe:read("*l")
+    local out, status = run([[system.catch_signal "TERM"
+      local pipe = io.popen("echo $$; exec sleep 20") local pid = pipe:read("*l")
+      io.write "ready\n" io.flush()
+      local text = pipe:read("*l")
+      os.execute("kill " .. pid)
       io.write(tostring(text), " ", tostring(system.caught_signal())) io.flush() os.exit(3)]], "TERM")
     assert.equal("nil TERM", out)
     assert.equal(3, status)

@@ -333,7 +333,8 @@ function methods.download(self, destination, options)
     if opened.report_failure then opened.report_failure(bytes) end
     return nil, bytes
   end
-  return bytes, content_type, digest
+  if options.sha256 then return bytes, content_type, digest end
+  return bytes, content_type
 end
 
 local OPEN_OPTIONS = call.options {
