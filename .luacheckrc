@@ -5,4 +5,5 @@ read_globals = { math = { fields = { "tointeger", "type" } } } -- Lua 5.3 and la
 files["spec"] = { std = "+busted", max_line_length = 140, read_globals = { package = { fields = { "searchpath" } } } }
 files["examples/sandbox"] = { std = "luajit" }
 files["examples/gateway"] = { std = "ngx_lua" }
+files["examples/telemetry"] = { std = "ngx_lua" }
 files["lua/nymbl/wait/openresty.lua"] = { std = "ngx_lua" }

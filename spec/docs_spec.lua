@@ -43,6 +43,11 @@ local NOT_RUN = {
   ["examples/gateway/README.md"] = {
     ["examples/gateway/run [--listen ADDRESS] [--limits on|off] [--stdin]"] = "a synopsis",
   },
+  ["examples/telemetry/README.md"] = {
+    ["examples/telemetry/run [--listen ADDRESS] [--limits on|off] [--stdin]"] = "a synopsis",
+    ['-- in init_by_lua_block, with "lua_shared_dict telemetry 1m;"'] =
+      "part of examples/telemetry/nginx.conf, which telemetry_spec.lua runs",
+  },
   ["examples/sandbox/README.md"] = {
     ["examples/sandbox/run [--port N] [--limits on|off] [--token-life SECONDS] [--max-upload BYTES] [--stdin]"] = "a synopsis",
   },
