@@ -550,6 +550,19 @@ describe("a stream", function()
     stream:close()
   end)
 
+  it("ends with kind canceled if progress closes the stream", function()
+    local id = stored(text_of(300000))
+    for _, format in ipairs { 100000, "l", "a", false } do
+      local stream
+      stream = open(id, { progress = function() stream:close() end })
+      local bytes, err
+      if format then bytes, err = stream:read(format) else bytes, err = stream() end
+      assert.is_nil(bytes)
+      assert.equal("canceled", err.kind)
+      assert.equal("closed", err.reason)
+    end
+  end)
+
   it("passes on errors that progress raises, unchanged", function()
     local mine = {}
     local stream = open((stored(text_of(300000))), { progress = function() error(mine, 0) end })

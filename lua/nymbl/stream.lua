@@ -100,6 +100,7 @@ local function fill(state, deadline)
           state.failure = canceled(state, "progress")
           return nil, state.failure
         end
+        if state.closed then return nil, canceled(state, "closed") end -- by the progress function
       end
       return true
     elseif chunk == false then
