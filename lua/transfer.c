@@ -86,8 +86,9 @@ static int transfer_read(lua_State *L)
 }
 
 /* transfer:read_to(handle): the number of bytes that were copied into a file
- * handle; false; nil at the verified end, flushed; or nil and error fields. No
- * Lua string of the bytes is created. */
+ * handle; false; nil at the verified end, flushed; or nil and error fields. If
+ * the transfer fails after bytes were copied, this call returns their number
+ * and the next one the error. No Lua string of the bytes is created. */
 static int transfer_read_to(lua_State *L)
 {
     nymbl_transfer *transfer = transfer_check(L, 1);
@@ -105,7 +106,7 @@ static int transfer_read_to(lua_State *L)
                 L, &(nymbl_error){.kind = NYMBL_IO, .reason = "closed"});
         kind =
             nymbl_transfer_read(transfer, buffer, sizeof(buffer), &got, &err);
-        if (kind < 0)
+        if (kind < 0 && total == 0)
             return failure_push(L, &err);
         errno = 0;
         if ((kind == NYMBL_OK && fwrite(buffer, 1, got, file) != got) ||

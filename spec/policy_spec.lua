@@ -559,6 +559,26 @@ describe("policy", function()
       assert.equal(made.sha256, helper.sha256(path))
     end)
 
+    it("pass no byte to a file handle twice, however early the response ends", function()
+      begin { max_attempts = 2 }
+      local made = helper.admin("POST", "documents", { patient = "p", size = 300000 })
+      local path = helper.temporary()
+      for _, cut in ipairs { 100, 1500, 5000, 10000, 17000, 100000, 131072 } do
+        helper.faults { operation = "download", action = { cut = cut } }
+        local handle = assert(io.open(path, "wb"))
+        assert(patient:document(made.id):download(handle))
+        handle:close()
+        assert.equal(300000, #helper.read_file(path), cut)
+        assert.equal(made.sha256, helper.sha256(path))
+
+        helper.faults { operation = "download", action = { cut = cut } }
+        local pipe = assert(io.popen("cat >" .. helper.quote(path), "w")) -- cannot be rewound
+        local bytes, err = patient:document(made.id):download(pipe)
+        pipe:close()
+        assert.is_true(bytes == nil and err.kind == "truncated" or helper.sha256(path) == made.sha256, cut)
+      end
+    end)
+
     it("pass no byte to a sink twice", function()
       begin { max_attempts = 3 }
       local made = helper.admin("POST", "documents", { patient = "p", size = 300000 })
