@@ -579,6 +579,21 @@ describe("policy", function()
       end
     end)
 
+    it("leave no byte of an older, longer version in a file handle that looks whole", function()
+      begin { max_attempts = 3 }
+      local made = helper.admin("POST", "documents", { patient = "p", size = 300000 })
+      helper.faults({ operation = "download", action = { cut = 200000 } }, { operation = "download", action = {
+        raw = "HTTP/1.1 200 OK\r\nContent-Type: application/pdf\r\nContent-Length: 14\r\n\r\n%PDF-1.4 short",
+      } })
+      local handle = assert(io.open(helper.temporary(), "wb"))
+      local bytes, err = patient:document(made.id):download(handle)
+      handle:close()
+      assert.is_nil(bytes)
+      assert.equal("corrupt", err.kind)
+      assert.equal("changed", err.reason)
+      assert.equal(2, err.attempts)
+    end)
+
     it("pass no byte to a sink twice", function()
       begin { max_attempts = 3 }
       local made = helper.admin("POST", "documents", { patient = "p", size = 300000 })

@@ -49,23 +49,27 @@ end
 local function open_handle(handle)
   local self = {}
   local position = handle:seek("cur")
-  local wrote = false
+  local longest = 0 -- bytes that the longest attempt has written
   function self.rewind() -- the next attempt overwrites the bytes of this one
-    return not wrote or (position ~= nil and io.type(handle) == "file" and handle:seek("set", position) ~= nil)
+    return longest == 0 or (position ~= nil and io.type(handle) == "file" and handle:seek("set", position) ~= nil)
   end
   function self.receiver(progress)
     return function(transfer, deadline)
+      local written = 0
       while true do
         local more, err = transfer:read_to(handle)
         if err then
           if err.kind == "io" then transfer:cancel("io", "sink") end
           return nil, err
         elseif more == nil then
+          -- behind a shorter document, bytes of another version remain
+          if written < longest then return nil, { kind = "corrupt", reason = "changed" } end
           return results(transfer)
         elseif more == false then
           call.wait_for(transfer, deadline)
         else
-          wrote = true
+          written = written + more
+          longest = math.max(longest, written)
           -- the error is returned here, because a cancellation has no effect after the last byte
           err = progress and report(progress, transfer)
           if err then return nil, err end
