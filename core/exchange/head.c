@@ -278,6 +278,23 @@ static void location_parse(nymbl__response_head *head, const char *value)
     }
 }
 
+/* Parse Content-Range. An equal duplicate is accepted. Of two different ranges
+ * one is not that of the bytes, so both are invalid. */
+static void range_parse(nymbl__response_head *head, const char *value)
+{
+    int64_t start, last, total;
+
+    nymbl__content_range_parse(value, &start, &last, &total);
+    if (head->has_range &&
+        (start != head->range_start || last != head->range_last ||
+         total != head->range_total))
+        start = last = total = -1;
+    head->has_range = true;
+    head->range_start = start;
+    head->range_last = last;
+    head->range_total = total;
+}
+
 static void field_parse(nymbl__response_head *head, enum field field,
                         const char *value)
 {
@@ -298,8 +315,7 @@ static void field_parse(nymbl__response_head *head, enum field field,
         head->encoded = head->encoded || !coding_is_identity(value);
         break;
     case FIELD_CONTENT_RANGE:
-        nymbl__content_range_parse(value, &head->range_start, &head->range_last,
-                                   &head->range_total);
+        range_parse(head, value);
         break;
     case FIELD_ETAG:
         validator_copy(head->etag, value);

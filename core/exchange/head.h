@@ -22,6 +22,7 @@ typedef struct nymbl__response_head {
     bool chunked;            /* Transfer-Encoding is chunked */
     bool has_type;           /* `content_type` is valid */
     bool encoded;            /* a Content-Encoding was applied */
+    bool has_range;          /* Content-Range was received, valid or not */
     bool limit_exceeded;     /* x-amzn-ErrorType is LimitExceededException */
     int64_t length;          /* Content-Length, or -1 */
     int64_t remapped_length; /* x-amzn-Remapped-Content-Length, or -1 */
