@@ -813,6 +813,19 @@ describe("policy", function()
       end
     end)
 
+    it("searches without a filter if the service refuses it after the caller's own listing", function()
+      begin { rate = false }
+      local old = add()
+      local listed = assert(patient:page())
+      helper.admin("DELETE", "journal")
+      helper.faults({ operation = "upload", action = { lost_reply = "reset" } },
+        { operation = "list", action = { status = 400, body_kind = "service" } })
+      local document = assert(upload(listed))
+      assert.equal("upload list list", requests())
+      assert.is_nil(helper.journal("list")[2].path:find("filter", 1, true))
+      assert.not_equal(old, document.id)
+    end)
+
     it("refuses an array of anything but this patient's documents", function()
       begin { rate = false }
       local other = client:patient("other"):document("a")

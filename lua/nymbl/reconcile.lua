@@ -22,6 +22,7 @@ local SEARCH_DELAYS = { 0, 2, 5 }
 --   options   of the call
 --   filter    the filter of the listings; nil if the service has refused it
 --   known     a set of the ids that existed before the upload
+--   is_given  whether the caller has listed them
 local reconciliation = {}
 reconciliation.__index = reconciliation
 
@@ -115,7 +116,12 @@ function reconciliation:search(size)
   for _, seconds in ipairs(SEARCH_DELAYS) do
     if self.env.closed or (self.deadline and wait.now() + seconds >= self.deadline) then return nil end
     if seconds > 0 then wait.wait(nil, wait.now() + seconds) end
-    local documents = self:list()
+    local documents, err = self:list()
+    -- the caller's listing has not shown whether the service accepts the filter
+    if not documents and self.is_given and self.filter and is_filter_refused(err) then
+      self.filter = nil
+      documents = self:list()
+    end
     local found = documents and self:find_new(documents, size)
     if found then return found end
   end
@@ -133,6 +139,7 @@ function reconcile.prepare(env, patient_id, name, deadline, options)
     filter = filter.filter("file_name eq ?", name),
     known = type(listed) == "table" and ids_of(listed, patient_id) or nil,
   }, reconciliation)
+  self.is_given = self.known ~= nil
   local ok, err = self:list_before()
   if ok then return self end
   err.attempts = 0
