@@ -704,6 +704,18 @@ describe("policy", function()
       assert.equal(3, #helper.journal("list")) -- before the upload, at once and after 2 seconds
     end)
 
+    it("reports the pauses between its searches to on_wait", function()
+      local waits = {}
+      begin { on_wait = function(event) waits[#waits + 1] = event end }
+      helper.faults { operation = "upload", action = { after = "reset" } }
+      local _, err = patient:upload({ data = "%PDF-1.4 new" }, { file_name = "new.pdf", reconcile = true, tag = "t" })
+      assert.is_true(err.outcome_unknown)
+      assert.same({
+        { operation = "upload", reason = "retry", seconds = 2, tag = "t" },
+        { operation = "upload", reason = "retry", seconds = 5, tag = "t" },
+      }, waits)
+    end)
+
     it("leaves the outcome unknown if the client is closed meanwhile", function()
       begin {}
       helper.faults { operation = "upload", action = { lost_reply = "reset" } }

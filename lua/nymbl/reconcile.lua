@@ -110,12 +110,20 @@ function reconciliation:find_new(documents, size)
   return found
 end
 
+-- Wait before another search. No call is registered for events between two searches.
+function reconciliation:pause(seconds)
+  if self.env.on_wait then
+    self.env.on_wait { operation = "upload", reason = "retry", seconds = seconds, tag = self.options.tag }
+  end
+  wait.wait(nil, wait.now() + seconds)
+end
+
 -- Search for the uploaded document, several times. Returns it, or nil if it is not found in
 -- time.
 function reconciliation:search(size)
   for _, seconds in ipairs(SEARCH_DELAYS) do
     if self.env.closed or (self.deadline and wait.now() + seconds >= self.deadline) then return nil end
-    if seconds > 0 then wait.wait(nil, wait.now() + seconds) end
+    if seconds > 0 then self:pause(seconds) end
     local documents, err = self:list()
     -- the caller's listing has not shown whether the service accepts the filter
     if not documents and self.is_given and self.filter and is_filter_refused(err) then
