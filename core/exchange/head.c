@@ -95,12 +95,16 @@ static void type_parse(nymbl__response_head *head, const char *value)
     head->has_type = true;
 }
 
-/* Copy a validator or date unchanged; an overlong one becomes "". A repeated
- * field replaces the previous one. */
+/* Copy a validator or date unchanged; an overlong one becomes "". Of two
+ * different ones neither can be trusted: "?" is neither a tag nor a date. */
 static void validator_copy(char *field, const char *value)
 {
     size_t length = strlen(value);
 
+    if (*field != '\0' && strcmp(field, value) != 0) {
+        value = "?";
+        length = 1;
+    }
     if (length >= NYMBL__VALIDATOR_MAX)
         length = 0;
     memcpy(field, value, length);

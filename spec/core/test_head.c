@@ -415,6 +415,30 @@ static void validator_of_a_head_is_strong_and_clean(void)
     check_validator(NULL, "Sun, 06 Nov 1994 08:49:47 GMT", NULL); /* weak */
 }
 
+static void validators_that_differ_are_not_used(void)
+{
+    static const struct {
+        const char *first, *second, *expected;
+    } cases[] = {
+        {"ETag: \"a\"", "ETag: \"b\"", NULL},
+        {"ETag: \"a\"", "ETag: \"a\"", "\"a\""},
+        {"ETag: \"a\"", "ETag: W/\"a\"", NULL},
+        {"Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT",
+         "Last-Modified: Sun, 06 Nov 1994 08:49:36 GMT", NULL},
+    };
+
+    for (size_t i = 0; i < TEST_COUNT(cases); i++) {
+        head_open(NYMBL_EXPECT_CONTENT);
+        CHECK(say("HTTP/1.1 200 OK"));
+        CHECK(say("Date: Sun, 06 Nov 1994 08:49:47 GMT"));
+        CHECK(say(cases[i].first));
+        CHECK(say(cases[i].second));
+        CHECK_TEXT(nymbl__head_validator(&transfer->exchange.head),
+                   cases[i].expected);
+        head_close();
+    }
+}
+
 /* The delay in a head with these lines; NULL for no line. */
 static double retry_after_of(const char *first, const char *second)
 {
@@ -734,6 +758,7 @@ int main(int argc, char **argv)
         TEST(folded_line_of_a_relevant_field_is_refused),
         TEST(only_valid_validators_are_accepted),
         TEST(validator_of_a_head_is_strong_and_clean),
+        TEST(validators_that_differ_are_not_used),
         TEST(retry_after_is_seconds_or_a_date),
         TEST(retry_after_is_the_longest_of_several),
         TEST(retry_after_as_a_date_is_on_the_clock_of_the_response),
