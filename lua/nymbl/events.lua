@@ -184,12 +184,16 @@ function events.tag()
   return call and call.options.tag
 end
 
+-- Report a wait, also one that is between two calls.
+-- @raise the error that on_wait raised
+function events.report_wait(env, operation, reason, seconds, tag)
+  if not env.on_wait then return end
+  env.on_wait { operation = operation, reason = reason, seconds = seconds, tag = tag }
+end
+
 local function report(call, operation, reason, seconds)
-  local on_wait = call.env.on_wait
-  if not on_wait then return end
-  local event = { operation = operation, reason = reason, seconds = seconds, tag = call.options.tag }
-  if not call.is_settling then return on_wait(event) end
-  local ran, problem = pcall(on_wait, event)
+  if not call.is_settling then return events.report_wait(call.env, operation, reason, seconds, call.options.tag) end
+  local ran, problem = pcall(events.report_wait, call.env, operation, reason, seconds, call.options.tag)
   if not ran and not call.raised then call.raised = { problem } end
 end
 

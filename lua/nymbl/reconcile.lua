@@ -6,6 +6,7 @@ local core = require "nymbl.core"
 local check = require "nymbl.check"
 local document = require "nymbl.document"
 local errors = require "nymbl.errors"
+local events = require "nymbl.events"
 local filter = require "nymbl.filter"
 local listing = require "nymbl.listing"
 local query = require "nymbl.query"
@@ -112,9 +113,7 @@ end
 
 -- Wait before another search. No call is registered for events between two searches.
 function reconciliation:pause(seconds)
-  if self.env.on_wait then
-    self.env.on_wait { operation = "upload", reason = "retry", seconds = seconds, tag = self.options.tag }
-  end
+  events.report_wait(self.env, "upload", "retry", seconds, self.options.tag)
   wait.wait(nil, wait.now() + seconds)
 end
 
