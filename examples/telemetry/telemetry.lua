@@ -2,7 +2,7 @@
 -- Metrics of a client's requests and waits, in the text format of Prometheus. A shared
 -- dictionary adds up the values of all workers.
 --
--- Label values are the words listed here, so they identify nobody and the number of metrics is
+-- Label values are the words listed here, so they identify no patient and the number of metrics is
 -- limited. Any other word counts as "other".
 
 local OPERATIONS = { "upload", "list", "get", "download", "delete", "patients", "token", "other" }

@@ -157,7 +157,7 @@ function metatable.__tostring(err)
   if err.retry_after and not err.outcome_unknown then
     words[#words + 1] = string.format(", retry after %.0f s", math.ceil(err.retry_after))
   end
-  -- The name of a variable identifies nobody. Other kinds have the server's words there.
+  -- The name of a variable identifies no patient. Other kinds have the server's words there.
   if err.kind == "settings" and tostring(err.detail):find("^NYMBL_[A-Z_]+$") then
     words[#words + 1] = ": " .. err.detail
   end
