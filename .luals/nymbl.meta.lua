@@ -90,9 +90,9 @@
 
 ---A place where clients share rate limit, quota and token.
 ---@class nymbl.store
----@field now fun(): number
+---@field now fun(self: nymbl.store): number seconds
 ---@field update fun(self: nymbl.store, key: string, deadline: number?, change: function, ...): any, ...
----@field tokens? nymbl.store
+---@field token? boolean whether it keeps tokens, too
 
 ---@class nymbl.credentials
 ---@field token_url string

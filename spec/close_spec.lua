@@ -6,8 +6,8 @@ local store = require "nymbl.store"
 
 -- Whether a store of this process contains a token under any key.
 local function has_token(token_store)
-  for _, state in pairs(token_store) do
-    if type(state) == "table" and state.access_token ~= nil then return true end
+  for _, state in pairs(token_store.states) do
+    if state.access_token ~= nil then return true end
   end
   return false
 end

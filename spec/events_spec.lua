@@ -156,7 +156,7 @@ describe("the error of a call", function()
   end)
 
   it("has no name if it belongs to no call to the service", function()
-    open { store = { update = function() return nil, { kind = "io", reason = "permission" } end, now = os.time } }
+    open { store = { update = function() return nil, { kind = "io", reason = "permission" } end, now = function() return os.time() end } }
     local _, err = client:usage()
     assert.equal("io", err.kind)
     assert.is_nil(err.operation)

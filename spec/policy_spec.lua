@@ -855,60 +855,6 @@ describe("policy", function()
     end)
   end)
 
-  describe("a store of the program's own", function()
-    -- It keeps states as text, so that only plain values survive, and does nothing else.
-    local function own_store()
-      local states = {}
-      return {
-        now = wait.now,
-        update = function(_, key, _, change, ...)
-          local state = states[key] and helper.json.decode(states[key]) or {}
-          local arguments = helper.json.decode(helper.json.encode { ... })
-          for i, value in ipairs(arguments) do
-            if value == helper.json.null then arguments[i] = nil end
-          end
-          local results = { change(state, wait.now(), (unpack or table.unpack)(arguments, 1, select("#", ...))) } -- luacheck: ignore
-          states[key] = helper.json.encode(state)
-          return (unpack or table.unpack)(results, 1, 3) -- luacheck: ignore
-        end,
-      }
-    end
-
-    it("keeps rate, quota and token", function()
-      local own = own_store()
-      begin { store = own, rate = {}, monthly_quota = 10 }
-      for _ = 1, 6 do assert(patient:page()) end
-      assert.is_true(elapsed() > 0.9 and clock.offset < 1.1, clock.offset)
-      assert.equal(4, client:usage().remaining)
-      helper.faults { operation = "list", action = { status = 429, body_kind = "gateway", message = "Limit Exceeded" } }
-      assert.equal("quota", select(2, patient:page()).kind)
-      local _, err = patient:page()
-      assert.same({ "quota", "limit_exceeded", 0 }, { err.kind, err.reason, err.attempts })
-      clock.offset = clock.offset + 3601
-      assert(patient:page())
-      assert.same({ 7, 1 }, { client:usage().requests, client:usage().throttled })
-    end)
-
-    for label, err in pairs { ["an error table"] = { kind = "timeout", reason = "stall" }, ["one without a kind"] = {},
-                              ["a text"] = "why", ["nothing"] = false } do
-      it("fails a call if it returns nil and " .. label, function()
-        local kind, reason = err and err.kind or "io", err and err.reason or nil
-        for _, good in ipairs { helper.token(), false } do
-          begin { store = { now = wait.now, update = function() return nil, err or nil end }, token = good or nil }
-          local page, problem = patient:page()
-          assert.is_nil(page)
-          assert.same({ kind, reason, 0 }, { problem.kind, problem.reason, problem.attempts })
-          assert.matches("^nymbl: %l+: " .. kind, tostring(problem))
-          page, problem = client:usage()
-          assert.is_nil(page)
-          assert.equal(kind, problem.kind)
-          client:close()
-        end
-        assert.equal(0, #helper.journal())
-      end)
-    end
-  end)
-
   describe("tokens", function()
     it("are refreshed early, so that no 401 occurs", function()
       helper.admin("POST", "settings", { token_life = 100 })

@@ -284,7 +284,7 @@ describe("patient:documents(), halfway through a page,", function()
       helper.faults { operation = "get", action = { status = 429, body_kind = "gateway", message = "Limit Exceeded" } }
       local _, err = patient:get("x")
       assert.equal("quota", err.kind)
-      for _, state in pairs(kept) do account = state.probe_at and state or account end
+      for _, state in pairs(kept.states) do account = state.probe_at and state or account end
       local probe_at = account.probe_at
       clock.offset = clock.offset + 3601 -- the next call sends a probe
       for _ = 2, 9 do step() end

@@ -78,7 +78,7 @@ describe("before anything is sent", function()
       assert.equal(("io %s 0, asked 0"):format(reason), run(("all(given { store = nymbl.store.%s })"):format(store)))
     end
     assert.equal("io no_space 0, asked 0", run [[
-      local failing = { now = require("nymbl.wait").now, tokens = require("nymbl.store").memory() }
+      local failing = { now = require("nymbl.wait").now }
       function failing.update() return nil, { kind = "io", reason = "no_space" } end
       all(given { store = failing })
     ]])

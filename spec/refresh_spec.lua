@@ -30,7 +30,7 @@ describe("the refresh of a token", function()
 
   -- The stored state of the token.
   local function state()
-    return shared[core.account(one, "token")]
+    return shared.states[core.account(one, "token")]
   end
 
   -- Waiting for the network advances the clock too, up to a second at a time. Before each step,

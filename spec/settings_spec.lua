@@ -291,7 +291,7 @@ describe("NYMBL_STORE", function()
     for value, shares in pairs { ["true"] = true, ["false"] = false, [""] = false } do
       local path = helper.temporary()
       local options = assert(read { NYMBL_STORE = path, NYMBL_STORE_TOKEN = value })
-      assert.equal(not shares, options.store.tokens ~= nil)
+      assert.equal(shares, options.store.token)
       local client = assert(nymbl.client(options))
       assert.equal(0, assert(client:usage()).requests)
       client:close()

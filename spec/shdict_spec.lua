@@ -150,6 +150,23 @@ describe("nymbl.store.shdict()", function()
     assert.is_true(clock.now() - before < 0.6)
   end)
 
+  it("does not wait for another worker with a change that need not: it follows later", function()
+    local rate_state, store = require "nymbl.rate_state", require "nymbl.store"
+    local shared, dictionary = shdict_new()
+    dictionary.kept["a lock"] = 1
+    local before = clock.now()
+    store.tell(shared, "a", rate_state.quota_exceeded, "2026-02")
+    store.tell(shared, "a", rate_state.quota_exceeded, "2026-02")
+    store.tell(shared, "b", rate_state.quota_exceeded, "2026-02")
+    assert.is_true(clock.now() - before < 0.1)
+    assert.is_nil(dictionary.kept.a)
+    assert.is_truthy(dictionary.kept.b)
+    dictionary.kept["a lock"] = nil
+    assert.equal(2, store.ask(shared, "a", nil, rate_state.usage, "2026-02").throttled)
+    store.tell(shared, "a", rate_state.quota_exceeded, "2026-02")
+    assert.equal(3, store.ask(nymbl.store.shdict "nymbl", "a", nil, rate_state.usage, "2026-02").throttled)
+  end)
+
   it("continues after a second if the worker in a change was killed", function()
     local shared, dictionary = shdict_new()
     shared:update("a", nil, count)

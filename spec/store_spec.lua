@@ -5,6 +5,7 @@ local helper = require "helper"
 local core = require "nymbl.core"
 local limiter = require "nymbl.limiter"
 local nymbl = require "nymbl"
+local rate_state = require "nymbl.rate_state"
 local store = require "nymbl.store"
 local blocking = require "nymbl.wait.blocking"
 
@@ -84,7 +85,7 @@ describe("nymbl.store.file()", function()
     real = clock.real
     path = helper.temporary(".state")
     clients = {}
-    for key in pairs(store.default) do store.default[key] = nil end -- tokens of earlier specs
+    store.default.states = {} -- tokens of earlier specs
   end)
 
   after_each(function()
@@ -328,6 +329,25 @@ describe("nymbl.store.file()", function()
       for _, seconds in ipairs(clock.slept) do assert.is_true(seconds <= 0.05) end
       lock:close()
       assert(patient:page())
+    end)
+
+    it("is not waited for by a change that need not be: it follows later", function()
+      local shared = nymbl.store.file(path)
+      local lock = assert(core.store_open(path))
+      local limits = { bucket = "read", quota = 1000 }
+      local began = clock.now()
+      store.tell(shared, "a", rate_state.throttled, limits, "2026-02", 30)
+      store.tell(shared, "a", rate_state.quota_exceeded, "2026-02")
+      store.tell(shared, "a", rate_state.probe_succeeded)
+      for _ = 1, 200 do store.tell(shared, "b", rate_state.throttled, limits, "2026-02", 30) end
+      assert.is_true(clock.now() - began < 0.1)
+      lock:close()
+      assert.equal(2, store.ask(shared, "a", nil, rate_state.usage, "2026-02").throttled)
+      assert.is_true(store.ask(shared, "a", nil, rate_state.reserve, limits, "2026-02").is_paused)
+      assert.equal(2, store.ask(nymbl.store.file(path), "a", nil, rate_state.usage, "2026-02").throttled)
+      assert.equal(100, store.ask(shared, "b", nil, rate_state.usage, "2026-02").throttled) -- no more than that
+      store.tell(shared, "a", rate_state.quota_exceeded, "2026-02")
+      assert.equal(3, store.ask(nymbl.store.file(path), "a", nil, rate_state.usage, "2026-02").throttled)
     end)
 
     it("lets the other coroutines of nymbl.each continue", function()

@@ -286,13 +286,13 @@ describe("callers that need a token share a failure:", function()
     local client, patient = begin { store = shared }
     local key = core.account(client, "token")
     for _, text in ipairs { "x", "a b c d", "", "unauthorized - x y", "server - - -" } do
-      shared[key] = { failure = text, failed_at = clock.now(), failed_until = clock.now() + 5 }
+      shared.states[key] = { failure = text, failed_at = clock.now(), failed_until = clock.now() + 5 }
       local page, err = patient:page()
       assert.is_nil(page)
       assert.equal("table", type(err))
       assert.is_true(#tostring(err) > 0)
     end
-    shared[key] = { failure = "server - - -", failed_at = clock.now() + 1, failed_until = clock.now() + 1000 }
+    shared.states[key] = { failure = "server - - -", failed_at = clock.now() + 1, failed_until = clock.now() + 1000 }
     assert(patient:page())
   end)
 

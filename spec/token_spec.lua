@@ -344,7 +344,7 @@ describe("a token", function()
 
     -- A caller took the lease to refresh it, and was killed.
     local function orphan(lease_until)
-      for _, state in pairs(shared) do
+      for _, state in pairs(shared.states) do
         if type(state) == "table" and state.access_token then
           state.access_token, state.lease_until = nil, lease_until
         end

@@ -233,10 +233,8 @@ function call_state:reserve_and_wait()
 end
 
 function call_state:cancel_reservation()
-  events.settle(self, true)
   if self.reservation then limiter.cancel(self.reservation) end
   self.reservation = false
-  events.settle(self, false)
 end
 
 -- Take the prefetched transfer, with its token and reservation. Returns nil if there is no
@@ -333,15 +331,12 @@ function call_state:wait_and_record(transfer)
   if not self.was_sent then
     self:cancel_reservation()
   else -- a program's error says nothing about the response
-    events.settle(self, true)
     limiter.record(self.reservation, is_user_error and { kind = "canceled" } or err, self.backoff)
-    events.settle(self, false)
   end
   local emitted, raised = true, nil
   if self.pending then emitted, raised = self:emit_event(err) end
   if not ran then error(ok, 0) end
   if not emitted then error(raised, 0) end
-  if self.raised then error(self.raised[1], 0) end
   if err then return nil, err, is_user_error end
   return true, a, b
 end
@@ -377,10 +372,11 @@ function call_state:plan_retry(err)
   return backoff
 end
 
--- The call's error if an attempt could not start. If only the time was too short for it, the
--- error of the attempt before says more.
+-- The call's error if an attempt could not start. If only the time was too short for it, or the
+-- store was lost meanwhile, the error of the attempt before says more.
 function call_state:start_error(err, previous)
-  if previous and err.kind == "timeout" and (err.reason == "rate_limit" or err.reason == "token_wait") then
+  local is_too_short = err.kind == "timeout" and (err.reason == "rate_limit" or err.reason == "token_wait")
+  if previous and (is_too_short or err.from_store) then
     previous.retry_after = previous.retry_after or err.retry_after
     return previous
   end

@@ -19,7 +19,7 @@ local methods = core.class(CLASS)
 -- The state of a client (see lua/object.h) is its environment alone: `env`, a table with
 --   client       the client userdata
 --   token        returns a token, if necessary after a refresh (`source` in token.lua)
---   cached_token returns the current token without waiting (`cached` in token.lua)
+--   cached_token returns the current token (`cached` in token.lua)
 --   timeout      seconds for a call, or nil
 --   headers      of all requests to the service: a table, a function of the operation, or nil
 --   on_event, on_wait   functions, or nil (events.lua)
@@ -84,7 +84,9 @@ local function token_option(value)
 end
 
 local function store_option(value)
-  if type(value) ~= "table" or type(value.update) ~= "function" then return check.expected("store", value) end
+  if type(value) ~= "table" or type(value.update) ~= "function" or type(value.now) ~= "function" then
+    return check.expected("store", value)
+  end
 end
 
 local CREDENTIALS = {
@@ -188,7 +190,7 @@ function client.new(options)
   end
   env.client, env.account = self, core.account(self, "limits")
   if options.credentials then
-    local token_store, key = env.store.tokens or env.store, core.account(self, "token")
+    local token_store, key = store.of_tokens(env.store), core.account(self, "token")
     env.token, env.cached_token = token.from_credentials(env, token_store, key)
     add_token_user(env, token_store, key)
   elseif type(options.token) == "function" then

@@ -62,7 +62,7 @@ local function environment(env, facts)
   if env.token_store then source, cached = token.from_credentials(own, env.token_store, env.token_key) end
   function own.token(deadline, _, min_ttl)
     if facts.token_err then return PLACEHOLDER end
-    facts.was_cached = env.token_store ~= nil and not facts.rejected and cached() ~= nil
+    facts.was_cached = env.token_store ~= nil and not facts.rejected and cached(deadline or math.huge) ~= nil
     local ran, bearer, err = pcall(source, deadline, facts.rejected, min_ttl)
     if not ran then
       errors.rethrow_out_of_memory(bearer)

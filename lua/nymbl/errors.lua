@@ -174,6 +174,7 @@ end
 -- @tparam ?string operation the operation, unless the fields have one
 -- @treturn table the error
 function errors.new(fields, operation)
+  fields.from_store = nil
   fields.attempts = fields.attempts or 0
   fields.operation = fields.operation or operation
   return setmetatable(fields, metatable)

@@ -12,8 +12,6 @@
 --   waited        seconds that the current attempt has waited before its request
 --   wait_depth    the number of waits, one in the other, that have begun
 --   wait_began    when the outermost of them began
---   is_settling   true while the limiter must learn of a request: an error that on_wait raises
---                 is then kept in `raised` (a table with it), and raised later
 --   outer         the call within which this one is made, or nil: a source may make calls
 
 local wait = require "nymbl.wait"
@@ -173,11 +171,6 @@ function events.unregister(call)
   calls[coroutine.running() or MAIN] = call.outer
 end
 
--- Set whether the limiter must learn of a call's request now. Does nothing for other calls.
-function events.settle(call, is_settling)
-  if call.wait_depth then call.is_settling = is_settling end
-end
-
 -- The option `tag` of the call that is running, or nil.
 function events.tag()
   local call = current()
@@ -192,9 +185,7 @@ function events.report_wait(env, operation, reason, seconds, tag)
 end
 
 local function report(call, operation, reason, seconds)
-  if not call.is_settling then return events.report_wait(call.env, operation, reason, seconds, call.options.tag) end
-  local ran, problem = pcall(events.report_wait, call.env, operation, reason, seconds, call.options.tag)
-  if not ran and not call.raised then call.raised = { problem } end
+  events.report_wait(call.env, operation, reason, seconds, call.options.tag)
 end
 
 -- Report that the running call begins to wait.

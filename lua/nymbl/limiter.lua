@@ -48,7 +48,7 @@ end
 -- @treturn[2] table error
 function limiter.reserve(env, operation, deadline)
   local limits = limits_of(env, operation)
-  local result, err = store.update(env.store, env.account, deadline, rate_state.reserve, limits, wait.month())
+  local result, err = store.ask(env.store, env.account, deadline, rate_state.reserve, limits, wait.month())
   if not result then return nil, err end
   if result.refused then
     local retry_after = result.retry_after or wait.seconds_left_in_month()
@@ -57,18 +57,14 @@ function limiter.reserve(env, operation, deadline)
   return complete(result, env, operation, limits, deadline)
 end
 
--- Reserve only if the request may be sent now.
+-- Reserve only if the request may be sent now, and if the store needs no wait to tell. (A store on
+-- another machine does, so this always fails there.)
 -- @treturn ?table the reservation
 function limiter.try_reserve(env, operation)
   local limits = limits_of(env, operation)
-  local result = store.update(env.store, env.account, wait.now(), rate_state.try_reserve, limits, wait.month())
+  local result = store.ask(env.store, env.account, wait.now(), rate_state.try_reserve, limits, wait.month())
   if not result or result.refused then return nil end
   return complete(result, env, operation, limits)
-end
-
--- Apply a change to the state in which a reservation was made.
-local function update(reservation, change, ...)
-  return store.update(reservation.env.store, reservation.env.account, reservation.deadline, change, ...)
 end
 
 -- Check a reservation once more when its time has come. If a pause has begun since, because
@@ -77,8 +73,9 @@ end
 -- @treturn[2] nil the store failed
 -- @treturn[2] table error
 function limiter.recheck(reservation)
-  local result, err = update(reservation, rate_state.recheck, reservation.limits, reservation.time_to_act,
-    reservation.tat)
+  local env = reservation.env
+  local result, err = store.ask(env.store, env.account, reservation.deadline, rate_state.recheck, reservation.limits,
+    reservation.time_to_act, reservation.tat)
   if not result then return nil, err end
   reservation.time_to_act, reservation.delay, reservation.tat = result.time_to_act, result.delay, result.tat
   reservation.is_paused = result.is_paused
@@ -90,16 +87,21 @@ end
 -- @treturn[2] nil the store failed
 -- @treturn[2] table error
 function limiter.check_store(env, deadline)
-  return store.update(env.store, env.account, deadline, rate_state.no_change)
+  return store.ask(env.store, env.account, deadline, rate_state.no_change)
 end
 
--- The functions below ignore a failure of the store: the result of the request does not depend
--- on it, and the next reservation reports it.
+-- The next two functions do not wait for the store, and ignore its failure: the result of the
+-- request does not depend on it, and the next reservation reports it.
+
+-- Tell the store of a change to the state in which a reservation was made.
+local function tell(reservation, change, ...)
+  store.tell(reservation.env.store, reservation.env.account, change, ...)
+end
 
 -- Cancel a reservation: its request was not sent.
 function limiter.cancel(reservation)
-  update(reservation, rate_state.cancel, reservation.limits, wait.month(), reservation.tat)
-  if reservation.is_probe then update(reservation, rate_state.probe_failed) end
+  tell(reservation, rate_state.cancel, reservation.limits, wait.month(), reservation.tat)
+  if reservation.is_probe then tell(reservation, rate_state.probe_failed) end
 end
 
 -- Whether an error shows that the service had quota left for the request. The gateway checks
@@ -114,24 +116,27 @@ end
 -- @tparam ?number seconds length of the pause if the error is a 429 for the rate
 function limiter.record(reservation, err, seconds)
   if err and err.kind == "quota" then
-    update(reservation, rate_state.quota_exceeded, wait.month())
+    tell(reservation, rate_state.quota_exceeded, wait.month())
     return
   elseif err and err.kind == "throttled" then
-    update(reservation, rate_state.throttled, reservation.limits, wait.month(), seconds)
+    tell(reservation, rate_state.throttled, reservation.limits, wait.month(), seconds)
   end
   if reservation.is_probe then
     local succeeded = not err or (err.kind ~= "throttled" and is_within_quota(err))
-    update(reservation, succeeded and rate_state.probe_succeeded or rate_state.probe_failed)
+    tell(reservation, succeeded and rate_state.probe_succeeded or rate_state.probe_failed)
   end
 end
 
--- The counts for `client:usage()`.
+local to_integer = math.tointeger or function(value) return value end
+
+-- The counts for `client:usage()`, as integers even if the store keeps floats.
 -- @treturn[1] table
 -- @treturn[2] nil the store failed
 -- @treturn[2] table error
 function limiter.usage(env)
-  local usage, err = store.update(env.store, env.account, nil, rate_state.usage, wait.month())
+  local usage, err = store.ask(env.store, env.account, nil, rate_state.usage, wait.month())
   if not usage then return nil, err end
+  usage.requests, usage.throttled = to_integer(usage.requests), to_integer(usage.throttled)
   local quota = env.limits.read.quota
   usage.remaining = quota and math.max(0, quota - usage.requests) or nil
   return usage

@@ -2,8 +2,10 @@
 -- The state that the clients of one account share: rate limit, pause after a 429, monthly quota.
 --
 -- Its functions are changes (store.lua): pure functions of the state, the store's time `now`
--- and plain arguments. They neither wait nor use anything outside this file, so a store can
--- run them on another machine. Their results are plain too, and the first one is never nil.
+-- and plain arguments. They neither wait nor use anything outside this file except Lua's own
+-- libraries as of 5.1: the store in Redis sends this file there, and runs it. Their results are
+-- plain too, and the first one is never nil. Stores may keep numbers as JSON, with 14 digits:
+-- that is 0.1 ms of a time since 1970.
 --
 -- The state is a flat table:
 --   month, requests, throttled   a month ("2026-02"), its billable requests and its 429s
@@ -129,13 +131,18 @@ function rate_state.recheck(state, now, limits, time_to_act, tat)
   return { time_to_act = time_to_act, delay = time_to_act - now, tat = tat, is_paused = true }
 end
 
+-- Whether two times are the same, as exactly as stores keep them.
+local function is_same_time(a, b, interval)
+  return math.abs(a - b) < math.min(1e-3, interval / 2)
+end
+
 -- Cancel a reservation whose request was not sent. The bucket gets it back only if it is the
 -- bucket's last one. For an earlier one, a later request would be sent too close to the next.
 function rate_state.cancel(state, _, limits, month, tat)
   roll_month(state, month)
   state.requests = math.max(0, state.requests - 1)
   local tat_key = TAT_KEY[limits.bucket]
-  if limits.rate and state[tat_key] and math.abs(state[tat_key] - tat) < 1e-6 then
+  if limits.rate and state[tat_key] and is_same_time(state[tat_key], tat, 1 / limits.rate) then
     state[tat_key] = state[tat_key] - 1 / limits.rate
   end
   return true
@@ -174,18 +181,16 @@ function rate_state.probe_failed(state, now)
   return true
 end
 
--- Change nothing. `store.update` with this change shows whether the store can be used.
+-- Change nothing. `store.ask` with this change shows whether the store can be used.
 function rate_state.no_change()
   return true
 end
 
-local to_integer = math.tointeger or function(value) return value end
-
 -- The current month's counts.
--- @treturn table `month`, `requests` and `throttled` (integers, even if the store kept floats)
+-- @treturn table `month`, `requests` and `throttled`
 function rate_state.usage(state, _, month)
   roll_month(state, month)
-  return { month = state.month, requests = to_integer(state.requests), throttled = to_integer(state.throttled) }
+  return { month = state.month, requests = state.requests, throttled = state.throttled }
 end
 
 local function is_month(value)

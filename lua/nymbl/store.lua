@@ -3,29 +3,42 @@
 --- Stores: where clients of the same account share rate limit, quota, pauses and tokens. Pass
 -- one as the client option `store`. Without it, the clients of this process share one.
 --
--- A store of your own is a table with
+-- A store of your own is a table with two methods:
 --
--- - `now()`: returns the store's time in seconds, which never goes back.
--- - `update(self, key, deadline, change, ...)`: calls `change(state, now, ...)` on the table stored
---   under `key`, in isolation and at the store's time; stores the changed table, and returns
---   the results of `change`; or nil and a table with the `kind` of the failure. It may wait until
---   `deadline`, a time of `nymbl.wait.now` (nil: without limit).
--- - `tokens`: the store for tokens, if that is another one.
+-- - `now(self)` returns the store's time in seconds.
+-- - `update(self, key, deadline, change, ...)` calls `change(state, now, ...)` on the table stored
+--   under `key` (an empty one if there is none), in isolation and at the store's time; stores what
+--   `change` left there; and returns what `change` returned, at most three values. If that is
+--   impossible it returns nil and a table `{ kind =, reason = }`, of kind `io` if it names none,
+--   and the change should then have no effect.
 --
--- `change` neither waits nor fails. It may be called again, on a fresh state, so it changes
--- nothing else. A state is a flat table of strings, numbers and booleans.
+-- `deadline` is a time of `now`, or nil. Until then the store may wait, but no longer. A deadline
+-- that has passed already means that the caller cannot wait: the change is then applied at once,
+-- or not at all.
+--
+-- A state is a flat table of strings, numbers and booleans, and so are the arguments and results
+-- of a change; some of these are tables of such values, some are nil. `change` neither waits nor
+-- fails. It may be called again, on a fresh state, so it changes nothing else.
+--
+-- Tokens stay in the process, unless the store's field `token` is true.
 -- @module nymbl.store
 
 -- All changes of this library (rate_state.lua, token_state.lua) return a first value that is
 -- neither nil nor false, so nil always means that the store failed.
+--
+-- The rest of the library uses a store by two verbs: `ask` may wait, and returns the result.
+-- `tell` never waits, keeps its order, and may be lost: it is for changes whose result nobody
+-- needs, such as a canceled reservation. A store may have a method `tell(self, key, change, ...)`,
+-- if it can do better than an update that must not wait.
 
 local check = require "nymbl.check"
 local copy = require("nymbl.store.change").copy
+local core = require "nymbl.core"
 local wait = require "nymbl.wait"
 
 local store = {}
 
-local memory = {}
+local memory = { token = true }
 memory.__index = memory
 
 function memory.now()
@@ -34,42 +47,61 @@ end
 
 -- Store a changed state. Returns the results of the change.
 local function store_and_return(self, key, state, ...)
-  self[key] = state
+  self.states[key] = state
   return ...
 end
 
 -- The change is applied to a copy, so that a failed allocation within it changes nothing.
 function memory:update(key, _, change, ...)
-  local state = copy(self[key])
+  local state = copy(self.states[key])
   return store_and_return(self, key, state, change(state, self.now(), ...))
 end
 
--- Check the results of `update`: a program's own store may fail without an error table, or
--- without its `kind`.
+-- Check the results of `update`: a program's own store may fail without an error table, without
+-- its `kind`, or with words that do not belong into an error message. The error table has the
+-- field `from_store`, which errors.new() removes.
 local function check_results(first, second, ...)
   if first ~= nil then return first, second, ... end
   local err = type(second) == "table" and second or {}
-  err.kind = err.kind or "io"
-  return nil, err
+  local kind, reason = err.kind, err.reason
+  if not core.kinds[kind or ""] then kind = "io" end
+  if type(reason) ~= "string" or not reason:find("^[a-z][a-z0-9_]*$") then reason = nil end
+  return nil, { kind = kind, reason = reason, from_store = true }
 end
 
--- Change a state in any store, the program's own included.
+-- Change a state in any store, the program's own included, and wait for the result.
+-- @tparam ?number deadline a time of `wait.now()`, or nil
 -- @return what `change` returned
 -- @treturn[2] nil the store failed
 -- @treturn[2] table error
-function store.update(self, key, deadline, change, ...)
+function store.ask(self, key, deadline, change, ...)
+  if deadline then deadline = self:now() + (deadline - wait.now()) end
   return check_results(self:update(key, deadline, change, ...))
+end
+
+-- Change a state in any store without waiting. The change may be lost.
+function store.tell(self, key, change, ...)
+  if self.tell then
+    self:tell(key, change, ...)
+  else
+    self:update(key, self:now(), change, ...)
+  end
+end
+
+-- The store for the tokens of clients that use this store.
+function store.of_tokens(self)
+  return self.token == true and self or store.default
 end
 
 -- Delete a state from the memory of this process. If the store is outside of the process, this
 -- does nothing.
 function store.delete_from_memory(self, key)
-  if getmetatable(self) == memory then self[key] = nil end
+  if getmetatable(self) == memory then self.states[key] = nil end
 end
 
 -- Make a store in this process.
 function store.memory()
-  return setmetatable({}, memory)
+  return setmetatable({ states = {} }, memory)
 end
 
 -- The store of clients that name no other.
@@ -103,7 +135,7 @@ function store.file(path, options)
   local problem = check.nonempty(path)
   if problem then check.raise_argument(1, "file", problem) end
   options = check.options(options, { token = check.boolean }, 2, "file")
-  return require("nymbl.store.file").new(path, not options.token and store.default or nil)
+  return require("nymbl.store.file").new(path, options.token)
 end
 
 --- Create a store in a shared dictionary, for the workers of one nginx: token, rate limit,

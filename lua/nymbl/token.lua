@@ -5,8 +5,8 @@
 --   source(deadline, rejected, min_ttl)   returns a token other than `rejected` that remains
 --                                         valid for `min_ttl` seconds; nil and an error table;
 --                                         or only nil if `rejected` is the only token
---   cached()                              returns the current token, or nil if it must be
---                                         refreshed. Does not wait
+--   cached(deadline)                      returns the current token, or nil if it must be
+--                                         refreshed. Without `deadline` it does not wait
 
 local call = require "nymbl.call"
 local core = require "nymbl.core"
@@ -96,7 +96,7 @@ local function wait_and_extend_lease(cache, generation, transfer, deadline)
     local now = wait.now()
     local ready, err = wait.wait(transfer, math.min(deadline, now + HEARTBEAT))
     if ready ~= false then return ready, err end
-    store.update(cache.store, cache.key, deadline, token_state.heartbeat, generation, cache.lease_seconds)
+    store.tell(cache.store, cache.key, token_state.heartbeat, generation, cache.lease_seconds)
     if wait.now() >= deadline then return false end
   end
 end
@@ -105,19 +105,21 @@ end
 -- valid; or nil and an error table.
 local function refresh_token(cache, lease, deadline, rejected, must_end_at)
   local generation, old_ttl = lease.generation, lease.old_ttl
+  local fetch_deadline = deadline
   if old_ttl then -- if this fails, the call needs time to use the old token
     local now = wait.now()
-    deadline = now + math.min(old_ttl, deadline and deadline - now or old_ttl) / 2
+    fetch_deadline = now + math.min(old_ttl, deadline and deadline - now or old_ttl) / 2
   end
   local ran, fetched, err, is_own_deadline = pcall(cache.fetch, {
-    deadline = deadline, must_end_at = must_end_at, is_single_try = old_ttl ~= nil,
+    deadline = fetch_deadline, must_end_at = must_end_at, is_single_try = old_ttl ~= nil,
     wait = function(transfer, till) return wait_and_extend_lease(cache, generation, transfer, till) end,
   })
   local bearer = ran and fetched and fetched.access_token ~= rejected and fetched.access_token or nil
   if ran and fetched and fetched.lifetime then
-    -- if the store fails, the token is valid anyway
-    store.update(cache.store, cache.key, deadline, token_state.publish, generation, fetched.access_token,
-      fetched.lifetime)
+    -- The other callers wait for this, so it must not be lost for nothing. If the store fails, the
+    -- token is valid anyway; when the lease has expired, it is too late.
+    store.ask(cache.store, cache.key, math.min(deadline or math.huge, wait.now() + cache.lease_seconds),
+      token_state.publish, generation, fetched.access_token, fetched.lifetime)
     return bearer
   end
   local shared, is_remembered = nil, false
@@ -126,10 +128,14 @@ local function refresh_token(cache, lease, deadline, rejected, must_end_at)
   elseif not fetched and not NOT_SHARED[err.kind] and (old_ttl or not is_own_deadline) then
     shared, is_remembered = err, cache.remembers_rejection and err.kind == "unauthorized"
   end
-  local released, old = store.update(cache.store, cache.key, deadline, token_state.release, generation, rejected,
-    shared and format_failure(shared), is_remembered)
-  if not ran then error(fetched, 0) end
-  if fetched then return bearer end
+  local failure = shared and format_failure(shared)
+  if not ran or fetched or (deadline and wait.now() >= deadline) then -- nothing is left to be asked
+    store.tell(cache.store, cache.key, token_state.release, generation, rejected, failure, is_remembered)
+    if not ran then error(fetched, 0) end
+    return bearer, err
+  end
+  local released, old = store.ask(cache.store, cache.key, deadline, token_state.release, generation, rejected,
+    failure, is_remembered)
   if released and old then return old end
   return nil, err
 end
@@ -138,7 +144,7 @@ end
 local function get_token(cache, deadline, rejected, min_ttl)
   local began, since = wait.now(), nil
   while true do
-    local ok, bearer, action = store.update(cache.store, cache.key, deadline, token_state.acquire, cache.lease_seconds,
+    local ok, bearer, action = store.ask(cache.store, cache.key, deadline, token_state.acquire, cache.lease_seconds,
       rejected, min_ttl or 0, since)
     if since and (not ok or bearer or action.generation or action.failure) then events.end_wait() end
     if not ok then return nil, bearer end -- the store's error
@@ -166,8 +172,8 @@ end
 local function functions_of(cache)
   return function(deadline, rejected, min_ttl)
     return get_token(cache, deadline, rejected, min_ttl)
-  end, function()
-    local ok, bearer = store.update(cache.store, cache.key, wait.now(), token_state.cached)
+  end, function(deadline)
+    local ok, bearer = store.ask(cache.store, cache.key, deadline or wait.now(), token_state.cached)
     return ok and bearer or nil
   end
 end

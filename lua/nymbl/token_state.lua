@@ -2,8 +2,8 @@
 -- The state that clients with the same credentials share: the token, and the lease to
 -- refresh it.
 --
--- Its functions are changes, as in rate_state.lua: pure functions of the state, the store's
--- time `now` and plain arguments. Their first result is always true.
+-- Its functions are changes, under the same rules as those of rate_state.lua. Their first result
+-- is always true.
 --
 -- The state is a flat table:
 --   access_token, lifetime   the token, and the seconds for which it was issued

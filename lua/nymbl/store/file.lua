@@ -25,6 +25,7 @@
 
 local change = require "nymbl.store.change"
 local core = require "nymbl.core"
+local deferred = require "nymbl.store.deferred"
 local events = require "nymbl.events"
 local json = require "nymbl.json"
 local rate_state = require "nymbl.rate_state"
@@ -56,9 +57,9 @@ file.__index = file
 
 -- Make the store. Opens nothing.
 -- @tparam string path
--- @param tokens the store for tokens, or nil for this one
-function file.new(path, tokens)
-  return setmetatable({ path = path, tokens = tokens }, file)
+-- @tparam ?boolean token whether it keeps tokens, too
+function file.new(path, token)
+  return setmetatable({ path = path, token = token, deferred = deferred.new() }, file)
 end
 
 -- The path could identify a person, so it is not part of the text.
@@ -201,9 +202,20 @@ function file:wait_or_break_lock(observed, deadline, fingerprint, since)
   return true
 end
 
+-- Apply a change under the lock, after those that were deferred. Returns as transact() does.
+function file:update_locked(lock, key, fn, ...)
+  local list = self.deferred:list(key)
+  local ran, written, a, b, c = pcall(self.transact, self, lock, key, deferred.combine(list, fn), ...)
+  lock:close()
+  if not ran then error(written, 0) end
+  if written then self.deferred:clear(key) end
+  return written, a, b, c
+end
+
 -- Change a state (store.lua).
 function file:update(key, deadline, fn, ...)
   local observed = {}
+  deadline = deadline and wait.now() + (deadline - self:now())
   while true do
     local lock, holder, since = core.store_open(self.path)
     if lock ~= false and observed.pause then
@@ -211,9 +223,7 @@ function file:update(key, deadline, fn, ...)
       events.end_wait()
     end
     if lock then
-      local ran, written, a, b, c = pcall(self.transact, self, lock, key, fn, ...)
-      lock:close()
-      if not ran then error(written, 0) end
+      local written, a, b, c = self:update_locked(lock, key, fn, ...)
       if written then return a, b, c end
       if written == nil then return nil, a end
     elseif lock == nil then
@@ -226,6 +236,12 @@ function file:update(key, deadline, fn, ...)
       end
     end
   end
+end
+
+-- Change a state without waiting (store.lua).
+function file:tell(key, fn, ...)
+  local lock = core.store_open(self.path)
+  if not (lock and self:update_locked(lock, key, fn, ...)) then self.deferred:add(key, fn, ...) end
 end
 
 return file

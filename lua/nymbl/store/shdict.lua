@@ -24,6 +24,7 @@
 
 local apply = require("nymbl.store.change").apply
 local check = require "nymbl.check"
+local deferred = require "nymbl.store.deferred"
 local events = require "nymbl.events"
 local json = require "nymbl.json"
 local wait = require "nymbl.wait"
@@ -43,7 +44,7 @@ local LENGTH_STEP = 256
 -- The number of locks that this worker has tried to take.
 local lock_seq = 0
 
-local shdict = {}
+local shdict = { token = true }
 shdict.__index = shdict
 
 -- Returns the dictionary of a name, or nil and the problem.
@@ -61,7 +62,7 @@ end
 function shdict.new(name)
   local dictionary, problem = find_dictionary(name)
   if not dictionary then check.raise_argument(1, "shdict", problem) end
-  return setmetatable({ dictionary = dictionary, observed = {} }, shdict)
+  return setmetatable({ dictionary = dictionary, observed = {}, deferred = deferred.new() }, shdict)
 end
 
 function shdict.__tostring()
@@ -148,45 +149,74 @@ function shdict:wait_or_break_lock(key, epoch, deadline, pause)
   return true
 end
 
+local function new_owner_id()
+  lock_seq = lock_seq + 1
+  return lock_seq * 2^22 + package.loaded.ngx.worker.pid() -- unique among the workers
+end
+
+-- Try to lock a key. Returns the epoch, or nil and an error table; or only nil if another worker
+-- holds the lock.
+local function try_lock(dictionary, key, owner_id)
+  local epoch = newest_epoch(dictionary, key)
+  local locked, problem = dictionary:safe_add(lock_key(key, epoch), owner_id)
+  if locked then return epoch end
+  return nil, problem ~= "exists" and no_space() or nil, epoch
+end
+
 -- Lock a key. Returns the epoch, or nil and an error table; and whether this has begun a wait,
 -- for events.lua.
 function shdict:lock(key, deadline)
-  local dictionary = self.dictionary
-  lock_seq = lock_seq + 1
-  local owner_id = lock_seq * 2^22 + package.loaded.ngx.worker.pid() -- unique among the workers
-  local attempts, pause, waits = 0, MIN_PAUSE, false
-  while true do
-    local epoch = newest_epoch(dictionary, key)
-    local locked, problem = dictionary:safe_add(lock_key(key, epoch), owner_id)
-    if locked then return epoch, nil, waits end
-    if problem ~= "exists" then return nil, no_space(), waits end
-    attempts = attempts + 1
-    if attempts > ATTEMPTS_WITHOUT_PAUSE then
+  local owner_id, pause, waits = new_owner_id(), MIN_PAUSE, false
+  for attempt = 1, math.huge do
+    local epoch, err, locked_epoch = try_lock(self.dictionary, key, owner_id)
+    if epoch or err then return epoch, err, waits end
+    if attempt > ATTEMPTS_WITHOUT_PAUSE then
       if not waits then events.begin_wait "store" end
       waits = true
-      local ok, err = self:wait_or_break_lock(key, epoch, deadline, pause)
+      local ok
+      ok, err = self:wait_or_break_lock(key, locked_epoch, deadline, pause)
       if not ok then return nil, err, waits end
       pause = math.min(pause * 2, MAX_PAUSE)
     end
   end
 end
 
+-- Apply a change under the lock, after those that were deferred, and unlock. Returns true and
+-- the results of the change; false if another worker has started a new epoch meanwhile; or nil
+-- and an error table.
+function shdict:update_locked(key, epoch, change, ...)
+  local dictionary, list = self.dictionary, self.deferred:list(key)
+  local ran, written, a, b, c = pcall(transact, dictionary, key, epoch, deferred.combine(list, change), ...)
+  local is_newest = newest_epoch(dictionary, key) == epoch
+  dictionary:delete(lock_key(key, epoch))
+  if not ran then error(written, 0) end
+  if not is_newest then return false end
+  if not written then return nil, no_space() end
+  self.deferred:clear(key)
+  return true, a, b, c
+end
+
 -- Change a state (store.lua).
 function shdict:update(key, deadline, change, ...)
-  local dictionary = self.dictionary
   while true do
     local epoch, err, has_waited = self:lock(key, deadline)
     if has_waited then events.end_wait() end
     if not epoch then return nil, err end
-    local ran, written, a, b, c = pcall(transact, dictionary, key, epoch, change, ...)
-    local is_newest = newest_epoch(dictionary, key) == epoch
-    dictionary:delete(lock_key(key, epoch))
-    if not ran then error(written, 0) end
-    if is_newest then
-      if not written then return nil, no_space() end
-      return a, b, c
-    end
+    local written, a, b, c = self:update_locked(key, epoch, change, ...)
+    if written then return a, b, c end
+    if written == nil then return nil, a end
   end
+end
+
+-- Change a state without waiting (store.lua).
+function shdict:tell(key, change, ...)
+  local owner_id = new_owner_id()
+  for _ = 1, ATTEMPTS_WITHOUT_PAUSE do
+    local epoch, err = try_lock(self.dictionary, key, owner_id)
+    if err then break end
+    if epoch and self:update_locked(key, epoch, change, ...) then return end
+  end
+  self.deferred:add(key, change, ...)
 end
 
 return shdict
