@@ -12,10 +12,7 @@
 /* 2^53: smaller whole numbers are exact. */
 #define EXACT_MAX 9007199254740992.0
 
-/* Replace the value on top by the id that it is, as a string. False if it is
- * not an id, if the JSON decoder may have rounded it, or if it has lost a
- * character: it could then be the id of another object. */
-static bool id_normalise(lua_State *L)
+bool id_normalise(lua_State *L)
 {
     int type = lua_type(L, -1);
 
@@ -47,34 +44,4 @@ int id_read(lua_State *L)
     luaL_checkany(L, 1);
     lua_settop(L, 1);
     return id_normalise(L) ? 1 : 0;
-}
-
-/* core.ids(rows, key): an array of the ids that the rows have in their field
- * `key`; false for a row without a valid id */
-int id_read_rows(lua_State *L)
-{
-    int size, i;
-
-    luaL_checktype(L, 1, LUA_TTABLE);
-    luaL_checktype(L, 2, LUA_TSTRING);
-    lua_settop(L, 2);
-    size = (int)lua_rawlen(L, 1);
-    lua_createtable(L, size, 0);
-    for (i = 1; i <= size; i++) {
-        bool has_id = false;
-
-        lua_rawgeti(L, 1, i);
-        if (lua_istable(L, -1)) {
-            lua_pushvalue(L, 2);
-            lua_rawget(L, -2);
-            lua_replace(L, -2);
-            has_id = id_normalise(L);
-        }
-        if (!has_id) {
-            lua_pop(L, 1);
-            lua_pushboolean(L, 0);
-        }
-        lua_rawseti(L, 3, i);
-    }
-    return 1;
 }

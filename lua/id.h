@@ -9,8 +9,11 @@
 #pragma GCC visibility push(hidden)
 #endif
 
+/* Replace the value on top by the id that it is, as a string. False if it is
+ * not an id, if the JSON decoder may have rounded it, or if it has lost a
+ * character: it could then be the id of another object. */
+bool id_normalise(lua_State *L);
 int id_read(lua_State *L);
-int id_read_rows(lua_State *L);
 
 #if defined(__GNUC__)
 #pragma GCC visibility pop

@@ -9,6 +9,7 @@
 #include "json.h"
 #include "object.h"
 #include "request.h"
+#include "row.h"
 #include "store.h"
 #include "system.h"
 #include "transfer.h"
@@ -65,7 +66,7 @@ int luaopen_nymbl_core(lua_State *L)
 {
     static const luaL_Reg functions[] = {
         {"object", object_new},
-        {"adopter", object_adopter},
+        {"adopter", row_adopter},
         {"state", object_state},
         {"class", object_class},
         {"client", client_new},
@@ -80,7 +81,6 @@ int luaopen_nymbl_core(lua_State *L)
         {"start", request_start},
         {"target_check", request_target_check},
         {"id", id_read},
-        {"ids", id_read_rows},
         {"token_read", token_read},
         {"digest", digest_start},
         {"digest_result", digest_result},

@@ -9,7 +9,7 @@
 
 #include <string.h>
 
-/* The key of a metatable's methods. Lua finds an integer faster than a name. */
+/* The key of a metatable's methods. */
 #define METHODS 1
 
 /* The names in a decoded JSON object are strings, never this number. */
@@ -37,26 +37,23 @@ static bool is_bare(lua_State *L, int index)
     return self != NULL && self->is_bare;
 }
 
-/* A method, or else a field. JSON null, a light userdata, reads as nil. */
+/* A method, or else a field. JSON null, a light userdata, reads as nil. The
+ * upvalue is the table of methods. */
 static int object_index(lua_State *L)
 {
-    object *self = block_test(L, 1, BLOCK_OBJECT, sizeof(object));
-    bool has_state = self == NULL || !self->is_bare;
+    const object *self = block_test(L, 1, BLOCK_OBJECT, sizeof(object));
 
     luaL_checkany(L, 2);
-    if ((self == NULL && !is_object(L, 1)) || !lua_getmetatable(L, 1))
-        return 0;
-    lua_rawgeti(L, -1, METHODS);
-    if (!lua_istable(L, -1))
+    if (self == NULL && !is_object(L, 1))
         return 0;
     lua_pushvalue(L, 2);
-    lua_rawget(L, -2);
+    lua_rawget(L, lua_upvalueindex(1));
     if (!lua_isnil(L, -1) || lua_type(L, 2) != LUA_TSTRING)
         return 1;
     lua_getuservalue(L, 1);
     if (!lua_istable(L, -1))
         return 0;
-    if (has_state) {
+    if (self == NULL || !self->is_bare) {
         lua_rawgeti(L, -1, STATE_FIELDS);
         if (!lua_istable(L, -1))
             return 0;
@@ -114,8 +111,9 @@ static void class_new(lua_State *L, const char *name)
     lua_pushstring(L, name); /* getmetatable() must not open the object */
     lua_setfield(L, -2, "__metatable");
     lua_newtable(L);
-    lua_rawseti(L, -2, METHODS);
-    lua_pushcfunction(L, object_index);
+    lua_pushvalue(L, -1);
+    lua_rawseti(L, -3, METHODS);
+    lua_pushcclosure(L, object_index, 1);
     lua_setfield(L, -2, "__index");
     lua_pushcfunction(L, object_newindex);
     lua_setfield(L, -2, "__newindex");
@@ -131,8 +129,7 @@ void object_classes(lua_State *L)
     }
 }
 
-/* Whether the value on top is the metatable of a class; leaves it there. */
-static bool is_class(lua_State *L)
+bool object_is_class(lua_State *L)
 {
     bool same = false;
 
@@ -150,7 +147,7 @@ int object_new(lua_State *L)
     luaL_checktype(L, 1, LUA_TTABLE);
     luaL_checktype(L, 2, LUA_TTABLE);
     lua_pushvalue(L, 1);
-    luaL_argcheck(L, is_class(L), 1, "no class");
+    luaL_argcheck(L, object_is_class(L), 1, "no class");
     block_new(L, BLOCK_OBJECT, sizeof(object));
     lua_pushvalue(L, 1);
     lua_setmetatable(L, -2);
@@ -159,36 +156,19 @@ int object_new(lua_State *L)
     return 1;
 }
 
-/* The function that core.adopter() returns. Its upvalues are the metatable and
- * the common part of the state. */
-static int object_adopt(lua_State *L)
+void object_adopt(lua_State *L, int metatable, int common)
 {
-    object *self;
+    int fields = lua_gettop(L);
+    object *self = block_new(L, BLOCK_OBJECT, sizeof(*self));
 
-    luaL_checktype(L, 1, LUA_TTABLE);
-    lua_settop(L, 1);
-    self = block_new(L, BLOCK_OBJECT, sizeof(*self));
     self->is_bare = true;
-    lua_pushvalue(L, lua_upvalueindex(1));
-    lua_setmetatable(L, 2);
-    lua_pushvalue(L, lua_upvalueindex(2));
-    lua_rawseti(L, 1, COMMON);
-    lua_pushvalue(L, 1);
-    lua_setuservalue(L, 2);
-    return 1;
-}
-
-/* core.adopter(class, common): a function that turns a table of fields into an
- * object, which keeps the table. The object's state has its fields, its `id`,
- * which is a field, too, and a copy of `common`. */
-int object_adopter(lua_State *L)
-{
-    luaL_checktype(L, 2, LUA_TTABLE);
-    luaL_getmetatable(L, luaL_checkstring(L, 1));
-    luaL_argcheck(L, is_class(L), 1, "no class");
-    lua_pushvalue(L, 2);
-    lua_pushcclosure(L, object_adopt, 2);
-    return 1;
+    lua_pushvalue(L, metatable);
+    lua_setmetatable(L, -2);
+    lua_pushvalue(L, common);
+    lua_rawseti(L, fields, COMMON);
+    lua_pushvalue(L, fields);
+    lua_setuservalue(L, -2);
+    lua_replace(L, fields);
 }
 
 /* Create the state of a bare object. Its fields are on top of the stack, and
@@ -242,7 +222,7 @@ int object_state(lua_State *L)
 int object_class(lua_State *L)
 {
     luaL_getmetatable(L, luaL_checkstring(L, 1));
-    luaL_argcheck(L, is_class(L), 1, "no class");
+    luaL_argcheck(L, object_is_class(L), 1, "no class");
     lua_rawgeti(L, -1, METHODS);
     lua_pushvalue(L, -2);
     return 2;

@@ -21,8 +21,13 @@
 
 /* Create the metatables of all classes. */
 void object_classes(lua_State *L);
+/* Whether the value on top is the metatable of a class; leaves it there. */
+bool object_is_class(lua_State *L);
+/* Replace the table of fields on top by an object, which keeps the table. Its
+ * state has the fields, their `id`, and a copy of the table `common`. Both
+ * indices are positive or those of upvalues. */
+void object_adopt(lua_State *L, int metatable, int common);
 int object_new(lua_State *L);
-int object_adopter(lua_State *L);
 int object_state(lua_State *L);
 int object_class(lua_State *L);
 

@@ -478,9 +478,12 @@ function call.prefetch(env, operation, request, options)
   wait.poll()
 end
 
--- Let a prefetched transfer make progress, without waiting.
+-- Let a prefetched transfer make progress, without waiting. Returns whether it has not ended.
 function call.poll_prefetch(request)
-  if request.prefetched and request.prefetched.transfer:result() == false then wait.poll() end
+  local prefetched = request.prefetched
+  if not prefetched or prefetched.transfer:result() ~= false then return false end
+  wait.poll()
+  return true
 end
 
 -- Record a prefetched request that was sent, and so was billed, but is not needed.

@@ -41,61 +41,21 @@ local methods, metatable = core.class(CLASS)
 
 local document = { CLASS = CLASS }
 
-local null = core.null
-local tointeger = math.tointeger
+-- How metadata is checked and normalised (core.adopter): ids become strings, whole sizes integers.
+local RULES = {
+  key = "id", owner = "patient_id", owner_mismatch = "patient_mismatch", ids = { "uploaded_by_id" },
+  integers = { "file_size_bytes" },
+}
 
--- Check metadata from the server, and normalise it in place: ids become strings, whole sizes
--- integers. Returns true, or nil and the reason why the metadata is invalid.
--- @param id the document id in the metadata, or nil or false if there is no valid one
-local function normalise(fields, id, patient_id)
-  if type(fields) ~= "table" then return nil, "unexpected_json" end
-  if not id then return nil, "bad_id" end
-  fields.id = id
-  local owner = fields.patient_id
-  if owner == nil or owner == null then
-    fields.patient_id = patient_id
-  elseif owner ~= patient_id then -- a number, or another patient
-    owner = core.id(owner)
-    if not owner then return nil, "bad_id" end
-    if owner ~= patient_id then return nil, "patient_mismatch" end
-    fields.patient_id = owner
-  end
-  local uploader = fields.uploaded_by_id
-  if uploader ~= nil and uploader ~= null then
-    uploader = core.id(uploader)
-    if not uploader then return nil, "bad_id" end
-    fields.uploaded_by_id = uploader
-  end
-  local size = fields.file_size_bytes
-  if tointeger and type(size) == "number" then
-    fields.file_size_bytes = tointeger(size) or size
-  end
-  return true
-end
-
--- Create a function that turns decoded metadata into a document, which keeps and changes that
--- table. The function's parameters are the metadata and its id (see normalise()). It returns the
--- document; or nil and the reason why this is not the metadata of a document of the patient.
-local function adopter(env, patient_id)
-  local adopt = core.adopter(CLASS, { env = env, patient_id = patient_id })
-  return function(fields, id)
-    local valid, problem = normalise(fields, id, patient_id)
-    if not valid then return nil, problem end
-    return adopt(fields)
-  end
-end
-
--- Create a document from a decoded response. Returns it; or nil and the reason why this is
--- impossible.
-function document.from_response(env, patient_id, response)
-  return adopter(env, patient_id)(response, core.id(response.id))
-end
-
--- The documents of a patient, for listings (see page.lua).
+-- The documents of a patient, for listings (see page.lua). Also has
+--   adopt(fields)   turns decoded metadata into a document, which keeps that table. Returns the
+--                   document; or nil and the reason why this is not the metadata of a document of
+--                   the patient
 function document.collection(env, patient_id)
+  local adopt, adopt_page = core.adopter(CLASS, { env = env, patient_id = patient_id }, RULES)
   return {
     env = env, operation = "list", path = { "Patients", patient_id, "Documents", false }, key = "id",
-    adopt = adopter(env, patient_id),
+    adopt = adopt, adopt_page = adopt_page,
   }
 end
 
@@ -108,24 +68,21 @@ end
 
 local CALL_OPTIONS = call.options {}
 
-local function fetch(env, patient_id, id, options)
-  return call.perform(env, "get", options, {
-    "Patients", patient_id, "Documents", id,
+-- Fetch a document of a collection by its id.
+function document.get(collection, id, options)
+  local path = collection.path
+  local ok, result = call.perform(collection.env, "get", options, {
+    path[1], path[2], path[3], id,
     run = call.json_reader(function(response)
-      local found = core.id(response.id)
-      local valid, problem = normalise(response, found, patient_id)
-      if not valid then return nil, problem end
-      if found ~= id then return nil, "document_mismatch" end
-      return response
+      local found_id = core.id(response.id)
+      if not found_id then return nil, "bad_id" end
+      local found, problem = collection.adopt(response)
+      if found and found_id ~= id then return nil, "document_mismatch" end
+      return found, problem
     end),
   })
-end
-
--- Fetch a document by its ids (for `patient:get`).
-function document.get(env, patient_id, id, options)
-  local ok, fields = fetch(env, patient_id, id, options)
-  if not ok then return nil, fields end
-  return core.object(metatable, { fields, env = env, patient_id = patient_id, id = id })
+  if not ok then return nil, result end
+  return result
 end
 
 --- Fetch the metadata again. Sends one request and waits for the response.
@@ -145,9 +102,9 @@ end
 function methods.refresh(self, options)
   local state = check.object(self, CLASS, "refresh")
   options = check.options(options, CALL_OPTIONS, 1, "refresh")
-  local ok, fields = fetch(state.env, state.patient_id, state.id, options)
-  if not ok then return nil, fields end
-  state[FIELDS] = fields
+  local found, err = document.get(document.collection(state.env, state.patient_id), state.id, options)
+  if not found then return nil, err end
+  state[FIELDS] = core.state(found, CLASS)[FIELDS]
   return self
 end
 

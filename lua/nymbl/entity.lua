@@ -38,10 +38,21 @@ function entity.define(definition)
     return create(env, row, id)
   end
 
+  local function adopt_page(env, rows)
+    local ids, valid, problem = {}, 0, nil
+    for i, row in ipairs(rows) do
+      local id, object = type(row) == "table" and core.id(row[key]) or false, nil
+      ids[i] = id
+      if not problem then object, problem = adopt(env, row, id) end
+      if object then rows[i], valid = object, i end
+    end
+    return ids, valid, problem
+  end
+
   local function collection(env)
     return {
       env = env, operation = name, path = { definition.path, false }, key = key,
-      adopt = function(row, row_id) return adopt(env, row, row_id) end,
+      adopt_page = function(rows) return adopt_page(env, rows) end,
     }
   end
 

@@ -23,12 +23,8 @@ function listing.page(collection, plan)
   if size == 0 then return { has_more = false } end
   local found, err = page.fetch(collection, plan, page.request(collection, plan, size, plan.skip))
   if not found then return nil, err end
-  local objects = {}
-  for i, row in ipairs(found.rows) do
-    local problem
-    objects[i], problem = collection.adopt(row, found.ids[i])
-    if not objects[i] then return nil, page.protocol_error(collection, problem, found) end
-  end
+  if found.problem then return nil, page.protocol_error(collection, found.problem, found) end
+  local objects = found.rows
   objects.count = found.count
   if found.next_link then
     objects.has_more = true

@@ -6,12 +6,12 @@
 --   operation   the name of the call, for events and errors
 --   path        the path of the collection: a name, its key or false, the next name, …
 --   key         the name of the field that identifies a row
---   adopt(row, id)
---               turns a row into the object for the script; `id` is the row's, or false. Returns
---               the object; or nil and the reason why the row is invalid
+--   adopt_page(rows)
+--               replaces the valid rows at the beginning of an array by the objects for the script.
+--               Returns an array of the ids of all rows (strings; false if a row has no valid
+--               one), the number of objects, and the reason why the next row is invalid, or nil
 
 local call = require "nymbl.call"
-local core = require "nymbl.core"
 local errors = require "nymbl.errors"
 
 local page = {}
@@ -59,14 +59,15 @@ function page.request(collection, plan, top, skip, next_link)
 end
 
 -- Fetch a page.
--- @treturn[1] table `rows` (plain tables), `ids` (of the rows, as strings; false if a row has no
---   valid id), `count` and `next_link` (or nil), and `attempts`
+-- @treturn[1] table `rows`, `ids`, `valid` and `problem` (the rows after `adopt_page`, and its
+--   results), `count` and `next_link` (or nil), and `attempts`
 -- @treturn[2] nil
 -- @treturn[2] table the error
 function page.fetch(collection, plan, request)
   local ok, result, _, attempts = call.perform(collection.env, collection.operation, plan.options, request)
   if not ok then return nil, result end
-  result.ids, result.attempts = core.ids(result.rows, collection.key), attempts
+  result.ids, result.valid, result.problem = collection.adopt_page(result.rows)
+  result.attempts = attempts
   return result
 end
 

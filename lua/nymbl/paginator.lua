@@ -10,11 +10,13 @@
 
 local call = require "nymbl.call"
 local check = require "nymbl.check"
-local errors = require "nymbl.errors"
 local page = require "nymbl.page"
 local query = require "nymbl.query"
 
 local LARGEST_PAGE = query.LARGEST_PAGE
+
+-- How often the transfer of a prefetched page makes progress while the rest of the rows is read.
+local POLLS = 8
 
 -- More rows than a collection can have. Unlike infinity, it decreases if 1 is subtracted.
 local UNLIMITED = 2^53
@@ -27,9 +29,10 @@ local MAX_RETREATS = 16
 
 -- State (positions count all rows of the collection as the service has it, from 0):
 --   collection, plan  what is listed (page.lua) and how (query.lua)
---   adopt             the function of the collection
---   rows, ids, index  the rows of the current page, their ids (page.lua), and the index of the last
---                     one processed
+--   rows, ids, index  the rows of the current page as objects, their ids (page.lua), and the index
+--                     of the last one processed
+--   valid             how many rows are objects: the next one is invalid
+--   plain_till        up to this index, a step has nothing to do but to return a new row
 --   from              the position of the page's first row
 --   cursor            the position behind the page's last row: new rows are expected there
 --   lookback          how many rows before `cursor` the next page begins: 0 for the first page
@@ -53,9 +56,9 @@ local MAX_RETREATS = 16
 --   next_link         the service's link to that page, or nil
 --   prefetch_at       the row at which the next page is prefetched
 --   next_request      the request for it once it is prefetched, otherwise false
+--   poll_interval     the rows after which its transfer makes progress; nil once it has ended
 --   has_moved         whether rows have moved since the pass began
 --   is_past_skip      whether a row behind those that `skip` excludes was found
---   creating          true while the object for a row is being created and returned
 --   found             what page.fetch returned for the current page
 --   closed            true after the end
 -- The methods raise errors, because a `for` loop calls them.
@@ -120,7 +123,7 @@ function paginator:go_back(request)
   if request.from <= self.floor then self.floor = 0 end
   self.lookback = self.cursor - request.from + self.stride
   self.extra_pages = self.extra_pages + 2 * math.ceil(self.lookback / self.largest_page)
-  self.rows, self.index, self.next_link, self.has_next, self.has_moved = {}, 0, nil, true, true
+  self.rows, self.ids, self.index, self.next_link, self.has_next, self.has_moved = {}, {}, 0, nil, true, true
 end
 
 -- Whether another page follows a page that connects.
@@ -154,7 +157,7 @@ function paginator:accept(found, request)
   local ids, overlap = found.ids, self.cursor - request.from
   if request.is_opaque or (overlap > 0 and ids[1] ~= self.last_id) then self.has_moved = true end
   self.has_next, self.next_link = self:is_followed_by_page(found, request), found.next_link
-  self.rows, self.ids, self.index, self.from = found.rows, ids, 0, request.from
+  self.rows, self.ids, self.valid, self.index, self.from = found.rows, ids, found.valid, 0, request.from
   self:update_cursor(ids)
   self.floor = math.max(0, self.plan.skip - 1)
   self.is_past_skip = self.plan.skip == 0 or (request.is_opaque and self.is_past_skip)
@@ -182,15 +185,15 @@ end
 -- one row has no half. While rows are being deleted nothing is prefetched: the response would
 -- come before the rows of this page are deleted, and the request would have to be repeated.
 function paginator:prefetch_next()
-  local rows, rest = self.rows, #self.rows - self.index
+  local rows, rest = self.rows, #self.ids - self.index
   local env, operation = self.collection.env, self.collection.operation
   self.prefetch_at = math.huge
-  if rest > 0 and self.remaining > rest and self.lookback == 1 then
+  if rest > 1 and self.remaining > rest and self.lookback == 1 then
     local request = self:request()
     call.add_headers(env, operation, self.plan.options, request)
     -- meanwhile another coroutine may have stepped to the next page
     if self.rows ~= rows or self.closed or env.closed then return end
-    self.next_request = request
+    self.next_request, self.poll_interval = request, math.max(1, math.floor(rest / POLLS))
     call.prefetch(env, operation, request, self.plan.options)
   end
 end
@@ -198,7 +201,7 @@ end
 function paginator:fetch()
   local collection, plan = self.collection, self.plan
   local request = self.next_request or self:request()
-  self.next_request = false
+  self.next_request, self.poll_interval = false, nil
   local found, err = page.fetch(collection, plan, request)
   -- If the rows are too large for one response, half as many are requested.
   while not found and err.reason == "response_too_long" and plan.page_size > 1 and not request.is_linked do
@@ -222,24 +225,30 @@ function paginator:check_progress()
   if self.extra_pages < 0 then error(page.protocol_error(self.collection, "pagination_loop", self.found), 0) end
 end
 
--- Register the row at an index of the current page as known. Returns whether it is to be
--- returned to the loop: not if it was known already, or if `skip` excludes it. `skip` excludes the
--- first rows, until a row behind them was returned.
-local function register_row(self, id, index)
-  local all_known = self.known
-  local known = all_known[id]
+-- Whether the row at an index of the current page is to be returned to the loop: not if it is known,
+-- or if `skip` excludes it. `skip` excludes the first rows, until a row behind them was returned.
+function paginator:is_wanted(index)
+  local id = self.ids[index]
+  local known = self.known[id]
   if known then self.is_past_skip = true end
   if known ~= nil then return false end
-  if not self.is_past_skip then
-    if self.from + index - 1 < self.plan.skip then
-      all_known[id] = false
-      return false
-    end
-    self.is_past_skip = true
+  if not self.is_past_skip and self.from + index - 1 < self.plan.skip then
+    self.known[id] = false
+    return false
   end
-  all_known[id] = true
-  self.remaining = self.remaining - 1
+  self.is_past_skip = true
   return true
+end
+
+-- Take a row from the current page, in order to return it. If memory runs out, this raises
+-- before it has changed anything.
+local function take(self, known, index)
+  known[self.ids[index]] = true
+  local rows = self.rows
+  local object = rows[index]
+  rows[index] = false -- the script owns the object now
+  self.index, self.remaining = index, self.remaining - 1
+  return object
 end
 
 -- At the end of a pass: begin another one if rows are missing, which is the case if fewer were
@@ -257,47 +266,42 @@ function paginator:restart_if_incomplete()
 end
 
 -- The next object of the current page, or nil at its end.
-local function next_of_page(self)
-  local rows, ids = self.rows, self.ids
-  for index = self.index + 1, #rows do
-    local row, id = rows[index], ids[index]
-    self.creating = true -- no other coroutine runs until this is false again
-    self.index, rows[index] = index, false -- the object owns the row now
-    local object, problem = self.adopt(row, id)
-    if not object then
-      self.creating = false
+function paginator:next_of_page()
+  for index = self.index + 1, #self.ids do
+    if index > self.valid then
       self:discard_prefetch()
-      error(page.protocol_error(self.collection, problem, self.found), 0)
+      error(page.protocol_error(self.collection, self.found.problem, self.found), 0)
     end
-    local is_wanted = register_row(self, id, index)
-    self.creating = false
-    if is_wanted and index >= self.prefetch_at then
-      local ran, raised = pcall(self.prefetch_next, self)
-      if not ran then
-        self.creating = true -- and is not returned
-        error(raised, 0)
-      end
-    end
-    if is_wanted then return object end
+    if self:is_wanted(index) then return take(self, self.known, index) end
+    self.index = index
   end
 end
 
-local function step(self)
+-- Find the rows that are plain. The next one is not if the next page is to be prefetched or
+-- polled before it, or if `skip` may exclude it.
+function paginator:find_plain_rows()
+  if not self.is_past_skip then return end
+  local last = math.min(self.valid, self.index + self.remaining, math.ceil(self.prefetch_at) - 1)
+  if self.poll_interval then last = math.min(last, self.index + self.poll_interval - 1) end
+  self.plain_till = last
+end
+
+-- Return the next object, or nil at the end.
+function paginator:step()
+  self.plain_till = 0
   if self.closed then return nil end
-  if self.creating then
-    -- The last step raised an error (out of memory) while it created an object. That row is lost,
-    -- and the others must not look like all rows.
-    self:discard_prefetch()
-    error(errors.new({ kind = "canceled", reason = "raised" }, self.collection.operation), 0)
-  end
   if self.collection.env.closed then
     self:discard_prefetch()
     check.raise("attempt to use a closed client")
   end
-  if self.next_request then call.poll_prefetch(self.next_request) end
+  if self.poll_interval and not call.poll_prefetch(self.next_request) then self.poll_interval = nil end
+  if self.index + 1 >= self.prefetch_at then self:prefetch_next() end
   while self.remaining > 0 do
-    local object = next_of_page(self)
-    if object then return object end
+    local object = self:next_of_page()
+    if object then
+      self:find_plain_rows()
+      return object
+    end
     if not self.has_next and not self:restart_if_incomplete() then break end
     self:check_progress()
     self:fetch()
@@ -308,37 +312,50 @@ end
 
 function paginator:discard_prefetch()
   if self.next_request then call.discard_prefetch(self.next_request) end
-  self.next_request = false
+  self.next_request, self.poll_interval = false, nil
 end
 
 function paginator:close()
   self:discard_prefetch()
-  self.closed, self.rows, self.known = true, nil, nil
+  self.closed, self.plain_till, self.rows, self.known = true, 0, nil, nil
+end
+
+-- Make the function that a loop calls. It needs no argument, so that
+-- `nymbl.each(patient:documents(), …)` works. Most rows of a page are plain.
+local function step_function(self)
+  local known, env = self.known, self.collection.env
+  return function()
+    local index = self.index + 1
+    if index <= self.plain_till and known[self.ids[index]] == nil and not env.closed then
+      return take(self, known, index)
+    end
+    return self:step()
+  end
 end
 
 -- Iterate over all rows of a collection.
 -- @tparam table collection see page.lua
 -- @tparam table plan see query.lua; the paginator changes it
--- @treturn function the step: it needs no argument, so that `nymbl.each(patient:documents(), …)`
---   works. The paginator itself is hidden in it, because it holds ids and a filter
+-- @treturn function returns the next object, or nil at the end. The paginator itself is hidden in
+--   it, because it holds ids and a filter
 -- @treturn nil
 -- @treturn nil
 -- @treturn table a to-be-closed value
 local function iterate(collection, plan)
   local wanted = plan.top or UNLIMITED
   local self = setmetatable({
-    collection = collection, adopt = collection.adopt, plan = plan, rows = {}, ids = {}, index = 0, from = 0,
+    collection = collection, plan = plan, rows = {}, ids = {}, index = 0, valid = 0, from = 0,
     cursor = plan.skip, lookback = 0,
     margin = 0, floor = 0, retreats = 0, known = {}, largest_page = 1, max_top = LARGEST_PAGE, new_rows = 0,
     smallest_count = math.huge, remaining = wanted, remaining_before = math.huge, pass_remaining = wanted,
     extra_pages = MAX_EMPTY_PAGES, has_next = true, prefetch_at = math.huge, next_request = false,
-    creating = false, closed = false,
+    closed = false, plain_till = 0,
   }, paginator)
   plan.count = true -- without a count, rows that are missing could not be detected
   -- no page is larger than the number of rows that are wanted
   if plan.top and plan.top > 0 and plan.top < plan.page_size then plan.page_size = plan.top end
   local closer = setmetatable({}, { __close = function() self:close() end })
-  return function() return step(self) end, nil, nil, closer
+  return step_function(self), nil, nil, closer
 end
 
 return { iterate = iterate }

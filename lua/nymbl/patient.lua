@@ -20,7 +20,9 @@ local function media_type() return require "nymbl.media_type" end
 local CLASS = "nymbl.patient"
 local methods, metatable = core.class(CLASS)
 
--- The state of a patient (see lua/object.h) has its `id`.
+-- The state of a patient (see lua/object.h) has
+--   id
+--   documents   its documents (document.collection), once a method has needed them
 
 local patient = {}
 
@@ -33,6 +35,13 @@ local function file_name(value)
   local problem = check.nonempty(value)
   if problem then return problem end
   if value:find("[%z\1-\31\127]") then return "control character" end
+end
+
+-- The documents of a patient.
+local function documents_of(state)
+  local documents = state.documents or document.collection(state.env, state.id)
+  state.documents = documents
+  return documents
 end
 
 local CALL_OPTIONS = call.options {}
@@ -107,7 +116,8 @@ local function min_token_ttl(opened)
 end
 
 -- Upload an open source. Returns the document, or nil and an error.
-local function upload_source(env, patient_id, opened, name, content_type, options)
+local function upload_source(state, opened, name, content_type, options)
+  local env, patient_id, documents = state.env, state.id, documents_of(state)
   local timeout = options.timeout or env.timeout
   local deadline = timeout and wait.now() + timeout
   local search, list_err
@@ -155,9 +165,7 @@ local function upload_source(env, patient_id, opened, name, content_type, option
       local done, err = fill_and_wait(opened, options, transfer, till)
       sent = transfer:bytes_sent()
       if not done then return nil, err end
-      return call.json_reader(function(response)
-        return document.from_response(env, patient_id, response)
-      end, true)(transfer, till)
+      return call.json_reader(documents.adopt, true)(transfer, till)
     end,
     min_token_ttl = min_token_ttl(opened),
     rewind = opened.rewind,
@@ -227,7 +235,7 @@ function methods.upload(self, what, options)
   local content_type, refusal = infer_type(env, opened, declared, options.check_type ~= false)
   local ran, created, err = true, nil, refusal and errors.new(refusal, "upload")
   if not refusal then
-    ran, created, err = pcall(upload_source, env, state.id, opened, name, content_type or declared, options)
+    ran, created, err = pcall(upload_source, state, opened, name, content_type or declared, options)
   end
   opened.body:close() -- it may hold a file open, which the garbage collector would close late
   if not ran then error(created, 0) end
@@ -259,7 +267,7 @@ end
 -- end
 function methods.documents(self, options)
   local state = check.object(self, CLASS, "documents")
-  return listing().iterate(document.collection(state.env, state.id), query().plan(options, "documents", "id"))
+  return listing().iterate(documents_of(state), query().plan(options, "documents", "id"))
 end
 
 --- Fetch one page. Sends one request and waits for the response.
@@ -285,7 +293,7 @@ end
 -- print(#page, page.count, page.has_more)
 function methods.page(self, options)
   local state = check.object(self, CLASS, "page")
-  return listing().page(document.collection(state.env, state.id), query().plan(options, "page", "id"))
+  return listing().page(documents_of(state), query().plan(options, "page", "id"))
 end
 
 --- Count documents. Sends one request and waits for the response. If the service does not
@@ -311,7 +319,7 @@ function methods.count(self, filter, options)
   local plan = query().plan({
     filter = filter, select = "id", timeout = options.timeout, headers = options.headers, tag = options.tag,
   }, "count", "id")
-  return listing().count(document.collection(state.env, state.id), plan)
+  return listing().count(documents_of(state), plan)
 end
 
 --- Fetch a document by its id. Sends one request and waits for the response.
@@ -336,7 +344,7 @@ function methods.get(self, id, options)
   local state = check.object(self, CLASS, "get")
   id = check.id(id, 1, "get")
   options = check.options(options, CALL_OPTIONS, 2, "get")
-  return document.get(state.env, state.id, id, options)
+  return document.get(documents_of(state), id, options)
 end
 
 --- Create a document from its id. Sends no request.
