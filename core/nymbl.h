@@ -402,11 +402,12 @@ NYMBL_API void nymbl_client_free(nymbl_client *client);
  */
 NYMBL_API int64_t nymbl_client_max_upload_bytes(const nymbl_client *client);
 
-/** A kind of state that clients of the same account share. */
+/** A kind of state that clients of the same account, or service, share. */
 typedef enum nymbl_shared_state {
     NYMBL_SHARED_LIMITS, /**< rate limits and quota: by base URL and API key */
     /** A token: by token URL, client id, secret and scope. */
-    NYMBL_SHARED_TOKEN
+    NYMBL_SHARED_TOKEN,
+    NYMBL_SHARED_IDS /**< ids of patients and documents: by base URL */
 } nymbl_shared_state;
 
 /**
@@ -1227,7 +1228,21 @@ NYMBL_API nymbl_kind nymbl_digest_start(nymbl_transfer **out,
                                         nymbl_error *err);
 
 /**
- * The result of a transfer of nymbl_digest_start().
+ * The same for an open file, wherever its position is.
+ *
+ * @param[out] out    yours to release with nymbl_transfer_free()
+ * @param      engine runs the job
+ * @param      fd     descriptor of a regular file; duplicated
+ * @param[out] err    NYMBL_MISUSE, NYMBL_NO_MEMORY; NYMBL_IO if @p fd cannot be
+ *                    duplicated
+ * @return NYMBL_OK or the failure
+ */
+NYMBL_API nymbl_kind nymbl_digest_start_fd(nymbl_transfer **out,
+                                           nymbl_engine *engine, int fd,
+                                           nymbl_error *err);
+
+/**
+ * The result of a transfer of nymbl_digest_start() or nymbl_digest_start_fd().
  *
  * @param transfer any transfer
  * @return borrowed; NULL unless nymbl_transfer_result() returns NYMBL_OK
@@ -1248,6 +1263,21 @@ nymbl_transfer_digest(const nymbl_transfer *transfer);
 NYMBL_API nymbl_kind nymbl_sync_start(nymbl_transfer **out,
                                       nymbl_engine *engine, const char *path,
                                       nymbl_error *err);
+
+/**
+ * Start to flush an open file, but not its name; or the names in an open
+ * directory.
+ *
+ * @param[out] out    yours to release with nymbl_transfer_free()
+ * @param      engine runs the job
+ * @param      fd     descriptor of a regular file or a directory; duplicated
+ * @param[out] err    NYMBL_MISUSE, NYMBL_NO_MEMORY; NYMBL_IO if @p fd cannot be
+ *                    duplicated
+ * @return NYMBL_OK or the failure
+ */
+NYMBL_API nymbl_kind nymbl_sync_start_fd(nymbl_transfer **out,
+                                         nymbl_engine *engine, int fd,
+                                         nymbl_error *err);
 
 /** The largest limit for the entries of a directory that is read. */
 #define NYMBL_DIRECTORY_MAX 1000000

@@ -77,13 +77,13 @@ int client_max_upload_bytes(lua_State *L)
     return 1;
 }
 
-/* core.account(client, "limits" or "token"): an id of the account whose
- * clients share this state; or nil */
+/* core.account(client, "limits", "token" or "ids"): an id of the account, or
+ * service, whose clients share this state; or nil */
 int client_account(lua_State *L)
 {
-    static const char *const names[] = {"limits", "token", NULL};
-    static const nymbl_shared_state accounts[] = {NYMBL_SHARED_LIMITS,
-                                                  NYMBL_SHARED_TOKEN};
+    static const char *const names[] = {"limits", "token", "ids", NULL};
+    static const nymbl_shared_state accounts[] = {
+        NYMBL_SHARED_LIMITS, NYMBL_SHARED_TOKEN, NYMBL_SHARED_IDS};
     nymbl_client *client = client_check(L, 1);
     int which = luaL_checkoption(L, 2, NULL, names);
     char name[65];

@@ -20,6 +20,7 @@
 #define DESCRIPTOR_T "nymbl.descriptor"
 
 #define MAX_READ_BYTES 1048576
+#define MAX_OFFSET 9007199254740992.0 /* 2^53 */
 
 /* An open file or directory. */
 typedef struct descriptor_ud {
@@ -70,13 +71,13 @@ static void descriptor_shut(descriptor_ud *self)
     self->fd = -1;
 }
 
-static int descriptor_check(lua_State *L)
+int descriptor_check(lua_State *L, int index)
 {
     descriptor_ud *self =
-        block_check(L, 1, BLOCK_DESCRIPTOR, sizeof(*self), DESCRIPTOR_T);
+        block_check(L, index, BLOCK_DESCRIPTOR, sizeof(*self), DESCRIPTOR_T);
 
     if (self->fd < 0)
-        luaL_argerror(L, 1, "closed descriptor");
+        luaL_argerror(L, index, "closed descriptor");
     return self->fd;
 }
 
@@ -216,7 +217,8 @@ static int status_push(lua_State *L, const struct stat *status)
 /* descriptor:open_directory(name): a descriptor. A link is not followed. */
 static int descriptor_open_directory(lua_State *L)
 {
-    return directory_push(L, descriptor_check(L), name_check(L, 2), O_NOFOLLOW);
+    return directory_push(L, descriptor_check(L, 1), name_check(L, 2),
+                          O_NOFOLLOW);
 }
 
 /* descriptor:open_file(name, mode): a descriptor of a regular file. The mode is
@@ -224,14 +226,14 @@ static int descriptor_open_directory(lua_State *L)
  * there is one. New files have mode 0600. A link is not followed. */
 static int descriptor_open_file(lua_State *L)
 {
-    return file_push(L, descriptor_check(L), name_check(L, 2), 3);
+    return file_push(L, descriptor_check(L, 1), name_check(L, 2), 3);
 }
 
 /* descriptor:make_directory(name): true if it was created, with mode 0700;
  * false if it existed. */
 static int descriptor_make_directory(lua_State *L)
 {
-    return make_directory_push(L, descriptor_check(L), name_check(L, 2),
+    return make_directory_push(L, descriptor_check(L, 1), name_check(L, 2),
                                AT_SYMLINK_NOFOLLOW);
 }
 
@@ -239,7 +241,7 @@ static int descriptor_make_directory(lua_State *L)
  * of the descriptor's own file */
 static int descriptor_stat(lua_State *L)
 {
-    int fd = descriptor_check(L);
+    int fd = descriptor_check(L, 1);
     struct stat status;
     int result = lua_isnoneornil(L, 2) ? fstat(fd, &status)
                                        : fstatat(fd, name_check(L, 2), &status,
@@ -251,7 +253,7 @@ static int descriptor_stat(lua_State *L)
 /* descriptor:rename(from, to): true; an existing file `to` is replaced */
 static int descriptor_rename(lua_State *L)
 {
-    int fd = descriptor_check(L);
+    int fd = descriptor_check(L, 1);
 
     return result_push(L, renameat(fd, name_check(L, 2), fd, name_check(L, 3)));
 }
@@ -259,21 +261,26 @@ static int descriptor_rename(lua_State *L)
 /* descriptor:unlink(name): true; it removes a link, not the link's target */
 static int descriptor_unlink(lua_State *L)
 {
-    return result_push(L, unlinkat(descriptor_check(L), name_check(L, 2), 0));
+    return result_push(L,
+                       unlinkat(descriptor_check(L, 1), name_check(L, 2), 0));
 }
 
-/* descriptor:read(size): at most so many bytes, nil at the end */
+/* descriptor:read(size, offset): at most so many bytes, nil at the end. Without
+ * an offset, from the current position. */
 static int descriptor_read(lua_State *L)
 {
-    int fd = descriptor_check(L);
+    int fd = descriptor_check(L, 1);
     lua_Number size = luaL_checknumber(L, 2);
+    lua_Number offset = luaL_optnumber(L, 3, -1);
     ssize_t got;
     char *buffer;
 
     luaL_argcheck(L, size >= 1 && size <= MAX_READ_BYTES, 2, "out of range");
+    luaL_argcheck(L, offset >= -1 && offset <= MAX_OFFSET, 3, "out of range");
     buffer = lua_newuserdata(L, (size_t)size);
     do
-        got = read(fd, buffer, (size_t)size);
+        got = offset < 0 ? read(fd, buffer, (size_t)size)
+                         : pread(fd, buffer, (size_t)size, (off_t)offset);
     while (got < 0 && errno == EINTR);
     if (got < 0)
         return errno_push(L);
@@ -288,7 +295,7 @@ static int descriptor_read(lua_State *L)
  * "append" or "create". After a failure, some of the bytes may be there. */
 static int descriptor_write(lua_State *L)
 {
-    int fd = descriptor_check(L);
+    int fd = descriptor_check(L, 1);
     size_t size;
     const char *bytes = luaL_checklstring(L, 2, &size);
     ssize_t put;
@@ -309,11 +316,10 @@ static int descriptor_write(lua_State *L)
 /* descriptor:truncate(size): true */
 static int descriptor_truncate(lua_State *L)
 {
-    int fd = descriptor_check(L);
+    int fd = descriptor_check(L, 1);
     lua_Number size = luaL_checknumber(L, 2);
 
-    luaL_argcheck(L, size >= 0 && size <= 9007199254740992.0, 2,
-                  "out of range");
+    luaL_argcheck(L, size >= 0 && size <= MAX_OFFSET, 2, "out of range");
     return result_push(L, ftruncate(fd, (off_t)size));
 }
 
@@ -321,7 +327,7 @@ static int descriptor_truncate(lua_State *L)
  * ends with the descriptor, however the process ends. */
 static int descriptor_lock(lua_State *L)
 {
-    int fd = descriptor_check(L);
+    int fd = descriptor_check(L, 1);
     int result;
 
     do

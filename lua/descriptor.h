@@ -10,6 +10,8 @@
 #endif
 
 void descriptor_class(lua_State *L);
+/* The number of an open descriptor. */
+int descriptor_check(lua_State *L, int index);
 int system_open_directory(lua_State *L);
 int system_open_file(lua_State *L);
 int system_make_directory(lua_State *L);

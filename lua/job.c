@@ -2,20 +2,23 @@
 /* Jobs: long work on local files, started as transfers. Nothing here waits. */
 #include "job.h"
 
+#include "descriptor.h"
 #include "engine.h"
 #include "transfer.h"
 
-/* core.digest(path) */
+/* core.digest(path or descriptor) */
 int digest_start(lua_State *L)
 {
-    const char *path = text_check(L, 1);
+    const char *path = lua_isuserdata(L, 1) ? NULL : text_check(L, 1);
+    int fd = path == NULL ? descriptor_check(L, 1) : -1;
     nymbl_engine *engine = engine_get(L);
     nymbl_transfer **transfer = transfer_new(L);
     nymbl_error err;
+    nymbl_kind kind = path != NULL
+                          ? nymbl_digest_start(transfer, engine, path, &err)
+                          : nymbl_digest_start_fd(transfer, engine, fd, &err);
 
-    return nymbl_digest_start(transfer, engine, path, &err) < 0
-               ? failure_push(L, &err)
-               : 1;
+    return kind < 0 ? failure_push(L, &err) : 1;
 }
 
 /* core.digest_result(transfer): 64 hexadecimal digits and the bytes of the
@@ -32,17 +35,19 @@ int digest_result(lua_State *L)
     return 2;
 }
 
-/* core.sync(path) */
+/* core.sync(path or descriptor) */
 int sync_start(lua_State *L)
 {
-    const char *path = text_check(L, 1);
+    const char *path = lua_isuserdata(L, 1) ? NULL : text_check(L, 1);
+    int fd = path == NULL ? descriptor_check(L, 1) : -1;
     nymbl_engine *engine = engine_get(L);
     nymbl_transfer **transfer = transfer_new(L);
     nymbl_error err;
+    nymbl_kind kind = path != NULL
+                          ? nymbl_sync_start(transfer, engine, path, &err)
+                          : nymbl_sync_start_fd(transfer, engine, fd, &err);
 
-    return nymbl_sync_start(transfer, engine, path, &err) < 0
-               ? failure_push(L, &err)
-               : 1;
+    return kind < 0 ? failure_push(L, &err) : 1;
 }
 
 /* core.read_directory(path, max_entries or nil) */

@@ -175,3 +175,25 @@ describe("in nginx #nginx a job", function()
     assert.is_true(helper.eventually(10, function() return server:get("/left") == "0" end))
   end)
 end)
+
+describe("a job on an open file", function()
+  local system = require("nymbl.core").system
+
+  it("needs no path", function()
+    local path = helper.directory()
+    local dir = assert(system.open_directory(path))
+    local file = assert(dir:open_file("a", "create"))
+    file:write "abc"
+    assert.equal("b", file:read(1, 1)) -- the position, at the end, does not matter
+    os.remove(path .. "/a")
+    local digest, size = job.digest(file)
+    assert.equal(helper.sha256(helper.write_file(helper.temporary(), "abc")), digest)
+    assert.equal(3, size)
+    assert.is_true(job.sync(file))
+    assert.is_true(job.sync(dir))
+    assert.equal("io directory", words(job.digest(dir)))
+    file:close()
+    dir:close()
+    assert.has_error(function() job.sync(file) end)
+  end)
+end)

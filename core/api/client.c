@@ -276,7 +276,10 @@ nymbl_kind nymbl_client_account_id(const nymbl_client *client,
     const char *limits[] = {client->base_url, client->api_key, NULL, NULL};
     const char *token[] = {client->token_url, client->client_id,
                            client->client_secret, client->scope};
-    const char *const *fields = which == NYMBL_SHARED_TOKEN ? token : limits;
+    const char *ids[] = {client->base_url, NULL, NULL, NULL};
+    const char *const *fields = which == NYMBL_SHARED_TOKEN ? token
+                                : which == NYMBL_SHARED_IDS ? ids
+                                                            : limits;
 
     if (client->closed || fields[0] == NULL)
         return NYMBL_MISUSE;

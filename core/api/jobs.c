@@ -8,12 +8,35 @@
 #include "job/directory.h"
 #include "job/sync.h"
 
+#include <errno.h>
+#include <fcntl.h>
+
+static const char *engine_problem(const nymbl_engine *engine)
+{
+    return nymbl_engine_in_this_process(engine) && !engine->closed ? NULL
+                                                                   : "engine";
+}
+
 static const char *arguments_problem(const nymbl_engine *engine,
                                      const char *path)
 {
-    if (!nymbl_engine_in_this_process(engine) || engine->closed)
-        return "engine";
-    return path == NULL ? "path" : NULL;
+    const char *problem = engine_problem(engine);
+
+    return problem == NULL && path == NULL ? "path" : problem;
+}
+
+/* Duplicate a caller's descriptor. */
+static nymbl_kind descriptor_copy(int *copy, const nymbl_engine *engine, int fd,
+                                  nymbl_error *err)
+{
+    const char *problem = engine_problem(engine);
+
+    if (problem != NULL)
+        return nymbl__error_set(err, NYMBL_MISUSE, problem);
+    *copy = fcntl(fd, F_DUPFD_CLOEXEC, 3); /* clear of stdin, stdout, stderr */
+    return *copy < 0
+               ? nymbl__error_set(err, NYMBL_IO, nymbl_reason_from_errno(errno))
+               : NYMBL_OK;
 }
 
 /* Start a job and become its owner, even on failure. */
@@ -49,7 +72,20 @@ nymbl_kind nymbl_digest_start(nymbl_transfer **out, nymbl_engine *engine,
     *out = NULL;
     if (problem != NULL)
         return nymbl__error_set(err, NYMBL_MISUSE, problem);
-    return job_start(out, engine, nymbl__digest_job_new(path), err);
+    return job_start(out, engine, nymbl__digest_job_new(path, -1), err);
+}
+
+nymbl_kind nymbl_digest_start_fd(nymbl_transfer **out, nymbl_engine *engine,
+                                 int fd, nymbl_error *err)
+{
+    int copy = -1;
+    nymbl_kind kind;
+
+    *out = NULL;
+    kind = descriptor_copy(&copy, engine, fd, err);
+    return kind < 0
+               ? kind
+               : job_start(out, engine, nymbl__digest_job_new(NULL, copy), err);
 }
 
 const nymbl_file_digest *nymbl_transfer_digest(const nymbl_transfer *transfer)
@@ -67,7 +103,20 @@ nymbl_kind nymbl_sync_start(nymbl_transfer **out, nymbl_engine *engine,
     *out = NULL;
     if (problem != NULL)
         return nymbl__error_set(err, NYMBL_MISUSE, problem);
-    return job_start(out, engine, nymbl__sync_job_new(path), err);
+    return job_start(out, engine, nymbl__sync_job_new(path, -1), err);
+}
+
+nymbl_kind nymbl_sync_start_fd(nymbl_transfer **out, nymbl_engine *engine,
+                               int fd, nymbl_error *err)
+{
+    int copy = -1;
+    nymbl_kind kind;
+
+    *out = NULL;
+    kind = descriptor_copy(&copy, engine, fd, err);
+    return kind < 0
+               ? kind
+               : job_start(out, engine, nymbl__sync_job_new(NULL, copy), err);
 }
 
 nymbl_kind nymbl_directory_start(nymbl_transfer **out, nymbl_engine *engine,

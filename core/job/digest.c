@@ -64,7 +64,8 @@ static nymbl_kind digest_step(nymbl__job *job, const char **reason)
     if (!self->is_open)
         return file_open(self, reason);
     for (size_t done = 0; done < STEP && kind == NYMBL_AGAIN;) {
-        ssize_t got = read(self->fd, block, sizeof(block));
+        ssize_t got =
+            pread(self->fd, block, sizeof(block), (off_t)self->result.size);
 
         if (got < 0 && errno == EINTR)
             continue;
@@ -98,9 +99,9 @@ static void digest_release(nymbl__job *job)
 
 static const nymbl__job_type digest_type = {digest_step, digest_release};
 
-nymbl__job *nymbl__digest_job_new(const char *path)
+nymbl__job *nymbl__digest_job_new(const char *path, int fd)
 {
-    return nymbl__job_new(&digest_type, sizeof(digest_job), path);
+    return nymbl__job_new(&digest_type, sizeof(digest_job), path, fd);
 }
 
 const nymbl_file_digest *nymbl__digest_job_result(const nymbl__job *job)

@@ -123,7 +123,7 @@ static const nymbl__job_type directory_type = {directory_step,
 nymbl__job *nymbl__directory_job_new(const char *path, size_t max)
 {
     nymbl__job *job =
-        nymbl__job_new(&directory_type, sizeof(directory_job), path);
+        nymbl__job_new(&directory_type, sizeof(directory_job), path, -1);
     directory_job *self = (directory_job *)job;
 
     if (job == NULL)

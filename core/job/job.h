@@ -21,17 +21,19 @@ typedef struct nymbl__job_type {
 /* The first member of every job. */
 struct nymbl__job {
     const nymbl__job_type *type;
-    char *path; /* the file or directory to work on */
+    char *path; /* the file or directory to work on, or NULL */
+    int fd;     /* the same, if it is open already; or -1 */
 };
 
-/* Allocate a zeroed job of `size` bytes. NULL if memory runs out. */
+/* Allocate a zeroed job of `size` bytes for a path, or if that is NULL, for a
+ * descriptor, whose owner the job becomes. NULL if memory runs out. */
 nymbl__job *nymbl__job_new(const nymbl__job_type *type, size_t size,
-                           const char *path);
+                           const char *path, int fd);
 /* Release and free a job. NULL does nothing. */
 void nymbl__job_free(nymbl__job *job);
-/* Open the file or directory of a job. `flags`: further flags of open(2); the
- * call never waits and follows no symbolic link at the end of the path. Returns
- * a descriptor, or -1 with errno. */
-int nymbl__job_open(const nymbl__job *job, int flags);
+/* Open the file or directory of a job, once. `flags`: further flags of open(2);
+ * the call never waits and follows no symbolic link at the end of the path.
+ * Returns a descriptor, or -1 with errno. */
+int nymbl__job_open(nymbl__job *job, int flags);
 
 #endif

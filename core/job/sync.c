@@ -41,6 +41,8 @@ static nymbl_kind content_flush(sync_job *self, const char **reason)
         kind = NYMBL_IO;
     } else if (nymbl__fs_flush(fd) < 0) {
         kind = fail(reason);
+    } else if (self->job.path == NULL) {
+        kind = NYMBL_OK;
     }
     nymbl__fd_close(fd);
     self->content_is_flushed = true;
@@ -93,7 +95,7 @@ static void sync_release(nymbl__job *job)
 
 static const nymbl__job_type sync_type = {sync_step, sync_release};
 
-nymbl__job *nymbl__sync_job_new(const char *path)
+nymbl__job *nymbl__sync_job_new(const char *path, int fd)
 {
-    return nymbl__job_new(&sync_type, sizeof(sync_job), path);
+    return nymbl__job_new(&sync_type, sizeof(sync_job), path, fd);
 }

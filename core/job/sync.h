@@ -5,7 +5,8 @@
 
 #include "job/job.h"
 
-/* Create a job that flushes. NULL if memory runs out. */
-nymbl__job *nymbl__sync_job_new(const char *path);
+/* Create a job that flushes (see nymbl__job_new()). A descriptor's name is not
+ * flushed. NULL if memory runs out. */
+nymbl__job *nymbl__sync_job_new(const char *path, int fd);
 
 #endif

@@ -64,7 +64,7 @@ local function take_directory(transfer)
 end
 
 -- The SHA-256 of a regular file.
--- @tparam string path
+-- @param path a path, or a descriptor (lua/descriptor.c)
 -- @tparam ?number deadline a time of `wait.now()`
 -- @treturn[1] string 64 hexadecimal digits
 -- @treturn[1] number bytes of the file
@@ -74,8 +74,9 @@ function job.digest(path, deadline)
   return run(deadline, take_digest, core.digest, path)
 end
 
--- Flush a file and its name, or the names in a directory, to disk.
--- @tparam string path
+-- Flush a file, or the names in a directory, to disk. If a file is given by its path, the name
+-- is flushed too.
+-- @param path a path, or a descriptor (lua/descriptor.c)
 -- @tparam ?number deadline a time of `wait.now()`
 -- @treturn[1] boolean true
 -- @treturn[2] nil
