@@ -31,6 +31,7 @@ local events = require "nymbl.events"
 local headers = require "nymbl.headers"
 local json = require "nymbl.json"
 local limiter = require "nymbl.limiter"
+local meter = require "nymbl.meter"
 local wait = require "nymbl.wait"
 
 local call = {}
@@ -178,6 +179,7 @@ local function call_state_new(env, operation, options, request)
     -- of the current attempt:
     has_slept = false,       -- whether it waited for the time of its reservation
     reservation = false,
+    meter = false,           -- of the run that pays for the request (meter.lua)
     bearer = false,
     was_sent = false,
     backoff = 0,             -- seconds that a retry waits
@@ -197,6 +199,7 @@ function call_state:sleep(reason, seconds)
     wait.wait(nil, math.min(till, wait.now() + CANCEL_POLL))
     if self.env.closed then return canceled "closed" end
     if should_continue and should_continue() == false then return canceled "progress" end
+    if not meter.poll() then return canceled "stopped" end
   until wait.now() >= till
   events.end_wait()
   return true
@@ -234,7 +237,8 @@ end
 
 function call_state:cancel_reservation()
   if self.reservation then limiter.cancel(self.reservation) end
-  self.reservation = false
+  meter.give_back(self.meter)
+  self.reservation, self.meter = false, false
 end
 
 -- Take the prefetched transfer, with its token and reservation. Returns nil if there is no
@@ -249,7 +253,7 @@ function call_state:take_prefetched()
     return nil
   end
   self.request.prefetched = nil
-  self.reservation, self.bearer = prefetched.reservation, prefetched.bearer
+  self.reservation, self.bearer, self.meter = prefetched.reservation, prefetched.bearer, prefetched.meter
   self.reservation.deadline = self.deadline
   self.pending = prefetched.pending
   events.adopt(self.pending)
@@ -279,6 +283,8 @@ function call_state:acquire_and_start()
   self.bearer = bearer
   call.add_headers(self.env, self.operation, self.options, self.request)
   if self.env.closed then return canceled "closed" end -- by the function `headers`
+  self.meter, err = meter.take()
+  if self.meter == nil then return nil, err end
   local transfer
   transfer, err = start_transfer(self.env, self.request, bearer, self.deadline)
   if not transfer then return nil, err end
@@ -292,7 +298,7 @@ end
 
 -- Start an attempt. Returns the transfer. If that fails, the reservation is canceled.
 function call_state:start()
-  self.has_slept, self.reservation = false, false
+  self.has_slept, self.reservation, self.meter = false, false, false
   if self.pending then self.pending = nil end
   local ran, transfer, err = pcall(self.acquire_and_start, self)
   if ran and transfer then return transfer end
@@ -464,8 +470,10 @@ function call.prefetch(env, operation, request, options)
   local bearer = env.cached_token()
   local reservation = bearer and limiter.try_reserve(env, operation)
   if not reservation then return end
-  local transfer = start_transfer(env, request, bearer)
+  local metered = meter.take()
+  local transfer = metered ~= nil and start_transfer(env, request, bearer)
   if not transfer then
+    meter.give_back(metered)
     limiter.cancel(reservation)
     return
   end
@@ -474,7 +482,9 @@ function call.prefetch(env, operation, request, options)
     pending = events.begin(env, transfer, { operation = operation, attempt = 1, waited = 0, tag = options.tag })
     events.release(pending)
   end
-  request.prefetched = { transfer = transfer, reservation = reservation, bearer = bearer, pending = pending }
+  request.prefetched = {
+    transfer = transfer, reservation = reservation, bearer = bearer, pending = pending, meter = metered,
+  }
   wait.poll()
 end
 
@@ -507,6 +517,7 @@ function call.discard_prefetch(request)
     record_prefetch(prefetched, done, err)
   elseif not (err and err.reason == "forked") then
     limiter.cancel(prefetched.reservation)
+    meter.give_back(prefetched.meter)
   end
   events.drop(prefetched.pending)
   wait.close(transfer)

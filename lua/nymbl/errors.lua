@@ -67,6 +67,8 @@ local BY_REASON = {
   file_too_big = "the file would be larger than is allowed: raise the limit of file sizes",
   ["io.changed"] = "another program changed the file meanwhile: try again",
   not_open_for_access = "the handle is not open for this: open it in another mode",
+  in_use = "another run uses these files: wait until it has ended",
+  other_service = "the files belong to another service: choose other ones",
   ["io.size_mismatch"] = "the source does not have the stated size: check size",
 
   signature = "the bytes are not of that type: check the file",
@@ -89,6 +91,8 @@ local BY_REASON = {
   redis_store = "this version has no store in Redis: set NYMBL_STORE to the path of a file",
 
   raised = false,
+  budget = "the run's budget is spent: continue with another run",
+  stopped = false,
   c_call_boundary = false,
   coroutine = false,
   main_coroutine = false,
