@@ -225,6 +225,10 @@ local client = {}
 ---@return nymbl.patient
 function client:patient(id) end
 
+---@param options? nymbl.query
+---@return fun(): nymbl.patient?
+function client:patients(options) end
+
 ---@return nymbl.usage? usage
 ---@return nymbl.err? err
 function client:usage() end
@@ -238,6 +242,8 @@ function client:check(options) end
 function client:close() end
 
 ---@class nymbl.patient
+---@field id string
+---@field [string] any further fields that a listing has selected
 local patient = {}
 
 ---@param what string|file*|{ data: string }|nymbl.source|nymbl.stream

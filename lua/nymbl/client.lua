@@ -213,6 +213,33 @@ function methods.patient(self, id)
   return patient.new(state.env, check.id(id, 1, "patient"))
 end
 
+--- Iterate over all patients of the account. Sends one request per page of 100 patients, as
+-- @{patient:documents} does. No patient is returned twice, and none is skipped if others are added or
+-- removed meanwhile.
+-- @function patients
+-- @tparam[opt] table options
+-- @tparam[opt] string options.filter an OData filter; make it with `nymbl.filter`
+-- @tparam[opt] string|table options.select names of the fields to request (default: only the id); they can
+--   be read from the patients: `patient.first_name`
+-- @tparam[opt] string|table options.orderby names with `asc` or `desc` (default: the id); the id is always added
+-- @tparam[opt] integer options.top the largest number of patients in total
+-- @tparam[opt=0] integer options.skip patients to skip at the beginning
+-- @tparam[opt=100] integer options.page_size patients per request, 1 to 100
+-- @tparam[opt=true] boolean options.count whether to request the total number
+-- @tparam[opt] number options.timeout seconds for each page (default: the client's)
+-- @tparam[opt] table options.headers request headers, added to the client's
+-- @tparam[opt] any options.tag for the events of this call
+-- @treturn function an iterator of patients for a `for` loop. It waits for each page, and raises the
+--   error if a page fails
+-- @raise on a wrong argument, an unknown option or a closed client
+-- @usage
+-- for patient in client:patients() do
+--   print(patient.id, assert(patient:count()))
+-- end
+function methods.patients(self, options)
+  return require("nymbl.patients").list(check.object(self, CLASS, "patients").env, options)
+end
+
 --- Report the use of this month's quota by all clients of the account that share the store.
 -- Sends no request; waits only for a store that other processes have locked.
 -- @function usage

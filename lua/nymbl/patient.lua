@@ -1,6 +1,10 @@
 -- SPDX-License-Identifier: MIT
 
---- A patient: uploads documents, lists and finds them. Made by @{client:patient}.
+--- A patient: uploads documents, lists and finds them. Made by @{client:patient} and
+-- @{client:patients}.
+--
+-- Its `id` can be read as a field, and so can the fields that a listing has selected:
+-- `patient.first_name`. They are read-only, and methods win over fields of the same name.
 -- @classmod patient
 
 local core = require "nymbl.core"
@@ -20,14 +24,21 @@ local function media_type() return require "nymbl.media_type" end
 local CLASS = "nymbl.patient"
 local methods, metatable = core.class(CLASS)
 
--- The state of a patient (see lua/object.h) has
+-- The state of a patient (see lua/object.h):
+--   1 (FIELDS)  the fields that can be read: at least `id`
 --   id
 --   documents   its documents (document.collection), once a method has needed them
 
 local patient = {}
 
 function patient.new(env, id)
-  return core.object(metatable, { env = env, id = id })
+  return core.object(metatable, { { id = id }, env = env, id = id })
+end
+
+-- Create a patient from a row of a listing (see entity.lua).
+function patient.from_fields(env, fields, id)
+  fields.id = id
+  return core.object(metatable, { fields, env = env, id = id })
 end
 
 -- A checker (see check.lua): a file name becomes part of a multipart header.
