@@ -732,6 +732,10 @@ typedef struct nymbl_download_options {
     /** Compute the SHA-256 of the whole document, also if it is resumed; not
      * for a range. */
     bool sha256;
+    /** A directory in which @p path is a file name, to be created or replaced;
+     * no symbolic link is followed. It must stay open until the transfer is
+     * started, and cannot be descriptor 0. Default: @p path is a path. */
+    int dir_fd;
 } nymbl_download_options;
 
 /** A request to the service. Zero means default. Arrays end with an entry whose
@@ -892,6 +896,16 @@ NYMBL_API nymbl_kind nymbl_get_start(nymbl_transfer **out, nymbl_engine *engine,
  */
 NYMBL_API nymbl_kind nymbl_target_check(const char *path, bool no_overwrite,
                                         nymbl_error *err);
+
+/**
+ * Remove the incomplete files that killed processes have left in a directory.
+ * Files that a running process writes stay.
+ *
+ * A download does this for its own directory, once in a process.
+ *
+ * @param dir_fd descriptor of the directory
+ */
+NYMBL_API void nymbl_remove_leftovers(int dir_fd);
 
 /**
  * Start `GET /Patients({id})/Documents({document})/$value`.

@@ -340,6 +340,15 @@ static int descriptor_lock(lua_State *L)
     return result_push(L, result);
 }
 
+/* descriptor:remove_leftovers(): remove the incomplete files that killed
+ * processes have left in the directory; true */
+static int descriptor_remove_leftovers(lua_State *L)
+{
+    nymbl_remove_leftovers(descriptor_check(L, 1));
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
 /* The collector may bring a block of another type. */
 static int descriptor_collect(lua_State *L)
 {
@@ -420,6 +429,7 @@ void descriptor_class(lua_State *L)
         {"write", descriptor_write},
         {"truncate", descriptor_truncate},
         {"lock", descriptor_lock},
+        {"remove_leftovers", descriptor_remove_leftovers},
         {"close", descriptor_close},
         {NULL, NULL},
     };

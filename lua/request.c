@@ -4,6 +4,7 @@
 
 #include "body.h"
 #include "client.h"
+#include "descriptor.h"
 #include "engine.h"
 #include "transfer.h"
 
@@ -155,6 +156,19 @@ static void upload_read(lua_State *L, description *to)
     lua_pop(L, 2);
 }
 
+/* The number of a descriptor in a field of the table at the index `table`, or
+ * 0. The table keeps it open. */
+static int option_descriptor(lua_State *L, int table, const char *name)
+{
+    int fd = 0;
+
+    lua_getfield(L, table, name);
+    if (!lua_isnil(L, -1))
+        fd = descriptor_check(L, lua_gettop(L));
+    lua_pop(L, 1);
+    return fd;
+}
+
 static void download_read(lua_State *L, description *to)
 {
     double size, length;
@@ -180,6 +194,7 @@ static void download_read(lua_State *L, description *to)
         .no_range_request = option_flag(L, table, "no_range_request"),
         .if_match = option_text(L, table, "if_match"),
         .sha256 = option_flag(L, table, "sha256"),
+        .dir_fd = option_descriptor(L, table, "directory"),
     };
     to->request.download = &to->download;
     to->request.expected = NYMBL_EXPECT_CONTENT;
@@ -226,8 +241,9 @@ int request_start_token(lua_State *L)
  *                description =, is_rewindable =, progress = }
  *   download   { path =, mode =, no_overwrite =, resume =, content_type =,
  *                size =, progress =, offset =, length =, no_range_request =,
- *                if_match =, sha256 = }: the content of a document is expected,
- *              otherwise JSON
+ *                if_match =, sha256 =, directory = }: the content of a document
+ *              is expected, otherwise JSON. If there is a directory (a
+ *              descriptor), `path` is a name in it
  *   inspect    whether transfer:peer() is needed
  */
 int request_start(lua_State *L)

@@ -141,10 +141,4 @@ describe("client:patients()", function()
       assert.truthy(message:find("bad argument #1 to 'patients'", 1, true), message)
     end
   end)
-
-  it("closes its page if a loop is left", function()
-    if _VERSION ~= "Lua 5.4" then return end
-    for _ in client:patients { page_size = 2 } do break end
-    assert.equal(1, core.object_count()) -- the client
-  end)
 end)

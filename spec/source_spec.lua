@@ -312,7 +312,7 @@ describe("the module", function()
     require "nymbl"
     require "nymbl.stream"
     local names = {
-      ["nymbl.client"] = { "check", "close", "patient", "usage" },
+      ["nymbl.client"] = { "check", "close", "patient", "patients", "usage" },
       ["nymbl.patient"] = { "count", "document", "documents", "get", "page", "upload" },
       ["nymbl.document"] = { "delete", "download", "metadata", "open", "refresh", "safe_name" },
       ["nymbl.stream"] = { "close", "lines", "read" },

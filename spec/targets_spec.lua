@@ -123,4 +123,77 @@ describe("document:download() to a path", function()
     assert.equal(5000, (assert(document:download(folder .. "/shared/own"))))
     assert.equal("a", helper.output("ls -A " .. folder .. "/mine"))
   end)
+
+  describe("in an open directory", function()
+    local core = require "nymbl.core"
+    local save = require("nymbl.document").save
+    local directory
+
+    before_each(function() directory = assert(core.system.open_directory(folder)) end)
+    after_each(function()
+      directory:close()
+      directory = nil
+    end)
+
+    local function refused(name, reason)
+      local size, err = save(document, directory, name, {})
+      assert.is_nil(size)
+      assert.equal("io " .. reason, err.kind .. " " .. err.reason)
+      assert.equal(0, #helper.journal "download")
+    end
+
+    it("creates or replaces a file", function()
+      assert.equal(5000, (save(document, directory, "a", {})))
+      helper.write_file(folder .. "/b", "old")
+      local size, _, digest = save(document, directory, "b", { sha256 = true })
+      assert.equal(5000, size)
+      assert.equal(helper.sha256(folder .. "/b"), digest)
+      assert.equal(helper.read_file(folder .. "/a"), helper.read_file(folder .. "/b"))
+      assert.equal("600", helper.output("stat -c %a " .. folder .. "/a"))
+      assert.equal("a\nb", names())
+    end)
+
+    it("stays in it if it is moved", function()
+      local elsewhere = helper.directory()
+      os.execute(("mv %s %s.moved && ln -s %s %s"):format(folder, folder, elsewhere, folder))
+      assert.equal(5000, (save(document, directory, "a", {})))
+      assert.equal("", helper.names(elsewhere))
+      assert.equal("a", helper.names(folder .. ".moved"))
+    end)
+
+    it("follows no link", function()
+      local elsewhere = helper.write_file(helper.temporary(), "mine")
+      os.execute(("cd %s && ln -s %s link && ln -s nowhere dangling && mkdir sub && mkfifo pipe"):format(folder, elsewhere))
+      refused("link", "symbolic_link")
+      refused("dangling", "symbolic_link")
+      refused("sub", "directory")
+      refused("pipe", "not_a_file")
+      assert.equal("mine", helper.read_file(elsewhere))
+    end)
+
+    it("accepts no name that leads elsewhere", function()
+      for _, name in ipairs { "", ".", "..", "/", "a/b", "../x", "/etc/x" } do refused(name, "directory") end
+      refused(("x"):rep(256), "name_too_long")
+      refused(".nymbl-tmp-00", "reserved_name")
+      assert.equal("", names())
+    end)
+
+    it("fails if the directory was removed", function()
+      os.execute("rmdir " .. folder)
+      local size, err = save(document, directory, "a", {})
+      assert.is_nil(size)
+      assert.equal("io not_found", err.kind .. " " .. err.reason)
+    end)
+
+    it("removes what killed processes have left", function()
+      helper.write_file(folder .. "/.nymbl-tmp-00", "half")
+      helper.write_file(folder .. "/.nymbl-tmp-0f", "half")
+      helper.write_file(folder .. "/mine", "")
+      for _ = 1, 2 do
+        assert.is_true(directory:remove_leftovers())
+        assert.equal("mine", names())
+        helper.write_file(folder .. "/.nymbl-tmp-01", "half") -- after the process has looked there once
+      end
+    end)
+  end)
 end)

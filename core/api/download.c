@@ -22,7 +22,7 @@ bool nymbl__download_is_valid(const nymbl_download_options *options)
 {
     if (options == NULL)
         return true;
-    if (options->offset < 0 || options->length < 0 ||
+    if (options->offset < 0 || options->length < 0 || options->dir_fd < 0 ||
         (options->path != NULL && is_range(options)) ||
         (options->sha256 && (options->offset != 0 || options->has_length)))
         return false;
@@ -115,9 +115,14 @@ nymbl_kind nymbl__download_prepare(nymbl_transfer *transfer,
         return kind < 0 ? nymbl__error_set(err, kind, NULL) : NYMBL_OK;
     }
     nymbl__client_resource(transfer->client, exchange->request.url, resource);
-    kind = nymbl__atomic_file_open(&exchange->file, options->path,
-                                   options->mode, !options->no_overwrite,
-                                   options->resume ? resource : NULL, err);
+    if (options->dir_fd == 0)
+        kind = nymbl__atomic_file_open(&exchange->file, options->path,
+                                       options->mode, !options->no_overwrite,
+                                       options->resume ? resource : NULL, err);
+    else
+        kind = nymbl__atomic_file_open_at(
+            &exchange->file, options->dir_fd, options->path, options->mode,
+            !options->no_overwrite, options->resume ? resource : NULL, err);
     if (kind < 0)
         return kind;
     kind = partial_request(exchange);

@@ -37,9 +37,10 @@ static void file_free(nymbl__atomic_file *file)
     free(file);
 }
 
-nymbl_kind nymbl__atomic_file_open(nymbl__atomic_file **out, const char *path,
-                                   unsigned mode, bool overwrite,
-                                   const char *resource, nymbl_error *err)
+/* `dir_fd`: the directory of the name `path`; -1 if that is a path. */
+static nymbl_kind file_open(nymbl__atomic_file **out, int dir_fd,
+                            const char *path, unsigned mode, bool overwrite,
+                            const char *resource, nymbl_error *err)
 {
     const char *reason = NULL;
     nymbl__atomic_file *file = calloc(1, sizeof(*file));
@@ -52,9 +53,12 @@ nymbl_kind nymbl__atomic_file_open(nymbl__atomic_file **out, const char *path,
     file->target.dir_fd = file->target.base_fd = -1;
     file->mode = mode != 0 ? mode : 0600;
     file->overwrite = overwrite;
-    kind = nymbl__target_resolve(&file->target, path, overwrite, &reason);
+    kind = dir_fd < 0
+               ? nymbl__target_resolve(&file->target, path, overwrite, &reason)
+               : nymbl__target_resolve_at(&file->target, dir_fd, path,
+                                          overwrite, &reason);
     if (kind == NYMBL_OK)
-        nymbl__tempfile_sweep(file->target.dir_fd);
+        nymbl__tempfile_sweep_once(file->target.dir_fd);
     if (kind == NYMBL_OK && resource != NULL) {
         kind = nymbl__partial_open(&file->partial, file->target.dir_fd,
                                    file->target.name, resource);
@@ -73,6 +77,21 @@ nymbl_kind nymbl__atomic_file_open(nymbl__atomic_file **out, const char *path,
     }
     *out = file;
     return NYMBL_OK;
+}
+
+nymbl_kind nymbl__atomic_file_open(nymbl__atomic_file **out, const char *path,
+                                   unsigned mode, bool overwrite,
+                                   const char *resource, nymbl_error *err)
+{
+    return file_open(out, -1, path, mode, overwrite, resource, err);
+}
+
+nymbl_kind nymbl__atomic_file_open_at(nymbl__atomic_file **out, int dir_fd,
+                                      const char *name, unsigned mode,
+                                      bool overwrite, const char *resource,
+                                      nymbl_error *err)
+{
+    return file_open(out, dir_fd, name, mode, overwrite, resource, err);
 }
 
 int64_t nymbl__atomic_file_offset(const nymbl__atomic_file *file)

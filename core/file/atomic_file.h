@@ -15,6 +15,12 @@ typedef struct nymbl__atomic_file nymbl__atomic_file;
 nymbl_kind nymbl__atomic_file_open(nymbl__atomic_file **out, const char *path,
                                    unsigned mode, bool overwrite,
                                    const char *resource, nymbl_error *err);
+/* The same for a file name in an open directory (see
+ * nymbl__target_resolve_at()). */
+nymbl_kind nymbl__atomic_file_open_at(nymbl__atomic_file **out, int dir_fd,
+                                      const char *name, unsigned mode,
+                                      bool overwrite, const char *resource,
+                                      nymbl_error *err);
 /* The offset at which a partial file continues, or 0. */
 int64_t nymbl__atomic_file_offset(const nymbl__atomic_file *file);
 /* The validator of a partial file, to send with the range request; or "". */

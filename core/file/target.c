@@ -300,6 +300,44 @@ nymbl_kind nymbl__target_resolve(nymbl__target *target, const char *path,
     return NYMBL_OK;
 }
 
+/* The reason why a name cannot be that of a file in a directory, or NULL. */
+static const char *name_problem(int dir_fd, const char *name, bool overwrite)
+{
+    struct stat status;
+    bool is_dots = strcmp(name, ".") == 0 || strcmp(name, "..") == 0;
+
+    if (*name == '\0' || is_dots || strchr(name, '/') != NULL)
+        return nymbl__reason_directory;
+    if (strlen(name) > NAME_MAX)
+        return nymbl_reason_from_errno(ENAMETOOLONG);
+    if (name_is_reserved(name))
+        return nymbl__reason_reserved_name;
+    if (fstatat(dir_fd, name, &status, AT_SYMLINK_NOFOLLOW) < 0)
+        return errno == ENOENT ? NULL : nymbl_reason_from_errno(errno);
+    if (S_ISLNK(status.st_mode))
+        return nymbl__reason_symbolic_link;
+    return file_problem(dir_fd, name, &status, overwrite);
+}
+
+nymbl_kind nymbl__target_resolve_at(nymbl__target *target, int dir_fd,
+                                    const char *name, bool overwrite,
+                                    const char **reason)
+{
+    *target = (nymbl__target){.dir_fd = -1, .base_fd = -1};
+    *reason = name_problem(dir_fd, name, overwrite);
+    if (*reason != NULL)
+        return NYMBL_IO;
+    target->dir_fd = nymbl__fd_avoid_stdio(openat(dir_fd, ".", OPEN_DIR_FLAGS));
+    if (target->dir_fd >= 0)
+        target->base_fd =
+            nymbl__fd_avoid_stdio(openat(dir_fd, ".", OPEN_DIR_FLAGS));
+    if (target->base_fd < 0) {
+        *reason = nymbl_reason_from_errno(errno);
+        return NYMBL_IO;
+    }
+    return nymbl__text_copy(&target->name, name);
+}
+
 bool nymbl__target_is_unmoved(const nymbl__target *target, const char **reason)
 {
     struct stat opened, named;
@@ -331,11 +369,16 @@ nymbl_kind nymbl_target_check(const char *path, bool no_overwrite,
         reason = nymbl_reason_from_errno(errno);
     }
     if (kind == NYMBL_OK) {
-        nymbl__tempfile_sweep(target.dir_fd);
+        nymbl__tempfile_sweep_once(target.dir_fd);
         kind = nymbl__tempfile_check(target.dir_fd, &reason);
     }
     nymbl__target_free(&target);
     return kind < 0 ? nymbl__error_set(err, kind, reason) : NYMBL_OK;
+}
+
+void nymbl_remove_leftovers(int dir_fd)
+{
+    nymbl__tempfile_sweep(dir_fd);
 }
 
 void nymbl__target_free(nymbl__target *target)

@@ -21,6 +21,11 @@ typedef struct nymbl__target {
  * - or if the name is reserved for temporary, partial or metadata files. */
 nymbl_kind nymbl__target_resolve(nymbl__target *target, const char *path,
                                  bool overwrite, const char **reason);
+/* The same for a file name in an open directory. A symbolic link of that name
+ * is not followed: it fails with "symbolic_link". */
+nymbl_kind nymbl__target_resolve_at(nymbl__target *target, int dir_fd,
+                                    const char *name, bool overwrite,
+                                    const char **reason);
 /* Whether the directory's path still leads to the directory. If not, fills in
  * the reason. */
 bool nymbl__target_is_unmoved(const nymbl__target *target, const char **reason);

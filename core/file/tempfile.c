@@ -83,8 +83,6 @@ void nymbl__tempfile_sweep(int dir_fd)
     char name[NYMBL__TEMPFILE_NAME_SIZE];
     int found = GROUP_SIZE; /* names in use in the previous group */
 
-    if (!swept_add(dir_fd))
-        return;
     for (int i = 0; i < NAME_COUNT; i++) {
         struct stat status;
 
@@ -99,6 +97,12 @@ void nymbl__tempfile_sweep(int dir_fd)
             nymbl__leftover_remove(dir_fd, name);
         }
     }
+}
+
+void nymbl__tempfile_sweep_once(int dir_fd)
+{
+    if (swept_add(dir_fd))
+        nymbl__tempfile_sweep(dir_fd);
 }
 
 /* ---- creating and publishing ---- */

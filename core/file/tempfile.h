@@ -15,9 +15,10 @@ typedef struct nymbl__tempfile {
     char name[NYMBL__TEMPFILE_NAME_SIZE]; /* temporary, or "" */
 } nymbl__tempfile;
 
-/* Remove the temporary files that killed processes left in a directory. Each
- * process does this once for each directory. */
+/* Remove the temporary files that killed processes left in a directory. */
 void nymbl__tempfile_sweep(int dir_fd);
+/* The same, but each process does this once for each directory. */
+void nymbl__tempfile_sweep_once(int dir_fd);
 /* Create a temporary file in a directory. */
 nymbl_kind nymbl__tempfile_open(nymbl__tempfile *tempfile, int dir_fd,
                                 const char **reason);

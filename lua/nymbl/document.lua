@@ -221,6 +221,35 @@ local DOWNLOAD_OPTIONS = call.options {
   sha256 = check.boolean,
 }
 
+-- Download to an open target (target.lua).
+local function download_to(state, opened, options)
+  local env = state.env
+  local receive, digest = opened.receiver(options.progress), nil
+  local ok, bytes, content_type = call.perform(env, "download", options, {
+    "Patients", state.patient_id, "Documents", state.id, "$value", false,
+    download = {
+      path = opened.path, directory = opened.directory, mode = options.mode,
+      no_overwrite = options.overwrite == false, resume = options.resume,
+      content_type = expected_type(state, options), size = expected_size(state, options),
+      progress = options.progress ~= nil, sha256 = options.sha256,
+    },
+    run = function(transfer, deadline)
+      local done, received, received_type = receive(transfer, deadline)
+      if done then digest = transfer:sha256() end
+      return done, received, received_type
+    end,
+    should_restart = options.resume and is_range_refused or nil,
+    rewind = opened.rewind,
+    should_continue = should_continue_by(options),
+  })
+  if not ok then
+    if opened.report_failure then opened.report_failure(bytes) end
+    return nil, bytes
+  end
+  if options.sha256 then return bytes, content_type, digest end
+  return bytes, content_type
+end
+
 --- Download the content. Waits until it is complete.
 --
 -- The download fails if the bytes contradict the metadata. If the metadata has neither type
@@ -268,30 +297,15 @@ function methods.download(self, destination, options)
       return nil, errors.new(err, "download")
     end
   end
-  local env = state.env
-  local receive, digest = opened.receiver(options.progress), nil
-  local ok, bytes, content_type = call.perform(env, "download", options, {
-    "Patients", state.patient_id, "Documents", state.id, "$value", false,
-    download = {
-      path = opened.path, mode = options.mode, no_overwrite = options.overwrite == false, resume = options.resume,
-      content_type = expected_type(state, options), size = expected_size(state, options),
-      progress = options.progress ~= nil, sha256 = options.sha256,
-    },
-    run = function(transfer, deadline)
-      local done, received, received_type = receive(transfer, deadline)
-      if done then digest = transfer:sha256() end
-      return done, received, received_type
-    end,
-    should_restart = options.resume and is_range_refused or nil,
-    rewind = opened.rewind,
-    should_continue = should_continue_by(options),
-  })
-  if not ok then
-    if opened.report_failure then opened.report_failure(bytes) end
-    return nil, bytes
-  end
-  if options.sha256 then return bytes, content_type, digest end
-  return bytes, content_type
+  return download_to(state, opened, options)
+end
+
+-- Download to a file in a directory. No link is followed.
+-- @param directory its descriptor (lua/descriptor.c)
+-- @tparam string name of the file
+-- @tparam table options as for `doc:download`; they are not checked
+function document.save(self, directory, name, options)
+  return download_to(check.object(self, CLASS, "download"), target().in_directory(directory, name), options)
 end
 
 local OPEN_OPTIONS = call.options {

@@ -7,7 +7,7 @@ local wait = require "nymbl.wait"
 
 local DEFAULT_CONCURRENCY = 8
 
--- A function that returns the next item, or nil at the end.
+-- A function that returns the next item of an array or iterator, or nil at the end.
 local function item_iterator(items)
   if type(items) ~= "table" or (getmetatable(items) or {}).__call then return items end
   local i = 0
@@ -22,11 +22,15 @@ local function is_callable(value)
   return type(value) == "function" or (type(meta) == "table" and meta.__call ~= nil)
 end
 
+-- A checker (see check.lua) of arrays and iterators.
+local function check_items(value)
+  if type(value) ~= "table" and not is_callable(value) then return check.expected("array or iterator", value) end
+end
+
 -- nymbl.each(items, [options,] fn), see lua/nymbl.lua.
 local function each(items, options, fn)
-  if type(items) ~= "table" and not is_callable(items) then
-    check.raise_argument(1, "each", check.expected("array or iterator", items))
-  end
+  local problem = check_items(items)
+  if problem then check.raise_argument(1, "each", problem) end
   if fn == nil and is_callable(options) then options, fn = nil, options end
   options = check.options(options, { concurrency = check.integer(1, 100000) }, 2, "each")
   if not is_callable(fn) then check.raise_argument(3, "each", check.expected("function", fn)) end
@@ -73,4 +77,4 @@ local function each(items, options, fn)
   return succeeded, failed
 end
 
-return { each = each }
+return { each = each, iterator = item_iterator, check_items = check_items }

@@ -115,9 +115,15 @@ end
 -- A target is a table with
 --   receiver(progress)   returns the function for `call.perform` that receives the document
 --   path                 the path, if the target is one
+--   directory            the descriptor of the directory, if the path is a name in it
 --   rewind()             prepares a handle or a sink for another attempt. Returns false if the
 --                        target already has bytes that cannot be overwritten
 --   report_failure(err)  reports to a sink that the download failed
+
+-- A file in a directory, given by its descriptor, as the target.
+function target.in_directory(directory, name)
+  return { path = name, directory = directory, receiver = path_receiver }
+end
 
 -- Open a target.
 -- @param value the argument of the script
