@@ -144,6 +144,7 @@ typedef struct nymbl_client nymbl_client;
 typedef struct nymbl_body nymbl_body;
 typedef struct nymbl_transfer nymbl_transfer;
 typedef struct nymbl_store nymbl_store;
+typedef struct nymbl_line nymbl_line;
 
 /**
  * The version of the library at run time. It may be newer than NYMBL_VERSION,
@@ -197,8 +198,8 @@ NYMBL_API const char *nymbl_reason_from_errno(int code);
 NYMBL_API void nymbl_sha256(char *out, const void *data, size_t size);
 
 /**
- * The number of objects that exist in this process: clients, bodies, transfers
- * and stores.
+ * The number of objects that exist in this process: clients, bodies,
+ * transfers, lines and stores.
  *
  * For leak checks: it is 0 once all objects are released and the I/O thread, if
  * there is one, has dropped its references.
@@ -1342,6 +1343,121 @@ NYMBL_API nymbl_kind nymbl_directory_start(nymbl_transfer **out,
  */
 NYMBL_API bool nymbl_transfer_next_entry(nymbl_transfer *transfer,
                                          nymbl_directory_entry *out);
+
+/* ---- lines: connections to a server of your own ---- */
+
+/** Largest reply on a line, in bytes. A longer one ends the line:
+ * NYMBL_PROTOCOL, "response_too_long". */
+#define NYMBL_REPLY_MAX 65536
+/** Requests on a line that may be without a reply at the same time. */
+#define NYMBL_LINE_MAX_REQUESTS 1024
+/** Their bytes altogether. */
+#define NYMBL_LINE_MAX_BYTES 1048576
+
+/** Settings of a line. Zero means default. Everything is copied. */
+typedef struct nymbl_line_options {
+    const char *host; /**< a name or an IP address; or else @p unix_path */
+    int port;         /**< 1 to 65535; with @p host */
+    bool tls;         /**< over TLS, verified as for the service */
+    /** PEM file of trusted certificates; default: libcurl's. */
+    const char *ca_file;
+    const char *unix_path; /**< path of a Unix socket, without TLS */
+    /** Bytes to send before the first request, for example a password and the
+     * number of a database. They are wiped once they are not needed. */
+    const void *greeting;
+    size_t greeting_size;   /**< of @p greeting */
+    int greeting_replies;   /**< the number of replies to @p greeting */
+    double connect_timeout; /**< seconds until the line is open; default 10 */
+    /** Seconds without a request after which the line closes itself; default
+     * 60. */
+    double idle_timeout;
+} nymbl_line_options;
+
+/**
+ * Open a line: a connection on which a server answers requests in their order,
+ * in RESP2, the protocol of Redis. Never waits: the pump connects.
+ *
+ * No proxy is used. Without TLS everything can be read and changed on the way:
+ * use that only for a loopback address or a network that you trust.
+ *
+ * No request is sent before all replies to the greeting have arrived. If one of
+ * them is an error, it becomes the reply to each request, and the line ends.
+ * The line also ends, and with it all its requests, if it cannot connect, if
+ * the server closes the connection, if it sends what is no reply or a reply
+ * that nobody waits for, and if the line is idle for too long. Then open
+ * another one.
+ *
+ * @param[out] out     yours to release with nymbl_line_free()
+ * @param      engine  holds the connection
+ * @param      options copied
+ * @param[out] err     NYMBL_MISUSE with the option's name as reason,
+ *                     NYMBL_NO_MEMORY
+ * @return NYMBL_OK or the failure
+ */
+NYMBL_API nymbl_kind nymbl_line_new(nymbl_line **out, nymbl_engine *engine,
+                                    const nymbl_line_options *options,
+                                    nymbl_error *err);
+
+/**
+ * Whether requests can be started on a line: it has not ended, as far as the
+ * pump knows.
+ *
+ * @param line any
+ * @return true if they can; false in a forked child
+ */
+NYMBL_API bool nymbl_line_is_open(const nymbl_line *line);
+
+/**
+ * Start a request. Requests are sent one after the other, without waiting for
+ * replies.
+ *
+ * The transfer's result is NYMBL_OK once the reply has arrived, also if it is
+ * an error of the server; nymbl_transfer_body() returns its bytes.
+ * `nymbl_counts.sent` says whether the request was sent. If the line ends, the
+ * result is the failure of the connection: NYMBL_NETWORK, NYMBL_TLS,
+ * NYMBL_TIMEOUT ("connect"), NYMBL_PROTOCOL, NYMBL_IO, NYMBL_NO_MEMORY, or
+ * NYMBL_CANCELED ("closed") after nymbl_line_free().
+ *
+ * A request has no time limit of its own. If the transfer is canceled, a
+ * request that was sent keeps its place: its reply is dropped when it arrives.
+ *
+ * @param[out] out   yours to release with nymbl_transfer_free()
+ * @param      line  any
+ * @param      bytes one command; copied, and wiped once it is answered
+ * @param      size  of @p bytes, at least 1
+ * @param[out] err   NYMBL_NETWORK, "reset", if the line has ended; NYMBL_IO if
+ *                   too many requests have no reply (NYMBL_LINE_MAX_REQUESTS);
+ *                   NYMBL_CANCELED, "forked", in a forked child; NYMBL_MISUSE,
+ *                   NYMBL_NO_MEMORY
+ * @return NYMBL_OK or the failure
+ */
+NYMBL_API nymbl_kind nymbl_line_start(nymbl_transfer **out, nymbl_line *line,
+                                      const void *bytes, size_t size,
+                                      nymbl_error *err);
+
+/**
+ * Send a request without waiting for its reply, which is dropped. If the line
+ * ends before it is sent, it is lost.
+ *
+ * If the line is open, this sends the request at once, unless the engine has an
+ * I/O thread, which then does it.
+ *
+ * @param      line  any
+ * @param      bytes one command; copied
+ * @param      size  of @p bytes, at least 1
+ * @param[out] err   see nymbl_line_start()
+ * @return NYMBL_OK or the failure
+ */
+NYMBL_API nymbl_kind nymbl_line_send(nymbl_line *line, const void *bytes,
+                                     size_t size, nymbl_error *err);
+
+/**
+ * Send as much as possible without waiting, close a line and release it. Its
+ * requests without a reply fail with NYMBL_CANCELED, "closed".
+ *
+ * @param line may be NULL
+ */
+NYMBL_API void nymbl_line_free(nymbl_line *line);
 
 /* ---- store: a small file that processes share ---- */
 

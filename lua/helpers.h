@@ -20,6 +20,7 @@ typedef enum block_type {
     BLOCK_TRANSFER,
     BLOCK_BODY,
     BLOCK_STORE,
+    BLOCK_LINE,
     BLOCK_DESCRIPTOR,
     BLOCK_ENGINE
 } block_type;

@@ -7,6 +7,7 @@
 #include "id.h"
 #include "job.h"
 #include "json.h"
+#include "line.h"
 #include "object.h"
 #include "request.h"
 #include "row.h"
@@ -87,6 +88,7 @@ int luaopen_nymbl_core(lua_State *L)
         {"sync", sync_start},
         {"read_directory", read_directory_start},
         {"take_entries", take_entries},
+        {"line_open", line_open},
         {"store_open", store_open},
         {"store_break_lock", store_break_lock},
         {"boot_clock", boot_clock},
@@ -113,6 +115,7 @@ int luaopen_nymbl_core(lua_State *L)
     transfer_class(L);
     body_class(L);
     store_class(L);
+    line_class(L);
     luaL_newlib(L, functions);
     kind_texts(L);
     system_module(L);

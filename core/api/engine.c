@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/process.h"
 #include "engine/connections.h"
+#include "engine/lines.h"
 #include "engine/notify.h"
 #include "engine/pump.h"
 #include "engine/thread.h"
@@ -66,6 +67,7 @@ void nymbl_engine_free(nymbl_engine *engine)
         nymbl__thread_stop(engine);
         if (!engine->closed) {
             nymbl__pump_commands(engine);
+            nymbl__lines_close(engine);
             nymbl__pump_cancel(engine, NULL);
             nymbl__connections_close(engine);
             engine->closed = true;

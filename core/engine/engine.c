@@ -96,7 +96,7 @@ bool nymbl_engine_is_idle(const nymbl_engine *engine)
 {
     return !engine->mutex->threaded && engine->commands == NULL &&
            engine->running.first == NULL && engine->waiting.first == NULL &&
-           engine->jobs.first == NULL;
+           engine->jobs.first == NULL && engine->requests.first == NULL;
 }
 
 double nymbl_engine_now(const nymbl_engine *engine)

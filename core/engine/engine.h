@@ -44,11 +44,12 @@ struct nymbl_engine {
     int idle_count;
     bool handles_serve_once; /* no easy handle is reused (quirks.c) */
     nymbl__sockets sockets;
-    bool pumping;                 /* the pump is running now */
-    bool admit;                   /* a connection slot may have become free */
-    nymbl__transfer_list running; /* on libcurl, or awaiting a confirmation */
-    nymbl__transfer_list waiting; /* for a connection slot */
-    nymbl__transfer_list jobs;    /* the first one has the next step */
+    bool pumping;                  /* the pump is running now */
+    bool admit;                    /* a connection slot may have become free */
+    nymbl__transfer_list running;  /* on libcurl, or awaiting a confirmation */
+    nymbl__transfer_list waiting;  /* for a connection slot */
+    nymbl__transfer_list jobs;     /* the first one has the next step */
+    nymbl__transfer_list requests; /* on lines */
     nymbl__pending_peer pending[NYMBL__PENDING_MAX];
     unsigned pending_next;       /* the slot that was filled the longest ago */
     bool accept_paused;          /* accept() has failed for lack of resources */
@@ -60,6 +61,8 @@ struct nymbl_engine {
     pthread_cond_t cond;   /* signaled when `callers_notified` is set */
     nymbl_client *clients; /* open clients that have started a transfer here */
     nymbl_client *closing; /* clients whose transfers must be canceled */
+    /* lines that have not ended; changed under the lock, removed by the pump */
+    nymbl_line *_Atomic lines;
     nymbl_transfer *commands, *commands_last; /* transfers with commands */
     int listener;  /* accepts peers of notify sockets, or -1 */
     bool stopping; /* the I/O thread must end */

@@ -10,13 +10,13 @@
 #include "base/stream_socket.h"
 #include "engine/private_dir.h"
 #include "engine/run.h"
+#include "engine/waitfds.h"
 #include "file/file_id.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -117,23 +117,6 @@ nymbl_kind nymbl__notify_listen(nymbl_engine *engine, nymbl_error *err)
 
 /* ---- the pump's side ---- */
 
-static void waitfd_add(nymbl_engine *engine, int fd)
-{
-    if (engine->waitfd_count == engine->waitfd_capacity) {
-        unsigned capacity =
-            engine->waitfd_count == 0 ? 64 : engine->waitfd_count * 2;
-        struct curl_waitfd *more =
-            realloc(engine->waitfds, capacity * sizeof(*more));
-
-        if (more == NULL)
-            return; /* the next pass of the pump tries again */
-        engine->waitfds = more;
-        engine->waitfd_capacity = capacity;
-    }
-    engine->waitfds[engine->waitfd_count++] =
-        (struct curl_waitfd){.fd = fd, .events = CURL_WAIT_POLLIN};
-}
-
 bool nymbl__notify_collect_fds(nymbl_engine *engine)
 {
     bool accept_paused = engine->accept_paused;
@@ -143,14 +126,14 @@ bool nymbl__notify_collect_fds(nymbl_engine *engine)
     engine->accept_paused = false;
     for (int i = 0; i < NYMBL__PENDING_MAX; i++) {
         if (engine->pending[i].fd >= 0)
-            waitfd_add(engine, engine->pending[i].fd);
+            nymbl__waitfds_add(engine, engine->pending[i].fd, CURL_WAIT_POLLIN);
     }
     nymbl__engine_lock(engine);
     if (engine->listener >= 0 && !accept_paused)
-        waitfd_add(engine, engine->listener);
+        nymbl__waitfds_add(engine, engine->listener, CURL_WAIT_POLLIN);
     while ((t = nymbl__transfer_next(engine, t)) != NULL) {
         if (t->port.notify_fd >= 0)
-            waitfd_add(engine, t->port.notify_fd);
+            nymbl__waitfds_add(engine, t->port.notify_fd, CURL_WAIT_POLLIN);
     }
     nymbl__engine_unlock(engine);
     return accept_paused;

@@ -8,6 +8,7 @@
 #include "engine/commands.h"
 #include "engine/connections.h"
 #include "engine/jobs.h"
+#include "engine/lines.h"
 #include "engine/notify.h"
 #include "engine/run.h"
 #include "exchange/checksum.h"
@@ -40,11 +41,12 @@ static void client_close_transfers(nymbl_engine *engine, nymbl_client *client)
     nymbl__engine_lock(engine);
     last = engine->clients == NULL;
     nymbl__engine_unlock(engine);
-    /* Without clients and transfers, all connections can be closed at once. (A
-     * running transfer's client may have moved to another engine. Jobs have no
-     * connections.) */
+    /* Without clients, transfers and lines, all connections can be closed at
+     * once. (A running transfer's client may have moved to another engine. Jobs
+     * have no connections.) */
     if (!last || engine->running.first != NULL ||
-        engine->waiting.first != NULL || nymbl__connections_open(engine) < 0)
+        engine->waiting.first != NULL || engine->lines != NULL ||
+        nymbl__connections_open(engine) < 0)
         nymbl__connections_close_unused(engine);
 }
 
@@ -157,7 +159,9 @@ static void completed_process(nymbl_engine *engine)
 
         if (message == NULL)
             return;
-        if (message->msg != CURLMSG_DONE)
+        if (message->msg != CURLMSG_DONE ||
+            nymbl__lines_complete(engine, message->easy_handle,
+                                  message->data.result))
             continue;
         curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &transfer);
         nymbl__run_complete(transfer, message->data.result);
@@ -247,6 +251,7 @@ static void engine_run_once(nymbl_engine *engine)
     nymbl__pump_commands(engine);
     nymbl__notify_serve(engine);
     waiting_admit(engine);
+    nymbl__lines_step(engine);
     curl_multi_perform(engine->multi, &running);
     completed_process(engine);
     waiting_admit(engine);
@@ -290,6 +295,7 @@ static double wait_time(nymbl_engine *engine, double seconds)
             seconds = t->port.watchdog_at - now;
     }
     nymbl__engine_unlock(engine);
+    seconds = nymbl__lines_wait_time(engine, seconds);
     return seconds > 0 ? seconds : 0;
 }
 
@@ -307,16 +313,20 @@ static void engine_wait(nymbl_engine *engine, double timeout)
         milliseconds++; /* not ceil(), which would need libm */
     if (nymbl__notify_collect_fds(engine) && milliseconds > ACCEPT_RETRY_DELAY)
         milliseconds = ACCEPT_RETRY_DELAY;
+    nymbl__lines_collect_fds(engine);
     curl_multi_poll(engine->multi, engine->waitfds, engine->waitfd_count,
                     milliseconds, NULL);
     passed = nymbl_engine_now(engine) - before;
     for (nymbl_transfer *t = engine->running.first; t != NULL; t = t->next)
         nymbl__timeouts_add(&t->exchange, passed);
+    nymbl__lines_polled(engine, passed);
 }
 
 void nymbl__pump_pass(nymbl_engine *engine, double timeout)
 {
     engine->pumping = true;
+    if (!engine->mutex->threaded) /* it may return without a poll */
+        nymbl__lines_expect_bytes(engine);
     engine_run_once(engine);
     if (timeout > 0 && (engine->mutex->threaded || !engine->callers_notified)) {
         engine_wait(engine, timeout);

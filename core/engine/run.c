@@ -5,6 +5,7 @@
 
 #include "engine/connections.h"
 #include "engine/jobs.h"
+#include "engine/lines.h"
 #include "exchange/result.h"
 #include "exchange/checksum.h"
 #include "exchange/easy.h"
@@ -72,6 +73,10 @@ void nymbl__run_abort(nymbl_transfer *transfer, nymbl_kind kind,
         return;
     if (transfer->job != NULL) {
         nymbl__jobs_end(transfer, kind, reason);
+        return;
+    }
+    if (transfer->line != NULL) {
+        nymbl__lines_cancel(transfer, kind, reason);
         return;
     }
     nymbl__exchange_fail(exchange, kind, reason);

@@ -11,7 +11,7 @@ void nymbl__run_start(nymbl_transfer *transfer);
 /* Process a request that libcurl has completed: start the next request, or end
  * the transfer. */
 void nymbl__run_complete(nymbl_transfer *transfer, CURLcode code);
-/* End a transfer, an exchange or a job, with a failure. May free it. */
+/* End a transfer, of whatever sort, with a failure. May free it. */
 void nymbl__run_abort(nymbl_transfer *transfer, nymbl_kind kind,
                       const char *reason);
 /* Let an exchange that resumes a partial file hash some of its bytes. May end

@@ -54,6 +54,20 @@ nymbl_kind nymbl__transfer_new_job(nymbl_transfer **out, nymbl_engine *engine,
     return NYMBL_OK;
 }
 
+nymbl_kind nymbl__transfer_new_request(nymbl_transfer **out,
+                                       nymbl_engine *engine, nymbl_line *line,
+                                       nymbl_error *err)
+{
+    nymbl_transfer *transfer = transfer_create(engine);
+
+    *out = transfer;
+    if (transfer == NULL)
+        return nymbl__error_set(err, NYMBL_NO_MEMORY, NULL);
+    transfer->line = line;
+    nymbl__buffer_init(&transfer->port.response_body, NYMBL_REPLY_MAX);
+    return NYMBL_OK;
+}
+
 void nymbl__transfer_release(nymbl_transfer *transfer)
 {
     if (atomic_fetch_sub(&transfer->references, 1) > 1)
@@ -117,6 +131,8 @@ static nymbl__transfer_list *list_of(const nymbl_transfer *transfer)
         return &transfer->engine->running;
     case NYMBL__WORKING:
         return &transfer->engine->jobs;
+    case NYMBL__ON_LINE:
+        return &transfer->engine->requests;
     default:
         return NULL;
     }
@@ -127,7 +143,11 @@ void nymbl__transfer_enqueue(nymbl_transfer *transfer)
 {
     if (transfer->stage == NYMBL__WORKING)
         list_remove(&transfer->engine->jobs, transfer);
-    transfer->stage = transfer->job != NULL ? NYMBL__WORKING : NYMBL__WAITING;
+    if (transfer->line != NULL)
+        transfer->stage = NYMBL__ON_LINE;
+    else
+        transfer->stage =
+            transfer->job != NULL ? NYMBL__WORKING : NYMBL__WAITING;
     list_append(list_of(transfer), transfer);
 }
 
@@ -153,7 +173,10 @@ nymbl_transfer *nymbl__transfer_next(const nymbl_engine *engine,
     if ((list == NULL || list == &engine->running) &&
         engine->waiting.first != NULL)
         return engine->waiting.first;
-    return list == &engine->jobs ? NULL : engine->jobs.first;
+    if (list != &engine->jobs && list != &engine->requests &&
+        engine->jobs.first != NULL)
+        return engine->jobs.first;
+    return list == &engine->requests ? NULL : engine->requests.first;
 }
 
 /* ---- the end, and notifications ---- */

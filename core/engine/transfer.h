@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* A transfer: an exchange with the service or a job, from its start to its end.
- */
+/* A transfer: an exchange with the service, a job, or a request on a line, from
+ * its start to its end. */
 #ifndef NYMBL_ENGINE_TRANSFER_H
 #define NYMBL_ENGINE_TRANSFER_H
 
@@ -19,6 +19,7 @@ typedef enum nymbl__stage {
     NYMBL__RUNNING,          /* libcurl runs a request */
     NYMBL__AWAITING_CONFIRM, /* complete; the caller must confirm all bytes */
     NYMBL__WORKING,          /* a job that has not ended */
+    NYMBL__ON_LINE,          /* a request on a line, without a reply */
     NYMBL__ENDED,
 } nymbl__stage;
 
@@ -27,7 +28,9 @@ struct nymbl_transfer {
     /* set at the creation */
     atomic_int references; /* of the caller, the engine, the command queue */
     nymbl_engine *engine;
-    nymbl_client *client; /* NULL for a job */
+    nymbl_client *client; /* of an exchange, else NULL */
+    nymbl_line *line;     /* of a request on a line, else NULL; it may be freed
+                             once the transfer has ended */
 
     /* used by both sides, under the lock or atomically */
     nymbl__port port;
@@ -38,9 +41,9 @@ struct nymbl_transfer {
     nymbl_transfer *previous, *next; /* in the list of this stage */
 
     /* used by the caller until the start, then by the pump */
-    nymbl__exchange exchange; /* unused for a job */
-    /* NULL for an exchange and for a job that has failed. If the job succeeds,
-     * the caller uses its result. */
+    nymbl__exchange exchange; /* unused without a client */
+    /* NULL unless this is a job that has not failed. If it succeeds, the caller
+     * uses its result. */
     nymbl__job *job;
 };
 
@@ -50,17 +53,22 @@ nymbl_kind nymbl__transfer_new(nymbl_transfer **out, nymbl_engine *engine,
 /* Create the transfer of a job, and become the job's owner, even on failure. */
 nymbl_kind nymbl__transfer_new_job(nymbl_transfer **out, nymbl_engine *engine,
                                    nymbl__job *job, nymbl_error *err);
+/* Create the transfer of a request on a line. */
+nymbl_kind nymbl__transfer_new_request(nymbl_transfer **out,
+                                       nymbl_engine *engine, nymbl_line *line,
+                                       nymbl_error *err);
 /* Drop a reference. */
 void nymbl__transfer_release(nymbl_transfer *transfer);
 
 /* ---- used only by the pump ---- */
 
-/* Append a transfer to the engine's list of waiting transfers or of jobs. */
+/* Append a transfer to the engine's list of waiting transfers, of jobs or of
+ * requests on lines. */
 void nymbl__transfer_enqueue(nymbl_transfer *transfer);
 /* Move a transfer from the list of waiting transfers to the running ones. */
 void nymbl__transfer_run(nymbl_transfer *transfer);
-/* Iterate over the transfers on the engine's lists: running, waiting, jobs.
- * Returns the first one after NULL, and NULL after the last one. */
+/* Iterate over the transfers on the engine's lists: running, waiting, jobs,
+ * requests. Returns the first one after NULL, and NULL after the last one. */
 nymbl_transfer *nymbl__transfer_next(const nymbl_engine *engine,
                                      const nymbl_transfer *transfer);
 /* End a transfer with its final result: notify the caller and drop the engine's

@@ -32,18 +32,18 @@ static const char *certificate_reason(long result)
     }
 }
 
-static nymbl_kind tls_error_classify(nymbl__exchange *exchange, CURLcode code,
-                                     const char **reason)
+static nymbl_kind tls_error_classify(CURL *easy, const char *error_text,
+                                     CURLcode code, const char **reason)
 {
     long result = 0;
 
     if (code == CURLE_SSL_CACERT_BADFILE) {
         *reason = nymbl__reason_ca_file;
     } else if (code == CURLE_PEER_FAILED_VERIFICATION) {
-        curl_easy_getinfo(exchange->easy, CURLINFO_SSL_VERIFYRESULT, &result);
+        curl_easy_getinfo(easy, CURLINFO_SSL_VERIFYRESULT, &result);
         *reason = certificate_reason(result);
-    } else if (strstr(exchange->error_text, "protocol version") != NULL ||
-               strstr(exchange->error_text, "unsupported protocol") != NULL) {
+    } else if (strstr(error_text, "protocol version") != NULL ||
+               strstr(error_text, "unsupported protocol") != NULL) {
         *reason = nymbl__reason_protocol_version;
     } else {
         *reason = nymbl__reason_handshake;
@@ -150,35 +150,17 @@ static const char *proxy_reason(nymbl__exchange *exchange, CURLcode code)
     return NULL;
 }
 
-nymbl_kind nymbl__curl_error_classify(nymbl__exchange *exchange, CURLcode code,
-                                      const char **reason)
+/* Classify an error that is possible before anything is sent. */
+static nymbl_kind connect_error_classify(CURL *easy, const char *error_text,
+                                         CURLcode code, const char **reason)
 {
-    if (!nymbl__exchange_was_sent(exchange) &&
-        lacks_descriptors(descriptors_needed(code))) {
-        *reason = nymbl__reason_too_many_files;
-        return NYMBL_IO;
-    }
-    if (!nymbl__exchange_was_sent(exchange)) {
-        *reason = proxy_reason(exchange, code);
-        if (*reason != NULL)
-            return NYMBL_NETWORK;
-    }
-    switch ((int)code) {
+    switch (code) {
     case CURLE_COULDNT_RESOLVE_HOST:
         *reason = nymbl__reason_resolve;
         return NYMBL_NETWORK;
     case CURLE_COULDNT_CONNECT:
         *reason = nymbl__reason_connect;
         return NYMBL_NETWORK;
-    case CURLE_PARTIAL_FILE:
-        *reason = NULL;
-        return NYMBL_TRUNCATED;
-    case CURLE_SEND_ERROR:
-    case CURLE_RECV_ERROR:
-    case CURLE_GOT_NOTHING:
-    case CURLE_SEND_FAIL_REWIND:
-    case CURLE_AGAIN:
-        return connection_error_classify(exchange, code, reason);
     case CURLE_OPERATION_TIMEDOUT:
         *reason = nymbl__reason_connect;
         return NYMBL_TIMEOUT;
@@ -195,7 +177,50 @@ nymbl_kind nymbl__curl_error_classify(nymbl__exchange *exchange, CURLcode code,
     case CURLE_SSL_INVALIDCERTSTATUS:
     case CURLE_SSL_PINNEDPUBKEYNOTMATCH:
     case CURLE_PEER_FAILED_VERIFICATION:
-        return tls_error_classify(exchange, code, reason);
+        return tls_error_classify(easy, error_text, code, reason);
+    case CURLE_OUT_OF_MEMORY:
+        return NYMBL_NO_MEMORY;
+    default:
+        *reason = nymbl__reason_bad_response;
+        return NYMBL_PROTOCOL;
+    }
+}
+
+nymbl_kind nymbl__curl_error_of_connection(CURL *easy, const char *error_text,
+                                           CURLcode code, const char **reason)
+{
+    if (lacks_descriptors(descriptors_needed(code))) {
+        *reason = nymbl__reason_too_many_files;
+        return NYMBL_IO;
+    }
+    if (code == CURLE_SEND_ERROR || code == CURLE_RECV_ERROR)
+        code = CURLE_COULDNT_CONNECT;
+    return connect_error_classify(easy, error_text, code, reason);
+}
+
+nymbl_kind nymbl__curl_error_classify(nymbl__exchange *exchange, CURLcode code,
+                                      const char **reason)
+{
+    if (!nymbl__exchange_was_sent(exchange) &&
+        lacks_descriptors(descriptors_needed(code))) {
+        *reason = nymbl__reason_too_many_files;
+        return NYMBL_IO;
+    }
+    if (!nymbl__exchange_was_sent(exchange)) {
+        *reason = proxy_reason(exchange, code);
+        if (*reason != NULL)
+            return NYMBL_NETWORK;
+    }
+    switch ((int)code) {
+    case CURLE_PARTIAL_FILE:
+        *reason = NULL;
+        return NYMBL_TRUNCATED;
+    case CURLE_SEND_ERROR:
+    case CURLE_RECV_ERROR:
+    case CURLE_GOT_NOTHING:
+    case CURLE_SEND_FAIL_REWIND:
+    case CURLE_AGAIN:
+        return connection_error_classify(exchange, code, reason);
     case CURLE_BAD_CONTENT_ENCODING:
         *reason = nymbl__reason_transfer_encoding;
         return exchange->request.expected == NYMBL_EXPECT_CONTENT
@@ -210,7 +235,7 @@ nymbl_kind nymbl__curl_error_classify(nymbl__exchange *exchange, CURLcode code,
         }
         return NYMBL_NO_MEMORY;
     default:
-        *reason = nymbl__reason_bad_response;
-        return NYMBL_PROTOCOL;
+        return connect_error_classify(exchange->easy, exchange->error_text,
+                                      code, reason);
     }
 }

@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: MIT */
+/* The descriptors that the pump polls in addition to libcurl's sockets. */
+#ifndef NYMBL_ENGINE_WAITFDS_H
+#define NYMBL_ENGINE_WAITFDS_H
+
+#include "engine/engine.h"
+
+/* Add a descriptor. `events`: CURL_WAIT_POLLIN, CURL_WAIT_POLLOUT or both. If
+ * memory runs out it is not added, and the next pass of the pump tries again.
+ */
+void nymbl__waitfds_add(nymbl_engine *engine, int fd, short events);
+
+#endif
