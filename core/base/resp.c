@@ -102,6 +102,8 @@ static nymbl_kind value_read(reader *from, uint64_t *elements)
     case '-':
         return text_read(from);
     case ':':
+        if (from->at < from->size && from->bytes[from->at] == '+')
+            from->at++;
         return number_read(from, &negative, &number);
     case '$':
         return bulk_string_read(from);
