@@ -4,6 +4,7 @@
 #include "system.h"
 
 #include "descriptor.h"
+#include "engine.h"
 
 #include <signal.h>
 #include <stdbool.h>
@@ -113,6 +114,16 @@ static int system_restore_signals(lua_State *L)
     return 0;
 }
 
+/* core.system.ignore_signal(name): let "INT" or "PIPE" do nothing. */
+static int system_ignore_signal(lua_State *L)
+{
+    static const char *const ignorable[] = {"INT", "PIPE", NULL};
+    static const int their_numbers[] = {SIGINT, SIGPIPE};
+
+    signal(their_numbers[luaL_checkoption(L, 1, NULL, ignorable)], SIG_IGN);
+    return 0;
+}
+
 void system_module(lua_State *L)
 {
     static const luaL_Reg functions[] = {
@@ -127,6 +138,8 @@ void system_module(lua_State *L)
         {"catch_signal", system_catch_signal},
         {"caught_signal", system_caught_signal},
         {"restore_signals", system_restore_signals},
+        {"ignore_signal", system_ignore_signal},
+        {"now", engine_now},
         {NULL, NULL},
     };
 

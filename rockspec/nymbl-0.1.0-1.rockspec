@@ -20,6 +20,7 @@ supported_platforms = { "unix" }
 dependencies = {
   "lua >= 5.1",
   "lua-cjson",
+  "argparse", -- for the command nymbl
 }
 build = {
   type = "cmake",
@@ -27,6 +28,9 @@ build = {
     CMAKE_BUILD_TYPE = "Release",
     BUILD_SHARED_LIBS = "OFF",
     NYMBL_BUILD_LIBRARY = "OFF",
+    CMAKE_INSTALL_PREFIX = "$(PREFIX)",
+    NYMBL_TREE = "ON",
+    LUA_PROGRAM = "$(LUA)",
     LUA_INCDIR = "$(LUA_INCDIR)",
     LUA_CMOD = "$(LIBDIR)",
     LUA_LMOD = "$(LUADIR)",

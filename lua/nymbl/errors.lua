@@ -88,6 +88,8 @@ local BY_REASON = {
   ["settings.permission"] = "only you or root may own the file, and only its owner may read or write it: "
     .. "check owner and mode",
   ["settings.invalid"] = "the variable has a value that cannot be used: check it",
+  bad_line = "a line of the configuration file is no setting: check it",
+  unknown_name = "the configuration file has a name that is no setting: check it",
   redis_store = "this version has no store in Redis: set NYMBL_STORE to the path of a file",
 
   raised = false,

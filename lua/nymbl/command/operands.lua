@@ -1,0 +1,113 @@
+-- SPDX-License-Identifier: MIT
+-- Operands, those from standard input included, and their results.
+
+local nymbl = require "nymbl"
+local signals = require "nymbl.command.signals"
+local status = require "nymbl.command.status"
+
+local operands = {}
+
+-- Read operands from standard input, up to its end: a call that runs meanwhile would stall.
+local function read(items, is_nul)
+  local text = {}
+  repeat
+    local bytes = io.stdin:read(65536)
+    text[#text + 1] = bytes
+  until not bytes
+  text = table.concat(text)
+  local separator = is_nul and "\0" or "\n"
+  if text ~= "" and text:sub(-1) ~= separator then text = text .. separator end
+  for item in text:gmatch(is_nul and "(%Z*)%z" or "([^\n]*)\n") do
+    if item ~= "" then items[#items + 1] = item end
+  end
+end
+
+-- The operands of the command line; those from standard input replace "-".
+-- @tparam table given an array of words
+-- @tparam boolean is_nul
+-- @treturn table an array
+-- @treturn boolean whether standard input was read
+function operands.expand(given, is_nul)
+  local items, was_read = {}, false
+  for _, word in ipairs(given) do
+    if word ~= "-" then
+      items[#items + 1] = word
+    elseif not was_read then
+      was_read = true
+      read(items, is_nul)
+    end
+  end
+  return items, was_read
+end
+
+-- Failures that would be those of all other operands, too.
+local FATAL = { unauthorized = true, quota = true, context = true, canceled = true, settings = true }
+local FATAL_IN_A_ROW = { forbidden = 3, network = 10 }
+
+-- Watches failures. Returns a function of an error, or nil after a success, that returns true if the
+-- others need not be tried.
+local function stopper()
+  local last, count = nil, 0
+  return function(err)
+    local kind = err and err.kind
+    count = kind and kind == last and count + 1 or 1
+    last = kind
+    return err ~= nil and (FATAL[kind] or err.reason == "no_space" or count >= (FATAL_IN_A_ROW[kind] or math.huge))
+  end
+end
+
+-- Run a function for each operand, several at once, and print its result. An operand that is not
+-- tried, because another one's failure is that of all, fails likewise.
+-- @tparam table session
+-- @tparam table items an array
+-- @tparam integer jobs how many at once
+-- @tparam function fn called with the operand; returns an array, the columns after the operand, and
+--   a table for --json; or nil and the error
+-- @treturn integer the exit status
+function operands.run(session, items, jobs, fn)
+  local statuses, done, failed, unknown, is_spent = {}, 0, 0, 0, false
+  local must_stop, fatal = stopper(), nil
+  local taken, progress = 0, session.progress
+  progress.operands = #items
+
+  local function next_item()
+    if signals.caught() or session.out.reason then return nil end
+    taken = taken + 1
+    return items[taken]
+  end
+
+  local function process(operand)
+    if fatal then return nil, fatal end
+    return fn(operand)
+  end
+
+  nymbl.each(next_item, { concurrency = session.given.jobs or jobs }, function(operand)
+    local columns, extra = process(operand)
+    progress.operands_done = progress.operands_done + 1
+    local err = not columns and extra or nil
+    if signals.caught() and err and not err.outcome_unknown then
+      taken = taken - 1 -- it is left
+      return true
+    end
+    if not fatal and must_stop(err) then fatal = err end
+    if not err then
+      done = done + 1
+      session:print_result(operand, columns, extra)
+      return true
+    end
+    failed = failed + 1
+    if err.outcome_unknown then unknown = unknown + 1 end
+    is_spent = is_spent or err.kind == "quota"
+    statuses[status.of(err)] = true
+    session:print_failure(operand, err)
+    return true
+  end)
+
+  local left = #items - done - failed
+  session.left = { done = done, failed = failed, unknown = unknown, left = left }
+  if #items == 1 then return next(statuses) or status.DONE end
+  if failed > 0 then session:note(("%d done, %d failed"):format(done, failed)) end
+  return status.of_several(statuses, done > 0, is_spent)
+end
+
+return operands

@@ -1,0 +1,119 @@
+-- SPDX-License-Identifier: MIT
+-- nymbl upload
+
+local function nymbl() return require "nymbl" end
+local function operands() return require "nymbl.command.operands" end
+local options = require "nymbl.command.options"
+local status = require "nymbl.command.status"
+local function system() return require("nymbl.core").system end
+
+-- The message of a wrong combination of options, or nil.
+local function misuse(given)
+  if given.stdin then
+    if #given.file > 0 then return "--stdin takes no FILE" end
+    if not given.name then return "--stdin needs --name" end
+    if given.once then return "--once needs a FILE, and takes no --stdin" end
+  elseif #given.file == 0 then
+    return "a FILE, '-' or --stdin is required"
+  elseif given.name and (#given.file > 1 or given.file[1] == "-") then
+    return "--name takes one FILE"
+  end
+end
+
+-- The status of the file that would be uploaded; or nil and the error of the upload.
+local function file_status(path)
+  local real, err = system().realpath(path)
+  local found
+  if real then found, err = system().lstat(real) end
+  if found and found.kind == "file" then return found end
+  local reason = not found and err.reason or found.kind == "directory" and "directory" or "not_a_file"
+  return nil, nymbl().error { kind = "io", reason = reason, operation = "upload" }
+end
+
+local function dry_run(session, given, files)
+  if given.stdin then
+    session:print_result("-", { "would be uploaded as " .. given.name, "1 request" }, { would = { requests = 1 } })
+    return 0
+  end
+  return operands().run(session, files, 1, function(path)
+    local found, err = file_status(path)
+    if not found then return nil, err end
+    return { ("would be uploaded, %.0f bytes"):format(found.size), "1 request" },
+      { would = { requests = 1, bytes = found.size } }
+  end)
+end
+
+-- Each file once, by a journal.
+local function upload_once(session, given, files)
+  local client, err = session:open()
+  if not client then return session:fail(err) end
+  local items = {}
+  for i, path in ipairs(files) do items[i] = { path = path, file_name = given.name } end
+  local report
+  report, err = client:patient(given.patient):upload_all(items, {
+    journal = given.once, concurrency = given.jobs, dry_run = given.dry_run,
+    document_type = given.type, description = given.description,
+    progress = function(current) return session.progress:report(current) end,
+  })
+  if not report then return session:fail(err) end
+  session:print_report(report, { "uploaded", "unchanged", "failed", "unknown" })
+  return status.of_report(report, report.uploaded + report.unchanged)
+end
+
+-- Upload one file, or standard input.
+local function upload(session, given, patient, path)
+  local found = path and file_status(path)
+  local report, finish = session.progress:transfer(given.name or path, found and found.size)
+  local document, err = patient:upload(path or io.stdin, {
+    file_name = given.name, document_type = given.type, description = given.description, progress = report,
+  })
+  finish()
+  if not document then return nil, err end
+  return { document.id }, document:metadata()
+end
+
+local function run(session, given)
+  local problem = misuse(given)
+  if problem then return session:misuse(problem) end
+  local files = given.stdin and { "-" } or operands().expand(given.file, given.is_nul)
+  if given.once then return upload_once(session, given, files) end
+  if given.dry_run then return dry_run(session, given, files) end
+  local client, err = session:open()
+  if not client then return session:fail(err) end
+  local patient = client:patient(given.patient)
+  session.out.is_flushed = true -- an id that is lost cannot be found again
+  return operands().run(session, files, 2, function(path)
+    return upload(session, given, patient, not given.stdin and path or nil)
+  end)
+end
+
+return {
+  summary = "Upload files as new documents",
+  text = {
+    "For each FILE a line has its path and the id of the new document, separated by a tab. The service accepts "
+      .. "PDF, PNG, JPEG, TIFF and DOCX, up to 25 MB. A FILE that is named again is uploaded again, unless --once "
+      .. "remembers it.",
+    "If the exit status is 7, the service may have the document, although no answer arrived: list the patient's "
+      .. "documents before you repeat the upload, or use --once, which does so itself.",
+  },
+  operands = {
+    { name = "PATIENT", help = "The patient's id." },
+    { name = "FILE", args = "*", help = "A path. '-' reads paths from standard input." },
+  },
+  options = {
+    { flags = "--stdin", help = "Upload standard input as a document; --name is required." },
+    { flags = "--type", name = "T", help = "The document_type." },
+    { flags = "--description", name = "D", help = "The description." },
+    { flags = "--name", name = "N", convert = options.nonempty, help = "The document's file name, if not that of "
+      .. "the path." },
+    { flags = "--once", name = "JOURNAL", convert = options.nonempty,
+      help = "Upload each file once, whatever happens. The file JOURNAL remembers what was uploaded." },
+    options.NUL,
+  },
+  example = {
+    "nymbl upload 12345 referral.pdf --type Referral",
+    "find scans -name '*.pdf' -print0 | nymbl upload 12345 - -0 --once scans.journal",
+  },
+  can_dry_run = true,
+  run = run,
+}
