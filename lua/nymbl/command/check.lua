@@ -6,10 +6,10 @@ local output = require "nymbl.command.output"
 local STATES = { "missing_here", "missing_there", "different", "same" }
 
 -- The rows of a state, for --json.
-local function plain(rows)
+local function plain(session, rows)
   local result = output.array {}
   for i, row in ipairs(rows) do
-    result[i] = { name = row.name, size = row.size, document = row.document and row.document:metadata() or nil }
+    result[i] = { name = row.name, size = row.size, document = row.document and session.metadata(row.document) or nil }
   end
   return result
 end
@@ -17,7 +17,7 @@ end
 local function print(session, given, report)
   if given.json then
     local fields = {}
-    for _, state in ipairs(STATES) do fields[state] = plain(report[state]) end
+    for _, state in ipairs(STATES) do fields[state] = plain(session, report[state]) end
     session.out:json(fields)
   elseif not given.quiet then
     for _, state in ipairs(STATES) do

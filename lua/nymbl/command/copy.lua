@@ -23,7 +23,7 @@ local function run(session, given)
     copy, problem = document:copy_to(client:patient(given.to_patient), { progress = report })
     finish()
     if not copy then return nil, problem end
-    return { copy.id }, copy:metadata()
+    return { copy.id }, session.metadata(copy)
   end)
 end
 

@@ -3,9 +3,15 @@
 
 local options = require "nymbl.command.options"
 
+-- A converter of argparse.
+local function subcommand(text)
+  if options.is_command(text) then return text end
+  return nil, "unknown subcommand"
+end
+
 local help = {
   summary = "Explain a subcommand, with an example",
-  operands = { { name = "COMMAND", args = "?", choices = options.COMMANDS, help = "The subcommand." } },
+  operands = { { name = "COMMAND", args = "?", convert = subcommand, help = "The subcommand." } },
   example = "nymbl help download",
   is_local = true,
 }

@@ -33,7 +33,7 @@ local function run(session, given)
   } do
     local written
     if given.json then
-      written = session.out:json(document:metadata())
+      written = session.out:json(session.metadata(document))
     else
       local words = {}
       for i, name in ipairs(COLUMNS) do

@@ -56,6 +56,15 @@ local function stopper()
   end
 end
 
+-- What a call raised because of its operand, as an error: a file name with a control character cannot
+-- be sent, for example.
+function operands.raised(problem)
+  if type(problem) == "table" then return problem end
+  local words = tostring(problem):match "bad argument.*" or signals.caught() and "stopped"
+  if not words then error(problem, 0) end
+  return nymbl.error { kind = signals.caught() and "canceled" or "bad_request", detail = words }
+end
+
 -- Run a function for each operand, several at once, and print its result. An operand that is not
 -- tried, because another one's failure is that of all, fails likewise.
 -- @tparam table session
@@ -65,48 +74,57 @@ end
 --   a table for --json; or nil and the error
 -- @treturn integer the exit status
 function operands.run(session, items, jobs, fn)
-  local statuses, done, failed, unknown, is_spent = {}, 0, 0, 0, false
+  local statuses, is_spent = {}, false
+  local done, failed, unknown = 0, 0, 0
   local must_stop, fatal = stopper(), nil
-  local taken, progress = 0, session.progress
+  local at, progress = 0, session.progress
   progress.operands = #items
 
   local function next_item()
     if signals.caught() or session.out.reason then return nil end
-    taken = taken + 1
-    return items[taken]
+    at = at + 1
+    return items[at]
   end
 
   local function process(operand)
     if fatal then return nil, fatal end
-    return fn(operand)
+    local ran, columns, extra = pcall(fn, operand)
+    if ran then return columns, extra end
+    return nil, operands.raised(columns)
   end
 
-  nymbl.each(next_item, { concurrency = session.given.jobs or jobs }, function(operand)
+  local _, raised = nymbl.each(next_item, { concurrency = session.given.jobs or jobs }, function(operand)
     local columns, extra = process(operand)
     progress.operands_done = progress.operands_done + 1
     local err = not columns and extra or nil
-    if signals.caught() and err and not err.outcome_unknown then
-      taken = taken - 1 -- it is left
-      return true
-    end
-    if not fatal and must_stop(err) then fatal = err end
+    if signals.caught() and err and not err.outcome_unknown then return true end -- it is left
+    local is_first_fatal = not fatal and must_stop(err)
+    if is_first_fatal then fatal = err end
     if not err then
       done = done + 1
       session:print_result(operand, columns, extra)
       return true
     end
-    failed = failed + 1
-    if err.outcome_unknown then unknown = unknown + 1 end
+    if err.outcome_unknown then
+      unknown = unknown + 1
+    else
+      failed = failed + 1
+    end
     is_spent = is_spent or err.kind == "quota"
     statuses[status.of(err)] = true
-    session:print_failure(operand, err)
+    session:print_failure(operand, err, err ~= fatal or is_first_fatal)
     return true
   end)
 
-  local left = #items - done - failed
-  session.left = { done = done, failed = failed, unknown = unknown, left = left }
+  if raised[1] then error(raised[1].err, 0) end -- a mistake in this program, or lack of memory
+
+  session.left = {
+    done = done, failed = failed, unknown = unknown, left = #items - done - failed - unknown,
+  }
   if #items == 1 then return next(statuses) or status.DONE end
-  if failed > 0 then session:note(("%d done, %d failed"):format(done, failed)) end
+  if failed + unknown > 0 and not signals.caught() then
+    session:note(("nymbl: %d done, %d failed"):format(done, failed + unknown))
+  end
   return status.of_several(statuses, done > 0, is_spent)
 end
 

@@ -4,7 +4,7 @@
 -- A subcommand is a module of this folder, which returns a table with
 --   summary      what it does, in a few words
 --   text         what else a user should know: an array of paragraphs
---   operands     an array of { name =, args =, help =, choices = }; `args` is argparse's ("?", "*", "+")
+--   operands     an array of { name =, args =, help =, choices =, convert = }; `args` is argparse's ("?", "*", "+")
 --   options      an array of { flags =, name =, target =, help =, convert =, choices = }; without `name`,
 --                the option has no argument
 --   example      a command line, or an array of them
@@ -117,7 +117,7 @@ local function add_operand(parser, operand)
   if operand.choices then
     element:choices(operand.choices)
   else
-    element:convert(options.nonempty)
+    element:convert(operand.convert or options.nonempty)
   end
 end
 

@@ -70,7 +70,7 @@ local function encode_object(fields)
 end
 
 -- lua-cjson encodes an empty array as an object, and orders the keys differently each time. So it
--- encodes only what is not a table.
+-- encodes only strings.
 function encode(value)
   if type(value) == "table" then
     if getmetatable(value) == ARRAY or value[1] ~= nil then return encode_array(value) end
@@ -79,8 +79,9 @@ function encode(value)
     if value % 1 == 0 and value > -2^53 and value < 2^53 then return ("%.0f"):format(value) end
     return ("%.14g"):format(value)
   end
-  if type(value) == "string" then value = clean(value, "\239\191\189", false) end
-  return (require("cjson").encode(value):gsub("\\/", "/"))
+  if type(value) == "boolean" then return tostring(value) end
+  if type(value) ~= "string" then return "null" end
+  return (require("cjson").encode(clean(value, "\239\191\189", false)):gsub("\\/", "/"))
 end
 
 output.encode = encode

@@ -31,6 +31,15 @@ function methods:open()
   return self.client
 end
 
+-- The metadata of a document, without the protocol's annotations.
+function methods.metadata(document)
+  local fields = document:metadata()
+  for name in pairs(fields) do
+    if name:find "^@" then fields[name] = nil end
+  end
+  return fields
+end
+
 -- Print what an operand led to.
 -- @tparam string operand
 -- @tparam table columns an array of texts
@@ -54,14 +63,15 @@ function methods.error_fields(err)
   return fields
 end
 
--- Print that an operand failed: on standard output, where it has a name, and on standard error.
-function methods:print_failure(operand, err)
+-- Print that an operand failed: on standard output, where it has a name, and, if `is_explained`, on
+-- standard error.
+function methods:print_failure(operand, err, is_explained)
   if self.given.json then
     self.out:json { operand = operand, error = self.error_fields(err) }
   elseif self.progress.operands and self.progress.operands > 1 and not self.given.quiet then
-    self.out:row(operand, "failed: " .. err.kind)
+    self.out:row(operand, err.outcome_unknown and "outcome unknown" or "failed: " .. err.kind)
   end
-  self:fail(err)
+  if is_explained then self:fail(err) end
 end
 
 -- Print a failure on standard error. Returns its exit status. What a signal has canceled is counted
@@ -131,7 +141,7 @@ function methods:left_text()
     if left[name] then words[#words + 1] = ("%.0f %s"):format(left[name], name) end
   end
   if (left.unknown or 0) > 0 then
-    words[#words + 1] = ("%.0f may have been carried out: look before you repeat"):format(left.unknown)
+    words[#words + 1] = ("%.0f may have been carried out: look before you repeat it"):format(left.unknown)
   end
   if self.kept then words[#words + 1] = ("%.0f bytes are kept for --resume"):format(self.kept) end
   return table.concat(words, ", ")

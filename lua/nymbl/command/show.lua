@@ -25,10 +25,10 @@ local function run(session, given)
   local document
   document, err = client:patient(given.patient):get(given.document)
   if not document then
-    session:print_failure(given.document, err)
+    session:print_failure(given.document, err, true)
     return require("nymbl.command.status").of(err)
   end
-  local fields = document:metadata()
+  local fields = session.metadata(document)
   if given.json then
     session.out:json(fields)
     return 0

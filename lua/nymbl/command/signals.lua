@@ -11,9 +11,9 @@ local NUMBERS = { INT = 2, TERM = 15, HUP = 1 }
 -- Seconds from the signal until the client is closed.
 local GRACE = 0.3
 
--- VM instructions between two polls. While a call waits, the main coroutine executes about 40 each
+-- VM instructions between two polls. While a call waits, the main coroutine executes about 15 each
 -- tenth of a second.
-local INSTRUCTIONS = 100
+local INSTRUCTIONS = 20
 
 -- Catch the signals, except those that are ignored. The interpreter replaces the disposition of
 -- SIGINT, so the launcher says whether that was ignored.

@@ -69,7 +69,7 @@ local function upload(session, given, patient, path)
   })
   finish()
   if not document then return nil, err end
-  return { document.id }, document:metadata()
+  return { document.id }, session.metadata(document)
 end
 
 local function run(session, given)
@@ -112,7 +112,7 @@ return {
   },
   example = {
     "nymbl upload 12345 referral.pdf --type Referral",
-    "find scans -name '*.pdf' -print0 | nymbl upload 12345 - -0 --once scans.journal",
+    "find scans -name '*.pdf' -print0 | nymbl upload 12345 - -0 --once journal",
   },
   can_dry_run = true,
   run = run,

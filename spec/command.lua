@@ -1,0 +1,145 @@
+-- SPDX-License-Identifier: MIT
+-- Shared by the specs of the command: its launcher, runs with and without a terminal, and runs in the
+-- background that get signals.
+
+local helper = require "helper"
+
+local quote = helper.quote
+
+local command = {}
+
+local LUA = rawget(_G, "jit") and "luajit" or "lua" .. _VERSION:match("%d%.%d")
+
+local function absolute(path)
+  return helper.output("realpath " .. quote(path))
+end
+
+-- The folder with the compiled module of this run.
+local function libraries()
+  local core = assert(package.searchpath("nymbl.core", package.cpath))
+  return absolute((core:gsub("nymbl/core%.so$", "")))
+end
+
+local launcher
+
+--- The launcher, as CMake makes it, for the modules of this checkout.
+function command.launcher()
+  if launcher then return launcher end
+  local folder = helper.directory()
+  os.execute(("ln -s %s %s/modules && ln -s %s %s/libraries"):format(quote(absolute(helper.path("lua"))), quote(folder),
+    quote(libraries()), quote(folder)))
+  local text = helper.read_file(helper.path("lua/nymbl/command/nymbl.in"))
+  text = text:gsub("@(%w[%w_]*)@", { lua_program = LUA, command_modules = "modules", command_libraries = "libraries" })
+  text = text:gsub("'" .. LUA:gsub("%.", "%%.") .. "'", LUA) -- found by PATH
+  launcher = helper.write_file(folder .. "/nymbl", text)
+  os.execute("chmod +x " .. quote(launcher))
+  return launcher
+end
+
+-- The home of a user, without files.
+function command.home()
+  local home = helper.directory()
+  command.current_home = home
+  return home
+end
+
+local NAMES = { "base_url", "ca_file", "api_key", "token_url", "client_id", "client_secret", "scope" }
+
+-- A command line as shell words: the environment, the launcher and the arguments.
+-- @tparam table arguments
+-- @tparam table options `home`; `env`, a table of variables (false: not set); `directory`
+function command.words(arguments, options)
+  options = options or {}
+  local home = options.home or command.current_home or command.home()
+  local env = { HOME = home, TERM = "xterm", XDG_CONFIG_HOME = false, XDG_STATE_HOME = false }
+  local sandbox = helper.sandbox()
+  for _, name in ipairs(NAMES) do env["NYMBL_" .. name:upper()] = sandbox[name] end
+  for name, value in pairs(options.env or {}) do env[name] = value end
+  local words = { ("cd %s && exec env"):format(quote(options.directory or home)) }
+  for name, value in pairs(env) do
+    if not value then words[#words + 1] = "-u " .. name end
+  end
+  for name, value in pairs(env) do
+    if value then words[#words + 1] = ("%s=%s"):format(name, quote(value)) end
+  end
+  words[#words + 1] = options.program or quote(command.launcher())
+  for _, argument in ipairs(arguments) do words[#words + 1] = quote(argument) end
+  return table.concat(words, " ")
+end
+
+--- Run the command without a terminal.
+-- @tparam table arguments
+-- @tparam ?table options also `input`, the bytes of standard input
+-- @treturn integer exit status
+-- @treturn string standard output
+-- @treturn string standard error
+function command.run(arguments, options)
+  local out, err, input = helper.temporary(".out"), helper.temporary(".err"), "/dev/null"
+  if options and options.input then input = helper.write_file(helper.temporary(".in"), options.input) end
+  local status = helper.output(("( %s ) <%s >%s 2>%s; echo $?"):format(command.words(arguments, options), quote(input),
+    quote(out), quote(err)))
+  return tonumber(status), helper.read_file(out), helper.read_file(err)
+end
+
+--- Run the command in a terminal.
+-- @tparam table arguments
+-- @tparam ?table options also `typed`, what is typed at it; `columns`, its width; `before`, shell
+--   commands; `stdout`, a file for standard output
+-- @treturn integer exit status
+-- @treturn string what the terminal got
+function command.run_in_terminal(arguments, options)
+  options = options or {}
+  local screen, script = helper.temporary(".screen"), helper.temporary(".sh")
+  helper.write_file(script, ("stty cols %d rows 24 -echo\n%s\n( %s ) %s\n"):format(options.columns or 100, options.before or "",
+    command.words(arguments, options), options.stdout and ">" .. quote(options.stdout) or ""))
+  local typed = helper.write_file(helper.temporary(".typed"), options.typed or "")
+  -- the pause lets the command end before script reads the end of its input
+  local status = helper.output(("{ cat %s; sleep %s; } | script -qec %s /dev/null >%s 2>&1; echo $?"):format(quote(typed),
+    options.typed and 1 or 0.1, quote("sh " .. quote(script)), quote(screen)))
+  return tonumber(status), (helper.read_file(screen):gsub("\r\n", "\n"))
+end
+
+--- Start the command in the background. Returns an object with `pid`, `out` and `err`, paths.
+function command.start(arguments, options)
+  options = options or {}
+  local self = { out = options.out or helper.temporary(".out"), err = helper.temporary(".err"),
+                 status = helper.temporary(".status") }
+  local pid = helper.temporary(".pid")
+  -- exec: the process of the command has the number that the shell has written. A shell lets
+  -- background commands ignore SIGINT, unless job control is on.
+  local script = helper.write_file(helper.temporary(".sh"), ("%s\necho $$ >%s\n%s\n"):format(options.before or "", quote(pid),
+    command.words(arguments, options)))
+  os.execute(("bash -c %s </dev/null >/dev/null 2>&1 &"):format(quote(("set -m; sh %s >%s 2>%s & wait $!; echo $? >%s"):format(
+    quote(script), quote(self.out), quote(self.err), quote(self.status)))))
+  self.pid = helper.wait_for(function() return helper.exists(pid) and helper.read_file(pid):match("%d+") end)
+  return self
+end
+
+--- Send a signal to a command that was started.
+function command.signal(run, name)
+  os.execute(("kill -%s %s 2>/dev/null"):format(name, run.pid))
+end
+
+--- Wait for its end. Returns status, standard output and standard error.
+function command.finish(run)
+  local status = helper.wait_for(function()
+    return helper.exists(run.status) and tonumber(helper.read_file(run.status))
+  end)
+  return status, helper.read_file(run.out), helper.read_file(run.err)
+end
+
+--- The decoded lines of a --json output.
+function command.objects(text)
+  local found = {}
+  for line in text:gmatch("[^\n]+") do found[#found + 1] = assert(helper.json.decode(line)) end
+  return found
+end
+
+--- The lines of a text.
+function command.lines(text)
+  local found = {}
+  for line in text:gmatch("[^\n]+") do found[#found + 1] = line end
+  return found
+end
+
+return command
