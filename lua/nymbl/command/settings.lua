@@ -20,13 +20,15 @@ settings.NAMES = {
 local IS_NAME = {}
 for _, name in ipairs(settings.NAMES) do IS_NAME[name] = true end
 
--- Settings of which only one is used. If the environment has any of a group, those of the file are
--- not used, because the environment wins.
-local GROUPS = {
+-- Settings that would win over those after them. If the environment has one of those, they are not
+-- taken from the file, because the environment wins.
+local RIVALS = {
   { "NYMBL_API_KEY", "NYMBL_API_KEY_FILE" },
-  { "NYMBL_TOKEN", "NYMBL_TOKEN_FILE", "NYMBL_TOKEN_URL", "NYMBL_CLIENT_ID", "NYMBL_CLIENT_SECRET",
-    "NYMBL_CLIENT_SECRET_FILE", "NYMBL_SCOPE" },
+  { "NYMBL_CLIENT_SECRET", "NYMBL_CLIENT_SECRET_FILE" },
   { "NYMBL_STORE_PASSWORD", "NYMBL_STORE_PASSWORD_FILE" },
+  { "NYMBL_TOKEN", "NYMBL_TOKEN_FILE", "NYMBL_TOKEN_URL", "NYMBL_CLIENT_ID", "NYMBL_CLIENT_SECRET",
+    "NYMBL_CLIENT_SECRET_FILE" },
+  { "NYMBL_TOKEN_FILE", "NYMBL_TOKEN_URL", "NYMBL_CLIENT_ID", "NYMBL_CLIENT_SECRET", "NYMBL_CLIENT_SECRET_FILE" },
 }
 
 -- Permission bits of a mode: reading and writing by group and others.
@@ -116,12 +118,13 @@ local function from_file(profile)
   return nil, err
 end
 
--- Whether the environment has one of a group of settings.
-local function is_in_environment(group)
-  for _, name in ipairs(group) do
-    if variable(name) then return true end
+-- Remove the settings of the file that would win over one of the environment.
+local function remove_rivals(values)
+  for _, names in ipairs(RIVALS) do
+    for i = 2, #names do
+      if variable(names[i]) then values[names[1]] = nil end
+    end
   end
-  return false
 end
 
 -- Find all settings.
@@ -132,11 +135,7 @@ end
 function settings.find(profile)
   local values, err = from_file(profile)
   if not values then return nil, err end
-  for _, group in ipairs(GROUPS) do
-    if is_in_environment(group) then
-      for _, name in ipairs(group) do values[name] = nil end
-    end
-  end
+  remove_rivals(values)
   local found = {}
   for _, name in ipairs(settings.NAMES) do
     local value = variable(name)
