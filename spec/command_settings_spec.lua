@@ -89,11 +89,12 @@ describe("the configuration file of nymbl", function()
 
   it("is refused with an unknown name, or a line that is no setting", function()
     write_config(lines() .. "NYMBL_API_KYE=secret-of-mine\n")
-    local status, out, err = run { "list", "12345" }
+    local status, _, err = run { "list", "12345" }
     assert.equal(4, status)
     assert.equal("nymbl: settings (unknown_name): NYMBL_API_KYE: the configuration file has a name that is no setting: check it\n", err)
     for _, line in ipairs { "secret-of-mine", " NYMBL_SCOPE=secret-of-mine", "export NYMBL_SCOPE=secret-of-mine", "PATH=secret-of-mine" } do
       write_config(lines() .. line .. "\n")
+      local out
       status, out, err = run { "list", "12345" }
       assert.equal(4, status, line)
       assert.not_matches("secret%-of%-mine", out .. err)
