@@ -246,7 +246,7 @@ function client:close() end
 ---@field [string] any further fields that a listing has selected
 local patient = {}
 
----@param what string|file*|{ data: string }|nymbl.source|nymbl.stream
+---@param what string|file*|{ data: string }|nymbl.source|nymbl.stream|nymbl.document
 ---@param options? nymbl.upload_options
 ---@return nymbl.document? document
 ---@return nymbl.err? err
@@ -317,6 +317,12 @@ function document:download(destination, options) end
 ---@return nymbl.stream? stream
 ---@return nymbl.err? err
 function document:open(options) end
+
+---@param patient nymbl.patient
+---@param options? nymbl.upload_options
+---@return nymbl.document? copy
+---@return nymbl.err? err
+function document:copy_to(patient, options) end
 
 ---@class nymbl.stream
 ---@field size? integer

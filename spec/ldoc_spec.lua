@@ -223,7 +223,7 @@ describe("the documentation", function()
     local arguments, count, has_options = {}, 0, false
     for _, param in ipairs(annotations.functions[name].params) do
       count = count + 1
-      arguments[count] = ARGUMENTS[param.name]
+      arguments[count] = ARGUMENTS[param.name] or objects[param.name]
       if param.name == "options" then arguments[count], has_options = { ["not an option"] = true }, true end
     end
     if not has_options then return {} end

@@ -75,6 +75,20 @@ case("upload a path, bytes, a handle, a source, a stream", "700000 300000 1000 3
   return stored()
 end)
 
+case("copy a document", "700000 700000 700000, the same bytes, others continued", function(t)
+  local patient, client = t.patient { max_connections = 1 }
+  local doc = assert(patient:upload(helper.big_file(700000)))
+  local first, second
+  local continued = t.others(function()
+    helper.faults { operation = "download", action = { drip = 2000000 } }
+    first = assert(doc:copy_to(client:patient "q"))
+  end)
+  second = assert(client:patient("q"):upload(patient:document(doc.id)))
+  local list = helper.stored "q"
+  assert(list[1].sha256 == list[2].sha256 and list[1].sha256 == helper.stored("p")[1].sha256)
+  return ("%d %d %d, the same bytes, %s"):format(doc.file_size_bytes, first.file_size_bytes, second.file_size_bytes, continued)
+end)
+
 case("iterate, page, count, get", "7 documents in 3 pages, 3 of 7, more, 7, get is the same, 4 requests more", function(t)
   local patient = t.patient()
   helper.admin("POST", "seed", { patient = "p", count = 7 })
@@ -421,7 +435,7 @@ case("more at once than connections", "24, few connections", function(t)
   return ("%d, %s"):format(count, open <= 3 and "few connections" or open .. " connections")
 end)
 
-case("misuse raises", "bad argument #1 to 'upload' (path, file, { data = }, source or stream expected, got no value)", function(t)
+case("misuse raises", "bad argument #1 to 'upload' (path, file, { data = }, source, stream or document expected, got no value)", function(t)
   local patient = t.patient()
   local ok, err = pcall(patient.upload, patient)
   assert(not ok and #helper.journal() == 0)

@@ -379,7 +379,7 @@ describe("misuse of", function()
       { function() patient:upload({ data = 5 }, name) end, A, "'data'", "string expected, got number)" },
       { function() patient:upload({ data = {} }, name) end, A, "'data'", "string expected, got table)" },
       { function() patient:upload(client, name) end, A, "expected, got nymbl.client)" },
-      { function() patient:upload(document, name) end, A, "expected, got nymbl.document)" },
+      { function() patient:upload(patient, name) end, A, "expected, got nymbl.patient)" },
       { function() patient:upload(coroutine.create(print), name) end, A, "expected, got thread)" },
       { function() patient:upload(closed, name) end, A .. "closed file)" },
       { function() patient:upload(ended, name) end, A .. "closed stream)" },
@@ -517,7 +517,7 @@ describe("misuse of", function()
     local classes = {
       { "client", client, { "patient", "close" } },
       { "patient", patient, { "upload", "documents", "page", "count", "get", "document" } },
-      { "document", document, { "download", "open", "refresh", "delete", "metadata" } },
+      { "document", document, { "download", "open", "refresh", "delete", "metadata", "copy_to" } },
       { "stream", stream, { "read", "lines", "close" } },
     }
     local others = { 5, "SENTINEL", true, {}, print, io.stdout, coroutine.create(print), setmetatable({},
@@ -558,6 +558,7 @@ describe("misuse of", function()
       { function() document:open() end, words },
       { function() document:refresh() end, words },
       { function() document:delete() end, words },
+      { function() document:copy_to() end, words },
       { function() stream:read() end, words },
       { function() stream:lines() end, words },
       { function() local _ = stream() end, words },

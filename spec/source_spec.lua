@@ -314,7 +314,7 @@ describe("the module", function()
     local names = {
       ["nymbl.client"] = { "check", "close", "patient", "patients", "usage" },
       ["nymbl.patient"] = { "count", "document", "documents", "get", "page", "upload" },
-      ["nymbl.document"] = { "delete", "download", "metadata", "open", "refresh", "safe_name" },
+      ["nymbl.document"] = { "copy_to", "delete", "download", "metadata", "open", "refresh", "safe_name" },
       ["nymbl.stream"] = { "close", "lines", "read" },
     }
     for class, expected in pairs(names) do

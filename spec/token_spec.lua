@@ -228,6 +228,10 @@ describe("a token", function()
       { "25 MB of a path",            function() return helper.big_file(25000000) end,     149, 151 },
       { "a small LTN12 source",       function() return chunks(50000), 50000 end,          119, 121 },
       { "an LTN12 source of no size", function() return chunks(50000) end,                 119, 121 },
+      { "a document",                 function()
+        local made = helper.add_document { patient = "p", size = 1000, content_type = "application/pdf", file_name = "a" }
+        return patient:document(made.id)
+      end,                                                                                 119, 121 },
       { "a handle of 12.5 MB",        function() return io.open(helper.big_file(12500000)) end, 99, 101 },
     }
     for _, row in ipairs(rows) do

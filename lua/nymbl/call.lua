@@ -11,6 +11,8 @@
 --                              true and up to two results; or nil and an error table. An
 --                              error that it raises ends the call, and is raised again
 --   keep_open                  whether the transfer stays open after a success
+--   prepare(deadline)          prepares what the transfer needs, each time before it is started; may
+--                              wait. Returns a true value; or nil and an error table
 --   min_token_ttl              seconds for which the token must remain valid, or nil
 --   rewind()                   prepares the request's data for another attempt. Returns false
 --                              if that is impossible
@@ -63,6 +65,12 @@ local function add_error_response(err, response)
   -- a 429 for the quota differs from one for the rate only by its message
   if err.status == 429 and inner.message == "Limit Exceeded" then err.kind = "quota" end
   if err.status == 403 then err.reason = err.reason or GATEWAY_REASONS[response.message] end
+end
+
+-- Seconds left until a deadline, or nil without a deadline. They are the timeout of a call that
+-- is one step of another call.
+function call.time_left(deadline)
+  return deadline and math.max(0, deadline - wait.now())
 end
 
 -- Cancel a transfer because its deadline has passed.
@@ -131,7 +139,8 @@ function call.backoff(attempts_made, err)
   return math.max(err.retry_after or 0, math.random() * math.min(30, 2 ^ (attempts_made - 2)))
 end
 
--- If getting the token took longer than so many seconds, the reservation is too old to be used.
+-- If the token and `prepare` took longer than so many seconds, the reservation is too old to be
+-- used.
 local REFRESH_SLACK = 1 / 20
 
 -- Seconds of a sleep after which `should_continue` is called again.
@@ -269,8 +278,13 @@ function call_state:acquire_and_start()
   local reserved
   reserved, err = self:reserve_and_wait()
   if not reserved then return nil, err end
-  if self.has_slept then -- the token may have expired
-    local began = wait.now()
+  local began, prepare = wait.now(), self.request.prepare
+  if prepare then
+    local prepared
+    prepared, err = prepare(self.deadline)
+    if not prepared then return nil, err end
+  end
+  if self.has_slept or wait.now() - began > REFRESH_SLACK then -- the token may have expired
     bearer, err = self:get_token()
     if not bearer then return nil, err end
     -- with the old reservation, all callers that waited for the token would send at once

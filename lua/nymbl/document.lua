@@ -38,6 +38,7 @@ local methods, metatable = core.class(CLASS)
 --   1 (FIELDS)  the metadata as the server sent it, but normalised
 --   patient_id
 --   id
+--   is_complete  true if the metadata was fetched for this document alone: lists may leave out fields
 
 local document = { CLASS = CLASS }
 
@@ -82,6 +83,7 @@ function document.get(collection, id, options)
     end),
   })
   if not ok then return nil, result end
+  core.state(result, CLASS).is_complete = true
   return result
 end
 
@@ -104,7 +106,7 @@ function methods.refresh(self, options)
   options = check.options(options, CALL_OPTIONS, 1, "refresh")
   local found, err = document.get(document.collection(state.env, state.patient_id), state.id, options)
   if not found then return nil, err end
-  state[FIELDS] = core.state(found, CLASS)[FIELDS]
+  state[FIELDS], state.is_complete = core.state(found, CLASS)[FIELDS], true
   return self
 end
 
@@ -308,6 +310,33 @@ function document.save(self, directory, name, options)
   return download_to(check.object(self, CLASS, "download"), target().in_directory(directory, name), options)
 end
 
+-- Open the content, or a range of it. Returns a stream, or nil and the error.
+-- @tparam table options those of @{document:open}
+-- @tparam ?function should_continue see call.lua
+local function open(state, options, should_continue)
+  local env, size = state.env, expected_size(state, options)
+  local is_range = options.offset ~= nil or options.length ~= nil
+  local download = {
+    content_type = expected_type(state, options), size = size,
+    offset = options.offset, length = options.length, if_match = options.if_match,
+  }
+  local function should_restart(err)
+    if not is_range_refused(err) then return false end
+    download.no_range_request = true -- the core then cuts the range out of the whole document
+    return true
+  end
+  local ok, transfer, _, attempts, pending = call.perform(env, "download", options, {
+    "Patients", state.patient_id, "Documents", state.id, "$value", false,
+    download = download,
+    run = stream().wait_for_response,
+    should_restart = is_range and should_restart or nil,
+    should_continue = should_continue,
+    keep_open = true,
+  })
+  if not ok then return nil, transfer end
+  return stream().new(env, transfer, attempts, not is_range and size or nil, options.progress, pending)
+end
+
 local OPEN_OPTIONS = call.options {
   progress = check["function"],
   check_size = check.boolean,
@@ -342,27 +371,106 @@ local OPEN_OPTIONS = call.options {
 function methods.open(self, options)
   local state = check.object(self, CLASS, "open")
   options = check.options(options, OPEN_OPTIONS, 1, "open")
-  local env, size = state.env, expected_size(state, options)
-  local is_range = options.offset ~= nil or options.length ~= nil
-  local download = {
-    content_type = expected_type(state, options), size = size,
-    offset = options.offset, length = options.length, if_match = options.if_match,
-  }
-  local function should_restart(err)
-    if not is_range_refused(err) then return false end
-    download.no_range_request = true -- the core then cuts the range out of the whole document
-    return true
+  return open(state, options, should_continue_by(options))
+end
+
+-- What a copy has in common with its original. It can be sent if there is no control character in
+-- what becomes a part of a header, and no NUL in the other texts.
+local COPIED = { "file_name", "content_type", "document_type", "description" }
+local UNUSABLE = {
+  file_name = "[%z\1-\31\127]", content_type = "[%z\1-\8\10-\31\127]", document_type = "%z", description = "%z",
+}
+
+-- The metadata for a copy. It is fetched if a field is missing that the options do not replace.
+-- Returns its fields, or nil and the error.
+local function fields_to_copy(state, options)
+  local fields = state[FIELDS]
+  local is_missing = fields.file_size_bytes == nil
+  for _, name in ipairs(COPIED) do
+    is_missing = is_missing or (fields[name] == nil and options[name] == nil)
   end
-  local ok, transfer, _, attempts, pending = call.perform(env, "download", options, {
-    "Patients", state.patient_id, "Documents", state.id, "$value", false,
-    download = download,
-    run = stream().wait_for_response,
-    should_restart = is_range and should_restart or nil,
-    should_continue = should_continue_by(options),
-    keep_open = true,
-  })
-  if not ok then return nil, transfer end
-  return stream().new(env, transfer, attempts, not is_range and size or nil, options.progress, pending)
+  if state.is_complete or not is_missing then return fields end
+  local fetched, err = document.get(document.collection(state.env, state.patient_id), state.id, options)
+  if not fetched then return nil, err end
+  return core.state(fetched, CLASS)[FIELDS]
+end
+
+local function unusable()
+  return nil, errors.new({ kind = "protocol", reason = "bad_metadata" }, "upload")
+end
+
+-- Open a document as the source of an upload (see source.lua).
+-- @tparam document self
+-- @tparam table options those of the upload
+-- @tparam ?number deadline of the whole upload
+-- @tparam integer max_bytes the largest upload
+-- @treturn[1] table the source
+-- @treturn[2] nil
+-- @treturn[2] table the error
+local function open_as_source(self, options, deadline, max_bytes)
+  local state = check.object(self, CLASS, "copy_to")
+  local function steps() -- options of a call that is a step of this one
+    return { timeout = call.time_left(deadline), headers = options.headers, tag = options.tag }
+  end
+  local call_options = steps()
+  for _, name in ipairs(COPIED) do call_options[name] = options[name] end
+  local fields, err = fields_to_copy(state, call_options)
+  if not fields then return nil, err end
+  local original = { fields, env = state.env, patient_id = state.patient_id, id = state.id }
+  local should_continue = should_continue_by(options)
+  local size = options.size or expected_size(original, {})
+  local opened = require("nymbl.source").from_document(size, max_bytes, function()
+    return open(original, steps(), should_continue)
+  end)
+  for _, name in ipairs(COPIED) do
+    local text = options[name] or text_or_nil(fields[name])
+    if text and text:find(UNUSABLE[name]) then return unusable() end
+    opened[name] = text
+  end
+  opened.name = opened.file_name
+  if not opened.name or opened.name == "" then return unusable() end
+  return opened
+end
+
+-- Upload to a collection: see upload.lua.
+function document.upload(collection, method, what, options)
+  return require("nymbl.upload").run(collection, method, what, options, open_as_source)
+end
+
+--- Copy the document to a patient, perhaps of another client. It is streamed from one place to the
+-- other, in bounded memory. Waits until the copy is complete.
+--
+-- The copy has the same file name, content type, document type and description, unless the options
+-- say otherwise. The request to download the document is sent once more if the upload must be
+-- repeated. If a part of the copy fails, `err.operation` says which one: `"get"` (of the metadata, if
+-- it is not complete), `"download"` or `"upload"`.
+-- @function copy_to
+-- @tparam patient patient where the copy goes
+-- @tparam[opt] table options as for @{patient:upload}
+-- @tparam[opt] string options.file_name
+-- @tparam[opt] string options.content_type
+-- @tparam[opt] string options.document_type
+-- @tparam[opt] string options.description
+-- @tparam[opt] integer options.size bytes (default: those of the document)
+-- @tparam[opt=true] boolean options.check_type
+-- @tparam[opt=false] boolean|table options.reconcile
+-- @tparam[opt] function options.progress
+-- @tparam[opt] number options.timeout seconds for the whole copy (default: that of the patient's client)
+-- @tparam[opt] table options.headers request headers, added to the clients'
+-- @tparam[opt] any options.tag for the events of this call
+-- @treturn[1] document the copy
+-- @treturn[2] nil
+-- @treturn[2] table the error; with `outcome_unknown` the copy may have been created anyway
+-- @raise on a wrong argument, an unknown option or a closed client; and what `progress` raised
+-- @usage
+-- local copy = assert(doc:copy_to(client:patient(54321), { description = "moved" }))
+-- print(copy.id, copy.file_size_bytes)
+function methods.copy_to(self, patient, options)
+  check.object(self, CLASS, "copy_to")
+  local to = core.state(patient, "nymbl.patient")
+  if not to then check.raise_argument(1, "copy_to", check.expected("nymbl.patient", patient)) end
+  if to.env.closed then check.raise_argument(1, "copy_to", "closed client") end
+  return document.upload(document.collection(to.env, to.id), "copy_to", self, options)
 end
 
 return document

@@ -78,6 +78,7 @@ local BY_REASON = {
   unexpected_json = false,
   bad_id = false,
   bad_next_link = false,
+  bad_metadata = "a text of the document cannot be sent as it is: pass another one as an option",
   patient_mismatch = false,
   document_mismatch = false,
   pagination_loop = false,

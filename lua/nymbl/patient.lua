@@ -11,15 +11,10 @@ local core = require "nymbl.core"
 local call = require "nymbl.call"
 local check = require "nymbl.check"
 local document = require "nymbl.document"
-local errors = require "nymbl.errors"
-local wait = require "nymbl.wait"
 
 -- These modules are loaded on first use (see nymbl.lua).
 local function listing() return require "nymbl.listing" end
 local function query() return require "nymbl.query" end
-local function reconcile() return require "nymbl.reconcile" end
-local function source() return require "nymbl.source" end
-local function media_type() return require "nymbl.media_type" end
 
 local CLASS = "nymbl.patient"
 local methods, metatable = core.class(CLASS)
@@ -41,13 +36,6 @@ function patient.from_fields(env, fields, id)
   return core.object(metatable, { fields, env = env, id = id })
 end
 
--- A checker (see check.lua): a file name becomes part of a multipart header.
-local function file_name(value)
-  local problem = check.nonempty(value)
-  if problem then return problem end
-  if value:find("[%z\1-\31\127]") then return "control character" end
-end
-
 -- The documents of a patient.
 local function documents_of(state)
   local documents = state.documents or document.collection(state.env, state.id)
@@ -57,154 +45,20 @@ end
 
 local CALL_OPTIONS = call.options {}
 
-local UPLOAD_OPTIONS = call.options {
-  file_name = file_name,
-  content_type = check.header,
-  document_type = check.string,
-  description = check.string,
-  size = check.integer(0, 2^53),
-  progress = check["function"],
-  reconcile = function(value) return reconcile().check(value) end,
-  check_type = check.boolean,
-}
-
--- Wait until the upload has ended. Between waits, fill the body from the source and report
--- progress. (`opened` is an open source in this file: see source.lua.)
-local function fill_and_wait(opened, options, transfer, deadline)
-  local filling, reported = opened.fill ~= nil, -1
-  while true do
-    local done, err = transfer:result()
-    if done == nil then return nil, err end
-    if filling and not done then
-      local state, problem = opened.fill(deadline)
-      if not state then
-        transfer:cancel("io", "source")
-        return nil, problem
-      end
-      filling = state ~= "end"
-    end
-    local sent = transfer:bytes_sent()
-    if options.progress and sent ~= reported then
-      reported = sent
-      if options.progress(sent, opened.body:size()) == false then
-        transfer:cancel("canceled", "progress")
-      end
-    end
-    if done then return true end
-    call.wait_for(transfer, deadline)
-  end
-end
-
--- Determine the media type before the call begins. Returns it; nil if it depends on bytes that
--- are read only within the call; or nil and error fields if the upload must be refused.
-local function infer_type(env, opened, declared, must_match)
-  local size = opened.body:size()
-  if size and size > core.max_upload_bytes(env.client) then return nil, { kind = "too_large" } end
-  if not opened.fill or (declared and not media_type().is_accepted(declared)) then
-    return source().determine_type(opened, declared, must_match)
-  end
-end
-
--- Seconds left until a deadline, or nil without a deadline. They are the timeout of a call that
--- is one step of another call.
-local function time_left(deadline)
-  return deadline and math.max(0, deadline - wait.now())
-end
-
--- The slowest expected upload, in bytes per second (1 Mbit/s). The token must not expire before
--- the upload has arrived: a server may check the token only then, and respond with 401.
-local MIN_UPLOAD_RATE = 125000
-
--- If the source cannot be sent again, the token must be valid for at least so many seconds: a 401
--- would make the upload fail.
-local ONE_SHOT_TTL = 120
-
--- Seconds for which the token must still be valid. token.lua limits this to half of the token's
--- lifetime, so to 150 seconds with the service's tokens of 300 seconds.
-local function min_token_ttl(opened)
-  local ttl = (opened.body:size() or 0) / MIN_UPLOAD_RATE
-  return opened.is_rewindable and ttl or math.max(ttl, ONE_SHOT_TTL)
-end
-
--- Upload an open source. Returns the document, or nil and an error.
-local function upload_source(state, opened, name, content_type, options)
-  local env, patient_id, documents = state.env, state.id, documents_of(state)
-  local timeout = options.timeout or env.timeout
-  local deadline = timeout and wait.now() + timeout
-  local search, list_err
-  if options.reconcile then
-    search, list_err = reconcile().prepare(env, patient_id, name, deadline, options)
-    if not search then return nil, list_err end
-  end
-
-  local sent
-  -- Expect: 100-continue is sent only if the source cannot be sent again. A proxy or server
-  -- that does not support it answers 417 (RFC 9110, section 10.1.1). The request is then
-  -- repeated once without it, if no byte of the document was sent.
-  local without_expect = opened.is_rewindable
-  local function should_restart(err)
-    if err.status ~= 417 or without_expect or not opened.body:can_rewind() or opened.body:size() == 0 then
-      return false
-    end
-    without_expect = true
-    return true
-  end
-
-  local ok, created = call.perform(env, "upload", {
-    timeout = time_left(deadline), headers = options.headers, tag = options.tag,
-  }, {
-    start = function(bearer, till, headers)
-      if opened.fill then
-        local filled, err = opened.fill(till)
-        if not filled then return nil, err end
-      end
-      local sent_as, problem = content_type
-      if opened.fill then
-        sent_as, problem = source().determine_type(opened, content_type, options.check_type ~= false)
-        if problem then return nil, problem end
-      end
-      return core.start(env.client, bearer, {
-        "Patients", patient_id, "Documents", false,
-        method = "POST", headers = headers,
-        upload = {
-          body = opened.body, file_name = name, content_type = sent_as, document_type = options.document_type,
-          description = options.description, is_rewindable = without_expect, progress = options.progress ~= nil,
-        },
-      })
-    end,
-    run = function(transfer, till)
-      local done, err = fill_and_wait(opened, options, transfer, till)
-      sent = transfer:bytes_sent()
-      if not done then return nil, err end
-      return call.json_reader(documents.adopt, true)(transfer, till)
-    end,
-    min_token_ttl = min_token_ttl(opened),
-    rewind = opened.rewind,
-    should_restart = should_restart,
-    should_continue = options.progress and function() return options.progress(0, opened.body:size()) end,
-  })
-  if ok then return created end
-  if search and created.outcome_unknown then
-    local found = search:search(opened.body:size() or sent)
-    if found then return found end
-  end
-  return nil, created
-end
-
 --- Upload a document. Waits for the response.
 --
 -- The document is uploaded at most once. It is sent again only if the service cannot have
 -- accepted it (for example after a 401 because the token has expired).
 -- @function upload
 -- @param what a path; a file handle, read from its current position; `{ data = bytes }`; an
---   LTN12 source; or a stream
+--   LTN12 source; a stream; or a document, which is copied as by @{document:copy_to}
 -- @tparam[opt] table options
 -- @tparam[opt] string options.file_name required unless `what` is a path (default: the last
---   component of the path)
+--   component of the path) or a document (default: its own)
 -- @tparam[opt] string options.content_type media type (default: by the extension, otherwise by the
---   bytes)
--- @tparam[opt] string options.document_type such as `"Referral"`
--- @tparam[opt] string options.description text for the metadata
+--   bytes; for a document its own)
+-- @tparam[opt] string options.document_type such as `"Referral"` (default for a document: its own)
+-- @tparam[opt] string options.description text for the metadata (default for a document: its own)
 -- @tparam[opt] integer options.size bytes that an LTN12 source will produce, if known
 -- @tparam[opt=true] boolean options.check_type bytes that can be inspected before sending must be of the
 --   type they are sent as, and not empty; otherwise nothing is sent, and the error is
@@ -231,26 +85,7 @@ end
 -- assert(patient:upload({ data = bytes }, { file_name = "letter.pdf" }))
 function methods.upload(self, what, options)
   local state = check.object(self, CLASS, "upload")
-  local env = state.env
-  options = check.options(options, UPLOAD_OPTIONS, 2, "upload")
-  local opened, problem = source().open(what, options.size, core.max_upload_bytes(env.client))
-  if problem then check.raise_argument(1, "upload", problem) end
-  local name = options.file_name or opened.name or (type(what) == "string" and what:match("[^/]+$"))
-  if not name and type(what) ~= "string" then
-    check.raise_argument(2, "upload", "option 'file_name' is required for this source")
-  end
-  if opened.err then return nil, errors.new(opened.err, "upload") end
-  problem = file_name(name)
-  if problem then check.raise_argument(1, "upload", "file name: " .. problem) end
-  local declared = options.content_type or media_type().by_name(name)
-  local content_type, refusal = infer_type(env, opened, declared, options.check_type ~= false)
-  local ran, created, err = true, nil, refusal and errors.new(refusal, "upload")
-  if not refusal then
-    ran, created, err = pcall(upload_source, state, opened, name, content_type or declared, options)
-  end
-  opened.body:close() -- it may hold a file open, which the garbage collector would close late
-  if not ran then error(created, 0) end
-  return created, err
+  return document.upload(documents_of(state), "upload", what, options)
 end
 
 --- Iterate over the documents of all pages. Each page is one request, sent when its first

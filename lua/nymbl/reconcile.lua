@@ -3,8 +3,8 @@
 -- name are listed before the upload and after it.
 
 local core = require "nymbl.core"
+local call = require "nymbl.call"
 local check = require "nymbl.check"
-local document = require "nymbl.document"
 local errors = require "nymbl.errors"
 local events = require "nymbl.events"
 local filter = require "nymbl.filter"
@@ -16,14 +16,16 @@ local wait = require "nymbl.wait"
 -- several, because a listing may lag behind.
 local SEARCH_DELAYS = { 0, 2, 5 }
 
+local DOCUMENT = "nymbl.document"
+
 -- State:
---   env, patient_id
---   name      of the uploaded document
---   deadline  of the whole call, or nil
---   options   of the call
---   filter    the filter of the listings; nil if the service has refused it
---   known     a set of the ids that existed before the upload
---   is_given  whether the caller has listed them
+--   collection  the patient's documents (page.lua)
+--   name        of the uploaded document
+--   deadline    of the whole call, or nil
+--   options     of the call
+--   filter      the filter of the listings; nil if the service has refused it
+--   known       a set of the ids that existed before the upload
+--   is_given    whether the caller has listed them
 local reconciliation = {}
 reconciliation.__index = reconciliation
 
@@ -34,8 +36,8 @@ function reconcile.check(value)
   if type(value) == "boolean" then return nil end
   if type(value) ~= "table" then return check.expected("boolean or array of documents", value) end
   for i, item in ipairs(value) do
-    if not core.state(item, document.CLASS) then
-      return ("item %d: %s"):format(i, check.expected(document.CLASS, item))
+    if not core.state(item, DOCUMENT) then
+      return ("item %d: %s"):format(i, check.expected(DOCUMENT, item))
     end
   end
 end
@@ -45,7 +47,7 @@ local function ids_of(documents, patient_id)
   local ids = {}
   if documents.has_more then return nil end
   for i, item in ipairs(documents) do
-    local state = core.state(item, document.CLASS)
+    local state = core.state(item, DOCUMENT)
     if state.patient_id ~= patient_id then
       check.raise_argument(2, "upload", ("option 'reconcile': item %d: document of another patient"):format(i))
     end
@@ -54,25 +56,20 @@ local function ids_of(documents, patient_id)
   return ids
 end
 
--- Seconds left until the deadline, or nil without a deadline.
-function reconciliation:time_left()
-  return self.deadline and math.max(0, self.deadline - wait.now())
-end
-
 -- List the patient's documents. Returns a table by id, or nil and an error.
 function reconciliation:list(fields)
   local plan = query.plan({ filter = self.filter, select = fields }, "upload", "id")
   local found = {}
   local ok, err = pcall(function()
-    plan.options = { timeout = self:time_left(), headers = self.options.headers, tag = self.options.tag }
-    for item in listing.iterate(document.collection(self.env, self.patient_id), plan) do
+    plan.options = { timeout = call.time_left(self.deadline), headers = self.options.headers, tag = self.options.tag }
+    for item in listing.iterate(self.collection, plan) do
       found[item.id] = item
-      plan.options.timeout = self:time_left() -- the deadline is for all pages together
+      plan.options.timeout = call.time_left(self.deadline) -- the deadline is for all pages together
     end
   end)
   if ok then return found end
   errors.rethrow_out_of_memory(err)
-  if self.env.closed then return nil, errors.new({ kind = "canceled", reason = "closed" }, "upload") end
+  if self.collection.env.closed then return nil, errors.new({ kind = "canceled", reason = "closed" }, "upload") end
   if errors.is(err) then return nil, err end
   error(err, 0)
 end
@@ -113,7 +110,7 @@ end
 
 -- Wait before another search. No call is registered for events between two searches.
 function reconciliation:pause(seconds)
-  events.report_wait(self.env, "upload", "retry", seconds, self.options.tag)
+  events.report_wait(self.collection.env, "upload", "retry", seconds, self.options.tag)
   wait.wait(nil, wait.now() + seconds)
 end
 
@@ -121,7 +118,7 @@ end
 -- time.
 function reconciliation:search(size)
   for _, seconds in ipairs(SEARCH_DELAYS) do
-    if self.env.closed or (self.deadline and wait.now() + seconds >= self.deadline) then return nil end
+    if self.collection.env.closed or (self.deadline and wait.now() + seconds >= self.deadline) then return nil end
     if seconds > 0 then self:pause(seconds) end
     local documents, err = self:list()
     -- the caller's listing has not shown whether the service accepts the filter
@@ -135,16 +132,19 @@ function reconciliation:search(size)
 end
 
 -- Prepare a search: list the documents of that name, before the upload.
+-- @tparam table collection the patient's documents (see page.lua)
+-- @tparam string name the file name
+-- @tparam ?number deadline of the whole call
 -- @tparam table options of the upload
 -- @treturn[1] table with the method `search(size)`
 -- @treturn[2] nil
 -- @treturn[2] table the error; nothing was uploaded
-function reconcile.prepare(env, patient_id, name, deadline, options)
+function reconcile.prepare(collection, name, deadline, options)
   local listed = options.reconcile
   local self = setmetatable({
-    env = env, patient_id = patient_id, name = name, deadline = deadline, options = options,
+    collection = collection, name = name, deadline = deadline, options = options,
     filter = filter.filter("file_name eq ?", name),
-    known = type(listed) == "table" and ids_of(listed, patient_id) or nil,
+    known = type(listed) == "table" and ids_of(listed, collection.path[2]) or nil,
   }, reconciliation)
   self.is_given = self.known ~= nil
   local ok, err = self:list_before()

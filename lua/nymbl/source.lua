@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
--- Sources of uploads: a path, a file handle, bytes, an LTN12 source or a stream.
+-- Sources of uploads: a path, a file handle, bytes, an LTN12 source, a stream or a document.
 
 local core = require "nymbl.core"
 local check = require "nymbl.check"
@@ -8,6 +8,8 @@ local media_type = require "nymbl.media_type"
 local stream_next = require "nymbl.stream".next_chunk
 
 local source = {}
+
+local STREAM = "nymbl.stream"
 
 -- Determine the media type as which a source is sent: the declared one, or else that of its
 -- first bytes.
@@ -33,14 +35,17 @@ end
 -- A source is a table with
 --   body             the core's request body
 --   is_rewindable    whether the source can be sent again from its first byte
---   name             the file name, if the source is a path
+--   name             the file name, if the source is a path or a document
+--   content_type, document_type, description
+--                    if the source is a document that has them
 --   err              error fields, if the source cannot be opened; it has no other field then
--- The core itself reads paths and bytes. Handles and functions are read by this module while
--- the transfer runs, so their sources also have
+-- The core itself reads paths and bytes. The others are read by this module while the transfer
+-- runs, so their sources also have
 --   fill(deadline)   copies bytes into the body. Returns "more" when the body is full, "end"
 --                    at the end of the source, or nil and the error that ends the upload
 --   rewind()         prepares the source for being sent again from its first byte. Returns
 --                    false if that is impossible
+--   stream           the stream from which a document is read, once it is open
 
 local function from_path(path)
   local body, err = core.body_from_path(path)
@@ -105,12 +110,20 @@ end
 local GC_INTERVAL = 262144
 
 -- `pull` is an LTN12 source. With `is_stream` it reads a stream, until the deadline that is its
--- argument.
-local function from_function(pull, size, max_bytes, is_stream)
-  local self = { body = core.body_stream { size = size, limit = max_bytes }, is_rewindable = false }
-  local chunk, position = "", 1
+-- argument. `reopen`, if given, makes `pull` begin again.
+local function from_function(pull, size, max_bytes, is_stream, reopen)
+  local self = { is_rewindable = false }
+  local chunk, position, ended -- `ended`: an LTN12 source must not be called after its end
   local bytes_since_gc = 0
-  local ended = false -- an LTN12 source must not be called after its end
+  function self.set_size(bytes)
+    if self.body then self.body:close() end
+    self.body = core.body_stream { size = bytes, limit = max_bytes }
+  end
+  local function begin()
+    self.set_size(size)
+    chunk, position, ended = "", 1, false
+  end
+  begin()
   local function next_chunk(deadline)
     local value, err
     if is_stream then value, err = pull(deadline) else value, err = pull() end
@@ -148,9 +161,43 @@ local function from_function(pull, size, max_bytes, is_stream)
     end
   end
   function self.rewind()
-    return self.body:can_rewind()
+    if self.body:can_rewind() then return true end
+    if not reopen then return false end
+    reopen()
+    begin()
+    return true
   end
   return self
+end
+
+-- Open a document as a source. Its content is requested when the source is read, and once more if
+-- the upload must be repeated. So the source can be rewound, but that is expensive.
+-- @tparam ?integer size bytes of the document, if known
+-- @tparam integer max_bytes the largest upload
+-- @tparam function open returns a stream, or nil and the error; its argument is a deadline
+function source.from_document(size, max_bytes, open)
+  local self
+  local function pull(deadline)
+    if not self.stream then
+      local stream, err = open(deadline)
+      if not stream then return nil, err end
+      self.stream = stream
+      if not size and stream.size then self.set_size(stream.size) end
+    end
+    return stream_next(core.state(self.stream, STREAM), deadline)
+  end
+  local function reopen()
+    if self.stream then self.stream:close() end
+    self.stream = nil
+  end
+  self = from_function(pull, size, max_bytes, true, reopen)
+  return self
+end
+
+-- Close a source. The script's own handle or stream stays open.
+function source.close(opened)
+  opened.body:close()
+  if opened.stream then opened.stream:close() end
 end
 
 -- Open a source.
@@ -173,7 +220,7 @@ function source.open(value, size, max_bytes)
   elseif io.type(value) == "closed file" then
     return nil, "closed file"
   end
-  local stream = core.state(value, "nymbl.stream")
+  local stream = core.state(value, STREAM)
   if stream then
     if stream.closed then return nil, "closed stream" end
     local unread = stream[core.FIELDS].size and stream[core.FIELDS].size - stream.bytes_read
@@ -184,7 +231,7 @@ function source.open(value, size, max_bytes)
     local meta = getmetatable(value)
     if meta and meta.__call then return from_function(value, size, max_bytes) end
   end
-  return nil, check.expected("path, file, { data = }, source or stream", value)
+  return nil, check.expected("path, file, { data = }, source, stream or document", value)
 end
 
 return source
