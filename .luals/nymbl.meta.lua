@@ -207,6 +207,23 @@
 ---@field days? integer until the certificate expires
 ---@field skew? number seconds by which this machine's clock is ahead of the service's
 
+---@class nymbl.compare_options
+---@field verify? boolean
+---@field timeout? number seconds
+---@field headers? nymbl.headers
+---@field tag? any
+
+---@class nymbl.compared
+---@field name string
+---@field size? integer bytes
+---@field document? nymbl.document
+
+---@class nymbl.comparison
+---@field same nymbl.compared[]
+---@field missing_here nymbl.compared[]
+---@field missing_there nymbl.compared[]
+---@field different nymbl.compared[]
+
 ---@class nymbl.page
 ---@field [integer] nymbl.document
 ---@field count? integer
@@ -276,6 +293,12 @@ function patient:get(id, options) end
 ---@param id nymbl.id
 ---@return nymbl.document
 function patient:document(id) end
+
+---@param folder string
+---@param options? nymbl.compare_options
+---@return nymbl.comparison? found
+---@return nymbl.err? err
+function patient:compare(folder, options) end
 
 ---@class nymbl.document
 ---@field id string

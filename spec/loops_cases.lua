@@ -89,6 +89,21 @@ case("copy a document", "700000 700000 700000, the same bytes, others continued"
   return ("%d %d %d, the same bytes, %s"):format(doc.file_size_bytes, first.file_size_bytes, second.file_size_bytes, continued)
 end)
 
+case("compare a folder", "1 1 1 1, others continued", function(t)
+  local patient = t.patient()
+  local folder = helper.directory()
+  for name, size in pairs { same = 3000000, different = 1000, missing_here = 1000 } do
+    helper.admin("POST", "documents", { patient = "p", id = name, file_name = name, size = size, content_type = "application/pdf" })
+  end
+  assert(patient:document("same"):download(folder .. "/same"))
+  helper.write_file(folder .. "/different", bytes(1000))
+  helper.write_file(folder .. "/missing_there", "")
+  helper.faults { operation = "list", action = { delay = 0.2 } }
+  local continued, found = t.others(function() return assert(patient:compare(folder, { verify = true })) end)
+  for list, items in pairs(found) do assert(items[1].name:find(list, 1, true) == 1) end
+  return ("%d %d %d %d, %s"):format(#found.same, #found.different, #found.missing_here, #found.missing_there, continued)
+end)
+
 case("iterate, page, count, get", "7 documents in 3 pages, 3 of 7, more, 7, get is the same, 4 requests more", function(t)
   local patient = t.patient()
   helper.admin("POST", "seed", { patient = "p", count = 7 })

@@ -67,6 +67,13 @@ local function add_error_response(err, response)
   if err.status == 403 then err.reason = err.reason or GATEWAY_REASONS[response.message] end
 end
 
+-- The time of `wait.now()` at which a call must have ended, or nil.
+-- @tparam table options the call's
+function call.deadline(env, options)
+  local timeout = options.timeout or env.timeout
+  return timeout and wait.now() + timeout
+end
+
 -- Seconds left until a deadline, or nil without a deadline. They are the timeout of a call that
 -- is one step of another call.
 function call.time_left(deadline)
@@ -172,13 +179,12 @@ local call_state = {}
 call_state.__index = call_state
 
 local function call_state_new(env, operation, options, request)
-  local timeout = options.timeout or env.timeout
   return setmetatable({
     env = env,
     operation = operation,
     options = options,
     request = request,
-    deadline = timeout and wait.now() + timeout or nil,
+    deadline = call.deadline(env, options),
     attempts_made = 0,       -- attempts that have ended, whether a request was sent or not
     requests_sent = 0,
     outcome_unknown = false, -- whether one of the requests may have been carried out

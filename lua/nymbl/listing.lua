@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- Listings of a collection (see page.lua): all rows, one page, or their count.
 
+local call = require "nymbl.call"
 local errors = require "nymbl.errors"
 local page = require "nymbl.page"
 local paginator = require "nymbl.paginator"
@@ -10,6 +11,32 @@ local listing = {}
 
 -- Iterate over all rows, on all pages.
 listing.iterate = paginator.iterate
+
+-- Call a function for every row, as a step of another call.
+-- @tparam table collection see page.lua
+-- @tparam table plan see query.lua
+-- @tparam ?number deadline of that call, for all pages together
+-- @tparam function fn called with each object
+-- @treturn[1] boolean true
+-- @treturn[2] nil
+-- @treturn[2] table the error
+-- @raise what `fn` raised, and errors that are none of the service's
+function listing.visit(collection, plan, deadline, fn)
+  local ran, problem = pcall(function()
+    plan.options.timeout = call.time_left(deadline)
+    for object in listing.iterate(collection, plan) do
+      fn(object)
+      plan.options.timeout = call.time_left(deadline)
+    end
+  end)
+  if ran then return true end
+  errors.rethrow_out_of_memory(problem)
+  if collection.env.closed then
+    return nil, errors.new({ kind = "canceled", reason = "closed" }, collection.operation)
+  end
+  if errors.is(problem) then return nil, problem end
+  error(problem, 0)
+end
 
 -- Fetch one page.
 -- @tparam table collection see page.lua

@@ -45,6 +45,8 @@ end
 
 local CALL_OPTIONS = call.options {}
 
+local COMPARE_OPTIONS = call.options { verify = check.boolean }
+
 --- Upload a document. Waits for the response.
 --
 -- The document is uploaded at most once. It is sent again only if the service cannot have
@@ -203,6 +205,41 @@ end
 function methods.document(self, id)
   local state = check.object(self, CLASS, "document")
   return document.from_id(state.env, state.id, check.id(id, 1, "document"))
+end
+
+--- Compare the files of a folder with the patient's documents. Reads the folder and lists the
+-- documents; waits for both.
+--
+-- A file belongs to the document whose file name, safe name or unique safe name
+-- (@{document:safe_name}) it has; among several documents of one name, to that of its size. Only
+-- regular files count: subfolders and symbolic links are ignored, and so are incomplete files of
+-- this library.
+-- @function compare
+-- @tparam string folder path of the folder
+-- @tparam[opt] table options
+-- @tparam[opt=false] boolean options.verify compare digests, too: every document whose file has its size is
+--   downloaded
+-- @tparam[opt] number options.timeout seconds for the whole comparison (default: the client's)
+-- @tparam[opt] table options.headers request headers, added to the client's
+-- @tparam[opt] any options.tag for the events of this call
+-- @treturn[1] table four arrays of `{ name =, size =, document = }`, sorted by name: `same`; `different` (in size, or
+--   with `verify` in bytes); `missing_here` (documents without a file: `name` is the safe name, `size` the
+--   document's); `missing_there` (files without a document)
+-- @treturn[2] nil
+-- @treturn[2] table the error: the folder or a file cannot be read, or a request failed
+-- @raise on a wrong argument, an unknown option or a closed client
+-- @usage
+-- local found = assert(patient:compare(".", { timeout = 600 }))
+-- for _, item in ipairs(found.missing_there) do
+--   print(item.name, item.size)
+-- end
+function methods.compare(self, folder, options)
+  local state = check.object(self, CLASS, "compare")
+  local problem = check.nonempty(folder)
+  if problem then check.raise_argument(1, "compare", problem) end
+  options = check.options(options, COMPARE_OPTIONS, 2, "compare")
+  return require("nymbl.compare").run(documents_of(state), folder, options,
+    call.deadline(state.env, options))
 end
 
 return patient

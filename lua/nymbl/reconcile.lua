@@ -3,9 +3,7 @@
 -- name are listed before the upload and after it.
 
 local core = require "nymbl.core"
-local call = require "nymbl.call"
 local check = require "nymbl.check"
-local errors = require "nymbl.errors"
 local events = require "nymbl.events"
 local filter = require "nymbl.filter"
 local listing = require "nymbl.listing"
@@ -58,20 +56,12 @@ end
 
 -- List the patient's documents. Returns a table by id, or nil and an error.
 function reconciliation:list(fields)
-  local plan = query.plan({ filter = self.filter, select = fields }, "upload", "id")
+  local plan = query.plan({ filter = self.filter, select = fields, headers = self.options.headers,
+    tag = self.options.tag }, "upload", "id")
   local found = {}
-  local ok, err = pcall(function()
-    plan.options = { timeout = call.time_left(self.deadline), headers = self.options.headers, tag = self.options.tag }
-    for item in listing.iterate(self.collection, plan) do
-      found[item.id] = item
-      plan.options.timeout = call.time_left(self.deadline) -- the deadline is for all pages together
-    end
-  end)
+  local ok, err = listing.visit(self.collection, plan, self.deadline, function(item) found[item.id] = item end)
   if ok then return found end
-  errors.rethrow_out_of_memory(err)
-  if self.collection.env.closed then return nil, errors.new({ kind = "canceled", reason = "closed" }, "upload") end
-  if errors.is(err) then return nil, err end
-  error(err, 0)
+  return nil, err
 end
 
 -- Whether a listing failed because of its filter: the service does not accept it, or the URL

@@ -7,7 +7,6 @@ local check = require "nymbl.check"
 local errors = require "nymbl.errors"
 local media_type = require "nymbl.media_type"
 local source = require "nymbl.source"
-local wait = require "nymbl.wait"
 
 -- This module is loaded on first use (see nymbl.lua).
 local function reconcile() return require "nymbl.reconcile" end
@@ -176,12 +175,6 @@ function upload.send(collection, opened, options, deadline)
   return created, err
 end
 
--- The moment at which a call must have ended, or nil.
-function upload.deadline(env, options)
-  local timeout = options.timeout or env.timeout
-  return timeout and wait.now() + timeout
-end
-
 -- `patient:upload(what, options)` and `document:copy_to(patient, options)`.
 -- @tparam table collection the patient's documents (see page.lua)
 -- @tparam string method the name of the script's method, for messages
@@ -191,7 +184,7 @@ end
 function upload.run(collection, method, what, options, open_document)
   local env = collection.env
   options = check.options(options, upload.OPTIONS, 2, method)
-  local deadline = upload.deadline(env, options)
+  local deadline = call.deadline(env, options)
   local opened, problem
   if core.state(what, "nymbl.document") then
     opened, problem = open_document(what, options, deadline, core.max_upload_bytes(env.client))
