@@ -36,7 +36,7 @@ void nymbl__content_range_parse(const char *value, int64_t *start,
     end = nymbl__value_parse_number(dash + 1);
     /* "bytes 10-9/10" is invalid too, but some servers send it for an empty
      * range behind the end */
-    if (first < 0 || end < first - 1 || end == INT64_MAX ||
+    if (first < 0 || end < 0 || end < first - 1 || end == INT64_MAX ||
         (size >= 0 && end >= size))
         return;
     *start = first;

@@ -102,32 +102,34 @@ static const char *text_skip_blanks(const char *bytes, size_t *size)
     return bytes;
 }
 
+/* Skip an opening brace or bracket, and the white space after it, which may be
+ * long. */
+static size_t text_skip_opening(const char *text, size_t size)
+{
+    size_t at = size > 0 && (*text == '{' || *text == '[') ? 1 : 0;
+
+    while (at > 0 && at < size && memchr(" \t\r\n", text[at], 4) != NULL)
+        at++;
+    return at;
+}
+
 /* Whether text begins like a gateway's substitute for a document: HTML or XML
  * (a login page, an object store's error), JSON, or a data: URL (RFC 2397). No
  * document of an accepted type begins like that. */
 static bool is_substitute(const char *text, size_t size)
 {
-    const char *rest = text + 1;
-    size_t left = size - 1;
+    size_t at = text_skip_opening(text, size);
 
-    if (size == 0)
-        return false;
-    if (*text == '<')
-        return left > 0 && (memchr("!?/", *rest, 3) != NULL ||
-                            (*rest >= 'a' && *rest <= 'z') ||
-                            (*rest >= 'A' && *rest <= 'Z'));
     if (size >= 5 && nymbl__ascii_begins(text, "data:", 5))
         return true;
-    if (*text != '{' && *text != '[')
+    if (size > 1 && *text == '<')
+        return memchr("!?/", text[1], 3) != NULL ||
+               (text[1] >= 'a' && text[1] <= 'z') ||
+               (text[1] >= 'A' && text[1] <= 'Z');
+    if (at == 0 || at == size)
         return false;
-    while (left > 0 && memchr(" \t\r\n", *rest, 4) != NULL) {
-        rest++;
-        left--;
-    }
-    if (left == 0)
-        return false;
-    return *text == '{' ? *rest == '"' || *rest == '}'
-                        : memchr("\"[]{-0123456789tfn", *rest, 18) != NULL;
+    return *text == '{' ? text[at] == '"' || text[at] == '}'
+                        : memchr("\"[]{-0123456789tfn", text[at], 18) != NULL;
 }
 
 /* Whether text begins like an error body of the service or of API Gateway (AWS,
@@ -307,12 +309,15 @@ nymbl_kind nymbl__sniff_check(const nymbl__sniff_input *input,
     const char *text, *mismatch;
     bool is_proof_needed;
 
+    /* the answer must not depend on how the bytes are divided */
+    if (may_follow && begins(input->bytes, input->size, "PK\3\4"))
+        return NYMBL_AGAIN;
     if (*signature != '\0')
         return signature_check(input, signature, label, reason);
     if (input->encoded && !(may_follow && input->size < NYMBL__SIGNATURE_MAX))
         return mismatch_report(reason, label);
     text = text_skip_blanks(input->bytes, &size);
-    if (may_follow && size < NYMBL__TEXT_MIN)
+    if (may_follow && size - text_skip_opening(text, size) < NYMBL__TEXT_MIN)
         return NYMBL_AGAIN;
     /* neither the head nor the metadata proves that this is the document, so
      * its content must */

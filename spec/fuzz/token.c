@@ -3,19 +3,7 @@
 #include "fuzz.h"
 #include "nymbl.h"
 
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
 static unsigned read_count, refused, too_long;
-
-static void require(bool good, const char *what)
-{
-    if (!good) {
-        fprintf(stderr, "broken: %s\n", what);
-        abort();
-    }
-}
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
