@@ -37,12 +37,22 @@ local TAT_KEY = { read = "read_tat", download = "download_tat" }
 -- The state's keys whose values are times.
 local TIME_KEYS = { "read_tat", "download_tat", "paused_until", "probe_at" }
 
+local function is_count(value)
+  return type(value) == "number" and value >= 0 and value < 2^53
+end
+
+-- The counts of a month; nothing if a stored state has other values there.
+local function counts(month, requests, throttled)
+  if is_count(requests) and is_count(throttled) then return month, requests, throttled end
+end
+
 -- Begin a new month with counts of 0. The counts of the month before are kept, so that they
 -- are not lost if a wall clock is set over the end of a month and back.
 local function roll_month(state, month)
+  state.month, state.requests, state.throttled = counts(state.month, state.requests, state.throttled)
   if state.month == month then return end
-  local requests, throttled = 0, 0
-  if state.other_month == month then requests, throttled = state.other_requests, state.other_throttled end
+  local other, requests, throttled = counts(state.other_month, state.other_requests, state.other_throttled)
+  if other ~= month then requests, throttled = 0, 0 end
   state.other_month, state.other_requests, state.other_throttled = state.month, state.requests, state.throttled
   state.month, state.requests, state.throttled, state.probe_at = month, requests, throttled, nil
 end
@@ -195,10 +205,6 @@ end
 
 local function is_month(value)
   return type(value) == "string" and value:find("^%d%d%d%d%-%d%d$") ~= nil
-end
-
-local function is_count(value)
-  return type(value) == "number" and value >= 0 and value < 2^53
 end
 
 -- Convert a state of another version of this format, older or newer. Only the counts are kept:

@@ -29,7 +29,7 @@ end
 
 -- Seconds until the token expires; 0 if it cannot be used.
 local function ttl_of(state, now, rejected)
-  if not state.access_token or state.access_token == rejected then return 0 end
+  if type(state.access_token) ~= "string" or state.access_token == rejected then return 0 end
   local ttl = state.expires_at - now
   if ttl > math.min(state.lifetime or 0, MAX_LIFETIME) then return 0 end -- the clock was set
   return math.max(0, ttl)

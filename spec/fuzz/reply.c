@@ -3,22 +3,10 @@
 #include "base/resp.h"
 #include "fuzz.h"
 
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
 /* Of longer inputs only so many prefixes are tried. */
 #define PREFIXES 512
 
 static unsigned complete, unfinished, invalid, too_large;
-
-static void require(bool good, const char *what)
-{
-    if (!good) {
-        fprintf(stderr, "broken: %s\n", what);
-        abort();
-    }
-}
 
 /* The answer for bytes behind which there is no memory to read. */
 static nymbl_kind answer(const uint8_t *data, size_t size, size_t *length)
