@@ -15,11 +15,11 @@ void nymbl__buffer_init(nymbl__buffer *buffer, size_t max)
 /* Not realloc(), which would leave a copy of the old content behind. */
 static nymbl_kind buffer_grow(nymbl__buffer *buffer, size_t needed)
 {
-    size_t capacity = buffer->capacity == 0 ? 256 : buffer->capacity;
+    size_t capacity = buffer->capacity == 0 ? 256 : 2 * buffer->capacity;
     char *data;
 
-    while (capacity < needed)
-        capacity *= 2;
+    if (capacity < needed)
+        capacity = needed;
     data = malloc(capacity);
     if (data == NULL)
         return NYMBL_NO_MEMORY;
@@ -49,6 +49,14 @@ nymbl_kind nymbl__buffer_append(nymbl__buffer *buffer, const void *data,
     buffer->size += size;
     buffer->data[buffer->size] = '\0';
     return NYMBL_OK;
+}
+
+void nymbl__buffer_reserve(nymbl__buffer *buffer, size_t size)
+{
+    if (size > buffer->max)
+        size = buffer->max;
+    if (size + 1 > buffer->capacity)
+        (void)buffer_grow(buffer, size + 1);
 }
 
 nymbl_kind nymbl__buffer_puts(nymbl__buffer *buffer, const char *text)

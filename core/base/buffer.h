@@ -18,6 +18,9 @@ void nymbl__buffer_init(nymbl__buffer *buffer, size_t max);
  * NYMBL_NO_MEMORY. */
 nymbl_kind nymbl__buffer_append(nymbl__buffer *buffer, const void *data,
                                 size_t size);
+/* Allocate the memory for a size, or for the maximum, at once. If that is not
+ * possible, nothing changes. */
+void nymbl__buffer_reserve(nymbl__buffer *buffer, size_t size);
 nymbl_kind nymbl__buffer_puts(nymbl__buffer *buffer, const char *text);
 void nymbl__buffer_free(nymbl__buffer *buffer);
 /* Move the text out of the buffer. It is yours to release with

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 
 #define NYMBL__VALIDATOR_MAX 256 /* longer ones are ignored */
+#define NYMBL__DATE_MAX 40       /* more than the longest HTTP-date */
 
 /* Whether text is exactly what RFC 9110 allows in If-Range: a strong entity-tag
  * (section 8.8.3) or an HTTP-date (section 5.6.7). A validator from a server or

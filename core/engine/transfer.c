@@ -8,15 +8,20 @@
 #include "base/secret.h"
 
 #include <stdlib.h>
+#include <string.h>
+
+/* The size of the part that is zeroed at first, and wiped in the end. */
+#define ZEROED (offsetof(nymbl_transfer, exchange) + NYMBL__EXCHANGE_ZEROED)
 
 /* ---- lifetime ---- */
 
 static nymbl_transfer *transfer_create(nymbl_engine *engine)
 {
-    nymbl_transfer *transfer = calloc(1, sizeof(*transfer));
+    nymbl_transfer *transfer = malloc(sizeof(*transfer));
 
     if (transfer == NULL)
         return NULL;
+    memset(transfer, 0, ZEROED);
     transfer->references = 1;
     transfer->engine = engine;
     nymbl__engine_retain(engine);
@@ -79,7 +84,7 @@ void nymbl__transfer_release(nymbl_transfer *transfer)
     nymbl__job_free(transfer->job);
     nymbl__port_free(&transfer->port);
     nymbl__engine_release(transfer->engine);
-    nymbl__secret_wipe(transfer, sizeof(*transfer));
+    nymbl__secret_wipe(transfer, ZEROED);
     free(transfer);
     nymbl__object_count_add(-1);
 }

@@ -41,10 +41,11 @@ struct nymbl_transfer {
     nymbl_transfer *previous, *next; /* in the list of this stage */
 
     /* used by the caller until the start, then by the pump */
-    nymbl__exchange exchange; /* unused without a client */
     /* NULL unless this is a job that has not failed. If it succeeds, the caller
      * uses its result. */
     nymbl__job *job;
+    nymbl__exchange exchange; /* unused without a client; the last
+                                 field, see there */
 };
 
 /* Create the transfer of an exchange. */

@@ -14,6 +14,8 @@ void nymbl__exchange_init(nymbl__exchange *exchange, nymbl__port *port,
     exchange->sockets = sockets;
     exchange->settings = settings;
     exchange->range_end = INT64_MAX;
+    exchange->digest = (nymbl__digest){0};
+    exchange->if_match[0] = exchange->expected_type[0] = '\0';
     nymbl__head_reset(&exchange->head);
     nymbl__buffer_init(&port->response_body, NYMBL_RESPONSE_MAX);
 }
@@ -42,6 +44,7 @@ void nymbl__exchange_finish(nymbl__exchange *exchange, bool keep)
 void nymbl__exchange_free(nymbl__exchange *exchange)
 {
     nymbl__exchange_finish(exchange, true);
+    nymbl__secret_wipe(exchange->first_bytes, exchange->first_bytes_size);
     nymbl__secret_free(exchange->head.location);
 }
 

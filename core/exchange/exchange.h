@@ -41,11 +41,9 @@ typedef struct nymbl__exchange {
     bool range_requested; /* a Range is sent */
     int64_t range_start;  /* the caller gets the document from this offset */
     int64_t range_end;    /* up to this one; INT64_MAX: to the end */
-    char if_match[NYMBL__VALIDATOR_MAX]; /* the required entity-tag, or "" */
-    bool sha256;   /* compute the SHA-256 of the document */
-    bool has_size; /* the size of the document is known */
-    int64_t size;  /* the size of the document */
-    char expected_type[NYMBL__TYPE_MAX]; /* the document's type, or "" */
+    bool sha256;          /* compute the SHA-256 of the document */
+    bool has_size;        /* the size of the document is known */
+    int64_t size;         /* the size of the document */
 
     /* the current request */
     nymbl__phase phase;
@@ -53,12 +51,10 @@ typedef struct nymbl__exchange {
     curl_mime *mime;
     nymbl__atomic_file *file; /* the file that is written, or NULL */
     nymbl__response_head head;
-    char first_bytes[NYMBL__SNIFF_MAX]; /* the first bytes of the document */
-    size_t first_bytes_size;            /* how many of them have arrived */
+    size_t first_bytes_size; /* how many of `first_bytes` have arrived */
     bool range_complete;    /* the caller gets all of its range: the rest of the
                                body is not needed */
-    nymbl__digest digest;   /* of the document so far, if `sha256` */
-    int64_t digest_size;    /* bytes that it has */
+    int64_t digest_size;    /* bytes that `digest` has */
     bool close_notify_seen; /* the peer has ended the TLS connection */
     int proxy_status;       /* status of the proxy that refused, or 0 */
     bool cross_origin;      /* after a redirect: send no credentials any more */
@@ -77,7 +73,17 @@ typedef struct nymbl__exchange {
     nymbl_kind failure;
     const char *failure_reason;
     char error_text[CURL_ERROR_SIZE]; /* libcurl's error message */
+
+    /* The rest, for downloads only, is large. nymbl__exchange_init() empties it
+     * instead of zeroing it. */
+    nymbl__digest digest; /* of the document so far, if `sha256` */
+    char if_match[NYMBL__VALIDATOR_MAX]; /* the required entity-tag, or "" */
+    char expected_type[NYMBL__TYPE_MAX]; /* the document's type, or "" */
+    char first_bytes[NYMBL__SNIFF_MAX];  /* the first bytes of the document */
 } nymbl__exchange;
+
+/* The size of the part that must be zeroed before nymbl__exchange_init(). */
+#define NYMBL__EXCHANGE_ZEROED offsetof(nymbl__exchange, digest)
 
 /* The result of one request. */
 typedef struct nymbl__result {

@@ -95,20 +95,14 @@ static void type_parse(nymbl__response_head *head, const char *value)
     head->has_type = true;
 }
 
-/* Copy a validator or date unchanged; an overlong one becomes "". Of two
- * different ones neither can be trusted: "?" is neither a tag nor a date. */
-static void validator_copy(char *field, const char *value)
+/* Copy a validator or date unchanged. An overlong one cannot be compared, and
+ * of two different ones neither can be trusted: these become "?", which is
+ * neither a tag nor a date. */
+static void validator_copy(char *field, size_t size, const char *value)
 {
-    size_t length = strlen(value);
-
-    if (*field != '\0' && strcmp(field, value) != 0) {
+    if (strlen(value) >= size || (*field != '\0' && strcmp(field, value) != 0))
         value = "?";
-        length = 1;
-    }
-    if (length >= NYMBL__VALIDATOR_MAX)
-        length = 0;
-    memcpy(field, value, length);
-    field[length] = '\0';
+    memcpy(field, value, strlen(value) + 1);
 }
 
 /* Copy the service's id of the request. An echo of the id that was sent is
@@ -322,13 +316,13 @@ static void field_parse(nymbl__response_head *head, enum field field,
         range_parse(head, value);
         break;
     case FIELD_ETAG:
-        validator_copy(head->etag, value);
+        validator_copy(head->etag, sizeof(head->etag), value);
         break;
     case FIELD_LAST_MODIFIED:
-        validator_copy(head->modified, value);
+        validator_copy(head->modified, sizeof(head->modified), value);
         break;
     case FIELD_DATE:
-        validator_copy(head->date, value);
+        validator_copy(head->date, sizeof(head->date), value);
         break;
     case FIELD_RETRY_AFTER:
         retry_after_parse(head, value);

@@ -33,8 +33,8 @@ typedef struct nymbl__response_head {
     int64_t range_total;     /* size of the document by Content-Range, or -1 */
     char content_type[NYMBL__TYPE_MAX];
     char etag[NYMBL__VALIDATOR_MAX];
-    char modified[NYMBL__VALIDATOR_MAX]; /* Last-Modified */
-    char date[NYMBL__VALIDATOR_MAX];
+    char modified[NYMBL__DATE_MAX]; /* Last-Modified */
+    char date[NYMBL__DATE_MAX];
     char *location; /* Location, or NULL */
     /* The service's id of the request, or "". */
     char request_id[NYMBL_REQUEST_ID_MAX + 1];

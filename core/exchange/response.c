@@ -11,6 +11,9 @@
 
 #include <string.h>
 
+/* A longer response gets its memory as it arrives: its length may be wrong. */
+#define RESERVE_MAX 65536
+
 /* ---- status ---- */
 
 bool nymbl__response_is_success(const nymbl__exchange *exchange)
@@ -109,7 +112,7 @@ static int64_t required_size(const nymbl__exchange *exchange)
     return exchange->has_size ? exchange->size : -1;
 }
 
-/* Publish the head to the caller. */
+/* Publish the head to the caller. No later line changes it. */
 static void head_publish(nymbl__exchange *exchange)
 {
     const nymbl__response_head *head = &exchange->head;
@@ -118,20 +121,15 @@ static void head_publish(nymbl__exchange *exchange)
 
     if (exchange->failure != NYMBL_OK)
         return;
-    memcpy(port->response_type, head->content_type, sizeof(head->content_type));
-    memcpy(port->response_etag, head->etag, sizeof(head->etag));
-    memcpy(port->response_modified, head->modified, sizeof(head->modified));
     nymbl__port_lock(port);
     port->response = (nymbl_response){
         .status = head->status,
         .content_length = nymbl__range_size(exchange),
         .content_type =
-            is_content && head->has_type ? port->response_type : NULL,
-        .etag = nymbl__validator_is_strong_tag(head->etag) ? port->response_etag
-                                                           : NULL,
-        .last_modified = nymbl__validator_is_date(head->modified)
-                             ? port->response_modified
-                             : NULL,
+            is_content && head->has_type ? head->content_type : NULL,
+        .etag = nymbl__validator_is_strong_tag(head->etag) ? head->etag : NULL,
+        .last_modified =
+            nymbl__validator_is_date(head->modified) ? head->modified : NULL,
     };
     port->response_published = true;
     nymbl__port_unlock(port);
@@ -161,6 +159,10 @@ void nymbl__response_check_head(nymbl__exchange *exchange)
         return;
     }
     if (exchange->request.expected != NYMBL_EXPECT_CONTENT) {
+        if (length > 0)
+            nymbl__buffer_reserve(&exchange->port->response_body,
+                                  length < RESERVE_MAX ? (size_t)length
+                                                       : RESERVE_MAX);
         head_publish(exchange);
         return;
     }

@@ -59,7 +59,7 @@ typedef struct nymbl__port {
     char notify_token[NYMBL__NOTIFY_TOKEN]; /* "" if no peer is expected */
     nymbl_body *body;                       /* the body that is sent, or NULL */
     bool response_published;                /* `response` is final */
-    nymbl_response response;
+    nymbl_response response; /* its texts belong to the exchange's head */
     /* The service's id of the last request that it has answered, or "". */
     char request_id[NYMBL_REQUEST_ID_MAX + 1];
     nymbl_peer peer; /* see nymbl_request.inspect */
@@ -68,10 +68,7 @@ typedef struct nymbl__port {
 
     /* used only by the pump */
     bool notify_pending;
-    /* used only by the pump until `response_published` or `ended` */
-    char response_type[NYMBL__TYPE_MAX];
-    char response_etag[NYMBL__VALIDATOR_MAX];
-    char response_modified[NYMBL__VALIDATOR_MAX];
+    /* used only by the pump until `ended` */
     nymbl__buffer response_body;
     char sha256[65];   /* of the document, or "" */
     int64_t body_sent; /* bytes of the body, once that is detached */
