@@ -32,10 +32,13 @@ void *block_test(lua_State *L, int index, block_type type, size_t size)
 void *block_check(lua_State *L, int index, block_type type, size_t size,
                   const char *name)
 {
-    luaL_checkudata(L, index, name);
-    if (block_test(L, index, type, size) == NULL)
+    void *block = block_test(L, index, type, size);
+
+    if (block == NULL) {
+        luaL_checkudata(L, index, name);
         luaL_argerror(L, index, "forged metatable");
-    return lua_touserdata(L, index);
+    }
+    return block;
 }
 
 void block_class(lua_State *L, const char *name, const luaL_Reg *methods,

@@ -33,8 +33,7 @@ typedef struct block_tag {
 void *block_new(lua_State *L, block_type type, size_t size);
 /* The block at an index if it has that type, or NULL. */
 void *block_test(lua_State *L, int index, block_type type, size_t size);
-/* The same, but raises an argument error unless it has the class @p name, too.
- */
+/* The same, but raises an argument error; @p name is the type's class. */
 void *block_check(lua_State *L, int index, block_type type, size_t size,
                   const char *name);
 /* Create the class of blocks that only the Lua modules see: methods and
