@@ -83,7 +83,7 @@ end
 
 --- Run the command in a terminal.
 -- @tparam table arguments
--- @tparam ?table options also `typed`, what is typed at it; `columns`, its width; `before`, shell
+-- @tparam ?table options also `typed`, what is typed at it; `typed_after`, seconds; `columns`, its width; `before`, shell
 --   commands; `stdout`, a file for standard output
 -- @treturn integer exit status
 -- @treturn string what the terminal got
@@ -94,8 +94,8 @@ function command.run_in_terminal(arguments, options)
     command.words(arguments, options), options.stdout and ">" .. quote(options.stdout) or ""))
   local typed = helper.write_file(helper.temporary(".typed"), options.typed or "")
   -- the pause lets the command end before script reads the end of its input
-  local status = helper.output(("{ cat %s; sleep %s; } | script -qec %s /dev/null >%s 2>&1; echo $?"):format(quote(typed),
-    options.typed and 1 or 0.1, quote("sh " .. quote(script)), quote(screen)))
+  local status = helper.output(("{ sleep %s; cat %s; sleep %s; } | script -qec %s /dev/null >%s 2>&1; echo $?"):format(options.typed_after or 0,
+    quote(typed), options.typed and 1 or 0.1, quote("sh " .. quote(script)), quote(screen)))
   return tonumber(status), (helper.read_file(screen):gsub("\r\n", "\n"))
 end
 
@@ -109,7 +109,7 @@ function command.start(arguments, options)
   -- background commands ignore SIGINT, unless job control is on.
   local script = helper.write_file(helper.temporary(".sh"), ("%s\necho $$ >%s\n%s\n"):format(options.before or "", quote(pid),
     command.words(arguments, options)))
-  os.execute(("bash -c %s </dev/null >/dev/null 2>&1 &"):format(quote(("set -m; sh %s >%s 2>%s & wait $!; echo $? >%s"):format(
+  os.execute(("bash -c %s </dev/null >/dev/null 2>&1"):format(quote(("set -m; { sh %s >%s 2>%s; echo $? >%s; } &"):format(
     quote(script), quote(self.out), quote(self.err), quote(self.status)))))
   self.pid = helper.wait_for(function() return helper.exists(pid) and helper.read_file(pid):match("%d+") end)
   return self

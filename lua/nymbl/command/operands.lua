@@ -35,6 +35,7 @@ function operands.expand(given, is_nul)
     elseif not was_read then
       was_read = true
       read(items, is_nul)
+      if signals.caught() then error(nymbl.error { kind = "canceled" }) end -- there may be more
     end
   end
   return items, was_read
