@@ -94,8 +94,8 @@ function command.run_in_terminal(arguments, options)
     command.words(arguments, options), options.stdout and ">" .. quote(options.stdout) or ""))
   local typed = helper.write_file(helper.temporary(".typed"), options.typed or "")
   -- the pause lets the command end before script reads the end of its input
-  local status = helper.output(("{ sleep %s; cat %s; sleep %s; } | script -qec %s /dev/null >%s 2>&1; echo $?"):format(options.typed_after or 0,
-    quote(typed), options.typed and 1 or 0.1, quote("sh " .. quote(script)), quote(screen)))
+  local status = helper.output(("{ sleep %s; cat %s; sleep %s; } | script -qec %s /dev/null >%s 2>&1; echo $?"):format(
+    options.typed_after or 0, quote(typed), options.typed and 1 or 0.1, quote("sh " .. quote(script)), quote(screen)))
   return tonumber(status), (helper.read_file(screen):gsub("\r\n", "\n"))
 end
 

@@ -25,7 +25,7 @@ end
 -- Run the consumer with the sandbox's settings.
 local function consumer(program, ...)
   local sandbox = helper.sandbox()
-  local words = { "env" }
+  local words = { "env HOME=" .. quote(helper.folder) }
   for _, setting in ipairs { "base_url", "ca_file", "api_key", "token_url", "client_id", "client_secret", "scope" } do
     words[#words + 1] = quote(("NYMBL_%s=%s"):format(setting:upper(), sandbox[setting]))
   end
@@ -156,6 +156,21 @@ describe("the installed library #slow #install", function()
     fails("^misuse, usage: ", "", "list")
     fails("^unsupported_type, signature: ", "", "upload", "12345", helper.write_file(helper.temporary(".txt"), "hello\n"))
     fails("^io, not_found: ", "", "upload", "12345", "/nowhere")
+  end)
+
+  it("comes with the command and its manual page", function()
+    local program = "env -u LUA_PATH -u LUA_CPATH " .. quote(prefix .. "/bin/nymbl")
+    assert.equal("nymbl " .. VERSION .. "\n", run(program .. " --version"))
+    assert.matches('^.TH "NYMBL" "1"', run("cat " .. quote(prefix .. "/share/man/man1/nymbl.1")))
+    -- a link elsewhere finds the same installation
+    local link = helper.temporary("-link")
+    assert.equal("nymbl " .. VERSION .. "\n", run(("ln -s %s %s && %s --version"):format(quote(prefix .. "/bin/nymbl"), quote(link),
+      quote(link))))
+    helper.reset()
+    local status, out, err = consumer(program, "upload", "12345", PDF)
+    assert.equal("", err)
+    assert.equal(0, status)
+    assert.equal(helper.stored("12345")[1].id, out:match("\t(%S+)"))
   end)
 
   it("comes with the module, which needs nothing but its folder", function()

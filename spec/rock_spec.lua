@@ -120,6 +120,20 @@ describe("the rock #slow", function()
     assert.same({ "luaopen_nymbl_core" }, names)
   end)
 
+  it("has the command, which uploads from its tree alone", function()
+    helper.reset()
+    local sandbox, settings = helper.sandbox(), {}
+    for _, name in ipairs { "base_url", "ca_file", "api_key", "token_url", "client_id", "client_secret", "scope" } do
+      settings[#settings + 1] = ("NYMBL_%s=%s"):format(name:upper(), quote(sandbox[name]))
+    end
+    local program = CLEAN .. table.concat(settings, " ") .. " " .. quote(tree .. "/bin/nymbl")
+    assert.matches("^nymbl [%d.]+\n$", run(program .. " --version"))
+    local id = run(("%s upload rock %s"):format(program, quote(PDF))):match("\t(%S+)")
+    assert.equal(helper.sha256(PDF), helper.stored("rock")[1].sha256)
+    assert.equal(helper.stored("rock")[1].id, id)
+    assert.is_true(helper.exists(helper.folder .. "/.local/state/nymbl/store"))
+  end)
+
   it("uploads and downloads from its tree alone", function()
     local sandbox = helper.sandbox()
     local script = helper.write_file(helper.temporary(".lua"), [[
