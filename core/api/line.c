@@ -64,7 +64,8 @@ static nymbl_kind url_build(char **out, const nymbl_line_options *options)
     if (kind == NYMBL_OK)
         kind = nymbl__buffer_puts(&url, port);
     if (kind == NYMBL_TOO_LARGE ||
-        (kind == NYMBL_OK && nymbl_url_problem(url.data, false) != NULL))
+        (kind == NYMBL_OK && (strchr(host, '/') != NULL ||
+                              nymbl_url_problem(url.data, false) != NULL)))
         kind = NYMBL_MISUSE;
     if (kind < 0) {
         nymbl__buffer_free(&url);
