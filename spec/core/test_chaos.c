@@ -348,6 +348,53 @@ static bool jobs_succeed(void)
     return kind == NYMBL_OK;
 }
 
+/* A line with a greeting, a request whose reply is awaited, and one whose reply
+ * is dropped. */
+static bool line_is_answered(void)
+{
+    nymbl_line_options options = {.host = "127.0.0.1",
+                                  .port = world.port,
+                                  .ca_file = "/dev/null",
+                                  .greeting = "secret-of-test",
+                                  .greeting_size = 14,
+                                  .greeting_replies = 1};
+    nymbl_transfer *transfer = NULL;
+    nymbl_line *line = NULL;
+    nymbl_error err = {0};
+    peer peer = {.fd = -1};
+    size_t size, answered = 0;
+    nymbl_kind kind = nymbl_line_new(&line, world.engine, &options, &err);
+
+    if (kind == NYMBL_OK)
+        kind = nymbl_line_start(&transfer, line, "token-of-test", 13, &err);
+    if (kind == NYMBL_OK)
+        nymbl_line_send(line, "bytes-of-test", 13, NULL);
+    if (kind == NYMBL_OK)
+        kind = NYMBL_AGAIN;
+    for (int i = 0; i < 2000 && kind == NYMBL_AGAIN; i++) {
+        nymbl_engine_pump(world.engine, 0.001);
+        if (peer.fd < 0 && peer_waits())
+            peer_accept(&peer);
+        if (peer.fd >= 0)
+            peer_take(&peer);
+        if (answered < 2 && peer.in.size >= (answered == 0 ? 14 : 27)) {
+            const char *reply =
+                answered++ == 0 ? "+OK\r\n" : "+secret-of-test\r\n";
+
+            peer_send_some(&peer, reply, strlen(reply));
+        }
+        kind = nymbl_transfer_result(transfer, &err);
+    }
+    if (kind == NYMBL_OK)
+        CHECK_TEXT(nymbl_transfer_body(transfer, &size), "+secret-of-test\r\n");
+    else
+        check_kind(kind);
+    nymbl_transfer_free(transfer);
+    nymbl_line_free(line);
+    peer_close(&peer);
+    return kind == NYMBL_OK;
+}
+
 /* Fail the nth allocation of a scenario, for every n. */
 static void scenario_repeat(bool (*run)(void))
 {
@@ -387,6 +434,7 @@ SCENARIO(listing_succeeds)
 SCENARIO(next_page_succeeds)
 SCENARIO(store_is_written_and_replaced)
 SCENARIO(jobs_succeed)
+SCENARIO(line_is_answered)
 
 int main(int argc, char **argv)
 {
@@ -402,6 +450,7 @@ int main(int argc, char **argv)
         TEST(next_page_succeeds_or_fails),
         TEST(store_is_written_and_replaced_or_fails),
         TEST(jobs_succeed_or_fails),
+        TEST(line_is_answered_or_fails),
     };
 
     if (argc > 1 && strcmp(argv[1], "libcurl") == 0) {

@@ -53,12 +53,13 @@ static int error_of(const char *name)
         const char *name;
         int code;
     } errors[] = {
-        {"ENOSPC", ENOSPC}, {"EIO", EIO},         {"EMFILE", EMFILE},
-        {"EINTR", EINTR},   {"EPERM", EPERM},     {"EACCES", EACCES},
-        {"EINVAL", EINVAL}, {"ENOTSUP", ENOTSUP}, {"EXDEV", EXDEV},
-        {"EROFS", EROFS},   {"EDQUOT", EDQUOT},   {"ENOLCK", ENOLCK},
-        {"ENOENT", ENOENT}, {"ENOMEM", ENOMEM},   {"EBADF", EBADF},
-        {"ENOSYS", ENOSYS}, {"ENOTTY", ENOTTY},   {"EMLINK", EMLINK},
+        {"ENOSPC", ENOSPC},         {"EIO", EIO},         {"EMFILE", EMFILE},
+        {"EINTR", EINTR},           {"EPERM", EPERM},     {"EACCES", EACCES},
+        {"EINVAL", EINVAL},         {"ENOTSUP", ENOTSUP}, {"EXDEV", EXDEV},
+        {"EROFS", EROFS},           {"EDQUOT", EDQUOT},   {"ENOLCK", ENOLCK},
+        {"ENOENT", ENOENT},         {"ENOMEM", ENOMEM},   {"EBADF", EBADF},
+        {"ENOSYS", ENOSYS},         {"ENOTTY", ENOTTY},   {"EMLINK", EMLINK},
+        {"ECONNRESET", ECONNRESET},
     };
 
     for (size_t i = 0; i < sizeof(errors) / sizeof(errors[0]); i++) {
