@@ -224,6 +224,42 @@
 ---@field missing_there nymbl.compared[]
 ---@field different nymbl.compared[]
 
+---@class nymbl.export_options
+---@field patients? (nymbl.patient|nymbl.id)[]|fun(): nymbl.patient|nymbl.id|nil
+---@field filter? string
+---@field concurrency? integer
+---@field budget? integer requests
+---@field dry_run? boolean
+---@field verify? boolean
+---@field progress? fun(report: nymbl.export_report): boolean? return false to cancel
+---@field timeout? number seconds for each page and each document
+---@field headers? nymbl.headers
+---@field tag? any
+
+---@class nymbl.export_failure
+---@field patient_id? string
+---@field id? string of the document
+---@field err nymbl.err
+
+---@class nymbl.export_cost
+---@field requests integer
+---@field downloads integer
+---@field bytes integer
+
+---What `client:export` has done.
+---@class nymbl.export_report
+---@field complete boolean whether everything was visited, and nothing failed
+---@field stopped? string why the run has ended early
+---@field patients integer
+---@field downloaded integer
+---@field unchanged integer
+---@field failed integer
+---@field gone integer
+---@field requests integer
+---@field bytes integer
+---@field errors nymbl.export_failure[]
+---@field would? nymbl.export_cost of a dry run
+
 ---@class nymbl.page
 ---@field [integer] nymbl.document
 ---@field count? integer
@@ -254,6 +290,12 @@ function client:usage() end
 ---@return nymbl.step[] steps
 ---@return boolean ok whether no step failed
 function client:check(options) end
+
+---@param folder string
+---@param options? nymbl.export_options
+---@return nymbl.export_report? report
+---@return nymbl.err? err
+function client:export(folder, options) end
 
 ---@return boolean
 function client:close() end

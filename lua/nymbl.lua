@@ -65,6 +65,21 @@
 -- @tfield ?integer days of the certificate: days until it expires
 -- @tfield ?number skew of the clock: seconds by which this machine's clock is ahead of the service's
 
+--- What @{client:export} has done.
+-- @table export_report
+-- @tfield boolean complete whether everything was visited, and nothing failed
+-- @tfield ?string stopped why the run has ended early: the kind of an error that would occur again
+--   (`"unauthorized"`, `"forbidden"`, `"quota"`, `"network"`, …), `"budget"`, `"no_space"` or `"canceled"`
+-- @tfield integer patients how many were visited
+-- @tfield integer downloaded documents
+-- @tfield integer unchanged documents, which were not downloaded
+-- @tfield integer failed documents and patients
+-- @tfield integer gone documents that the service has no more; they stay in the folder
+-- @tfield integer requests to the service
+-- @tfield integer bytes downloaded
+-- @tfield table errors an array of at most 1,000 failures: `patient_id`, `id` of the document, `err`
+-- @tfield ?table would after a dry run: `requests`, `downloads` and `bytes` of a run, if nothing changes or fails
+
 local core = require "nymbl.core"
 local check = require "nymbl.check"
 local client = require "nymbl.client"

@@ -117,7 +117,7 @@ describe("a run over many items", function()
       used[1] = { patient:count() }
       self:each(function() return not used[2] end, function()
         used[2] = { patient:count() }
-        self:stop "enough"
+        self:stop "budget"
       end, 1)
     end)
     assert.equal("budget", used[1][2].reason)

@@ -209,6 +209,28 @@ describe("the example", function()
     end)
   end)
 
+  it("export.lua writes every document to a file, within a budget", function()
+    local _, lines = helper.read_file(helper.path("examples/export.lua")):gsub("\n", "")
+    assert.is_true(lines < 20)
+    for i = 1, 3 do helper.add_document { patient = "p" .. i, size = 1000 } end
+    local folder = helper.temporary()
+    local status, out, err = example("export", folder, "5")
+    assert.equal("", err)
+    assert.equal("2 new, 0 unchanged, 0 failed, 5 requests; stopped: budget\n", out)
+    assert.equal(0, status)
+    status, out = example("export", folder)
+    assert.equal("1 new, 2 unchanged, 0 failed, 5 requests\n", out)
+    assert.equal(0, status)
+    helper.faults { operation = "list", action = { status = 403 } }
+    status, out = example("export", folder)
+    assert.equal("0 new, 2 unchanged, 1 failed, 4 requests\n", out)
+    assert.equal(1, status)
+    status, out, err = example("export", folder .. "/none/none")
+    assert.equal("", out)
+    assert.matches("^nymbl: io %(not_found%)[^\n]*\n$", err)
+    assert.equal(1, status)
+  end)
+
   describe("overnight.lua", function()
     local NAMES = { "it's $(a) scan.PDF", "second \195\164.pdf", "third.pdf" }
     local folder

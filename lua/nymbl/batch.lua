@@ -60,13 +60,22 @@ local function call_progress(self)
   return result
 end
 
--- Call `progress` if it is time for that. Returns false if the run has ended early.
+-- Call `progress` if it is time for that. Returns false if waiting makes no sense any more, because
+-- the run has ended early. (What was begun before the budget was spent is finished.)
 function run:poll()
   if self.progress and not self.is_reporting and wait.now() - self.reported_at >= PROGRESS_INTERVAL
     and call_progress(self) == false then
     self:stop "canceled"
   end
-  return not self:is_stopped()
+  return not self:is_stopped() or self.stopped == "budget"
+end
+
+-- The option `progress` of a transfer that is a step of the run, or nil.
+function run:transfer_progress()
+  return self.progress and function()
+    self:poll()
+    return self.stopped ~= "canceled"
+  end or nil
 end
 
 -- The word for the report if an error ends the run, or nil.

@@ -293,6 +293,42 @@ function methods.check(self, options)
   return require("nymbl.diagnosis").check(state.env, id, options.timeout or state.env.timeout)
 end
 
+--- Write every document of some patients to a file, with a manifest. Can be called again and again:
+-- only new and changed documents are downloaded. After a kill or a power cut, the next run continues.
+--
+-- The file is `folder/PATIENT/NAME`: PATIENT is the id, or its safe form, and NAME is
+-- `doc:safe_name { unique = true }`. `folder/manifest.jsonl` has one JSON object per document:
+-- `patient_id`, `id`, `path`, `size`, `sha256`, `content_type`, `document_type`, `file_name`,
+-- `description` and `uploaded_at`; of several lines of a document the last one counts.
+-- @function export
+-- @tparam string folder is created if it does not exist; its parent must
+-- @tparam[opt] table options
+-- @tparam[opt] table|function options.patients an array or an iterator of ids or patients (default: all
+--   patients)
+-- @tparam[opt] string options.filter an OData filter of the documents; make it with `nymbl.filter`
+-- @tparam[opt=4] integer options.concurrency downloads at once
+-- @tparam[opt] integer options.budget the largest number of requests that this run may send, retries included,
+--   token requests not. The next run continues with the patients who have waited longest
+-- @tparam[opt=false] boolean options.dry_run list, but download and write nothing
+-- @tparam[opt=false] boolean options.verify read existing files again, and download those whose SHA-256 differs
+-- @tparam[opt] function options.progress called with the @{nymbl.export_report} now and then, and once at the end;
+--   return false to cancel
+-- @tparam[opt] number options.timeout seconds for each page and each document (default: the client's)
+-- @tparam[opt] table options.headers request headers, added to the client's
+-- @tparam[opt] any options.tag for the events of this call
+-- @treturn[1] table what was done (@{nymbl.export_report}), also if some or all of it failed
+-- @treturn[2] nil the run could not begin
+-- @treturn[2] table the error; reason `in_use`: another run uses the folder; `other_service`: the folder
+--   belongs to another one
+-- @raise on a wrong argument, an unknown option or a closed client; and what `progress` or an iterator
+--   raised
+-- @usage
+-- local report = assert(client:export("backup", { budget = 300 }))
+-- print(report.complete, report.downloaded, report.failed)
+function methods.export(self, folder, options)
+  return require("nymbl.export").export(check.object(self, CLASS, "export").env, folder, options)
+end
+
 --- Close the client. Cancels its transfers, wipes its secrets from memory, and closes the
 -- connections that no other client uses. The token is removed as well, unless another open
 -- client in this process has the same credentials; a store that processes share keeps it.

@@ -7,7 +7,8 @@
 --   requests     how many were sent, or are about to be
 --   prepaid      how many more are reserved for certain coroutines
 --   budget       the largest number, or nil
---   stopped      why no more may be sent: a word; or nil
+--   stopped      why no more may be sent: a word; or nil. What is prepaid may still be sent if the
+--                word is "budget"
 --   poll()       called now and then during waits. Returns false to cancel the call
 
 local meter = {}
@@ -62,7 +63,7 @@ function meter.take()
   local attachment = attachment_of_thread()
   if not attachment then return false end
   local self = attachment.meter
-  if self.stopped then return nil, { kind = "canceled", reason = "stopped" } end
+  if self.stopped and self.stopped ~= "budget" then return nil, { kind = "canceled", reason = "stopped" } end
   if attachment.credit > 0 then
     attachment.credit, self.prepaid = attachment.credit - 1, self.prepaid - 1
   elseif meter.left(self) < 1 then
