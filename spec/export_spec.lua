@@ -332,4 +332,315 @@ describe("client:export()", function()
       assert.is_true(downloaded == patients and runs < 40, ("%d documents in %d runs"):format(downloaded, runs))
     end)
   end)
+
+  describe("whatever the service calls patients and documents", function()
+    local IDS = { "..", ".", "../../x", "/etc/passwd", "a/b", "A", "a", "con", "CON", "nul.txt", "manifest.jsonl",
+                  ".nymbl-export", ".nymbl-tmp-00", ("x"):rep(64), ("x"):rep(65), ("y"):rep(300), "a\nb", "a\27[2Jb",
+                  "a\\b", "a:b", " ", "a ", "a.", "\195\169", "\255", "-rf", "~", "$HOME", "*", "'", "%2e%2e" }
+
+    it("stays in the folder, and no two share a file", function()
+      local names = { "a.pdf", "a.pdf", "A.PDF", "../a.pdf", "/a.pdf", "..", "con", "manifest.jsonl", ".nymbl-tmp-00",
+                      ("n"):rep(300), ("n"):rep(300) .. ".pdf", "a\nb\0c.pdf", "", "x.nymbl-part", "\226\128\174fdp.exe" }
+      local outside = helper.directory()
+      folder = outside .. "/folder"
+      for _, id in ipairs(IDS) do add(id, "d", { id = "d-" .. id }) end
+      for i, name in ipairs(names) do add("a", ("D%d"):format(i), { file_name = name }) end
+      for i, id in ipairs(IDS) do add("docs", id, { file_name = names[i % #names + 1] }) end
+      local report = export { patients = IDS }
+      assert.equal(("%d patients, %d downloaded, complete"):format(#IDS, #IDS + #names), words(report))
+      report = export { patients = { "docs" } }
+      assert.equal(("1 patients, %d downloaded, complete"):format(#IDS), words(report))
+      local all = { "docs" }
+      for _, id in ipairs(IDS) do all[#all + 1] = id end
+      check_folder(all)
+      assert.equal("folder", helper.names(outside))
+      local directories = {}
+      for name in helper.output("ls -A " .. folder):gmatch("[^\n]+") do
+        assert.is_nil(directories[name:lower()], name)
+        directories[name:lower()] = true
+      end
+      assert.equal(("%d patients, %d unchanged, complete"):format(#IDS, #IDS + #names), words(export { patients = IDS }))
+    end)
+
+    it("says nothing of them in an error", function()
+      local words_of_data = { "patient-of-test", "document-of-test", "name-of-test", "folder-of-test", "detail-of-test" }
+      folder = folder .. "folder-of-test"
+      add("patient-of-test", "document-of-test", { file_name = "name-of-test.pdf" })
+      add("patient-of-test-2", "document-of-test", { file_name = "name-of-test.pdf" })
+      helper.faults({ operation = "download", action = { status = 404, message = "detail-of-test" } },
+        { operation = "list", skip = 1, action = { status = 500, message = "detail-of-test" } })
+      local report = export()
+      assert.equal("1 patients, 2 failed", words(report))
+      local lines = {}
+      for _, failure in ipairs(report.errors) do lines[#lines + 1] = tostring(failure.err) end
+      os.execute(("ln -s / %s/manifest.jsonl.d; rm %s/manifest.jsonl; ln -s x %s/manifest.jsonl"):format(folder, folder, folder))
+      lines[#lines + 1] = tostring((select(2, client:export(folder))))
+      lines[#lines + 1] = tostring((select(2, client:export(folder .. "/none/none"))))
+      lines = table.concat(lines, "\n")
+      for _, word in ipairs(words_of_data) do assert.is_nil(lines:find(word, 1, true), lines) end
+      assert.matches("symbolic_link", lines)
+    end)
+  end)
+
+  it("follows no link below the folder", function()
+    local elsewhere = helper.directory()
+    add("p", "d1")
+    add("q", "d2")
+    add("r", "d3")
+    export { patients = { "q" } }
+    local path = folder .. "/" .. manifest()["q d2"].path
+    os.execute(("ln -s %s %s/p; rm %s; ln -s %s/x %s"):format(elsewhere, folder, quote(path), elsewhere, quote(path)))
+    local report = export()
+    assert.equal("2 patients, 1 downloaded, 2 failed", words(report))
+    for _, failure in ipairs(report.errors) do
+      assert.equal("io symbolic_link", failure.err.kind .. " " .. failure.err.reason)
+    end
+    assert.equal("", helper.names(elsewhere))
+    for _, name in ipairs { "manifest.jsonl", ".nymbl-export" } do
+      os.execute(("mv %s/%s %s/x && ln -s %s/x %s/%s"):format(folder, name, elsewhere, elsewhere, folder, name))
+      local before = helper.read_file(elsewhere .. "/x")
+      for _, dry_run in ipairs { false, true } do
+        local failed, err = client:export(folder, { dry_run = dry_run })
+        assert.is_nil(failed)
+        assert.equal("io symbolic_link", err.kind .. " " .. err.reason)
+      end
+      assert.equal(before, helper.read_file(elsewhere .. "/x"))
+      os.execute(("mv %s/x %s/%s"):format(elsewhere, folder, name))
+    end
+    -- the folder itself may be one
+    os.execute(("ln -s %s %s.link"):format(folder, folder))
+    folder = folder .. ".link"
+    assert.equal("2 patients, 1 unchanged, 2 failed", words(export()))
+  end)
+
+  it("cannot begin without a folder", function()
+    local function fails(path, reason)
+      local report, err = client:export(path)
+      assert.is_nil(report)
+      assert.is_true(require("nymbl.errors").is(err))
+      assert.equal("io " .. reason, err.kind .. " " .. err.reason)
+      assert.is_nil(err.operation)
+    end
+    fails(folder .. "/none/folder", "not_found")
+    helper.write_file(folder, "")
+    fails(folder, "not_a_directory")
+    assert.equal(0, #helper.journal())
+  end)
+
+  it("runs once at a time in a folder", function()
+    add("p", "d")
+    local inner = {}
+    local report = export { patients = function()
+      if inner[1] ~= nil then return nil end
+      for i, dry_run in ipairs { false, true } do
+        local err
+        inner[i], err = client:export(folder, { dry_run = dry_run })
+        assert.equal("io in_use", err.kind .. " " .. err.reason)
+        inner[i] = false
+      end
+      return "p"
+    end }
+    assert.equal("1 patients, 1 downloaded, complete", words(report))
+    assert.same({ false, false }, inner)
+    assert.equal("1 patients, 1 unchanged, complete", words(export()))
+  end)
+
+  it("is refused in the folder of another service, but not with other credentials", function()
+    add("p", "d")
+    export()
+    client:close()
+    client = helper.client { base_url = helper.sandbox().base_url .. "/other" }
+    for _, dry_run in ipairs { false, true } do
+      local report, err = client:export(folder, { dry_run = dry_run })
+      assert.is_nil(report)
+      assert.equal("io other_service", err.kind .. " " .. err.reason)
+    end
+    client:close()
+    client = helper.client { token = helper.token(), base_url = helper.sandbox().base_url .. "/" }
+    assert.equal("1 patients, 1 unchanged, complete", words(export()))
+  end)
+
+  it("removes what a killed run has left", function()
+    add("p", "d1")
+    add("q", "d2")
+    export()
+    local function litter()
+      for _, path in ipairs { "/p/.nymbl-tmp-00", "/q/.nymbl-tmp-07", "/.nymbl-spool", "/.nymbl-new-manifest.jsonl",
+                              "/.nymbl-new-.nymbl-export" } do
+        helper.write_file(folder .. path, "half")
+      end
+    end
+    for _ = 1, 2 do
+      litter()
+      local visits = helper.read_file(folder .. "/.nymbl-export")
+      helper.write_file(folder .. "/.nymbl-export", (visits:gsub('{"ended":true}\n$', "")))
+      helper.write_file(folder .. "/manifest.jsonl", helper.read_file(folder .. "/manifest.jsonl") .. '{"patient_id"')
+      assert.equal("2 patients, 2 unchanged, complete", words(export()))
+      check_folder { "p", "q" }
+    end
+  end)
+
+  it("leaves what is not its own", function()
+    add("p", "d1")
+    export()
+    helper.write_file(folder .. "/p/mine", "mine")
+    helper.write_file(folder .. "/mine", "mine")
+    helper.write_file(folder .. "/.nymbl-export", "")
+    export()
+    assert.equal("mine", helper.read_file(folder .. "/p/mine"))
+    assert.equal("mine", helper.read_file(folder .. "/mine"))
+  end)
+
+  describe("if something fails", function()
+    before_each(function()
+      for i = 1, 6 do add("p" .. i, "d" .. i) end
+    end)
+
+    it("reports it and goes on", function()
+      helper.faults({ operation = "download", skip = 1, action = { status = 404 } },
+        { operation = "list", skip = 3, action = { status = 500 } })
+      local report = export { concurrency = 1 }
+      assert.equal("5 patients, 4 downloaded, 2 failed", words(report))
+      assert.same({ "p2", "d2", "not_found", "p4", nil, "server" }, { report.errors[1].patient_id, report.errors[1].id,
+        report.errors[1].err.kind, report.errors[2].patient_id, report.errors[2].id, report.errors[2].err.kind })
+      assert.equal("6 patients, 2 downloaded, 4 unchanged, complete", words(export()))
+    end)
+
+    it("ends early if it would fail for all", function()
+      local cases = {
+        { { operation = "download", action = { status = 401 }, times = -1 }, "unauthorized", 1 },
+        { { operation = "list", action = { status = 401 }, times = -1 }, "unauthorized", 1 },
+        { { operation = "list", action = { status = 403 }, times = -1 }, "forbidden", 3 },
+        { { operation = "download", action = { status = 429, body_kind = "gateway", message = "Limit Exceeded" } }, "quota", 1 },
+        { { operation = "patients", action = { status = 401 }, times = -1 }, "unauthorized", 1 },
+        { { operation = "patients", action = { status = 500 }, times = -1 }, "server", 1 },
+      }
+      for _, case in ipairs(cases) do
+        client:close()
+        client = helper.client()
+        helper.faults(case[1])
+        folder = helper.temporary()
+        local report = export { concurrency = 1 }
+        assert.is_false(report.complete)
+        assert.equal(case[2], report.stopped)
+        assert.equal(case[3], report.failed)
+        helper.faults()
+        client:close()
+        client = helper.client()
+        assert.is_true(export().complete)
+      end
+    end)
+
+    it("ends after ten failures of the network in a row", function()
+      for i = 7, 30 do add("p" .. i, "d" .. i) end
+      helper.faults { operation = "list", action = { before = "reset" }, times = -1 }
+      local report = export()
+      assert.equal("10 failed, network", words(report))
+    end)
+
+    it("is a report without a token, too", function()
+      client:close()
+      client = helper.client { token = function() return nil, "no" end }
+      local report = export()
+      assert.equal("1 failed, unauthorized", words(report))
+      assert.equal("token_function", report.errors[1].err.reason)
+      assert.equal(0, report.requests)
+    end)
+
+    it("tells misuse", function()
+      for _, wrong in ipairs { { patients = 1 }, { patients = { 1.5 } }, { patients = { {} } }, { patients = { "" } }, { budget = -1 },
+                               { concurrency = 0 }, { dry_run = 1 }, { filter = "" }, { progress = true }, { what = 1 }, "x" } do
+        local ok, message = pcall(function() client:export(folder, wrong) end)
+        assert.is_false(ok)
+        assert.matches("bad argument #2 to 'export'", message, 1, true)
+        assert.matches("^spec/export_spec.lua", message)
+      end
+      for _, wrong in ipairs { false, "", 7 } do
+        assert.has_error(function() client:export(wrong or nil) end)
+      end
+      assert.is_false(helper.exists(folder))
+    end)
+
+    it("raises again what an iterator or progress raises, and the next run continues", function()
+      local err = {}
+      for _, options in ipairs {
+        { patients = function() error(err) end },
+        { progress = function() error(err) end },
+      } do
+        local ok, raised = pcall(client.export, client, folder, options)
+        assert.is_false(ok)
+        assert.equal(err, raised)
+      end
+      assert.is_true(export().complete)
+    end)
+
+    it("and is canceled by progress, the next run continues", function()
+      helper.faults { operation = "download", action = { delay = 0.4 }, times = -1 }
+      local calls = 0
+      local began = core.now()
+      local report = export { concurrency = 2, progress = function(report)
+        calls = calls + 1
+        assert.is_true(report.downloaded <= 6)
+        return calls < 2
+      end }
+      assert.equal("canceled", report.stopped)
+      assert.equal(0, report.failed)
+      assert.is_true(core.now() - began < 10)
+      assert.is_true(calls <= 4)
+      helper.faults()
+      report = export()
+      assert.is_true(report.complete)
+      check_folder { "p1", "p2", "p3", "p4", "p5", "p6" }
+    end)
+
+    it("closing the client ends it, and the next run continues", function()
+      helper.faults { operation = "download", action = { delay = 0.4 }, times = -1 }
+      local report = export { progress = function() client:close() end }
+      assert.equal("canceled", report.stopped)
+      assert.equal(0, report.failed)
+      helper.faults()
+      client = helper.client()
+      assert.is_true(export().complete)
+    end)
+  end)
+
+  it("calls progress at the end, with the report", function()
+    add("p", "d")
+    local last
+    local report = export { progress = function(current) last = current end }
+    assert.equal(report, last)
+    assert.is_true(last.complete)
+  end)
+
+  it("compacts the manifest when a run begins, whatever is in it", function()
+    for i = 1, 3 do add("p", "d" .. i) end
+    export()
+    local lines = helper.read_file(folder .. "/manifest.jsonl")
+    local old = lines:gsub("%x%x%x%x%x%x%x%x%x%x%x%x%x%x%x%x\"", ("0"):rep(16) .. '"')
+    helper.write_file(folder .. "/manifest.jsonl", old .. "nonsense\n{}\n\0\0\n" .. lines .. lines:sub(1, -2))
+    assert.equal("1 patients, 3 unchanged, complete", words(export { verify = true }))
+    assert.equal(#lines, #helper.read_file(folder .. "/manifest.jsonl"))
+    check_folder { "p" }
+  end)
+
+  it("cut off anywhere in its files, continues", function()
+    for i = 1, 3 do add("p" .. i, "d" .. i) end
+    export()
+    local texts, whole = {}, {}
+    for _, name in ipairs { "manifest.jsonl", ".nymbl-export" } do
+      texts[name], whole[name] = helper.read_file(folder .. "/" .. name), { 0 }
+      for at in texts[name]:gmatch("()\n") do table.insert(whole[name], at) end
+    end
+    for name, text in pairs(texts) do
+      for cut = 0, #text, 7 do
+        helper.write_file(folder .. "/" .. name, text:sub(1, cut))
+        local lines = 0
+        for _, at in ipairs(whole[name]) do if at > 0 and at <= cut then lines = lines + 1 end end
+        local lost = name == "manifest.jsonl" and 3 - lines or 0
+        local report = export()
+        assert.same({ 3, lost, 3 - lost, true }, { report.patients, report.downloaded, report.unchanged, report.complete })
+        check_folder { "p1", "p2", "p3" }
+      end
+    end
+  end)
 end)

@@ -106,7 +106,7 @@ local function parse(self, line)
 end
 
 -- Calls `on_line(line, offset)` for every line that ends with a newline, without it. Returns the
--- offset behind the last one. Holds one line and one block at a time.
+-- offset behind the last one, and whether anything follows. Holds one line and one block at a time.
 local function each_line(file, on_line)
   local at, line_at = 0, 0         -- of the next block and of the line that is incomplete
   local parts, length = {}, 0      -- of that line
@@ -114,7 +114,7 @@ local function each_line(file, on_line)
   while true do
     local block, err = file:read(BLOCK, at)
     if err then return nil, err end
-    if not block then return line_at end
+    if not block then return line_at, at > line_at end
     local from = 1
     while true do
       local newline = block:find("\n", from, true)
@@ -138,18 +138,18 @@ end
 
 -- Read all lines that count, in their order.
 -- @tparam function on_record called as `on_record(record, offset, line)`; it must not wait
--- @treturn[1] integer how many lines do not count
+-- @treturn[1] integer how many lines do not count, an incomplete one included
 -- @treturn[2] nil
 -- @treturn[2] table the error
 function log:scan(on_record)
   local ignored = 0
-  local size, err = each_line(self.file, function(line, offset)
+  local size, rest = each_line(self.file, function(line, offset)
     local record = parse(self, line)
     if record then on_record(record, offset, line) else ignored = ignored + 1 end
   end)
-  if not size then return fail(err) end
+  if not size then return fail(rest) end
   self.size = size
-  return ignored
+  return rest and ignored + 1 or ignored
 end
 
 -- Read the object whose line begins at an offset.
