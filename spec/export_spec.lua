@@ -632,7 +632,7 @@ describe("client:export()", function()
       for at in texts[name]:gmatch("()\n") do table.insert(whole[name], at) end
     end
     for name, text in pairs(texts) do
-      for cut = 0, #text, 7 do
+      for cut = 0, #text, 31 do
         helper.write_file(folder .. "/" .. name, text:sub(1, cut))
         local lines = 0
         for _, at in ipairs(whole[name]) do if at > 0 and at <= cut then lines = lines + 1 end end

@@ -7,9 +7,10 @@
 -- memory there are a page of documents, and for each document that was exported before some bytes of
 -- the manifest's index.
 --
--- A kill at any moment does no harm: a file appears complete (core/file/atomic_file.c), and only then
--- its line in the manifest. Without that line, or if a power cut has lost it, the document is
--- downloaded again.
+-- A kill at any moment does no harm. Before a document is downloaded, its record is written to
+-- ".nymbl-export" (visits.lua). The file appears complete (core/file/atomic_file.c), and then its line
+-- in the manifest. If a run was killed between these two, the next one finds the file. If a power cut
+-- has lost any of these lines, the document is downloaded again.
 
 local batch = require "nymbl.batch"
 local call = require "nymbl.call"
@@ -72,6 +73,12 @@ local OPTIONS = call.options {
 local work = {}
 work.__index = work
 
+-- The directory and the name in a path of the manifest; nothing if it is not such a path.
+local function path_parts(path)
+  local directory, name = path:match("^([^/]+)/([^/%z]+)$")
+  if name ~= "." and name ~= ".." then return directory, name end
+end
+
 -- ---- the folder ----
 
 -- Remove what a killed process has left half-written.
@@ -90,6 +97,32 @@ local function remove_leftovers(self, path)
   return true
 end
 
+-- Complete a step of a run that was killed: if a document's new file is there, but not its line in the
+-- manifest, append that. Returns true, or nil and an error.
+local function recover(self, begun)
+  local directory, name = path_parts(begun.path)
+  if type(begun.patient_id) ~= "string" or type(begun.id) ~= "string" or not directory
+    or directory ~= safe_name.directory(begun.patient_id) then
+    return true
+  end
+  local record, err = self.manifest:find(begun.patient_id, begun.id)
+  if err then return nil, err end
+  local dir = self.dir:open_directory(directory)
+  local file = dir and dir:open_file(name, "read")
+  if dir then dir:close() end
+  if not file then return true end
+  local digest, size = job.digest(file)
+  file:close()
+  if not digest then
+    if size.kind == "io" then return true end
+    return nil, size
+  end
+  -- the old file, or another program's
+  if (record and record.sha256 == digest) or (begun.size ~= null and begun.size ~= size) then return true end
+  begun.size, begun.sha256 = size, digest
+  return self.manifest:append(begun)
+end
+
 -- Open the folder with its files. Returns true, or nil and an error.
 local function open(self, path)
   local dry_run, err = self.options.dry_run or false, nil
@@ -102,14 +135,15 @@ local function open(self, path)
   end
   self.visits, err = visits.open(self.dir, batch.service(self.env), dry_run)
   if not self.visits then return nil, err end
-  if not dry_run and not self.visits.is_clean then
-    local removed
-    removed, err = remove_leftovers(self, path)
-    if not removed then return nil, err end
-  end
-  self.manifest, err = manifest.open(self.dir, dry_run)
+  local done = true
+  if not dry_run and not self.visits.is_clean then done, err = remove_leftovers(self, path) end
+  if done then self.manifest, err = manifest.open(self.dir, dry_run) end
   if not self.manifest then return nil, err end
-  return true
+  if dry_run then return true end
+  done, err = self.visits:each_begun(function(record) return recover(self, record) end)
+  if done then done, err = self.manifest:flush() end
+  if done then done, err = self.visits:begin() end
+  return done, err
 end
 
 local function close(self)
@@ -118,8 +152,15 @@ local function close(self)
   if self.visits then self.visits:close() end -- the lock is released last
 end
 
--- A file of the library failed: that ends the run.
+-- A file of the library failed: that ends the run. Returns nil and the error.
+local function fail_to_write(self, err)
+  self.run:stop(err.reason == "no_space" and "no_space" or err.kind)
+  return nil, err
+end
+
+-- The same, for a failure that belongs to no document.
 local function fail_for_all(self, err)
+  if self.run.stopped == "no_space" and err.reason == "no_space" then return end -- it is known already
   self.run:fail({}, err)
   self.run:stop(err.kind)
 end
@@ -194,8 +235,8 @@ end
 -- The name of a document's file in the directory of its patient: that of its record, if it has one.
 local function name_of(visit, fields, record)
   local directory, name
-  if record then directory, name = record.path:match("^([^/]+)/([^/%z]+)$") end
-  if directory == visit.directory and name ~= "." and name ~= ".." then return name end
+  if record then directory, name = path_parts(record.path) end
+  if directory == visit.directory then return name end
   return safe_name.file(text(fields.file_name), text(fields.content_type), visit.patient_id, fields.id)
 end
 
@@ -217,6 +258,18 @@ local function is_current(self, visit, record, name, fields)
   return digest == record.sha256
 end
 
+-- The record of a document as far as it is known before the download.
+local function new_record(visit, fields, name)
+  local record = {
+    patient_id = visit.patient_id, id = fields.id, path = visit.directory .. "/" .. name,
+    size = size_of(fields) or null,
+  }
+  for _, key in ipairs { "content_type", "document_type", "file_name", "description", "uploaded_at" } do
+    record[key] = text(fields[key]) or null
+  end
+  return record
+end
+
 -- Queue a listed document unless it is current. Returns whether the manifest has it.
 local function queue(self, visit, fields)
   local record, err
@@ -231,9 +284,7 @@ local function queue(self, visit, fields)
   else
     local queued
     queued, err = visit.spool:add {
-      id = fields.id, name = name, size = size_of(fields), content_type = text(fields.content_type),
-      document_type = text(fields.document_type), file_name = text(fields.file_name),
-      description = text(fields.description), uploaded_at = text(fields.uploaded_at),
+      record = new_record(visit, fields, name), name = name, is_replaced = record ~= nil,
     }
     if not queued then error(err, 0) end
   end
@@ -344,25 +395,22 @@ end
 
 -- Download a document and record it. Returns the bytes; or nil and the error.
 local function download(self, item)
-  local visit, run = item.visit, self.run
+  local visit, record = item.visit, item.record
   local dir, err = directory_of(self, visit)
   if not dir then return nil, err end
+  local written
+  written, err = self.visits:add_document(record, item.is_replaced)
+  if not written then return fail_to_write(self, err) end
   local adopt = document.collection(self.env, visit.patient_id).adopt
-  local found = adopt { id = item.id, content_type = item.content_type, file_size_bytes = item.size }
+  local found = adopt { id = record.id, content_type = record.content_type, file_size_bytes = record.size }
   local size, more, digest = document.save(found, dir, item.name, call_options(self, {
-    sha256 = true, progress = run:transfer_progress(),
+    sha256 = true, progress = self.run:transfer_progress(),
   }))
   if not size then return nil, more end
-  local appended
-  appended, err = self.manifest:append {
-    patient_id = visit.patient_id, id = item.id, path = visit.directory .. "/" .. item.name, size = size,
-    sha256 = digest, content_type = item.content_type or null, document_type = item.document_type or null,
-    file_name = item.file_name or null, description = item.description or null,
-    uploaded_at = item.uploaded_at or null,
-  }
-  if appended then return size end
-  run:stop(err.reason == "no_space" and "no_space" or err.kind)
-  return nil, err
+  record.size, record.sha256 = size, digest
+  written, err = self.manifest:append(record)
+  if not written then return fail_to_write(self, err) end
+  return size
 end
 
 local function process(self, item)
@@ -371,7 +419,7 @@ local function process(self, item)
   visit.running = visit.running - 1
   close_visit(visit)
   if not ran then error(size, 0) end
-  if not size then return self.run:fail({ patient_id = visit.patient_id, id = item.id }, err) end
+  if not size then return self.run:fail({ patient_id = visit.patient_id, id = item.record.id }, err) end
   report.downloaded, report.bytes = report.downloaded + 1, report.bytes + size
   self.run:succeed()
 end
@@ -398,7 +446,7 @@ local function finish(self)
     return
   end
   flush(self)
-  local finished, err = self.visits:finish(true)
+  local finished, err = self.visits:finish()
   if not finished then fail_for_all(self, err) end
 end
 

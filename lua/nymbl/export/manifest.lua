@@ -80,31 +80,37 @@ local function find(self, patient_id, id, key, hash)
   return found, found_at
 end
 
+-- Add a record to the index.
+-- @treturn[1] boolean whether it supersedes another one
+-- @treturn[2] nil
+-- @treturn[2] table the error
+local function register(self, record, offset)
+  local patient_id = record.patient_id
+  local key, hash = hash_of(patient_id, record.id)
+  local earlier, at = find(self, patient_id, record.id, key, hash)
+  if earlier then
+    local entries = self.index[key]
+    self.index[key] = entries:sub(1, at - 1) .. hash .. encode_offset(offset) .. entries:sub(at + ENTRY)
+    return true
+  elseif at then
+    return nil, at
+  end
+  add_entry(self.index, key, hash, offset)
+  self.counts[patient_id] = (self.counts[patient_id] or 0) + 1
+  return false
+end
+
 -- Read all records. Returns how many lines are superseded or do not count.
 local function load(self)
-  local superseded, failure = 0, nil
+  local useless, failure = 0, nil
   local ignored, err = self.log:scan(function(record, offset)
     if failure then return end
-    if not is_record(record) then
-      superseded = superseded + 1
-      return
-    end
-    local patient_id = record.patient_id
-    local key, hash = hash_of(patient_id, record.id)
-    local earlier, at = find(self, patient_id, record.id, key, hash)
-    if earlier then
-      local entries = self.index[key]
-      self.index[key] = entries:sub(1, at - 1) .. hash .. encode_offset(offset) .. entries:sub(at + ENTRY)
-      superseded = superseded + 1
-    elseif at then
-      failure = at
-    else
-      add_entry(self.index, key, hash, offset)
-      self.counts[patient_id] = (self.counts[patient_id] or 0) + 1
-    end
+    local is_superseding = true
+    if is_record(record) then is_superseding, failure = register(self, record, offset) end
+    if is_superseding then useless = useless + 1 end
   end)
   if failure or not ignored then return nil, failure or err end
-  return ignored + superseded
+  return ignored + useless
 end
 
 -- Write the file again, with only the lines that count.
@@ -121,8 +127,11 @@ local function compact(self)
       end)
     end)
   end)
-  if not replaced then return nil, err end
-  self.index = index
+  if replaced then
+    self.index = index
+  elseif err.reason ~= "no_space" then -- without it, the run ends when it has something to write
+    return nil, err
+  end
   return true
 end
 
@@ -150,7 +159,7 @@ function manifest.open(dir, read_only)
   return self
 end
 
--- The record of a document as it was when the manifest was opened.
+-- The record of a document.
 -- @treturn[1] ?table the record, or nil
 -- @treturn[2] nil
 -- @treturn[2] table the error
@@ -162,8 +171,16 @@ function manifest:find(patient_id, id)
 end
 
 -- Append a record, which has all KEYS.
+-- @treturn[1] boolean true
+-- @treturn[2] nil
+-- @treturn[2] table the error
 function manifest:append(record)
-  return self.log:append(record)
+  local offset, err = self.log:append(record)
+  if not offset then return nil, err end
+  local superseding
+  superseding, err = register(self, record, offset)
+  if superseding == nil then return nil, err end
+  return true
 end
 
 -- Wait until all that was appended is on the disk.

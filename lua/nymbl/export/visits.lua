@@ -1,10 +1,11 @@
 -- SPDX-License-Identifier: MIT
--- The file ".nymbl-export" in the folder of an export (jsonl.lua): its lock, the service, and the
--- order in which patients were visited. Its lines are
---   {"version":1,"service":…}   the first one
---   {"patient_id":…}            a patient was visited; of several lines the last one counts
---   {"ended":true}              a run has ended, and has left nothing half-written. Any later line
---                               is of another run
+-- The file ".nymbl-export" in the folder of an export (jsonl.lua): its lock, the service, the order
+-- in which patients were visited, and what the last run was about to do. Its lines are
+--   {"version":1,"service":…}     the first one
+--   {"patient_id":…}              a patient is visited; of several lines the last one counts
+--   {"patient_id":…,"id":…,…}     a document is about to be downloaded: its record in the manifest,
+--                                 as far as it is known
+--   {"ended":true}                a run has ended, and has left nothing half-done
 
 local batch = require "nymbl.batch"
 local jsonl = require "nymbl.jsonl"
@@ -12,25 +13,37 @@ local jsonl = require "nymbl.jsonl"
 local NAME = ".nymbl-export"
 local VERSION = 1
 
+-- The file is compacted when it has more lines than this for every patient.
+local LINES_PER_PATIENT = 3
+
 -- State:
 --   log       the file, or nil if a dry run has found none
+--   service   the client's (batch.service)
 --   numbers   by patient id: the greater, the later the patient was visited
+--   lines     how many there are
 --   is_clean  whether the last run has ended
+--   begun     offsets of the documents that the last run was about to download, if it has not ended
 local visits = {}
 visits.__index = visits
 
-local function load(self, service)
-  local number, header = 0, nil
-  local ignored, err = self.log:scan(function(record)
-    self.is_clean = record.ended == true
+local function load(self)
+  local patients, header = 0, nil
+  local ignored, err = self.log:scan(function(record, offset)
+    self.lines = self.lines + 1
     if record.service and not header then header = record end
-    if type(record.patient_id) == "string" then
-      number = number + 1
-      self.numbers[record.patient_id] = number
+    self.is_clean = record.ended == true
+    if self.is_clean then
+      self.begun = {}
+    elseif record.id then
+      self.begun[#self.begun + 1] = offset
+    elseif type(record.patient_id) == "string" then
+      patients = patients + 1
+      self.numbers[record.patient_id] = patients
     end
   end)
   if not ignored then return nil, err end
-  if header and header.service ~= service then return batch.other_service() end
+  self.has_header = header ~= nil
+  if header and header.service ~= self.service then return batch.other_service() end
   return true
 end
 
@@ -50,17 +63,6 @@ function visits:sort(ids)
   return never
 end
 
--- Write the file again, with one line for each patient.
-local function compact(self, service)
-  local all = {}
-  for id in pairs(self.numbers) do all[#all + 1] = id end
-  return self.log:replace(function(emit)
-    emit(jsonl.line { version = VERSION, service = service })
-    for _, id in ipairs(self:sort(all)) do emit(jsonl.line { patient_id = id }) end
-    return true
-  end)
-end
-
 -- Open and lock the file.
 -- @param dir descriptor of the folder
 -- @tparam string service the client's (batch.service)
@@ -69,20 +71,52 @@ end
 -- @treturn[2] nil
 -- @treturn[2] table the error; reason "in_use" or "other_service"
 function visits.open(dir, service, read_only)
-  local self = setmetatable({ numbers = {}, is_clean = true }, visits)
-  local err, ready
+  local self = setmetatable({
+    service = service, numbers = {}, lines = 0, is_clean = true, begun = {}, has_header = false,
+  }, visits)
+  local err, loaded
   self.log, err = jsonl.open(dir, NAME, { keys = {}, lock = true, read_only = read_only })
   if not self.log then
     if read_only and err.reason == "not_found" then return self end
     return nil, err
   end
-  ready, err = load(self, service)
-  if ready and not read_only then ready, err = compact(self, service) end
-  if not ready then
-    self:close()
-    return nil, err
+  loaded, err = load(self)
+  if loaded then return self end
+  self:close()
+  return nil, err
+end
+
+-- The documents that the last run was about to download, if it has not ended: calls `visit(record)`
+-- for each of them until it returns nil and an error.
+-- @treturn[1] boolean true
+-- @treturn[2] nil
+-- @treturn[2] table the error
+function visits:each_begun(visit)
+  for _, offset in ipairs(self.begun) do
+    local record, err = self.log:read(offset)
+    local done = not err
+    if record then done, err = visit(record) end
+    if not done then return nil, err end
   end
-  return self
+  return true
+end
+
+-- Begin a run: nothing of what the last one was about to do is needed any more.
+-- @treturn[1] boolean true
+-- @treturn[2] nil
+-- @treturn[2] table the error
+function visits:begin()
+  local all, header = {}, { version = VERSION, service = self.service }
+  for id in pairs(self.numbers) do all[#all + 1] = id end
+  if not self.has_header then return self.log:append(header) end
+  if self.is_clean and self.lines <= LINES_PER_PATIENT * (#all + 1) then return true end
+  local replaced, err = self.log:replace(function(emit)
+    emit(jsonl.line(header))
+    for _, id in ipairs(self:sort(all)) do emit(jsonl.line { patient_id = id }) end
+    return true
+  end)
+  if replaced or err.reason == "no_space" then return true end -- without space, the run ends later
+  return nil, err
 end
 
 -- Record that a patient is visited.
@@ -90,13 +124,19 @@ function visits:add(patient_id)
   return self.log:append { patient_id = patient_id }
 end
 
+-- Record that a document is about to be downloaded.
+-- @tparam boolean is_replaced whether it has a file already: the record must be on the disk before
+--   another file takes its place
+function visits:add_document(record, is_replaced)
+  local added, err = self.log:append(record)
+  if added and is_replaced then added, err = self.log:flush() end
+  return added, err
+end
+
 -- Record that the run has ended.
--- @tparam boolean is_clean whether it has left nothing half-written
-function visits:finish(is_clean)
-  if is_clean then
-    local added, err = self.log:append { ended = true }
-    if not added then return nil, err end
-  end
+function visits:finish()
+  local added, err = self.log:append { ended = true }
+  if not added then return nil, err end
   return self.log:flush()
 end
 
