@@ -52,7 +52,12 @@ void *chaos_calloc(size_t count, size_t size)
 
 void *chaos_realloc(void *old, size_t size)
 {
-    return strike() ? NULL : realloc(old, size);
+    size_t before = old != NULL ? malloc_usable_size(old) : 0;
+    char *memory = strike() ? NULL : realloc(old, size);
+
+    if (memory != NULL && size > before)
+        memset(memory + before, 0xa5, size - before);
+    return memory;
 }
 
 char *chaos_strdup(const char *text)
