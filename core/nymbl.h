@@ -1452,8 +1452,13 @@ NYMBL_API nymbl_kind nymbl_line_send(nymbl_line *line, const void *bytes,
                                      size_t size, nymbl_error *err);
 
 /**
- * Send as much as possible without waiting, close a line and release it. Its
- * requests without a reply fail with NYMBL_CANCELED, "closed".
+ * Close a line and release it. Its transfers that have not ended fail with
+ * NYMBL_CANCELED, "closed".
+ *
+ * The requests of nymbl_line_send() are sent first, if that is possible without
+ * waiting. Then the server has up to 0.2 seconds to answer what was sent: a
+ * server may drop requests if the connection is closed behind them. The I/O
+ * thread waits for that; without one, this function does.
  *
  * @param line may be NULL
  */

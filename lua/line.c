@@ -26,6 +26,25 @@ static nymbl_line *line_check(lua_State *L, int index)
     return self->line;
 }
 
+/* A whole number; -1, which no option may be, for others. */
+static int option_count(lua_State *L, const char *name)
+{
+    double number = option_number(L, 1, name, 0);
+
+    return number >= 0 && number <= 65535 && number == (int)number ? (int)number
+                                                                   : -1;
+}
+
+/* The greeting, which may contain NUL. It remains on the stack. */
+static const char *greeting_push(lua_State *L, size_t *size)
+{
+    lua_getfield(L, 1, "greeting");
+    if (!lua_isnil(L, -1) && lua_type(L, -1) != LUA_TSTRING)
+        luaL_error(L, "option 'greeting': string expected, got %s",
+                   luaL_typename(L, -1));
+    return lua_tolstring(L, -1, size);
+}
+
 /* core.line_open(options): a line; or nil and error fields. The options are
  * those of nymbl_line_options: host and port (and tls, ca_file), or unix_path;
  * greeting and greeting_replies, connect_timeout, idle_timeout */
@@ -41,16 +60,15 @@ int line_open(lua_State *L)
     self = block_new(L, BLOCK_LINE, sizeof(*self));
     luaL_setmetatable(L, LINE_CLASS);
     options.host = option_text(L, 1, "host");
-    options.port = (int)option_number(L, 1, "port", 0);
+    options.port = option_count(L, "port");
     options.tls = option_flag(L, 1, "tls");
     options.ca_file = option_text(L, 1, "ca_file");
     options.unix_path = option_text(L, 1, "unix_path");
-    options.greeting_replies = (int)option_number(L, 1, "greeting_replies", 0);
+    options.greeting_replies = option_count(L, "greeting_replies");
     options.connect_timeout = option_number(L, 1, "connect_timeout", 0);
     options.idle_timeout = option_number(L, 1, "idle_timeout", 0);
+    options.greeting = greeting_push(L, &options.greeting_size);
     engine = engine_get(L);
-    lua_getfield(L, 1, "greeting"); /* remains on the stack */
-    options.greeting = lua_tolstring(L, 3, &options.greeting_size);
     if (nymbl_line_new(&self->line, engine, &options, &err) < 0)
         return failure_push(L, &err);
     lua_settop(L, 2);
@@ -96,10 +114,13 @@ static int line_is_open(lua_State *L)
     return 1;
 }
 
+/* tostring(line): the class and the state. A block of another type is closed.
+ */
 static int line_text(lua_State *L)
 {
-    line_ud *self = line_block(L, 1);
-    bool open = self->line != NULL && nymbl_line_is_open(self->line);
+    line_ud *self = block_test(L, 1, BLOCK_LINE, sizeof(*self));
+    bool open =
+        self != NULL && self->line != NULL && nymbl_line_is_open(self->line);
 
     lua_pushstring(L, open ? LINE_CLASS " (open)" : LINE_CLASS " (closed)");
     return 1;

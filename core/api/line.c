@@ -147,6 +147,13 @@ bool nymbl_line_is_open(const nymbl_line *line)
     return open;
 }
 
+/* Whether the caller runs the pump, so that it may do its work at once. */
+static bool caller_is_pump(const nymbl_engine *engine)
+{
+    return !nymbl__engine_is_threaded(engine) && !engine->pumping &&
+           !engine->closed;
+}
+
 /* Add a request, and start its transfer, if it has one. */
 static nymbl_kind request_add(nymbl_line *line, nymbl__line_request *request,
                               nymbl_error *err)
@@ -167,7 +174,10 @@ static nymbl_kind request_add(nymbl_line *line, nymbl__line_request *request,
         return nymbl__error_set(
             err, kind, kind == NYMBL_NETWORK ? nymbl__reason_reset : NULL);
     nymbl__pump_wake(engine);
-    nymbl__lines_step_now(line);
+    if (caller_is_pump(engine)) {
+        nymbl__pump_commands(engine); /* the step may end the transfer */
+        nymbl__lines_step_one(line);
+    }
     return NYMBL_OK;
 }
 
@@ -218,13 +228,17 @@ nymbl_kind nymbl_line_send(nymbl_line *line, const void *bytes, size_t size,
 
 void nymbl_line_free(nymbl_line *line)
 {
+    nymbl_engine *engine;
+
     /* In a forked child, the connection belongs to the parent. */
     if (line == NULL || !nymbl_engine_in_this_process(line->engine))
         return;
-    nymbl__engine_lock(line->engine);
+    engine = line->engine;
+    nymbl__engine_lock(engine);
     line->closing = true;
-    nymbl__engine_unlock(line->engine);
-    nymbl__pump_wake(line->engine);
-    nymbl__lines_step_now(line);
+    nymbl__engine_unlock(engine);
+    nymbl__pump_wake(engine);
+    if (caller_is_pump(engine) && !line->ended)
+        nymbl__lines_finish(line);
     nymbl__line_release(line);
 }

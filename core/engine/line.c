@@ -158,16 +158,21 @@ bool nymbl__line_take_answered(nymbl_line *line, nymbl_transfer **out)
     return request != NULL;
 }
 
-void nymbl__line_drop(nymbl_line *line, const nymbl_transfer *transfer)
+nymbl_transfer *nymbl__line_drop(nymbl_line *line,
+                                 const nymbl_transfer *transfer)
 {
     nymbl__line_request *previous = NULL, *request;
+    nymbl_transfer *found = NULL;
 
     nymbl__engine_lock(line->engine);
     request = line->first;
-    while (request != NULL && request->transfer != transfer) {
+    while (request != NULL && (transfer != NULL ? request->transfer != transfer
+                                                : request->transfer == NULL)) {
         previous = request;
         request = request->next;
     }
+    if (request != NULL)
+        found = request->transfer;
     if (request != NULL && !request->sent) {
         request_remove(line, previous, request);
     } else if (request != NULL) {
@@ -177,6 +182,17 @@ void nymbl__line_drop(nymbl_line *line, const nymbl_transfer *transfer)
     }
     nymbl__engine_unlock(line->engine);
     nymbl__line_request_free(request);
+    return found;
+}
+
+bool nymbl__line_is_busy(const nymbl_line *line)
+{
+    bool busy;
+
+    nymbl__engine_lock(line->engine);
+    busy = line->first != NULL;
+    nymbl__engine_unlock(line->engine);
+    return busy;
 }
 
 nymbl__line_request *nymbl__line_end(nymbl_line *line)

@@ -37,14 +37,13 @@ struct nymbl_line {
 
     /* under the lock */
     bool ended;
-    bool closing;                      /* the pump must end it */
-    nymbl__line_request *first, *last; /* requests without a reply, in order */
-    nymbl__line_request
-        *unsent;      /* the first one not sent completely, or NULL */
-    unsigned count;   /* requests in the list */
-    unsigned awaited; /* those of them that have a transfer */
-    size_t bytes;     /* of all requests in the list */
-    double active_at; /* when a request was last added or answered */
+    bool closing; /* its caller has released it: the pump must end it */
+    nymbl__line_request *first, *last; /* without a reply, in their order */
+    nymbl__line_request *unsent; /* the first not sent completely, or NULL */
+    unsigned count;              /* requests in the list */
+    unsigned awaited;            /* those of them that have a transfer */
+    size_t bytes;                /* of all requests in the list */
+    double active_at;            /* when a request was last added or answered */
 
     /* used only by the pump, except before the line is in the engine's list */
     nymbl_line *next; /* in that list */
@@ -57,6 +56,7 @@ struct nymbl_line {
     size_t sent;            /* bytes of the greeting or of `unsent` */
     bool send_blocked;      /* the socket is full */
     bool may_receive;       /* bytes may have arrived */
+    double close_at;        /* when a line that closes ends; 0: it is open */
     char *received;         /* NYMBL_REPLY_MAX bytes */
     size_t received_size;
 };
@@ -87,9 +87,13 @@ void nymbl__line_end_send(nymbl_line *line);
  * transfer, or NULL, is *out. Returns false if no request was sent completely,
  * so that the reply is to none. */
 bool nymbl__line_take_answered(nymbl_line *line, nymbl_transfer **out);
+/* Whether a request has no reply yet. */
+bool nymbl__line_is_busy(const nymbl_line *line);
 /* Let the reply to a transfer's request be dropped. If nothing was sent of the
- * request, it is removed. */
-void nymbl__line_drop(nymbl_line *line, const nymbl_transfer *transfer);
+ * request, it is removed. Without a transfer, this is the first request that
+ * has one. Returns the transfer, or NULL if there is none. */
+nymbl_transfer *nymbl__line_drop(nymbl_line *line,
+                                 const nymbl_transfer *transfer);
 /* End the line for its callers. Returns its requests, which are yours to
  * free. */
 nymbl__line_request *nymbl__line_end(nymbl_line *line);

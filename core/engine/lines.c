@@ -8,7 +8,13 @@
 #include "engine/connections.h"
 #include "engine/waitfds.h"
 
+#include <poll.h>
 #include <string.h>
+
+/* Longest time to wait for replies when a line closes: milliseconds of a poll,
+ * and the number of polls. */
+#define FINISH_POLL 10
+#define FINISH_POLLS 20
 
 /* ---- the end ---- */
 
@@ -203,6 +209,24 @@ static void line_connect(nymbl_line *line)
 
 /* ---- steps ---- */
 
+/* Close a line that its caller has released: its transfers end at once. What
+ * was sent has a moment to be answered. */
+static void line_close(nymbl_line *line, double now)
+{
+    nymbl_error result = {.kind = NYMBL_CANCELED,
+                          .reason = nymbl__reason_closed,
+                          .retry_after = -1};
+    nymbl_transfer *transfer;
+
+    if (line->close_at == 0)
+        line->close_at = now + FINISH_POLLS * FINISH_POLL / 1000.0;
+    while ((transfer = nymbl__line_drop(line, NULL)) != NULL)
+        nymbl__transfer_end(transfer, &result);
+    if (line->stage != NYMBL__LINE_OPEN || !nymbl__line_is_busy(line) ||
+        now >= line->close_at)
+        line_fail(line, NYMBL_CANCELED, nymbl__reason_closed);
+}
+
 static void limits_enforce(nymbl_line *line)
 {
     double now = nymbl_engine_now(line->engine);
@@ -213,7 +237,7 @@ static void limits_enforce(nymbl_line *line)
     usable = nymbl__line_is_usable(line, now);
     nymbl__engine_unlock(line->engine);
     if (closing)
-        line_fail(line, NYMBL_CANCELED, nymbl__reason_closed);
+        line_close(line, now);
     else if (line->stage == NYMBL__LINE_OPEN && !usable)
         line_fail(line, NYMBL_NETWORK, nymbl__reason_reset);
     else if (line->stage != NYMBL__LINE_OPEN &&
@@ -250,13 +274,8 @@ void nymbl__lines_step(nymbl_engine *engine)
     }
 }
 
-void nymbl__lines_step_now(nymbl_line *line)
+void nymbl__lines_step_one(nymbl_line *line)
 {
-    nymbl_engine *engine = line->engine;
-
-    if (nymbl__engine_is_threaded(engine) || engine->pumping ||
-        engine->closed || line->ended)
-        return;
     line->may_receive = true;
     line_step(line);
 }
@@ -297,13 +316,29 @@ void nymbl__lines_cancel(nymbl_transfer *transfer, nymbl_kind kind,
     nymbl__transfer_end(transfer, &result);
 }
 
+void nymbl__lines_finish(nymbl_line *line)
+{
+    nymbl__line_retain(line);
+    for (int i = 0; i < FINISH_POLLS && line->stage != NYMBL__LINE_ENDED; i++) {
+        struct pollfd socket = {.fd = line->connection.fd, .events = POLLIN};
+
+        if (line->send_blocked)
+            socket.events |= POLLOUT;
+        if (i > 0)
+            poll(&socket, 1, FINISH_POLL);
+        nymbl__lines_step_one(line);
+    }
+    line_fail(line, NYMBL_CANCELED, nymbl__reason_closed);
+    nymbl__line_release(line);
+}
+
 void nymbl__lines_close(nymbl_engine *engine)
 {
     nymbl_line *line;
 
     while ((line = engine->lines) != NULL) {
-        line->closing = line->may_receive = true;
-        line_step(line);
+        line->closing = true;
+        nymbl__lines_finish(line);
     }
 }
 
@@ -354,7 +389,9 @@ double nymbl__lines_wait_time(nymbl_engine *engine, double seconds)
             left = line->awaited > 0
                        ? seconds
                        : line->active_at + line->idle_timeout - now;
-        if (line->stage == NYMBL__LINE_NEW || line->closing)
+        if (line->closing)
+            left = line->close_at - now;
+        if (line->stage == NYMBL__LINE_NEW)
             left = 0;
         nymbl__engine_unlock(engine);
         if (left < seconds)

@@ -9,9 +9,8 @@
 
 /* Do all work that is possible without waiting. */
 void nymbl__lines_step(nymbl_engine *engine);
-/* The same for one line, called by its caller if the engine has no I/O thread;
- * with one, this does nothing. */
-void nymbl__lines_step_now(nymbl_line *line);
+/* The same for one line. */
+void nymbl__lines_step_one(nymbl_line *line);
 /* Process an easy handle that libcurl has completed. Returns false if it is not
  * a line's. */
 bool nymbl__lines_complete(nymbl_engine *engine, CURL *easy, CURLcode code);
@@ -27,7 +26,10 @@ void nymbl__lines_collect_fds(nymbl_engine *engine);
 void nymbl__lines_polled(nymbl_engine *engine, double seconds);
 /* The time to wait: `seconds`, or less if a time limit expires sooner. */
 double nymbl__lines_wait_time(nymbl_engine *engine, double seconds);
-/* Send what can be sent without waiting, and end all lines. */
+/* End a line that closes, or all lines. Waits a moment for the replies to what
+ * was sent: if a reply arrives at a closed socket, the server may drop the
+ * requests behind it. */
+void nymbl__lines_finish(nymbl_line *line);
 void nymbl__lines_close(nymbl_engine *engine);
 
 #endif
