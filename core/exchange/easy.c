@@ -36,20 +36,6 @@ static void certificate_record(nymbl__exchange *exchange)
     nymbl__port_unlock(exchange->port);
 }
 
-/* Record the difference between this machine's clock and the response's Date.
- */
-static void clock_record(nymbl__exchange *exchange)
-{
-    time_t date = curl_getdate(exchange->head.date, NULL);
-
-    if (date == -1)
-        return;
-    nymbl__port_lock(exchange->port);
-    exchange->port->peer.has_date = true;
-    exchange->port->peer.clock_skew = difftime(time(NULL), date);
-    nymbl__port_unlock(exchange->port);
-}
-
 /* CURLOPT_PREREQFUNCTION, called before a request is sent. libcurl repeats a
  * request on its own, even a POST, if a reused connection turns out to be
  * closed. This callback refuses the repetition. */
@@ -177,8 +163,6 @@ bool nymbl__easy_header(nymbl__exchange *exchange, const char *data,
         nymbl__exchange_fail(exchange, kind, reason);
     else if (kind == NYMBL_DONE)
         nymbl__response_check_head(exchange);
-    if (kind == NYMBL_DONE && exchange->inspect)
-        clock_record(exchange);
     return exchange->failure == NYMBL_OK;
 }
 
@@ -268,7 +252,10 @@ static nymbl_kind exchange_configure(nymbl__exchange *exchange)
     CURLcode code = nymbl__settings_apply(exchange->settings, easy,
                                           request->url, request->proxy);
 
+    /* parsed, too: otherwise libcurl parses it and formats it again */
+    exchange->url = nymbl__url_parse(request->url);
     NYMBL__SETOPT(code, easy, CURLOPT_URL, request->url);
+    NYMBL__SETOPT(code, easy, CURLOPT_CURLU, exchange->url);
     NYMBL__SETOPT(code, easy, CURLOPT_ERRORBUFFER, exchange->error_text);
     NYMBL__SETOPT(code, easy, CURLOPT_HTTPHEADER, headers);
     NYMBL__SETOPT(code, easy, CURLOPT_PREREQFUNCTION, prereq_cb);
@@ -352,6 +339,8 @@ void nymbl__easy_detach(nymbl__exchange *exchange)
 {
     exchange->easy = NULL;
     exchange->phase = NYMBL__IDLE;
+    curl_url_cleanup(exchange->url);
+    exchange->url = NULL;
     curl_mime_free(exchange->mime);
     exchange->mime = NULL;
 }

@@ -48,6 +48,7 @@ typedef struct nymbl__exchange {
     /* the current request */
     nymbl__phase phase;
     CURL *easy;
+    CURLU *url; /* the request's, parsed */
     curl_mime *mime;
     nymbl__atomic_file *file; /* the file that is written, or NULL */
     nymbl__response_head head;

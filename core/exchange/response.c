@@ -10,6 +10,7 @@
 #include "file/atomic_file.h"
 
 #include <string.h>
+#include <time.h>
 
 /* A longer response gets its memory as it arrives: its length may be wrong. */
 #define RESERVE_MAX 65536
@@ -143,6 +144,20 @@ bool nymbl__response_is_too_long(const nymbl__exchange *exchange, size_t size)
            (int64_t)size > required - exchange->port->body_received;
 }
 
+/* Record the difference between this machine's clock and the response's Date.
+ */
+static void clock_record(nymbl__exchange *exchange)
+{
+    time_t date = curl_getdate(exchange->head.date, NULL);
+
+    if (date == -1)
+        return;
+    nymbl__port_lock(exchange->port);
+    exchange->port->peer.has_date = true;
+    exchange->port->peer.clock_skew = difftime(time(NULL), date);
+    nymbl__port_unlock(exchange->port);
+}
+
 void nymbl__response_check_head(nymbl__exchange *exchange)
 {
     nymbl__response_head *head = &exchange->head;
@@ -151,6 +166,8 @@ void nymbl__response_check_head(nymbl__exchange *exchange)
 
     head->done = true;
     exchange->port->notify_pending = true;
+    if (exchange->inspect)
+        clock_record(exchange);
     if (!nymbl__response_is_success(exchange)) {
         exchange->port->response_body.max = NYMBL__ERROR_RESPONSE_MAX;
         exchange->range_complete = nymbl__range_is_past_end(exchange);

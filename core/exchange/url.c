@@ -28,14 +28,14 @@ static char *url_component(CURLU *parsed, CURLUPart part, unsigned flags)
     return text;
 }
 
-static CURLU *url_parse(const char *url)
+CURLU *nymbl__url_parse(const char *url)
 {
     CURLU *parsed = curl_url();
 
     if (parsed == NULL)
         return NULL;
-    if (curl_url_set(parsed, CURLUPART_URL, url, CURLU_PATH_AS_IS) !=
-        CURLUE_OK) {
+    if (curl_url_set(parsed, CURLUPART_URL, url,
+                     CURLU_PATH_AS_IS | CURLU_DISALLOW_USER) != CURLUE_OK) {
         curl_url_cleanup(parsed);
         return NULL;
     }
@@ -106,7 +106,7 @@ const char *nymbl_url_problem(const char *url, bool allow_http)
     if (strchr(url, '@') != NULL)
         return "must contain no user name or password";
     /* libcurl ignores a third slash */
-    parsed = strstr(url, ":///") != NULL ? NULL : url_parse(url);
+    parsed = strstr(url, ":///") != NULL ? NULL : nymbl__url_parse(url);
     if (parsed == NULL)
         return "is not a valid URL";
     host = url_component(parsed, CURLUPART_HOST, 0);
@@ -141,8 +141,8 @@ static bool component_is_equal(CURLU *a, CURLU *b, CURLUPart part,
 
 bool nymbl__url_is_same_origin(const char *a, const char *b)
 {
-    CURLU *one = url_parse(a);
-    CURLU *other = url_parse(b);
+    CURLU *one = nymbl__url_parse(a);
+    CURLU *other = nymbl__url_parse(b);
     bool same =
         one != NULL && other != NULL &&
         component_is_equal(one, other, CURLUPART_SCHEME, 0) &&
@@ -172,7 +172,7 @@ uint64_t nymbl__url_origin_hash(const char *url)
 bool nymbl__url_has_host_port(const char *url, const char *text)
 {
     static const char word[] = " port ";
-    CURLU *parsed = url_parse(url);
+    CURLU *parsed = nymbl__url_parse(url);
     char *host = url_component(parsed, CURLUPART_HOST, 0);
     char *port = url_component(parsed, CURLUPART_PORT, CURLU_DEFAULT_PORT);
     const char *name = host, *at;
@@ -245,7 +245,7 @@ nymbl_kind nymbl__url_resolve(char **out, const char *base,
                               const char *reference)
 {
     nymbl_kind kind = NYMBL_REDIRECT;
-    CURLU *parsed = url_parse(base);
+    CURLU *parsed = nymbl__url_parse(base);
     char *url = NULL, *host = NULL, *user = NULL, *password = NULL;
     char *text = NULL; /* the reference without its fragment */
 

@@ -5,8 +5,13 @@
 
 #include "base/buffer.h"
 
+#include <curl/curl.h>
+
 #define NYMBL__URL_MAX (64u << 10)
 
+/* Parse a URL without a user name. NULL if it is invalid or memory runs out. To
+ * be released with curl_url_cleanup(). */
+CURLU *nymbl__url_parse(const char *url);
 bool nymbl__url_is_https(const char *url);
 /* Whether scheme, host and port agree (RFC 6454, section 5). */
 bool nymbl__url_is_same_origin(const char *a, const char *b);
