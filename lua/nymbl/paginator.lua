@@ -295,8 +295,8 @@ function paginator:step()
     check.raise("attempt to use a closed client")
   end
   if self.poll_interval and not call.poll_prefetch(self.next_request) then self.poll_interval = nil end
-  if self.index + 1 >= self.prefetch_at then self:prefetch_next() end
-  while self.remaining > 0 do
+  while self.remaining > 0 and not self.closed do
+    if self.index + 1 >= self.prefetch_at then self:prefetch_next() end
     local object = self:next_of_page()
     if object then
       self:find_plain_rows()
