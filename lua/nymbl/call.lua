@@ -7,7 +7,8 @@
 --   what core.start sends (lua/request.c); or, if that is known only when an attempt starts:
 --   start(bearer, deadline, headers)   starts a transfer and returns it; or nil and an error
 --                              table
---   run(transfer, deadline)    waits for as much of the response as the call needs. Returns
+--   run(transfer, deadline, request)
+--                              waits for as much of the response as the call needs. Returns
 --                              true and up to two results; or nil and an error table. An
 --                              error that it raises ends the call, and is raised again
 --   keep_open                  whether the transfer stays open after a success
@@ -175,9 +176,19 @@ end
 
 -- The state of a call, from its start to its end. Methods return a value; or nil and an error
 -- table.
-local call_state = {}
+local call_state = {
+  outcome_unknown = false,   -- whether one of the requests may have been carried out
+  has_restarted = false,     -- whether `should_restart` has led to another attempt
+  rejected_token = false,    -- the token that the service refused with a 401
+  rejection = false,         -- the error of that 401
+  -- of the current attempt:
+  has_slept = false,         -- whether it waited for the time of its reservation
+  backoff = 0,               -- seconds that a retry waits
+  -- pending                 the event of its request (events.lua), if the client has on_event
+}
 call_state.__index = call_state
 
+-- A new table has only the fields that each call sets.
 local function call_state_new(env, operation, options, request)
   return setmetatable({
     env = env,
@@ -187,18 +198,12 @@ local function call_state_new(env, operation, options, request)
     deadline = call.deadline(env, options),
     attempts_made = 0,       -- attempts that have ended, whether a request was sent or not
     requests_sent = 0,
-    outcome_unknown = false, -- whether one of the requests may have been carried out
-    has_restarted = false,   -- whether `should_restart` has led to another attempt
-    rejected_token = false,  -- the token that the service refused with a 401
-    rejection = false,       -- the error of that 401
     -- of the current attempt:
-    has_slept = false,       -- whether it waited for the time of its reservation
     reservation = false,
     meter = false,           -- of the run that pays for the request (meter.lua)
     bearer = false,
+    transfer = false,
     was_sent = false,
-    backoff = 0,             -- seconds that a retry waits
-    -- pending               the event of its request (events.lua), if the client has on_event
   }, call_state)
 end
 
@@ -284,13 +289,14 @@ function call_state:acquire_and_start()
   local reserved
   reserved, err = self:reserve_and_wait()
   if not reserved then return nil, err end
-  local began, prepare = wait.now(), self.request.prepare
+  local began, prepare = 0, self.request.prepare
+  if self.has_slept or prepare then began = wait.now() end
   if prepare then
     local prepared
     prepared, err = prepare(self.deadline)
     if not prepared then return nil, err end
   end
-  if self.has_slept or wait.now() - began > REFRESH_SLACK then -- the token may have expired
+  if self.has_slept or (prepare and wait.now() - began > REFRESH_SLACK) then -- the token may have expired
     bearer, err = self:get_token()
     if not bearer then return nil, err end
     -- with the old reservation, all callers that waited for the token would send at once
@@ -316,15 +322,13 @@ function call_state:acquire_and_start()
   return transfer
 end
 
--- Start an attempt. Returns the transfer. If that fails, the reservation is canceled.
-function call_state:start()
-  self.has_slept, self.reservation, self.meter = false, false, false
-  if self.pending then self.pending = nil end
-  local ran, transfer, err = pcall(self.acquire_and_start, self)
-  if ran and transfer then return transfer end
-  self:cancel_reservation()
-  if not ran then error(transfer, 0) end
-  return nil, err
+-- Start an attempt and wait for its response. Returns as `run` does; or nil and an error table if
+-- the attempt could not start: then there is no `transfer`.
+function call_state:start_and_run()
+  local transfer, err = self:acquire_and_start()
+  if not transfer then return nil, err end
+  self.transfer = transfer
+  return self.request.run(transfer, self.deadline, self.request)
 end
 
 -- Call on_event, unless the transfer stays open. Returns whether it returned; otherwise also the
@@ -339,19 +343,23 @@ function call_state:emit_event(err)
   return pcall(events.finish, pending, err)
 end
 
--- Wait for the response, and record it with the limiter and on_event. Returns true and the
--- results of `run`; or nil, the error and whether a function of the program returned it.
-function call_state:wait_and_record(transfer)
-  local ran, ok, a, b = pcall(self.request.run, transfer, self.deadline)
-  self.was_sent = transfer:was_sent()
+-- Record whether the request was sent.
+function call_state:count_attempt()
+  self.was_sent = self.transfer:was_sent()
   self.attempts_made = self.attempts_made + 1
   if self.was_sent then self.requests_sent = self.requests_sent + 1 end
+end
+
+-- Record the end of a request with the limiter and on_event. The parameters are what pcall has
+-- returned. Returns true; or nil, the error and whether a function of the program returned it.
+function call_state:record(ran, ok, a)
+  self:count_attempt()
   local err, is_user_error
   if not ran then
     err = events.canceled(self.operation, self.was_sent)
   elseif not ok then
     is_user_error = a.user_error ~= nil
-    err = to_error(a, self.operation, self.requests_sent, transfer)
+    err = to_error(a, self.operation, self.requests_sent, self.transfer)
     self.backoff = call.backoff(self.attempts_made, err)
   end
   if not self.was_sent then
@@ -364,16 +372,41 @@ function call_state:wait_and_record(transfer)
   if not ran then error(ok, 0) end
   if not emitted then error(raised, 0) end
   if err then return nil, err, is_user_error end
-  return true, a, b
+  return true
 end
 
--- Run a transfer and close it, unless it succeeds and is to stay open. Returns as
--- `wait_and_record` does.
-function call_state:run(transfer)
-  local ran, ok, a, b = pcall(self.wait_and_record, self, transfer)
-  if not ran or not ok or not self.request.keep_open then wait.close(transfer) end
-  if not ran then error(ok, 0) end
-  return ok, a, b
+-- Record the end of a request and close its transfer, unless that succeeded and is to stay open.
+-- Parameters and results are those of `record`.
+function call_state:record_and_close(ran, ok, a)
+  local transfer = self.transfer
+  local recorded, done, err, is_user_error = pcall(self.record, self, ran, ok, a)
+  if not recorded or not done or not self.request.keep_open then wait.close(transfer) end
+  if not recorded then error(done, 0) end
+  return done, err, is_user_error
+end
+
+-- Make one attempt. Returns true and the results of `run`; or nil, the error and whether a function
+-- of the program returned it. Without a transfer the error is an error table.
+function call_state:attempt()
+  self.reservation, self.meter, self.transfer = false, false, false
+  if self.has_slept then self.has_slept = false end
+  if self.pending then self.pending = nil end
+  local ran, ok, a, b = pcall(self.start_and_run, self)
+  if not self.transfer then
+    self:cancel_reservation()
+    if not ran then error(ok, 0) end
+    return nil, a
+  end
+  if ran and ok and not self.pending and not self.request.keep_open and self.transfer:was_sent() then
+    -- as `record` does, but there is nothing that could fail before the transfer is closed
+    self:count_attempt()
+    wait.close(self.transfer)
+    limiter.record(self.reservation)
+    return true, a, b
+  end
+  local done, err, is_user_error = self:record_and_close(ran, ok, a)
+  if not done then return nil, err, is_user_error end
+  return true, a, b
 end
 
 -- Decide whether another attempt follows a failed one, and prepare it. Returns the seconds until
@@ -414,11 +447,9 @@ end
 function call_state:perform()
   local err
   while true do
-    local transfer, start_err = self:start()
-    if not transfer then return nil, self:start_error(start_err, err) end
-
-    local ok, a, b = self:run(transfer)
+    local ok, a, b = self:attempt()
     if ok then return true, a, b end
+    if not self.transfer then return nil, self:start_error(a, err) end
     local is_user_error
     err, is_user_error = a, b
     if is_user_error then return nil, err end
@@ -544,17 +575,17 @@ function call.discard_prefetch(request)
 end
 
 -- Returns a `run` function for calls whose response is JSON.
--- @tparam function read converts the decoded response (and gets its transfer) to the call's
---   result; or returns nil and the reason why that is impossible
+-- @tparam function read converts the decoded response to the call's result (and gets the transfer
+--   and the request); or returns nil and the reason why that is impossible
 -- @tparam ?boolean is_change whether the call changes something: an unreadable response then
 --   leaves the outcome unknown
 function call.json_reader(read, is_change)
-  return function(transfer, deadline)
+  return function(transfer, deadline, request)
     local ok, err = call.wait_until_ended(transfer, deadline)
     if not ok then return nil, err end
     local result
     local response, problem = json.decode_response(transfer:body())
-    if response then result, problem = read(response, transfer) end
+    if response then result, problem = read(response, transfer, request) end
     if result == nil then
       return nil, { kind = "protocol", status = transfer:response(), reason = problem, outcome_unknown = is_change }
     end

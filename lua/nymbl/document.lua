@@ -69,18 +69,21 @@ end
 
 local CALL_OPTIONS = call.options {}
 
+-- Waits for the metadata of the document that a request names.
+local read_document = call.json_reader(function(response, _, request)
+  local found_id = core.id(response.id)
+  if not found_id then return nil, "bad_id" end
+  local found, problem = request.adopt(response)
+  if found and found_id ~= request[4] then return nil, "document_mismatch" end
+  return found, problem
+end)
+
 -- Fetch a document of a collection by its id.
 function document.get(collection, id, options)
   local path = collection.path
   local ok, result = call.perform(collection.env, "get", options, {
     path[1], path[2], path[3], id,
-    run = call.json_reader(function(response)
-      local found_id = core.id(response.id)
-      if not found_id then return nil, "bad_id" end
-      local found, problem = collection.adopt(response)
-      if found and found_id ~= id then return nil, "document_mismatch" end
-      return found, problem
-    end),
+    run = read_document, adopt = collection.adopt,
   })
   if not ok then return nil, result end
   core.state(result, CLASS).is_complete = true

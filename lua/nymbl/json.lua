@@ -98,7 +98,7 @@ end
 -- @treturn[2] string "bad_json"
 function json.decode(text)
   if not text or text:find("\0", 1, true) then return nil, "bad_json" end -- a NUL ends the text for lua-cjson
-  local decode = get_codec().decode
+  local decode = (codec or get_codec()).decode
   local ok, value = errors.try(call_in_c_locale, decode, text)
   if not ok then ok, value = errors.try(call_in_c_locale, decode, core.json_mend(text)) end
   if ok and type(value) == "table" then return value end
@@ -120,7 +120,9 @@ local BYTE_ORDER_MARK = "\239\187\191"
 -- @treturn[2] string "bad_json" or "response_too_long"
 function json.decode_response(text)
   -- a parser may ignore a byte order mark (RFC 8259, section 8.1)
-  if text and text:sub(1, #BYTE_ORDER_MARK) == BYTE_ORDER_MARK then text = text:sub(#BYTE_ORDER_MARK + 1) end
+  if text and text:byte() == 239 and text:sub(1, #BYTE_ORDER_MARK) == BYTE_ORDER_MARK then
+    text = text:sub(#BYTE_ORDER_MARK + 1)
+  end
   if text and #text >= MIN_SIZE_TO_COUNT and core.json_values(text, MAX_VALUES) > MAX_VALUES then
     return nil, "response_too_long"
   end

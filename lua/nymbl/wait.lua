@@ -60,10 +60,16 @@ function unsupported:spawn(body) -- luacheck: ignore self
   return body()
 end
 
+local loaded = package.loaded
+
+-- Whether there can be no event loop but that of wait/blocking.lua.
+local function is_plain_script()
+  return not (loaded.ngx or loaded.cqueues or named_loop)
+end
+
 -- Returns the driver for the event loop of the calling coroutine, or nil and the reason why
 -- that coroutine cannot wait.
 local function loop_driver()
-  local loaded = package.loaded
   if type(loaded.ngx) == "table" and loaded.ngx.get_phase then return nginx_driver(loaded.ngx) end
   if loaded.cqueues then
     local loop, is_own = loaded.cqueues.running()
@@ -81,7 +87,10 @@ end
 local function choose_driver()
   local driver, reason = blocking, nil
   local in_thread = blocking.is_thread()
-  if not in_thread then driver, reason = loop_driver() end
+  if not in_thread then
+    if is_plain_script() then return blocking end
+    driver, reason = loop_driver()
+  end
   local yields = in_thread or (driver and driver.threaded)
   if yields and not core.is_yieldable() then return nil, "c_call_boundary" end
   return driver, reason
@@ -130,8 +139,9 @@ local STATEFUL_DRIVERS = { "nymbl.wait.openresty", "nymbl.wait.cqueues", "nymbl.
 -- Close a transfer. If it is still running, it is canceled.
 function wait.close(transfer)
   transfer:close()
+  if is_plain_script() then return end
   for i = 1, #STATEFUL_DRIVERS do
-    local driver = package.loaded[STATEFUL_DRIVERS[i]]
+    local driver = loaded[STATEFUL_DRIVERS[i]]
     if driver then driver.release(transfer) end
   end
   wait.call_ended()
@@ -140,7 +150,7 @@ end
 -- Report that a call has ended. In nginx's init phase this frees the engine, because the
 -- workers, which are forked later, must not inherit its connections.
 function wait.call_ended()
-  local ngx = package.loaded.ngx
+  local ngx = loaded.ngx
   if type(ngx) == "table" and ngx.get_phase and ngx.get_phase() == "init" then core.engine_close() end
 end
 

@@ -50,6 +50,7 @@ local READY = { deadline = -math.huge }
 
 -- Whether the running coroutine belongs to a group.
 function blocking.is_thread()
+  if not run_queue[1] then return false end
   local thread = coroutine.running()
   return thread and threads[thread] ~= nil
 end
