@@ -29,8 +29,8 @@
 
 local core = require "nymbl.core"
 local check = require "nymbl.check"
-local errors = require "nymbl.errors"
 local events = require "nymbl.events"
+local failure = require "nymbl.failure"
 local headers = require "nymbl.headers"
 local json = require "nymbl.json"
 local limiter = require "nymbl.limiter"
@@ -38,35 +38,6 @@ local meter = require "nymbl.meter"
 local wait = require "nymbl.wait"
 
 local call = {}
-
-local function string_or_nil(value)
-  return type(value) == "string" and value or nil
-end
-
--- The gateway's messages with status 403, and the reasons that they stand for.
-local GATEWAY_REASONS = { ["Forbidden"] = "api_key", ["Missing Authentication Token"] = "unknown_route" }
-
--- Add the fields that a decoded error response determines. The service sends {error = {code,
--- message, details}}, a gateway a flat {message} (lua/README.md, "Facts about the service").
-local function add_error_response(err, response)
-  if not response then return end
-  local inner = type(response.error) == "table" and response.error or response
-  local details = inner.details
-  if type(details) == "table" then
-    local parts = {}
-    for _, item in ipairs(details) do
-      parts[#parts + 1] = string_or_nil(item) or (type(item) == "table" and string_or_nil(item.message)) or nil
-    end
-    details = table.concat(parts, "; ")
-  end
-  err.code = string_or_nil(inner.code) or string_or_nil(response.error)
-  local words = { string_or_nil(inner.message) or string_or_nil(inner.Message) }
-  if string_or_nil(details) and details ~= "" then words[#words + 1] = details end
-  err.detail = #words > 0 and table.concat(words, ": ") or nil
-  -- a 429 for the quota differs from one for the rate only by its message
-  if err.status == 429 and inner.message == "Limit Exceeded" then err.kind = "quota" end
-  if err.status == 403 then err.reason = err.reason or GATEWAY_REASONS[response.message] end
-end
 
 -- The time of `wait.now()` at which a call must have ended, or nil.
 -- @tparam table options the call's
@@ -105,46 +76,6 @@ function call.wait_until_ended(transfer, deadline)
     if done == nil then return nil, err end
     wait_for(transfer, deadline)
   end
-end
-
--- Turn an error table into the error that the program gets.
-local function to_error(err, operation, requests_sent, transfer)
-  if err.user_error then return err.user_error end
-  if err.kind == "misuse" then check.raise("wrong " .. tostring(err.reason)) end
-  if transfer then
-    err.request_id = transfer:request_id()
-    if err.status and err.status >= 300 then add_error_response(err, json.decode_response(transfer:body())) end
-  end
-  err.attempts = requests_sent
-  return errors.new(err, operation)
-end
-
--- Failures that may not occur again.
-local TRANSIENT = { network = true, timeout = true, truncated = true }
-local TRANSIENT_STATUS = { [500] = true, [502] = true, [503] = true, [504] = true }
-
--- The longest Retry-After that is waited for. A longer one is left to the caller.
-local MAX_RETRY_AFTER = 120
-
--- Whether the same request may succeed later.
-function call.is_transient(err)
-  if errors.is_from_proxy(err) and err.status then return TRANSIENT_STATUS[err.status] end
-  return err.reason ~= "deadline"
-    and (TRANSIENT[err.kind] or TRANSIENT_STATUS[err.status] or err.kind == "throttled")
-    and (err.retry_after or 0) <= MAX_RETRY_AFTER
-end
-
--- Whether the same request may be sent again: it may succeed later, and it does no harm if it
--- is carried out twice.
-local function is_retryable(operation, err, was_sent)
-  if not call.is_transient(err) then return false end
-  return operation ~= "upload" or err.kind == "throttled" or not was_sent
-end
-
--- Seconds to wait after an attempt: exponential backoff with full jitter, and at least as
--- long as the service asks for.
-function call.backoff(attempts_made, err)
-  return math.max(err.retry_after or 0, math.random() * math.min(30, 2 ^ (attempts_made - 2)))
 end
 
 -- If the token and `prepare` took longer than so many seconds, the reservation is too old to be
@@ -359,8 +290,8 @@ function call_state:record(ran, ok, a)
     err = events.canceled(self.operation, self.was_sent)
   elseif not ok then
     is_user_error = a.user_error ~= nil
-    err = to_error(a, self.operation, self.requests_sent, self.transfer)
-    self.backoff = call.backoff(self.attempts_made, err)
+    err = failure.to_error(a, self.operation, self.requests_sent, self.transfer)
+    self.backoff = failure.backoff(self.attempts_made, err)
   end
   if not self.was_sent then
     self:cancel_reservation()
@@ -423,7 +354,7 @@ function call_state:plan_retry(err)
     self.has_restarted = true
     return 0
   end
-  if not is_retryable(self.operation, err, self.was_sent)
+  if not failure.is_retryable(self.operation, err, self.was_sent)
     or (self.deadline and wait.now() + backoff >= self.deadline)
     or (request.rewind and not request.rewind()) then
     return nil
@@ -439,7 +370,7 @@ function call_state:start_error(err, previous)
     previous.retry_after = previous.retry_after or err.retry_after
     return previous
   end
-  return to_error(err, self.operation, self.requests_sent)
+  return failure.to_error(err, self.operation, self.requests_sent)
 end
 
 -- Make attempts until one succeeds or a failure is final. Returns true and the results of `run`;
@@ -462,7 +393,7 @@ function call_state:perform()
     if delay > 0 then
       local is_pause = err.retry_after or err.kind == "throttled"
       local slept, interruption = self:sleep(is_pause and "pause" or "retry", delay)
-      if not slept then return nil, to_error(interruption, self.operation, self.requests_sent) end
+      if not slept then return nil, failure.to_error(interruption, self.operation, self.requests_sent) end
     end
   end
 end
@@ -503,7 +434,7 @@ function call.perform(env, operation, options, request)
   local prepared, prepare_err = wait.prepare()
   if not prepared then
     call.discard_prefetch(request)
-    return nil, to_error(prepare_err, operation, 0)
+    return nil, failure.to_error(prepare_err, operation, 0)
   end
   local perform = (env.on_event or env.on_wait) and self.perform_registered or self.perform
   local ok, a, b = perform(self)
@@ -550,9 +481,9 @@ end
 -- Record a prefetched request that was sent, and so was billed, but is not needed.
 local function record_prefetch(prefetched, done, err)
   local reservation, transfer = prefetched.reservation, prefetched.transfer
-  if err then err = to_error(err, reservation.operation, 1, transfer) end
+  if err then err = failure.to_error(err, reservation.operation, 1, transfer) end
   if done == false then err = { kind = "canceled" } end
-  limiter.record(reservation, err, err and call.backoff(1, err))
+  limiter.record(reservation, err, err and failure.backoff(1, err))
   pcall(events.finish, prefetched.pending, err) -- there is no call that could raise its errors
 end
 

@@ -12,6 +12,7 @@ local call = require "nymbl.call"
 local core = require "nymbl.core"
 local errors = require "nymbl.errors"
 local events = require "nymbl.events"
+local failure = require "nymbl.failure"
 local json = require "nymbl.json"
 local limiter = require "nymbl.limiter"
 local store = require "nymbl.store"
@@ -128,14 +129,14 @@ local function refresh_token(cache, lease, deadline, rejected, must_end_at)
   elseif not fetched and not NOT_SHARED[err.kind] and (old_ttl or not is_own_deadline) then
     shared, is_remembered = err, cache.remembers_rejection and err.kind == "unauthorized"
   end
-  local failure = shared and format_failure(shared)
+  local shared_failure = shared and format_failure(shared)
   if not ran or fetched or (deadline and wait.now() >= deadline) then -- nothing is left to be asked
-    store.tell(cache.store, cache.key, token_state.release, generation, rejected, failure, is_remembered)
+    store.tell(cache.store, cache.key, token_state.release, generation, rejected, shared_failure, is_remembered)
     if not ran then error(fetched, 0) end
     return bearer, err
   end
   local released, old = store.ask(cache.store, cache.key, deadline, token_state.release, generation, rejected,
-    failure, is_remembered)
+    shared_failure, is_remembered)
   if released and old then return old end
   return nil, err
 end
@@ -286,10 +287,11 @@ local function fetch(env, token_store, refresh)
       return nil, err
     end
     -- a timeout is not retried: the callers that wait for this refresh would wait several times
-    if refresh.is_single_try or attempt >= env.max_attempts or err.kind == "timeout" or not call.is_transient(err) then
+    local is_last = refresh.is_single_try or attempt >= env.max_attempts
+    if is_last or err.kind == "timeout" or not failure.is_transient(err) then
       return nil, err
     end
-    waited = call.backoff(attempt, err)
+    waited = failure.backoff(attempt, err)
     if refresh.deadline and wait.now() + waited >= refresh.deadline then return nil, err, true end
     events.token_waits((err.retry_after or err.kind == "throttled") and "pause" or "retry", waited)
     local retry_at = wait.now() + waited
