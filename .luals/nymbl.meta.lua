@@ -207,6 +207,45 @@
 ---@field days? integer until the certificate expires
 ---@field skew? number seconds by which this machine's clock is ahead of the service's
 
+---@class nymbl.upload_item
+---@field path string
+---@field document_type? string
+---@field description? string
+---@field file_name? string
+
+---@class nymbl.upload_all_options
+---@field journal string path
+---@field concurrency? integer
+---@field dry_run? boolean
+---@field settle? number seconds
+---@field document_type? string
+---@field description? string
+---@field progress? fun(report: nymbl.upload_report): boolean? return false to end the run
+---@field timeout? number seconds for each call
+---@field headers? nymbl.headers
+---@field tag? any
+
+---@class nymbl.upload_cost
+---@field requests integer
+---@field uploads integer
+---@field bytes integer
+
+---@class nymbl.upload_failure
+---@field path? string
+---@field err nymbl.err
+
+---@class nymbl.upload_report
+---@field complete boolean
+---@field stopped? string
+---@field uploaded integer
+---@field unchanged integer
+---@field failed integer
+---@field unknown integer
+---@field requests integer
+---@field bytes integer
+---@field errors nymbl.upload_failure[]
+---@field would? nymbl.upload_cost with `dry_run`
+
 ---@class nymbl.compare_options
 ---@field verify? boolean
 ---@field timeout? number seconds
@@ -335,6 +374,12 @@ function patient:get(id, options) end
 ---@param id nymbl.id
 ---@return nymbl.document
 function patient:document(id) end
+
+---@param files (string|nymbl.upload_item)[]|fun(): string|nymbl.upload_item|nil
+---@param options nymbl.upload_all_options
+---@return nymbl.upload_report? report
+---@return nymbl.err? err
+function patient:upload_all(files, options) end
 
 ---@param folder string
 ---@param options? nymbl.compare_options

@@ -596,6 +596,19 @@ NYMBL_API bool nymbl_body_is_type(nymbl_body *body, const char *content_type);
  */
 NYMBL_API int64_t nymbl_body_size(const nymbl_body *body);
 
+struct stat; /* of <sys/stat.h> */
+
+/**
+ * The status of the file of a body, when the body was created.
+ *
+ * If it is the status that the file had before some work on it, such as
+ * nymbl_digest_start(), then both are about the same content.
+ *
+ * @param body any
+ * @return borrowed; NULL unless the body is of nymbl_body_from_path()
+ */
+NYMBL_API const struct stat *nymbl_body_status(const nymbl_body *body);
+
 /**
  * Release a body. A transfer that sends it retains it.
  *

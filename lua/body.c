@@ -216,6 +216,18 @@ static int body_size(lua_State *L)
     return 1;
 }
 
+/* body:version(): that of its file when it was opened, as
+ * core.system.lstat() has it; nil if it has no file */
+static int body_version(lua_State *L)
+{
+    const struct stat *status = nymbl_body_status(body_check(L, 1));
+
+    if (status == NULL)
+        return 0;
+    version_push(L, status);
+    return 1;
+}
+
 /* The collector may pass a block of another type. */
 static int body_collect(lua_State *L)
 {
@@ -248,6 +260,7 @@ void body_class(lua_State *L)
         {"type", body_type},
         {"is_type", body_is_type},
         {"size", body_size},
+        {"version", body_version},
         {"close", body_close},
         {NULL, NULL},
     };

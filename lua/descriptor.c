@@ -149,12 +149,15 @@ static int file_push(lua_State *L, int dir_fd, const char *path, int mode)
     self->fd = open_at(dir_fd, path, chosen | O_NOFOLLOW);
     if (self->fd < 0)
         return open_failure_push(L, dir_fd, path);
-    if (fstat(self->fd, &status) < 0)
+    if (fstat(self->fd, &status) < 0) {
         reason = nymbl_reason_from_errno(errno);
-    else if (S_ISREG(status.st_mode))
+    } else if (S_ISREG(status.st_mode)) {
+        if (chosen != O_RDONLY && (status.st_mode & 077) != 0)
+            fchmod(self->fd, 0600); /* fails if it is another user's */
         return 1;
-    else
+    } else {
         reason = S_ISDIR(status.st_mode) ? "directory" : "not_a_file";
+    }
     descriptor_shut(self);
     return reason_push(L, reason);
 }
@@ -190,12 +193,13 @@ static const char *kind_name(mode_t mode)
 
 /* Push a table: `kind` ("file", "directory", "link", "other"), `size`, `mode`
  * (permission bits), `owner` (user id), `links`, `modified` (seconds since
- * 1970) and `identity`, a string that no other file has at the same time. */
+ * 1970), `identity`, a string that no other file has at the same time, and
+ * `version`, which changes with the content. */
 static int status_push(lua_State *L, const struct stat *status)
 {
     unsigned long long identity[] = {status->st_dev, status->st_ino};
 
-    lua_createtable(L, 0, 7);
+    lua_createtable(L, 0, 8);
     lua_pushstring(L, kind_name(status->st_mode));
     lua_setfield(L, -2, "kind");
     push_size(L, status->st_size);
@@ -211,6 +215,8 @@ static int status_push(lua_State *L, const struct stat *status)
     lua_setfield(L, -2, "modified");
     lua_pushlstring(L, (const char *)identity, sizeof(identity));
     lua_setfield(L, -2, "identity");
+    version_push(L, status);
+    lua_setfield(L, -2, "version");
     return 1;
 }
 
@@ -223,7 +229,8 @@ static int descriptor_open_directory(lua_State *L)
 
 /* descriptor:open_file(name, mode): a descriptor of a regular file. The mode is
  * "read"; "append", which creates a missing file; or "create", which fails if
- * there is one. New files have mode 0600. A link is not followed. */
+ * there is one. What is written has mode 0600, unless it is another user's. A
+ * link is not followed. */
 static int descriptor_open_file(lua_State *L)
 {
     return file_push(L, descriptor_check(L, 1), name_check(L, 2), 3);

@@ -2,7 +2,9 @@
 /* Helpers for every file of the binding: blocks, arguments and failures. */
 #include "helpers.h"
 
+#include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 /* ---- blocks ---- */
 
@@ -142,6 +144,21 @@ int memory_raise(lua_State *L)
 {
     lua_pushliteral(L, "not enough memory");
     return lua_error(L);
+}
+
+/* Unlike st_mtim, st_ctim cannot be set. */
+void version_push(lua_State *L, const struct stat *status)
+{
+    char text[128];
+
+    snprintf(text, sizeof(text), "%llx-%llx-%llx.%lx-%llx.%lx",
+             (unsigned long long)status->st_ino,
+             (unsigned long long)status->st_size,
+             (unsigned long long)status->st_mtim.tv_sec,
+             (unsigned long)status->st_mtim.tv_nsec,
+             (unsigned long long)status->st_ctim.tv_sec,
+             (unsigned long)status->st_ctim.tv_nsec);
+    lua_pushstring(L, text);
 }
 
 int failure_push(lua_State *L, const nymbl_error *err)

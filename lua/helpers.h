@@ -53,6 +53,10 @@ bool option_flag(lua_State *L, int table, const char *name);
 /* Push a shallow copy of the table at a positive index. */
 void table_copy(lua_State *L, int index);
 
+/* Push a short text that changes whenever the content of a file does, or one of
+ * its names. */
+void version_push(lua_State *L, const struct stat *status);
+
 /* Push nil and a table of error fields. Out-of-memory is raised as a Lua error
  * instead. */
 int failure_push(lua_State *L, const nymbl_error *err);

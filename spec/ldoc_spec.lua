@@ -216,7 +216,7 @@ describe("the documentation", function()
 
   -- An argument for a parameter, by its name.
   local ARGUMENTS = { id = "1", what = "letter.pdf", destination = "copy.pdf", path = "store", folder = ".", filter = "a eq 1", items = {},
-                      fn = print }
+                      files = {}, fn = print }
 
   -- The options that the code checks a table for: by the names that it passes to check.options.
   local function checked_options(name)

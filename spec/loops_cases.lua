@@ -89,6 +89,29 @@ case("copy a document", "700000 700000 700000, the same bytes, others continued"
   return ("%d %d %d, the same bytes, %s"):format(doc.file_size_bytes, first.file_size_bytes, second.file_size_bytes, continued)
 end)
 
+case("upload all files", "complete, 6 uploaded, complete, 6 unchanged, 6 documents, others continued", function(t)
+  local patient = t.patient()
+  local folder, paths, texts = helper.directory(), {}, {}
+  for i = 1, 6 do paths[i] = helper.write_file(("%s/%d.pdf"):format(folder, i), bytes(400000, tostring(i))) end
+  helper.faults({ operation = "upload", skip = 2, action = { lost_reply = "reset" } },
+    { operation = "list", times = -1, action = { delay = 0.1 } })
+  local function run()
+    local report = assert(patient:upload_all(paths, { journal = folder .. "/journal", concurrency = 3 }))
+    texts[#texts + 1] = report.complete and "complete" or "incomplete"
+    return report
+  end
+  local continued, report = t.others(run)
+  texts[#texts + 1] = report.uploaded .. " uploaded"
+  local again = run()
+  texts[#texts + 1] = again.unchanged .. " unchanged"
+  local sums, count = {}, 0
+  for _, entry in ipairs(helper.stored "p") do
+    if not sums[entry.sha256] then sums[entry.sha256], count = true, count + 1 end
+  end
+  assert(count == #helper.stored "p")
+  return ("%s, %d documents, %s"):format(table.concat(texts, ", "), count, continued)
+end)
+
 case("compare a folder", "1 1 1 1, others continued", function(t)
   local patient = t.patient()
   local folder = helper.directory()

@@ -516,7 +516,7 @@ describe("misuse of", function()
   it("a method on another value raises", function()
     local classes = {
       { "client", client, { "patient", "close" } },
-      { "patient", patient, { "upload", "documents", "page", "count", "get", "document", "compare" } },
+      { "patient", patient, { "upload", "documents", "page", "count", "get", "document", "compare", "upload_all" } },
       { "document", document, { "download", "open", "refresh", "delete", "metadata", "copy_to" } },
       { "stream", stream, { "read", "lines", "close" } },
     }

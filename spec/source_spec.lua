@@ -313,7 +313,7 @@ describe("the module", function()
     require "nymbl.stream"
     local names = {
       ["nymbl.client"] = { "check", "close", "export", "patient", "patients", "usage" },
-      ["nymbl.patient"] = { "compare", "count", "document", "documents", "get", "page", "upload" },
+      ["nymbl.patient"] = { "compare", "count", "document", "documents", "get", "page", "upload", "upload_all" },
       ["nymbl.document"] = { "copy_to", "delete", "download", "metadata", "open", "refresh", "safe_name" },
       ["nymbl.stream"] = { "close", "lines", "read" },
     }

@@ -134,6 +134,7 @@ nymbl_kind nymbl_body_from_path(nymbl_body **out, const char *path,
         return NYMBL_NO_MEMORY;
     }
     body->fd = fd;
+    body->is_file = true;
     nymbl__snapshot_take(&body->snapshot, fd);
     if (status.st_size == 0)
         kind = unsized_file_load(body, err);
@@ -346,6 +347,11 @@ bool nymbl_body_can_rewind(const nymbl_body *body)
 int64_t nymbl_body_size(const nymbl_body *body)
 {
     return body->size;
+}
+
+const struct stat *nymbl_body_status(const nymbl_body *body)
+{
+    return body->is_file ? &body->snapshot.status : NULL;
 }
 
 /* ---- sending ---- */

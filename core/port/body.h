@@ -27,6 +27,7 @@ struct nymbl_body {
     enum nymbl__body_source source;
     int64_t size;               /* -1 if it is not known (yet) */
     int fd;                     /* NYMBL__BODY_PATH: the file, else -1 */
+    bool is_file;               /* created from a path */
     nymbl__snapshot snapshot;   /* the state of the file that is read */
     char *data;                 /* NYMBL__BODY_BYTES: the bytes */
     nymbl__ring window;         /* NYMBL__BODY_STREAM: bytes to be sent */

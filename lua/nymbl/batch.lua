@@ -95,20 +95,32 @@ function run:succeed()
   self.last_kind = nil
 end
 
+-- An item has failed, or may have: decide whether the run goes on.
+-- @param err the error
+function run:note(err)
+  local word = errors.is(err) and stop_word(self, err)
+  if word then self:stop(word) end
+end
+
+-- Add an error to the report.
+-- @tparam table entry for the report's `errors`; it gets the field `err`
+-- @param err the error
+function run:add_error(entry, err)
+  local list = self.report.errors
+  if #list == MAX_ERRORS then return end
+  entry.err = err
+  list[#list + 1] = entry
+end
+
 -- An item has failed: add it to the report, and decide whether the run goes on. An item that was
 -- only interrupted by the end of the run is not a failure.
 -- @tparam table entry for the report's `errors`; it gets the field `err`
 -- @param err the error
 function run:fail(entry, err)
-  local word = errors.is(err) and stop_word(self, err)
-  if word then self:stop(word) end
+  self:note(err)
   if errors.is(err) and err.kind == "canceled" then return end
-  local report = self.report
-  report.failed = report.failed + 1
-  if #report.errors < MAX_ERRORS then
-    entry.err = err
-    report.errors[#report.errors + 1] = entry
-  end
+  self.report.failed = self.report.failed + 1
+  self:add_error(entry, err)
 end
 
 -- Call a function whose requests are counted. What it raises ends the run.
@@ -184,7 +196,7 @@ function batch.run(env, options, report, body)
   }, run)
   call_metered(self, 0, body, self)
   report.requests, report.stopped = self.requests, self.stopped
-  report.complete = not self.stopped and report.failed == 0
+  report.complete = not self.stopped and report.failed == 0 and (report.unknown or 0) == 0
   if self.progress and not self.raised then call_progress(self) end
   if self.raised then error(self.raised[1], 0) end
   return report

@@ -94,6 +94,7 @@ local BY_REASON = {
   redis_store = "this version has no store in Redis: set NYMBL_STORE to the path of a file",
 
   raised = false,
+  unconfirmed = false,
   budget = "the run's budget is spent: continue with another run",
   stopped = false,
   c_call_boundary = false,

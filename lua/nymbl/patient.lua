@@ -207,6 +207,43 @@ function methods.document(self, id)
   return document.from_id(state.env, state.id, check.id(id, 1, "document"))
 end
 
+--- Upload each of some files once, whatever happens. Waits until the run has ended.
+--
+-- A file is identified by the service, the patient, its name as sent and the SHA-256 of its bytes: what
+-- was uploaded under these before is unchanged, even if its path or time is another. A journal remembers
+-- what was sent. If a run is killed, or the outcome of an upload is unknown, the document is looked
+-- for, and sent again only if it is not listed `settle` seconds later.
+-- @function upload_all
+-- @param files an array or iterator of paths, or of tables `{ path =, document_type =, description =,
+--   file_name = }`
+-- @tparam table options
+-- @tparam string options.journal path of the journal, a file that other runs and patients of the service may
+--   share. It contains names and ids
+-- @tparam[opt=2] integer options.concurrency uploads at once
+-- @tparam[opt=false] boolean options.dry_run send reads only, and write nothing; the report has `would = { requests =,
+--   uploads =, bytes = }`, what a run would then cost
+-- @tparam[opt=900] number options.settle seconds after which an upload that is not listed was not carried out
+-- @tparam[opt] string options.document_type of files that have none
+-- @tparam[opt] string options.description of files that have none
+-- @tparam[opt] function options.progress called as `progress(report)` a few times per second and once at the end;
+--   return false to end the run
+-- @tparam[opt] number options.timeout seconds for each call (default: the client's)
+-- @tparam[opt] table options.headers request headers, added to the client's
+-- @tparam[opt] any options.tag for the events of all calls
+-- @treturn[1] table the report: `complete` (every file was tried, none failed or is unknown), `stopped` (why the
+--   run ended early, or nil), `uploaded`, `unchanged`, `failed`, `unknown`, `requests`, `bytes` and `errors`, an array
+--   of `{ path =, err = }` for files that failed or are unknown
+-- @treturn[2] nil
+-- @treturn[2] table the error: nothing was begun
+-- @raise on a wrong argument, an unknown option or a closed client; and what `progress` or the iterator raised
+-- @usage
+-- local report = assert(patient:upload_all({ "referral.pdf" }, { journal = "outbox.journal" }))
+-- print(report.uploaded, report.unchanged, report.complete)
+function methods.upload_all(self, files, options)
+  local state = check.object(self, CLASS, "upload_all")
+  return require("nymbl.upload_all").run(documents_of(state), files, options)
+end
+
 --- Compare the files of a folder with the patient's documents. Reads the folder and lists the
 -- documents; waits for both.
 --

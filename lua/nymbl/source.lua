@@ -45,6 +45,7 @@ end
 --                    at the end of the source, or nil and the error that ends the upload
 --   rewind()         prepares the source for being sent again from its first byte. Returns
 --                    false if that is impossible
+--   prepare(deadline)  is called by upload.lua instead of `fill` before each attempt, if it is set
 --   stream           the stream from which a document is read, once it is open
 
 local function from_path(path)

@@ -58,16 +58,6 @@ local function fill_and_wait(opened, options, transfer, deadline)
   end
 end
 
--- Determine the media type before the call begins. Returns it; nil if it depends on bytes that
--- are read only within the call; or nil and error fields if the upload must be refused.
-local function infer_type(env, opened, declared, must_match)
-  local size = opened.body:size()
-  if size and size > core.max_upload_bytes(env.client) then return nil, { kind = "too_large" } end
-  if not opened.fill or (declared and not media_type.is_accepted(declared)) then
-    return source.determine_type(opened, declared, must_match)
-  end
-end
-
 -- The slowest expected upload, in bytes per second (1 Mbit/s). The token must not expire before
 -- the upload has arrived: a server may check the token only then, and respond with 401.
 local MIN_UPLOAD_RATE = 125000
@@ -108,7 +98,7 @@ local function send(collection, opened, fields, options, deadline)
   local ok, created = call.perform(env, "upload", {
     timeout = call.time_left(deadline), headers = options.headers, tag = options.tag,
   }, {
-    prepare = opened.fill,
+    prepare = opened.prepare or opened.fill,
     start = function(bearer, _, headers)
       local content_type = fields.content_type
       if opened.fill then
@@ -147,12 +137,32 @@ end
 
 -- The texts to send: those of the options, or else those of the source.
 local function fields_of(opened, options)
+  local file_name = options.file_name or opened.name
   return {
-    file_name = options.file_name or opened.name,
-    content_type = options.content_type or opened.content_type,
+    file_name = file_name,
+    content_type = options.content_type or opened.content_type or media_type.by_name(file_name),
     document_type = options.document_type or opened.document_type,
     description = options.description or opened.description,
   }
+end
+
+-- Inspect an open source before it is sent. Its media type depends on bytes that are read only
+-- within the call, unless the core reads the source or the type is not accepted.
+-- @treturn[1] table the texts to send: file name, media type (or nil if it is not yet known), document
+--   type and description
+-- @treturn[2] nil the source must not be sent
+-- @treturn[2] table the error
+function upload.inspect(env, opened, options)
+  local fields = fields_of(opened, options)
+  local size, declared = opened.body:size(), fields.content_type
+  local problem
+  if size and size > core.max_upload_bytes(env.client) then
+    problem = { kind = "too_large" }
+  elseif not opened.fill or (declared and not media_type.is_accepted(declared)) then
+    fields.content_type, problem = source.determine_type(opened, declared, options.check_type ~= false)
+  end
+  if problem then return nil, errors.new(problem, "upload") end
+  return fields
 end
 
 -- Upload an open source, and close it. Returns the document, or nil and an error.
@@ -161,16 +171,12 @@ end
 -- @tparam table options those of `upload.OPTIONS`, already checked
 -- @tparam ?number deadline of the whole call
 function upload.send(collection, opened, options, deadline)
-  local fields = fields_of(opened, options)
-  fields.content_type = fields.content_type or media_type.by_name(fields.file_name)
-  local declared = fields.content_type
   local ran, created, err = pcall(function()
-    local content_type, refusal = infer_type(collection.env, opened, declared, options.check_type ~= false)
-    if refusal then return nil, errors.new(refusal, "upload") end
-    fields.content_type = content_type or declared
+    local fields, refusal = upload.inspect(collection.env, opened, options)
+    if not fields then return nil, refusal end
     return send(collection, opened, fields, options, deadline)
   end)
-  source.close(opened)
+  source.close(opened) -- it may hold a file open, which the garbage collector would close late
   if not ran then error(created, 0) end
   return created, err
 end

@@ -1,0 +1,467 @@
+-- SPDX-License-Identifier: MIT
+-- patient:upload_all: every file once, whatever happens.
+--
+-- One coroutine looks at the files, one after the other: it hashes a file and looks into the journal
+-- (upload_all/journal.lua). Others send those that must be sent. Before the first one is sent, the
+-- patient's documents are listed. An upload whose outcome is unknown is looked for in such a list: the
+-- pending ones of earlier runs before anything is sent, those of this run at its end.
+
+local batch = require "nymbl.batch"
+local call = require "nymbl.call"
+local check = require "nymbl.check"
+local core = require "nymbl.core"
+local each = require "nymbl.each"
+local errors = require "nymbl.errors"
+local index = require "nymbl.upload_all.index"
+local job = require "nymbl.job"
+local journal = require "nymbl.upload_all.journal"
+local listing = require "nymbl.listing"
+local query = require "nymbl.query"
+local source = require "nymbl.source"
+local upload = require "nymbl.upload"
+local wait = require "nymbl.wait"
+
+local DEFAULT_CONCURRENCY = 2
+local DEFAULT_SETTLE = 900
+
+-- A file that was modified in the last seconds before it is hashed may change again without another
+-- time: some file systems count in steps of 2 seconds.
+local TIME_STEP = 2
+
+local upload_all = {}
+
+local function settle(value)
+  if type(value) ~= "number" then return check.expected("number", value) end
+  if not (value >= 0) then return "must not be negative" end
+end
+
+local OPTIONS = call.options {
+  journal = check.nonempty,
+  concurrency = check.integer(1, 100000),
+  dry_run = check.boolean,
+  settle = settle,
+  document_type = check.string,
+  description = check.string,
+  progress = check["function"],
+}
+
+local FILE_FIELDS = {
+  path = check.nonempty, file_name = check.string, document_type = check.string, description = check.string,
+}
+
+-- State:
+--   collection, options, run, report, journal
+--   next_file     returns the next of the script's files
+--   folders       by folder: its real path
+--   seen          index by path and name: the files that were looked at
+--   list          the documents of the patient, once they are listed: `ids` (an index by name and size)
+--                 and `moment`
+--   pending       the uploads of earlier runs whose outcome was unknown when this run began
+--   unconfirmed   files of this run whose outcome is unknown: `path`, `upload` and `err`
+--   journal_failed  whether the journal cannot be written any more
+-- A file has `path` (as the script gave it), `real_path`, `patient_id`, `file_name`, `size`, `sha256`,
+-- `version`, `document_type` and `description`.
+local work = {}
+work.__index = work
+
+-- ---- files ----
+
+-- The script's item as a table with `path` and options.
+local function read_item(item)
+  if type(item) == "string" then item = { path = item } end
+  if type(item) ~= "table" then check.raise_argument(1, "upload_all", check.expected("path or table", item)) end
+  for name, value in pairs(item) do
+    local checker = FILE_FIELDS[name]
+    local problem = not checker and ("unknown field '%s'"):format(tostring(name)) or checker and checker(value)
+    if problem and checker then problem = ("field '%s': %s"):format(name, problem) end
+    if problem then check.raise_argument(1, "upload_all", problem) end
+  end
+  if not item.path then check.raise_argument(1, "upload_all", "field 'path' is required") end
+  return item
+end
+
+local function io_error(reason)
+  return errors.new({ kind = "io", reason = reason }, "upload")
+end
+
+-- Where a path leads, with a folder's links resolved. Files have the same name in the journal then,
+-- however a script writes their paths.
+local function absolute(self, path)
+  local folder, name = path:match("^(.*/)([^/]*)$")
+  folder, name = folder or ".", name or path
+  if name == "" or name == "." or name == ".." then return nil, io_error "directory" end
+  local real = self.folders[folder]
+  if not real then
+    local err
+    real, err = core.system.realpath(folder)
+    if not real then return nil, errors.new(err, "upload") end
+    self.folders[folder] = real
+  end
+  return real:gsub("/$", "") .. "/" .. name, name
+end
+
+-- Make a file from an item. Returns it; false if the run has seen it before; or nil and the error.
+local function file_of(self, item)
+  local path, name = absolute(self, item.path)
+  if not path then return nil, name end
+  local file = {
+    path = path, given_path = item.path, patient_id = self.collection.path[2], file_name = item.file_name or name,
+    document_type = item.document_type or self.options.document_type,
+    description = item.description or self.options.description,
+  }
+  local key = { file.path, file.file_name }
+  if upload.file_name(file.file_name) then return nil, io_error "bad_metadata" end
+  if self.seen:get(key) then return false end
+  self.seen:add(key, "")
+  return file
+end
+
+-- Determine the content of a file: by its last line in the journal if it has not changed since, or by
+-- hashing it. Returns whether it was hashed; or nil and the error.
+local function identify(self, file)
+  local status, err
+  file.real_path, err = core.system.realpath(file.path)
+  if file.real_path then status, err = core.system.lstat(file.real_path) end
+  if not status then return nil, errors.new(err, "upload") end
+  if status.kind ~= "file" then return nil, io_error(status.kind == "directory" and "directory" or "not_a_file") end
+  if status.size > core.max_upload_bytes(self.collection.env.client) then
+    return nil, errors.new({ kind = "too_large" }, "upload")
+  end
+  file.size, file.opened_version = status.size, status.version
+  local known
+  known, err = self.journal:find(file)
+  if err then return nil, err end
+  if known and known.version == status.version then
+    file.sha256, file.version = known.sha256, known.version
+    return false
+  end
+  file.sha256, err = job.digest(file.real_path)
+  if not file.sha256 then return nil, err end
+  if wait.wall_clock() - status.modified > TIME_STEP then file.version = status.version end
+  return true
+end
+
+-- Open a file and check that it can be sent. Returns the source, or nil and the error.
+local function open(self, file)
+  local opened = source.open(file.real_path)
+  if opened.err then return nil, errors.new(opened.err, "upload") end
+  local problem
+  if opened.body:version() ~= file.opened_version then
+    problem = io_error "changed"
+  else
+    problem = select(2, upload.inspect(self.collection.env, opened, file))
+  end
+  if not problem then return opened end
+  source.close(opened)
+  return nil, problem
+end
+
+local function fail(self, file, err)
+  self.run:fail({ path = file.given_path or file.path }, err)
+end
+
+-- An error after which no other file can be sent.
+local function fail_for_all(self, err, file)
+  self.run:fail({ path = file and file.given_path }, err)
+  self.run:stop(err.reason == "no_space" and "no_space" or err.kind)
+end
+
+-- ---- looking for uploads ----
+
+local function step_options(self, others)
+  others.timeout, others.headers, others.tag = self.options.timeout, self.options.headers, self.options.tag
+  return others
+end
+
+-- List the documents of the patient. Returns true, or nil and the error.
+local function list_documents(self)
+  local list = { ids = index.new(), moment = journal.now() }
+  local plan = query.plan(step_options(self, { select = { "file_name", "file_size_bytes" } }), "upload_all", "id")
+  local ok, err = listing.visit(self.collection, plan, nil, function(document)
+    local name, size = document.file_name, document.file_size_bytes
+    if type(name) == "string" and type(size) == "number" then
+      list.ids:add({ name, ("%.0f"):format(size) }, document.id)
+    end
+  end)
+  if not ok then return nil, err end
+  self.list = list
+  return true
+end
+
+local function name_and_size(file)
+  return { file.file_name, ("%.0f"):format(file.size) }
+end
+
+-- The digest of a document. Returns it; false if there is no such document; or nil and the error.
+local function digest_of(self, id, size)
+  local document = self.collection.adopt { id = id, file_size_bytes = size }
+  local bytes, err, digest = document:download(function() return true end, step_options(self, { sha256 = true }))
+  if bytes then return digest end
+  if err.kind == "not_found" then return false end
+  return nil, err
+end
+
+-- Look for the document of an upload in the list. Returns its id; false if it is certainly not there;
+-- or nil and the error.
+local function find_document(self, pending, claimed, digests)
+  local known = {}
+  for _, id in ipairs(pending.known) do known[id] = true end
+  for _, id in ipairs(self.list.ids:values(name_and_size(pending))) do
+    if not known[id] and not claimed[id] then
+      local err
+      if digests[id] == nil then digests[id], err = digest_of(self, id, pending.size) end
+      if digests[id] == nil then return nil, err end
+      if digests[id] == pending.sha256 then return id end
+    end
+  end
+  return false
+end
+
+-- Look for the documents of uploads whose outcome is unknown. Those that are found get the field `id`,
+-- those that are certainly not there `is_missing`. Returns true, or nil and the error.
+local function find_documents(self, uploads)
+  if not uploads[1] then return true end
+  local names, digests = {}, {}
+  for _, pending in ipairs(uploads) do names[pending.file_name] = true end
+  local claimed, err = self.journal:ids_of(self.collection.path[2], names)
+  if not claimed then return nil, err end
+  for _, pending in ipairs(uploads) do
+    if self.run:is_stopped() then return true end
+    local id, problem = find_document(self, pending, claimed, digests)
+    if id == nil then
+      self.run:note(problem)
+    elseif id then
+      pending.id, claimed[id] = id, true
+      if not self.options.dry_run then
+        local recorded
+        recorded, err = self.journal:set_done(pending.attempt, pending, id)
+        if not recorded then return nil, err end
+        self.journal:use_done(pending)
+      end
+    else
+      pending.is_missing = journal.seconds_since(pending, self.list.moment) >= (self.options.settle or DEFAULT_SETTLE)
+    end
+  end
+  return true
+end
+
+-- ---- deciding ----
+
+-- Take the upload of an earlier run for a file: the one from its path, or with `any` another one of
+-- the same content. Returns it, or nil.
+local function take_pending(self, file, any)
+  for i, pending in ipairs(self.pending) do
+    if pending.file_name == file.file_name and pending.sha256 == file.sha256 and (any or pending.path == file.path) then
+      return table.remove(self.pending, i)
+    end
+  end
+end
+
+local function unconfirmed_error()
+  return errors.new({ kind = "canceled", reason = "unconfirmed", outcome_unknown = true }, "upload")
+end
+
+-- Decide about a file whose upload an earlier run has begun. Returns whether it must be sent, or nil and
+-- the error.
+local function resolve_pending(self, file, pending)
+  if pending.id then
+    self.report.uploaded = self.report.uploaded + 1
+    return false
+  elseif not pending.is_missing then
+    self.unconfirmed[#self.unconfirmed + 1] = { path = file.given_path, err = unconfirmed_error() }
+    return false
+  end
+  if self.options.dry_run then return true end
+  return self.journal:set_ended(pending.attempt)
+end
+
+-- Decide whether a file must be sent. Returns that, or nil and the error of the journal.
+local function must_be_sent(self, file, was_hashed)
+  local pending = take_pending(self, file)
+  if not pending and self.journal:count_done(file) > 0 then
+    self.journal:use_done(file)
+    self.report.unchanged = self.report.unchanged + 1
+    if was_hashed and file.version and not self.options.dry_run then
+      local added, err = self.journal:add_hashed(file)
+      if not added then return nil, err end
+    end
+    return false
+  end
+  pending = pending or take_pending(self, file, true)
+  if pending then return resolve_pending(self, file, pending) end
+  return true
+end
+
+-- Look at a file. Returns whether it must be sent. What cannot be sent is reported.
+local function look_at(self, file)
+  local was_hashed, err = identify(self, file)
+  if was_hashed == nil then return fail(self, file, err) end
+  local must_send, problem = must_be_sent(self, file, was_hashed)
+  if must_send == nil then return fail_for_all(self, problem, file) end
+  if not must_send then return false end
+  local opened
+  opened, err = open(self, file)
+  if not opened then return fail(self, file, err) end
+  source.close(opened)
+  if not self.list then
+    local listed
+    listed, problem = list_documents(self)
+    if not listed then return fail_for_all(self, problem, file) end
+  end
+  return true
+end
+
+-- The next file that must be sent, or nil at the end.
+local function next_to_send(self)
+  while self.run:poll() do
+    local item = self.next_file()
+    if item == nil then return nil end
+    item = read_item(item)
+    local file, err = file_of(self, item)
+    if file == nil then
+      fail(self, item, err)
+    elseif file and look_at(self, file) then
+      if not self.options.dry_run then return file end
+      local would = self.report.would
+      would.uploads, would.bytes = would.uploads + 1, would.bytes + file.size
+    end
+  end
+end
+
+-- ---- sending ----
+
+-- Send a file. Returns the document; or nil, the error and the number of the upload, if it was begun.
+local function send(self, file)
+  local opened, err = open(self, file)
+  if not opened then return nil, err end
+  local options, attempt = self.options, nil
+  local sent = { document_type = file.document_type, description = file.description }
+  function opened.prepare()
+    sent.known = self.list.ids:values(name_and_size(file))
+    local begun, problem = self.journal:begin(file, sent, attempt)
+    if not begun then
+      self.journal_failed = true
+      return nil, problem
+    end
+    attempt = begun
+    return true
+  end
+  local document
+  document, err = upload.send(self.collection, opened, {
+    file_name = file.file_name, document_type = file.document_type, description = file.description,
+    timeout = options.timeout, headers = options.headers, tag = options.tag,
+    progress = options.progress and function() self.run:poll() end,
+  }, call.deadline(self.collection.env, options))
+  return document, err, attempt
+end
+
+-- Send a file, and record what became of it.
+local function process(self, file)
+  local document, err, attempt = send(self, file)
+  local recorded, problem = true, nil
+  if document then
+    self.list.ids:add(name_and_size(file), document.id)
+    recorded, problem = self.journal:set_done(attempt, file, document.id)
+    if recorded then self.journal:use_done(file) end
+    self.report.uploaded, self.report.bytes = self.report.uploaded + 1, self.report.bytes + file.size
+    self.run:succeed()
+  elseif self.journal_failed then
+    fail_for_all(self, err, file)
+  elseif err.outcome_unknown then
+    recorded, problem = self.journal:set_unknown(attempt)
+    self.unconfirmed[#self.unconfirmed + 1] = { path = file.given_path, attempt = attempt, size = file.size, err = err }
+    self.run:note(err)
+  else
+    if attempt then recorded, problem = self.journal:set_ended(attempt) end
+    fail(self, file, err)
+  end
+  if not recorded then self.run:stop(problem.reason == "no_space" and "no_space" or problem.kind) end
+end
+
+-- ---- the run ----
+
+-- Look for the uploads of this run whose outcome is unknown.
+local function find_unconfirmed(self)
+  local attempts, uploads = {}, {}
+  for _, file in ipairs(self.unconfirmed) do
+    if file.attempt then attempts[file.attempt] = file end
+  end
+  for _, pending in ipairs(self.journal:pending_of(self.collection.path[2])) do
+    local file = attempts[pending.attempt]
+    if file then file.upload, uploads[#uploads + 1] = pending, pending end
+  end
+  if not uploads[1] or self.run:is_stopped() then return end
+  local ok, err = list_documents(self)
+  if ok then ok, err = find_documents(self, uploads) end
+  if not ok then self.run:note(err) end
+end
+
+-- Report the files whose outcome is unknown.
+local function report_unconfirmed(self)
+  local report = self.report
+  for _, file in ipairs(self.unconfirmed) do
+    if file.upload and file.upload.id then
+      report.uploaded, report.bytes = report.uploaded + 1, report.bytes + file.size
+    else
+      report.unknown = report.unknown + 1
+      self.run:add_error({ path = file.path }, file.err)
+    end
+  end
+end
+
+local function run_all(self)
+  self.pending = self.journal:pending_of(self.collection.path[2])
+  if self.pending[1] then
+    local ok, err = list_documents(self)
+    if ok then ok, err = find_documents(self, self.pending) end
+    if not ok then return fail_for_all(self, err) end
+  end
+  self.run:each(function() return next_to_send(self) end, function(file) process(self, file) end)
+  if not self.options.dry_run then find_unconfirmed(self) end
+  report_unconfirmed(self)
+  if self.options.dry_run then
+    self.report.would.requests = self.run.requests + self.report.would.uploads
+    return
+  end
+  local flushed, err = self.journal:flush()
+  if not flushed then self.run:stop(err.kind) end
+end
+
+-- `patient:upload_all(files, options)`.
+-- @tparam table collection the patient's documents (see page.lua)
+-- @param files as the script gave them
+-- @tparam ?table options likewise
+-- @treturn[1] table the report
+-- @treturn[2] nil
+-- @treturn[2] table the error: nothing was begun
+function upload_all.run(collection, files, options)
+  local problem = each.check_items(files)
+  if problem then check.raise_argument(1, "upload_all", problem) end
+  options = check.options(options, OPTIONS, 2, "upload_all")
+  if not options.journal then check.raise_argument(2, "upload_all", "option 'journal' is required") end
+  if type(files) == "table" then
+    for _, item in ipairs(files) do read_item(item) end
+  end
+  local env = collection.env
+  local ready, err = batch.prepare()
+  if not ready then return nil, err end
+  local opened
+  opened, err = journal.open(options.journal, batch.service(env), options.dry_run)
+  if not opened then return nil, err end
+  local report = { uploaded = 0, unchanged = 0, unknown = 0, bytes = 0 }
+  if options.dry_run then report.would = { requests = 0, uploads = 0, bytes = 0 } end
+  local ran, result = pcall(batch.run, env, {
+    concurrency = options.concurrency or DEFAULT_CONCURRENCY, progress = options.progress,
+  }, report, function(run)
+    run_all(setmetatable({
+      collection = collection, options = options, run = run, report = report, journal = opened,
+      next_file = each.iterator(files), folders = {}, seen = index.new(), list = false, pending = {}, unconfirmed = {},
+      journal_failed = false,
+    }, work))
+  end)
+  opened:close()
+  if not ran then error(result, 0) end
+  return result
+end
+
+return upload_all
