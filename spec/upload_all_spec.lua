@@ -432,9 +432,10 @@ describe("patient:upload_all()", function()
       last = #text
       size = math.max(size + (size < flushed + 20 and 1 or size > last - 20 and 1 or 17), flushed)
       helper.write_file(journal, text:sub(1, size))
-      assert.equal("complete: 1 uploaded, 1 unchanged, 0 failed, 0 unknown, 2 requests, 0 bytes",
-        size == last and "complete: 1 uploaded, 1 unchanged, 0 failed, 0 unknown, 2 requests, 0 bytes"
-        or words(upload_all(paths)), size)
+      if size < last then
+        assert.equal("complete: 1 uploaded, 1 unchanged, 0 failed, 0 unknown, 2 requests, 0 bytes",
+          words(upload_all(paths)), size)
+      end
       assert.equal("1.pdf 2.pdf", stored())
       assert.equal("complete: 0 uploaded, 2 unchanged, 0 failed, 0 unknown, 0 requests, 0 bytes", words(upload_all(paths)))
     until size >= last

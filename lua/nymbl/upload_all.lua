@@ -217,6 +217,14 @@ local function find_document(self, pending, claimed, digests)
   return false
 end
 
+-- Record the document of a file, which is then there for no other file of this run.
+local function set_done(self, attempt, file, id)
+  if self.options.dry_run then return true end
+  local recorded, err = self.journal:set_done(attempt, file, id)
+  if recorded then self.journal:use_done(file) end
+  return recorded, err
+end
+
 -- Look for the documents of uploads whose outcome is unknown. Those that are found get the field `id`,
 -- those that are certainly not there `is_missing`. Returns true, or nil and the error.
 local function find_documents(self, uploads)
@@ -228,19 +236,17 @@ local function find_documents(self, uploads)
   for _, pending in ipairs(uploads) do
     if self.run:is_stopped() then return true end
     local id, problem = find_document(self, pending, claimed, digests)
+    local recorded = true
     if id == nil then
       self.run:note(problem)
     elseif id then
       pending.id, claimed[id] = id, true
-      if not self.options.dry_run then
-        local recorded
-        recorded, err = self.journal:set_done(pending.attempt, pending, id)
-        if not recorded then return nil, err end
-        self.journal:use_done(pending)
-      end
-    else
-      pending.is_missing = journal.seconds_since(pending, self.list.moment) >= (self.options.settle or DEFAULT_SETTLE)
+      recorded, err = set_done(self, pending.attempt, pending, id)
+    elseif journal.seconds_since(pending, self.list.moment) >= (self.options.settle or DEFAULT_SETTLE) then
+      pending.is_missing = true
+      if not self.options.dry_run then recorded, err = self.journal:set_ended(pending.attempt) end
     end
+    if not recorded then return nil, err end
   end
   return true
 end
@@ -261,18 +267,14 @@ local function unconfirmed_error()
   return errors.new({ kind = "canceled", reason = "unconfirmed", outcome_unknown = true }, "upload")
 end
 
--- Decide about a file whose upload an earlier run has begun. Returns whether it must be sent, or nil and
--- the error.
+-- Decide about a file whose upload an earlier run has begun. Returns whether it must be sent.
 local function resolve_pending(self, file, pending)
   if pending.id then
     self.report.uploaded = self.report.uploaded + 1
-    return false
   elseif not pending.is_missing then
     self.unconfirmed[#self.unconfirmed + 1] = { path = file.given_path, err = unconfirmed_error() }
-    return false
   end
-  if self.options.dry_run then return true end
-  return self.journal:set_ended(pending.attempt)
+  return pending.is_missing or false
 end
 
 -- Decide whether a file must be sent. Returns that, or nil and the error of the journal.
@@ -361,8 +363,7 @@ local function process(self, file)
   local recorded, problem = true, nil
   if document then
     self.list.ids:add(name_and_size(file), document.id)
-    recorded, problem = self.journal:set_done(attempt, file, document.id)
-    if recorded then self.journal:use_done(file) end
+    recorded, problem = set_done(self, attempt, file, document.id)
     self.report.uploaded, self.report.bytes = self.report.uploaded + 1, self.report.bytes + file.size
     self.run:succeed()
   elseif self.journal_failed then
