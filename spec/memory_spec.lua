@@ -35,6 +35,8 @@ elseif what == "download to a handle" then
   handle:close()
 elseif what == "read a stream" then
   drain(assert(patient:document(id):open()))
+elseif what == "copy a document" then
+  assert(patient:document(id):copy_to(client:patient("copies")))
 elseif what == "upload a path" then
   assert(patient:upload(path, { file_name = "big.pdf" }))
 elseif what == "upload a handle" then
@@ -62,7 +64,7 @@ describe("memory use #memory", function()
     return assert(tonumber(run(PEAK, sandbox.base_url, sandbox.api_key, sandbox.ca_file, token, what, id, path)))
   end
 
-  for _, what in ipairs { "download to a path", "download to a handle", "read a stream" } do
+  for _, what in ipairs { "download to a path", "download to a handle", "read a stream", "copy a document" } do
     it("to " .. what .. " is the same for 200 MB as for 1 MB", function()
       local path = helper.temporary()
       local peaks = {}
@@ -70,6 +72,7 @@ describe("memory use #memory", function()
         local made = helper.admin("POST", "documents", { patient = "big", size = size, content_type = "application/pdf" })
         peaks[i] = peak(what, made.id, path)
         helper.admin("DELETE", "documents?patient=big&id=" .. made.id)
+        for _, copy in ipairs(helper.stored "copies") do helper.admin("DELETE", "documents?patient=copies&id=" .. copy.id) end
       end
       os.remove(path)
       assert.is_true(peaks[2] <= peaks[1] + 1024, ("%d kB and %d kB"):format(peaks[1], peaks[2]))
@@ -100,5 +103,35 @@ describe("memory use #memory", function()
     local kilobytes = assert(tonumber(out), out)
     assert.is_true(kilobytes < 256, kilobytes .. " kB of strings and tables for 50 MB")
     os.remove(helper.big_file(26214400) .. ".copy")
+  end)
+
+  it("by a journal of uploads is less than 100 bytes for each file", function()
+    local COUNT = 30000
+    local journal, client = helper.temporary(), helper.client()
+    assert(client:patient("big"):upload_all({}, { journal = journal }))
+    client:close()
+    local out = assert(io.open(journal, "a"))
+    for i = 1, COUNT do
+      local name = ("patient-scan-%d.pdf"):format(i)
+      local line = { state = "begun", attempt = i, patient_id = "big", file_name = name, path = "/" .. name, size = 9,
+        sha256 = ("%064x"):format(i), version = "1", time = 1, boot = 1, boot_id = "x", known = {} }
+      out:write(helper.json.encode(line), "\n")
+      line.state, line.id = "done", ("doc-%012d"):format(i)
+      out:write(helper.json.encode(line), "\n")
+    end
+    out:close()
+    local used = tonumber(run(PREAMBLE .. [[
+      local function count()
+        collectgarbage()
+        collectgarbage()
+        return collectgarbage("count")
+      end
+      patient:upload_all({}, { journal = path .. ".empty" })
+      os.remove(path .. ".empty")
+      local before, used = count(), nil
+      assert(patient:upload_all({}, { journal = path, progress = function() used = count() - before end }))
+      print(used * 1024 / tonumber(id))
+    ]], sandbox.base_url, sandbox.api_key, sandbox.ca_file, token, "", COUNT, journal))
+    assert.is_true(used > 20 and used < 100, used .. " bytes")
   end)
 end)

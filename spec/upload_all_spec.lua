@@ -2,6 +2,7 @@
 -- patient:upload_all(): each file once, with a journal.
 local core = require "nymbl.core"
 local helper = require "helper"
+local nymbl = require "nymbl"
 
 describe("patient:upload_all()", function()
   local client, patient, folder, journal
@@ -577,6 +578,26 @@ describe("patient:upload_all()", function()
       assert.is_nil(tostring(item.err):find("secret", 1, true))
       assert.is_nil(tostring(item.err):find(folder, 1, true))
     end
+  end)
+
+  it("lets other coroutines run while it looks at files", function()
+    local paths = files(300)
+    upload_all(paths, { concurrency = 16 })
+    local wait = require "nymbl.wait"
+    local ticks, is_over = 0, false
+    nymbl.each({ 1, 2 }, { concurrency = 2 }, function(number)
+      if number == 1 then
+        upload_all(paths)
+        is_over = true
+      else
+        while not is_over do
+          wait.wait(nil, wait.now() + 1 / 1000)
+          ticks = ticks + 1
+        end
+      end
+      return true
+    end)
+    assert.is_true(ticks >= 4, ticks .. " ticks")
   end)
 
   it("raises on misuse, before anything is read", function()

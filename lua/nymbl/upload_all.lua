@@ -28,6 +28,9 @@ local DEFAULT_SETTLE = 900
 -- time: some file systems count in steps of 2 seconds.
 local TIME_STEP = 2
 
+-- After so many seconds of looking at files in one go, other coroutines run.
+local SLICE = 1 / 200
+
 local upload_all = {}
 
 local function settle(value)
@@ -315,7 +318,12 @@ end
 
 -- The next file that must be sent, or nil at the end.
 local function next_to_send(self)
+  local began = wait.now()
   while self.run:poll() do
+    if wait.now() - began > SLICE then
+      wait.wait(nil, wait.now() + 1 / 1000)
+      began = wait.now()
+    end
     local item = self.next_file()
     if item == nil then return nil end
     item = read_item(item)
