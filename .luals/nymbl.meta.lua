@@ -142,6 +142,19 @@
 ---@class nymbl.store_file_options
 ---@field token? boolean
 
+---@class nymbl.store_redis_options
+---@field url? string
+---@field urls? string[] tried in order
+---@field username? string
+---@field password? string
+---@field ca_file? string PEM file of trusted certificates
+---@field prefix? string of every key
+---@field token? boolean whether it keeps tokens, too
+---@field timeout? number seconds for one change
+---@field when_down? string "fail" or "alone"
+---@field share? number fraction of rate and quota for a process that continues alone
+---@field allow_plain? boolean
+
 ---@class nymbl.upload_options
 ---@field file_name? string
 ---@field content_type? string
@@ -508,5 +521,9 @@ function nymbl.store.file(path, options) end
 ---@param name string
 ---@return nymbl.store
 function nymbl.store.shdict(name) end
+
+---@param options nymbl.store_redis_options
+---@return nymbl.store
+function nymbl.store.redis(options) end
 
 return nymbl

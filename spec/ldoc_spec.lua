@@ -90,7 +90,8 @@ local real
 local objects = {}
 
 -- In the table nymbl.store, for the library itself.
-local INTERNAL = { memory = true, default = true, ask = true, tell = true, of_tokens = true, delete_from_memory = true }
+local INTERNAL = { memory = true, default = true, ask = true, tell = true, of_tokens = true, attach = true, detach = true,
+                   delete_from_memory = true }
 -- They are loaded on first use; nymbl has only a function that does so.
 local LAZY = { filter = "nymbl.filter", datetime = "nymbl.datetime", time = "nymbl.datetime", each = "nymbl.each",
                from_env = "nymbl.settings" }

@@ -225,13 +225,15 @@ describe("changes of", function()
       { "recheck", limits, 0, 0.5 }, { "cancel", limits, MONTH, 0.5 }, { "throttled", limits, MONTH, 30 },
       { "recheck", limits, 0, 0.5 }, { "try_reserve", limits, MONTH }, { "quota_exceeded", MONTH },
       { "reserve", limits, MONTH }, { "try_reserve", limits, MONTH }, { "probe_failed" }, { "reserve", limits, MONTH },
-      { "probe_succeeded" }, { "no_change" }, { "usage", MONTH },
+      { "probe_succeeded" }, { "touch" }, { "usage", MONTH }, { "add", MONTH, MONTH, 2, 1 },
+      { "retention" },
     },
     token_state = {
       { "cached" }, { "acquire", 3, false, 0 }, { "acquire", 3, false, 0 }, { "heartbeat", 1, 3 },
       { "release", 1, false, "server - 500 -", true }, { "acquire", 3, false, 0 }, { "acquire", 3, false, 0, 0 },
       { "acquire", 3, false, 0 }, { "publish", 1, "token", 300 }, { "publish", 9, "token", 300 }, { "cached" },
       { "acquire", 3, false, 0 }, { "acquire", 3, "token", 0 }, { "release", 2, "other" },
+      { "retention" },
     },
   }
 

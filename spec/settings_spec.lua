@@ -300,11 +300,30 @@ describe("NYMBL_STORE", function()
     fails("invalid", "NYMBL_STORE_TOKEN", { NYMBL_STORE = "x", NYMBL_STORE_TOKEN = "yes" })
   end)
 
-  it("is refused if it is a URL, since there is no store in Redis yet", function()
-    for _, url in ipairs { "redis://SENTINEL", "rediss://SENTINEL:6380/1", "unix:/run/SENTINEL.sock" } do
-      local err = fails("redis_store", "NYMBL_STORE", { NYMBL_STORE = url })
-      assert.truthy(tostring(err):find("no store in Redis", 1, true))
+  it("is a URL of a Redis, with its own variables", function()
+    local secret = secret_file("SENTINEL-word\n")
+    local options = assert(read {
+      NYMBL_STORE = "rediss://redis.example.org:6380/1", NYMBL_STORE_USERNAME = "u", NYMBL_STORE_PASSWORD_FILE = secret,
+      NYMBL_STORE_CA_FILE = "/ca.pem", NYMBL_STORE_TOKEN = "true", NYMBL_STORE_WHEN_DOWN = "alone",
+    })
+    assert.equal("nymbl.store.redis", tostring(options.store))
+    assert.is_true(options.store.token)
+    for _, url in ipairs { "redis://127.0.0.1", "rediss://x", "unix:/run/redis.sock?db=2" } do
+      assert.is_false(assert(read { NYMBL_STORE = url }).store.token)
     end
-    fails("invalid", "NYMBL_STORE", { NYMBL_STORE = "https://SENTINEL" })
+  end)
+
+  it("is refused if it or one of its variables is wrong", function()
+    for _, url in ipairs { "redis://SENTINEL.example.org", "rediss://u:SENTINEL@x", "rediss:SENTINEL", "unix:SENTINEL",
+                           "https://SENTINEL" } do
+      fails("invalid", "NYMBL_STORE", { NYMBL_STORE = url })
+    end
+    for name, value in pairs { USERNAME = "a\nb", PASSWORD = "a\nb", TOKEN = "yes", WHEN_DOWN = "SENTINEL", CA_FILE = "\0" } do
+      local changes = { NYMBL_STORE = "rediss://x", NYMBL_STORE_PASSWORD = "SENTINEL" }
+      changes["NYMBL_STORE_" .. name] = value
+      fails("invalid", "NYMBL_STORE_" .. name, changes)
+    end
+    fails("missing", "NYMBL_STORE_PASSWORD", { NYMBL_STORE = "rediss://x", NYMBL_STORE_USERNAME = "u" })
+    fails("not_found", "NYMBL_STORE_PASSWORD_FILE", { NYMBL_STORE = "rediss://x", NYMBL_STORE_PASSWORD_FILE = "/nowhere" })
   end)
 end)

@@ -31,6 +31,7 @@ local methods = core.class(CLASS)
 --   max_attempts the largest number of attempts of a call
 --   token_store  the store of the token, or nil if the program supplies the tokens
 --   token_key    the token's key in that store
+--   detach_store, store_finalizer   what store.attach has set, if the store has connections
 --   closed       true once the client is closed
 
 local client = {}
@@ -189,6 +190,7 @@ function client.new(options)
     return nil, errors.new(err)
   end
   env.client, env.account = self, core.account(self, "limits")
+  store.attach(env.store, env)
   if options.credentials then
     local token_store, key = store.of_tokens(env.store), core.account(self, "token")
     env.token, env.cached_token = token.from_credentials(env, token_store, key)
@@ -345,6 +347,7 @@ function methods.close(self)
   state.closed, env.closed, env.token, env.cached_token = true, true, nil, nil
   core.client_close(self)
   remove_token_user(env)
+  store.detach(env)
   local ok, raised = events.close(env)
   if not ok then error(raised, 0) end
   return true

@@ -29,6 +29,13 @@ local BY_REASON = {
   rate_limit = "the rate limit would take longer than the timeout: allow more time",
   token_wait = "the token took too long: try again",
   store_locked = "the store is locked: try again",
+  store_down = "the store in Redis does not answer: check that it runs and can be reached, then try again",
+  store_auth = "the store in Redis refuses the user, the password or a command: check username and password",
+  store_certificate = "the certificate of the store in Redis cannot be verified: check url and ca_file",
+  store_full = "the store in Redis has no memory left: raise its maxmemory",
+  store_readonly = "the store in Redis accepts no writes: name the primary in urls",
+  store_protocol = "that is no store in Redis: check url, and that no other program uses its keys",
+  cluster = "another node of the cluster has the keys: use a Redis that is no cluster",
 
   handshake = "no TLS connection could be made: check the port in the URL",
   protocol_version = "the server does not speak TLS 1.2 or newer: report it to the service",
@@ -91,7 +98,6 @@ local BY_REASON = {
   ["settings.invalid"] = "the variable has a value that cannot be used: check it",
   bad_line = "a line of the configuration file is no setting: check it",
   unknown_name = "the configuration file has a name that is no setting: check it",
-  redis_store = "this version has no store in Redis: set NYMBL_STORE to the path of a file",
 
   raised = false,
   unconfirmed = false,

@@ -14,6 +14,7 @@
 --   wait_began    when the outermost of them began
 --   outer         the call within which this one is made, or nil: a source may make calls
 
+local finalizer = require "nymbl.finalizer"
 local wait = require "nymbl.wait"
 
 local events = {}
@@ -62,15 +63,6 @@ local function on_collect(pending)
   collected[#collected + 1] = complete(pending, err)
 end
 
--- A value that calls on_collect when it is garbage. (Lua 5.1 has no __gc for tables.)
-local function guard(pending)
-  local function collect() pcall(on_collect, pending) end
-  if not newproxy then return setmetatable({}, { __gc = collect }) end -- luacheck: ignore
-  local proxy = newproxy(true) -- luacheck: ignore
-  getmetatable(proxy).__gc = collect
-  return proxy
-end
-
 -- Begin the event of a request that was just started.
 -- @tparam table event `operation`, `attempt`, `waited` and `tag`
 -- @treturn table the pending
@@ -78,7 +70,7 @@ function events.begin(env, transfer, event)
   local pending = {
     env = env, transfer = transfer, event = event, began = wait.now(), is_running = true, is_done = false,
   }
-  pending.guard = guard(pending)
+  pending.guard = finalizer.new(function() on_collect(pending) end)
   env.pending_events[pending] = true
   return pending
 end

@@ -87,7 +87,7 @@ end
 -- @treturn[2] nil the store failed
 -- @treturn[2] table error
 function limiter.check_store(env, deadline)
-  return store.ask(env.store, env.account, deadline, rate_state.no_change)
+  return store.ask(env.store, env.account, deadline, rate_state.touch)
 end
 
 -- The next two functions do not wait for the store, and ignore its failure: the result of the

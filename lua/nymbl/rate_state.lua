@@ -91,7 +91,7 @@ end
 -- Reserve the right to send one request, and count it.
 -- @treturn[1] table the reservation: `time_to_act` (the store's time), `delay` (seconds until
 --   then), `tat` (for `cancel`; nil without a rate limit), `is_probe` (whether the request is
---   the probe of an exceeded quota)
+--   the probe of an exceeded quota), `requests` (the month's count, with this one)
 -- @treturn[2] table `refused` (true), `reason`, and `retry_after` (seconds; nil if no request
 --   can be sent this month)
 function rate_state.reserve(state, now, limits, month)
@@ -112,7 +112,7 @@ function rate_state.reserve(state, now, limits, month)
   if limits.rate then time_to_act, tat = gcra_advance(state, now, limits) end
   return {
     time_to_act = time_to_act, delay = time_to_act - now, tat = tat, is_probe = is_probe,
-    is_paused = pause_end(state, now) > now or nil,
+    requests = state.requests, is_paused = pause_end(state, now) > now or nil,
   }
 end
 
@@ -191,8 +191,24 @@ function rate_state.probe_failed(state, now)
   return true
 end
 
--- Change nothing. `store.ask` with this change shows whether the store can be used.
-function rate_state.no_change()
+-- Add what one process has counted by itself (store/alone.lua). The numbers may be negative.
+-- @tparam string month the current one
+-- @tparam string counted_month the month in which the process has counted
+function rate_state.add(state, _, month, counted_month, requests, throttled)
+  roll_month(state, month)
+  if counted_month == state.month then
+    state.requests = math.max(0, state.requests + requests)
+    state.throttled = math.max(0, state.throttled + throttled)
+  elseif counted_month == state.other_month then
+    state.other_requests = math.max(0, state.other_requests + requests)
+    state.other_throttled = math.max(0, state.other_throttled + throttled)
+  end
+  return true
+end
+
+-- Show that the store can be used: it reads the state, and writes the time into it.
+function rate_state.touch(state, now)
+  rebase_clock(state, now)
   return true
 end
 
@@ -201,6 +217,12 @@ end
 function rate_state.usage(state, _, month)
   roll_month(state, month)
   return { month = state.month, requests = state.requests, throttled = state.throttled }
+end
+
+-- Seconds for which a state must be kept if it is not used: until its month and all its waits are
+-- over, and the month after that has begun.
+function rate_state.retention()
+  return 40 * 86400
 end
 
 local function is_month(value)

@@ -5,6 +5,7 @@ local core = require "nymbl.core"
 local check = require "nymbl.check"
 local client = require "nymbl.client"
 local errors = require "nymbl.errors"
+local redis_options = require "nymbl.store.redis_options"
 local store = require "nymbl.store"
 
 local system = core.system
@@ -139,16 +140,35 @@ function reader:authorization(options)
   self:fail("missing", name)
 end
 
+-- A store in Redis, or nil.
+function reader:redis_store()
+  local options, checkers = {}, redis_options.CHECKERS
+  self:put(options, "url", redis_options.private_url, self:text "NYMBL_STORE", "NYMBL_STORE")
+  self:put(options, "username", checkers.username, self:text "NYMBL_STORE_USERNAME", "NYMBL_STORE_USERNAME")
+  self:put(options, "password", checkers.password, self:secret "NYMBL_STORE_PASSWORD")
+  self:put(options, "ca_file", checkers.ca_file, self:text "NYMBL_STORE_CA_FILE", "NYMBL_STORE_CA_FILE")
+  self:put(options, "when_down", checkers.when_down, self:text "NYMBL_STORE_WHEN_DOWN", "NYMBL_STORE_WHEN_DOWN")
+  if options.username and not options.password then self:fail("missing", "NYMBL_STORE_PASSWORD") end
+  options.token = self:store_token()
+  return not self.err and store.redis(options) or nil
+end
+
+-- Whether the store keeps tokens.
+function reader:store_token()
+  local value = self:text "NYMBL_STORE_TOKEN"
+  if value and value ~= "true" and value ~= "false" then self:fail("invalid", "NYMBL_STORE_TOKEN") end
+  return value == "true"
+end
+
 -- A store, or nil.
 function reader:store()
-  local place, token = self:text "NYMBL_STORE", self:text "NYMBL_STORE_TOKEN"
+  local place = self:text "NYMBL_STORE"
   if not place then return nil end
-  if place:find("^rediss?://") or place:find("^unix:") then return self:fail("redis_store", "NYMBL_STORE") end
+  if place:find("^rediss?:") or place:find("^unix:") then return self:redis_store() end
   if place:find("^[A-Za-z][A-Za-z0-9+.-]*://") or place:find("\0", 1, true) then
     return self:fail("invalid", "NYMBL_STORE")
   end
-  if token and token ~= "true" and token ~= "false" then return self:fail("invalid", "NYMBL_STORE_TOKEN") end
-  return store.file(place, { token = token == "true" })
+  return store.file(place, { token = self:store_token() })
 end
 
 -- Read client options from variables.

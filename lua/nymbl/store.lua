@@ -163,4 +163,52 @@ function store.shdict(name)
   return require("nymbl.store.shdict").new(name)
 end
 
+--- Create a store in Redis 6 or later, or in Valkey, for many machines: one server, or a primary
+-- with replicas. It connects to nothing before the first call that needs it.
+--
+-- Nothing is sent to the service before the store has answered. If it cannot answer, the call fails
+-- with kind `io` and one of the reasons `store_down`, `store_auth`, `store_certificate`,
+-- `store_full`, `store_readonly`, `store_protocol`, `cluster`. It contains no key, URL, id or
+-- secret, and a token only if `token` is set. The connection is closed with the last client that
+-- uses the store.
+-- @function redis
+-- @tparam table options `url` or `urls` is required
+-- @tparam[opt] string options.url `rediss://host[:port][/db]`, `redis://…` for this machine, or
+--   `unix:/path[?db=n]`
+-- @tparam[opt] table options.urls several of these, tried in order: those of a primary and its replicas
+-- @tparam[opt] string options.username
+-- @tparam[opt] string options.password
+-- @tparam[opt] string options.ca_file PEM file of trusted certificates (default: the system's)
+-- @tparam[opt="nymbl:"] string options.prefix of every key
+-- @tparam[opt=false] boolean options.token whether it keeps tokens, too
+-- @tparam[opt=1] number options.timeout seconds for one change, over all servers
+-- @tparam[opt="fail"] string options.when_down `"alone"`: if the store is unreachable or silent, the
+--   process continues with a share of the limits
+-- @tparam[opt=0.1] number options.share of the rate, and of what is left of the month, for a process
+--   that continues alone
+-- @tparam[opt=false] boolean options.allow_plain whether `redis://` may lead to another machine
+-- @treturn table the store
+-- @raise on a wrong argument or an unknown option
+-- @usage
+-- local store = nymbl.store.redis {
+--   url = "rediss://redis.example.org",
+--   username = "nymbl",
+--   password = os.getenv "NYMBL_STORE_PASSWORD" or "for a test",
+-- }
+-- print(store)
+function store.redis(options)
+  return require("nymbl.store.redis").new(options)
+end
+
+-- Register a client as a user of a store, which may have connections.
+-- @tparam table env the client's environment
+function store.attach(self, env)
+  if self.attach then env.detach_store, env.store_finalizer = self:attach() end
+end
+
+-- End what `attach` has begun.
+function store.detach(env)
+  if env.detach_store then env.detach_store() end
+end
+
 return store

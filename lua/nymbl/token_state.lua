@@ -44,6 +44,21 @@ local function shared_failure(state, now, since)
   if (since and at >= since) or is_remembered then return state.failure, now - at end
 end
 
+-- Seconds for which the failure of a refresh is kept: by then all waiting callers have read it.
+local FAILURE_RETENTION = 60
+
+local function number_or_zero(value)
+  return type(value) == "number" and value or 0
+end
+
+-- Seconds for which a state must be kept if it is not used: until the token has expired, no
+-- caller refreshes it, and no caller waits for the failure of a refresh. The state may be malformed.
+function token_state.retention(state, now)
+  local till = math.max(number_or_zero(state.expires_at), number_or_zero(state.lease_until),
+    number_or_zero(state.failed_at) + FAILURE_RETENTION)
+  return math.max(0, math.min(till - now, MAX_LIFETIME))
+end
+
 -- The token, if it can be used and need not be refreshed yet.
 -- @treturn boolean true
 -- @treturn ?string the token

@@ -136,14 +136,19 @@ end
 -- Drivers that have a `release`. A constant, so that closing a transfer allocates nothing.
 local STATEFUL_DRIVERS = { "nymbl.wait.openresty", "nymbl.wait.cqueues", "nymbl.wait.luv" }
 
--- Close a transfer. If it is still running, it is canceled.
-function wait.close(transfer)
+-- Close a transfer within a call. If it is still running, it is canceled.
+function wait.release(transfer)
   transfer:close()
   if is_plain_script() then return end
   for i = 1, #STATEFUL_DRIVERS do
     local driver = loaded[STATEFUL_DRIVERS[i]]
     if driver then driver.release(transfer) end
   end
+end
+
+-- Close a transfer, with which a call ends.
+function wait.close(transfer)
+  wait.release(transfer)
   wait.call_ended()
 end
 

@@ -18,10 +18,11 @@ end
 function deferred:add(key, change, ...)
   local list = self.by_key[key] or {}
   self.by_key[key] = list
-  if #list < MAX_CHANGES then list[#list + 1] = { change, select("#", ...), ... } end
+  if #list < MAX_CHANGES then list[#list + 1] = { change = change, count = select("#", ...), ... } end
 end
 
--- The changes that are kept for a key, or nil.
+-- The changes that are kept for a key, or nil: a list of tables with `change`, its arguments, and
+-- their `count`.
 function deferred:list(key)
   return self.by_key[key]
 end
@@ -38,7 +39,7 @@ end
 function deferred.combine(list, change)
   if not list then return change end
   return function(state, now, ...)
-    for _, item in ipairs(list) do item[1](state, now, unpack(item, 3, 2 + item[2])) end
+    for _, item in ipairs(list) do item.change(state, now, unpack(item, 1, item.count)) end
     return change(state, now, ...)
   end
 end

@@ -29,6 +29,7 @@ local deferred = require "nymbl.store.deferred"
 local events = require "nymbl.events"
 local json = require "nymbl.json"
 local rate_state = require "nymbl.rate_state"
+local token_state = require "nymbl.token_state"
 local wait = require "nymbl.wait"
 
 local VERSION = 2
@@ -48,9 +49,6 @@ local MIN_PAUSE, MAX_PAUSE = 1 / 1000, 1 / 20
 
 -- Seconds for which an unused entry is kept: after that its month and all its waits are over.
 local RETENTION = 32 * 86400
-
--- Seconds for which the failure of a refresh is kept: by then all waiting callers have read it.
-local FAILURE_RETENTION = 60
 
 local file = {}
 file.__index = file
@@ -123,17 +121,11 @@ local function advance_clock(data, wall_time)
   return now, now - seconds
 end
 
-local function is_after(value, time)
-  return is_number(value) and value > time
-end
-
--- Whether an entry can be removed. The state of a token can if the token has expired, is not
--- being refreshed, and has no recent failure; any other state can if it was not used for long.
+-- Whether an entry can be removed.
 local function is_expired(entry, now)
   local state = entry.state
-  if state.expires_at or state.lease_until or state.failed_at then
-    return not (is_after(state.expires_at, now) or is_after(state.lease_until, now)
-      or is_after(state.failed_at, now - FAILURE_RETENTION))
+  if state.expires_at or state.lease_until or state.failed_at then -- the state of a token
+    return token_state.retention(state, now) <= 0
   end
   return now - entry.last_used > RETENTION
 end

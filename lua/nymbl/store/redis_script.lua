@@ -1,0 +1,169 @@
+-- SPDX-License-Identifier: MIT
+-- The script by which Redis makes changes. It consists of the very source of the modules that
+-- have the changes (rate_state.lua, token_state.lua), so there is no second version of any rule.
+
+local core = require "nymbl.core"
+local json = require "nymbl.json"
+local rate_state = require "nymbl.rate_state"
+local token_state = require "nymbl.token_state"
+
+local redis_script = {}
+
+local MODULES = { { "rate_state", rate_state }, { "token_state", token_state } }
+
+-- Version of the stored states. It is a part of their keys.
+redis_script.VERSION = 2
+
+-- The end of the script.
+--   KEYS[1]  the state, as JSON
+--   KEYS[2]  the results of a change that may be asked for again; missing for one that is not
+--   ARGV     the module and the name of the change; the last moment at which it may be made, in
+--            units of 0.1 ms; the number of its arguments; its arguments as a JSON array, in which
+--            null stands for nil
+-- It returns a JSON array: the time; and unless it is too late, an array of the results of the
+-- change. The results are stored, unless the change has changed nothing: then it can be repeated.
+-- All times have 4 decimals, because cjson writes 14 digits.
+local MAIN = [==[
+local RESULTS_RETENTION, MIN_RETENTION = 60, 60
+local clock = redis.call("TIME")
+local ticks = clock[1] * 1e4 + math.floor(clock[2] / 100)
+local now = ticks / 1e4
+
+local function answer(results)
+  return ("[%.4f%s]"):format(now, results and "," .. results or "")
+end
+
+local known = KEYS[2] and redis.call("GET", KEYS[2])
+if known then return answer(known) end
+if ticks > tonumber(ARGV[3]) then return answer() end
+
+local function without_nulls(values)
+  for name, value in pairs(values) do
+    if value == cjson.null then values[name] = nil end
+  end
+  return values
+end
+
+local function pack(...)
+  local list = { ... }
+  for i = 1, select("#", ...) do
+    if list[i] == nil then list[i] = cjson.null end
+  end
+  return list
+end
+
+local function read_state()
+  local text = redis.call("GET", KEYS[1])
+  local ok, state = pcall(cjson.decode, text or "{}")
+  return ok and type(state) == "table" and without_nulls(state) or {}
+end
+
+local function copy(state)
+  local copied = {}
+  for name, value in pairs(state) do copied[name] = value end
+  return copied
+end
+
+local function differs(one, other)
+  for name, value in pairs(one) do
+    if other[name] ~= value then return true end
+  end
+  return false
+end
+
+local module, count, arguments = modules[ARGV[1]], tonumber(ARGV[4]), without_nulls(cjson.decode(ARGV[5]))
+
+local function make_change(state)
+  return pack(module[ARGV[2]](state, now, unpack(arguments, 1, count)))
+end
+
+local before = read_state()
+local state = copy(before)
+local ran, results = pcall(make_change, state)
+if not ran then -- the state is malformed
+  state = {}
+  results = make_change(state)
+end
+local text = cjson.encode(results)
+if differs(state, before) or differs(before, state) then
+  local retention = math.max(MIN_RETENTION, math.ceil(module.retention(state, now)))
+  redis.call("SET", KEYS[1], cjson.encode(state), "EX", retention)
+  if KEYS[2] then redis.call("SET", KEYS[2], text, "EX", RESULTS_RETENTION) end
+end
+return answer(text)
+]==]
+
+-- The first thing that is asked over a connection: the time; and the digest by which Redis knows the
+-- script ARGV[1], unless that is empty. The write fails on a replica.
+redis_script.GREETING = [[
+redis.call("DEL", KEYS[1])
+local clock = redis.call("TIME")
+local digest = ARGV[1] ~= "" and redis.sha1hex(ARGV[1]) or ""
+return ('[%s.%04d,"%s"]'):format(clock[1], math.floor(clock[2] / 100), digest)
+]]
+
+-- The source of a module, which must not have been compiled to a file.
+local function source_of(module)
+  local path = debug.getinfo(module.retention, "S").source:match("^@(.+)$")
+  local file = path and io.open(path, "rb")
+  if not file then error("nymbl.store.redis needs the source files of nymbl", 0) end
+  local source = file:read("*a")
+  file:close()
+  return source
+end
+
+local text
+
+-- The text of the script.
+function redis_script.text()
+  if not text then
+    local pieces = { "local modules = {}\n" }
+    for _, module in ipairs(MODULES) do
+      pieces[#pieces + 1] = ("modules.%s = (function()\n%s\nend)()\n"):format(module[1], source_of(module[2]))
+    end
+    pieces[#pieces + 1] = MAIN
+    text = table.concat(pieces)
+  end
+  return text
+end
+
+-- By change: the names of its module and of the change.
+local names = {}
+for _, module in ipairs(MODULES) do
+  for name, change in pairs(module[2]) do names[change] = { module[1], name } end
+end
+
+-- A moment as the script gets it.
+function redis_script.moment(time)
+  return ("%.0f"):format(math.max(0, math.floor(time * 1e4)))
+end
+
+-- What the script needs to know of a change: two words before the last moment, and two words
+-- after it.
+-- @raise if the change is not one of this library's
+function redis_script.words(change, ...)
+  local name = names[change]
+  if not name then error("a store in Redis can only make the changes of nymbl itself", 0) end
+  local count, list = select("#", ...), { ... }
+  for i = 1, count do
+    if list[i] == nil then list[i] = core.null end
+  end
+  return name[1], name[2], ("%d"):format(count), count > 0 and json.encode(list) or "[]"
+end
+
+-- Read what the script has returned.
+-- @treturn[1] number the time
+-- @treturn[1] ?table the results, or nil if it was too late for the change
+-- @treturn[2] nil it is malformed
+function redis_script.read(answer)
+  local list = json.decode(answer)
+  local results = list and list[2]
+  if not list or type(list[1]) ~= "number" or (results ~= nil and type(results) ~= "table") then return nil end
+  if not results then return list[1] end
+  for i = 1, 3 do
+    if results[i] == core.null then results[i] = nil end
+  end
+  return list[1], results
+end
+
+return redis_script

@@ -1,0 +1,751 @@
+-- SPDX-License-Identifier: MIT
+-- State shared by machines through Redis: against a real redis-server, in real time.
+local core = require "nymbl.core"
+local helper = require "helper"
+local kit = require "store_kit"
+local nymbl = require "nymbl"
+local rate_state = require "nymbl.rate_state"
+local redis = require "redis"
+local redis_proxy = require "redis_proxy"
+local store = require "nymbl.store"
+local token_state = require "nymbl.token_state"
+local wait = require "nymbl.wait"
+
+local MONTH = wait.month()
+local LIMITS = { bucket = "read", rate = 2, burst = 4, quota = 1000 }
+local COUNTED = { bucket = "read", quota = 1000000 } -- without a rate
+
+-- Servers that are shared by the tests, by options.
+local servers = {}
+
+local function shared_server(name, options)
+  if not servers[name] or not servers[name].pipe then servers[name] = redis.start(options) end
+  return servers[name]
+end
+
+local function plain()
+  return shared_server "plain"
+end
+
+local function url_of(server)
+  return "redis://127.0.0.1:" .. server.port
+end
+
+-- The words of an error.
+local function words(err)
+  return ("%s %s"):format(err.kind, err.reason)
+end
+
+local function ask(it, key, change, ...)
+  return store.ask(it, key, wait.now() + 5, change, ...)
+end
+
+local function requests(it, key)
+  return assert(ask(it, key, rate_state.usage, MONTH)).requests
+end
+
+local function reserve(it, key, limits)
+  return ask(it, key, rate_state.reserve, limits or COUNTED, MONTH)
+end
+
+local keys = 0
+
+local function key_new()
+  keys = keys + 1
+  return core.sha256(helper.folder .. keys)
+end
+
+-- Run a function while the server is stopped.
+local function while_stopped(server, fn)
+  server:signal "STOP"
+  local ran, err = pcall(fn)
+  server:signal "CONT"
+  if not ran then error(err, 0) end
+end
+
+describe("nymbl.store.redis()", function()
+  local stores, stops
+
+  before_each(function() stores, stops = {}, {} end)
+
+  after_each(function()
+    for _, it in ipairs(stores) do it:disconnect() end
+    for _, stop in ipairs(stops) do stop() end
+    stores, stops = nil, nil
+    assert.equal(0, helper.object_count())
+  end)
+
+  teardown(function()
+    for _, server in pairs(servers) do server:stop() end
+  end)
+
+  local function open(options)
+    local it = nymbl.store.redis(options)
+    stores[#stores + 1] = it
+    return it
+  end
+
+  local function start(options)
+    local server = redis.start(options)
+    stops[#stops + 1] = function() server:stop() end
+    return server
+  end
+
+  local function start_proxy(port)
+    local proxy = redis_proxy.start(port)
+    stops[#stops + 1] = function() proxy:stop() end
+    return proxy
+  end
+
+  describe("raises on", function()
+    local function refused(options, problem)
+      local ran, err = pcall(nymbl.store.redis, options)
+      assert.is_false(ran)
+      assert.truthy(err:find("bad argument #1 to 'redis' (" .. problem, 1, true), err)
+      assert.is_nil(err:find("SECRET", 1, true), err)
+    end
+
+    it("a missing or contradictory option", function()
+      refused(nil, "one of the options 'url' and 'urls' is required)")
+      refused({}, "one of the options 'url' and 'urls' is required)")
+      refused({ url = "rediss://x", urls = { "rediss://x" } }, "only one of the options 'url' and 'urls' may be given)")
+      refused({ url = "rediss://x", username = "u" }, "option 'username' needs 'password')")
+      refused(5, "table expected, got number)")
+      refused({ url = "rediss://x", sentinel = true }, "unknown option 'sentinel')")
+    end)
+
+    it("a wrong value", function()
+      for name, list in pairs {
+        url = { 5, "", "x", "http://x", "rediss:x", "rediss://", "rediss:///1", "rediss://:6379", "rediss://x:", "rediss://x:0",
+                "rediss://x:65536", "rediss://x:y", "rediss://x/y", "rediss://x/1/2", "rediss://x?db=1", "rediss://x#1",
+                "rediss://a b", "rediss://[::1", "rediss://[x]", "rediss://[1]", "unix:", "unix:x", "unix:/x?y", "unix:/x?db=",
+                "unix:/x?db=1&y=2", "rediss://x\0" },
+        urls = { 5, "rediss://x", {}, { 5 }, { "x" }, { "rediss://x", y = "rediss://x" } },
+        username = { 5, "" }, password = { 5, "", "a\nb" }, ca_file = { 5, "" }, prefix = { 5, "", "a\nb" },
+        token = { 5, "yes" }, timeout = { 0, -1, "1", 0 / 0 }, when_down = { 5, "wait", true },
+        share = { 0, 1.1, -1, "1", 0 / 0 }, allow_plain = { 1, "yes" },
+      } do
+        for _, value in ipairs(list) do
+          local options = { password = "p" }
+          if name ~= "url" and name ~= "urls" then options.url = "rediss://x" end
+          options[name] = value
+          refused(options, ("option '%s': "):format(name))
+        end
+      end
+    end)
+
+    it("a user or password in the URL", function()
+      for _, url in ipairs { "rediss://SECRET@x", "rediss://u:SECRET@x:1/2", "redis://:SECRET@127.0.0.1" } do
+        refused({ url = url }, "option 'url': has a user or password: use the options for these)")
+        refused({ urls = { url } }, "option 'urls': has a user or password: use the options for these)")
+      end
+    end)
+
+    it("a connection without TLS to another machine, unless that is allowed", function()
+      for _, host in ipairs { "example.org", "10.0.0.1", "127.0.0.1.example.org", "[2001:db8::1]", "localhost.example.org" } do
+        refused({ url = "redis://" .. host }, "option 'url': redis:// leaves this machine unencrypted: use rediss://)")
+        assert.is_truthy(nymbl.store.redis { url = "redis://" .. host, allow_plain = true })
+      end
+      for _, url in ipairs { "redis://localhost", "redis://127.1.2.3:1", "redis://[::1]/3", "rediss://example.org:1/2",
+                             "unix:/tmp/x", "unix:/tmp/x?db=3" } do
+        assert.is_truthy(nymbl.store.redis { url = url })
+      end
+    end)
+  end)
+
+  it("connects to nothing, loads nothing and shows nothing before it is used", function()
+    assert.equal("true", helper.output(helper.interpreter() .. " -e " .. helper.quote [[
+      require "nymbl"
+      print(package.loaded["nymbl.store.redis"] == nil)]]))
+    local made = open { url = "rediss://SECRET.example.org:1234/5", username = "SECRET", password = "SECRET" }
+    assert.equal("nymbl.store.redis", tostring(made))
+    local function search(value, seen)
+      if type(value) == "string" then assert.is_nil(value:find("SECRET$"), value) end
+      if type(value) ~= "table" or seen[value] then return end
+      seen[value] = true
+      for key, item in pairs(value) do
+        search(key, seen)
+        search(item, seen)
+      end
+    end
+    search(made, {})
+  end)
+
+  for name, make in pairs {
+    ["without TLS"] = function() return { url = url_of(plain()) } end,
+    ["with TLS"] = function()
+      local server = shared_server("tls", { tls = true, password = "word" })
+      return { url = ("rediss://localhost:%d"):format(server.port), ca_file = server.ca, password = "word" }
+    end,
+    ["through a Unix socket"] = function() return { url = "unix:" .. plain().path .. "?db=3" } end,
+  } do
+    describe(name, function()
+      for _, case in ipairs(kit) do
+        it(case.name, function()
+          local options = make()
+          options.token = true
+          case.run(function() return open(options) end)
+        end)
+      end
+    end)
+  end
+
+  describe("asks", function()
+    it("once for each change, over one connection", function()
+      local server = start()
+      local it = open { url = url_of(server) }
+      local key = key_new()
+      reserve(it, key)
+      local function commands()
+        return tonumber(server:cli("INFO", "commandstats"):match("cmdstat_evalsha:calls=(%d+)") or 0)
+      end
+      local before = commands()
+      for _ = 1, 50 do reserve(it, key) end
+      assert.equal(50, commands() - before)
+      assert.equal(1, server:connections())
+    end)
+
+    it("by a new process without sending the script, if the server knows it", function()
+      local server = plain()
+      reserve(open { url = url_of(server) }, key_new())
+      server:cli("CONFIG", "RESETSTAT")
+      reserve(open { url = url_of(server) }, key_new())
+      local stats = server:cli("INFO", "commandstats")
+      assert.equal("1", stats:match("cmdstat_eval:calls=(%d+)")) -- for the clock
+      assert.equal("1", stats:match("cmdstat_evalsha:calls=(%d+)"))
+    end)
+
+    it("again after SCRIPT FLUSH", function()
+      local it, key = open { url = url_of(plain()) }, key_new()
+      for _ = 1, 3 do
+        reserve(it, key)
+        plain():cli("SCRIPT", "FLUSH")
+      end
+      assert.equal(3, requests(it, key))
+    end)
+
+    it("over another connection if the server closes it", function()
+      local it, key = open { url = url_of(plain()) }, key_new()
+      for _ = 1, 20 do
+        assert(reserve(it, key))
+        plain():cli("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+      end
+      assert.equal(20, requests(it, key))
+    end)
+
+    for what, task in pairs { ["is lost"] = "swallow", ["is cut"] = "cut" } do
+      it("again if the reply " .. what .. ", and is counted once", function()
+        local proxy = start_proxy(plain().port)
+        local it, key = open { url = url_of(proxy) }, key_new()
+        assert(reserve(it, key))
+        for i = 2, 5 do
+          proxy:spoil(task)
+          assert.equal(i, assert(reserve(it, key)).requests)
+          assert.is_false(proxy:is_waiting())
+        end
+        assert.equal(5, requests(it, key))
+      end)
+    end
+
+    it("from many coroutines at once, and is counted once each if the connection breaks", function()
+      local proxy = start_proxy(plain().port)
+      local it, key, items = open { url = url_of(proxy) }, key_new(), {}
+      for i = 1, 60 do items[i] = i end
+      reserve(it, key)
+      local succeeded = nymbl.each(items, { concurrency = 20 }, function(i)
+        if i % 15 == 0 then proxy:spoil "swallow" end
+        return reserve(it, key)
+      end)
+      assert.equal(60, succeeded)
+      assert.equal(61, requests(it, key))
+      assert.equal(0, requests(it, key_new()))
+    end)
+
+    it("not for changes that are not of this library", function()
+      local it = open { url = url_of(plain()) }
+      assert.error_matches(function() it:update("key", nil, function() end) end, "only make the changes of nymbl")
+    end)
+  end)
+
+  describe("tells", function()
+    it("before the next change, even if it had no connection then", function()
+      local it, key = open { url = url_of(plain()) }, key_new()
+      for _ = 1, 3 do
+        for _ = 1, 2 do store.tell(it, key, rate_state.quota_exceeded, MONTH) end
+        store.tell(it, key, rate_state.probe_succeeded)
+        assert(reserve(it, key))
+        it:disconnect()
+        plain():cli("SCRIPT", "FLUSH")
+      end
+      assert.equal(6, ask(it, key, rate_state.usage, MONTH).throttled)
+      store.tell(it, key, rate_state.quota_exceeded, MONTH)
+      assert.equal(7, ask(open { url = url_of(plain()) }, key, rate_state.usage, MONTH).throttled)
+    end)
+
+    it("without waiting for a server that is stopped", function()
+      local it, key = open { url = url_of(plain()) }, key_new()
+      reserve(it, key)
+      while_stopped(plain(), function()
+        local began = wait.now()
+        for _ = 1, 100 do store.tell(it, key, rate_state.quota_exceeded, MONTH) end
+        assert.is_true(wait.now() - began < 0.1)
+      end)
+      assert.equal(100, ask(it, key, rate_state.usage, MONTH).throttled)
+    end)
+  end)
+
+  describe("fails with", function()
+    local clients
+
+    before_each(function()
+      helper.reset()
+      clients = {}
+      store.default.states = {} -- tokens of earlier specs
+    end)
+
+    after_each(function()
+      for _, client in ipairs(clients) do client:close() end
+      clients = nil
+    end)
+
+    -- A call fails with a reason, within some seconds, and nothing is sent.
+    local function fails(reason, options, seconds)
+      local client = helper.client { store = open(options) }
+      clients[#clients + 1] = client
+      local began = wait.now()
+      local page, err = client:patient("p"):page()
+      local took = wait.now() - began
+      assert.is_nil(page)
+      assert.equal("io " .. reason, words(err), options.url)
+      assert.equal(0, err.attempts)
+      assert.matches("^nymbl: list: io %(" .. reason .. "%): %l", tostring(err))
+      assert.is_true(took < (seconds or 0.5), took)
+      page, err = client:usage()
+      assert.is_nil(page)
+      assert.equal("io " .. reason, words(err))
+      assert.equal(0, #helper.journal())
+      assert.equal(0, #helper.journal "token")
+    end
+
+    it("store_down if no server listens, or it does not answer", function()
+      local url, stop = helper.unresponsive_server "refusing"
+      stops[#stops + 1] = stop
+      fails("store_down", { url = url:gsub("https", "redis") }, 1.2)
+      fails("store_down", { url = "unix:" .. helper.folder .. "/none" }, 1.2)
+      for _, kind in ipairs { "silent", "full" } do
+        url, stop = helper.unresponsive_server(kind)
+        stops[#stops + 1] = stop
+        fails("store_down", { url = url:gsub("https", "redis"), timeout = 0.4 }, 0.6)
+        fails("store_down", { url = url:gsub("https", "rediss"), timeout = 0.4 }, 0.6)
+      end
+      fails("store_down", { url = "rediss://host.invalid", timeout = 0.5 }, 1)
+    end)
+
+    it("store_down if it is stopped", function()
+      local it = open { url = url_of(plain()) }
+      reserve(it, "x")
+      while_stopped(plain(), function() fails("store_down", { url = url_of(plain()) }, 1.2) end)
+    end)
+
+    it("store_down while it loads its data", function()
+      local server = start()
+      for i = 1, 2000 do server:cli("SET", "key" .. i, "x") if i > 30 then break end end
+      server:cli("SAVE")
+      server:restart { "--key-load-delay", "200000", "--loading-process-events-interval-bytes", "1024" }
+      fails("store_down", { url = url_of(server) }, 1.2)
+    end)
+
+    it("store_down while a script keeps it busy", function()
+      local server = start { args = { "--lua-time-limit", "10" } }
+      os.execute(("redis-cli -s %s EVAL 'while true do end' 0 >/dev/null 2>&1 &"):format(helper.quote(server.path)))
+      helper.eventually(5, function() return server:cli("PING"):find("BUSY") end)
+      fails("store_down", { url = url_of(server) }, 1.2)
+      server:cli("SCRIPT", "KILL")
+    end)
+
+    it("store_auth without a password, with a wrong one or one too many, and without permission", function()
+      local server = shared_server("tls", { tls = true, password = "word" })
+      local url = "rediss://localhost:" .. server.port
+      fails("store_auth", { url = url, ca_file = server.ca })
+      fails("store_auth", { url = url, ca_file = server.ca, password = "another" })
+      fails("store_auth", { url = url, ca_file = server.ca, password = "word", username = "other" })
+      fails("store_auth", { url = url_of(plain()), password = "word" })
+      plain():cli("ACL", "SETUSER", "poor", "on", ">word", "~other:*", "+@all")
+      fails("store_auth", { url = url_of(plain()), username = "poor", password = "word" })
+      plain():cli("ACL", "SETUSER", "poor", "allkeys", "-eval")
+      fails("store_auth", { url = url_of(plain()), username = "poor", password = "word" })
+    end)
+
+    it("store_certificate if it cannot be verified, and never falls back to plain", function()
+      local server = shared_server("tls", { tls = true, password = "word" })
+      fails("store_certificate", { url = "rediss://localhost:" .. server.port, password = "word" })
+      fails("store_certificate", { url = "rediss://localhost:" .. server.port, ca_file = helper.sandbox().ca_file, password = "word" })
+      local elsewhere = start { tls = true, args = { "--bind", "127.0.0.2" } }
+      fails("store_certificate", { url = "rediss://127.0.0.2:" .. elsewhere.port, ca_file = elsewhere.ca })
+      fails("store_down", { url = "rediss://localhost:" .. plain().port, ca_file = server.ca, password = "word", timeout = 0.3 })
+      assert.equal("0", plain():cli("INFO", "clients"):match("blocked_clients:(%d+)"))
+    end)
+
+    it("store_full if its memory is", function()
+      local server = start { args = { "--maxmemory", "1" } }
+      fails("store_full", { url = url_of(server) })
+    end)
+
+    it("store_readonly if it is a replica, or refuses to write", function()
+      local server = start()
+      server:cli("CONFIG", "SET", "min-replicas-to-write", "1")
+      fails("store_readonly", { url = url_of(server) }, 1.2)
+      server:cli("CONFIG", "SET", "min-replicas-to-write", "0")
+      server:cli("REPLICAOF", "127.0.0.1", plain().port)
+      fails("store_readonly", { url = url_of(server) }, 1.2)
+      fails("store_readonly", { urls = { url_of(server), url_of(server) } }, 1.2)
+    end)
+
+    it("store_protocol if it is no Redis, or its data are not of this library", function()
+      local proxy = start_proxy(plain().port)
+      for _, garbage in ipairs { "HTTP/1.1 400 Bad Request\r\n\r\n", "\0", "+OK\r\n", ":5\r\n", "*0\r\n", "$-1\r\n", "$2\r\n[]\r\n",
+                                 "$5\r\n[1,2]\r\n", "$4\r\n[\"x\r\n", "$99999999\r\n" } do
+        local it = open { url = url_of(proxy), timeout = 0.5 }
+        proxy:spoil(garbage)
+        local _, err = reserve(it, "x")
+        assert.equal("io store_protocol", words(err), garbage)
+        assert(reserve(it, "x"), garbage)
+        proxy:spoil(garbage)
+        _, err = reserve(it, "x")
+        assert.equal("io store_protocol", words(err), garbage)
+        assert(reserve(it, "x"), garbage)
+      end
+      local it, key = open { url = url_of(plain()) }, key_new()
+      plain():cli("LPUSH", ("nymbl:{%s}:v2"):format(key), "x")
+      assert.equal("io store_protocol", words(select(2, reserve(it, key))))
+    end)
+
+    it("cluster if another node has its keys; a cluster of one is as good as none", function()
+      local one, other = start { args = { "--cluster-enabled", "yes" } }, start { args = { "--cluster-enabled", "yes" } }
+      fails("store_down", { url = url_of(one) }, 1.2) -- no node has the keys
+      fails("cluster", { url = url_of(one) .. "/1" }) -- a cluster has no other database
+      other:cli("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
+      one:cli("CLUSTER", "MEET", "127.0.0.1", other.port)
+      helper.eventually(10, function() return one:cli("CLUSTER", "INFO"):find("cluster_state:ok") end)
+      fails("cluster", { url = url_of(one) })
+      local it, key = open { url = url_of(other) }, key_new()
+      assert(reserve(it, key))
+      local slot = other:cli("CLUSTER", "KEYSLOT", "{" .. key .. "}")
+      other:cli("CLUSTER", "SETSLOT", slot, "MIGRATING", (one:cli("CLUSTER", "MYID")))
+      other:cli("DEL", ("nymbl:{%s}:v2"):format(key))
+      assert.equal("io cluster", words(select(2, reserve(it, key)))) -- ASK
+    end)
+  end)
+
+  describe("if it is lost during a call", function()
+    local client, patient
+
+    before_each(function() helper.reset() end)
+
+    after_each(function()
+      client:close()
+      client, patient = nil, nil
+    end)
+
+    it("the result or the last error of the call stands, and nothing is repeated", function()
+      local server = start()
+      client = helper.client { store = open { url = url_of(server), timeout = 0.3 }, max_attempts = 3, on_event = function()
+        server:stop()
+      end, token = helper.token() }
+      patient = client:patient "p"
+      helper.faults { operation = "list", action = { status = 500 } }
+      local _, err = patient:page()
+      assert.same({ "server", 500, 1 }, { err.kind, err.status, err.attempts })
+      server:restart()
+      helper.eventually(2, function() return patient:page() end)
+      assert.equal("io store_down", words(select(2, patient:page())))
+    end)
+  end)
+
+  it("goes on by itself when the server is back, even if it is empty", function()
+    local server = start()
+    local it, key = open { url = url_of(server), timeout = 0.2 }, key_new()
+    for _ = 1, 3 do assert(reserve(it, key)) end
+    server:stop()
+    assert.equal("io store_down", words(select(2, reserve(it, key))))
+    server:restart()
+    helper.eventually(2, function() return reserve(it, key) end)
+    assert.equal(1, requests(it, key))
+  end)
+
+  it("does not fail if the server is away for a moment", function()
+    local server = start()
+    local it, key = open { url = url_of(server), timeout = 5 }, key_new()
+    assert(reserve(it, key))
+    server:stop()
+    local done
+    nymbl.each({ 1, 2 }, nil, function(i)
+      if i == 1 then
+        done = assert(reserve(it, key))
+      else
+        wait.wait(nil, wait.now() + 0.7)
+        server:restart()
+      end
+      return true
+    end)
+    assert.is_truthy(done)
+  end)
+
+  it("makes no change after its caller has given up", function()
+    local server = plain()
+    local it, key = open { url = url_of(server), timeout = 0.3 }, key_new()
+    assert(reserve(it, key))
+    while_stopped(server, function()
+      assert.equal("io store_down", words(select(2, reserve(it, key))))
+      assert.is_nil((store.ask(it, key, wait.now() + 0.1, rate_state.reserve, COUNTED, MONTH)))
+    end)
+    wait.wait(nil, wait.now() + 0.1)
+    assert.equal(1, requests(it, key))
+  end)
+
+  it("reads a reply that has arrived while this process was stopped", function()
+    local server = plain()
+    local it, key = open { url = url_of(server), timeout = 0.5 }, key_new()
+    assert(reserve(it, key))
+    local real = wait.wait
+    wait.wait = function(transfer, deadline) -- the process is stopped right after it has sent its request
+      os.execute "sleep 0.7"
+      wait.wait = real
+      return transfer == nil and real(transfer, deadline) or false
+    end
+    local result = reserve(it, key)
+    wait.wait = real
+    assert.is_truthy(result)
+  end)
+
+  describe("with several URLs", function()
+    it("takes the first one that is a primary, and the next one after a failover", function()
+      local replica, primary = start(), start()
+      replica:cli("REPLICAOF", "127.0.0.1", primary.port)
+      local it, key = open { urls = { url_of(replica), url_of(primary) } }, key_new()
+      helper.eventually(5, function() return replica:cli("INFO", "replication"):find("master_link_status:up") end)
+      for _ = 1, 3 do assert(reserve(it, key)) end
+      helper.eventually(5, function()
+        return replica:cli("GET", ("nymbl:{%s}:v2"):format(key)):find('"requests":3')
+      end)
+      primary:stop()
+      replica:cli("REPLICAOF", "NO", "ONE")
+      local began = wait.now()
+      assert(reserve(it, key))
+      assert.is_true(wait.now() - began < 1)
+      assert.equal(4, requests(it, key))
+    end)
+
+    it("passes over one that does not answer", function()
+      local url, stop = helper.unresponsive_server "silent"
+      stops[#stops + 1] = stop
+      url = url:gsub("https", "redis")
+      local it, key = open { urls = { url, "unix:" .. helper.folder .. "/none", url_of(plain()) } }, key_new()
+      local began = wait.now()
+      assert(reserve(it, key))
+      assert.is_true(wait.now() - began < 0.6, wait.now() - began)
+      it:disconnect()
+      began = wait.now()
+      assert(reserve(it, key))
+      assert.is_true(wait.now() - began < 0.1, wait.now() - began)
+    end)
+  end)
+
+  describe("keeps", function()
+    before_each(function()
+      helper.reset()
+      store.default.states = {}
+    end)
+
+    it("no secret, URL or id, and a token only on request; and everything expires", function()
+      for _, token in ipairs { false, true } do
+        local server = start { password = "REDISWORD" }
+        local client = helper.client {
+          store = open { url = url_of(server), password = "REDISWORD", token = token }, rate = {}, monthly_quota = 100,
+        }
+        assert(client:patient("SECRETID"):page())
+        local bearer = helper.header(helper.journal("list")[1], "authorization"):match("^Bearer (.+)$")
+        helper.faults { operation = "list", action = { status = 429 } }
+        client:patient("SECRETID"):page()
+        client:close()
+        local sandbox, texts, tokens = helper.sandbox(), {}, 0
+        for name in server:cli("KEYS", "*"):gmatch("[^\n]+") do
+          assert.matches("^nymbl:{%x+}:[%w:]+$", name)
+          local seconds = tonumber(server:cli("TTL", name))
+          assert.is_true(seconds > 0 and seconds <= 40 * 86400, name .. " " .. seconds)
+          texts[#texts + 1] = name .. server:cli("GET", name)
+        end
+        assert.is_true(#texts >= 2)
+        for _, text in ipairs(texts) do
+          if text:find(bearer, 1, true) then tokens = tokens + 1 end
+          for _, secret in ipairs { sandbox.api_key, sandbox.base_url, sandbox.token_url, sandbox.client_id, sandbox.scope,
+                                    sandbox.client_secret, "localhost", "127.0.0.1", "SECRETID", "REDISWORD" } do
+            assert.is_nil(text:find(secret, 1, true), text)
+          end
+        end
+        assert.equal(token, tokens > 0)
+        helper.reset()
+      end
+    end)
+
+    it("a token as long as it is valid, and its failure for a minute", function()
+      local it, key = open { url = url_of(plain()), token = true }, key_new()
+      local name = ("nymbl:{%s}:v2"):format(key)
+      local _, _, lease = ask(it, key, token_state.acquire, 3, nil, 0, nil)
+      assert.equal("60", plain():cli("TTL", name))
+      ask(it, key, token_state.publish, lease.generation, "token", 300)
+      assert.equal("300", plain():cli("TTL", name))
+      local before = #plain():cli("KEYS", "*")
+      for _ = 1, 10 do ask(it, key, token_state.acquire, 3, nil, 0, nil) end -- changes nothing
+      assert.equal(before, #plain():cli("KEYS", "*"))
+      plain():cli("SET", name, [[{"expires_at":"x","lease_until":{},"failed_at":true}]]) -- malformed
+      assert.equal(1, (select(3, ask(it, key, token_state.acquire, 3, nil, 0, nil))).generation)
+    end)
+
+    it("a state that is malformed from stopping anyone", function()
+      local it = open { url = url_of(plain()) }
+      for _, text in ipairs { "", "x", "5", "null", "[]", "[1,2]", '{"month":5}', '{"month":null,"requests":null}',
+                              ('{"month":"%s","requests":"x","throttled":[]}'):format(MONTH),
+                              ('{"month":"%s","requests":1,"throttled":0,"read_tat":"x","updated_at":{}}'):format(MONTH) } do
+        local key = key_new()
+        plain():cli("SET", ("nymbl:{%s}:v2"):format(key), text)
+        assert(reserve(it, key, LIMITS), text)
+        assert.is_true(requests(it, key) <= 2)
+      end
+    end)
+
+    it("its wait and its burst if the server's clock is set", function()
+      local it = open { url = url_of(plain()) }
+      for _, step in ipairs { 1e9, 86400, -86400, -1e9 } do
+        local key = key_new()
+        local name = ("nymbl:{%s}:v2"):format(key)
+        for _ = 1, 4 do reserve(it, key, LIMITS) end
+        ask(it, key, rate_state.throttled, LIMITS, MONTH, 60)
+        -- the same as if the clock had been set by `-step`
+        local state = helper.json.decode(plain():cli("GET", name))
+        for field, value in pairs(state) do
+          if type(value) == "number" and value > 1e9 then state[field] = value + step end
+        end
+        plain():cli("SET", name, helper.json.encode(state), "EX", "100")
+        local at_once = 0
+        for _ = 1, 10 do
+          local delay = reserve(it, key, LIMITS).delay
+          assert.is_true(delay <= 125, delay)
+          if delay <= 0 then at_once = at_once + 1 end
+        end
+        assert.is_true(at_once <= 4)
+      end
+    end)
+  end)
+
+  it("closes its connection with the last client, also if it is collected", function()
+    local server = start()
+    local it = open { url = url_of(server) }
+    local one = helper.client { store = it }
+    local other = helper.client { store = it }
+    one:usage()
+    other:usage()
+    assert.equal(1, server:connections())
+    one:close()
+    other:usage()
+    assert.equal(1, server:connections())
+    other:close()
+    helper.eventually(2, function() return server:connections() == 0 end)
+    helper.client({ store = it }):usage()
+    helper.eventually(2, function()
+      collectgarbage()
+      return server:connections() == 0
+    end)
+  end)
+
+  it("leaves no descriptor and no memory behind", function()
+    local server = plain()
+    local it, key = open { url = url_of(server) }, key_new()
+    local function work(changes, connects)
+      for i = 1, changes do
+        reserve(it, key)
+        if i % (changes / connects) == 0 then it:disconnect() end
+      end
+    end
+    work(200, 10)
+    collectgarbage()
+    local descriptors, memory = helper.descriptors(), collectgarbage "count"
+    work(10000, 100)
+    collectgarbage()
+    assert.is_true(helper.descriptors() <= descriptors)
+    assert.is_true(collectgarbage "count" < memory + 100)
+  end)
+
+  describe("continues alone", function()
+    it("with a share of the rate, if that is wanted, and adds what it has spent when the store is back", function()
+      local server = start()
+      local it, key = open { url = url_of(server), timeout = 0.2, when_down = "alone", share = 0.5 }, key_new()
+      for _ = 1, 3 do assert(reserve(it, key, LIMITS)) end
+      server:stop()
+      local delays = {}
+      for i = 1, 4 do delays[i] = assert(reserve(it, key, LIMITS)).delay end
+      assert.same({ 0, 0, 1, 2 }, { delays[1], delays[2], math.floor(delays[3] + 0.5), math.floor(delays[4] + 0.5) })
+      assert.equal(7, requests(it, key))
+      local began = wait.now() -- it does not wait for the store any more
+      for _ = 1, 10 do reserve(it, key, LIMITS) end
+      assert.is_true(wait.now() - began < 0.1)
+      server:restart()
+      helper.eventually(3, function()
+        wait.wait(nil, wait.now() + 0.05)
+        requests(it, key)
+        return not it.alone.is_active
+      end)
+      assert.equal(14, requests(it, key)) -- the server is empty
+      assert.equal(14, requests(it, key))
+    end)
+
+    it("with a share of what is left of the month", function()
+      local server = start()
+      local it, key = open { url = url_of(server), timeout = 0.2, when_down = "alone", share = 0.1 }, key_new()
+      local limits = { bucket = "read", quota = 55 }
+      for _ = 1, 5 do reserve(it, key, limits) end
+      server:stop()
+      for _ = 1, 5 do assert.is_nil(reserve(it, key, limits).refused) end
+      assert.equal("monthly_quota", reserve(it, key, limits).reason)
+      local other = open { url = url_of(server), timeout = 0.2, when_down = "alone" }
+      for _ = 1, 5 do assert.is_nil(reserve(other, key, limits).refused) end -- of 55, which it has never seen
+      assert.equal("monthly_quota", reserve(other, key, limits).reason)
+    end)
+
+    it("and counts once if the reply is lost when it adds what it has spent", function()
+      local server = start()
+      local proxy = start_proxy(server.port)
+      local it, key = open { url = url_of(proxy), timeout = 0.2, when_down = "alone" }, key_new()
+      assert(reserve(it, key))
+      server:stop()
+      for _ = 1, 4 do assert(reserve(it, key)) end
+      server:restart()
+      helper.eventually(3, function()
+        wait.wait(nil, wait.now() + 0.05)
+        requests(it, key)
+        if it.probe and not proxy:is_waiting() then
+          wait.wait(nil, wait.now() + 0.1)
+          it:end_probe(it.probe)
+          proxy:spoil "swallow"
+          it.alone.is_active = false
+        end
+        return not it.alone.is_active
+      end)
+      assert.equal(4, requests(it, key))
+      assert.is_false(proxy:is_waiting())
+      assert.equal(4, requests(it, key))
+    end)
+
+    it("only if the store is unreachable or silent", function()
+      local server = start { args = { "--maxmemory", "1" } }
+      local it = open { url = url_of(server), when_down = "alone" }
+      assert.equal("io store_full", words(select(2, reserve(it, "x"))))
+      assert.is_false(it.alone.is_active)
+      while_stopped(plain(), function()
+        it = open { url = url_of(plain()), when_down = "alone", timeout = 0.2 }
+        assert(reserve(it, "x"))
+        assert.is_true(it.alone.is_active)
+      end)
+    end)
+  end)
+end)
