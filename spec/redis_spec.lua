@@ -420,8 +420,17 @@ describe("nymbl.store.redis()", function()
       assert.equal("io store_protocol", words(select(2, reserve(it, key))))
     end)
 
+    -- A node of a cluster also needs the port that is higher by 10000, which may be in use.
+    local function start_node()
+      for _ = 1, 10 do
+        local server = start { args = { "--cluster-enabled", "yes" } }
+        if helper.output(("timeout 2 redis-cli -p %d PING 2>&1"):format(server.port)) == "PONG" then return server end
+      end
+      error "no node of a cluster did start"
+    end
+
     it("cluster if another node has its keys; a cluster of one is as good as none", function()
-      local one, other = start { args = { "--cluster-enabled", "yes" } }, start { args = { "--cluster-enabled", "yes" } }
+      local one, other = start_node(), start_node()
       fails("store_down", { url = url_of(one) }, 1.2) -- no node has the keys
       fails("cluster", { url = url_of(one) .. "/1" }) -- a cluster has no other database
       other:cli("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
