@@ -7,6 +7,8 @@
 --   others(fn)      runs fn; returns "others continued" if other coroutines ran meanwhile, and fn's result
 local helper = require "helper"
 local nymbl = require "nymbl"
+local redis = require "redis"
+local wait = require "nymbl.wait"
 
 local PDF = "%PDF-1.4 "
 
@@ -636,6 +638,32 @@ case("check the set-up", "true, ok ok ok ok ok ok ok ok, false, ok ok ok ok ok o
     return tostring(ok) .. ", " .. table.concat(states, " ")
   end
   return check() .. ", " .. check { api_key = "wrong" }
+end)
+
+case("share limits through a Redis that is stopped meanwhile",
+  "3: 0, 0, 0, others continued, io - store_down 0, waits for store, 0, 4 requests", function(t)
+  local server = redis.start()
+  local waits = {}
+  local ran, result = pcall(function()
+    local patient, client = t.patient {
+      store = nymbl.store.redis { url = "redis://127.0.0.1:" .. server.port, timeout = 0.6, token = true },
+      rate = { read = { 10, 20 } }, monthly_quota = 100, token = helper.token(),
+      on_wait = function(event) waits[#waits + 1] = event.reason end,
+    }
+    local function rows()
+      local page, err = patient:page()
+      return page and #page, err
+    end
+    local words_of_three = together(function() return rows() end, function() return rows() end, rows)
+    server:signal "STOP"
+    local continued, refused = t.others(function() return words(rows()) end)
+    server:signal "CONT"
+    wait.wait(nil, wait.now() + 0.6) -- a server that has failed is not asked at once
+    return ("%s, %s, %s, waits for %s, %s, %d requests"):format(words_of_three, continued, refused,
+      table.concat(waits, " "), words(rows()), client:usage().requests)
+  end)
+  server:stop()
+  return assert(ran and result, result)
 end)
 
 return cases
