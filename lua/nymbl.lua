@@ -52,7 +52,7 @@
 -- @tfield string operation as in an @{event}
 -- @tfield string reason `"rate_limit"`; `"pause"` after a 429 or a Retry-After; `"retry"`;
 --   `"token"`: another caller refreshes it; `"connection"`: `max_connections` are in use;
---   `"store"`: another process has locked it
+--   `"store"`: it is locked, or on another machine and slow
 -- @tfield ?number seconds as far as they are known
 -- @tfield ?any tag the call's option `tag`
 

@@ -299,7 +299,6 @@ case("callers that wait for a token share its failure", "8: " .. ("not_found 404
     return together((unpack or table.unpack)(list)) -- luacheck: ignore
   end
   local first, requests, calls = eight(get), #helper.journal("token"), 0
-  local wait = require "nymbl.wait"
   patient = t.patient { token = function()
     calls = calls + 1
     wait.wait(nil, wait.now() + 0.3)

@@ -69,7 +69,7 @@ describe("nymbl.store.redis()", function()
   before_each(function() stores, stops = {}, {} end)
 
   after_each(function()
-    for _, it in ipairs(stores) do it:disconnect() end
+    for _, it in ipairs(stores) do it.link:close() end
     for _, stop in ipairs(stops) do stop() end
     stores, stops = nil, nil
     assert.equal(0, helper.object_count())
@@ -253,7 +253,7 @@ describe("nymbl.store.redis()", function()
       for i = 1, 60 do items[i] = i end
       reserve(it, key)
       local succeeded = nymbl.each(items, { concurrency = 20 }, function(i)
-        if i % 15 == 0 then proxy:spoil "swallow" end
+        if i == 10 or i == 40 then proxy:spoil "swallow" end
         return reserve(it, key)
       end)
       assert.equal(60, succeeded)
@@ -274,7 +274,7 @@ describe("nymbl.store.redis()", function()
         for _ = 1, 2 do store.tell(it, key, rate_state.quota_exceeded, MONTH) end
         store.tell(it, key, rate_state.probe_succeeded)
         assert(reserve(it, key))
-        it:disconnect()
+        it.link:disconnect()
         plain():cli("SCRIPT", "FLUSH")
       end
       assert.equal(6, ask(it, key, rate_state.usage, MONTH).throttled)
@@ -471,6 +471,92 @@ describe("nymbl.store.redis()", function()
     end)
   end)
 
+  it("needs few permissions", function()
+    local server = start()
+    server:cli("ACL", "SETUSER", "poor", "on", ">word", "resetkeys", "~own:*", "-@all", "+eval", "+evalsha", "+time", "+get", "+set",
+      "+del")
+    local it = open { url = url_of(server), username = "poor", password = "word", prefix = "own:" }
+    local key = key_new()
+    assert(reserve(it, key))
+    store.tell(it, key, rate_state.quota_exceeded, MONTH)
+    assert.same({ 0, 1 }, { requests(it, key), ask(it, key, rate_state.usage, MONTH).throttled })
+    it = open { url = url_of(server), username = "poor", password = "word" } -- other keys
+    assert.equal("io store_auth", words(select(2, reserve(it, key))))
+  end)
+
+  describe("a call", function()
+    local client
+
+    before_each(function()
+      helper.reset()
+      store.default.states = {}
+    end)
+
+    after_each(function()
+      client:close()
+      client = nil
+    end)
+
+    it("reports a long wait to on_wait, and no other", function()
+      local waits = {}
+      client = helper.client {
+        store = open { url = url_of(plain()), timeout = 0.3 }, timeout = false, token = helper.token(),
+        on_wait = function(event) waits[#waits + 1] = event.operation .. " " .. event.reason end,
+      }
+      for _ = 1, 5 do assert(client:patient("p"):page()) end
+      assert.same({}, waits)
+      while_stopped(plain(), function() client:patient("p"):page() end)
+      assert.same({ "list store" }, waits)
+    end)
+
+    it("lists all pages, and prefetches none without a reservation", function()
+      client = helper.client { store = open { url = url_of(plain()), token = true }, rate = { read = { 100, 100 } } }
+      helper.admin("POST", "seed", { patient = "p", count = 30 })
+      local before, count = client:usage().requests, 0
+      for _ in client:patient("p"):documents { page_size = 10 } do count = count + 1 end
+      assert.equal(30, count)
+      assert.equal(client:usage().requests - before, #helper.journal "list")
+    end)
+
+    it("is diagnosed if the store does not answer", function()
+      client = helper.client { store = open { url = "unix:" .. helper.folder .. "/none", timeout = 0.1 } }
+      local steps, ok = client:check()
+      assert.is_false(ok)
+      assert.same({ "settings", "failed", "store_down" }, { steps[1].step, steps[1].state, steps[1].err.reason })
+    end)
+
+    it("ends if its client is closed while it waits for the store, and leaves no connection", function()
+      local server = start()
+      client = helper.client { store = open { url = url_of(server) }, token = helper.token() }
+      assert(client:patient("p"):page())
+      local _, failed = nymbl.each({ "call", "close" }, nil, function(item)
+        if item == "call" then return client:patient("p"):page() end
+        server:signal "STOP"
+        wait.wait(nil, wait.now() + 0.1)
+        client:close()
+        server:signal "CONT"
+        return true
+      end)
+      if failed[1] then assert.equal("canceled", failed[1].err.kind) end
+      helper.eventually(2, function() return server:connections() == 0 end)
+    end)
+
+    it("is counted, and its 429 pauses the others", function()
+      local it = open { url = url_of(plain()) }
+      client = helper.client { store = it, rate = {}, monthly_quota = 100, max_attempts = 1 }
+      local other = helper.client { store = open { url = url_of(plain()) }, rate = {}, monthly_quota = 100, timeout = 1 }
+      local before = client:usage()
+      assert(client:patient("p"):page())
+      helper.faults { operation = "list", action = { status = 429, body_kind = "gateway", headers = { { "Retry-After", "30" } } } }
+      assert.equal("throttled", select(2, client:patient("p"):page()).kind)
+      assert.equal("timeout rate_limit", words(select(2, other:patient("p"):page())))
+      local after = other:usage()
+      assert.same({ before.requests + 1, before.throttled + 1 }, { after.requests, after.throttled })
+      assert.equal(math.type and "integer" or nil, math.type and math.type(after.requests)) -- luacheck: ignore
+      other:close()
+    end)
+  end)
+
   it("goes on by itself when the server is back, even if it is empty", function()
     local server = start()
     local it, key = open { url = url_of(server), timeout = 0.2 }, key_new()
@@ -553,7 +639,7 @@ describe("nymbl.store.redis()", function()
       local began = wait.now()
       assert(reserve(it, key))
       assert.is_true(wait.now() - began < 0.6, wait.now() - began)
-      it:disconnect()
+      it.link:disconnect()
       began = wait.now()
       assert(reserve(it, key))
       assert.is_true(wait.now() - began < 0.1, wait.now() - began)
@@ -673,7 +759,7 @@ describe("nymbl.store.redis()", function()
     local function work(changes, connects)
       for i = 1, changes do
         reserve(it, key)
-        if i % (changes / connects) == 0 then it:disconnect() end
+        if i % (changes / connects) == 0 then it.link:disconnect() end
       end
     end
     work(200, 10)
@@ -732,11 +818,12 @@ describe("nymbl.store.redis()", function()
       helper.eventually(3, function()
         wait.wait(nil, wait.now() + 0.05)
         requests(it, key)
-        if it.probe and not proxy:is_waiting() then
+        if it.link.probe and not proxy:is_waiting() then
           wait.wait(nil, wait.now() + 0.1)
-          it:end_probe(it.probe)
-          proxy:spoil "swallow"
-          it.alone.is_active = false
+          if it.link:is_back(key) then
+            proxy:spoil "swallow"
+            it.alone.is_active = false
+          end
         end
         return not it.alone.is_active
       end)

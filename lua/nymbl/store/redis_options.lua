@@ -7,6 +7,9 @@ local redis_options = {}
 
 local DEFAULT_PORT = 6379
 
+-- Bytes of the longest path of a Unix socket (`sun_path` in Linux).
+local LONGEST_PATH = 107
+
 local function is_loopback(host)
   return host:lower() == "localhost" or host == "::1" or host:find("^127%.%d+%.%d+%.%d+$") ~= nil
 end
@@ -27,6 +30,7 @@ local function parse(url)
   if path then
     local db = query:match("^%?db=(%d+)$")
     if query ~= "" and not db then return nil, "malformed URL" end
+    if #path > LONGEST_PATH then return nil, "path too long" end
     return { unix_path = path, db = db }
   end
   local scheme, authority, rest = url:match("^(rediss?)://([^/?#]*)(.*)$")
