@@ -73,6 +73,22 @@ local function run(seed, rate, burst)
   return sent
 end
 
+describe("what a process has counted alone", function()
+  it("is added to the months in which it has counted", function()
+    local state = {}
+    for _ = 1, 3 do rate_state.reserve(state, 0, limits_new(2, 4), "2026-01") end
+    rate_state.reserve(state, 0, limits_new(2, 4), MONTH)
+    rate_state.add(state, 1, MONTH, MONTH, 5, 1)
+    rate_state.add(state, 1, MONTH, "2026-01", 7, 2, 50)
+    rate_state.add(state, 1, MONTH, "2025-12", 100, 100, 40) -- too old
+    assert.same({ month = MONTH, requests = 6, throttled = 1 }, rate_state.usage(state, 1, MONTH))
+    assert.same({ month = "2026-01", requests = 10, throttled = 2 }, rate_state.usage(state, 1, "2026-01"))
+    assert.equal(50, state.paused_until)
+    rate_state.add(state, 1, "2026-01", "2026-01", -20, -20)
+    assert.same({ month = "2026-01", requests = 0, throttled = 0 }, rate_state.usage(state, 1, "2026-01"))
+  end)
+end)
+
 describe("the rate limit", function()
   it("holds whether callers send, cancel their reservations or are answered 429", function()
     for seed = 1, 100 do

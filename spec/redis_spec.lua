@@ -294,7 +294,7 @@ describe("nymbl.store.redis()", function()
     end)
   end)
 
-  describe("fails with", function()
+  describe("fails #slow with", function()
     local clients
 
     before_each(function()
@@ -414,6 +414,24 @@ describe("nymbl.store.redis()", function()
         _, err = reserve(it, "x")
         assert.equal("io store_protocol", words(err), garbage)
         assert(reserve(it, "x"), garbage)
+      end
+      -- what is no result of the change
+      for _, results in ipairs { "5", "[]", "[5]", "[true]", "[null]", "[{}]", '[{"delay":1}]', '[{"delay":"x","time_to_act":1}]',
+                                 '[{"refused":1}]', '[{"delay":1,"time_to_act":1,"tat":{}}]' } do
+        local it = open { url = url_of(proxy), timeout = 0.5 }
+        assert(reserve(it, "x"))
+        local text = ("[%.0f,%s]"):format(it:now(), results)
+        proxy:spoil(("$%d\r\n%s\r\n"):format(#text, text))
+        assert.equal("io store_protocol", words(select(2, reserve(it, "x"))), results)
+      end
+      for _, results in ipairs { "[true]", "[false]", "[true,5]", "[true,null,5]", "[true,null,{}]", '[true,null,{"generation":"x"}]',
+                                 '[true,null,{"failure":"x"}]' } do
+        local it = open { url = url_of(proxy), timeout = 0.5 }
+        assert(reserve(it, "x"))
+        local text = ("[%.0f,%s]"):format(it:now(), results)
+        proxy:spoil(("$%d\r\n%s\r\n"):format(#text, text))
+        local _, err = ask(it, "x", token_state.acquire, 3, nil, 0, nil)
+        assert.equal("io store_protocol", words(err), results)
       end
       local it, key = open { url = url_of(plain()) }, key_new()
       plain():cli("LPUSH", ("nymbl:{%s}:v2"):format(key), "x")
@@ -753,7 +771,7 @@ describe("nymbl.store.redis()", function()
     end)
   end)
 
-  it("leaves no descriptor and no memory behind", function()
+  it("leaves no descriptor and no memory behind #slow", function()
     local server = plain()
     local it, key = open { url = url_of(server) }, key_new()
     local function work(changes, connects)
@@ -830,6 +848,36 @@ describe("nymbl.store.redis()", function()
       assert.equal(4, requests(it, key))
       assert.is_false(proxy:is_waiting())
       assert.equal(4, requests(it, key))
+    end)
+
+    it("and shares the pause that it has observed", function()
+      local server = start()
+      local it, key = open { url = url_of(server), timeout = 0.2, when_down = "alone" }, key_new()
+      reserve(it, key, LIMITS)
+      server:stop()
+      reserve(it, key, LIMITS)
+      store.tell(it, key, rate_state.throttled, LIMITS, MONTH, 60)
+      assert.is_true(reserve(it, key, LIMITS).delay > 55)
+      server:restart()
+      helper.eventually(3, function()
+        wait.wait(nil, wait.now() + 0.05)
+        requests(it, key)
+        return not it.alone.is_active
+      end)
+      local other = open { url = url_of(server) }
+      assert.is_true(reserve(other, key, LIMITS).delay > 50)
+      assert.equal(1, ask(other, key, rate_state.usage, MONTH).throttled)
+    end)
+
+    it("with tokens of its own", function()
+      local server = start()
+      local it, key = open { url = url_of(server), timeout = 0.2, when_down = "alone", token = true }, key_new()
+      local _, _, lease = ask(it, key, token_state.acquire, 3, nil, 0, nil)
+      ask(it, key, token_state.publish, lease.generation, "shared", 300)
+      server:stop()
+      _, _, lease = ask(it, key, token_state.acquire, 3, nil, 0, nil)
+      ask(it, key, token_state.publish, lease.generation, "own", 300)
+      assert.equal("own", select(2, ask(it, key, token_state.acquire, 3, nil, 0, nil)))
     end)
 
     it("only if the store is unreachable or silent", function()

@@ -194,8 +194,10 @@ end
 -- Add what one process has counted by itself (store/alone.lua). The numbers may be negative.
 -- @tparam string month the current one
 -- @tparam string counted_month the month in which the process has counted
-function rate_state.add(state, _, month, counted_month, requests, throttled)
+-- @tparam ?number paused_until the end of a pause that the process has observed
+function rate_state.add(state, _, month, counted_month, requests, throttled, paused_until)
   roll_month(state, month)
+  if paused_until then state.paused_until = math.max(state.paused_until or 0, paused_until) end
   if counted_month == state.month then
     state.requests = math.max(0, state.requests + requests)
     state.throttled = math.max(0, state.throttled + throttled)

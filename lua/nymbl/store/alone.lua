@@ -60,14 +60,16 @@ function alone:change(key, now, change, limits, month, ...)
   return change(state, now, limits, month, ...)
 end
 
--- End the state of this process. Returns what it has counted: a list of { month, requests,
--- throttled }.
+-- End the state of this process. Returns what is to be added to the shared state: a list of further
+-- arguments for rate_state.add.
 function alone:take_counts(key)
   local state, base, counts = self.states[key], self.bases[key], {}
   self.states[key], self.bases[key] = nil, nil
   local function add(month, requests, throttled)
     if base and base.month == month then requests = requests - base.requests end
-    if requests ~= 0 or throttled ~= 0 then counts[#counts + 1] = { month, requests, throttled } end
+    if requests ~= 0 or throttled ~= 0 then
+      counts[#counts + 1] = { month, requests, throttled, state.paused_until }
+    end
   end
   if state and state.month then add(state.month, state.requests, state.throttled) end
   if state and state.other_month then add(state.other_month, state.other_requests, state.other_throttled) end

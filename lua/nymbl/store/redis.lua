@@ -56,7 +56,7 @@ function redis:add_counts(key, till)
   local requests = self.alone.counts[key] or {}
   self.alone.counts[key] = requests
   for _, count in ipairs(self.alone:take_counts(key)) do
-    requests[#requests + 1] = redis_link.request(key, rate_state.add, wait.month(), unpack(count))
+    requests[#requests + 1] = redis_link.request(key, rate_state.add, wait.month(), unpack(count, 1, 4))
   end
   while requests[1] do
     local request = requests[1]

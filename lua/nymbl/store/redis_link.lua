@@ -334,7 +334,7 @@ function redis_link:ask_over(connection, request, till)
     return nil
   end
   if not answer then return nil, error_of_reply(message) end
-  local time, results = redis_script.read(answer)
+  local time, results = redis_script.read(request.name, answer)
   if not time then return nil, error_of_reply() end
   connection.has_script = true
   self:set_clock(connection, time)

@@ -151,18 +151,61 @@ function redis_script.words(change, ...)
   return name[1], name[2], ("%d"):format(count), count > 0 and json.encode(list) or "[]"
 end
 
+-- Types of the fields of results.
+local FIELD_TYPES = {
+  time_to_act = "number", delay = "number", tat = "number", retry_after = "number", requests = "number",
+  throttled = "number", generation = "number", old_ttl = "number", age = "number", retry_in = "number", now = "number",
+  month = "string", reason = "string", failure = "string",
+  refused = "boolean", is_probe = "boolean", is_paused = "boolean",
+}
+
+-- By change whose first result is a table: the fields that it has, unless it has `refused`.
+local REQUIRED_FIELDS = {
+  reserve = { "time_to_act", "delay" }, try_reserve = { "time_to_act", "delay" }, recheck = { "time_to_act", "delay" },
+  usage = { "month", "requests", "throttled" },
+}
+
+local function has_valid_types(fields)
+  for name, value in pairs(fields) do
+    if FIELD_TYPES[name] ~= type(value) then return false end
+  end
+  return true
+end
+
+local function has_fields(fields, required)
+  for _, name in ipairs(required) do
+    if fields[name] == nil then return false end
+  end
+  return true
+end
+
+-- Whether results can be those of a change. The rest of the library relies on their types.
+local function are_results_of(name, first, second, third)
+  local required = REQUIRED_FIELDS[name]
+  if required then
+    return type(first) == "table" and has_valid_types(first) and (first.refused == true or has_fields(first, required))
+  end
+  if first ~= true or (second ~= nil and type(second) ~= "string") then return false end
+  if third == nil then return name ~= "acquire" or second ~= nil end
+  return type(third) == "table" and has_valid_types(third)
+    and (third.generation or (third.failure and third.age) or (third.retry_in and third.now)) ~= nil
+end
+
 -- Read what the script has returned.
+-- @tparam string name of the change
 -- @treturn[1] number the time
 -- @treturn[1] ?table the results, or nil if it was too late for the change
 -- @treturn[2] nil it is malformed
-function redis_script.read(answer)
+function redis_script.read(name, answer)
   local list = json.decode(answer)
   local results = list and list[2]
-  if not list or type(list[1]) ~= "number" or (results ~= nil and type(results) ~= "table") then return nil end
-  if not results then return list[1] end
+  if not list or type(list[1]) ~= "number" then return nil end
+  if results == nil then return list[1] end
+  if type(results) ~= "table" then return nil end
   for i = 1, 3 do
     if results[i] == core.null then results[i] = nil end
   end
+  if not are_results_of(name, results[1], results[2], results[3]) then return nil end
   return list[1], results
 end
 
