@@ -195,24 +195,22 @@ end
 -- Wait for the reply to a request. Returns it; or nil and an error table; or only nil if it has not
 -- arrived.
 local function wait_for_reply(transfer, till)
-  local report_at, is_reported = wait.now() + USUAL, false
-  local done, err
-  while true do
-    done, err = transfer:result()
-    local now = wait.now()
-    if done ~= false or now >= till then break end
-    if not is_reported and now >= report_at then
+  local report_at, is_reported, _, problem = wait.now() + USUAL, false, nil, nil
+  local done, err = transfer:result()
+  while done == false and not problem and wait.now() < till do
+    if not is_reported and wait.now() >= report_at then
       events.begin_wait "store"
       is_reported = true
     end
-    local ready, problem = wait.wait(transfer, is_reported and till or math.min(till, report_at))
-    if ready == nil then return nil, problem end
+    _, problem = wait.wait(transfer, is_reported and till or math.min(till, report_at))
+    done, err = transfer:result()
   end
+  if is_reported then events.end_wait() end
+  if problem then return nil, problem end
   if done == false then -- perhaps this process was stopped, and not the server
     wait.poll()
     done, err = transfer:result()
   end
-  if is_reported then events.end_wait() end
   if done then return transfer:body() end
   return nil, done == nil and error_of_transfer(err) or nil
 end
