@@ -243,7 +243,7 @@ function methods.patients(self, options)
 end
 
 --- Report the use of this month's quota by all clients of the account that share the store.
--- Sends no request; waits only for a store that other processes have locked.
+-- Sends no request; waits only for the store.
 -- @function usage
 -- @treturn[1] table `month` (such as `"2026-02"`, UTC), `requests`, `throttled` (responses with
 --   status 429) and `remaining` (nil without a quota)
