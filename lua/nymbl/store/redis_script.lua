@@ -151,13 +151,16 @@ function redis_script.words(change, ...)
   return name[1], name[2], ("%d"):format(count), count > 0 and json.encode(list) or "[]"
 end
 
--- Types of the fields of results.
-local FIELD_TYPES = {
-  time_to_act = "number", delay = "number", tat = "number", retry_after = "number", requests = "number",
-  throttled = "number", generation = "number", old_ttl = "number", age = "number", retry_in = "number", now = "number",
-  month = "string", reason = "string", failure = "string",
-  refused = "boolean", is_probe = "boolean", is_paused = "boolean",
-}
+-- Types of the fields of results, by name.
+local FIELD_TYPES = {}
+for type_name, fields in pairs {
+  number = { "time_to_act", "delay", "tat", "retry_after", "requests", "throttled", "generation", "old_ttl", "age",
+             "retry_in", "now" },
+  string = { "month", "reason", "failure" },
+  boolean = { "refused", "is_probe", "is_paused" },
+} do
+  for _, name in ipairs(fields) do FIELD_TYPES[name] = type_name end
+end
 
 -- By change whose first result is a table: the fields that it has, unless it has `refused`.
 local REQUIRED_FIELDS = {
