@@ -41,7 +41,7 @@ local NOT_RUN = {
     ["--- Iterate over practitioners. …"] = "a method of the library, as spec/entity_spec.lua adds one",
   },
   ["examples/gateway/README.md"] = {
-    ["examples/gateway/run [--listen ADDRESS] [--limits on|off] [--stdin]"] = "a synopsis",
+    ["examples/gateway/run [--listen ADDRESS] [--users FILE] [--limits on|off] [--stdin]"] = "a synopsis",
   },
   ["examples/telemetry/README.md"] = {
     ["examples/telemetry/run [--listen ADDRESS] [--limits on|off] [--stdin]"] = "a synopsis",

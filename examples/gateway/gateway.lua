@@ -3,10 +3,14 @@
 -- service.
 
 local cjson = require("cjson").new()
+local form = require "form"
+local http = require "http"
+local lrucache = require "resty.lrucache"
 local nymbl = require "nymbl"
+local session = require "session"
 
 -- Maximum number of bytes read from a client at once.
-local CHUNK = 65536
+local CHUNK = 32768
 
 -- Timeouts in seconds: for a transfer to or from a client, for any other call, and for
 -- discarding the rest of an unwanted body. nginx.conf has the idle timeouts.
@@ -16,6 +20,9 @@ local LINGER = 30
 
 -- Number of documents in a listing that are sent to the client at once.
 local PAGE = 100
+
+-- Types that a browser may show in place. Others could contain scripts, or cannot be shown.
+local SHOWN = { ["application/pdf"] = true, ["image/png"] = true, ["image/jpeg"] = true }
 
 -- false for tests against a service without limits; nil for the library's defaults.
 local limits
@@ -37,6 +44,9 @@ local client = assert(nymbl.client {
   store = nymbl.store.shdict "nymbl",
   rate = limits,
   monthly_quota = limits,
+  headers = function()
+    return { ["x-request-id"] = http.request_id(ngx.var.http_x_request_id) or ngx.var.request_id }
+  end,
 })
 
 -- Failures -----------------------------------------------------------------------------------------
@@ -46,6 +56,7 @@ local client = assert(nymbl.client {
 local STATUS = {
   bad_request = 400, not_found = 404, too_large = 413, unsupported_type = 415,
   throttled = 429, quota = 429, timeout = 504, context = 500, internal = 500,
+  not_signed_in = 401, wrong_password = 401, cross_site = 403, -- the gateway's own
 }
 
 -- A failure found by the gateway, in the shape of the library's errors.
@@ -90,16 +101,18 @@ local function fail(err)
     ngx.header.retry_after = math.ceil(err.retry_after)
     if err.kind == "timeout" then status = 503 end -- the rate limit allows the call only after its timeout
   end
+  -- RFC 9110 wants a challenge with 401; browsers show a password prompt for "Basic"
+  if status == 401 then ngx.header.www_authenticate = 'Cookie realm="documents"' end
   respond(status, {
-    kind = err.kind, status = err.status, retry_after = err.retry_after, outcome_unknown = err.outcome_unknown,
+    kind = err.kind, reason = err.reason, status = err.status, retry_after = err.retry_after,
+    outcome_unknown = err.outcome_unknown,
   })
 end
 
 -- Arguments ----------------------------------------------------------------------------------------
 
--- The query's arguments. `patterns` maps each name to the pattern that its value must match.
-local function arguments(patterns)
-  local given = ngx.req.get_uri_args()
+-- Check texts by name: `patterns` maps each name to the pattern that its value must match.
+local function check(given, patterns)
   for name, value in pairs(given) do
     local pattern = patterns[name]
     if not pattern or type(value) ~= "string" or not value:find(pattern) then refuse "bad_request" end
@@ -107,18 +120,43 @@ local function arguments(patterns)
   return given
 end
 
+local function arguments(patterns)
+  return check(ngx.req.get_uri_args(), patterns)
+end
+
 local TEXT, NAME, WHOLE_NUMBER = "^[^%z]+$", "^[^%c]+$", "^%d" .. ("%d?"):rep(14) .. "$"
+local FIELDS = { document_type = NAME, description = TEXT }
 local UPLOAD = { file_name = NAME, document_type = NAME, description = TEXT }
 local LIST = { filter = TEXT, orderby = TEXT, top = WHOLE_NUMBER, skip = WHOLE_NUMBER }
+local CONTENT = { inline = "^1$" }
 
 local function patient()
   return client:patient(ngx.var.patient)
 end
 
+-- Documents whose metadata arrived less than KEPT seconds ago, in this worker. A download needs
+-- the metadata for file name, size and type, and often follows a listing: this saves a request
+-- of the quota.
+local KEPT = 60
+local recent = assert(lrucache.new(1000))
+
+local function key(id)
+  return ngx.var.patient .. "/" .. id -- neither has a "/": see nginx.conf
+end
+
+local function remember(document)
+  recent:set(key(document.id), document, KEPT)
+  return document
+end
+
+local function find_document()
+  return recent:get(key(ngx.var.document)) or remember(assert(patient():get(ngx.var.document)))
+end
+
 -- Uploads ------------------------------------------------------------------------------------------
 
--- A source that reads the client's body.
-local function body_source(length)
+-- The client's body. `read()` returns the next bytes; nil at the end; or nil and a problem.
+local function body_new(length)
   local self = { left = length }
   local deadline = ngx.now() + TRANSFER
   local socket
@@ -128,7 +166,7 @@ local function body_source(length)
     if not socket then return nil, "closed" end
     return socket:receiveany(math.min(CHUNK, self.left))
   end
-  function self.pull()
+  function self.read()
     if self.left == 0 then return nil end
     local chunk, problem = receive()
     if not chunk then
@@ -143,24 +181,60 @@ local function body_source(length)
   function self.discard()
     if not socket then return end -- nginx discards the body
     deadline = math.min(deadline, ngx.now() + LINGER)
-    repeat until self.fault or not self.pull()
+    repeat until self.fault or not self.read()
     if self.left > 0 then ngx.exit(ngx.ERROR) end
   end
   return self
 end
 
-local function upload()
+-- A browser's form: its file and its text fields.
+local function upload_form(body, boundary)
+  arguments {}
+  local given, file = form.open(body.read, body.left, boundary, FIELDS)
+  if not given then refuse "bad_request" end
+  for name, value in pairs(given) do
+    if value == "" then given[name] = nil end -- a browser also sends fields that are empty
+  end
+  given.file_name = file.name
+  check(given, UPLOAD)
+  given.size = file.size
+  return given, function()
+    local piece, problem = file.read()
+    if problem == "malformed" then body.malformed = true end
+    return piece, problem
+  end
+end
+
+-- A document alone, with the rest in the query.
+local function upload_plain(body, media)
   local given = arguments(UPLOAD)
-  local media = ngx.var.http_content_type
   if not given.file_name or (media and not media:find(NAME)) then refuse "bad_request" end
+  given.content_type, given.size = media, body.left
+  return given, body.read
+end
+
+local function upload_from(body)
+  local media = ngx.var.http_content_type
+  local is_form = media and media:lower():find "^multipart/"
+  local boundary = is_form and form.boundary(media)
+  if is_form and not boundary then refuse "bad_request" end
+  local given, read
+  if is_form then
+    given, read = upload_form(body, boundary)
+  else
+    given, read = upload_plain(body, media)
+  end
+  given.timeout = TRANSFER
+  return patient():upload(read, given)
+end
+
+local function upload()
   local length = tonumber(ngx.var.http_content_length)
   if not length then refuse("bad_request", 411) end
-  local body, target_patient = body_source(length), patient()
-  local ran, document, err = xpcall(target_patient.upload, to_safe_error, target_patient, body.pull, {
-    file_name = given.file_name, document_type = given.document_type, description = given.description,
-    content_type = media, size = length, timeout = TRANSFER,
-  })
+  local body = body_new(length)
+  local ran, document, err = xpcall(upload_from, to_safe_error, body)
   if ran and document then
+    remember(document)
     ngx.header.location = ("/patients/%s/documents/%s"):format(ngx.escape_uri(ngx.var.patient),
       ngx.escape_uri(document.id))
     return respond(201, document:metadata())
@@ -170,6 +244,8 @@ local function upload()
     err = refusal_new("timeout", 408)
   elseif body.fault then
     err = refusal_new("canceled", 499) -- nginx's status for a client that closed the connection
+  elseif body.malformed then
+    err = refusal_new "bad_request"
   end
   fail(err)
   ngx.flush(true)
@@ -178,9 +254,43 @@ end
 
 -- Downloads ----------------------------------------------------------------------------------------
 
+-- The document's size, or nil if the service did not say it.
+local function size_of(document)
+  local size = document.file_size_bytes
+  return type(size) == "number" and size >= 0 and size % 1 == 0 and size or nil
+end
+
+-- Set what HEAD and GET have in common.
+local function set_headers(document, given)
+  local media = document.content_type
+  if type(media) ~= "string" or not media:find "^[!-~][ -~]*$" then media = "application/octet-stream" end
+  local is_shown = given.inline and SHOWN[media:lower():match "^[^; ]*"]
+  ngx.header.content_type = media
+  ngx.header.content_disposition = http.disposition(is_shown and "inline" or "attachment", document:safe_name())
+  if size_of(document) then ngx.header.accept_ranges = "bytes" end
+end
+
+-- Open a range of the content that the request asks for, or all of it. Returns the stream, and
+-- the first byte and the number of bytes of a range; false if no byte is in the range.
+local function open(document)
+  local size = size_of(document)
+  local condition = ngx.var.http_if_range
+  local first, length
+  -- only a strong entity-tag proves that the bytes are of one version
+  if size and (not condition or condition:find '^"') then first, length = http.range(ngx.var.http_range, size) end
+  if first then
+    local stream = assert(document:open { offset = first, length = length })
+    if not condition or condition == stream.etag then return stream, first, length end
+    stream:close() -- the client has a part of another version
+  elseif first == false and not condition then
+    return false
+  end
+  return assert(document:open())
+end
+
 -- Stay one chunk behind the service. So the last chunk is sent only when the content is known
 -- to be complete, and an immediate failure still gets a response of its own.
-local function send(stream)
+local function send(stream, begin)
   local function next_chunk()
     local chunk, err = stream()
     if err then error(err, 0) end
@@ -189,9 +299,7 @@ local function send(stream)
   local deadline = ngx.now() + TRANSFER
   local chunk = next_chunk()
   local following = chunk and next_chunk()
-  ngx.header.content_type = stream.content_type or "application/octet-stream"
-  ngx.header.content_length = stream.size
-  ngx.header.content_disposition = "attachment"
+  begin()
   while chunk do
     if not ngx.print(chunk) or not ngx.flush(true) or ngx.now() > deadline then
       refuse "timeout" -- the client is gone, or too slow
@@ -200,17 +308,43 @@ local function send(stream)
   end
 end
 
-local function content()
-  local stream = assert(patient():document(ngx.var.document):open())
-  local ran, err
-  if stream.size or ngx.req.http_version() >= 1.1 then
-    ran, err = xpcall(send, to_safe_error, stream)
-  else
-    -- without length and chunks, the client could not distinguish the end from a broken transfer
-    ran, err = pcall(refuse, "protocol", 505)
+local function respond_with(document, given, stream, first, length)
+  if ngx.var.http_if_none_match and http.has_etag(ngx.var.http_if_none_match, stream.etag) then
+    ngx.status = 304
+    ngx.header.etag = stream.etag
+    return
   end
+  -- without length and chunks, the client could not distinguish the end from a broken transfer
+  if not stream.size and ngx.req.http_version() < 1.1 then refuse("protocol", 505) end
+  send(stream, function()
+    set_headers(document, given)
+    ngx.header.content_length = stream.size
+    ngx.header.etag = stream.etag
+    if first then
+      ngx.status = 206
+      ngx.header.content_range = ("bytes %d-%d/%d"):format(first, first + length - 1, size_of(document))
+    end
+  end)
+end
+
+local function content()
+  local given = arguments(CONTENT)
+  local document = find_document()
+  local stream, first, length = open(document)
+  if not stream then
+    ngx.header.content_range = "bytes */" .. size_of(document)
+    refuse("bad_request", 416)
+  end
+  local ran, err = xpcall(respond_with, to_safe_error, document, given, stream, first, length)
   stream:close()
   if not ran then error(err, 0) end
+end
+
+-- HEAD: from the metadata, without a request for the content.
+local function content_head()
+  local document = find_document()
+  set_headers(document, arguments(CONTENT))
+  ngx.header.content_length = size_of(document)
 end
 
 -- Metadata -----------------------------------------------------------------------------------------
@@ -227,7 +361,7 @@ local function list()
     pieces, separator = {}, ",\n"
   end
   for document in patient():documents(query) do
-    pieces[#pieces + 1] = cjson.encode(document:metadata())
+    pieces[#pieces + 1] = cjson.encode(remember(document):metadata())
     if #pieces == PAGE then send_rows() end
   end
   if #pieces > 0 or separator ~= ",\n" then send_rows() end
@@ -235,38 +369,78 @@ local function list()
 end
 
 local function get()
-  respond(200, assert(patient():get(ngx.var.document)):metadata())
+  respond(200, remember(assert(patient():get(ngx.var.document))):metadata())
 end
 
 local function delete()
+  recent:delete(key(ngx.var.document))
   assert(patient():document(ngx.var.document):delete())
   ngx.status = 204
 end
 
+-- Sessions -----------------------------------------------------------------------------------------
+
+local function sign_in()
+  session.begin(ngx.var.remote_user)
+  ngx.status = 204
+end
+
+local function sign_out()
+  session.finish()
+  ngx.status = 204
+end
+
+local function show_user()
+  respond(200, { user = session.user() })
+end
+
 -- Handlers -----------------------------------------------------------------------------------------
 
--- A handler of the operations by method.
+-- Whether the request may come from this server's page. Browsers say where a request comes from;
+-- another program has to say it, too, if it changes something.
+local function is_same_site(changes)
+  local site, origin = ngx.var.http_sec_fetch_site, ngx.var.http_origin
+  if site and site ~= "same-origin" and (changes or site ~= "none") then return false end
+  if not changes then return true end
+  if origin then return origin == ngx.var.origin end
+  return site == "same-origin"
+end
+
+local READS = { GET = true, HEAD = true }
+
+-- A handler of the operations by method. Each has a name for the log, and a function; `open` ones
+-- need no session.
 local function handler(operations)
   local allowed = {}
   for method in pairs(operations) do allowed[#allowed + 1] = method end
   table.sort(allowed)
   allowed = table.concat(allowed, ", ")
   return function()
-    local operation = operations[ngx.req.get_method()]
+    local method = ngx.req.get_method()
+    local operation = operations[method]
     if not operation then
       ngx.header.allow = allowed
       return fail(refusal_new("bad_request", 405))
     end
     ngx.var.operation = operation.name
+    if not is_same_site(not READS[method]) then return fail(refusal_new "cross_site") end
+    if not operation.open and not session.user() then return fail(refusal_new "not_signed_in") end
     local ran, err = xpcall(operation.run, to_safe_error)
     if not ran then fail(err) end
   end
 end
 
+-- What nginx itself refuses.
+local REFUSED = { [401] = "wrong_password", [404] = "not_found", [413] = "too_large", [429] = "throttled" }
+
 return {
+  login = handler { POST = { name = "login", run = sign_in, open = true } },
+  session = handler {
+    GET = { name = "session", run = show_user }, DELETE = { name = "logout", run = sign_out, open = true },
+  },
   documents = handler { GET = { name = "list", run = list }, POST = { name = "upload", run = upload } },
   document = handler { GET = { name = "get", run = get }, DELETE = { name = "delete", run = delete } },
-  content = handler { GET = { name = "download", run = content } },
-  too_large = function() fail(refusal_new "too_large") end,
+  content = handler { GET = { name = "download", run = content }, HEAD = { name = "head", run = content_head } },
+  refused = function() fail(refusal_new(REFUSED[ngx.status] or "bad_request", ngx.status)) end,
   unknown_path = function() fail(refusal_new "not_found") end,
 }
