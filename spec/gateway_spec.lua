@@ -437,6 +437,23 @@ describe("examples/gateway #nginx #gateway", function()
         end
       end)
 
+      it("sends a range of a document whose length the service does not state", function()
+        helper.faults { operation = "download", action = { length = "chunked" }, times = -1 }
+        local status, body, exit, head = server:curl(content_of(id), "-r 250000-250099")
+        assert.equal(206, status)
+        assert.equal(0, exit)
+        assert(sent:sub(250001, 250100) == helper.read_file(body))
+        assert.equal("100", value_of(head, "content-length"))
+      end)
+
+      it("breaks off a range that breaks off at the service", function()
+        helper.faults { operation = "download", action = { cut = 200000 }, times = -1 }
+        local status, _, exit, head = server:curl(content_of(id), "-r 0-249999")
+        assert.equal(206, status)
+        assert.equal("250000", value_of(head, "content-length"))
+        assert.equal(18, exit)
+      end)
+
       it("refuses a range without a byte", function()
         for _, range in ipairs { "300000-", "300000-300001", "99999999999999999999-", "-0" } do
           local status, _, head = server:json(content_of(id), "-H 'Range: bytes=" .. range .. "'")
@@ -512,6 +529,24 @@ describe("examples/gateway #nginx #gateway", function()
     assert.equal(200, status)
     assert.equal(1000, #helper.read_file(body))
     assert.is_nil(value_of(answer, "etag"))
+  end)
+
+  it("fulfils If-Match, and ignores conditions on times", function()
+    local id = document { size = 1000 }
+    local _, _, _, head = server:curl(content_of(id))
+    local etag = value_of(head, "etag")
+    for condition, expected in pairs { [etag] = 200, ["*"] = 200, ['"a", ' .. etag] = 200, ['"a"'] = 412, ["W/" .. etag] = 412 } do
+      assert.equal(expected, (server:curl(content_of(id), ("-H 'If-Match: %s'"):format(condition))), condition)
+    end
+    assert.equal(412, (server:curl(content_of(id), "-r 0-9 -H 'If-Match: \"a\"'")))
+    for _, request in ipairs { { "GET", path_of(id) }, { "DELETE", path_of(id) }, { "GET", DOCUMENTS } } do
+      local status, err = server:json(request[2], ("-X %s -H 'If-Match: %s'"):format(request[1], etag))
+      assert.equal(412, status)
+      assert.same({ kind = "bad_request" }, err)
+    end
+    assert.equal(200, (server:curl(content_of(id), "-H 'If-Unmodified-Since: Tue, 01 Dec 2020 00:00:00 GMT'")))
+    assert.equal(200, (server:json(DOCUMENTS, "-H 'If-Unmodified-Since: Tue, 01 Dec 2020 00:00:00 GMT'")))
+    assert.equal(1, #helper.stored(PATIENT))
   end)
 
   it("lets a browser show PDF and images, and nothing else", function()

@@ -152,6 +152,7 @@ describe("the gateway's page #browser #gateway", function()
       assert.equal("Referral", found["referral.pdf"].metadata.document_type)
       assert.equal("from the family doctor", found["insurance-card.png"].metadata.description)
       wait_for_text("#uploads li:last-child", "Stored")
+      assert.equal("insurance-card.png is stored. 2 documents", text_of "#status") -- screen readers say it
       assert.equal(1, #helper.journal "list")
     end)
 

@@ -308,17 +308,18 @@ local function send(stream, begin)
   end
 end
 
-local function respond_with(document, given, stream, first, length)
+local function respond_with(document, given, if_match, stream, first, length)
+  if if_match and not http.has_etag(if_match, stream.etag, true) then refuse("bad_request", 412) end
   if ngx.var.http_if_none_match and http.has_etag(ngx.var.http_if_none_match, stream.etag) then
     ngx.status = 304
     ngx.header.etag = stream.etag
     return
   end
   -- without length and chunks, the client could not distinguish the end from a broken transfer
-  if not stream.size and ngx.req.http_version() < 1.1 then refuse("protocol", 505) end
+  if not (length or stream.size) and ngx.req.http_version() < 1.1 then refuse("protocol", 505) end
   send(stream, function()
     set_headers(document, given)
-    ngx.header.content_length = stream.size
+    ngx.header.content_length = length or stream.size
     ngx.header.etag = stream.etag
     if first then
       ngx.status = 206
@@ -327,7 +328,7 @@ local function respond_with(document, given, stream, first, length)
   end)
 end
 
-local function content()
+local function content(if_match)
   local given = arguments(CONTENT)
   local document = find_document()
   local stream, first, length = open(document)
@@ -335,7 +336,7 @@ local function content()
     ngx.header.content_range = "bytes */" .. size_of(document)
     refuse("bad_request", 416)
   end
-  local ran, err = xpcall(respond_with, to_safe_error, document, given, stream, first, length)
+  local ran, err = xpcall(respond_with, to_safe_error, document, given, if_match, stream, first, length)
   stream:close()
   if not ran then error(err, 0) end
 end
@@ -408,8 +409,18 @@ end
 
 local READS = { GET = true, HEAD = true }
 
--- A handler of the operations by method. Each has a name for the log, and a function; `open` ones
--- need no session.
+-- Take the condition If-Match from the request. nginx would evaluate it, and conditions on times,
+-- while a response begins; but no time is known, and If-Match must prevent changes.
+local function take_if_match()
+  local condition = ngx.var.http_if_match
+  ngx.req.clear_header "If-Match"
+  ngx.req.clear_header "If-Modified-Since"
+  ngx.req.clear_header "If-Unmodified-Since"
+  return condition
+end
+
+-- A handler of the operations by method. Each has a name for the log, and a function. `open` ones
+-- need no session; if one is not `conditional`, nothing fulfils an If-Match.
 local function handler(operations)
   local allowed = {}
   for method in pairs(operations) do allowed[#allowed + 1] = method end
@@ -425,7 +436,9 @@ local function handler(operations)
     ngx.var.operation = operation.name
     if not is_same_site(not READS[method]) then return fail(refusal_new "cross_site") end
     if not operation.open and not session.user() then return fail(refusal_new "not_signed_in") end
-    local ran, err = xpcall(operation.run, to_safe_error)
+    local if_match = take_if_match()
+    if if_match and not operation.conditional then return fail(refusal_new("bad_request", 412)) end
+    local ran, err = xpcall(operation.run, to_safe_error, if_match)
     if not ran then fail(err) end
   end
 end
@@ -440,7 +453,9 @@ return {
   },
   documents = handler { GET = { name = "list", run = list }, POST = { name = "upload", run = upload } },
   document = handler { GET = { name = "get", run = get }, DELETE = { name = "delete", run = delete } },
-  content = handler { GET = { name = "download", run = content }, HEAD = { name = "head", run = content_head } },
+  content = handler {
+    GET = { name = "download", run = content, conditional = true }, HEAD = { name = "head", run = content_head },
+  },
   refused = function() fail(refusal_new(REFUSED[ngx.status] or "bad_request", ngx.status)) end,
   unknown_path = function() fail(refusal_new "not_found") end,
 }

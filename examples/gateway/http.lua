@@ -23,11 +23,14 @@ function http.range(value, size)
   return first, math.min(last or size, size - 1) - first + 1
 end
 
---- Whether a list of entity-tags (the header If-None-Match) has one of the content. Both `"a"`
--- and `W/"a"` match `"a"` (RFC 9110, section 13.1.2).
+--- Whether a list of entity-tags has one of the content. `W/"a"` matches `"a"` in If-None-Match, but
+-- not in If-Match (RFC 9110, section 13.1).
+-- @param list the value of the header
 -- @param etag a strong entity-tag, or nil if the content has none
-function http.has_etag(list, etag)
+-- @param is_if_match whether the header is If-Match
+function http.has_etag(list, etag, is_if_match)
   if list == "*" then return true end
+  if is_if_match then list = list:gsub('W/"[^"]*"', "") end
   for tag in list:gmatch '"[^"]*"' do
     if tag == etag then return true end
   end

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
-/* The load for spec/bench/nginx: several concurrent downloads through a worker,
- * and pings to the same worker meanwhile.
+/* The load for spec/bench/nginx and spec/bench/gateway: several concurrent
+ * downloads through a worker, and pings to the same worker meanwhile.
  *
  *   load SOCKET PID PATH COUNT AT_ONCE SECONDS
  *
  * It prints the milliseconds of pings (p50, p99, maximum), the seconds, the
  * number of complete downloads, the CPU seconds of the worker, and its resident
  * kilobytes before and at most. It ends after all downloads, or after SECONDS.
+ * LOAD_COOKIE in the environment is the header Cookie of its requests.
  *
  *   load port
  *
@@ -71,9 +72,12 @@ static int open_socket(void)
 
 static void ask(int fd, const char *path)
 {
+    const char *cookie = getenv("LOAD_COOKIE");
     char text[512];
-    int size = snprintf(text, sizeof(text),
-                        "GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n", path);
+    int size =
+        snprintf(text, sizeof(text),
+                 "GET %s HTTP/1.1\r\nHost: localhost\r\nCookie: %s\r\n\r\n",
+                 path, cookie != NULL ? cookie : "");
 
     if (send(fd, text, (size_t)size, MSG_NOSIGNAL) != size &&
         !atomic_load(&stopping))

@@ -64,14 +64,15 @@ function parseProblem(text) {
 
 // Returns the response. Throws a problem.
 async function request(path, options) {
-  let response;
+  let response, text;
   try {
     response = await fetch(path, options);
+    if (response.ok) return response;
+    text = await response.text();
   } catch {
     throw { kind: "offline", outcome_unknown: options?.method === "DELETE" };
   }
-  if (response.ok) return response;
-  const problem = parseProblem(await response.text());
+  const problem = parseProblem(text);
   if (problem.kind === "not_signed_in") showSignIn();
   throw problem;
 }
@@ -230,6 +231,7 @@ function addDocument(item) {
   documents.unshift(item);
   fillTypes();
   showRows();
+  say(`${nameOf(item)} is stored. ${find("status").textContent}`);
 }
 
 function showPatient() {
@@ -280,7 +282,7 @@ async function uploadNext() {
   const upload = queue.shift();
   try {
     const stored = await send(upload);
-    showUpload(upload, make("p", { textContent: "Stored", role: "status" }));
+    showUpload(upload, make("p", { textContent: "Stored" }));
     if (upload.patient === patient) addDocument(stored);
   } catch (problem) {
     showFailure(upload, problem);
