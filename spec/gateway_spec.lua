@@ -245,6 +245,18 @@ describe("examples/gateway #nginx #gateway", function()
     wait_until("it is logged", function() return server:log():find(" upload 499 ", 1, true) end)
   end)
 
+  it("logs that the outcome is unknown if a client disconnects before the service has answered", function()
+    helper.faults({ operation = "upload", action = { delay = 1 } }, { operation = "delete", action = { delay = 1 } })
+    local id = document { size = 10 }
+    os.execute(server:command(DOCUMENTS, "-F file=@" .. PDF .. " --max-time 0.3"))
+    os.execute(server:command(path_of(id), "-X DELETE --max-time 0.3"))
+    wait_until("both are logged", function()
+      local log = server:log()
+      return log:find ' upload 499 [^"]+"gateway: canceled, outcome unknown"'
+        and log:find ' delete 499 [^"]+"gateway: canceled, outcome unknown"'
+    end)
+  end)
+
   it("ends a stalled download whose client disconnects", function()
     local id = document { size = 1000000 }
     helper.faults { operation = "download", action = { stall = 500000 } }

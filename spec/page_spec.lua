@@ -67,6 +67,17 @@ describe("the gateway's page #browser #gateway", function()
       return found !== undefined]], action .. " " .. name)
   end
 
+  -- Call a function with another gateway instead of the usual one.
+  local function with_own_gateway(fn)
+    local usual, usual_url = server, url
+    url = "http://127.0.0.1:" .. gateway.free_port()
+    server = gateway.start { sandbox = helper.sandbox(), listen = url:match "//(.*)" }
+    local ran, err = pcall(fn, server)
+    server:stop()
+    server, url = usual, usual_url
+    assert(ran, err)
+  end
+
   setup(function()
     helper.reset()
     url = "http://127.0.0.1:" .. gateway.free_port()
@@ -177,7 +188,7 @@ describe("the gateway's page #browser #gateway", function()
       page:wait "return document.querySelector('#uploads progress')?.value > 0"
       assert(page:run "return document.querySelector('#uploads progress').value < 1")
       page:click "#uploads button"
-      wait_for_text("#uploads .problem", "The transfer was canceled.")
+      wait_for_text("#uploads .problem", "Canceled. If the list has this file, it was stored before that.")
       assert.same({}, stored())
     end)
 
@@ -223,13 +234,11 @@ describe("the gateway's page #browser #gateway", function()
     end
 
     it("says that the month's requests are used up", function()
-      local first, first_url = server, url
-      url = "http://127.0.0.1:" .. gateway.free_port()
-      server = gateway.start { sandbox = helper.sandbox(), listen = url:match "//(.*)" } -- it will refuse requests for an hour
-      helper.faults { operation = "upload", action = { status = 429, message = "Limit Exceeded" } }
-      local said, buttons = failure()
-      server:stop()
-      server, url = first, first_url
+      local said, buttons
+      with_own_gateway(function() -- it will refuse requests for an hour
+        helper.faults { operation = "upload", action = { status = 429, message = "Limit Exceeded" } }
+        said, buttons = failure()
+      end)
       assert.equal("This month's requests are used up. Ask whoever runs the gateway.", said)
       assert.equal("", buttons)
     end)
@@ -244,6 +253,18 @@ describe("the gateway's page #browser #gateway", function()
       page:wait "return document.querySelectorAll('#rows tr').length === 1"
       page:wait "return document.activeElement.id === 'documents-title'"
       assert.equal(1, #helper.journal "upload")
+    end)
+
+    it("says to look first if the connection to the gateway breaks", function()
+      with_own_gateway(function(own)
+        show()
+        helper.faults { operation = "upload", action = { during = { bytes = 1000000, how = "stall" } } }
+        page:choose("#files", helper.big_file(25000000))
+        page:wait "return document.querySelector('#uploads progress')?.value > 0"
+        own:stop()
+        wait_for_text(problem, "Look first")
+      end)
+      assert.same({}, stored())
     end)
 
     it("says that the gateway cannot be reached, and tries again on request", function()

@@ -153,6 +153,9 @@ local function find_document()
   return recent:get(key(ngx.var.document)) or remember(assert(patient():get(ngx.var.document)))
 end
 
+-- For the log, if the client disconnects from here on: then nobody learns the outcome.
+local UNKNOWN = "gateway: canceled, outcome unknown"
+
 -- Uploads ------------------------------------------------------------------------------------------
 
 -- The client's body. `read()` returns the next bytes; nil at the end; or nil and a problem.
@@ -174,6 +177,7 @@ local function body_new(length)
       return nil, problem
     end
     self.left = self.left - #chunk
+    if self.left == 0 then ngx.var.problem = UNKNOWN end -- the service may soon have all of it
     return chunk
   end
   -- After a refusal, discard the rest of the body, so that it is not parsed as the next
@@ -234,6 +238,7 @@ local function upload()
   local body = body_new(length)
   local ran, document, err = xpcall(upload_from, to_safe_error, body)
   if ran and document then
+    ngx.var.problem = "-"
     remember(document)
     ngx.header.location = ("/patients/%s/documents/%s"):format(ngx.escape_uri(ngx.var.patient),
       ngx.escape_uri(document.id))
@@ -375,7 +380,9 @@ end
 
 local function delete()
   recent:delete(key(ngx.var.document))
+  ngx.var.problem = UNKNOWN
   assert(patient():document(ngx.var.document):delete())
+  ngx.var.problem = "-"
   ngx.status = 204
 end
 

@@ -21,7 +21,7 @@ function make(name, properties = {}) {
 
 const WORDS = {
   bad_request: "The service did not understand the request.",
-  canceled: "The transfer was canceled.",
+  canceled: "Canceled. If the list has this file, it was stored before that.",
   cross_site: "The gateway expects another address of this page. Ask whoever runs it.",
   forbidden: "The service refused: the gateway may not do this. Ask whoever runs it.",
   internal: "The gateway has a mistake. Ask whoever runs it.",
@@ -155,6 +155,7 @@ function timeText(item) {
   return isNaN(date) ? "" : date.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
 }
 
+const mediaOf = (item) => String(item.content_type).toLowerCase().replace(/;.*/, "").trim();
 const nameOf = (item) => item.file_name || "document without a name";
 const contentPath = (item) => `${documentsPath(patient)}/${encodeURIComponent(item.id)}/content`;
 
@@ -166,7 +167,7 @@ function action(name, text, item, properties) {
 
 function rowOf(item) {
   const actions = [];
-  if (SHOWN.includes(item.content_type)) {
+  if (SHOWN.includes(mediaOf(item))) {
     actions.push(action("button", "View", item, { type: "button", onclick: () => view(item) }));
   }
   actions.push(
@@ -313,6 +314,8 @@ function showFailure(upload, problem) {
   if (problem.outcome_unknown) {
     show("It is not known whether this file was stored. Look first: upload it again only if the list does not have it.",
       button("Look", look), button("Upload again", again));
+  } else if (problem.kind === "canceled") {
+    show(explain(problem), button("Look", look), button("Upload again", again));
   } else if (FINAL.includes(problem.kind)) {
     show(explain(problem));
   } else {
@@ -322,6 +325,7 @@ function showFailure(upload, problem) {
 
 // Send a file. Resolves to the document's metadata, or rejects with a problem.
 function send(upload) {
+  if (!navigator.onLine) return Promise.reject({ kind: "offline" });
   const form = new FormData();
   form.append("document_type", upload.type);
   form.append("description", upload.description);
@@ -330,11 +334,9 @@ function send(upload) {
   const bar = make("progress", { max: 1, value: 0, ariaLabel: `Progress of ${upload.file.name}` });
   const cancel = make("button", { type: "button", textContent: "Cancel", onclick: () => call.abort() });
   showUpload(upload, bar, cancel);
-  let is_sent = false; // then it may be stored, whatever happens to the response
   call.upload.addEventListener("progress", (event) => {
     if (event.lengthComputable) bar.value = event.loaded / event.total;
   });
-  call.upload.addEventListener("load", () => { is_sent = true; });
   return new Promise((resolve, reject) => {
     call.addEventListener("load", () => {
       if (call.status === 201) return resolve(JSON.parse(call.responseText));
@@ -342,8 +344,9 @@ function send(upload) {
       if (problem.kind === "not_signed_in") showSignIn();
       reject(problem);
     });
-    call.addEventListener("error", () => reject({ kind: "offline", outcome_unknown: is_sent }));
-    call.addEventListener("abort", () => reject({ kind: "canceled", outcome_unknown: is_sent }));
+    // the browser does not say for certain how much of the file was sent by then
+    call.addEventListener("error", () => reject({ kind: "offline", outcome_unknown: true }));
+    call.addEventListener("abort", () => reject({ kind: "canceled" }));
     call.open("POST", documentsPath(upload.patient));
     call.send(form);
   });
@@ -382,7 +385,7 @@ function view(item) {
   find("view-problem").textContent = "";
   const problem = (text) => { find("view-problem").textContent = text; };
   let shown;
-  if (item.content_type === "application/pdf") {
+  if (mediaOf(item) === "application/pdf") {
     shown = make("iframe", { title: nameOf(item), src: path + "?inline=1" });
     shown.addEventListener("load", () => { // of the document, or of the gateway's failure
       let inner;
