@@ -787,6 +787,7 @@ describe("examples/gateway #nginx #gateway", function()
     assert.matches(" upload 201 ", log)
     assert.matches(" download 200 ", log)
     assert.matches("nymbl: %l+: forbidden 403", log)
+    assert.matches(' upload 400 [^"]+"gateway: bad_request"', log) -- after its body was read
     local sandbox = helper.sandbox()
     local words = { PATIENT, "patients", "anna", sandbox.api_key, sandbox.client_id, sandbox.client_secret,
                     sandbox.base_url, server.password, server.cookie:match "=(.*)$",

@@ -248,6 +248,7 @@ describe("the gateway's page #browser #gateway", function()
       local said, buttons = failure()
       assert.matches("It is not known whether this file was stored. Look first", said, 1, true)
       assert.equal("Look, Upload again", buttons)
+      assert.equal("Look referral.pdf", (page:accessible "#uploads li:last-child button"))
       assert.equal("", names())
       page:click "#uploads li:last-child button"
       page:wait "return document.querySelectorAll('#rows tr').length === 1"

@@ -144,8 +144,14 @@ local function key(id)
   return ngx.var.patient .. "/" .. id -- neither has a "/": see nginx.conf
 end
 
+-- The document's size, or nil if the service did not say it.
+local function size_of(document)
+  local size = document.file_size_bytes
+  return type(size) == "number" and size >= 0 and size % 1 == 0 and size or nil
+end
+
 local function remember(document)
-  recent:set(key(document.id), document, KEPT)
+  if document.file_name and size_of(document) then recent:set(key(document.id), document, KEPT) end
   return document
 end
 
@@ -184,8 +190,10 @@ local function body_new(length)
   -- request. If it does not end in time, cut the connection.
   function self.discard()
     if not socket then return end -- nginx discards the body
+    local problem = ngx.var.problem
     deadline = math.min(deadline, ngx.now() + LINGER)
     repeat until self.fault or not self.read()
+    ngx.var.problem = problem
     if self.left > 0 then ngx.exit(ngx.ERROR) end
   end
   return self
@@ -259,12 +267,6 @@ end
 
 -- Downloads ----------------------------------------------------------------------------------------
 
--- The document's size, or nil if the service did not say it.
-local function size_of(document)
-  local size = document.file_size_bytes
-  return type(size) == "number" and size >= 0 and size % 1 == 0 and size or nil
-end
-
 -- Set what HEAD and GET have in common.
 local function set_headers(document, given)
   local media = document.content_type
@@ -320,6 +322,7 @@ local function respond_with(document, given, if_match, stream, first, length)
     ngx.header.etag = stream.etag
     return
   end
+  if length and stream.size and stream.size ~= length then refuse "corrupt" end
   -- without length and chunks, the client could not distinguish the end from a broken transfer
   if not (length or stream.size) and ngx.req.http_version() < 1.1 then refuse("protocol", 505) end
   send(stream, function()

@@ -297,8 +297,12 @@ function showUpload(upload, ...what) {
   upload.item.replaceChildren(make("strong", { textContent: name }), ...what);
 }
 
+function uploadButton(upload, text, onclick) {
+  return make("button", { type: "button", textContent: text, ariaLabel: `${text} ${upload.file.name}`, onclick });
+}
+
 function showFailure(upload, problem) {
-  const button = (text, onclick) => make("button", { type: "button", textContent: text, onclick });
+  const button = (text, onclick) => uploadButton(upload, text, onclick);
   const show = (text, ...buttons) => {
     showUpload(upload, make("p", { textContent: text, className: "problem", role: "alert" }), ...buttons);
   };
@@ -332,8 +336,7 @@ function send(upload) {
   form.append("file", upload.file, upload.file.name); // the gateway wants the file last
   const call = new XMLHttpRequest(); // fetch() does not report progress
   const bar = make("progress", { max: 1, value: 0, ariaLabel: `Progress of ${upload.file.name}` });
-  const cancel = make("button", { type: "button", textContent: "Cancel", onclick: () => call.abort() });
-  showUpload(upload, bar, cancel);
+  showUpload(upload, bar, uploadButton(upload, "Cancel", () => call.abort()));
   call.upload.addEventListener("progress", (event) => {
     if (event.lengthComputable) bar.value = event.loaded / event.total;
   });
