@@ -48,16 +48,25 @@ end
 function browser.start()
   local self = setmetatable({ profile = helper.directory(), downloads = helper.directory(), out = helper.temporary ".out" }, browser)
   local script = helper.write_file(helper.temporary ".sh", [[
-    chromedriver --port=0 >"$1" 2>&1 &
-    driver=$!
+    # another process may take the port that it has chosen
+    for _ in 1 2 3 4 5; do
+      chromedriver --port=0 >"$1" 2>&1 &
+      driver=$!
+      until grep -q "started successfully" "$1"; do
+        kill -0 $driver 2>/dev/null || continue 2
+        sleep 0.05
+      done
+      break
+    done
     read -r _
-    kill $driver
+    kill $driver 2>/dev/null
     wait $driver
   ]])
   self.pipe = assert(io.popen(("exec bash %s %s"):format(quote(script), quote(self.out)), "w"))
-  self.port = tonumber(helper.wait_for(function()
+  self.port = helper.eventually(30, function()
     return helper.exists(self.out) and helper.read_file(self.out):match "started successfully on port (%d+)"
-  end))
+  end)
+  if not self.port then error("chromedriver did not start: " .. helper.read_file(self.out)) end
   local arguments = {
     "--headless=new", "--user-data-dir=" .. self.profile, "--window-size=1100,900", "--lang=en-US",
     "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking",
@@ -83,6 +92,7 @@ function browser:stop()
   if self.id then pcall(call, self, "DELETE", "/session/" .. self.id) end
   self.pipe:close() -- waits for the driver's end
   self.pipe = nil
+  helper.wait_for(function() return helper.output("pgrep -f -- '[-]-user-data-dir=" .. self.profile .. "'") == "" end)
 end
 
 function browser:open(url)
