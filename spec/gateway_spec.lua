@@ -70,6 +70,22 @@ local function value_of(head, name)
   end
 end
 
+-- A checkout whose nginx.conf and gateway.lua are edited by sed.
+local function copy(edit_conf, edit_lua)
+  local folder = helper.temporary "-copy"
+  os.execute(([[
+    set -e
+    mkdir -p FOLDER/examples FOLDER/spec
+    ln -s ROOT/lua ROOT/build-jit FOLDER
+    ln -s ROOT/spec/packages FOLDER/spec
+    cp -r ROOT/examples/gateway FOLDER/examples
+    cd FOLDER/examples/gateway
+    sed -i CONF nginx.conf
+    sed -i LUA gateway.lua
+  ]]):gsub("%u+", { FOLDER = quote(folder), ROOT = quote(gateway.root), CONF = quote(edit_conf), LUA = quote(edit_lua or "") }))
+  return folder
+end
+
 -- Reset everything except the tokens: a 401 for an old token would use up a fault that is planned
 -- for another request.
 local function clean()
@@ -667,6 +683,21 @@ describe("examples/gateway #nginx #gateway", function()
     other:stop()
   end)
 
+  it("expects its own address as the origin, and TLS for its cookie if that has it", function()
+    local other = gateway.start {
+      folder = copy "s|set .origin .*|set $origin https://documents.example.org;|", sandbox = helper.sandbox(),
+    }
+    local function log_in(origin)
+      local status, _, _, head = other:curl("/login", ("-H 'Origin: %s' -d user=demo -d password=%s"):format(origin, other.password))
+      return status, value_of(head, "set-cookie")
+    end
+    assert.equal(403, (log_in "http://localhost"))
+    local status, cookie = log_in "https://documents.example.org"
+    assert.equal(204, status)
+    assert.matches("; HttpOnly; SameSite=Strict; Secure$", cookie)
+    other:stop()
+  end)
+
   it("limits attempts to sign in", function()
     local other = gateway.start { sandbox = helper.sandbox() }
     local statuses = {}
@@ -800,18 +831,11 @@ describe("examples/gateway #nginx #gateway", function()
     local small
 
     setup(function()
-      local folder = helper.temporary("-copy")
-      os.execute(([[
-        set -e
-        mkdir -p FOLDER/examples/gateway FOLDER/spec
-        ln -s ROOT/lua ROOT/build-jit FOLDER
-        ln -s ROOT/spec/packages FOLDER/spec
-        cd ROOT/examples/gateway
-        cp -r run form.lua http.lua session.lua page FOLDER/examples/gateway
-        sed 's/worker_processes auto/worker_processes 1/; s/read_timeout 30s/read_timeout 1s/
-          s/worker_connections 1024/worker_connections 32/' nginx.conf >FOLDER/examples/gateway/nginx.conf
-        sed 's/^local function get()$/& error(ngx.var.document)/' gateway.lua >FOLDER/examples/gateway/gateway.lua
-      ]]):gsub("%u+", { FOLDER = quote(folder), ROOT = quote(gateway.root) }))
+      local folder = copy([[
+        s/worker_processes auto/worker_processes 1/
+        s/read_timeout 30s/read_timeout 1s/
+        s/worker_connections 1024/worker_connections 32/
+      ]], "s/^local function get()$/& error(ngx.var.document)/")
       small = gateway.start { folder = folder, sandbox = helper.sandbox() }
       assert(small.logs, small:output())
       small:sign_in()

@@ -50,7 +50,7 @@ function browser.start()
   local script = helper.write_file(helper.temporary ".sh", [[
     # another process may take the port that it has chosen
     for _ in 1 2 3 4 5; do
-      chromedriver --port=0 >"$1" 2>&1 &
+      HOME=$2 chromedriver --port=0 >"$1" 2>&1 &
       driver=$!
       until grep -q "started successfully" "$1"; do
         kill -0 $driver 2>/dev/null || continue 2
@@ -59,10 +59,11 @@ function browser.start()
       break
     done
     read -r _
+    pkill -P $driver # the browser, if its session was not ended
     kill $driver 2>/dev/null
     wait $driver
   ]])
-  self.pipe = assert(io.popen(("exec bash %s %s"):format(quote(script), quote(self.out)), "w"))
+  self.pipe = assert(io.popen(("exec bash %s %s %s"):format(quote(script), quote(self.out), quote(self.profile)), "w"))
   self.port = helper.eventually(30, function()
     return helper.exists(self.out) and helper.read_file(self.out):match "started successfully on port (%d+)"
   end)
