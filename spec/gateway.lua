@@ -15,7 +15,7 @@ local SETTINGS = { "BASE_URL", "API_KEY", "CA_FILE", "TOKEN_URL", "CLIENT_ID", "
 
 --- Wait for a condition; `what` is for the error message.
 function gateway.wait_until(what, condition)
-  if not helper.eventually(10, condition) then error("in vain: " .. what, 2) end
+  if not helper.eventually(20, condition) then error("in vain: " .. what, 2) end
 end
 
 --- A port of 127.0.0.1 that is free at present.

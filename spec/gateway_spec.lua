@@ -262,10 +262,10 @@ describe("examples/gateway #nginx #gateway", function()
   end)
 
   it("logs that the outcome is unknown if a client disconnects before the service has answered", function()
-    helper.faults({ operation = "upload", action = { delay = 1 } }, { operation = "delete", action = { delay = 1 } })
+    helper.faults({ operation = "upload", action = { delay = 3 } }, { operation = "delete", action = { delay = 3 } })
     local id = document { size = 10 }
-    os.execute(server:command(DOCUMENTS, "-F file=@" .. PDF .. " --max-time 0.3"))
-    os.execute(server:command(path_of(id), "-X DELETE --max-time 0.3"))
+    os.execute(server:command(DOCUMENTS, "-F file=@" .. PDF .. " --max-time 1"))
+    os.execute(server:command(path_of(id), "-X DELETE --max-time 1"))
     wait_until("both are logged", function()
       local log = server:log()
       return log:find ' upload 499 [^"]+"gateway: canceled, outcome unknown"'
@@ -881,7 +881,7 @@ describe("examples/gateway #nginx #gateway", function()
       helper.faults { operation = "download", action = { stall = 500000 }, times = -1 }
       local commands = {}
       for i = 1, 40 do
-        commands[i] = small:command(content_of(id) .. "?inline=1", "-o /dev/null --max-time 1") .. " &"
+        commands[i] = small:command(content_of(id) .. "?inline=1", "-o /dev/null --max-time 2") .. " &"
       end
       os.execute(table.concat(commands, "\n") .. "\nwait")
       assert(#helper.journal "download" > 10)

@@ -45,16 +45,18 @@ describe("the gateway's page #browser #gateway", function()
       return [...document.querySelectorAll("#rows td:first-child")].map(td => td.firstChild.textContent).join(" ")]]
   end
 
+  local function sign_in(user)
+    page:fill("[name=user]", user)
+    page:fill("[name=password]", server.password)
+    page:click "#sign-in button"
+  end
+
   -- Show the patient's documents, signed in.
   local function show(patient)
     page:open(url .. "/blank") -- a new page, even if only the part behind "#" differs
     page:open(url .. "/#" .. (patient or PATIENT))
     page:wait "return !document.getElementById('documents').hidden || !document.getElementById('sign-in').hidden"
-    if page:run "return !document.getElementById('sign-in').hidden" then
-      page:fill("[name=user]", "demo")
-      page:fill("[name=password]", server.password)
-      page:click "#sign-in button"
-    end
+    if page:run "return !document.getElementById('sign-in').hidden" then sign_in "demo" end
     page:wait [[return !document.getElementById("documents").hidden && /\d document/.test(document.getElementById("status").innerText)]]
   end
 
@@ -279,14 +281,29 @@ describe("the gateway's page #browser #gateway", function()
       assert.equal(1, #stored())
     end)
 
-    it("asks for a login if the session has ended, and keeps the file", function()
-      show()
+    -- Choose a file after the session has ended.
+    local function let_session_end()
       page:delete_cookies()
       page:choose("#files", PDF)
       page:wait "return !document.getElementById('sign-in').hidden"
-      page:fill("[name=user]", "demo")
-      page:fill("[name=password]", server.password)
-      page:click "#sign-in button"
+    end
+
+    it("shows nothing of it to another user who signs in", function()
+      local users = server.logs .. "/../users"
+      helper.write_file(users, helper.read_file(users):gsub("demo:([^\n]*\n)", "%0second:%1"))
+      show()
+      let_session_end()
+      sign_in "second"
+      page:wait "return document.getElementById('user-name').textContent === 'second'"
+      page:wait "return document.querySelectorAll('#uploads li').length === 0"
+      page:click "#sign-out"
+      page:wait "return !document.getElementById('sign-in').hidden"
+    end)
+
+    it("asks for a login if the session has ended, and keeps the file", function()
+      show()
+      let_session_end()
+      sign_in "demo"
       wait_for_text(problem, "You are no longer signed in.")
       page:wait [[return document.querySelector("#uploads button").checkVisibility()]]
       page:click "#uploads li:last-child button"
@@ -395,6 +412,63 @@ describe("the gateway's page #browser #gateway", function()
       page:click "#question button[value=yes]"
       wait_for_text("#status", "It is not known whether the document was deleted.")
       assert.equal("b.pdf", names())
+    end)
+  end)
+
+  describe("showing another patient", function()
+    local OTHER = "q-2048"
+
+    local function switch_to(patient)
+      page:run("location.hash = arguments[0]", patient)
+      wait_for_text("#documents-title", "Patient " .. patient)
+      page:wait "return /document/.test(document.getElementById('status').innerText)"
+    end
+
+    it("keeps nothing of the one before", function()
+      add("referral.pdf", { document_type = "Referral" })
+      show()
+      page:fill("#upload [name=document_type]", "Referral")
+      page:fill("#upload [name=description]", "of the first patient")
+      page:run "document.querySelector('#filter [name=from]').value = '2020-01-01'"
+      page:choose("#files", PDF)
+      wait_for_text("#uploads li", "Stored")
+      switch_to(OTHER)
+      assert.equal("0 documents", text_of "#status")
+      assert.equal("", names())
+      assert.equal("", page:run [[
+        return [...document.querySelectorAll("#upload input, #filter input, #filter select")].map(e => e.value).join("")]])
+      assert.equal("", text_of "#uploads")
+    end)
+
+    it("deletes nothing that was asked about before", function()
+      add "referral.pdf"
+      show(OTHER)
+      switch_to(PATIENT)
+      click("Delete", "referral.pdf")
+      page:wait "return document.getElementById('question').open"
+      page:run "history.back()"
+      wait_for_text("#documents-title", "Patient " .. OTHER)
+      assert.is_false(page:run "return document.getElementById('question').open")
+      assert.same({}, helper.journal "delete")
+    end)
+
+    it("says whose file an upload was, and looks there", function()
+      show()
+      helper.faults { operation = "upload", action = { delay_effect = 0.5, lost_reply = "reset" } }
+      page:choose("#files", PDF)
+      switch_to(OTHER)
+      wait_for_text("#uploads li", "It is not known")
+      assert.matches("referral.pdf for " .. PATIENT, text_of "#uploads li", 1, true)
+      page:click "#uploads button"
+      wait_for_text("#documents-title", "Patient " .. PATIENT)
+      page:wait "return document.querySelectorAll('#rows tr').length === 1"
+    end)
+
+    it("is no mistake if the address is none", function()
+      page:open(url .. "/blank")
+      page:open(url .. "/#%")
+      page:wait "return document.activeElement.name === 'id'"
+      assert.equal("", page:run "return document.activeElement.value")
     end)
   end)
 

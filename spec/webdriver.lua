@@ -111,7 +111,7 @@ end
 
 --- Run JavaScript until it returns a true value. Returns that.
 function browser:wait(script, argument)
-  local found = helper.eventually(10, function() return self:run(script, argument) end)
+  local found = helper.eventually(20, function() return self:run(script, argument) end)
   if not found then error("in vain: " .. script .. "\n" .. tostring(self:run "return document.body.innerText"), 2) end
   return found
 end

@@ -95,6 +95,8 @@ function showSignIn() {
 }
 
 function showSignedIn(user) {
+  const before = find("user-name").textContent;
+  if (before && before !== user) return location.reload(); // they must not see each other's uploads
   signIn.reset();
   signIn.hidden = true;
   find("sign-in-problem").textContent = "";
@@ -130,7 +132,8 @@ find("sign-out").addEventListener("click", async () => {
 
 let patient = "";
 let documents = [];
-let loading = 0; // number of the latest request: answers to earlier ones are ignored
+let latest = 0; // number of the latest request for the list: answers to earlier ones are ignored
+let loading = false;
 
 function say(text) {
   find("status").textContent = text;
@@ -211,17 +214,19 @@ function showRows() {
 }
 
 async function load() {
-  const own = ++loading;
+  const own = ++latest;
+  loading = true;
   say("Loading …");
-  let found;
+  let found, problem;
   try {
     const response = await request(documentsPath(patient) + "?orderby=uploaded_at%20desc");
     found = (await response.json()).documents; // fails if the list was cut off
-  } catch (problem) {
-    if (own === loading) say(explain(problem.kind ? problem : { kind: "offline" }));
-    return;
+  } catch (failure) {
+    problem = failure.kind ? failure : { kind: "offline" };
   }
-  if (own !== loading) return;
+  if (own !== latest) return;
+  loading = false;
+  if (problem) return say(explain(problem));
   documents = found;
   fillTypes();
   showRows();
@@ -229,14 +234,32 @@ async function load() {
 
 // A document that was just uploaded: this saves a request for the list.
 function addDocument(item) {
+  if (loading) return load(); // that answer may not have it
   documents.unshift(item);
   fillTypes();
   showRows();
   say(`${nameOf(item)} is stored. ${find("status").textContent}`);
 }
 
+function patientInAddress() {
+  try {
+    return decodeURIComponent(location.hash.slice(1));
+  } catch {
+    return ""; // not written by this page
+  }
+}
+
+// Show the patient in the page's address. Nothing of another one may stay, except for uploads.
 function showPatient() {
-  patient = decodeURIComponent(location.hash.slice(1));
+  const next = patientInAddress();
+  if (next !== patient) {
+    find("upload").reset();
+    find("filter").reset();
+    for (const item of find("uploads").querySelectorAll(".stored")) item.remove();
+  }
+  patient = next;
+  find("view").close();
+  find("question").close();
   find("patient").elements.id.value = patient;
   find("documents").hidden = !patient;
   documents = [];
@@ -256,7 +279,10 @@ find("patient").addEventListener("submit", (event) => {
 addEventListener("hashchange", () => signIn.hidden && showPatient());
 find("filter").addEventListener("submit", (event) => event.preventDefault());
 find("filter").addEventListener("change", showRows);
-find("filter").addEventListener("reset", () => setTimeout(showRows)); // once the inputs are empty
+find("filter-reset").addEventListener("click", () => {
+  find("filter").reset();
+  showRows();
+});
 
 // Uploads, one after the other ----------------------------------------------------------------------
 
@@ -284,6 +310,7 @@ async function uploadNext() {
   try {
     const stored = await send(upload);
     showUpload(upload, make("p", { textContent: "Stored" }));
+    upload.item.className = "stored";
     if (upload.patient === patient) addDocument(stored);
   } catch (problem) {
     showFailure(upload, problem);
@@ -293,8 +320,8 @@ async function uploadNext() {
 }
 
 function showUpload(upload, ...what) {
-  const name = upload.patient === patient ? upload.file.name : `${upload.file.name}, patient ${upload.patient}`;
-  upload.item.replaceChildren(make("strong", { textContent: name }), ...what);
+  const name = [make("strong", { textContent: upload.file.name }), ` for ${upload.patient}`];
+  upload.item.replaceChildren(make("span", { children: name }), ...what);
 }
 
 function uploadButton(upload, text, onclick) {
@@ -312,6 +339,10 @@ function showFailure(upload, problem) {
     find("files").focus();
   };
   const look = async () => {
+    if (upload.patient !== patient) {
+      location.hash = "#" + encodeURIComponent(upload.patient);
+      return;
+    }
     await load();
     find("documents-title").focus();
   };
@@ -429,16 +460,18 @@ function ask(text) {
 }
 
 async function remove(item) {
+  const owner = patient, path = contentPath(item).replace(/\/content$/, "");
   if (!await ask(`“${nameOf(item)}” will be deleted for good.`)) return;
   say(`Deleting ${nameOf(item)} …`);
   let done = `${nameOf(item)} is deleted.`;
   try {
-    await request(contentPath(item).replace(/\/content$/, ""), { method: "DELETE" });
+    await request(path, { method: "DELETE" });
   } catch (problem) {
     if (problem.outcome_unknown) return say("It is not known whether the document was deleted. Show the list again, and look.");
     if (problem.kind !== "not_found") return say(explain(problem));
     done = `${nameOf(item)} had already been deleted.`;
   }
+  if (owner !== patient) return;
   const row = [...find("rows").children].find((candidate) => candidate.dataset.id === item.id);
   const next = row?.nextElementSibling || row?.previousElementSibling;
   documents = documents.filter((other) => other.id !== item.id);
