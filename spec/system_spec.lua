@@ -476,9 +476,31 @@ describe("system.catch_signal()", function()
     assert.equal(3, status)
   end)
 
+  it("catches no signal that ignore_signal() has disposed of", function()
+    local out, status = run([[system.ignore_signal "INT" io.write(tostring(system.catch_signal "INT")) io.write "ready\n" io.flush()
+      for _ = 1, 30 do core.pump(0.01) end io.write(tostring(system.caught_signal()))]], "INT")
+    assert.equal("nil", out)
+    assert.equal(0, status)
+  end)
+
   it("raises on another signal", function()
+    assert.has_error(function() system.ignore_signal "TERM" end)
     assert.has_error(function() system.catch_signal "KILL" end)
     assert.has_error(function() system.catch_signal() end)
     assert.is_nil(system.caught_signal())
+  end)
+end)
+
+describe("system.ignore_signal()", function()
+  it("lets a write to a pipe without a reader fail", function()
+    assert.equal("32 0", helper.output(("bash -c %s"):format(quote(("( %s ) | true; echo ${PIPESTATUS[0]}"):format(
+      lua([[system.ignore_signal "PIPE" os.execute "sleep 0.2" io.stdout:setvbuf "no"
+        local _, _, code = io.stdout:write "x" io.stderr:write(code, " ")]]))) .. " 2>&1")))
+  end)
+end)
+
+describe("system.now()", function()
+  it("is the clock of the library", function()
+    assert.is_true(math.abs(system.now() - core.now()) < 1)
   end)
 end)
