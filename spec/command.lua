@@ -128,6 +128,58 @@ function command.finish(run)
   return status, helper.read_file(run.out), helper.read_file(run.err)
 end
 
+-- Runs in a process before the command: it replaces the clock of a plain script (wait/blocking.lua) by
+-- one that skips the time that the process would sleep.
+local CLOCK = [==[
+  local AHEAD, WALL, STARTS, STORE = %q, %d, %q, %q
+  local function read(path)
+    local file = assert(io.open(path))
+    local text = file:read "*a"
+    file:close()
+    return text
+  end
+  local ahead = AHEAD == "" and 0 or tonumber(read(AHEAD))
+  package.preload["nymbl.wait.blocking"] = function(name)
+    local blocking = dofile(assert(package.searchpath(name, package.path)))
+    local core, real = require "nymbl.core", blocking.runtime
+    local clock = { poll = real.poll }
+    function clock.now() return core.now() + ahead end
+    function clock.wall_clock() return math.floor(WALL + clock.now()) end
+    function clock.boot_clock()
+      local seconds, id = core.boot_clock()
+      return seconds + ahead, id
+    end
+    function clock.wait(transfer, deadline, once)
+      if transfer then return real.wait(transfer, deadline and deadline - ahead) end
+      if once and (core.pump(0.003) or not deadline) then return true end
+      ahead = ahead + math.max(0, deadline - clock.now())
+      return false
+    end
+    blocking.runtime = clock
+    if STARTS == "" then return blocking end
+    local start = core.start
+    function core.start(client, bearer, request)
+      local file = assert(io.open(STARTS, "a"))
+      file:write(read(STORE):match '"time":([%%d.]+)', request.download and " download\n" or " read\n")
+      file:close()
+      return start(client, bearer, request)
+    end
+    return blocking
+  end
+]==]
+
+--- The environment of a process whose clock skips all sleeps.
+-- @tparam ?table options `ahead`, a file with the seconds that the clock is ahead at the begin;
+--   `wall_time`, the time of the calendar at 0 of the library's clock; `starts`, a file that gets a line
+--   for each request: the time of the store in the file `store`, and "download" or "read"
+function command.clock(options)
+  options = options or {}
+  local wall_time = options.wall_time or os.time() - require("nymbl.core").now()
+  local preamble = helper.write_file(helper.temporary(".lua"), CLOCK:format(options.ahead or "", math.floor(wall_time),
+    options.starts or "", options.store or ""))
+  return { LUA_INIT = "@" .. preamble, LUA_INIT_5_3 = false, LUA_INIT_5_4 = false }
+end
+
 --- The decoded lines of a --json output.
 function command.objects(text)
   local found = {}

@@ -136,6 +136,21 @@ describe("a signal", function()
     assert.equal(143, (interrupt("TERM", "list", { "list", "12345" }, { before = "trap '' INT HUP" })))
   end)
 
+  it("is obeyed, or ignored, while the command starts", function()
+    helper.faults { operation = "get", action = { delay = 0.3, effect = true }, times = -1 }
+    local random = random_from(1)
+    for _ = 1, 15 do
+      for before, expected in pairs { [""] = 130, ["trap '' INT"] = 3 } do
+        local run = command.start({ "show", "12345", "none" }, { before = before, env = { XDG_STATE_HOME = helper.directory() } })
+        sleep(random() * 0.015)
+        command.signal(run, "INT")
+        local status, out, err = command.finish(run)
+        assert.equal(expected, status, err)
+        assert.not_matches("traceback", out .. err)
+      end
+    end
+  end)
+
   it("is sent by a terminal, too", function()
     helper.faults { operation = "list", action = { delay = 60 }, times = -1 }
     local status, screen = command.run_in_terminal({ "list", "12345" }, { typed = "\3", typed_after = 1 })

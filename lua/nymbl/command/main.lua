@@ -9,85 +9,26 @@ local libraries = table.remove(arg, 1)
 package.path = ("%s?.lua;%s"):format(arg[0]:match "^(.*)nymbl/command/main%.lua$", package.path)
 package.cpath = ("%s/?.so;%s"):format(libraries, package.cpath)
 
-local options = require "nymbl.command.options"
-local status = require "nymbl.command.status"
-
--- End with a message on standard error, or without one.
-local function exit(code, text)
-  if text then io.stderr:write("nymbl: ", text, "\n") end
-  os.exit(code)
-end
-
--- Wrong usage. The words of the command line may identify a patient, so only a terminal shows them.
-local function misuse(name, message)
-  local is_terminal = require("nymbl.core").system.is_terminal(io.stderr)
-  if not is_terminal then message = message:match "^unknown %a+" or message end
-  message = require("nymbl.command.output").printable((message:gsub("\n", " ")))
-  exit(status.USAGE, ("%s; see: nymbl help%s"):format(message, name and " " .. name or ""))
-end
-
--- Find the subcommand. Returns its name and the other words.
-local function subcommand()
-  local name, others = options.split(arg)
-  if name then
-    if options.is_command(name) then return name, others end
-    misuse(nil, ("unknown subcommand '%s'"):format(name))
+-- Forget modules whose loading was interrupted: LuaJIT marks them by a number of its own.
+local function forget_interrupted_modules()
+  for name, module in pairs(package.loaded) do
+    if type(module) == "number" then package.loaded[name] = nil end
   end
-  for _, word in ipairs(others) do
-    if word == "--help" or word == "-h" then return "help", {} end
-    if word == "--version" then
-      io.write("nymbl ", require("nymbl.core").version, "\n")
-      exit(status.DONE)
-    end
-  end
-  misuse(nil, "a subcommand is required")
 end
 
--- What a subcommand raised: an error of an iterator, or the misuse of a function by an argument of
--- the command line. Returns the exit status.
-local function report_raised(session, raised)
-  if type(raised) == "table" and raised.kind then return session:fail(raised) end
-  local problem = tostring(raised):match "bad argument.*"
-  if problem then return session:misuse(problem) end
-  session.terminal:message "nymbl: internal error"
-  if session.terminal.is_terminal then session.terminal:message(tostring(raised)) end
-  return status.FAILED
-end
+-- Until the program has caught the signals, the interpreter raises an error when SIGINT arrives.
+-- Nothing was done by then.
+local ran, problem, is_interrupted
+repeat
+  forget_interrupted_modules()
+  ran, problem = pcall(function() require("nymbl.command.program")(arg, is_interrupt_ignored) end)
+  is_interrupted = not ran and tostring(problem):find("interrupted!", 1, true) ~= nil
+until not (is_interrupted and is_interrupt_ignored)
 
--- Run a subcommand that needs no client.
-local function run_local(command, given)
-  local out = require("nymbl.command.output").new()
-  local code = command.run({ out = out, given = given }, given)
-  exit(out:flush() and code or status.FAILED)
+if is_interrupted then
+  io.stderr:write "nymbl: stopped by SIGINT: nothing was changed\n"
+  os.exit(130)
 end
-
-local function run(command, given)
-  local signals = require "nymbl.command.signals"
-  local session = require("nymbl.command.session").new(given)
-  signals.catch(is_interrupt_ignored)
-  local ran, code = pcall(command.run, session, given)
-  if not ran and not signals.caught() then code = report_raised(session, code) end
-  session:close()
-  local is_written = session:finish_output()
-  local signal = signals.caught()
-  if signal then
-    session.terminal:message(("nymbl: stopped by SIG%s: %s"):format(signal, session:left_text()))
-    code = signals.status(signal)
-  elseif not is_written and code == status.DONE then
-    code = status.FAILED
-  end
-  exit(code)
-end
-
--- argparse is the only dependency that the library itself does not have.
-local has_parser = pcall(require, "argparse")
-if not has_parser then
-  exit(status.SETTINGS, "the Lua module argparse is missing: apt-get install lua-argparse, or luarocks install "
-    .. "argparse")
-end
-
-local name, others = subcommand()
-local is_valid, given = options.parser(name):pparse(others)
-if not is_valid then misuse(name, given) end
-local command = options.load(name);
-(command.is_local and run_local or run)(command, given)
+problem = tostring(problem):match "module '[%w_.]+' not found"
+io.stderr:write("nymbl: internal error", problem and ": " .. problem or "", "\n")
+os.exit(1)

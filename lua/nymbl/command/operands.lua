@@ -11,7 +11,10 @@ local operands = {}
 local function read(items, is_nul)
   local text = {}
   repeat
-    local bytes = io.stdin:read(65536)
+    local bytes, _, code = io.stdin:read(65536)
+    -- half a list is none: after a signal there may be more
+    if signals.caught() then error(nymbl.error { kind = "canceled" }) end
+    if code then error(nymbl.error { kind = "io", reason = "io_error" }) end
     text[#text + 1] = bytes
   until not bytes
   text = table.concat(text)
@@ -35,7 +38,6 @@ function operands.expand(given, is_nul)
     elseif not was_read then
       was_read = true
       read(items, is_nul)
-      if signals.caught() then error(nymbl.error { kind = "canceled" }) end -- there may be more
     end
   end
   return items, was_read

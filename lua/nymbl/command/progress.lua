@@ -19,8 +19,8 @@ local USAGE_INTERVAL = 1
 -- What a call waits for, by the reason of the event `on_wait`.
 local WAITS = {
   rate_limit = "waiting for the rate limit",
-  pause = "the service asks for %d s",
-  retry = "trying again in %d s",
+  pause = "the service asks for %.0f s",
+  retry = "trying again in %.0f s",
   token = "waiting for the token",
   connection = "waiting for a connection",
   store = "waiting for the store",
@@ -28,7 +28,7 @@ local WAITS = {
 
 -- A number of bytes, such as "4.1 MB".
 function progress.bytes(count)
-  if count < 1000 then return ("%d B"):format(count) end
+  if count < 1000 then return ("%.0f B"):format(count) end
   local units, i = { "kB", "MB", "GB", "TB" }, 0
   repeat
     count, i = count / 1000, i + 1
@@ -39,8 +39,8 @@ end
 -- A number of seconds, such as "1 min 20 s".
 function progress.seconds(count)
   count = math.ceil(count)
-  if count < 60 then return ("%d s"):format(count) end
-  if count < 3600 then return ("%d min %d s"):format(math.floor(count / 60), count % 60) end
+  if count < 60 then return ("%.0f s"):format(count) end
+  if count < 3600 then return ("%d min %.0f s"):format(math.floor(count / 60), count % 60) end
   return ("%d h %d min"):format(math.floor(count / 3600), math.floor(count % 3600 / 60))
 end
 
@@ -71,7 +71,6 @@ function methods:transfer(name, size)
   local function report(done, total)
     if done > transfer.done then
       if not is_first or done < 1000000 then self:count_bytes(done - transfer.done) end -- not what is resumed
-      self.wait = nil
       is_first = false
     end
     transfer.done, transfer.total = done, total or transfer.total
@@ -91,7 +90,7 @@ function methods:report(report)
   local bytes = report.bytes or 0
   if bytes > self.finished_bytes then
     self:count_bytes(bytes - self.finished_bytes)
-    self.finished_bytes, self.wait = bytes, nil
+    self.finished_bytes = bytes
   end
   self.last_report = report
   self:tick()
@@ -104,11 +103,11 @@ function methods:add_events(options)
   function options.on_wait(event)
     local text, seconds = WAITS[event.reason], event.seconds
     if not text then return end
-    self.wait = { text = text:format(math.ceil(seconds or 1)), till = system.now() + (seconds or 3600) }
+    self.wait = { text = text:format(math.ceil(seconds or 1)), till = seconds and system.now() + seconds }
     self:tick()
   end
   function options.on_event()
-    self.wait = nil
+    if self.wait and not self.wait.till then self.wait = nil end
     self:look_at_month()
   end
 end
@@ -129,7 +128,7 @@ local function amount(self)
   if report then
     local words = {}
     for _, name in ipairs { "patients", "downloaded", "uploaded", "unchanged", "failed", "unknown" } do
-      if (report[name] or 0) > 0 then words[#words + 1] = ("%d %s"):format(report[name], name) end
+      if (report[name] or 0) > 0 then words[#words + 1] = ("%.0f %s"):format(report[name], name) end
     end
     words[#words + 1] = progress.bytes(report.bytes or 0)
     return table.concat(words, ", ")
@@ -159,7 +158,8 @@ function methods:text()
   local rate = self:rate()
   if rate then parts[#parts + 1] = progress.bytes(rate) .. "/s" end
   if seconds_left and self.running_count > 0 then parts[#parts + 1] = progress.seconds(seconds_left) .. " left" end
-  if self.wait and system.now() < self.wait.till then parts[#parts + 1] = self.wait.text end
+  local wait = self.wait
+  if wait and not (wait.till and system.now() >= wait.till) then parts[#parts + 1] = wait.text end
   if self.remaining then parts[#parts + 1] = ("%.0f requests left this month"):format(self.remaining) end
   return table.concat(parts, " | ")
 end

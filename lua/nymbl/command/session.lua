@@ -100,9 +100,25 @@ function methods:print_report(report, names)
     self.out:row("requests", ("%.0f"):format(would and would.requests or report.requests))
     self.out:row("bytes", ("%.0f"):format(would and would.bytes or report.bytes))
   end
-  for _, failure in ipairs(report.errors) do self:fail(failure.err) end
-  if report.stopped and report.stopped ~= "canceled" then
-    self.terminal:message(("nymbl: ended early (%s): the next run continues"):format(report.stopped))
+  self:fail_report(report)
+end
+
+-- Print the failures of a report: each line once.
+function methods:fail_report(report)
+  local lines, counts = {}, {}
+  for _, failure in ipairs(report.errors) do
+    local line = tostring(failure.err)
+    if not counts[line] then lines[#lines + 1] = failure.err end
+    counts[line] = (counts[line] or 0) + 1
+  end
+  for _, err in ipairs(lines) do
+    self:fail(err)
+    local count = counts[tostring(err)]
+    if count > 1 then self.terminal:message(("nymbl: %d failures are like that"):format(count)) end
+  end
+  local stopped = report.stopped
+  if stopped and stopped ~= "canceled" and not (stopped == "budget" and self.given.quiet) then
+    self.terminal:message(("nymbl: ended early (%s): the next run continues"):format(stopped))
   end
 end
 
@@ -134,7 +150,7 @@ end
 
 -- What is left, in numbers, for the message after a signal.
 function methods:left_text()
-  local left = self.left
+  local left = self.left or self.progress.last_report
   if not left then return "nothing was changed" end
   local words = {}
   for _, name in ipairs { "done", "downloaded", "uploaded", "unchanged", "failed", "left" } do
@@ -144,6 +160,7 @@ function methods:left_text()
     words[#words + 1] = ("%.0f may have been carried out: look before you repeat it"):format(left.unknown)
   end
   if self.kept then words[#words + 1] = ("%.0f bytes are kept for --resume"):format(self.kept) end
+  if left.errors then words[#words + 1] = "the next run continues" end -- it is a report
   return table.concat(words, ", ")
 end
 
