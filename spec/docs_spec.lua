@@ -29,8 +29,9 @@ local LUA = ("env LUA_PATH=%s LUA_CPATH=%s %s"):format(quote(absolute(package.pa
 -- Blocks that are not run, by page and first line, and why.
 local NOT_RUN = {
   ["README.md"] = {
-    ["examples/quickstart    # ten minutes with the library: upload, list, download, delete"] =
+    ["examples/quickstart    # ten minutes with the library and the command: upload, list, download, delete, export"] =
       "spec/quickstart_spec.lua runs the one, and this run is the other",
+    ["referral.pdf  4.2 MB of 24.9 MB | 3.1 MB/s | 7 s left | 9871 requests left this month"] = "a line of a terminal",
     ["        a script · an nginx handler · a cqueues or luv program            a C program"] = "a diagram",
   },
   ["lua/README.md"] = {
@@ -47,6 +48,11 @@ local NOT_RUN = {
     ["examples/telemetry/run [--listen ADDRESS] [--limits on|off] [--stdin]"] = "a synopsis",
     ['-- in init_by_lua_block, with "lua_shared_dict telemetry 1m;"'] =
       "part of examples/telemetry/nginx.conf, which telemetry_spec.lua runs",
+  },
+  ["lua/nymbl/command/README.md"] = {
+    ["# from Nymbl"] = "settings",
+    ["referral.pdf  4.2 MB of 24.9 MB | 3.1 MB/s | 7 s left | 9871 requests left this month"] = "a line of a terminal",
+    ["MAILTO=you@example.org"] = "a crontab, as spec/command_cron_spec.lua follows it",
   },
   ["examples/sandbox/README.md"] = {
     ["examples/sandbox/run [--port N] [--limits on|off] [--token-life SECONDS] [--max-upload BYTES] [--stdin]"] = "a synopsis",
@@ -74,6 +80,7 @@ local STUBS = {
       exec "$LUA54" "$@"
     fi
     exec INTERPRETER "$@"]],
+  nymbl = 'exec LAUNCHER "$@"',
 }
 
 -- Lua -----------------------------------------------------------------------------------------------
@@ -135,6 +142,7 @@ local function workspace_new()
     quote(ROOT), quote(workspace.folder), quote(workspace.folder))) == "done")
   for name, code in pairs(STUBS) do
     code = code:gsub("INTERPRETER", function() return LUA end)
+    code = code:gsub("LAUNCHER", function() return quote(require("command").launcher()) end)
     local path = helper.write_file(workspace.stubs .. "/" .. name, "#!/usr/bin/env bash\n" .. code .. "\n")
     helper.output("chmod +x " .. quote(path))
   end

@@ -38,12 +38,13 @@ describe("examples/quickstart #slow #quickstart", function()
     it("prints each step and cleans up, the " .. time .. " time", function()
       local status, text = run(command)
       assert(status == 0, text)
-      for number = 1, 6 do
+      for number = 1, 7 do
         assert.matches("\n" .. number .. "%. ", text)
       end
       local _, same = text:gsub("  the same\n", "")
       assert.equal(5, same)
       assert.matches("> 4 documents are left\n", text)
+      assert.matches("> downloaded\t4\n.*> downloaded\t0\n +> unchanged\t4\n", text)
       assert.equal("", left_over(temporary))
     end)
   end
