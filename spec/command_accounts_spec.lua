@@ -252,7 +252,7 @@ describe("nymbl export", function()
       screen)
   end)
 
-  it("killed at a random moment leaves no partial file, and the next run completes it", function()
+  it("killed at a random moment leaves no partial file, and the next run completes it #slow", function()
     for i = 1, 6 do
       for j = 1, 3 do
         helper.add_document { patient = "p" .. i, file_name = ("%d.pdf"):format(j), content_type = "application/pdf",

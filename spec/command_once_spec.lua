@@ -98,7 +98,7 @@ describe("nymbl upload --once", function()
     assert.equal(7, (command.run({ "upload", "1", other, "--once", journal }, fresh())))
   end)
 
-  it("killed at a random moment uploads nothing twice", function()
+  it("killed at a random moment uploads nothing twice #slow", function()
     local paths = {}
     for i = 1, 8 do paths[i] = helper.write_file(helper.temporary(".pdf"), "%PDF-1.4 number " .. i) end
     local input = table.concat(paths, "\0") .. "\0"

@@ -136,7 +136,7 @@ describe("a signal", function()
     assert.equal(143, (interrupt("TERM", "list", { "list", "12345" }, { before = "trap '' INT HUP" })))
   end)
 
-  it("is obeyed, or ignored, while the command starts", function()
+  it("is obeyed, or ignored, while the command starts #slow", function()
     helper.faults { operation = "get", action = { delay = 0.3, effect = true }, times = -1 }
     local random = random_from(1)
     for _ = 1, 15 do
@@ -159,7 +159,7 @@ describe("a signal", function()
   end)
 end)
 
-describe("killed at a random moment", function()
+describe("killed at a random moment #slow", function()
   local ROUNDS = 12
 
   it("a download leaves the whole document, or nothing", function()

@@ -66,6 +66,7 @@ describe("one operand of nymbl ends with", function()
     ends(5, "timeout %(deadline%)", { "list", "12345", "--timeout", "0.5" })
     helper.faults { operation = "list", action = { status = 500, headers = { { "Retry-After", "600" } } }, times = -1 }
     ends(5, "server 500", { "list", "12345" })
+    ends(5, "io %(store_down%)", { "list", "12345" }, { env = { NYMBL_STORE = "redis://127.0.0.1:1" } })
     helper.faults { operation = "list", action = { status = 429, headers = { { "Retry-After", "600" } } }, times = -1 }
     ends(5, "throttled 429", { "list", "12345" })
   end)

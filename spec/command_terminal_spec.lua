@@ -100,7 +100,7 @@ describe("a name with control characters", function()
   -- Sets the title of a terminal, clears it, and reverses the line.
   local NAME = "a\27]0;owned\7\27[2J\r\194\155\226\128\174\255.pdf"
 
-  it("is harmless at a terminal", function()
+  it("is harmless at a terminal #slow", function()
     local id = helper.add_document { patient = "12345", file_name = "a\27]0;owned\7\27[2J\r\194\155\226\128\174.pdf",
       content_type = "application/pdf", content = "%PDF-1.4 a", description = "\27c", document_type = "\27[31m" }.id
     for _, words in ipairs {
@@ -147,7 +147,7 @@ describe("the words of the service", function()
 end)
 
 describe("standard error of nymbl that is no terminal", function()
-  it("names no patient, document, file or host", function()
+  it("names no patient, document, file or host #slow", function()
     local id = helper.add_document { patient = "patient-4711", file_name = "miller.pdf", content_type = "application/pdf",
       content = "%PDF-1.4 a" }.id
     local path = helper.write_file(command.current_home .. "/miller.pdf", "%PDF-1.4 a")

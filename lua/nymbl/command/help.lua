@@ -39,7 +39,7 @@ help.SECTIONS = {
       .. "NYMBL_TOKEN; NYMBL_CA_FILE, NYMBL_PROXY, NYMBL_STORE. A secret can be in a file of its own, named by "
       .. "NYMBL_API_KEY_FILE, NYMBL_TOKEN_FILE or NYMBL_CLIENT_SECRET_FILE.",
     "Rate limit and month's quota are kept in $XDG_STATE_HOME/nymbl (~/.local/state/nymbl), so that all runs of a "
-      .. "user share them. NYMBL_STORE names another file.",
+      .. "user share them. NYMBL_STORE names another file, or a Redis server that machines share.",
   },
 }
 
