@@ -280,7 +280,7 @@ describe("nymbl delete", function()
       local id = add().id
       local found, screen = command.run_in_terminal({ "delete", "12345", id }, { typed = answer })
       assert.equal(status, found, screen)
-      assert.matches("Delete this document? [y/N]", screen, 1, true)
+      assert.matches("Delete this document of patient 12345? [y/N]", screen, 1, true)
       assert.equal(status, #helper.stored("12345"))
     end
   end)

@@ -3,13 +3,14 @@
 
 local function operands() return require "nymbl.command.operands" end
 local options = require "nymbl.command.options"
+local output = require "nymbl.command.output"
 local status = require "nymbl.command.status"
 local function system() return require("nymbl.core").system end
 
 -- Ask at the terminal whether to delete so many documents.
-local function is_confirmed(session, count)
-  session.terminal:clear()
-  io.stderr:write(count == 1 and "Delete this document? [y/N] " or ("Delete these %d documents? [y/N] "):format(count))
+local function is_confirmed(patient, count)
+  local what = count == 1 and "this document" or ("these %d documents"):format(count)
+  io.stderr:write(("Delete %s of patient %s? [y/N] "):format(what, output.printable(patient)))
   local answer = io.stdin:read "*l"
   return answer ~= nil and (answer:lower() == "y" or answer:lower() == "yes")
 end
@@ -27,7 +28,7 @@ local function run(session, given)
     if was_read or not (system().is_terminal(io.stdin) and system().is_terminal(io.stderr)) then
       return session:misuse "--yes is required if nobody can be asked"
     end
-    if not is_confirmed(session, #ids) then
+    if not is_confirmed(given.patient, #ids) then
       session.terminal:message "nymbl: nothing was deleted"
       return status.FAILED
     end

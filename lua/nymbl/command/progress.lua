@@ -47,6 +47,7 @@ end
 -- Count bytes for the rate. They arrive in steps of any size.
 function methods:count_bytes(count)
   local now, samples = system.now(), self.samples
+  self.counting_since = self.counting_since or now
   samples[#samples + 1] = { at = now, count = count }
   while samples[1].at < now - WINDOW do table.remove(samples, 1) end
 end
@@ -57,7 +58,7 @@ function methods:rate()
   for _, sample in ipairs(samples) do
     if sample.at >= now - WINDOW then sum = sum + sample.count end
   end
-  local seconds = math.min(WINDOW, now - self.began)
+  local seconds = math.min(WINDOW, now - (self.counting_since or now))
   return sum > 0 and seconds >= 0.2 and sum / seconds or nil
 end
 
@@ -70,7 +71,7 @@ function methods:transfer(name, size)
   local is_first = true
   local function report(done, total)
     if done > transfer.done then
-      if not is_first or done < 1000000 then self:count_bytes(done - transfer.done) end -- not what is resumed
+      self:count_bytes(is_first and 0 or done - transfer.done) -- the first bytes may be those of an earlier run
       is_first = false
     end
     transfer.done, transfer.total = done, total or transfer.total
@@ -146,7 +147,7 @@ local function amount(self)
   end
   if self.running_count == 1 then text = only.name .. "  " .. text end
   local rate = self:rate()
-  local seconds_left = rate and total and (total - done) / rate
+  local seconds_left = rate and total and self.operands == 1 and (total - done) / rate
   return text, seconds_left
 end
 
@@ -182,9 +183,9 @@ end
 function progress.new(terminal, is_quiet)
   return setmetatable({
     terminal = terminal, is_quiet = is_quiet, has_ended = false,
-    began = system.now(), samples = {}, usage_at = -math.huge,
+    samples = {}, usage_at = -math.huge,
     running = {}, running_count = 0, finished_bytes = 0, operands = nil, operands_done = 0,
-    -- client, last_report, remaining, wait: set later
+    -- client, counting_since, last_report, remaining, wait: set later
   }, methods)
 end
 

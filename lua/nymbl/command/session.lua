@@ -140,11 +140,14 @@ function methods:note(text)
   if not self.given.quiet then self.terminal:message(text) end
 end
 
--- Write what is left of the data. Returns whether all of it was written. If its reader has gone, as
--- in `nymbl list 12345 | head`, that is its own wish.
+-- Write what is left of the data. Returns whether all of it was written. If the reader of a listing has
+-- gone, as in `nymbl list 12345 | head`, that is its own wish.
 function methods:finish_output()
   if self.out:flush() then return true end
-  if self.out.reason ~= "pipe_closed" then self:fail(nymbl.error { kind = "io", reason = self.out.reason }) end
+  if self.out.reason ~= "pipe_closed" or self.left then
+    self:fail(nymbl.error { kind = "io", reason = self.out.reason })
+    if self.left then self.terminal:message("nymbl: " .. self:left_text()) end
+  end
   return false
 end
 
