@@ -195,9 +195,9 @@ describe("killed at a random moment #slow", function()
     for seed = 1, ROUNDS do
       helper.reset()
       local random = random_from(100 + seed)
-      helper.faults { operation = "upload", action = { delay = 0.1 }, times = -1 }
+      helper.faults { operation = "upload", action = { delay = 0.5 }, times = -1 }
       local run = command.start({ "upload", "12345", PDF, PDF, PDF, BIG, "--jobs", "2" }, { env = { XDG_STATE_HOME = helper.directory() } })
-      sleep(random() * 0.9)
+      sleep(random() * 1.2)
       command.signal(run, random() < 0.5 and "INT" or "TERM")
       local status, out, err = command.finish(run)
       sleep(0.2) -- what was sent may still be carried out
