@@ -15,7 +15,8 @@
  *
  * Strings passed in are copied before a function returns. All times are in
  * seconds, all sizes in bytes. Only nymbl_engine_pump() and
- * nymbl_transfer_wait() wait.
+ * nymbl_transfer_wait() wait, and closing a line does for a moment
+ * (nymbl_line_free()).
  *
  * Threads: an engine, and the transfers and bodies that were started on it, may
  * be used by only one thread at a time. By default that thread moves the
@@ -251,7 +252,8 @@ NYMBL_API nymbl_kind nymbl_engine_new(nymbl_engine **out,
                                       nymbl_error *err);
 
 /**
- * Cancel the transfers of an engine, close its connections and release it.
+ * Cancel the transfers of an engine, close its connections and lines, and
+ * release it.
  *
  * Its transfers remain valid, with the result NYMBL_CANCELED. The I/O thread,
  * if there is one, has ended when the function returns. In a forked child

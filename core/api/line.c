@@ -193,6 +193,8 @@ static nymbl_kind request_start(nymbl_transfer **transfer, nymbl_line *line,
         return nymbl__error_set(err, NYMBL_CANCELED, nymbl__reason_forked);
     if (bytes == NULL || size == 0)
         return nymbl__error_set(err, NYMBL_MISUSE, "bytes");
+    if (size > NYMBL_LINE_MAX_BYTES)
+        return nymbl__error_set(err, NYMBL_IO, NULL);
     request = nymbl__line_request_new(bytes, size);
     if (request == NULL)
         return nymbl__error_set(err, NYMBL_NO_MEMORY, NULL);

@@ -49,7 +49,7 @@ struct nymbl_line {
     nymbl_line *next; /* in that list */
     nymbl__line_stage stage;
     nymbl__raw_connection connection;
-    double connect_time;    /* seconds polled until the greeting's answer */
+    double connect_time;    /* seconds polled so far, until it is open */
     nymbl__buffer greeting; /* may contain a password */
     int greeting_replies;   /* those that have not arrived */
     bool answered;          /* at least one reply has arrived */

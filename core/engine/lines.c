@@ -364,7 +364,9 @@ void nymbl__lines_collect_fds(nymbl_engine *engine)
 void nymbl__lines_polled(nymbl_engine *engine, double seconds)
 {
     for (nymbl_line *line = engine->lines; line != NULL; line = line->next) {
-        if (line->stage != NYMBL__LINE_OPEN)
+        /* a new line was added during the poll */
+        if (line->stage == NYMBL__LINE_CONNECTING ||
+            line->stage == NYMBL__LINE_GREETING)
             line->connect_time += seconds;
         for (unsigned i = 0; is_connected(line) && i < engine->waitfd_count;
              i++) {

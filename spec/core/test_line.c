@@ -771,6 +771,32 @@ static void a_program_that_does_not_pump_causes_no_timeout(void)
     world_close();
 }
 
+/* The thread polls when the line is opened: that time does not count. */
+static void a_line_opened_on_an_idle_engine_has_its_time_to_connect(void)
+{
+    nymbl_transfer *transfer;
+    nymbl_line *line;
+    peer peer;
+
+    world_open(NULL);
+    REQUIRE(nymbl_engine_start_thread(world.engine, NULL) == NYMBL_OK);
+    usleep(400000);
+    line = line_open((nymbl_line_options){.greeting = GREETING,
+                                          .greeting_size = strlen(GREETING),
+                                          .greeting_replies = 2,
+                                          .connect_timeout = 0.3});
+    transfer = ask(line, "a");
+    peer_accept(&peer);
+    expect(&peer, GREETING);
+    peer_say(&peer, GREETED);
+    expect(&peer, "a");
+    peer_say(&peer, ":1\r\n");
+    check_reply(transfer, ":1\r\n");
+    nymbl_line_free(line);
+    peer_close(&peer);
+    world_close();
+}
+
 static void an_idle_line_closes_itself(void)
 {
     nymbl_transfer *transfer;
@@ -1183,6 +1209,7 @@ int main(int argc, char **argv)
         TEST(a_unix_socket_is_connected),
         TEST(an_unanswered_greeting_is_a_timeout),
         TEST(a_program_that_does_not_pump_causes_no_timeout),
+        TEST(a_line_opened_on_an_idle_engine_has_its_time_to_connect),
         TEST(an_idle_line_closes_itself),
         TEST(a_line_that_was_idle_for_too_long_is_not_used_again),
         TEST(closing_sends_what_can_be_sent_and_fails_the_rest),
