@@ -730,7 +730,7 @@ static void an_unanswered_greeting_is_a_timeout(void)
     line = line_open((nymbl_line_options){.greeting = GREETING,
                                           .greeting_size = strlen(GREETING),
                                           .greeting_replies = 2,
-                                          .connect_timeout = 0.1});
+                                          .connect_timeout = 0.5});
     transfer = ask(line, "a");
     peer_accept(&peer);
     expect(&peer, GREETING);
@@ -780,11 +780,11 @@ static void a_line_opened_on_an_idle_engine_has_its_time_to_connect(void)
 
     world_open(NULL);
     REQUIRE(nymbl_engine_start_thread(world.engine, NULL) == NYMBL_OK);
-    usleep(400000);
+    usleep(1300000);
     line = line_open((nymbl_line_options){.greeting = GREETING,
                                           .greeting_size = strlen(GREETING),
                                           .greeting_replies = 2,
-                                          .connect_timeout = 0.3});
+                                          .connect_timeout = 1});
     transfer = ask(line, "a");
     peer_accept(&peer);
     expect(&peer, GREETING);
@@ -804,11 +804,11 @@ static void an_idle_line_closes_itself(void)
     peer peer;
 
     world_open(NULL);
-    line = line_open((nymbl_line_options){.idle_timeout = 0.1});
+    line = line_open((nymbl_line_options){.idle_timeout = 1});
     transfer = ask(line, "a");
     peer_accept(&peer);
     expect(&peer, "a");
-    usleep(150000); /* a request without a reply is waited for */
+    usleep(1300000); /* a request without a reply is waited for */
     world_settle();
     CHECK(nymbl_line_is_open(line));
     CHECK(!nymbl_transfer_is_ready(transfer));
