@@ -465,7 +465,7 @@ describe("client:export()", function()
     add("q", "d2")
     export()
     local function litter()
-      for _, path in ipairs { "/p/.nymbl-tmp-00", "/q/.nymbl-tmp-07", "/.nymbl-spool", "/.nymbl-new-manifest.jsonl",
+      for _, path in ipairs { "/p/.nymbl-tmp-00", "/q/.nymbl-tmp-07", "/.nymbl-new-manifest.jsonl",
                               "/.nymbl-new-.nymbl-export" } do
         helper.write_file(folder .. path, "half")
       end
@@ -478,6 +478,41 @@ describe("client:export()", function()
       assert.equal("2 patients, 2 unchanged, complete", words(export()))
       check_folder { "p", "q" }
     end
+  end)
+
+  -- Let the last run look as if it had been killed.
+  local function unend()
+    local text = helper.read_file(folder .. "/.nymbl-export")
+    assert.matches('{"ended":true}\n$', text)
+    helper.write_file(folder .. "/.nymbl-export", (text:gsub('{"ended":true}\n$', "")))
+  end
+
+  it("finds the files that a killed run could not record", function()
+    for i = 1, 4 do add("p", "d" .. i) end
+    export { concurrency = 1 }
+    local before = manifest()
+    helper.write_file(folder .. "/manifest.jsonl", helper.read_file(folder .. "/manifest.jsonl"):match("^.-\n"))
+    unend()
+    assert.is_truthy(manifest()["p d1"])
+    helper.admin("DELETE", "documents?patient=p&id=d3")
+    os.remove(folder .. "/" .. before["p d4"].path)
+    assert.equal("1 patients, 1 downloaded, 2 unchanged, 1 gone, complete", words(export()))
+    assert.same(before, manifest())
+    for _, record in pairs(before) do assert.equal(record.sha256, helper.sha256(folder .. "/" .. record.path)) end
+  end)
+
+  it("does not take a changed file for one that a killed run has downloaded", function()
+    add("p", "d")
+    export()
+    local path, digest = folder .. "/" .. manifest()["p d"].path, manifest()["p d"].sha256
+    helper.write_file(path, ("x"):rep(1000))
+    helper.faults { operation = "download", action = { status = 404 } }
+    assert.equal("1 patients, 1 failed", words(export { verify = true }))
+    unend()
+    assert.equal("1 patients, 1 unchanged, complete", words(export()))
+    assert.equal(digest, manifest()["p d"].sha256)
+    assert.equal("1 patients, 1 downloaded, complete", words(export { verify = true }))
+    check_folder { "p" }
   end)
 
   it("leaves what is not its own", function()

@@ -3,14 +3,14 @@
 --
 -- All patients are listed first, and sorted by how long they have waited. Then one coroutine visits
 -- one patient after the other: it lists all documents of the patient, and queues those that must be
--- downloaded (spool.lua). Others download them, while the first one lists the next patient. So in
--- memory there are a page of documents, and for each document that was exported before some bytes of
--- the manifest's index.
+-- downloaded. Others download them, while the first one lists the next patient. The queue is in a file
+-- (visits.lua). So in memory there are a page of documents, and for each document that was exported
+-- some bytes of the manifest's index.
 --
--- A kill at any moment does no harm. Before a document is downloaded, its record is written to
--- ".nymbl-export" (visits.lua). The file appears complete (core/file/atomic_file.c), and then its line
--- in the manifest. If a run was killed between these two, the next one finds the file. If a power cut
--- has lost any of these lines, the document is downloaded again.
+-- A kill at any moment does no harm. Before a document is downloaded, its record is in the queue. The
+-- file appears complete (core/file/atomic_file.c), and then its line in the manifest. If a run was
+-- killed between these two, the next one finds the record and the file. If a power cut has lost any of
+-- these lines, the document is downloaded again.
 
 local batch = require "nymbl.batch"
 local call = require "nymbl.call"
@@ -24,7 +24,6 @@ local manifest = require "nymbl.export.manifest"
 local meter = require "nymbl.meter"
 local patient = require "nymbl.patient"
 local safe_name = require "nymbl.safe_name"
-local spool = require "nymbl.export.spool"
 local visits = require "nymbl.export.visits"
 local wait = require "nymbl.wait"
 
@@ -66,7 +65,8 @@ local OPTIONS = call.options {
 --   visit       the visit whose documents are being handed out, or nil. It has
 --     patient_id, directory   and the name of its directory
 --     dir       the descriptor of that, once it exists
---     spool     the documents to download
+--     next, till   offsets of the documents in the queue: the next one and the end
+--     is_replacing   whether any of them has a file already
 --     running   how many of them are being downloaded
 --     is_over   whether no more will be
 --   flushed_at, has_new_directory   for the next flush
@@ -75,6 +75,7 @@ work.__index = work
 
 -- The directory and the name in a path of the manifest; nothing if it is not such a path.
 local function path_parts(path)
+  if type(path) ~= "string" then return end
   local directory, name = path:match("^([^/]+)/([^/%z]+)$")
   if name ~= "." and name ~= ".." then return directory, name end
 end
@@ -83,7 +84,6 @@ end
 
 -- Remove what a killed process has left half-written.
 local function remove_leftovers(self, path)
-  spool.clean(self.dir)
   local entries, err = job.read_directory(path .. "/.", nil) -- the path itself may be a link
   if not entries then return nil, err end
   for i, entry in ipairs(entries) do
@@ -97,29 +97,36 @@ local function remove_leftovers(self, path)
   return true
 end
 
--- Complete a step of a run that was killed: if a document's new file is there, but not its line in the
--- manifest, append that. Returns true, or nil and an error.
+-- Which file has a name: its number in the file system, which a file that replaces it cannot have.
+-- (The number of the device may change when the machine starts again.) null if there is none.
+local function file_number(status)
+  return status and status.identity:sub(-8):gsub(".", function(c) return ("%02x"):format(c:byte()) end) or null
+end
+
+-- Complete a step of a run that was killed: if a document's new file has taken its place, but the
+-- manifest has no line for that, append it.
+-- @tparam table begun a document of a queue (visits.lua)
+-- @treturn[1] boolean true
+-- @treturn[2] nil
+-- @treturn[2] table the error
 local function recover(self, begun)
   local directory, name = path_parts(begun.path)
-  if type(begun.patient_id) ~= "string" or type(begun.id) ~= "string" or not directory
-    or directory ~= safe_name.directory(begun.patient_id) then
-    return true
-  end
-  local record, err = self.manifest:find(begun.patient_id, begun.id)
-  if err then return nil, err end
+  if not directory then return true end
   local dir = self.dir:open_directory(directory)
   local file = dir and dir:open_file(name, "read")
   if dir then dir:close() end
   if not file then return true end
-  local digest, size = job.digest(file)
+  local is_new, digest, size = file_number(file:stat()) ~= begun.before, nil, nil
+  if is_new then digest, size = job.digest(file) end
   file:close()
   if not digest then
-    if size.kind == "io" then return true end
+    if not is_new or size.kind == "io" then return true end
     return nil, size
   end
-  -- the old file, or another program's
-  if (record and record.sha256 == digest) or (begun.size ~= null and begun.size ~= size) then return true end
-  begun.size, begun.sha256 = size, digest
+  local record, err = self.manifest:find(begun.patient_id, begun.id)
+  if err then return nil, err end
+  if record and record.sha256 == digest then return true end
+  begun.size, begun.sha256, begun.before = size, digest, nil
   return self.manifest:append(begun)
 end
 
@@ -258,9 +265,10 @@ local function is_current(self, visit, record, name, fields)
   return digest == record.sha256
 end
 
--- The record of a document as far as it is known before the download.
-local function new_record(visit, fields, name)
+-- The record of a document as far as it is known before the download. `before`: which file it has.
+local function new_record(visit, fields, name, before)
   local record = {
+    before = before,
     patient_id = visit.patient_id, id = fields.id, path = visit.directory .. "/" .. name,
     size = size_of(fields) or null,
   }
@@ -282,11 +290,10 @@ local function queue(self, visit, fields)
     local would = report.would
     would.downloads, would.bytes = would.downloads + 1, would.bytes + (size_of(fields) or 0)
   else
-    local queued
-    queued, err = visit.spool:add {
-      record = new_record(visit, fields, name), name = name, is_replaced = record ~= nil,
-    }
-    if not queued then error(err, 0) end
+    local status = visit.dir and visit.dir:stat(name)
+    local queued, problem = self.visits:queue(new_record(visit, fields, name, file_number(status)))
+    if not queued then error(problem, 0) end
+    if status then visit.is_replacing = true end
   end
   return record ~= nil
 end
@@ -325,7 +332,6 @@ end
 local function close_visit(visit)
   if not visit.is_over or visit.running > 0 then return end
   if visit.dir then visit.dir:close() end
-  visit.spool:close()
 end
 
 -- Whether the budget allows to begin another patient.
@@ -342,15 +348,22 @@ end
 -- Visit the next patient: list its documents. If that fails, the visit has none.
 local function begin_visit(self, patient_id)
   local visit = {
-    patient_id = patient_id, directory = safe_name.directory(patient_id), spool = spool.new(self.dir),
+    patient_id = patient_id, directory = safe_name.directory(patient_id), next = 0, till = 0, is_replacing = false,
     running = 0, is_over = false,
   }
+  local is_dry, err = self.options.dry_run, nil
   self.begun = self.begun + 1
-  if not self.options.dry_run then
-    local added, err = self.visits:add(patient_id)
-    if not added then return fail_for_all(self, err) end
+  if not is_dry then visit.next, err = self.visits:add(patient_id) end
+  if not visit.next then return fail_for_all(self, err) end
+  local ran
+  ran, err = pcall(list_documents, self, visit)
+  if ran and not is_dry then
+    visit.till, err = self.visits:end_queue(visit.is_replacing)
+    if not visit.till then
+      visit.till = 0
+      fail_for_all(self, err)
+    end
   end
-  local ran, err = pcall(list_documents, self, visit)
   if ran then
     self.run:succeed()
     return visit
@@ -365,14 +378,15 @@ end
 local function next_of_visit(self)
   local visit = self.visit
   if not visit then return nil end
-  local item, err = visit.spool:take()
-  if item then
+  if visit.next < visit.till then
     if not self.run:prepay() then return nil end
-    visit.running = visit.running + 1
-    item.visit = visit
-    return item
+    local record, following = self.visits:read(visit.next)
+    if record then
+      visit.next, visit.running = following, visit.running + 1
+      return { visit = visit, record = record }
+    end
+    fail_for_all(self, following)
   end
-  if err then fail_for_all(self, err) end
   self.visit, visit.is_over = nil, true
   close_visit(visit)
 end
@@ -398,16 +412,15 @@ local function download(self, item)
   local visit, record = item.visit, item.record
   local dir, err = directory_of(self, visit)
   if not dir then return nil, err end
-  local written
-  written, err = self.visits:add_document(record, item.is_replaced)
-  if not written then return fail_to_write(self, err) end
   local adopt = document.collection(self.env, visit.patient_id).adopt
   local found = adopt { id = record.id, content_type = record.content_type, file_size_bytes = record.size }
-  local size, more, digest = document.save(found, dir, item.name, call_options(self, {
+  local _, name = path_parts(record.path)
+  local size, more, digest = document.save(found, dir, name, call_options(self, {
     sha256 = true, progress = self.run:transfer_progress(),
   }))
   if not size then return nil, more end
-  record.size, record.sha256 = size, digest
+  record.size, record.sha256, record.before = size, digest, nil
+  local written
   written, err = self.manifest:append(record)
   if not written then return fail_to_write(self, err) end
   return size

@@ -3,11 +3,13 @@
 -- in which patients were visited, and what the last run was about to do. Its lines are
 --   {"version":1,"service":…}     the first one
 --   {"patient_id":…}              a patient is visited; of several lines the last one counts
---   {"patient_id":…,"id":…,…}     a document is about to be downloaded: its record in the manifest,
---                                 as far as it is known
+--   {"patient_id":…,"id":…,…}     a document of the patient is about to be downloaded: its record in
+--                                 the manifest, as far as it is known. These lines are the queue of
+--                                 the patient's downloads, too, so that it need not fit into memory
 --   {"ended":true}                a run has ended, and has left nothing half-done
 
 local batch = require "nymbl.batch"
+local errors = require "nymbl.errors"
 local jsonl = require "nymbl.jsonl"
 
 local NAME = ".nymbl-export"
@@ -34,9 +36,11 @@ local function load(self)
     self.is_clean = record.ended == true
     if self.is_clean then
       self.begun = {}
-    elseif record.id then
+    elseif type(record.patient_id) ~= "string" then
+      return
+    elseif type(record.id) == "string" then
       self.begun[#self.begun + 1] = offset
-    elseif type(record.patient_id) == "string" then
+    else
       patients = patients + 1
       self.numbers[record.patient_id] = patients
     end
@@ -94,7 +98,7 @@ end
 function visits:each_begun(visit)
   for _, offset in ipairs(self.begun) do
     local record, err = self.log:read(offset)
-    local done = not err
+    local done = record or err == nil
     if record then done, err = visit(record) end
     if not done then return nil, err end
   end
@@ -120,17 +124,42 @@ function visits:begin()
 end
 
 -- Record that a patient is visited.
+-- @treturn[1] integer the offset of the first document of its queue
+-- @treturn[2] nil
+-- @treturn[2] table the error
 function visits:add(patient_id)
-  return self.log:append { patient_id = patient_id }
+  local added, err = self.log:append { patient_id = patient_id }
+  if not added then return nil, err end
+  return self.log.size
 end
 
 -- Record that a document is about to be downloaded.
--- @tparam boolean is_replaced whether it has a file already: the record must be on the disk before
---   another file takes its place
-function visits:add_document(record, is_replaced)
-  local added, err = self.log:append(record)
-  if added and is_replaced then added, err = self.log:flush() end
-  return added, err
+function visits:queue(record)
+  return self.log:append(record)
+end
+
+-- End the queue of a patient.
+-- @tparam boolean is_replacing whether any of its documents has a file already: the record must be on
+--   the disk before another file takes its place
+-- @treturn[1] integer the offset behind the last document
+-- @treturn[2] nil
+-- @treturn[2] table the error
+function visits:end_queue(is_replacing)
+  local flushed, err = true, nil
+  if is_replacing then flushed, err = self.log:flush() end
+  if not flushed then return nil, err end
+  return self.log.size
+end
+
+-- Read a document of a queue.
+-- @treturn[1] table the record
+-- @treturn[1] integer the offset of the next one
+-- @treturn[2] nil
+-- @treturn[2] table the error
+function visits:read(offset)
+  local record, following = self.log:read(offset)
+  if record then return record, following end
+  return nil, following or errors.new { kind = "io", reason = "changed" }
 end
 
 -- Record that the run has ended.
