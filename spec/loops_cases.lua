@@ -665,4 +665,53 @@ case("share limits through a Redis that is stopped meanwhile",
   return assert(ran and result, result)
 end)
 
+local function report_words(report, err)
+  if not report then return words(nil, err) end
+  return ("%d patients, %d new, %d as before, %d failed, %s"):format(report.patients, report.downloaded, report.unchanged,
+    report.failed, report.stopped or (report.complete and "complete" or "incomplete"))
+end
+
+local function three_patients()
+  for i = 1, 9 do
+    helper.admin("POST", "documents", { patient = "p" .. i % 3, id = "d" .. i, size = 100000, content_type = "application/pdf" })
+  end
+end
+
+case("export an account, and again", "others continued: 3 patients, 9 new, 0 as before, 0 failed, complete; "
+  .. "3 patients, 0 new, 9 as before, 0 failed, complete", function(t)
+  three_patients()
+  local _, client = t.patient()
+  local folder = helper.temporary()
+  helper.faults { operation = "download", action = { delay = 0.1 }, times = 3 }
+  local others, first = t.others(function() return report_words(client:export(folder)) end)
+  return others .. ": " .. first .. "; " .. report_words(client:export(folder, { verify = true }))
+end)
+
+case("export with a budget, and an error", "1 patients, 3 new, 0 as before, 0 failed, budget; unauthorized, 1 failed", function(t)
+  three_patients()
+  local _, client = t.patient()
+  local folder = helper.temporary()
+  local first = report_words(client:export(folder, { budget = 6 }))
+  helper.faults { operation = "list", action = { status = 401 }, times = -1 }
+  local report = assert(client:export(folder))
+  return ("%s; %s, %d failed"):format(first, report.stopped, report.failed)
+end)
+
+case("exports that are canceled or closed, and continued", "canceled, 0 failed; canceled, 0 failed; complete", function(t)
+  three_patients()
+  local _, client = t.patient()
+  local folder = helper.temporary()
+  helper.faults { operation = "download", action = { delay = 0.3 }, times = 6 }
+  local function ended(report)
+    return ("%s, %d failed"):format(report.stopped or (report.complete and "complete" or "incomplete"), report.failed)
+  end
+  local first = ended(assert(client:export(folder, { progress = function() return false end })))
+  local second = ended(assert(client:export(folder, { progress = function() client:close() end })))
+  local _, other = t.patient()
+  helper.faults()
+  local report = assert(other:export(folder))
+  assert(report.downloaded + report.unchanged == 9)
+  return ("%s; %s; %s"):format(first, second, report.complete and "complete" or report.stopped)
+end)
+
 return cases
