@@ -77,8 +77,36 @@ local WITHOUT = [[
   debug.getregistry()["nymbl.transfer"].__index.pair = function() return nil, { reason = "too_many_files" } end
 ]]
 
+-- An export, and another one in the same folder after that.
+local EXPORT = [[
+  for i = 1, 6 do helper.admin("POST", "documents", { patient = "p", id = "d" .. i, size = 1000 }) end
+  helper.faults { operation = "download", action = { delay = 0.5 }, times = 4 }
+  local folder = helper.temporary()
+  local function words(report, err)
+    if not report then return tostring(err) end
+    return ("%d of 6, %s"):format(report.downloaded + report.unchanged, tostring(report.complete))
+  end
+  local function begin() client:export(folder, { patients = { "p" } }) print "it ended" end
+  local function again() helper.faults() print(words(client:export(folder, { patients = { "p" } }))) end
+]]
+
 describe("in cqueues", function()
   before_each(function() document() end)
+
+  it("an abandoned export does not keep its folder locked", function()
+    helper.reset()
+    assert.equal("6 of 6, true", script(EXPORT .. [[
+      do
+        local cq = require("cqueues").new()
+        cq:wrap(begin)
+        local till = require("cqueues").monotime() + 0.3
+        while require("cqueues").monotime() < till do assert(cq:step(0.05)) end
+      end
+      local cq = require("cqueues").new()
+      cq:wrap(again)
+      assert(cq:loop())
+    ]]))
+  end)
 
   it("a transfer without a notify socket is polled", function()
     assert.equal("300000", script(WITHOUT .. [[

@@ -324,6 +324,28 @@ describe("aborted requests in nginx #nginx", function()
     assert.equal(live, tonumber(server:get("/collect")))
   end)
 
+  it("do not keep the folder of an export locked", function()
+    for i = 1, 6 do document(1000, "d" .. i) end
+    local folder = helper.temporary()
+    server = nginx.start {
+      init = "one = client { max_attempts = 1 }",
+      http = "lua_check_client_abort on;",
+      locations = {
+        ["/export"] = ([[
+          local report, err = one:export(%q, { patients = { "p" } })
+          ngx.say(report and report.downloaded + report.unchanged or err.reason)
+        ]]):format(folder),
+      },
+    }
+    helper.faults { operation = "download", times = -1, action = { stall = 200 } }
+    local pids = server:curls(1, "/export")
+    assert.is_true((helper.eventually(20, function() return #helper.journal("download") == 4 end)))
+    assert.equal("in_use", server:get("/export"))
+    kill(pids)
+    helper.faults()
+    assert.is_truthy((helper.eventually(20, function() return server:get("/export") == "6" end)))
+  end)
+
   it("leak no descriptor and no memory, ten thousand of them #slow", function()
     document(100000)
     local plain = helper.admin("POST", "listen", { tls = "none", name = "plain" })
