@@ -40,7 +40,9 @@ local FLUSH_INTERVAL = 1
 -- taken on average, or for so many. Otherwise its list might be paid for twice.
 local MAX_SPARED = 10
 
--- Patients' directories that are cleaned in one go.
+-- The most patients' directories that are cleaned after a kill (core/nymbl.h, NYMBL_DIRECTORY_MAX), and
+-- how many of them in one go.
+local MAX_DIRECTORIES = 1000000
 local SLICE = 100
 
 local export = {}
@@ -55,7 +57,7 @@ local OPTIONS = call.options {
   progress = check["function"],
 }
 
--- State:
+-- The state of an export, `self` below:
 --   env, options, run, report
 --   dir         descriptor of the folder; nil if a dry run has found none
 --   manifest, visits
@@ -70,8 +72,6 @@ local OPTIONS = call.options {
 --     running   how many of them are being downloaded
 --     is_over   whether no more will be
 --   flushed_at, has_new_directory   for the next flush
-local work = {}
-work.__index = work
 
 -- The directory and the name in a path of the manifest; nothing if it is not such a path.
 local function path_parts(path)
@@ -84,7 +84,7 @@ end
 
 -- Remove what a killed process has left half-written.
 local function remove_leftovers(self, path)
-  local entries, err = job.read_directory(path .. "/.", nil) -- the path itself may be a link
+  local entries, err = job.read_directory(path .. "/.", MAX_DIRECTORIES) -- the path itself may be a link
   if not entries then return nil, err end
   for i, entry in ipairs(entries) do
     local dir = entry.kind == "directory" and self.dir:open_directory(entry.name)
@@ -475,10 +475,10 @@ function export.export(env, folder, options)
   if not ready then return nil, err end
   local report = { patients = 0, downloaded = 0, unchanged = 0, gone = 0, bytes = 0 }
   if options.dry_run then report.would = { requests = 0, downloads = 0, bytes = 0 } end
-  local self = setmetatable({
+  local self = {
     env = env, options = options, report = report, begun = 0, spent = 0, flushed_at = wait.now(),
     has_new_directory = false,
-  }, work)
+  }
   local opened
   opened, err = open(self, folder)
   if not opened then

@@ -1,10 +1,10 @@
 -- SPDX-License-Identifier: MIT
 -- The manifest of an export (jsonl.lua): one object per document. A document's last line counts.
 --
--- The manifest may have many more documents than fit into memory as objects. So the index has 10
--- bytes for each: 5 of a hash, and the offset of the line. They are kept in strings, one for each
--- value of the hash's first 12 bits. A hash only says where to look: the line says which document
--- it is about.
+-- The manifest may have many more documents than fit into memory as objects. So the index has 8
+-- bytes for each: 3 of a hash, and the offset of the line. They are kept in strings, between which
+-- other bits of the hash choose. A hash only says where to look: the line says which document it is
+-- about.
 
 local core = require "nymbl.core"
 local jsonl = require "nymbl.jsonl"
@@ -14,23 +14,28 @@ local NAME = "manifest.jsonl"
 local KEYS = { "patient_id", "id", "path", "size", "sha256", "content_type", "document_type", "file_name",
                "description", "uploaded_at" }
 
-local ENTRY = 10
+local BUCKETS = 1024
+local ENTRY = 8 -- bytes
 
 -- State:
 --   log      the file, or nil if a dry run has found none
---   index    by three hexadecimal digits of the hash: entries, one behind the other
+--   index    the buckets: entries, one behind the other
 --   counts   by patient id: how many documents the manifest has
 local manifest = {}
 manifest.__index = manifest
 
-local function bytes_of(hex)
-  return (hex:gsub("%x%x", function(digits) return string.char(tonumber(digits, 16)) end))
+local function byte_of(digits)
+  return string.char(tonumber(digits, 16))
 end
 
--- The key in the index, and the hash in the entry.
+local function bytes_of(hex)
+  return (hex:gsub("%x%x", byte_of))
+end
+
+-- The bucket in the index, and the hash in the entry.
 local function hash_of(patient_id, id)
   local hex = core.sha256(patient_id .. "\0" .. id)
-  return hex:sub(1, 3), bytes_of(hex:sub(4, 13))
+  return tonumber(hex:sub(1, 3), 16) % BUCKETS + 1, bytes_of(hex:sub(4, 9))
 end
 
 local function encode_offset(offset)
@@ -45,7 +50,7 @@ end
 -- Call `visit(at, offset)` for each entry with a hash, until it returns true.
 local function each_entry(entries, hash, visit)
   local from = 1
-  while entries do
+  while true do
     local at = entries:find(hash, from, true)
     if not at then return end
     if (at - 1) % ENTRY == 0 and visit(at, decode_offset(entries, at + #hash)) then return end
@@ -53,8 +58,14 @@ local function each_entry(entries, hash, visit)
   end
 end
 
+local function new_index()
+  local index = {}
+  for i = 1, BUCKETS do index[i] = "" end
+  return index
+end
+
 local function add_entry(index, key, hash, offset)
-  index[key] = (index[key] or "") .. hash .. encode_offset(offset)
+  index[key] = index[key] .. hash .. encode_offset(offset)
 end
 
 -- Whether an object of the file is the record of a document.
@@ -115,7 +126,7 @@ end
 
 -- Write the file again, with only the lines that count.
 local function compact(self)
-  local index = {}
+  local index = new_index()
   local replaced, err = self.log:replace(function(emit)
     return self.log:scan(function(record, offset, line)
       if not is_record(record) then return end
@@ -142,7 +153,7 @@ end
 -- @treturn[2] nil
 -- @treturn[2] table the error
 function manifest.open(dir, read_only)
-  local self = setmetatable({ index = {}, counts = {} }, manifest)
+  local self = setmetatable({ index = new_index(), counts = {} }, manifest)
   local err, useless
   self.log, err = jsonl.open(dir, NAME, { keys = KEYS, read_only = read_only })
   if not self.log then
