@@ -95,6 +95,42 @@ static void committing_replaces_the_target(void)
     world_close();
 }
 
+static void name_in_a_directory_is_no_path(void)
+{
+    static const char *const names[] = {"",    ".",    "..",   "/x",
+                                        "a/b", "doc/", "link", ".nymbl-tmp-00"};
+    nymbl__atomic_file *save;
+    nymbl_error err;
+    int dir;
+
+    world_open(NULL);
+    write_text("other", "old");
+    CHECK(symlink("other", world_path("link")) == 0);
+    dir = open(world.dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    REQUIRE(dir >= 0);
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+        CHECK_NUMBER(nymbl__atomic_file_open_at(&save, dir, names[i], 0, true,
+                                                NULL, &err),
+                     NYMBL_IO);
+    for (int i = 0; i < 2; i++) { /* created, then replaced */
+        REQUIRE(nymbl__atomic_file_open_at(&save, dir, "doc", 0, true, NULL,
+                                           NULL) == NYMBL_OK);
+        CHECK(nymbl__atomic_file_write(save, "new", 3, &reason) == NYMBL_OK);
+        CHECK(nymbl__atomic_file_commit(save, &reason) == NYMBL_OK);
+        check_holds("doc", "new");
+    }
+    CHECK_NUMBER(
+        nymbl__atomic_file_open_at(&save, dir, "doc", 0, false, NULL, &err),
+        NYMBL_IO);
+    CHECK_TEXT(err.reason, "exists");
+    check_holds("other", "old");
+    write_text(".nymbl-tmp-03", "half");
+    nymbl_remove_leftovers(dir);
+    CHECK_NUMBER(world_names(), 3);
+    close(dir);
+    world_close();
+}
+
 static void mode_is_as_requested_whatever_the_umask(void)
 {
     static const unsigned modes[] = {0, 0600, 0644, 0666, 0400};
@@ -626,6 +662,7 @@ int main(int argc, char **argv)
     static const test tests[] = {
         TEST(discarding_leaves_the_target_unchanged),
         TEST(committing_replaces_the_target),
+        TEST(name_in_a_directory_is_no_path),
         TEST(mode_is_as_requested_whatever_the_umask),
         TEST(relative_path_is_in_the_current_directory),
         TEST(relative_path_is_resolved_at_the_start),

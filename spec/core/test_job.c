@@ -112,6 +112,49 @@ static void sync_flushes_files_and_directories(void)
     world_close();
 }
 
+static void open_files_need_no_path(void)
+{
+    nymbl_transfer *transfer = NULL;
+    const nymbl_file_digest *digest;
+    nymbl_error err = {0};
+    int fd, fds, dir;
+
+    world_open(NULL);
+    world_write("file", "abc", 3);
+    fd = open(world_path("file"), O_RDWR | O_CLOEXEC);
+    dir = open(world.dir, O_RDONLY | O_CLOEXEC);
+    REQUIRE(fd >= 0 && dir >= 0);
+    CHECK(lseek(fd, 2, SEEK_SET) == 2);
+    CHECK(unlink(world_path("file")) == 0);
+    fds = fds_open();
+    REQUIRE(nymbl_digest_start_fd(&transfer, world.engine, fd, NULL) ==
+            NYMBL_OK);
+    CHECK_NUMBER(ended(transfer, NULL), NYMBL_OK);
+    digest = nymbl_transfer_digest(transfer);
+    REQUIRE(digest != NULL);
+    CHECK_NUMBER(digest->size, 3);
+    CHECK(strncmp(digest->sha256, "ba7816bf", 8) == 0);
+    nymbl_transfer_free(transfer);
+    for (int i = 0; i < 2; i++) {
+        REQUIRE(nymbl_sync_start_fd(&transfer, world.engine, i == 0 ? fd : dir,
+                                    NULL) == NYMBL_OK);
+        CHECK(reason_of(transfer) == NULL);
+    }
+    /* freed before the first step */
+    REQUIRE(nymbl_sync_start_fd(&transfer, world.engine, fd, NULL) == NYMBL_OK);
+    nymbl_transfer_free(transfer);
+    CHECK_NUMBER(fds_open(), fds);
+    CHECK(lseek(fd, 0, SEEK_CUR) == 2);
+    CHECK_NUMBER(nymbl_sync_start_fd(&transfer, world.engine, 9999, &err),
+                 NYMBL_IO);
+    CHECK(transfer == NULL);
+    CHECK_NUMBER(nymbl_digest_start_fd(&transfer, NULL, fd, NULL),
+                 NYMBL_MISUSE);
+    close(fd);
+    close(dir);
+    world_close();
+}
+
 static void directory_tells_what_its_entries_are(void)
 {
     nymbl_directory_entry entry;
@@ -520,6 +563,7 @@ int main(int argc, char **argv)
     static const test tests[] = {
         TEST(digest_is_that_of_the_bytes),
         TEST(sync_flushes_files_and_directories),
+        TEST(open_files_need_no_path),
         TEST(directory_tells_what_its_entries_are),
         TEST(directory_of_thousands_is_read_up_to_a_maximum),
         TEST(only_regular_files_are_accepted),
