@@ -227,6 +227,31 @@ describe("doc:copy_to()", function()
       is_copied(made)
     end)
 
+    it("sends nothing if the quota is not enough for both requests", function()
+      add()
+      local poor = helper.client { monthly_quota = 2 }
+      local copy, err = poor:patient("from"):document("d"):copy_to(poor:patient "to")
+      assert.is_nil(copy)
+      assert.same({ "quota", "download", 0 }, { err.kind, err.operation, err.attempts })
+      assert.equal("get", operations())
+      assert.equal(1, poor:usage().requests)
+      poor:close()
+    end)
+
+    it("keeps to the rate limit of both sides", function()
+      local made = add()
+      local slow = helper.client { rate = { read = { 1000, 1000 }, download = { 1, 1 } } }
+      local doc = original(slow)
+      assert(doc:open()):close()
+      local copy, err = doc:copy_to(slow:patient "to", { timeout = 0.3 })
+      assert.is_nil(copy)
+      assert.same({ "timeout", "rate_limit", "download" }, { err.kind, err.reason, err.operation })
+      nothing_is_stored()
+      assert(doc:copy_to(slow:patient "to"))
+      is_copied(made)
+      slow:close()
+    end)
+
     it("does not wait longer than the timeout, on either side", function()
       add { size = 3000000 }
       local doc = original()

@@ -442,6 +442,19 @@ describe("patient:upload_all()", function()
     until size >= last
   end)
 
+  it("believes nothing of what a power cut has left in place of lines", function()
+    local paths = files(2)
+    for _, rest in ipairs { ("\0"):rep(300), ("\0"):rep(300) .. "\n", '"done"}\n', '{"state":"done"}\n', '{"state":"hashed",\n' } do
+      for _, entry in ipairs(helper.stored "p") do assert(patient:document(entry.id):delete()) end
+      os.remove(journal)
+      upload_all(paths)
+      local text = helper.read_file(journal)
+      helper.write_file(journal, text:match('^.*"begun"[^\n]*\n') .. rest)
+      assert.equal("complete: 1 uploaded, 1 unchanged, 0 failed, 0 unknown, 2 requests, 0 bytes", words(upload_all(paths)))
+      assert.equal("1.pdf 2.pdf", stored())
+    end
+  end)
+
   describe("ends early", function()
     it("at the quota", function()
       helper.faults { operation = "upload", skip = 1, action = { status = 429, message = "Limit Exceeded" } }
@@ -470,7 +483,20 @@ describe("patient:upload_all()", function()
         report.unknown })
     end)
 
-    it("if the client is closed, or the iterator raises: then it raises that", function()
+    it("if the client is closed meanwhile", function()
+      helper.faults { operation = "upload", times = -1, action = { delay = 0.4 } }
+      local other = helper.client()
+      local report = assert(other:patient("p"):upload_all(files(3), { journal = journal, concurrency = 1, progress = function()
+        other:close()
+      end }))
+      assert.same({ false, "canceled", 0 }, { report.complete, report.stopped, report.failed })
+      helper.faults()
+      report = upload_all(files(3))
+      assert.is_true(report.complete)
+      assert.equal("1.pdf 2.pdf 3.pdf", stored())
+    end)
+
+    it("if the iterator raises, and raises that", function()
       local paths, i = files(3), 0
       local ok, raised = pcall(upload_all, function()
         i = i + 1

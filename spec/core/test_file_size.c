@@ -99,6 +99,27 @@ static void renamed_file_is_sent(void)
     world_close();
 }
 
+static void status_is_that_of_the_file_when_it_was_opened(void)
+{
+    const struct stat *opened;
+    struct stat before;
+    nymbl_body *body;
+
+    world_open(NULL);
+    world_write("up", "%PDF-", 5);
+    REQUIRE(stat(world_path("up"), &before) == 0);
+    REQUIRE(nymbl_body_from_path(&body, world_path("up"), NULL) == NYMBL_OK);
+    world_write("up", "%PDF-1.4", 8);
+    opened = nymbl_body_status(body);
+    REQUIRE(opened != NULL);
+    CHECK(opened->st_ino == before.st_ino && opened->st_size == 5);
+    nymbl_body_free(body);
+    REQUIRE(nymbl_body_from_bytes(&body, "x", 1, NULL) == NYMBL_OK);
+    CHECK(nymbl_body_status(body) == NULL);
+    nymbl_body_free(body);
+    world_close();
+}
+
 int main(int argc, char **argv)
 {
     static const test tests[] = {
@@ -106,6 +127,7 @@ int main(int argc, char **argv)
         TEST(file_that_reports_size_0_has_a_limit),
         TEST(file_with_fewer_bytes_than_reported_is_aborted),
         TEST(renamed_file_is_sent),
+        TEST(status_is_that_of_the_file_when_it_was_opened),
     };
 
     return test_main(tests, TEST_COUNT(tests), argc, argv);
