@@ -147,6 +147,34 @@ describe("doc:copy_to()", function()
     end
   end)
 
+  it("takes the size from the response if the metadata has none", function()
+    add { size = 3000000, file_size_bytes = helper.json.null }
+    assert(client:patient("from"):document("d"):copy_to(to))
+    local names = {}
+    for _, header in ipairs(helper.journal("upload")[1].headers) do names[header[1]:lower()] = header[2] end
+    assert.is_truthy(tonumber(names["content-length"]) > 3000000)
+  end)
+
+  it("makes another reservation for the upload if the download takes long to begin", function()
+    add()
+    local doc = original()
+    local limiter = require "nymbl.limiter"
+    local reserve, cancel, log = limiter.reserve, limiter.cancel, {}
+    function limiter.reserve(env, operation, ...)
+      log[#log + 1] = operation
+      return reserve(env, operation, ...)
+    end
+    function limiter.cancel(reservation)
+      log[#log + 1] = "cancel " .. reservation.operation
+      return cancel(reservation)
+    end
+    helper.faults { operation = "download", action = { delay = 0.3 } }
+    assert(doc:copy_to(to))
+    assert(doc:copy_to(to))
+    limiter.reserve, limiter.cancel = reserve, cancel
+    assert.equal("upload download cancel upload upload", table.concat(log, " ", 1, 4))
+  end)
+
   describe("if the service fails,", function()
     -- The parts of the original that arrive before a failure: none, some, all that fit into both windows, all.
     for _, size in ipairs { 1000, 300000, 3000000 } do
