@@ -59,27 +59,39 @@ local FILE_FIELDS = {
 --   seen          index by path and name: the files that were looked at
 --   list          the documents of the patient, once they are listed: `ids` (an index by name and size)
 --                 and `moment`
---   pending       the uploads of earlier runs whose outcome was unknown when this run began
---   unconfirmed   files of this run whose outcome is unknown: `path`, `upload` and `err`
+--   pending       the uploads of earlier runs whose outcome was unknown when this run began, without
+--                 those that a file of this run has taken
+--   unconfirmed   the script's paths of files whose outcome is unknown, each with its `err`; and if this
+--                 run has sent it, with `attempt`, `size` and later `upload` (its line in the journal)
 --   journal_failed  whether the journal cannot be written any more
--- A file has `path` (as the script gave it), `real_path`, `patient_id`, `file_name`, `size`, `sha256`,
--- `version`, `document_type` and `description`.
+-- A file has
+--   given_path    as the script gave it
+--   path          absolute, but the last component may be a link; real_path: where that leads
+--   patient_id, file_name, document_type, description   what is sent
+--   size, sha256
+--   opened_version   the version of the file (lua/helpers.h) whose content has that digest
+--   version       the same, or nil if the file may change without another version
 local work = {}
 work.__index = work
 
 -- ---- files ----
 
--- The script's item as a table with `path` and options.
+-- The problem of a field of an item, or nil.
+local function field_problem(name, value)
+  local checker = FILE_FIELDS[name]
+  if not checker then return ("unknown field '%s'"):format(tostring(name)) end
+  local problem = checker(value)
+  return problem and ("field '%s': %s"):format(name, problem)
+end
+
+-- The script's item as a table with `path`. Raises if it is none.
 local function read_item(item)
   if type(item) == "string" then item = { path = item } end
   if type(item) ~= "table" then check.raise_argument(1, "upload_all", check.expected("path or table", item)) end
-  for name, value in pairs(item) do
-    local checker = FILE_FIELDS[name]
-    local problem = not checker and ("unknown field '%s'"):format(tostring(name)) or checker and checker(value)
-    if problem and checker then problem = ("field '%s': %s"):format(name, problem) end
-    if problem then check.raise_argument(1, "upload_all", problem) end
-  end
-  if not item.path then check.raise_argument(1, "upload_all", "field 'path' is required") end
+  local problem
+  for name, value in pairs(item) do problem = problem or field_problem(name, value) end
+  if not problem and not item.path then problem = "field 'path' is required" end
+  if problem then check.raise_argument(1, "upload_all", problem) end
   return item
 end
 

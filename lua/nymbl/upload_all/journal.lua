@@ -16,6 +16,7 @@
 --
 -- What lines a power cut can lose, no upload depends on: a lost `done` leaves the upload pending.
 
+local batch = require "nymbl.batch"
 local core = require "nymbl.core"
 local errors = require "nymbl.errors"
 local index = require "nymbl.upload_all.index"
@@ -154,7 +155,7 @@ local function load(self, service, read_only)
   if not ignored then return nil, err end
   if count + ignored > 0 or read_only then
     if count + ignored == 0 or is_ours(header, service) then return true end
-    return nil, errors.new { kind = "io", reason = "other_service" }
+    return batch.other_service()
   end
   local appended
   appended, err = self.log:append { state = "journal", service = service, version = VERSION }
