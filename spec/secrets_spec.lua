@@ -209,7 +209,6 @@ describe("an object", function()
   end)
 
   it("has no fields of the other classes in patient and stream", function()
-    assert.is_nil(patient.id)
     assert.is_nil(patient.patient_id)
     assert.is_nil(client.id)
     local stream = assert(document:open())
