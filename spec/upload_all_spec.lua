@@ -597,6 +597,18 @@ describe("patient:upload_all()", function()
     end)
   end)
 
+  it("does nothing where it may not wait", function()
+    local report, err
+    nymbl.each({ 1 }, function()
+      ("x"):gsub("x", function() report, err = patient:upload_all(files(1), { journal = journal }) end)
+      return true
+    end)
+    assert.is_nil(report)
+    assert.equal("context", err.kind)
+    assert.is_false(helper.exists(journal))
+    assert.same({}, helper.journal())
+  end)
+
   it("tells no name and no id in its errors and in the text of its objects", function()
     local paths = { file "secret.pdf" }
     helper.faults { operation = "upload", action = { before = "reset" } }
