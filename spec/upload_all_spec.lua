@@ -600,6 +600,21 @@ describe("patient:upload_all()", function()
     end)
   end)
 
+  it("has a timeout for each page and each upload, and the tag and headers of the program", function()
+    for operation, outcome in pairs { list = { "timeout", 1, 0 }, upload = { nil, 0, 1 } } do
+      helper.faults({ operation = operation, action = { delay = 2 } }, { operation = "list", skip = 1, action = { status = 400 } })
+      local report = upload_all({ file(operation .. ".pdf") }, { timeout = 0.3 })
+      assert.same(outcome, { report.stopped, report.failed, report.unknown })
+      assert.same({ "timeout", operation }, { report.errors[1].err.kind, report.errors[1].err.operation })
+    end
+    local tags = {}
+    local other = helper.client { on_event = function(event) tags[event.operation] = event.tag or "none" end }
+    helper.faults { operation = "upload", action = { lost_reply = "reset" } }
+    assert(other:patient("q"):upload_all({ file "1.pdf" }, { journal = journal, tag = "t", headers = { ["x-request-id"] = "r" } }))
+    assert.same({ list = "t", upload = "t", download = "t" }, { list = tags.list, upload = tags.upload, download = tags.download })
+    other:close()
+  end)
+
   it("does nothing where it may not wait", function()
     local report, err
     nymbl.each({ 1 }, function()

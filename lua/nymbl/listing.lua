@@ -15,7 +15,8 @@ listing.iterate = paginator.iterate
 -- Call a function for every row, as a step of another call.
 -- @tparam table collection see page.lua
 -- @tparam table plan see query.lua
--- @tparam ?number deadline of that call, for all pages together
+-- @tparam ?number deadline of that call, for all pages together; without one, the plan's timeout is
+--   for each page
 -- @tparam function fn called with each object
 -- @treturn[1] boolean true
 -- @treturn[2] nil
@@ -23,10 +24,10 @@ listing.iterate = paginator.iterate
 -- @raise what `fn` raised, and errors that are none of the service's
 function listing.visit(collection, plan, deadline, fn)
   local ran, problem = pcall(function()
-    plan.options.timeout = call.time_left(deadline)
+    if deadline then plan.options.timeout = call.time_left(deadline) end
     for object in listing.iterate(collection, plan) do
       fn(object)
-      plan.options.timeout = call.time_left(deadline)
+      if deadline then plan.options.timeout = call.time_left(deadline) end
     end
   end)
   if ran then return true end
