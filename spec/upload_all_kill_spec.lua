@@ -125,7 +125,7 @@ describe("patient:upload_all() #slow", function()
       SCRIPT:format(tostring(given.quota or false), list, journal, given.concurrency or 2, given.settle or 900))
     local output = helper.output(("%s NYMBL_SPEC_SANDBOX=%s timeout --foreground 60 %s %s 2>/dev/null; true"):format(
       given.faults and ("NYMBL_FAULTS=%s LD_PRELOAD=%s"):format(helper.quote(given.faults), SHIM) or "",
-      helper.quote(helper.sandbox().path), helper.interpreter():gsub("^env", given.faults and "env" or "env"), path))
+      helper.quote(helper.sandbox().path), helper.interpreter(), path))
     return output ~= "" and helper.json.decode(output) or nil
   end
 
@@ -192,5 +192,20 @@ describe("patient:upload_all() #slow", function()
     if os.getenv "NYMBL_SPEC_LARGE" then print(("%d runs, %d killed, %d files unknown"):format(runs, killed, unknown)) end
     assert.is_true(only or (killed * 5 > runs and killed < runs and unknown > 0),
       ("%d of %d killed, %d unknown"):format(killed, runs, unknown))
+  end)
+
+  it("on a full disk ends at once, sends nothing, and continues", function()
+    if os.getenv "ASAN_OPTIONS" then return pending "the sanitizers' runtime has to be loaded first" end
+    if not helper.exists(SHIM) then return pending "the C tests are not built" end
+    begin(random_of(1))
+    local files = 8 -- two of them are twins
+    assert.same({ true, files }, (function(report) return { report.complete, report.uploaded } end)(run {}))
+    for i = 1, 6 do change(random_of(i), ("%s/a/%d.pdf"):format(folder, i)) end
+    helper.admin("DELETE", "journal")
+    local report = run { faults = "write=ENOSPC", concurrency = 1 }
+    assert.same({ false, "no_space", 0, 1 }, { report.complete, report.stopped, report.uploaded, report.failed })
+    assert.equal(0, #helper.journal "upload")
+    assert.same({ true, files }, (function(last) return { last.complete, last.uploaded } end)(run {}))
+    check_most "after"
   end)
 end)
