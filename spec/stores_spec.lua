@@ -135,6 +135,20 @@ describe("a program's own store", function()
     assert.same({ 7, 1 }, { client:usage().requests, client:usage().throttled })
   end)
 
+  it("keeps no infinite number if a rate or a burst is infinite", function()
+    local path = helper.temporary(".state")
+    for _, own in ipairs { toy_store(), nymbl.store.file(path) } do
+      for _, pair in ipairs { { math.huge, 1 }, { 2, math.huge } } do
+        local patient, client = begin { store = own, rate = { read = pair }, monthly_quota = 100, token = helper.token() }
+        local before = assert(client:usage()).requests
+        for _ = 1, 10 do assert(patient:page()) end
+        helper.faults { operation = "list", action = { status = 429, body_kind = "gateway" } }
+        patient:page()
+        assert.equal(before + 10, client:usage().requests)
+      end
+    end
+  end)
+
   it("gets a token only if its field says so", function()
     local keeps_tokens = toy_store()
     keeps_tokens.token = true

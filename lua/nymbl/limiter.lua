@@ -24,9 +24,11 @@ function limiter.limits_from_options(options)
   local quota
   if options.monthly_quota ~= false then quota = options.monthly_quota or DEFAULT_QUOTA end
   local function limits_of_bucket(bucket)
-    if options.rate == false then return { bucket = bucket, quota = quota } end
     local pair = options.rate and options.rate[bucket] or DEFAULT_RATE[bucket]
-    return { bucket = bucket, rate = pair[1], burst = pair[2], quota = quota }
+    local rate, burst = pair[1], pair[2]
+    -- stores cannot keep an infinite number
+    if options.rate == false or rate == math.huge or burst == math.huge then rate, burst = nil, nil end
+    return { bucket = bucket, rate = rate, burst = burst, quota = quota }
   end
   return { read = limits_of_bucket "read", download = limits_of_bucket "download" }
 end

@@ -63,6 +63,21 @@ local TELL_TIMEOUT = 60
 -- The digest by which Redis knows the script. Redis computes it.
 local digest
 
+-- The options of core.line_open.
+local function line_options(server, username, password, ca_file)
+  local greeting, replies = "", 0
+  if password then
+    greeting = username and resp.command { "AUTH", username, password } or resp.command { "AUTH", password }
+    replies = 1
+  end
+  if server.db then greeting, replies = greeting .. resp.command { "SELECT", server.db }, replies + 1 end
+  return {
+    host = server.host, port = server.port, tls = server.tls, unix_path = server.unix_path,
+    ca_file = server.tls and ca_file or nil, idle_timeout = IDLE_TIMEOUT,
+    greeting = replies > 0 and greeting or nil, greeting_replies = replies,
+  }
+end
+
 -- Make a link. Connects to nothing.
 -- @tparam table servers see redis_options.lua
 -- @tparam table options the options of nymbl.store.redis
@@ -76,7 +91,7 @@ function redis_link.new(servers, options)
     connection = nil,
     offset = 0, -- that of the last connection
     -- a function, so that no dump of tables shows the password
-    line_options = function(server) return redis_link.make_line_options(server, username, password, ca_file) end,
+    line_options = function(server) return line_options(server, username, password, ca_file) end,
   }, redis_link)
 end
 
@@ -113,21 +128,6 @@ local function error_of_reply(message)
 end
 
 -- ---- connections ----
-
--- The options of core.line_open.
-function redis_link.make_line_options(server, username, password, ca_file)
-  local greeting, replies = "", 0
-  if password then
-    greeting = username and resp.command { "AUTH", username, password } or resp.command { "AUTH", password }
-    replies = 1
-  end
-  if server.db then greeting, replies = greeting .. resp.command { "SELECT", server.db }, replies + 1 end
-  return {
-    host = server.host, port = server.port, tls = server.tls, unix_path = server.unix_path,
-    ca_file = server.tls and ca_file or nil, idle_timeout = IDLE_TIMEOUT,
-    greeting = replies > 0 and greeting or nil, greeting_replies = replies,
-  }
-end
 
 -- Choose the server to connect to: the first one that has not failed of late; or if all have,
 -- the one that failed first. Returns nil and the time of the next attempt if it is too early.
@@ -259,7 +259,8 @@ function redis_link:read_clock(connection, reply)
   if not answer then return nil, error_of_reply(message) end
   local list = json.decode(answer)
   if not list or type(list[1]) ~= "number" or type(list[2]) ~= "string" then return nil, error_of_reply() end
-  if list[2] ~= "" then digest = list[2] end
+  if list[2]:find("^%x+$") then digest = list[2] end
+  if not digest then return nil, error_of_reply() end
   self:set_clock(connection, list[1])
   return true
 end
