@@ -162,7 +162,7 @@ for type_name, fields in pairs {
   for _, name in ipairs(fields) do FIELD_TYPES[name] = type_name end
 end
 
--- By change whose first result is a table: the fields that it has, unless it has `refused`.
+-- By change whose first result is a table: the fields that it has.
 local REQUIRED_FIELDS = {
   reserve = { "time_to_act", "delay" }, try_reserve = { "time_to_act", "delay" }, recheck = { "time_to_act", "delay" },
   usage = { "month", "requests", "throttled" },
@@ -186,7 +186,8 @@ end
 local function are_results_of(name, first, second, third)
   local required = REQUIRED_FIELDS[name]
   if required then
-    return type(first) == "table" and has_valid_types(first) and (first.refused == true or has_fields(first, required))
+    local is_refusal = type(first) == "table" and first.refused == true and name:find("reserve$") ~= nil
+    return type(first) == "table" and has_valid_types(first) and (is_refusal or has_fields(first, required))
   end
   if first ~= true or (second ~= nil and type(second) ~= "string") then return false end
   if third == nil then return name ~= "acquire" or second ~= nil end
