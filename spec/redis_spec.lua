@@ -424,8 +424,8 @@ describe("nymbl.store.redis()", function()
         proxy:spoil(("$%d\r\n%s\r\n"):format(#text, text))
         assert.equal("io store_protocol", words(select(2, reserve(it, "x"))), results)
       end
-      for _, results in ipairs { "[true]", "[false]", "[true,5]", "[true,null,5]", "[true,null,{}]", '[{"refused":true}]', '[true,null,{"generation":"x"}]',
-                                 '[true,null,{"failure":"x"}]' } do
+      for _, results in ipairs { "[true]", "[false]", "[true,5]", "[true,null,5]", "[true,null,{}]", '[{"refused":true}]',
+                                 '[true,null,{"generation":"x"}]', '[true,null,{"failure":"x"}]' } do
         local it = open { url = url_of(proxy), timeout = 0.5 }
         assert(reserve(it, "x"))
         local text = ("[%.0f,%s]"):format(it:now(), results)
