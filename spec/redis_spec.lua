@@ -121,7 +121,7 @@ describe("nymbl.store.redis()", function()
                 "rediss://a b", "rediss://[::1", "rediss://[x]", "rediss://[1]", "unix:", "unix:x", "unix:/x?y", "unix:/x?db=",
                 "unix:/x?db=1&y=2", "rediss://x\0" },
         urls = { 5, "rediss://x", {}, { 5 }, { "x" }, { "rediss://x", y = "rediss://x" } },
-        username = { 5, "" }, password = { 5, "", "a\nb" }, ca_file = { 5, "" }, prefix = { 5, "", "a\nb" },
+        username = { 5, "" }, password = { 5, "", "a\nb" }, ca_file = { 5, "" }, prefix = { 5, "a\nb" },
         token = { 5, "yes" }, timeout = { 0, -1, "1", 0 / 0 }, when_down = { 5, "wait", true },
         share = { 0, 1.1, -1, "1", 0 / 0 }, allow_plain = { 1, "yes" },
       } do
@@ -462,6 +462,48 @@ describe("nymbl.store.redis()", function()
       other:cli("DEL", ("nymbl:{%s}:v2"):format(key))
       assert.equal("io cluster", words(select(2, reserve(it, key)))) -- ASK
     end)
+  end)
+
+  it("knows what Redis's errors mean", function()
+    local resp = require "nymbl.store.resp"
+    for message, reason in pairs {
+      ["LOADING Redis is loading the dataset in memory"] = "store_down",
+      ["BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE."] = "store_down",
+      ["MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'."] = "store_down",
+      ["ERR max number of clients reached"] = "store_down",
+      ["NOAUTH Authentication required."] = "store_auth",
+      ["WRONGPASS invalid username-password pair or user is disabled."] = "store_auth",
+      ["DENIED Redis is running in protected mode because protected mode is enabled."] = "store_auth",
+      ["OOM command not allowed when used memory > 'maxmemory'."] = "store_full",
+      ["ERR Error running script (call to f_7e5): @user_script:1: @user_script: 1: -OOM command not allowed when used memory"
+        .. " > 'maxmemory'. "] = "store_full", -- Redis 6
+      ["ERR Error running script (call to f_7e5): @user_script:1: @user_script: 1: -READONLY You can't write against a read"
+        .. " only replica. "] = "store_readonly",
+      ["MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk."] = "store_readonly",
+      ["NOREPLICAS Not enough good replicas to write."] = "store_readonly",
+      ["MOVED 3999 127.0.0.1:6381"] = "cluster", ["ASK 3999 127.0.0.1:6381"] = "cluster",
+      ["CROSSSLOT Keys in request don't hash to the same slot"] = "cluster",
+      ["ERR unknown command 'EVAL'"] = "store_protocol", [""] = "store_protocol", ["-"] = "store_protocol",
+    } do
+      assert.equal(reason, resp.reason(message), message)
+    end
+  end)
+
+  it("learns the server's clock again if it was set", function()
+    local it, key = open { url = url_of(plain()) }, key_new()
+    assert(reserve(it, key))
+    for i, step in ipairs { -86400, 86400, -1e9, 1e9 } do
+      it.link.connection.offset = it.link.connection.offset + step
+      local began = wait.now()
+      assert.equal(i + 1, assert(reserve(it, key)).requests)
+      assert.is_true(wait.now() - began < 0.5)
+    end
+  end)
+
+  it("takes an infinite timeout and an empty prefix", function()
+    local it, key = open { url = url_of(plain()), timeout = math.huge, prefix = "" }, key_new()
+    assert(reserve(it, key))
+    assert.equal("1", plain():cli("EXISTS", ("{%s}:v2"):format(key)))
   end)
 
   describe("if it is lost during a call", function()

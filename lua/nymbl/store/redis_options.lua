@@ -62,6 +62,11 @@ local function urls_checker(value)
   end
 end
 
+-- A checker of prefixes, which may be empty.
+local function prefix_checker(value)
+  if value ~= "" then return check.printable(value) end
+end
+
 local function when_down_checker(value)
   if value ~= "fail" and value ~= "alone" then return '"fail" or "alone" expected' end
 end
@@ -77,7 +82,7 @@ local OPTIONS = {
   username = check.printable,
   password = check.printable,
   ca_file = check.nonempty,
-  prefix = check.printable,
+  prefix = prefix_checker,
   token = check.boolean,
   timeout = check.seconds,
   when_down = when_down_checker,

@@ -135,7 +135,7 @@ end
 
 -- A moment as the script gets it.
 function redis_script.moment(time)
-  return ("%.0f"):format(math.max(0, math.floor(time * 1e4)))
+  return ("%.0f"):format(math.max(0, math.min(math.floor(time * 1e4), 2^53)))
 end
 
 -- What the script needs to know of a change: two words before the last moment, and two words
