@@ -647,6 +647,19 @@ describe("nymbl.store.redis()", function()
     assert.is_truthy(done)
   end)
 
+  it("notices that one of several requests is not answered", function()
+    local resp = require "nymbl.store.resp"
+    local it, key = open { url = url_of(plain()), timeout = 0.3 }, key_new()
+    assert(reserve(it, key))
+    local commands = { { "PING" }, { "BLPOP", "none", "3" } } -- both are sent before a reply arrives
+    local _, failed = nymbl.each(commands, nil, function(command)
+      return it.link:exchange(it.link.connection, resp.command(command), wait.now() + 0.3)
+    end)
+    assert.equal(1, #failed)
+    assert.equal("io store_down", words(failed[1].err))
+    assert.is_truthy(helper.eventually(3, function() return reserve(it, key) end))
+  end)
+
   it("makes no change after its caller has given up", function()
     local server = plain()
     local it, key = open { url = url_of(server), timeout = 0.3 }, key_new()

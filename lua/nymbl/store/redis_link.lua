@@ -23,7 +23,8 @@
 --   offset    seconds by which the server's clock is ahead of wait.now(), at least; or nil before the
 --             first reply
 --   has_script   whether the server knows the script: true, false, or nil if that is not known
---   unanswered_since   when the first request was sent after the last reply, or nil
+--   waiting   the number of coroutines that wait for a reply
+--   unanswered_since   since when a reply has been missing, or nil
 --
 -- A `request` is a change to ask for: what redis_script.words returned, and `key` and `number`.
 --
@@ -163,7 +164,7 @@ function redis_link:get_connection()
   local line
   line, err = core.line_open(self.line_options(server))
   if not line then return nil, nil, error_of_transfer(err) end
-  self.connection = { line = line, server = server, caller = caller, count = 0 }
+  self.connection = { line = line, server = server, caller = caller, count = 0, waiting = 0 }
   return self.connection
 end
 
@@ -227,13 +228,16 @@ end
 function redis_link:exchange(connection, bytes, till)
   local transfer, err = connection.line:request(bytes)
   if not transfer then return nil, error_of_transfer(err) end
+  connection.waiting = connection.waiting + 1
   connection.unanswered_since = connection.unanswered_since or wait.now()
   local ran, reply
   ran, reply, err = pcall(wait_for_reply, transfer, till)
+  connection.waiting = connection.waiting - 1
   wait.release(transfer)
   if not ran then error(reply, 0) end
   if not reply then return nil, err or self:silence(connection) end
-  connection.unanswered_since, connection.server.failed_at = nil, nil
+  connection.unanswered_since = connection.waiting > 0 and wait.now() or nil
+  connection.server.failed_at = nil
   return reply
 end
 
