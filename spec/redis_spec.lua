@@ -584,6 +584,13 @@ describe("nymbl.store.redis()", function()
       assert.equal(client:usage().requests - before, #helper.journal "list")
     end)
 
+    it("that has no time left is not the store's fault", function()
+      client = helper.client { store = open { url = url_of(plain()) }, token = helper.token() }
+      local _, err = client:patient("p"):page { timeout = 1e-9 }
+      assert.equal("timeout deadline", words(err))
+      assert.equal(0, #helper.journal())
+    end)
+
     it("is diagnosed if the store does not answer", function()
       client = helper.client { store = open { url = "unix:" .. helper.folder .. "/none", timeout = 0.1 } }
       local steps, ok = client:check()

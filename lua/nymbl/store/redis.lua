@@ -88,7 +88,7 @@ function redis:update(key, deadline, change, ...)
   if self:is_alone(key) then return self.alone:change(key, self:now(), change, ...) end
   local now, closings = wait.now(), self.closings
   local till = now + math.min(self.link.timeout, deadline and deadline - self:now() or math.huge)
-  if till <= now then return nil, { kind = "io", reason = "store_down" } end -- a reply takes some time
+  if till <= now then return nil, { kind = "timeout", reason = "deadline" } end -- a reply takes some time
   local ran, results, err = pcall(self.update_together, self, key, till, change, ...)
   if self.closings > closings and self.users == 0 then self.link:close() end -- it was opened again
   wait.call_ended()
