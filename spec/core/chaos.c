@@ -4,15 +4,27 @@
 #include "chaos.h"
 
 #include <malloc.h>
+#include <stdatomic.h>
 
-static long countdown;
-static bool struck;
-static long secrets;
+static atomic_long countdown;
+static atomic_bool continues, struck;
+static atomic_long secrets;
+
+static void arm(long nth, bool all)
+{
+    continues = all;
+    struck = false;
+    countdown = nth;
+}
 
 void chaos_arm(long nth)
 {
-    countdown = nth;
-    struck = false;
+    arm(nth, false);
+}
+
+void chaos_arm_from(long nth)
+{
+    arm(nth, true);
 }
 
 bool chaos_struck(void)
@@ -27,10 +39,16 @@ long chaos_secrets_left(void)
 
 static bool strike(void)
 {
-    if (countdown > 0 && --countdown == 0)
-        struck = true;
-    else
+    long left = countdown;
+
+    while (left > 1 &&
+           !atomic_compare_exchange_weak(&countdown, &left, left - 1))
+        ;
+    if (left != 1)
         return false;
+    struck = true;
+    if (!continues)
+        countdown = 0;
     return true;
 }
 

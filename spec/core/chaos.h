@@ -16,6 +16,8 @@ void chaos_free(void *memory);
 
 /* Let only the nth allocation from now on fail; 0 for none. */
 void chaos_arm(long nth);
+/* Let the nth allocation from now on fail, and all later ones. */
+void chaos_arm_from(long nth);
 /* Whether that allocation was reached. */
 bool chaos_struck(void);
 /* The number of blocks that were freed with a secret in them. */

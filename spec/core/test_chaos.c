@@ -11,6 +11,7 @@
 #define PATIENT "patient-of-test"
 
 static bool all; /* libcurl's allocations count */
+static long failures;
 
 /* Serve one request with this response until the transfer has ended. */
 static nymbl_kind serve(nymbl_transfer *transfer, const char *response,
@@ -395,8 +396,9 @@ static bool line_is_answered(void)
     return kind == NYMBL_OK;
 }
 
-/* Fail the nth allocation of a scenario, for every n. */
-static void scenario_repeat(bool (*run)(void))
+/* Fail the nth allocation of a scenario, or that and all later ones, for every
+ * n. */
+static void scenario_fail(bool (*run)(void), void (*arm)(long nth))
 {
     bool struck = true;
     long nth;
@@ -405,14 +407,21 @@ static void scenario_repeat(bool (*run)(void))
         bool good;
 
         world_open(NULL);
-        chaos_arm(nth);
+        arm(nth);
         good = run();
         struck = chaos_struck();
         chaos_arm(0);
+        failures += struck;
         CHECK(good || struck);
         world_close();
     }
     CHECK(nth > 2 && nth < 5000);
+}
+
+static void scenario_repeat(bool (*run)(void))
+{
+    scenario_fail(run, chaos_arm);
+    scenario_fail(run, chaos_arm_from);
     if (!all) /* libcurl does not wipe its own blocks */
         CHECK_NUMBER(chaos_secrets_left(), 0);
 }
@@ -453,6 +462,8 @@ int main(int argc, char **argv)
         TEST(line_is_answered_or_fails),
     };
 
+    int failed;
+
     if (argc > 1 && strcmp(argv[1], "libcurl") == 0) {
         all = true;
         curl_global_init_mem(CURL_GLOBAL_DEFAULT, chaos_malloc, chaos_free,
@@ -460,5 +471,7 @@ int main(int argc, char **argv)
         argc--;
         argv++;
     }
-    return test_main(tests, TEST_COUNT(tests), argc, argv);
+    failed = test_main(tests, TEST_COUNT(tests), argc, argv);
+    printf("%ld times an allocation failed\n", failures);
+    return failed;
 }
