@@ -5,6 +5,8 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -18,12 +20,14 @@
 #include <unistd.h>
 
 #define ALWAYS_MAX 8
+#define SMALL 16 /* bytes of a call that wakes a thread */
 
 static struct {
     atomic_bool on;
     atomic_long calls;
     long kill_at, fail_at;
-    int fail_with;
+    int kill_with, fail_with;
+    bool goes_on; /* all calls from fail_at on fail */
     bool shortens;
     _Atomic unsigned random;
     struct {
@@ -53,13 +57,16 @@ static int error_of(const char *name)
         const char *name;
         int code;
     } errors[] = {
-        {"ENOSPC", ENOSPC},         {"EIO", EIO},         {"EMFILE", EMFILE},
-        {"EINTR", EINTR},           {"EPERM", EPERM},     {"EACCES", EACCES},
-        {"EINVAL", EINVAL},         {"ENOTSUP", ENOTSUP}, {"EXDEV", EXDEV},
-        {"EROFS", EROFS},           {"EDQUOT", EDQUOT},   {"ENOLCK", ENOLCK},
-        {"ENOENT", ENOENT},         {"ENOMEM", ENOMEM},   {"EBADF", EBADF},
-        {"ENOSYS", ENOSYS},         {"ENOTTY", ENOTTY},   {"EMLINK", EMLINK},
-        {"ECONNRESET", ECONNRESET},
+        {"ENOSPC", ENOSPC}, {"EIO", EIO},
+        {"EMFILE", EMFILE}, {"EINTR", EINTR},
+        {"EPERM", EPERM},   {"EACCES", EACCES},
+        {"EINVAL", EINVAL}, {"ENOTSUP", ENOTSUP},
+        {"EXDEV", EXDEV},   {"EROFS", EROFS},
+        {"EDQUOT", EDQUOT}, {"ENOLCK", ENOLCK},
+        {"ENOENT", ENOENT}, {"ENOMEM", ENOMEM},
+        {"EBADF", EBADF},   {"ENOSYS", ENOSYS},
+        {"ENOTTY", ENOTTY}, {"EMLINK", EMLINK},
+        {"EAGAIN", EAGAIN}, {"ECONNRESET", ECONNRESET},
     };
 
     for (size_t i = 0; i < sizeof(errors) / sizeof(errors[0]); i++) {
@@ -81,9 +88,12 @@ static void word_take(char *word)
     }
     *value++ = '\0';
     colon = strchr(value, ':');
-    if (strcmp(word, "kill") == 0) {
+    if (strcmp(word, "kill") == 0 || strcmp(word, "term") == 0) {
         plan.kill_at = atol(value);
-    } else if (strcmp(word, "fail") == 0 && colon != NULL) {
+        plan.kill_with = *word == 'k' ? SIGKILL : SIGTERM;
+    } else if ((strcmp(word, "fail") == 0 || strcmp(word, "from") == 0) &&
+               colon != NULL) {
+        plan.goes_on = strcmp(word, "from") == 0;
         plan.fail_at = atol(value);
         plan.fail_with = error_of(colon + 1);
     } else if (strcmp(word, "short") == 0) {
@@ -102,6 +112,7 @@ void faults_plan(const char *words)
     plan.on = false;
     plan.calls = 0;
     plan.kill_at = plan.fail_at = 0;
+    plan.goes_on = false;
     plan.shortens = false;
     plan.always_count = 0;
     plan.struck = NULL;
@@ -132,6 +143,30 @@ __attribute__((constructor)) static void plan_of_the_environment(void)
         faults_plan(words);
 }
 
+int faults_begin(void *state)
+{
+    (void)state;
+    faults_plan(getenv("NYMBL_FAULTS_LATER"));
+    return 0;
+}
+
+int faults_end(void *state)
+{
+    const char *path = getenv("NYMBL_FAULTS_REPORT");
+    long calls = plan.calls;
+    const char *struck = plan.struck;
+    FILE *report;
+
+    (void)state;
+    faults_plan(NULL);
+    report = path != NULL ? fopen(path, "w") : NULL;
+    if (report != NULL) {
+        fprintf(report, "%ld %s\n", calls, struck != NULL ? struck : "-");
+        fclose(report);
+    }
+    return 0;
+}
+
 static unsigned random_next(void)
 {
     unsigned next = plan.random * 1664525u + 1013904223u;
@@ -150,18 +185,26 @@ static bool strikes(const char *call)
     watch(call, -1);
     number = ++plan.calls;
     if (number == plan.kill_at)
-        kill(getpid(), SIGKILL);
+        kill(getpid(), plan.kill_with);
     for (int i = 0; i < plan.always_count; i++) {
         if (strcmp(plan.always[i].call, call) == 0) {
             errno = plan.always[i].error;
             return true;
         }
     }
-    if (number != plan.fail_at)
+    if (number != plan.fail_at && !(plan.goes_on && number > plan.fail_at))
         return false;
     plan.struck = call;
     errno = plan.fail_with;
     return true;
+}
+
+/* The same for a call that transfers bytes. If all calls fail from some point
+ * on, a few bytes on a socket pair still arrive: with these, threads wake each
+ * other. */
+static bool strikes_bytes(const char *call, size_t size)
+{
+    return !(plan.goes_on && size <= SMALL) && strikes(call);
 }
 
 static bool interrupts(void)
@@ -176,8 +219,8 @@ static bool interrupts(void)
  * wakeups. */
 static size_t cut(size_t size)
 {
-    return plan.on && plan.shortens && size > 16 ? 1 + random_next() % size
-                                                 : size;
+    return plan.on && plan.shortens && size > SMALL ? 1 + random_next() % size
+                                                    : size;
 }
 
 #define REAL(name)                                                             \
@@ -258,7 +301,9 @@ ssize_t read(int fd, void *data, size_t size)
     static ssize_t (*real)(int, void *, size_t);
 
     REAL("read");
-    return strikes("read") || interrupts() ? -1 : real(fd, data, cut(size));
+    return strikes_bytes("read", size) || interrupts()
+               ? -1
+               : real(fd, data, cut(size));
 }
 
 ssize_t pread(int fd, void *data, size_t size, off_t at)
@@ -275,7 +320,9 @@ ssize_t write(int fd, const void *data, size_t size)
     static ssize_t (*real)(int, const void *, size_t);
 
     REAL("write");
-    return strikes("write") || interrupts() ? -1 : real(fd, data, cut(size));
+    return strikes_bytes("write", size) || interrupts()
+               ? -1
+               : real(fd, data, cut(size));
 }
 
 ssize_t pwrite(int fd, const void *data, size_t size, off_t at)
@@ -292,8 +339,9 @@ ssize_t recv(int fd, void *data, size_t size, int flags)
     static ssize_t (*real)(int, void *, size_t, int);
 
     REAL("recv");
-    return strikes("recv") || interrupts() ? -1
-                                           : real(fd, data, cut(size), flags);
+    return strikes_bytes("recv", size) || interrupts()
+               ? -1
+               : real(fd, data, cut(size), flags);
 }
 
 ssize_t send(int fd, const void *data, size_t size, int flags)
@@ -301,8 +349,9 @@ ssize_t send(int fd, const void *data, size_t size, int flags)
     static ssize_t (*real)(int, const void *, size_t, int);
 
     REAL("send");
-    return strikes("send") || interrupts() ? -1
-                                           : real(fd, data, cut(size), flags);
+    return strikes_bytes("send", size) || interrupts()
+               ? -1
+               : real(fd, data, cut(size), flags);
 }
 
 int socket(int family, int type, int protocol)
@@ -311,6 +360,98 @@ int socket(int family, int type, int protocol)
 
     REAL("socket");
     return strikes("socket") ? -1 : real(family, type, protocol);
+}
+
+/* The address's type, a union of pointers for the compiler, is glibc's. */
+int accept4(int fd, __SOCKADDR_ARG address, socklen_t *length, int flags)
+{
+    static int (*real)(int, __SOCKADDR_ARG, socklen_t *, int);
+
+    REAL("accept4");
+    return strikes("accept4") ? -1 : real(fd, address, length, flags);
+}
+
+int bind(int fd, __CONST_SOCKADDR_ARG address, socklen_t length)
+{
+    static int (*real)(int, __CONST_SOCKADDR_ARG, socklen_t);
+
+    REAL("bind");
+    return strikes("bind") ? -1 : real(fd, address, length);
+}
+
+int listen(int fd, int backlog)
+{
+    static int (*real)(int, int);
+
+    REAL("listen");
+    return strikes("listen") ? -1 : real(fd, backlog);
+}
+
+int connect(int fd, __CONST_SOCKADDR_ARG address, socklen_t length)
+{
+    static int (*real)(int, __CONST_SOCKADDR_ARG, socklen_t);
+
+    REAL("connect");
+    return strikes("connect") ? -1 : real(fd, address, length);
+}
+
+int socketpair(int family, int type, int protocol, int fds[2])
+{
+    static int (*real)(int, int, int, int[2]);
+
+    REAL("socketpair");
+    return strikes("socketpair") ? -1 : real(family, type, protocol, fds);
+}
+
+int poll(struct pollfd *fds, nfds_t count, int timeout)
+{
+    static int (*real)(struct pollfd *, nfds_t, int);
+
+    REAL("poll");
+    return !plan.goes_on && strikes("poll") ? -1 : real(fds, count, timeout);
+}
+
+int pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
+                   void *(*run)(void *), void *payload)
+{
+    static int (*real)(pthread_t *, const pthread_attr_t *, void *(*)(void *),
+                       void *);
+
+    REAL("pthread_create");
+    return strikes("pthread_create") ? errno
+                                     : real(thread, attributes, run, payload);
+}
+
+int mkdirat(int directory, const char *path, mode_t mode)
+{
+    static int (*real)(int, const char *, mode_t);
+
+    REAL("mkdirat");
+    return strikes("mkdirat") ? -1 : real(directory, path, mode);
+}
+
+char *mkdtemp(char *path)
+{
+    static char *(*real)(char *);
+
+    REAL("mkdtemp");
+    return strikes("mkdtemp") ? NULL : real(path);
+}
+
+int posix_fallocate(int fd, off_t from, off_t size)
+{
+    static int (*real)(int, off_t, off_t);
+
+    REAL("posix_fallocate");
+    return strikes("posix_fallocate") ? errno : real(fd, from, size);
+}
+
+int futimens(int fd, const struct timespec times[2])
+{
+    static int (*real)(int, const struct timespec[2]);
+
+    REAL("futimens");
+    return strikes("futimens") ? -1 : real(fd, times);
 }
 
 int fsync(int fd)
