@@ -330,7 +330,9 @@ function metamethods.__call(self)
 end
 
 function metamethods.__close(self)
-  close(core.state(self, CLASS))
+  local state = core.state(self, CLASS)
+  if not state then check.raise_argument(1, "close", check.expected(CLASS, self)) end
+  close(state)
 end
 
 return stream

@@ -1,0 +1,254 @@
+-- SPDX-License-Identifier: MIT
+-- luacheck: std max+busted
+-- Random calls with random arguments, with the collector always at work, hooks that raise, and
+-- coroutines that nobody resumes. Whatever a program does, an error names its line and not one of
+-- ours, nothing secret is in it, and the client works afterwards. NYMBL_SEED repeats a run.
+local helper = require "helper"
+local nymbl = require "nymbl"
+
+-- LuaJIT's `require` never loads a module again whose loading a hook has interrupted, so that
+-- is done before.
+for _, name in ipairs { "listing", "query", "source", "stream", "target", "upload", "patients", "diagnosis", "reconcile",
+                        "safe_name", "compare", "wait.cqueues", "store.file" } do
+  require("nymbl." .. name)
+end
+
+local unpack = table.unpack or unpack
+local is_jit = rawget(_G, "jit") ~= nil
+local SEED = tonumber(os.getenv "NYMBL_SEED" or "") or is_jit and 2 or 1
+local long = os.getenv "NYMBL_LONG" ~= nil
+local ROUNDS, CALLS = long and 600 or 15, 60
+
+local function generator(seed)
+  local state = (seed * 48271 + 11) % 2147483647
+  return function(most)
+    state = (state * 16807) % 2147483647
+    return math.floor(state / 7) % most + 1
+  end
+end
+
+local random
+
+local function pick(list) return list[random(#list)] end
+
+-- Names of options, methods and fields: those of the library, and others.
+local OPTIONS = {
+  "timeout", "tag", "headers", "progress", "filter", "select", "orderby", "top", "skip", "page_size", "count", "size",
+  "file_name", "content_type", "document_type", "description", "check_type", "reconcile", "mode", "overwrite", "resume",
+  "check_size", "sha256", "offset", "length", "if_match", "concurrency", "unique", "rate", "token", "api_key", "base_url",
+  "credentials", "store", "monthly_quota", "max_attempts", "on_event", "kind", "status", "reason", "year", "month", "day",
+  "tiemout", 1,
+}
+local METHODS = {
+  client = { "patient", "usage", "close", "check", "patients", "closed" },
+  patient = { "upload", "documents", "page", "count", "get", "document", "compare", "id" },
+  document = { "download", "open", "refresh", "delete", "metadata", "safe_name", "copy_to", "file_name", "id" },
+  stream = { "read", "lines", "close", "size", "content_type" },
+}
+local FUNCTIONS = { "client", "filter", "datetime", "time", "error", "each" } -- from_env reads the environment
+local CLASSES = { "client", "patient", "document", "stream" }
+local METAMETHODS = { "__gc", "__close", "__index", "__tostring", "__call", "__concat", "__len", "__eq", "__newindex" }
+
+local world -- objects of this round, by class
+
+local nan = 0 / 0
+local value
+
+local function options()
+  local made = {}
+  for _ = 1, random(3) do made[pick(OPTIONS)] = value() end
+  if random(3) == 1 then made.timeout = 2 end
+  return made
+end
+
+-- Functions that a program may pass.
+local function callback()
+  return pick {
+    function() end,
+    function() return false end,
+    function() return value() end,
+    function() error "raised by a callback" end,
+    function() error(nil) end,
+    function() world.client:close() end,
+    function() collectgarbage() return 1 end,
+    function(...) return ... end,
+    function() return coroutine.yield() end,
+  }
+end
+
+local VALUES = {
+  function() return nil end,
+  function() return random(2) == 1 end,
+  function() return pick { 0, -1, 1, 1.5, 7, 100, 2^31, 2^53, 2^63, -2^63, nan, 1 / 0, -1 / 0 } end,
+  function()
+    return pick { "", "d", "p", "d e", "*a", "l", "\0", "a\0b", "\255", ("x"):rep(5000), "application/pdf",
+                  "2026-02-03T10:11:12Z" }
+  end,
+  function() return world.folder .. "/" .. pick { "a.pdf", "missing", "b/c", "out" } end,
+  function() return {} end,
+  function() return { data = pick { "%PDF-1.4 x", "", "text", 5 } } end,
+  function() return { pick { 1, "a", world.document }, 2 } end,
+  options, options, options,
+  callback,
+  function() return coroutine.create(callback()) end,
+  function() return pick { world.file, world.closed_file } end,
+  function() return world[pick(CLASSES)] end,
+  function() return pick { nymbl.null, nymbl.error { kind = "io" }, nymbl.datetime(0), nymbl.store, nymbl, math, _G.newproxy or print } end,
+}
+
+function value()
+  return pick(VALUES)()
+end
+
+local function arguments()
+  local list, count = {}, random(4) - 1
+  for i = 1, count do list[i] = value() end
+  return list, count
+end
+
+-- One call: a function, its name, and its arguments.
+local function call_new()
+  local list, count = arguments()
+  local kind = random(20)
+  if kind <= 4 then
+    local name = pick(FUNCTIONS)
+    return nymbl[name], "nymbl." .. name, list, count
+  elseif kind <= 6 then -- a metamethod of any value
+    local object, name = world[pick(CLASSES)], pick(METAMETHODS)
+    local metatable = debug.getmetatable(object)
+    local fn = metatable and metatable[name]
+    if type(fn) ~= "function" then return nil end
+    -- a finalizer of its own object would close it behind the library's back
+    if name == "__gc" then return fn, name, { pick { 5, "x", {}, world.file, print } }, 1 end
+    return fn, name, { random(3) > 1 and object or value(), list[1], list[2] }, 3
+  end
+  local class = pick(CLASSES)
+  local object, name = world[class], pick(METHODS[class])
+  local ok, fn = pcall(function() return object[name] end)
+  if not ok or type(fn) ~= "function" then return nil end
+  return fn, class .. ":" .. name, { random(8) == 1 and value() or object, unpack(list, 1, count) }, count + 1
+end
+
+local function world_new()
+  helper.admin("POST", "documents", { patient = "p", id = "d", size = 5000, content_type = "application/pdf" })
+  world = { folder = helper.directory() }
+  helper.write_file(world.folder .. "/a.pdf", "%PDF-1.4 x")
+  world.file = assert(io.open(world.folder .. "/file", "w+b"))
+  world.closed_file = assert(io.open(world.folder .. "/a.pdf", "rb"))
+  world.closed_file:close()
+  world.client = helper.client { timeout = 5, api_key = helper.sandbox().api_key }
+  world.patient = world.client:patient "p"
+  world.document = world.patient:document "d"
+  world.stream = assert(world.document:open())
+end
+
+-- What a call may raise.
+local function check_raised(what, raised)
+  if type(raised) ~= "string" then return end
+  assert(not raised:find "lua/nymbl/", what .. " raises at a line of ours: " .. raised)
+  local internal = raised:find "attempt to" and not raised:find "attempt to use a closed"
+  assert(not internal, what .. " raises Lua's own error: " .. raised)
+  for _, secret in ipairs { helper.sandbox().api_key, helper.sandbox().client_secret } do
+    assert(not raised:find(secret, 1, true), what .. " shows a secret")
+  end
+end
+
+local function check_result(what, first, err)
+  if first == nil and type(err) == "table" and err.kind then
+    assert(#tostring(err) < 300 and not tostring(err):find "[%c]", what)
+  end
+end
+
+-- Run a function in one of several ways.
+local ways = {}
+
+function ways.plain(fn) return pcall(fn) end
+
+function ways.coroutine(fn) -- nobody resumes it, if it yields
+  local thread = coroutine.create(fn)
+  return coroutine.resume(thread)
+end
+
+function ways.each(fn)
+  return pcall(nymbl.each, { 1, 2 }, { concurrency = 2 }, function() fn() return true end)
+end
+
+function ways.hook(fn) -- as Ctrl-C, or a limit of time
+  local result
+  local function interrupt()
+    debug.sethook()
+    error "raised by a hook"
+  end
+  local count = random(random(2) == 1 and 200 or 3000)
+  pcall(function() -- it may raise after the call, too
+    debug.sethook(interrupt, "", count)
+    result = { pcall(fn) }
+    debug.sethook()
+  end)
+  debug.sethook()
+  return unpack(result or { true }, 1, 3)
+end
+
+function ways.loop(fn) -- a loop that is abandoned
+  local loop = require("cqueues").new()
+  loop:wrap(function() pcall(fn) end)
+  for _ = 1, random(6) do pcall(loop.step, loop, 0.001) end
+  return true
+end
+
+function ways.gsub(fn) -- across a C function
+  return pcall(string.gsub, "x", "x", function() fn() end)
+end
+
+local WAYS = { "plain", "plain", "plain", "coroutine", "each", "hook", "hook", "loop", "gsub" }
+
+local function round(log)
+  world_new()
+  for i = 1, CALLS do
+    local fn, name, list, count = call_new()
+    if fn then
+      local way = pick(WAYS)
+      log[i] = way .. " " .. name
+      local ok, first, err = ways[way](function() return fn(unpack(list, 1, count)) end)
+      if not ok then check_raised(log[i], first) else check_result(log[i], first, err) end
+    end
+    if random(15) == 1 then collectgarbage() end
+  end
+  debug.sethook()
+  pcall(world.stream.close, world.stream)
+  pcall(world.client.close, world.client)
+  world.file:close()
+  -- a new client of the same engine works
+  local client = helper.client()
+  assert(client:patient("q"):count() == 0)
+  client:close()
+  world = nil
+end
+
+describe("random misuse", function()
+  local pause
+
+  before_each(function()
+    pause = collectgarbage("setpause", 0)
+  end)
+  after_each(function()
+    collectgarbage("setpause", pause)
+  end)
+
+  it("raises at the program's line, and harms no other call", function()
+    for number = 1, ROUNDS do
+      local seed, log = SEED * 1000 + number, {}
+      random = generator(seed)
+      helper.reset()
+      local ok, problem = pcall(round, log)
+      debug.sethook()
+      if not ok then
+        error(("seed %d, round %d, call %d: %s"):format(SEED, number, #log, tostring(problem)), 0)
+      end
+      -- an I/O thread may still have to release what was abandoned
+      helper.eventually(5, function() return helper.object_count() == 0 end)
+      assert.equal(0, helper.object_count(), ("seed %d, round %d"):format(SEED, number))
+    end
+    print(("%d rounds of %d calls, seed %d"):format(ROUNDS, CALLS, SEED))
+  end)
+end)
