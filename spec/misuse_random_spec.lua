@@ -61,9 +61,9 @@ local function options()
   return made
 end
 
--- Functions that a program may pass.
+-- Functions that a program may pass. As an iterator or a source, each of them ends.
 local function callback()
-  return pick {
+  local calls, fn = 0, pick {
     function() end,
     function() return false end,
     function() return value() end,
@@ -74,6 +74,10 @@ local function callback()
     function(...) return ... end,
     function() return coroutine.yield() end,
   }
+  return function(...)
+    calls = calls + 1
+    if calls <= 20 then return fn(...) end
+  end
 end
 
 local VALUES = {

@@ -344,8 +344,10 @@ function methods.close(self)
   if not state then check.object(self, CLASS, "close") end
   local env = state.env
   if env.closed then return true end
-  state.closed, env.closed, env.token, env.cached_token = true, true, nil, nil
+  -- in this order: an error of a debug hook (Ctrl-C) may end this function anywhere
   core.client_close(self)
+  state.closed, env.closed = true, true
+  env.token, env.cached_token = nil, nil
   remove_token_user(env)
   store.detach(env)
   local ok, raised = events.close(env)
