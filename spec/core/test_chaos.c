@@ -369,10 +369,10 @@ static bool line_is_answered(void)
     if (kind == NYMBL_OK)
         kind = nymbl_line_start(&transfer, line, "token-of-test", 13, &err);
     if (kind == NYMBL_OK)
-        nymbl_line_send(line, "bytes-of-test", 13, NULL);
+        kind = nymbl_line_send(line, "bytes-of-test", 13, NULL);
     if (kind == NYMBL_OK)
         kind = NYMBL_AGAIN;
-    for (int i = 0; i < 2000 && kind == NYMBL_AGAIN; i++) {
+    for (int i = 0; i < 20000 && kind == NYMBL_AGAIN; i++) {
         nymbl_engine_pump(world.engine, 0.001);
         if (peer.fd < 0 && peer_waits())
             peer_accept(&peer);
@@ -413,6 +413,9 @@ static void scenario_fail(bool (*run)(void), void (*arm)(long nth))
         chaos_arm(0);
         failures += struck;
         CHECK(good || struck);
+        if (test_failed())
+            printf("the allocation was number %ld%s\n", nth,
+                   arm == chaos_arm ? "" : " and later ones");
         world_close();
     }
     CHECK(nth > 2 && nth < 5000);
