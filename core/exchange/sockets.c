@@ -87,29 +87,33 @@ int nymbl__sockets_close_cb(void *payload, curl_socket_t fd)
     return close(fd);
 }
 
-static bool socket_has_port(int fd, int port)
+/* The local port of a socket, or 0. */
+static int port_of(int fd)
 {
     struct sockaddr_storage name;
     socklen_t length = sizeof(name);
 
     if (getsockname(fd, (struct sockaddr *)&name, &length) != 0)
-        return false;
+        return 0;
     if (name.ss_family == AF_INET)
-        return ntohs(((struct sockaddr_in *)&name)->sin_port) == port;
-    return name.ss_family == AF_INET6 &&
-           ntohs(((struct sockaddr_in6 *)&name)->sin6_port) == port;
+        return ntohs(((struct sockaddr_in *)&name)->sin_port);
+    return name.ss_family == AF_INET6
+               ? ntohs(((struct sockaddr_in6 *)&name)->sin6_port)
+               : 0;
 }
 
-bool nymbl__sockets_may_reuse(const nymbl__sockets *sockets, int port)
+bool nymbl__sockets_may_reuse(nymbl__sockets *sockets, int port)
 {
     bool found = false;
     char byte;
 
     for (unsigned i = 0; i < sockets_count(sockets); i++) {
-        int fd = sockets->entries[i].fd;
+        nymbl__socket *socket = &sockets->entries[i];
+        int fd = socket->fd;
 
-        if (fd < 0 || !socket_has_port(fd, port) ||
-            !socket_is_open(&sockets->entries[i]))
+        if (fd >= 0 && socket->port == 0)
+            socket->port = port_of(fd);
+        if (fd < 0 || socket->port != port || !socket_is_open(socket))
             continue;
         if (recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0)
             return false; /* a byte is unread, or the peer has closed it */

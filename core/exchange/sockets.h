@@ -16,6 +16,7 @@ typedef struct nymbl__socket {
     int fd;          /* -1 once it is closed */
     ino_t inode;     /* detects whether fd was closed and reused */
     uint64_t origin; /* nymbl__url_origin_hash() of the request */
+    int port;        /* the local one, once it was asked for; or 0 */
 } nymbl__socket;
 
 /* The table, initially zeroed. Once it is full, a new socket replaces the
@@ -36,7 +37,7 @@ int nymbl__sockets_add(nymbl__sockets *sockets, curl_socket_t fd,
 int nymbl__sockets_close_cb(void *payload, curl_socket_t fd);
 /* Whether the connection with a local port may be reused: it is in the table,
  * has no unread bytes and was not closed by the peer. */
-bool nymbl__sockets_may_reuse(const nymbl__sockets *sockets, int port);
+bool nymbl__sockets_may_reuse(nymbl__sockets *sockets, int port);
 /* Shut down the connections to origins for which `is_used` returns false. */
 void nymbl__sockets_shutdown_unused(nymbl__sockets *sockets,
                                     bool (*is_used)(uint64_t origin,
