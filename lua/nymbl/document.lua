@@ -52,11 +52,13 @@ local RULES = {
 --   adopt(fields)   turns decoded metadata into a document, which keeps that table. Returns the
 --                   document; or nil and the reason why this is not the metadata of a document of
 --                   the patient
+--   adopt_complete(fields)   the same, if they were fetched for this document alone
 function document.collection(env, patient_id)
   local adopt, adopt_page = core.adopter(CLASS, { env = env, patient_id = patient_id }, RULES)
+  local adopt_complete = core.adopter(CLASS, { env = env, patient_id = patient_id, is_complete = true }, RULES)
   return {
     env = env, operation = "list", path = { "Patients", patient_id, "Documents", false }, key = "id",
-    adopt = adopt, adopt_page = adopt_page,
+    adopt = adopt, adopt_complete = adopt_complete, adopt_page = adopt_page,
   }
 end
 
@@ -83,10 +85,9 @@ function document.get(collection, id, options)
   local path = collection.path
   local ok, result = call.perform(collection.env, "get", options, {
     path[1], path[2], path[3], id,
-    run = read_document, adopt = collection.adopt,
+    run = read_document, adopt = collection.adopt_complete,
   })
   if not ok then return nil, result end
-  core.state(result, CLASS).is_complete = true
   return result
 end
 

@@ -16,7 +16,7 @@ local query = require "nymbl.query"
 local LARGEST_PAGE = query.LARGEST_PAGE
 
 -- How often the transfer of a prefetched page makes progress while the rest of the rows is read.
-local POLLS = 8
+local POLLS = 4
 
 -- More rows than a collection can have. Unlike infinity, it decreases if 1 is subtracted.
 local UNLIMITED = 2^53
@@ -240,17 +240,6 @@ function paginator:is_wanted(index)
   return true
 end
 
--- Take a row from the current page, in order to return it. If memory runs out, this raises
--- before it has changed anything.
-local function take(self, known, index)
-  known[self.ids[index]] = true
-  local rows = self.rows
-  local object = rows[index]
-  rows[index] = false -- the script owns the object now
-  self.index, self.remaining = index, self.remaining - 1
-  return object
-end
-
 -- At the end of a pass: begin another one if rows are missing, which is the case if fewer were
 -- returned than the smallest count says. Returns whether it did. If no row has moved, or if the
 -- pass has found no new row, another one would not find them: then this raises.
@@ -265,31 +254,31 @@ function paginator:restart_if_incomplete()
   return true
 end
 
--- The next object of the current page, or nil at its end.
-function paginator:next_of_page()
+-- Move on to the next row of the current page that is wanted. Returns whether there is one.
+function paginator:find_wanted_row()
   for index = self.index + 1, #self.ids do
     if index > self.valid then
       self:discard_prefetch()
       error(page.protocol_error(self.collection, self.found.problem, self.found), 0)
     end
-    if self:is_wanted(index) then return take(self, self.known, index) end
+    if self:is_wanted(index) then return true end
     self.index = index
   end
+  return false
 end
 
--- Find the rows that are plain. The next one is not if the next page is to be prefetched or
--- polled before it, or if `skip` may exclude it.
+-- Find the rows that are plain, from the wanted one on. A row is not if the next page is to be
+-- prefetched or polled before it.
 function paginator:find_plain_rows()
-  if not self.is_past_skip then return end
   local last = math.min(self.valid, self.index + self.remaining, math.ceil(self.prefetch_at) - 1)
-  if self.poll_interval then last = math.min(last, self.index + self.poll_interval - 1) end
+  if self.poll_interval then last = math.min(last, self.index + self.poll_interval) end
   self.plain_till = last
 end
 
--- Return the next object, or nil at the end.
-function paginator:step()
+-- Move on to the next wanted row, on this page or a later one. Returns whether there is one.
+function paginator:advance()
   self.plain_till = 0
-  if self.closed then return nil end
+  if self.closed then return false end
   if self.collection.env.closed then
     self:discard_prefetch()
     check.raise("attempt to use a closed client")
@@ -297,17 +286,16 @@ function paginator:step()
   if self.poll_interval and not call.poll_prefetch(self.next_request) then self.poll_interval = nil end
   while self.remaining > 0 and not self.closed do
     if self.index + 1 >= self.prefetch_at then self:prefetch_next() end
-    local object = self:next_of_page()
-    if object then
+    if self:find_wanted_row() then
       self:find_plain_rows()
-      return object
+      return true
     end
     if not self.has_next and not self:restart_if_incomplete() then break end
     self:check_progress()
     self:fetch()
   end
   self:close()
-  return nil
+  return false
 end
 
 function paginator:discard_prefetch()
@@ -326,10 +314,16 @@ local function step_function(self)
   local known, env = self.known, self.collection.env
   return function()
     local index = self.index + 1
-    if index <= self.plain_till and known[self.ids[index]] == nil and not env.closed then
-      return take(self, known, index)
+    if index > self.plain_till or known[self.ids[index]] ~= nil or env.closed then
+      if not self:advance() then return nil end
+      index = self.index + 1
     end
-    return self:step()
+    known[self.ids[index]] = true -- nothing has changed yet if this runs out of memory
+    local rows = self.rows
+    local object = rows[index]
+    rows[index] = false -- the script owns the object now
+    self.index, self.remaining = index, self.remaining - 1
+    return object
   end
 end
 

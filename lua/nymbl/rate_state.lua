@@ -49,6 +49,7 @@ end
 -- Begin a new month with counts of 0. The counts of the month before are kept, so that they
 -- are not lost if a wall clock is set over the end of a month and back.
 local function roll_month(state, month)
+  if state.month == month and is_count(state.requests) and is_count(state.throttled) then return end
   state.month, state.requests, state.throttled = counts(state.month, state.requests, state.throttled)
   if state.month == month then return end
   local other, requests, throttled = counts(state.other_month, state.other_requests, state.other_throttled)
