@@ -20,8 +20,10 @@ bool id_normalise(lua_State *L)
         size_t size;
         const char *text = lua_tolstring(L, -1, &size);
 
-        return size > 0 && strlen(text) == size &&
-               strstr(text, REPLACEMENT) == NULL;
+        /* most ids are short and ASCII */
+        return size > 0 && memchr(text, '\0', size) == NULL &&
+               (memchr(text, REPLACEMENT[0], size) == NULL ||
+                strstr(text, REPLACEMENT) == NULL);
     }
     if (type == LUA_TNUMBER) {
         double number = lua_tonumber(L, -1);

@@ -43,15 +43,14 @@ static int object_index(lua_State *L)
 {
     const object *self = block_test(L, 1, BLOCK_OBJECT, sizeof(object));
 
-    luaL_checkany(L, 2);
-    if (self == NULL && !is_object(L, 1))
+    if (lua_type(L, 2) != LUA_TSTRING || (self == NULL && !is_object(L, 1)))
         return 0;
     lua_rawgeti(L, lua_upvalueindex(1), METHODS);
     if (!lua_istable(L, -1))
         return 0;
     lua_pushvalue(L, 2);
     lua_rawget(L, -2);
-    if (!lua_isnil(L, -1) || lua_type(L, 2) != LUA_TSTRING)
+    if (!lua_isnil(L, -1))
         return 1;
     lua_getuservalue(L, 1);
     if (!lua_istable(L, -1))
