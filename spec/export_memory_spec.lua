@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- luacheck: std max+busted
--- The memory that an export takes, with a service that only exists in this process.
+-- The memory that an export takes, with a service that only exists in this process; and its time.
 
 local document = require "nymbl.document"
 local helper = require "helper"
@@ -84,4 +84,36 @@ describe("the memory of an export #memory", function()
       end
     end)
   end
+end)
+
+describe("the time of an export", function()
+  it("is at most 1.2 of that of the same downloads #time", function()
+    local now = require("nymbl.core").now
+    local patients, documents = {}, {}
+    helper.reset()
+    for i = 1, 20 do
+      patients[i] = "p" .. i
+      helper.admin("POST", "seed", { patient = patients[i], count = 100, prefix = i .. "-" })
+      for j = 1, 100 do documents[#documents + 1] = { patients[i], ("%d-%05d"):format(i, j) } end
+    end
+    local client = helper.client()
+    local downloads, exports = math.huge, math.huge
+    for _ = 1, 3 do -- the best of three, each after the other: the machine may be busy
+      local folder = helper.directory()
+      for _, patient in ipairs(patients) do os.execute(("mkdir %s/%s"):format(folder, patient)) end
+      local began = now()
+      local count = nymbl.each(documents, { concurrency = 4 }, function(item)
+        return client:patient(item[1]):document(item[2]):download(folder .. "/" .. item[1] .. "/" .. item[2])
+      end)
+      downloads = math.min(downloads, now() - began)
+      assert.equal(2000, count)
+      began = now()
+      local report = assert(client:export(helper.temporary()))
+      exports = math.min(exports, now() - began)
+      assert.same({ true, 2000 }, { report.complete, report.downloaded })
+    end
+    client:close()
+    print(("2,000 downloads: %.2f s, their export: %.2f s"):format(downloads, exports))
+    assert.is_true(exports < 1.2 * downloads, exports / downloads)
+  end)
 end)

@@ -67,6 +67,7 @@ local OPTIONS = call.options {
 --   visit       the visit whose documents are being handed out, or nil. It has
 --     patient_id, directory   and the name of its directory
 --     dir       the descriptor of that, once it exists
+--     adopt     creates its documents (document.collection), once it is needed
 --     next, till   offsets of the documents in the queue: the next one and the end
 --     is_replacing   whether any of them has a file already
 --     running   how many of them are being downloaded
@@ -394,7 +395,6 @@ end
 -- The next document to download, or nil at the end.
 local function next_document(self)
   while not self.run:is_stopped() do
-    if not self.options.dry_run and wait.now() - self.flushed_at >= FLUSH_INTERVAL then flush(self) end
     local item = next_of_visit(self)
     if item then return item end
     if not self.run:is_stopped() and not self.visit then
@@ -412,8 +412,8 @@ local function download(self, item)
   local visit, record = item.visit, item.record
   local dir, err = directory_of(self, visit)
   if not dir then return nil, err end
-  local adopt = document.collection(self.env, visit.patient_id).adopt
-  local found = adopt { id = record.id, content_type = record.content_type, file_size_bytes = record.size }
+  visit.adopt = visit.adopt or document.collection(self.env, visit.patient_id).adopt
+  local found = visit.adopt { id = record.id, content_type = record.content_type, file_size_bytes = record.size }
   local _, name = path_parts(record.path)
   local size, more, digest = document.save(found, dir, name, call_options(self, {
     sha256 = true, progress = self.run:transfer_progress(),
@@ -435,6 +435,8 @@ local function process(self, item)
   if not size then return self.run:fail({ patient_id = visit.patient_id, id = item.record.id }, err) end
   report.downloaded, report.bytes = report.downloaded + 1, report.bytes + size
   self.run:succeed()
+  -- here, so that the other downloads go on meanwhile
+  if wait.now() - self.flushed_at >= FLUSH_INTERVAL then flush(self) end
 end
 
 -- ---- the run ----
