@@ -312,8 +312,10 @@ describe("client:export()", function()
       local patients, budget = 300, 60
       if os.getenv "NYMBL_SPEC_LARGE" then patients, budget = 5000, 500 end
       for i = 1, patients do helper.admin("POST", "seed", { patient = ("p%04d"):format(i), count = i % 3, prefix = "d" .. i .. "-" }) end
-      local present = 0
-      for i = 1, patients do if i % 3 > 0 then present = present + 1 end end
+      local present, documents = 0, 0 -- the sandbox lists only patients with documents
+      for i = 1, patients do
+        if i % 3 > 0 then present, documents = present + 1, documents + i % 3 end
+      end
       local seen, count, runs, downloaded = {}, 0, 0, 0
       for round = 1, 2 do
         while count < round * present do
@@ -329,7 +331,7 @@ describe("client:export()", function()
         end
       end
       -- at the end of a run, a patient may have to wait for its documents until its next turn
-      assert.is_true(downloaded == patients and runs < 40, ("%d documents in %d runs"):format(downloaded, runs))
+      assert.is_true(downloaded == documents and runs < 40, ("%d documents in %d runs"):format(downloaded, runs))
     end)
   end)
 
