@@ -153,11 +153,11 @@ function log:scan(on_record)
 end
 
 -- Read the object whose line begins at an offset.
--- @treturn[1] table the object
+-- @treturn[1] ?table the object; nil if the line does not count
+-- @treturn[1] nil
 -- @treturn[1] integer the offset behind the line
--- @treturn[2] nil the line does not count
--- @treturn[3] nil
--- @treturn[3] table the error
+-- @treturn[2] nil
+-- @treturn[2] table the error
 function log:read(offset)
   local text, at = "", offset
   while #text <= MAX_LINE do
@@ -166,10 +166,7 @@ function log:read(offset)
     if not block then return nil end
     local newline = block:find("\n", 1, true)
     text, at = text .. block:sub(1, newline and newline - 1), at + #block
-    if newline then
-      local record = parse(self, text)
-      return record, record and offset + #text + 1
-    end
+    if newline then return parse(self, text), nil, offset + #text + 1 end
   end
   return nil
 end

@@ -83,7 +83,7 @@ local function find(self, patient_id, id, key, hash)
   local found, found_at, failure
   each_entry(self.index[key], hash, function(at, offset)
     local record, err = self.log:read(offset)
-    if not record then failure = err end
+    if err then failure = err end
     if record and record.patient_id == patient_id and record.id == id then found, found_at = record, at end
     return found or failure
   end)

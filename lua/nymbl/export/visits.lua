@@ -98,7 +98,7 @@ end
 function visits:each_begun(visit)
   for _, offset in ipairs(self.begun) do
     local record, err = self.log:read(offset)
-    local done = record or err == nil
+    local done = not err
     if record then done, err = visit(record) end
     if not done then return nil, err end
   end
@@ -157,9 +157,9 @@ end
 -- @treturn[2] nil
 -- @treturn[2] table the error
 function visits:read(offset)
-  local record, following = self.log:read(offset)
+  local record, err, following = self.log:read(offset)
   if record then return record, following end
-  return nil, following or errors.new { kind = "io", reason = "changed" }
+  return nil, err or errors.new { kind = "io", reason = "changed" }
 end
 
 -- Record that the run has ended.
