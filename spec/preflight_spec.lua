@@ -64,7 +64,7 @@ describe("before anything is sent", function()
   it("lua-cjson is loaded", function()
     assert.equal("raised module 'cjson' not found:, asked 0", (run [[
       local client = given {}
-      require "nymbl.listing" require "nymbl.source" require "nymbl.stream" require "nymbl.target"
+      require "nymbl.listing" require "nymbl.source" require "nymbl.stream" require "nymbl.target" require "nymbl.upload"
       package.loaded.cjson, package.path, package.cpath = nil, "", ""
       all(client)
     ]]:gsub("%S+: module", "module")))
@@ -106,7 +106,7 @@ describe("before anything is sent", function()
     local code = [[
       local client = given {}
       require("nymbl.json").decode("[]")
-      require "nymbl.listing" require "nymbl.source" require "nymbl.stream" require "nymbl.target"
+      require "nymbl.listing" require "nymbl.source" require "nymbl.stream" require "nymbl.target" require "nymbl.upload"
     ]]
     assert.equal("io too_many_files 0, asked 0", run(code .. FILL .. "all(client)", "ulimit -n 40;"))
     assert.equal(0, requests())
@@ -117,7 +117,7 @@ describe("before anything is sent", function()
       local client = given {}
       local refused = given { base_url = "https://127.0.0.1:1", token = "x" }
       print(words(pcall(calls.count, refused:patient("p"))))
-      require "nymbl.listing" require "nymbl.source" require "nymbl.stream" require "nymbl.target"
+      require "nymbl.listing" require "nymbl.source" require "nymbl.stream" require "nymbl.target" require "nymbl.upload"
     ]]
     assert.equal("network connect 0\nio too_many_files 0, asked 0", run(code .. FILL .. "all(client)", "ulimit -n 40;"))
     assert.equal(0, requests())
