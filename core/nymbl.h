@@ -1471,9 +1471,10 @@ NYMBL_API nymbl_kind nymbl_line_send(nymbl_line *line, const void *bytes,
  * NYMBL_CANCELED, "closed".
  *
  * The requests of nymbl_line_send() are sent first, if that is possible without
- * waiting. Then the server has up to 0.2 seconds to answer what was sent: a
- * server may drop requests if the connection is closed behind them. The I/O
- * thread waits for that; without one, this function does.
+ * waiting. Then the server has until 0.2 seconds after the last request or
+ * reply to answer what was sent: a server may drop requests if the connection
+ * is closed behind them. The I/O thread waits for that; without one, this
+ * function does.
  *
  * @param line may be NULL
  */

@@ -12,7 +12,8 @@
 #include <string.h>
 
 /* Longest time to wait for replies when a line closes: milliseconds of a poll,
- * and the number of polls. */
+ * and the number of polls. A server that has been silent for so long already is
+ * not waited for. */
 #define FINISH_POLL 10
 #define FINISH_POLLS 20
 
@@ -211,7 +212,7 @@ static void line_connect(nymbl_line *line)
 
 /* Close a line that its caller has released: its transfers end at once. What
  * was sent has a moment to be answered. */
-static void line_close(nymbl_line *line, double now)
+static void line_close(nymbl_line *line, double now, double active_at)
 {
     nymbl_error result = {.kind = NYMBL_CANCELED,
                           .reason = nymbl__reason_closed,
@@ -219,7 +220,7 @@ static void line_close(nymbl_line *line, double now)
     nymbl_transfer *transfer;
 
     if (line->close_at == 0)
-        line->close_at = now + FINISH_POLLS * FINISH_POLL / 1000.0;
+        line->close_at = active_at + FINISH_POLLS * FINISH_POLL / 1000.0;
     while ((transfer = nymbl__line_drop(line, NULL)) != NULL)
         nymbl__transfer_end(transfer, &result);
     if (line->stage != NYMBL__LINE_OPEN || !nymbl__line_is_busy(line) ||
@@ -230,14 +231,16 @@ static void line_close(nymbl_line *line, double now)
 static void limits_enforce(nymbl_line *line)
 {
     double now = nymbl_engine_now(line->engine);
+    double active_at;
     bool closing, usable;
 
     nymbl__engine_lock(line->engine);
+    active_at = line->active_at;
     closing = line->closing;
     usable = nymbl__line_is_usable(line, now);
     nymbl__engine_unlock(line->engine);
     if (closing)
-        line_close(line, now);
+        line_close(line, now, active_at);
     else if (line->stage == NYMBL__LINE_OPEN && !usable)
         line_fail(line, NYMBL_NETWORK, nymbl__reason_reset);
     else if (line->stage != NYMBL__LINE_OPEN &&

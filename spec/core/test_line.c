@@ -899,6 +899,48 @@ static void a_request_that_nobody_waits_for_is_sent_without_pumping(void)
     world_close();
 }
 
+/* The number of times that the clock is read while a line is closed: each step
+ * does that. */
+static double steps_to_close(nymbl_line *line)
+{
+    double before = world.now;
+
+    world.tick = 1e-6;
+    nymbl_line_free(line);
+    world.tick = 0;
+    return (world.now - before) / 1e-6;
+}
+
+static void closing_waits_for_replies_but_not_for_a_silent_server(void)
+{
+    if (is_threaded()) {
+        test_skip("the fake clock is for one thread");
+        return;
+    }
+    for (int silent = 0; silent < 2; silent++) {
+        nymbl_line *line;
+        peer peer;
+
+        world_open(NULL);
+        world.fake = true;
+        world.now = 1000;
+        line = line_open((nymbl_line_options){0});
+        nymbl_transfer_free(ask(line, "a"));
+        peer_accept(&peer);
+        nymbl_transfer_free(ask(line, "b"));
+        world_settle();
+        CHECK_NUMBER(nymbl_line_send(line, "c", 1, NULL), NYMBL_OK);
+        world.now += silent;
+        if (silent)
+            CHECK(steps_to_close(line) < 5);
+        else
+            CHECK(steps_to_close(line) > 15);
+        expect_end(&peer);
+        peer_close(&peer);
+        world_close();
+    }
+}
+
 static void freeing_the_engine_ends_its_lines(void)
 {
     nymbl_transfer *transfer, *unsent;
@@ -1214,6 +1256,7 @@ int main(int argc, char **argv)
         TEST(a_line_that_was_idle_for_too_long_is_not_used_again),
         TEST(closing_sends_what_can_be_sent_and_fails_the_rest),
         TEST(a_request_that_nobody_waits_for_is_sent_without_pumping),
+        TEST(closing_waits_for_replies_but_not_for_a_silent_server),
         TEST(freeing_the_engine_ends_its_lines),
         TEST(a_line_outlives_the_last_client),
         TEST(an_engine_whose_line_has_no_request_is_idle),
