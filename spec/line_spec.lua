@@ -173,6 +173,7 @@ describe("a line", function()
     to:signal "KILL"
     assert.equal("network reset, sent", reply(blocked))
     assert.is_false(line:is_open())
+    to:stop() -- its port is closed from now on
     assert.equal("network connect, unsent", ask(line_to(to), "PING"))
     to:restart()
     assert.equal("+PONG", ask(line_to(to), "PING"))
