@@ -86,6 +86,8 @@ describe("nymbl upload --once", function()
     assert.equal("not_found", result.errors[1].error.reason)
     _, out = command.run({ "upload", "1", PDF, "--once", helper.temporary(), "--json", "--dry-run" }, fresh())
     assert.is_number(command.objects(out)[1].would.requests)
+    _, out = command.run({ "upload", "1", PDF, "--once", helper.temporary(), "--dry-run" }, fresh())
+    assert.matches("^would be uploaded\t1\nunchanged\t0\nfailed\t0\nunknown\t0\nrequests\t%d\nbytes\t8872\n$", out)
     assert.equal(1, #helper.stored("1"))
   end)
 

@@ -87,6 +87,9 @@ function methods:misuse(problem)
   return status.USAGE
 end
 
+-- The field of `report.would` that replaces a field of the report after a dry run.
+local PLANNED = { downloaded = "downloads", uploaded = "uploads" }
+
 -- Print the report of an export or of upload_all.
 -- @tparam table report
 -- @tparam table names of the counts to print
@@ -95,10 +98,13 @@ function methods:print_report(report, names)
   if self.given.json then
     self.out:json(self.plain_report(report))
   elseif not self.given.quiet then
-    for _, name in ipairs(names) do self.out:row(name, ("%.0f"):format(report[name] or 0)) end
     local would = report.would
-    self.out:row("requests", ("%.0f"):format(would and would.requests or report.requests))
-    self.out:row("bytes", ("%.0f"):format(would and would.bytes or report.bytes))
+    for _, name in ipairs(names) do
+      local planned = would and PLANNED[name]
+      self.out:row(planned and "would be " .. name or name, ("%.0f"):format(planned and would[planned] or report[name]))
+    end
+    self.out:row("requests", ("%.0f"):format((would or report).requests))
+    self.out:row("bytes", ("%.0f"):format((would or report).bytes))
   end
   self:fail_report(report)
 end
