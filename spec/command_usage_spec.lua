@@ -56,6 +56,7 @@ describe("the command line of nymbl", function()
     { "" }, { "frobnicate" }, { "--frobnicate" }, { "list" }, { "list", "1", "2" }, { "list", "" }, { "list", "1", "--top" },
     { "list", "1", "--top", "0" }, { "list", "1", "--top", "1.5" }, { "list", "1", "--since", "yesterday" },
     { "list", "1", "--timeout", "0" }, { "list", "1", "--timeout", "soon" }, { "list", "1", "--jobs", "0" },
+    { "list", "1", "--jobs", "1001" },
     { "list", "1", "--profile", "../x" }, { "list", "1", "--dry-run" }, { "show", "1" }, { "show", "1", "2", "3" },
     { "upload", "1" }, { "upload", "1", "--stdin" }, { "upload", "1", "a", "--stdin", "--name", "b" },
     { "upload", "1", "a", "b", "--name", "c" }, { "upload", "1", "-", "--name", "c" },

@@ -35,9 +35,8 @@ local function run(session, given)
   report, err = client:patient(given.patient):compare(given.dir, { verify = given.verify })
   if not report then return session:fail(err) end
   print(session, given, report)
-  session:note(("%d the same, %d missing here, %d missing there, %d "
-    .. "different"):format(#report.same, #report.missing_here,
-    #report.missing_there, #report.different))
+  session:note(("nymbl: %d the same, %d missing here, %d missing there, %d different"):format(#report.same,
+    #report.missing_here, #report.missing_there, #report.different))
   return #report.missing_here + #report.missing_there + #report.different == 0 and 0 or 1
 end
 
@@ -52,8 +51,9 @@ return {
     { name = "PATIENT", help = "The patient's id." },
     { name = "DIR", help = "The folder. Folders in it are ignored." },
   },
-  options = { { flags = "--verify", help = "Compare the contents, too, which downloads every document that has a "
-    .. "file." } },
+  options = {
+    { flags = "--verify", help = "Compare the contents, too, which downloads every document that has a file." },
+  },
   example = "nymbl check 12345 documents",
   run = run,
 }

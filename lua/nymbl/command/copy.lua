@@ -29,8 +29,9 @@ end
 
 return {
   summary = "Copy a document to another patient",
-  text = { "The line has the ids of the document and of its copy, separated by a tab. The bytes touch no disk of "
-    .. "this machine." },
+  text = {
+    "The line has the ids of the document and of its copy, separated by a tab. The bytes touch no disk here.",
+  },
   operands = {
     { name = "PATIENT", help = "The patient's id." },
     { name = "DOCUMENT", help = "The document's id." },

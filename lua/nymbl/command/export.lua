@@ -33,7 +33,7 @@ return {
   options = {
     { flags = "--to", name = "DIR", convert = options.nonempty, is_required = true, help = "The folder (required)." },
     { flags = "--filter", name = "F", convert = options.nonempty, help = "An OData filter of the documents." },
-    { flags = "--budget", name = "N", convert = options.integer(1), help = "At most so many requests." },
+    { flags = "--budget", name = "N", convert = options.count, help = "At most so many requests." },
     { flags = "--verify", help = "Read all files again, and replace those that have changed." },
     options.NUL,
   },

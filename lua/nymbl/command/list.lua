@@ -60,7 +60,7 @@ return {
     { flags = "--since", name = "TIME", convert = time, help = "Only documents uploaded at this time (UTC) or later." },
     { flags = "--name", name = "N", help = "Only documents of this file name." },
     { flags = "--orderby", name = "O", convert = options.nonempty, help = "The order, such as 'uploaded_at desc'." },
-    { flags = "--top", name = "N", target = "top", convert = options.integer(1), help = "At most so many documents." },
+    { flags = "--top", name = "N", target = "top", convert = options.count, help = "At most so many documents." },
   },
   example = "nymbl list 12345 --type Referral --since 2026-02-01",
   run = run,

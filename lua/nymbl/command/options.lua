@@ -32,13 +32,19 @@ function options.seconds(text)
   return nil, "a number of seconds is expected"
 end
 
--- Returns a converter for whole numbers from `least` up to a billion.
-function options.integer(least)
-  return function(text)
-    local value = text:find "^%d+$" and #text <= 10 and tonumber(text)
-    if value and value >= least and value <= 1e9 then return value end
-    return nil, ("a whole number from %d is expected"):format(least)
-  end
+-- A converter for whole numbers.
+function options.count(text)
+  local value = #text < 10 and text:find "^%d+$" and tonumber(text)
+  if value and value > 0 then return value end
+  return nil, "a whole number from 1 is expected"
+end
+
+local MAX_JOBS = 1000
+
+local function jobs(text)
+  local value = options.count(text)
+  if value and value <= MAX_JOBS then return value end
+  return nil, ("a whole number from 1 to %d is expected"):format(MAX_JOBS)
 end
 
 function options.nonempty(text)
@@ -55,9 +61,9 @@ local COMMON = {
   { flags = "--json", help = "Print one JSON object per line." },
   { flags = "--quiet", help = "If all goes well, print only what was asked for." },
   { flags = "--verbose", help = "Add the service's own words, on a terminal." },
-  { flags = "--timeout", name = "S", convert = options.seconds, help = "Seconds for each call, waits and retries "
-    .. "included." },
-  { flags = "--jobs", name = "N", convert = options.integer(1), help = "Operands at once." },
+  { flags = "--timeout", name = "S", convert = options.seconds,
+    help = "Seconds for each call, waits and retries included." },
+  { flags = "--jobs", name = "N", convert = jobs, help = "How many operands at once." },
   { flags = "--profile", name = "NAME", convert = profile,
     help = "Read the settings from NAME.config instead of config." },
 }
@@ -66,8 +72,9 @@ options.COMMON = COMMON
 
 local DRY_RUN = { flags = "--dry-run", help = "Only say what would be done, and how many requests it would cost." }
 
-options.NUL = { flags = "-0", target = "is_nul", help = "Operands on standard input end with NUL instead of a "
-  .. "newline." }
+options.NUL = {
+  flags = "-0", target = "is_nul", help = "Operands on standard input end with NUL instead of a newline.",
+}
 
 -- A subcommand's module.
 function options.load(name)

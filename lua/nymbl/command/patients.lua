@@ -36,12 +36,13 @@ end
 
 return {
   summary = "List the patients",
-  text = { "Each line has a patient's id, then the fields of --select, separated by tabs; '-' stands for a missing "
-    .. "one." },
+  text = {
+    "Each line has a patient's id, then the fields of --select, separated by tabs; '-' stands for a missing one.",
+  },
   options = {
     { flags = "--filter", name = "F", convert = options.nonempty, help = "An OData filter." },
     { flags = "--select", name = "S", convert = split, help = "Names of fields, separated by commas." },
-    { flags = "--top", name = "N", convert = options.integer(1), help = "At most so many patients." },
+    { flags = "--top", name = "N", convert = options.count, help = "At most so many patients." },
   },
   example = "nymbl patients --top 10",
   run = run,

@@ -116,7 +116,8 @@ end
 -- Ask how much of the month is left.
 function methods:look_at_month()
   local now = system.now()
-  if not self.terminal.is_terminal or not self.client or now - self.usage_at < USAGE_INTERVAL then return end
+  if not self.terminal.is_terminal or not self.client or signals.caught() then return end
+  if now - self.usage_at < USAGE_INTERVAL then return end
   self.usage_at = now
   local usage = self.client:usage()
   self.remaining = usage and usage.remaining
@@ -174,7 +175,7 @@ end
 
 -- Show nothing more.
 function methods:finish()
-  self.has_ended = true
+  self.has_ended, self.client = true, nil
   self.terminal:clear()
 end
 

@@ -104,8 +104,8 @@ return {
     { flags = "--stdin", help = "Upload standard input as a document; --name is required." },
     { flags = "--type", name = "T", help = "The document_type." },
     { flags = "--description", name = "D", help = "The description." },
-    { flags = "--name", name = "N", convert = options.nonempty, help = "The document's file name, if not that of "
-      .. "the path." },
+    { flags = "--name", name = "N", convert = options.nonempty,
+      help = "The document's file name, if not that of the path." },
     { flags = "--once", name = "JOURNAL", convert = options.nonempty,
       help = "Upload each file once, whatever happens. The file JOURNAL remembers what was uploaded." },
     options.NUL,
