@@ -223,7 +223,7 @@ describe("nymbl export", function()
     local failure = command.objects(out)[1].errors[1]
     assert.equal(first, failure.id)
     assert.equal("1", failure.patient_id)
-    assert.equal("not_found", failure.error.kind)
+    assert.equal("not_found", failure.err.kind)
     assert.matches("^nymbl: download: not_found 404[^\n]*\n$", err)
     helper.faults { operation = "list", times = -1, action = { status = 404 } }
     assert.equal(3, (command.run({ "export", "1", "2", "--to", folder }, fresh())))

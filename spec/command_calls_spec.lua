@@ -353,7 +353,7 @@ describe("nymbl ping", function()
     assert.equal(8, #objects)
     assert.equal("days state step", keys(objects[4]))
     assert.equal("skew state step", keys(objects[5]))
-    assert.equal("error state step", keys(objects[6]))
+    assert.equal("err state step", keys(objects[6]))
   end)
 end)
 

@@ -83,7 +83,7 @@ describe("nymbl upload --once", function()
     local result = command.objects(out)[1]
     assert.equal("bytes complete errors failed requests unchanged unknown uploaded", keys(result))
     assert.equal("/nowhere.pdf", result.errors[1].path)
-    assert.equal("not_found", result.errors[1].error.reason)
+    assert.equal("not_found", result.errors[1].err.reason)
     _, out = command.run({ "upload", "1", PDF, "--once", helper.temporary(), "--json", "--dry-run" }, fresh())
     assert.is_number(command.objects(out)[1].would.requests)
     _, out = command.run({ "upload", "1", PDF, "--once", helper.temporary(), "--dry-run" }, fresh())

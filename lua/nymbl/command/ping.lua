@@ -31,7 +31,7 @@ local function run(session, given)
     if given.json then
       session.out:json {
         step = step.step, state = step.state, days = step.days, skew = step.skew,
-        error = step.err and session.error_fields(step.err),
+        err = step.err and session.error_fields(step.err),
       }
     elseif not given.quiet then
       session.out:write(line(step) .. "\n")

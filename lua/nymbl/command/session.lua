@@ -135,7 +135,7 @@ function methods.plain_report(report)
   fields.errors = output.array {}
   for i, failure in ipairs(report.errors) do
     fields.errors[i] = {
-      patient_id = failure.patient_id, id = failure.id, path = failure.path, error = methods.error_fields(failure.err),
+      patient_id = failure.patient_id, id = failure.id, path = failure.path, err = methods.error_fields(failure.err),
     }
   end
   return fields
