@@ -211,9 +211,9 @@ function journal:find(file)
   local offset = self.paths:get(path_key(file))
   if not offset then return nil end
   local record, err = self.log:read(tonumber(offset))
-  if err then return nil, err end
+  if not record then return nil, err end
   for _, name in ipairs { "patient_id", "file_name", "path" } do
-    if not record or record[name] ~= file[name] then return nil end
+    if record[name] ~= file[name] then return nil end
   end
   return record
 end
