@@ -185,6 +185,24 @@ describe("a run over many items", function()
     assert.same({ complete = false, stopped = "canceled", failed = 0, requests = 0, errors = {} }, report)
   end)
 
+  it("ends if progress returns false, also when the budget is spent", function()
+    local clock = helper.clock()
+    local calls = 0
+    local report = run(9, { budget = 3, progress = function()
+      calls = calls + 1
+      return false
+    end }, function(self)
+      while self:prepay() do end
+      clock.offset = clock.offset + 1
+      assert.is_false(self:poll())
+      assert.is_false(self:poll())
+      self:succeed()
+    end)
+    clock.restore()
+    assert.equal("canceled", report.stopped)
+    assert.equal(2, calls) -- and at the end
+  end)
+
   it("cancels calls that wait if progress returns false", function()
     client:close()
     client = helper.client { rate = { read = { 0.01, 1 } }, timeout = false }

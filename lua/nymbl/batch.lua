@@ -38,10 +38,11 @@ function run:is_stopped()
   return self.stopped ~= nil
 end
 
--- End the run early: no item and no request is begun any more.
+-- End the run early: no item and no request is begun any more. After the budget was spent, what was
+-- begun is still finished, and anything may end that, too.
 -- @tparam string word the report's `stopped`
 function run:stop(word)
-  self.stopped = self.stopped or word
+  if not self.stopped or self.stopped == "budget" then self.stopped = word end
 end
 
 -- An error was raised that is none of the service's: end the run, and raise it at the end.
@@ -63,8 +64,8 @@ end
 -- Call `progress` if it is time for that. Returns false if waiting makes no sense any more, because
 -- the run has ended early. (What was begun before the budget was spent is finished.)
 function run:poll()
-  if self.progress and not self.is_reporting and wait.now() - self.reported_at >= PROGRESS_INTERVAL
-    and call_progress(self) == false then
+  if self.progress and not self.is_reporting and self.stopped ~= "canceled"
+    and wait.now() - self.reported_at >= PROGRESS_INTERVAL and call_progress(self) == false then
     self:stop "canceled"
   end
   return not self:is_stopped() or self.stopped == "budget"

@@ -170,7 +170,7 @@ end
 local function fail_for_all(self, err)
   if self.run.stopped == "no_space" and err.reason == "no_space" then return end -- it is known already
   self.run:fail({}, err)
-  self.run:stop(err.kind)
+  if not self.run.stopped then self.run:stop(err.kind) end
 end
 
 -- Wait until all directories and the manifest are on the disk.
