@@ -54,6 +54,11 @@ local NOT_RUN = {
     ["referral.pdf  4.2 MB of 24.9 MB | 3.1 MB/s | 7 s left | 9871 requests left this month"] = "a line of a terminal",
     ["MAILTO=you@example.org"] = "a crontab, as spec/command_cron_spec.lua follows it",
   },
+  ["examples/fleet/README.md"] = {
+    ["examples/fleet/run"] = "a command that fleet_spec.lua runs",
+    ["    second  script-1  script-2     nginx  together"] = "its output",
+    ["export NYMBL_STORE=rediss://redis.example.org"] = "settings for another machine",
+  },
   ["examples/sandbox/README.md"] = {
     ["examples/sandbox/run [--port N] [--limits on|off] [--token-life SECONDS] [--max-upload BYTES] [--stdin]"] = "a synopsis",
   },

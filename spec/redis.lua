@@ -97,6 +97,16 @@ function redis.start(options)
   return start(self)
 end
 
+--- Start a node of a cluster. It also needs the port that is higher by 10000, which may be in use.
+function redis.start_node()
+  for _ = 1, 10 do
+    local server = redis.start { args = { "--cluster-enabled", "yes" } }
+    if helper.output(("timeout 2 redis-cli -p %d PING 2>&1"):format(server.port)) == "PONG" then return server end
+    server:stop()
+  end
+  error "no node of a cluster did start"
+end
+
 --- Kill it, and start it again on the same port and in the same directory.
 -- @tparam ?table args further arguments instead of the first ones
 function redis:restart(args)
