@@ -280,7 +280,7 @@ describe("a fleet #slow", function()
         local node = redis.start_node()
         stops[#stops + 1] = function() node:stop() end
         node:cli("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
-        helper.eventually(10, function() return node:cli("CLUSTER", "INFO"):find "cluster_state:ok" end)
+        assert(helper.eventually(10, function() return node:cli("CLUSTER", "INFO"):find "cluster_state:ok" end))
         return node
       end,
       fail = function(server)
@@ -367,6 +367,40 @@ describe("a fleet #slow", function()
     end
     assert.equal(20, client:usage().requests)
     assert_within(helper.journal "list", 2, 4 * 3)
+  end)
+end)
+
+describe("the store #memory", function()
+  it("leaves no memory and no descriptor behind, after 10,000 changes and 100 connections", function()
+    local script = helper.write_file(helper.temporary(".lua"), [==[
+      local helper, nymbl, redis = require "helper", require "nymbl", require "redis"
+      local store, rate_state, wait = require "nymbl.store", require "nymbl.rate_state", require "nymbl.wait"
+      local server = redis.start { tls = true }
+      local it = nymbl.store.redis { url = "rediss://localhost:" .. server.port, ca_file = server.ca }
+
+      local function work(changes, connections)
+        for i = 1, changes do
+          assert(store.ask(it, "key", wait.now() + 5, rate_state.reserve, { bucket = "read", quota = 1e9 }, "2026-02"))
+          if i % (changes / connections) == 0 then it.link:disconnect() end
+        end
+        collectgarbage()
+        collectgarbage()
+        local status = helper.read_file "/proc/self/status"
+        return tonumber(status:match "VmRSS:%s*(%d+)"), helper.descriptors()
+      end
+
+      work(2000, 20)
+      local kilobytes, descriptors = work(2000, 20)
+      local kilobytes_after, descriptors_after = work(10000, 100)
+      print(kilobytes_after - kilobytes, descriptors_after - descriptors)
+      it.link:close()
+      server:stop()
+    ]==])
+    local output = helper.output(("timeout 100 %s %s 2>&1"):format(helper.interpreter(), quote(script)))
+    local kilobytes, descriptors = output:match "^(%-?%d+)\t(%-?%d+)$"
+    assert.is_truthy(kilobytes, output)
+    assert.is_true(tonumber(kilobytes) < 512, output)
+    assert.is_true(tonumber(descriptors) <= 0, output)
   end)
 end)
 
