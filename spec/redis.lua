@@ -53,8 +53,8 @@ local function try(self, port)
   for _, word in ipairs(self.args) do arguments[#arguments + 1] = word end
   os.execute(("rm -f %s/pid %s"):format(quote(folder), quote(self.path)))
   -- it ends with the pipe, so it cannot outlive this process
-  self.pipe = assert(io.popen(("cd %s; redis-server %s >>log 2>&1 & child=$!; echo $child >pid; read -r _; "
-    .. "kill -KILL $child 2>/dev/null; wait $child 2>/dev/null"):format(quote(folder), words(arguments)), "w"))
+  self.pipe = assert(io.popen(("cd %s; %s redis-server %s >>log 2>&1 & child=$!; echo $child >pid; read -r _; "
+    .. "kill -KILL $child 2>/dev/null; wait $child 2>/dev/null"):format(quote(folder), self.environment, words(arguments)), "w"))
   helper.eventually(10, function() -- it creates its socket last, before it loads its data
     return helper.exists(self.path)
       or helper.output(("cd %s; [ ! -s pid ] || kill -0 $(cat pid) 2>&1"):format(quote(folder))) ~= ""
@@ -85,12 +85,14 @@ end
 -- its data, it has already started.
 --
 -- @tparam ?table options `tls` (its port expects TLS), `password` (of its default user), `args`
---   (a list of further arguments, such as `{ "--maxmemory", "2mb" }`)
+--   (a list of further arguments, such as `{ "--maxmemory", "2mb" }`), `environment` (shell words before the
+--   command)
 -- @treturn table `port` (of 127.0.0.1), `path` (of its Unix socket), `ca` (with `tls`: the file of
 --   its authority's certificate), `pid`, `folder` (with its log)
 function redis.start(options)
   options = options or {}
-  local self = setmetatable({ args = options.args or {}, password = options.password }, redis)
+  local self = setmetatable({ args = options.args or {}, password = options.password,
+                              environment = options.environment or "" }, redis)
   self.folder = helper.directory()
   self.path = self.folder .. "/redis.sock"
   if options.tls then self.ca = certificates() .. "/ca.pem" end
