@@ -16,7 +16,7 @@ end
 local unpack = table.unpack or unpack
 local is_jit = rawget(_G, "jit") ~= nil
 local SEED = tonumber(os.getenv "NYMBL_SEED" or "") or is_jit and 2 or 1
-local long = os.getenv "NYMBL_LONG" ~= nil
+local long = os.getenv "NYMBL_SPEC_LARGE" ~= nil
 local ROUNDS, CALLS = long and 600 or 15, 60
 
 local function generator(seed)

@@ -1,12 +1,12 @@
 -- SPDX-License-Identifier: MIT
 -- The shared states against models: of rate limit and quota over random histories, of the token's
--- lease over all histories of a few steps. NYMBL_LONG has them run for minutes; NYMBL_SEED repeats
+-- lease over all histories of a few steps. NYMBL_SPEC_LARGE has them run for minutes; NYMBL_SEED repeats
 -- one random history.
 local helper = require "helper"
 local rate_state = require "nymbl.rate_state"
 local token_state = require "nymbl.token_state"
 
-local long = os.getenv "NYMBL_LONG" ~= nil
+local long = os.getenv "NYMBL_SPEC_LARGE" ~= nil
 
 -- A state as a store keeps it: JSON, with 14 digits.
 local function stored(state)

@@ -1,13 +1,13 @@
 -- SPDX-License-Identifier: MIT
 -- A program's system calls fail, or the program is killed there: whatever happens, it ends, nothing
--- is sent twice, no file is half a file, and the next run completes. Without NYMBL_LONG only some of
+-- is sent twice, no file is half a file, and the next run completes. Without NYMBL_SPEC_LARGE only some of
 -- the calls are tried; NYMBL_SEED selects others.
 local helper = require "helper"
 
 local SHIM = "./build/spec/core/faults.so"
 local SIZE = 120000
 local SEED = tonumber(os.getenv "NYMBL_SEED" or "") or rawget(_G, "jit") and 2 or 1
-local long = os.getenv "NYMBL_LONG" ~= nil
+local long = os.getenv "NYMBL_SPEC_LARGE" ~= nil
 local SAMPLES = long and math.huge or 6 -- faults of each scenario
 local LIMIT = 30 -- seconds after which a run counts as hanging
 
@@ -24,7 +24,8 @@ local LASTING = { "EIO", "ENOSPC", "EMFILE", "EACCES", "ECONNRESET" } -- a call 
 
 -- The beginning of each program. `finish` prints what became of the call.
 local PREAMBLE = [[
-  local options, shim, path, id = ...
+  local options, shim, path, id, settle = ...
+  settle = tonumber(settle)
   local chunk = loadstring or load
   options = chunk("return " .. options)()
   local function begin() package.loadlib(shim, "faults_begin")() end
@@ -52,6 +53,20 @@ local programs = {
   resume = [[ begin() finish(patient:document("d"):download(path, { resume = true })) ]],
   list = [[ begin() finish(patient:page()) ]],
   store = [[ begin() finish(patient:count()) ]],
+  upload_all = [[
+    begin()
+    local report, err = patient:upload_all({ path }, { journal = path .. ".journal", settle = settle })
+    if report and not report.complete then
+      err = { kind = report.stopped or "io", outcome_unknown = report.unknown > 0 }
+    end
+    finish(report and report.complete, err)
+  ]],
+  export = [[
+    begin()
+    local report, err = client:export(path, { patients = { id } })
+    if report and not report.complete then err = { kind = report.stopped or "io" } end
+    finish(report and report.complete, err)
+  ]],
   delete = [[ begin() finish(patient:document("d"):delete()) ]],
 }
 
@@ -81,7 +96,7 @@ describe("a program whose system calls fail #slow", function()
     folder, store = helper.directory(), helper.temporary(".store")
     calls_file = helper.temporary(".calls")
     sum = helper.admin("POST", "documents", { patient = patient, id = "d", size = SIZE, content_type = "application/pdf" }).sha256
-    if name == "upload" then
+    if name == "upload" or name == "upload_all" then
       upload_sum = helper.sha256(helper.write_file(folder .. "/a.pdf", "%PDF-1.4 " .. ("x"):rep(SIZE)))
     elseif name == "download" then
       helper.write_file(folder .. "/doc", "old")
@@ -106,10 +121,11 @@ describe("a program whose system calls fail #slow", function()
     if name == "store" then options = options:gsub("}$", (", store = require('nymbl.store').file(%q) }"):format(store)) end
     local body = programs[name]
     local script = helper.write_file(helper.temporary(".lua"), PREAMBLE .. (threaded and THREADED:format(body) or body))
-    local path = folder .. (name == "upload" and "/a.pdf" or "/doc")
+    local path = folder .. (name:find "^upload" and "/a.pdf" or "/doc")
     local output = helper.output(table.concat({
       "env LD_PRELOAD=" .. SHIM, "NYMBL_FAULTS_LATER=" .. helper.quote(plan), "NYMBL_FAULTS_REPORT=" .. calls_file,
-      "timeout -s KILL", LIMIT, helper.interpreter(), script, helper.quote(options), SHIM, path, patient, "2>&1; echo status $?",
+      "timeout -s KILL", LIMIT, helper.interpreter(), script, helper.quote(options), SHIM, path, patient,
+      max_attempts and 0 or 900, "2>&1; echo status $?",
     }, " "))
     return tonumber(output:match "status (%d+)$"), output
   end
@@ -143,6 +159,20 @@ describe("a program whose system calls fail #slow", function()
     assert(sent "upload" <= 1, "sent twice")
     if state == "done" then assert(stored == 1, "nothing was stored") end
     if state == "known" then assert(stored == 0, "stored, but reported as failed") end
+  end
+
+  checks.upload_all = checks.upload
+
+  -- Names below the folder: only whole documents, apart from the library's own files.
+  function checks.export()
+    local paths = helper.output(("find %s -type f ! -name manifest.jsonl ! -path '*/.nymbl-*'"):format(folder))
+    local count = 0
+    for path in paths:gmatch "[^\n]+" do
+      assert(helper.sha256(path) == sum, "half a file: " .. path)
+      count = count + 1
+    end
+    assert(count <= 1, "twice")
+    return count
   end
 
   local function check_file(state)
@@ -182,6 +212,11 @@ describe("a program whose system calls fail #slow", function()
     if name == "upload" or name == "delete" then return end
     local status, output = run(name, false, "kill=0", 2) -- a range may be refused first
     assert(status == 0 and output:find "^done", "the next run: " .. output)
+    if name == "upload_all" then
+      checks.upload "done"
+    elseif name == "export" then
+      assert(checks.export() == 1, "not exported")
+    end
     if name == "download" or name == "resume" then
       check_file "done"
       assert(helper.names(folder) == "doc", "left behind: " .. helper.names(folder))
@@ -225,7 +260,7 @@ describe("a program whose system calls fail #slow", function()
   end
 
   for _, mode in ipairs { "plain", "threaded" } do
-    for _, name in ipairs { "upload", "download", "resume", "list", "store", "delete" } do
+    for _, name in ipairs { "upload", "download", "resume", "list", "store", "delete", "upload_all", "export" } do
       it(("in the middle of: %s, %s"):format(name, mode), function()
         local threaded = mode == "threaded"
         local count = calls_of(name, threaded)

@@ -1,12 +1,12 @@
 -- SPDX-License-Identifier: MIT
 -- Each operation over TLS, with the connection cut, reset, stalled or delayed at some byte of what
 -- client or server send, the handshake included; then a second exchange of the same client. Without
--- NYMBL_LONG only some of the bytes are tried; NYMBL_SEED selects others.
+-- NYMBL_SPEC_LARGE only some of the bytes are tried; NYMBL_SEED selects others.
 local helper = require "helper"
 
 local SIZE = 3000
 local SEED = tonumber(os.getenv "NYMBL_SEED" or "") or rawget(_G, "jit") and 2 or 1
-local long = os.getenv "NYMBL_LONG" ~= nil
+local long = os.getenv "NYMBL_SPEC_LARGE" ~= nil
 local SAMPLES = 10 -- of each operation
 -- Bytes that each side sends at most, over both exchanges, and how many of them are passed over.
 local BYTES, STRIDE = { client = 4500, server = 6500 }, 5
