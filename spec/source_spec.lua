@@ -27,6 +27,19 @@ local function public_functions()
   return found
 end
 
+describe("the top level", function()
+  it("has the agreed files only", function()
+    if not helper.output("git -C " .. helper.quote(helper.path(".")) .. " rev-parse 2>&1; echo $?"):find("^0") then
+      return -- an unpacked archive
+    end
+    local known = {}
+    for name in ("CMakeLists.txt LICENSE README.md core examples lua rockspec spec"):gmatch("%S+") do known[name] = true end
+    for name in helper.output("git -C " .. helper.quote(helper.path(".")) .. " ls-tree --name-only HEAD"):gmatch("[^\n]+") do
+      assert.is_true(known[name] or name:sub(1, 1) == ".", name)
+    end
+  end)
+end)
+
 describe("the layers", function()
   it("keep Lua and JSON out of the core", function()
     for _, path in ipairs(files("core", "%.[ch]$")) do
