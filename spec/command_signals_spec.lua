@@ -192,7 +192,7 @@ describe("killed at a random moment #slow", function()
   end)
 
   it("a batch of uploads has told the id of each document, or that one is unknown", function()
-    for seed = 1, ROUNDS do
+    for seed = 1, 20 do
       helper.reset()
       local random = random_from(100 + seed)
       helper.faults { operation = "upload", action = { delay = 0.5 }, times = -1 }

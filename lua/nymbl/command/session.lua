@@ -31,9 +31,11 @@ function methods:open()
   return self.client
 end
 
--- The metadata of a document, without the protocol's annotations.
+-- The metadata of a document, without the protocol's annotations. After a signal the client may be
+-- closed, and only the id is certain; the result of an upload must not be lost then.
 function methods.metadata(document)
-  local fields = document:metadata()
+  local ran, fields = pcall(document.metadata, document)
+  if not ran then return { id = document.id } end
   for name in pairs(fields) do
     if name:find "^@" then fields[name] = nil end
   end
