@@ -472,6 +472,7 @@ describe("nymbl.store.redis()", function()
       ["LOADING Redis is loading the dataset in memory"] = "store_down",
       ["BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE."] = "store_down",
       ["MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'."] = "store_down",
+      ["ERR Protocol error: unauthenticated bulk length"] = "store_auth",
       ["ERR max number of clients reached"] = "store_down",
       ["NOAUTH Authentication required."] = "store_auth",
       ["WRONGPASS invalid username-password pair or user is disabled."] = "store_auth",

@@ -38,6 +38,7 @@ local REASONS = {
 local PHRASES = {
   { "max number of clients", "store_down" },
   { "AUTH", "store_auth" },
+  { "unauthenticated", "store_auth" }, -- without a password, no command may be as long as the script
   { "user executing the script", "store_auth" },
   { "cluster mode", "cluster" },
 }
