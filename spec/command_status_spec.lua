@@ -3,6 +3,7 @@
 
 local command = require "command"
 local helper = require "helper"
+local redis = require "redis"
 
 local quote = helper.quote
 local PDF = helper.output("realpath " .. quote(helper.path("spec/fixtures/referral.pdf")))
@@ -56,6 +57,12 @@ describe("one operand of nymbl ends with", function()
     ends(4, "forbidden", { "list", "12345" }, { env = { NYMBL_API_KEY = "wrong" } })
     ends(4, "tls", { "list", "12345" }, { env = { NYMBL_CA_FILE = false } })
     ends(4, "tls %(ca_file%)", { "list", "12345" }, { env = { NYMBL_CA_FILE = "/nowhere" } })
+    local server = redis.start { password = "store's", tls = true }
+    local env = { NYMBL_STORE = "rediss://localhost:" .. server.port }
+    ends(4, "io %(store_certificate%)", { "list", "12345" }, { env = env })
+    env.NYMBL_STORE_CA_FILE = server.ca
+    ends(4, "io %(store_auth%)", { "list", "12345" }, { env = env })
+    server:stop()
   end)
 
   it("5 if another try may succeed later", function()

@@ -12,7 +12,7 @@ local BY_KIND = {
   quota = status.SPENT, budget = status.SPENT,
 }
 
-local BY_REASON = { store_down = status.LATER }
+local BY_REASON = { store_down = status.LATER, store_auth = status.SETTINGS, store_certificate = status.SETTINGS }
 
 -- The status of a failure: an error table, or nil and the word with which a run has ended early.
 function status.of(err, stopped)
