@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* core.system: what the command and the calls for whole accounts need from the
- * system. Terminals and signals are here, files in descriptor.c. */
+ * system. Terminals, signals and the process are here, files in descriptor.c.
+ */
 #include "system.h"
 
 #include "descriptor.h"
@@ -124,6 +125,14 @@ static int system_ignore_signal(lua_State *L)
     return 0;
 }
 
+/* core.system.process_id(): the id of this process, which differs after a
+ * fork */
+static int system_process_id(lua_State *L)
+{
+    lua_pushinteger(L, (lua_Integer)getpid());
+    return 1;
+}
+
 void system_module(lua_State *L)
 {
     static const luaL_Reg functions[] = {
@@ -139,6 +148,7 @@ void system_module(lua_State *L)
         {"caught_signal", system_caught_signal},
         {"restore_signals", system_restore_signals},
         {"ignore_signal", system_ignore_signal},
+        {"process_id", system_process_id},
         {"now", engine_now},
         {NULL, NULL},
     };

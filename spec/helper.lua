@@ -325,6 +325,16 @@ function helper.header(entry, name)
   return found, count
 end
 
+--- Run a function as a forked child would: the library takes this process for another one.
+function helper.as_child(fn)
+  local system = require("nymbl.core").system
+  local process_id = system.process_id
+  function system.process_id() return -1 end
+  local ran, err = pcall(fn)
+  system.process_id = process_id
+  if not ran then error(err, 0) end
+end
+
 --- Replace the clock by one that sleeping advances at once, while waiting for the network takes
 -- real time. Returns it: `offset` is the sum of all sleeps, `slept` has each of them, and
 -- `restore()` reinstates the real clock.

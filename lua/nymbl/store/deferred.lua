@@ -1,6 +1,9 @@
 -- SPDX-License-Identifier: MIT
--- Changes that could not be stored at once, because another process had locked the store. They
--- are applied before the next change of this process, in their order.
+-- Changes that could not be stored at once, because another process had locked the store, or there
+-- was no connection to it. They are applied before the next change of this process, in their order.
+-- A forked child has a copy of them, and drops it: they are its parent's to apply.
+
+local core = require "nymbl.core"
 
 local deferred = {}
 deferred.__index = deferred
@@ -11,20 +14,28 @@ local unpack = table.unpack or unpack -- luacheck: ignore
 local MAX_CHANGES = 100
 
 function deferred.new()
-  return setmetatable({ by_key = {} }, deferred)
+  return setmetatable({ by_key = {}, process_id = core.system.process_id() }, deferred)
+end
+
+-- By key: the changes of this process.
+local function own_lists(self)
+  local process_id = core.system.process_id()
+  if self.process_id ~= process_id then self.by_key, self.process_id = {}, process_id end
+  return self.by_key
 end
 
 -- Keep a change.
 function deferred:add(key, change, ...)
-  local list = self.by_key[key] or {}
-  self.by_key[key] = list
+  local lists = own_lists(self)
+  local list = lists[key] or {}
+  lists[key] = list
   if #list < MAX_CHANGES then list[#list + 1] = { change = change, count = select("#", ...), ... } end
 end
 
 -- The changes that are kept for a key, or nil: a list of tables with `change`, its arguments, and
 -- their `count`.
 function deferred:list(key)
-  return self.by_key[key]
+  return own_lists(self)[key]
 end
 
 -- Forget the changes that are kept for a key: they were stored.
