@@ -781,6 +781,22 @@ describe("nymbl.store.redis()", function()
       assert.equal(1, (select(3, ask(it, key, token_state.acquire, 3, nil, 0, nil))).generation)
     end)
 
+    it("the results of a change as long as it may be asked for again", function()
+      local key = key_new()
+      local function seconds_of_results(options, change, ...)
+        options.url = url_of(plain())
+        local it = open(options)
+        assert(it:update(key, nil, change, ...))
+        local name = ("nymbl:{%s}:%s:%d"):format(key, it.link.connection.caller, it.link.connection.count)
+        return tonumber(plain():cli("TTL", name))
+      end
+      local function near(expected, seconds) assert.is_true(math.abs(seconds - expected) <= 2, seconds) end
+      near(61, seconds_of_results({}, rate_state.reserve, COUNTED, MONTH))
+      near(360, seconds_of_results({ timeout = 300 }, rate_state.reserve, COUNTED, MONTH))
+      near(3660, seconds_of_results({ timeout = math.huge }, rate_state.reserve, COUNTED, MONTH))
+      near(40 * 86400, seconds_of_results({}, rate_state.add, MONTH, MONTH, 5, 0))
+    end)
+
     it("a state that is malformed from stopping anyone", function()
       local it = open { url = url_of(plain()) }
       for _, text in ipairs { "", "x", "5", "null", "[]", "[1,2]", '{"month":5}', '{"month":null,"requests":null}',

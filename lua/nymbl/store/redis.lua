@@ -1,9 +1,10 @@
 -- SPDX-License-Identifier: MIT
 -- A store in Redis, which processes on many machines share.
 --
--- Content. By key: the state as JSON, which expires if it is not used; and for 60 seconds the
--- results of each change. redis_script.lua makes the changes, at the server's time. redis_link.lua
--- asks for them. While the server is down, a process may continue alone (alone.lua).
+-- Content. By key: the state as JSON, which expires if it is not used; and the results of each
+-- change, for a minute longer than it may be asked for again. redis_script.lua makes the changes, at
+-- the server's time. redis_link.lua asks for them. While the server is down, a process may continue
+-- alone (alone.lua).
 
 local alone = require "nymbl.store.alone"
 local finalizer = require "nymbl.finalizer"

@@ -24,7 +24,7 @@ redis_script.VERSION = 2
 -- change. The results are stored, unless the change has changed nothing: then it can be repeated.
 -- All times have 4 decimals, because cjson writes 14 digits.
 local MAIN = [==[
-local RESULTS_RETENTION, MIN_RETENTION = 60, 60
+local MIN_RETENTION, MAX_REPEAT = 60, 3600
 local clock = redis.call("TIME")
 local ticks = clock[1] * 1e4 + math.floor(clock[2] / 100)
 local now = ticks / 1e4
@@ -77,6 +77,13 @@ local function make_change(state)
   return pack(module[ARGV[2]](state, now, unpack(arguments, 1, count)))
 end
 
+-- Seconds for which results are kept. A change may be asked for again until its last moment; but what
+-- a process has counted alone, as long as that process lives.
+local function results_retention(state_retention)
+  if ARGV[2] == "add" then return state_retention end
+  return MIN_RETENTION + math.max(0, math.min(math.ceil(tonumber(ARGV[3]) / 1e4 - now), MAX_REPEAT))
+end
+
 local before = read_state()
 local state = copy(before)
 local ran, results = pcall(make_change, state)
@@ -88,7 +95,7 @@ local text = cjson.encode(results)
 if differs(state, before) or differs(before, state) then
   local retention = math.max(MIN_RETENTION, math.ceil(module.retention(state, now)))
   redis.call("SET", KEYS[1], cjson.encode(state), "EX", retention)
-  if KEYS[2] then redis.call("SET", KEYS[2], text, "EX", RESULTS_RETENTION) end
+  if KEYS[2] then redis.call("SET", KEYS[2], text, "EX", results_retention(retention)) end
 end
 return answer(text)
 ]==]
