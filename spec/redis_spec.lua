@@ -907,6 +907,43 @@ describe("nymbl.store.redis()", function()
       assert.equal("monthly_quota", reserve(other, key, limits).reason)
     end)
 
+    it("with the same share if the store fails again before it has made a change", function()
+      local server = start()
+      local it, key = open { url = url_of(server), timeout = 0.2, when_down = "alone", share = 0.1 }, key_new()
+      local limits, sent, at_once = { bucket = "read", rate = 2, burst = 4, quota = 55 }, 0, 0
+      for _ = 1, 5 do reserve(it, key, limits) end
+      while_stopped(server, function()
+        for _ = 1, 4 do
+          it.link:disconnect()
+          it.alone.is_active = false -- as if the server had answered with its clock
+          for _ = 1, 3 do
+            local reserved = reserve(it, key, limits)
+            if not reserved.refused then sent = sent + 1 end
+            if reserved.delay == 0 then at_once = at_once + 1 end
+          end
+        end
+      end)
+      assert.same({ 5, 1 }, { sent, at_once })
+      it.link:disconnect()
+      it.alone.is_active = false
+      wait.wait(nil, wait.now() + 0.6)
+      assert.equal(10, requests(it, key))
+      assert.equal(10, requests(open { url = url_of(server) }, key))
+    end)
+
+    it("and leaves what it has spent to itself, not to a forked child", function()
+      local server = start()
+      local it, key = open { url = url_of(server), timeout = 0.2, when_down = "alone" }, key_new()
+      assert(reserve(it, key))
+      while_stopped(server, function()
+        for _ = 1, 4 do assert(reserve(it, key)) end
+      end)
+      it.link:disconnect()
+      it.alone.is_active = false
+      wait.wait(nil, wait.now() + 0.6)
+      helper.as_child(function() assert.equal(1, requests(it, key)) end)
+    end)
+
     it("and counts once if the reply is lost when it adds what it has spent", function()
       local server = start()
       local proxy = start_proxy(server.port)

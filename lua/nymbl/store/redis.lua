@@ -52,13 +52,18 @@ function redis:is_alone(key)
   return is_active
 end
 
--- Add to the state what this process has counted alone. Returns true; or nil and an error table.
-function redis:add_counts(key, till)
-  local requests = self.alone.counts[key] or {}
-  self.alone.counts[key] = requests
+-- What this process has counted alone and is still to be added to a state: a list of requests.
+function redis:queued_counts(key)
+  local requests = self.alone:queue(key)
   for _, count in ipairs(self.alone:take_counts(key)) do
     requests[#requests + 1] = redis_link.request(key, rate_state.add, wait.month(), unpack(count, 1, 4))
   end
+  return requests
+end
+
+-- Add to the state what this process has counted alone. Returns true; or nil and an error table.
+function redis:add_counts(key, till)
+  local requests = self:queued_counts(key)
   while requests[1] do
     local request = requests[1]
     local results, err = self.link:ask(request, till)
@@ -80,7 +85,13 @@ function redis:update_together(key, till, change, ...)
   end
   local results
   results, err = self.link:ask(request, till)
-  if self.alone and results then self.alone:observe(key, change, results[1], ...) end
+  if self.alone and results then
+    self.alone:observe(key, change, results[1], ...)
+    if not self.alone.is_active then -- another coroutine may have continued alone meanwhile
+      self:queued_counts(key)
+      self.alone:forget(key)
+    end
+  end
   return results, err
 end
 
