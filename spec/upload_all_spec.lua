@@ -564,6 +564,36 @@ describe("patient:upload_all()", function()
       assert.equal("dear diary\n", helper.read_file(path))
     end)
 
+    it("whose first line was cut off by a power cut, begins it again", function()
+      local path = files(1)[1]
+      assert(patient:upload_all({}, { journal = journal }))
+      local line = helper.read_file(journal)
+      for _, text in ipairs { ("\0"):rep(#line), "" } do
+        helper.write_file(journal, text)
+        assert(patient:upload_all({}, { journal = journal }))
+        assert.equal(#line, #helper.read_file(journal))
+      end
+      for cut = 1, #line - 1 do
+        helper.write_file(journal, line:sub(1, cut))
+        assert(patient:upload_all({}, { journal = journal, dry_run = true }))
+        assert.equal(cut, #helper.read_file(journal))
+        assert(patient:upload_all({}, { journal = journal }))
+        assert.equal(#line, #helper.read_file(journal))
+      end
+      assert.equal(1, upload_all({ path }).uploaded)
+      assert.equal(1, upload_all({ path }).unchanged)
+    end)
+
+    it("that is another file without a line, does nothing", function()
+      for _, text in ipairs { "x", "{}", '{"state' .. ("x"):rep(500), '{"name":"Erika"', ("\0"):rep(500) } do
+        helper.write_file(journal, text)
+        local report, err = patient:upload_all(files(1), { journal = journal })
+        assert.is_nil(report)
+        assert.same({ "io", "other_service" }, { err.kind, err.reason })
+        assert.equal(text, helper.read_file(journal))
+      end
+    end)
+
     it("that another run uses, does nothing", function()
       local paths, inner, err = files(2), nil, nil
       upload_all(paths, { progress = function()

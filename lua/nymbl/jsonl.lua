@@ -152,6 +152,11 @@ function log:scan(on_record)
   return rest and ignored + 1 or ignored
 end
 
+-- The beginning of what follows the last whole line, at most so many bytes; nil if nothing does.
+function log:rest(max)
+  return self.file:read(max, assert(self.size, "not scanned"))
+end
+
 -- Read the object whose line begins at an offset.
 -- @treturn[1] ?table the object; nil if the line does not count
 -- @treturn[1] nil

@@ -143,9 +143,23 @@ local function is_ours(header, service)
   return header and header.state == "journal" and header.service == service and header.version == VERSION
 end
 
+-- Whether a file has no line, because the first one was cut off by a power cut. Another file of the user
+-- is not overwritten. (The keys of a line are in no particular order. Some file systems leave NULs.)
+local function is_cut_off(self, first_line)
+  local text = self.log:rest(#first_line + 1) or ""
+  if #text > #first_line then return false end
+  if not text:find "%Z" then return true end
+  for _, key in ipairs { "state", "service", "version" } do
+    local beginning = ('{"%s":'):format(key)
+    if text:sub(1, #beginning) == beginning:sub(1, #text) then return true end
+  end
+  return false
+end
+
 -- Read all lines. A new file gets its first line.
 local function load(self, service, read_only)
   local header, count = nil, 0
+  local first = { state = "journal", service = service, version = VERSION }
   local ignored, err = self.log:scan(function(record, offset)
     count = count + 1
     local state = record.state
@@ -153,12 +167,11 @@ local function load(self, service, read_only)
     if count == 1 then header = record elseif apply[state] then apply[state](self, record, offset) end
   end)
   if not ignored then return nil, err end
-  if count + ignored > 0 or read_only then
-    if count + ignored == 0 or is_ours(header, service) then return true end
-    return batch.other_service()
-  end
+  if is_ours(header, service) then return true end
+  if self.log.size > 0 or not is_cut_off(self, jsonl.line(first)) then return batch.other_service() end
+  if read_only then return true end
   local appended
-  appended, err = self.log:append { state = "journal", service = service, version = VERSION }
+  appended, err = self.log:append(first)
   if not appended then return nil, err end
   return self.log:flush()
 end
