@@ -486,6 +486,24 @@ describe("patient:upload_all()", function()
         report.unknown })
     end)
 
+    it("if the journal cannot be written, and keeps apart what may have arrived meanwhile", function()
+      local journals = require "nymbl.upload_all.journal"
+      local begin, count = journals.begin, 0
+      finally(function() journals.begin = begin end)
+      function journals.begin(...)
+        count = count + 1
+        if count == 2 then return nil, nymbl.error { kind = "io", reason = "no_space" } end
+        return begin(...)
+      end
+      helper.faults { operation = "upload", action = { lost_reply = "reset" } }
+      local paths = files(2)
+      local report = upload_all(paths, { concurrency = 2 })
+      assert.same({ "no_space", 1, 1 }, { report.stopped, report.failed, report.unknown })
+      journals.begin = begin
+      assert.equal(2, upload_all(paths).uploaded)
+      assert.equal("1.pdf 2.pdf", stored())
+    end)
+
     it("if the client is closed meanwhile", function()
       helper.faults { operation = "upload", times = -1, action = { delay = 0.4 } }
       local other = helper.client()

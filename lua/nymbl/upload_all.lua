@@ -63,7 +63,6 @@ local FILE_FIELDS = {
 --                 those that a file of this run has taken
 --   unconfirmed   the script's paths of files whose outcome is unknown, each with its `err`; and if this
 --                 run has sent it, with `attempt`, `size` and later `upload` (its line in the journal)
---   journal_failed  whether the journal cannot be written any more
 -- A file has
 --   given_path    as the script gave it
 --   path          absolute, but the last component may be a link; real_path: where that leads
@@ -352,17 +351,18 @@ end
 
 -- ---- sending ----
 
--- Send a file. Returns the document; or nil, the error and the number of the upload, if it was begun.
+-- Send a file. Returns the document; or nil and the error. Then also returns the number of the upload, if
+-- it was begun, and whether the journal has failed.
 local function send(self, file)
   local opened, err = open(self, file)
   if not opened then return nil, err end
-  local options, attempt = self.options, nil
+  local options, attempt, has_journal_failed = self.options, nil, false
   local sent = { document_type = file.document_type, description = file.description }
   function opened.prepare()
     sent.known = self.list.ids:values(name_and_size(file))
     local begun, problem = self.journal:begin(file, sent, attempt)
     if not begun then
-      self.journal_failed = true
+      has_journal_failed = true
       return nil, problem
     end
     attempt = begun
@@ -374,19 +374,19 @@ local function send(self, file)
     timeout = options.timeout, headers = options.headers, tag = options.tag,
     progress = options.progress and function() self.run:poll() end,
   }, call.deadline(self.collection.env, options))
-  return document, err, attempt
+  return document, err, attempt, has_journal_failed
 end
 
 -- Send a file, and record what became of it.
 local function process(self, file)
-  local document, err, attempt = send(self, file)
+  local document, err, attempt, has_journal_failed = send(self, file)
   local recorded, problem = true, nil
   if document then
     self.list.ids:add(name_and_size(file), document.id)
     recorded, problem = set_done(self, attempt, file, document.id)
     self.report.uploaded, self.report.bytes = self.report.uploaded + 1, self.report.bytes + file.size
     self.run:succeed()
-  elseif self.journal_failed then
+  elseif has_journal_failed then
     fail_for_all(self, err, file)
   elseif err.outcome_unknown then
     recorded, problem = self.journal:set_unknown(attempt)
@@ -477,7 +477,6 @@ function upload_all.run(collection, files, options)
     run_all(setmetatable({
       collection = collection, options = options, run = run, report = report, journal = opened,
       next_file = each.iterator(files), folders = {}, seen = index.new(), list = false, pending = {}, unconfirmed = {},
-      journal_failed = false,
     }, work))
   end)
   opened:close()
