@@ -256,11 +256,18 @@ describe("client:export()", function()
       assert.equal(run.requests, report.would.requests)
     end)
 
-    it("has a budget, too", function()
-      for i = 1, 5 do add("p" .. i, "d" .. i) end
-      local report = export { dry_run = true, budget = 3 }
-      assert.equal("2 patients, budget", words(report))
-      assert.equal(3, report.requests)
+    it("states what a run takes of a budget", function()
+      for i = 1, 4 do
+        for k = 1, 3 do add("p" .. i, ("d%d%d"):format(i, k), { size = 1000 * i + k }) end
+      end
+      for budget = 0, 18 do
+        local report = export { dry_run = true, budget = budget }
+        assert.is_true(report.requests <= budget)
+        local run = export { budget = budget }
+        assert.same({ run.requests, run.downloaded, run.bytes, run.stopped },
+          { report.would.requests, report.would.downloads, report.would.bytes, report.stopped })
+        os.execute("rm -r " .. folder)
+      end
     end)
   end)
 

@@ -69,6 +69,7 @@ local OPTIONS = call.options {
 --     dir       the descriptor of that, once it exists
 --     adopt     creates its documents (document.collection), once it is needed
 --     next, till   offsets of the documents in the queue: the next one and the end
+--     planned   in a dry run: their sizes
 --     is_replacing   whether any of them has a file already
 --     running   how many of them are being downloaded
 --     is_over   whether no more will be
@@ -288,8 +289,7 @@ local function queue(self, visit, fields)
   if record and is_current(self, visit, record, name, fields) then
     report.unchanged = report.unchanged + 1
   elseif self.options.dry_run then
-    local would = report.would
-    would.downloads, would.bytes = would.downloads + 1, would.bytes + (size_of(fields) or 0)
+    visit.planned[#visit.planned + 1] = size_of(fields) or 0
   else
     local status = visit.dir and visit.dir:stat(name)
     local queued, problem = self.visits:queue(new_record(visit, fields, name, file_number(status)))
@@ -346,11 +346,20 @@ local function can_begin(self)
   return false
 end
 
+-- Count the downloads of a dry run, as far as the budget allows them.
+local function plan_downloads(self, visit)
+  local would = self.report.would
+  for _, size in ipairs(visit.planned) do
+    if not self.run:prepay() then return end
+    would.downloads, would.bytes = would.downloads + 1, would.bytes + size
+  end
+end
+
 -- Visit the next patient: list its documents. If that fails, the visit has none.
 local function begin_visit(self, patient_id)
   local visit = {
-    patient_id = patient_id, directory = safe_name.directory(patient_id), next = 0, till = 0, is_replacing = false,
-    running = 0, is_over = false,
+    patient_id = patient_id, directory = safe_name.directory(patient_id), next = 0, till = 0, planned = {},
+    is_replacing = false, running = 0, is_over = false,
   }
   local is_dry, err = self.options.dry_run, nil
   self.begun = self.begun + 1
@@ -358,7 +367,9 @@ local function begin_visit(self, patient_id)
   if not visit.next then return fail_for_all(self, err) end
   local ran
   ran, err = pcall(list_documents, self, visit)
-  if ran and not is_dry then
+  if ran and is_dry then
+    plan_downloads(self, visit)
+  elseif ran then
     visit.till, err = self.visits:end_queue(visit.is_replacing)
     if not visit.till then
       visit.till = 0
