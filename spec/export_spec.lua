@@ -469,6 +469,20 @@ describe("client:export()", function()
     assert.equal("1 patients, 1 unchanged, complete", words(export()))
   end)
 
+  it("has its service on the disk before it asks for anything", function()
+    local job = require "nymbl.job"
+    local sync, flushed, seen = job.sync, 0, nil
+    finally(function() job.sync = sync end)
+    function job.sync(...)
+      flushed = flushed + 1
+      return sync(...)
+    end
+    export { patients = function()
+      seen = seen or { flushed, helper.read_file(folder .. "/.nymbl-export"):match '"service":' }
+    end }
+    assert.same({ 2, '"service":' }, seen) -- the file and its name
+  end)
+
   it("removes what a killed run has left", function()
     add("p", "d1")
     add("q", "d2")

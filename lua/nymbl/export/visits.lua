@@ -112,7 +112,11 @@ end
 function visits:begin()
   local all, header = {}, { version = VERSION, service = self.service }
   for id in pairs(self.numbers) do all[#all + 1] = id end
-  if not self.has_header then return self.log:append(header) end
+  if not self.has_header then
+    local added, problem = self.log:append(header)
+    if not added then return nil, problem end
+    return self.log:flush() -- before any document is there: a power cut must not let another service in
+  end
   if self.is_clean and self.lines <= LINES_PER_PATIENT * (#all + 1) then return true end
   local replaced, err = self.log:replace(function(emit)
     emit(jsonl.line(header))
