@@ -13,6 +13,7 @@ file = sys.argv[6] if len(sys.argv) > 6 else None
 documents = base_url + "/Patients(1)/Documents"
 
 session = requests.Session()
+session.trust_env = False  # a variable would replace `verify`
 session.verify = ca_file
 session.headers.update({"Authorization": "Bearer " + token, "x-api-key": "key"})
 session.mount("https://", HTTPAdapter(pool_maxsize=16))
