@@ -307,10 +307,10 @@ static nymbl_kind job_end(nymbl_kind started, nymbl_transfer **job,
 {
     nymbl_kind kind = started;
 
-    for (int i = 0; i < 1000 && (kind == NYMBL_AGAIN || i == 0); i++) {
+    for (int i = 0; i < 20000 && (kind == NYMBL_AGAIN || i == 0); i++) {
         if (started < 0)
             break;
-        nymbl_engine_pump(world.engine, 0);
+        nymbl_engine_pump(world.engine, 0.001);
         kind = nymbl_transfer_result(*job, err);
     }
     if (kind < 0)
