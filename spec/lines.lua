@@ -44,7 +44,7 @@ end
 local function write()
   debug.sethook()
   local path = os.tmpname()
-  local file = io.open(folder .. path:gsub("/", "-"), "w")
+  local file = io.open(folder .. "/" .. path:gsub("/", "-"), "w")
   for source, lines in pairs(seen) do
     for line in pairs(lines or {}) do file:write(names[source], " ", line, "\n") end
   end
