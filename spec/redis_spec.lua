@@ -657,6 +657,28 @@ describe("nymbl.store.redis()", function()
     assert.is_truthy(done)
   end)
 
+  it("is not blamed for the silence after which a caller had given up, or was abandoned", function()
+    local it, key = open { url = url_of(plain()), timeout = 0.4 }, key_new()
+    assert(reserve(it, key))
+    local function late_by_a_moment(ask_for)
+      while_stopped(plain(), ask_for)
+      wait.wait(nil, wait.now() + 0.5)
+      while_stopped(plain(), function()
+        assert.same({ kind = "io", reason = "store_down" }, -- without `is_down`
+          (select(2, it:update(key, it:now() + 0.02, rate_state.reserve, COUNTED, MONTH))))
+      end)
+      assert(reserve(it, key))
+    end
+    late_by_a_moment(function() it:update(key, it:now() + 0.02, rate_state.reserve, COUNTED, MONTH) end)
+    late_by_a_moment(function()
+      local real = wait.wait
+      function wait.wait() coroutine.yield() end
+      local abandoned = coroutine.create(function() reserve(it, key) end)
+      coroutine.resume(abandoned)
+      wait.wait = real
+    end)
+  end)
+
   it("notices that one of several requests is not answered", function()
     local resp = require "nymbl.store.resp"
     local it, key = open { url = url_of(plain()), timeout = 0.3 }, key_new()
@@ -713,6 +735,13 @@ describe("nymbl.store.redis()", function()
       assert(reserve(it, key))
       assert.is_true(wait.now() - began < 1)
       assert.equal(4, requests(it, key))
+    end)
+
+    it("takes the next one within the same call if one stops that has worked", function()
+      local first = start()
+      local it, key = open { urls = { url_of(first), url_of(plain()) } }, key_new()
+      assert(reserve(it, key))
+      while_stopped(first, function() assert(reserve(it, key)) end)
     end)
 
     it("passes over one that does not answer", function()

@@ -17,14 +17,15 @@
 -- A `connection` has
 --   line      the binding's (lua/line.c)
 --   server    the entry of `servers` that it leads to: what parse() of redis_options.lua returned;
---             and after a failure, `failed_at` and `err`
+--             after a failure, `failed_at` and `err`; and `silent_since` of a connection that was lost
 --   caller    random digits, with which the numbers of changes begin
 --   count     the number of changes that have got a number
 --   offset    seconds by which the server's clock is ahead of wait.now(), at least; or nil before the
 --             first reply
 --   has_script   whether the server knows the script: true, false, or nil if that is not known
---   waiting   the number of coroutines that wait for a reply
---   unanswered_since   since when a reply has been missing, or nil
+--   heard_at  when the last reply arrived, or nil
+--   silent_since   when the first request after that was sent, or nil
+--   gave_up_at     when a caller last gave up waiting for a reply, or nil
 --
 -- A `request` is a change to ask for: what redis_script.words returned, and `key` and `number`.
 --
@@ -164,7 +165,8 @@ function redis_link:get_connection()
   local line
   line, err = core.line_open(self.line_options(server))
   if not line then return nil, nil, error_of_transfer(err) end
-  self.connection = { line = line, server = server, caller = caller, count = 0, waiting = 0 }
+  self.connection = { line = line, server = server, caller = caller, count = 0, silent_since = server.silent_since }
+  server.silent_since = nil
   return self.connection
 end
 
@@ -218,25 +220,28 @@ end
 
 -- The error if a reply has not arrived. A call with little time of its own says nothing about the
 -- server.
-function redis_link:silence(connection)
-  local patience = 0.95 * self.timeout / #self.servers
-  if wait.now() - connection.unanswered_since >= patience then return down() end
-  return late()
+-- @tparam number sent_at when the request was sent
+function redis_link:silence(connection, sent_at)
+  local now, patience = wait.now(), 0.95 * self.timeout / #self.servers
+  connection.gave_up_at = now
+  local since = math.min(connection.silent_since or math.huge, math.max(sent_at, connection.heard_at or sent_at))
+  return now - since >= patience and down() or late()
 end
 
 -- Send a request, and wait for its reply. Returns it; or nil and an error table.
 function redis_link:exchange(connection, bytes, till)
   local transfer, err = connection.line:request(bytes)
   if not transfer then return nil, error_of_transfer(err) end
-  connection.waiting = connection.waiting + 1
-  connection.unanswered_since = connection.unanswered_since or wait.now()
+  local sent_at = wait.now()
+  -- the reply for which a caller gave up waiting may have arrived later
+  local is_recent = sent_at - (connection.gave_up_at or sent_at) < self.timeout
+  connection.silent_since = is_recent and connection.silent_since or sent_at
   local ran, reply
   ran, reply, err = pcall(wait_for_reply, transfer, till)
-  connection.waiting = connection.waiting - 1
   wait.release(transfer)
   if not ran then error(reply, 0) end
-  if not reply then return nil, err or self:silence(connection) end
-  connection.unanswered_since = connection.waiting > 0 and wait.now() or nil
+  if not reply then return nil, err or self:silence(connection, sent_at) end
+  connection.heard_at, connection.silent_since = wait.now(), nil
   connection.server.failed_at = nil
   return reply
 end
@@ -350,6 +355,7 @@ end
 function redis_link:handle_error(connection, err, was_good, is_first)
   -- the server, or something between, may have closed the connection only for being idle
   local is_excused = err.is_lost and err.is_down and was_good and is_first
+  if is_excused then connection.server.silent_since = connection.silent_since end -- for the next connection
   if err.is_next and not is_excused then
     self:server_failed(connection, err)
   elseif err.is_lost and connection == self.connection then
