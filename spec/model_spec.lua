@@ -80,8 +80,12 @@ local function rate_history(seed)
     state = stored(state)
     return rate_state[name](state, now, ...)
   end
-  local function count()
-    return it:counted(MONTHS[month])
+  local function count(of_month)
+    return it:counted(MONTHS[of_month or month])
+  end
+  local function uncount(client, throttled)
+    local counted = count(client.month)
+    counted.requests, counted.throttled = math.max(0, counted.requests - 1), counted.throttled + throttled
   end
   local function check_counts()
     local usage = apply("usage", MONTHS[month])
@@ -113,16 +117,31 @@ local function rate_history(seed)
     place.bucket, place.month = bucket, month
     clients[#clients + 1] = place
   end
+  local function change_month() -- the month ends, or its end is taken back
+    local next_month = math.max(1, math.min(#MONTHS, month + (random(3) == 1 and -1 or 1)))
+    if next_month == month then return end
+    -- the counts of two months are kept
+    if next_month ~= it.other_month then it.counts[MONTHS[next_month]] = nil end
+    it.other_month, month = month, next_month
+    is_exceeded, probe_until = false, nil
+    apply("usage", MONTHS[month])
+  end
   -- A client whose time has come sends, or gives up.
   local function act(client)
-    local again = apply("recheck", limits[client.bucket], client.time_to_act, client.tat)
+    local again = apply("recheck", limits[client.bucket], client.time_to_act, client.tat, MONTHS[client.month],
+      MONTHS[month])
+    if client.month ~= month then
+      uncount(client, 0)
+      count().requests = count().requests + 1
+      client.month = month
+    end
     client.time_to_act, client.tat, client.delay = again.time_to_act, again.tat, again.delay
     if again.delay > 0 then return false end
     local fate = random(12)
-    local is_counted_here = client.month == month
+    if random(3) == 1 then change_month() end -- before the response
     if fate <= 2 then
-      apply("cancel", limits[client.bucket], MONTHS[month], client.tat)
-      count().requests = math.max(0, count().requests - 1)
+      apply("cancel", limits[client.bucket], MONTHS[client.month], client.tat)
+      uncount(client, 0)
       if client.is_probe then
         apply "probe_failed"
         probe_until = math.min(probe_until or now, now)
@@ -130,14 +149,14 @@ local function rate_history(seed)
       return true
     end
     it:send(client, now)
-    if fate == 3 and is_counted_here then
+    if fate == 3 then
       local seconds = random(200)
-      apply("throttled", limits[client.bucket], MONTHS[month], seconds)
-      count().requests, count().throttled = math.max(0, count().requests - 1), count().throttled + 1
+      apply("throttled", limits[client.bucket], MONTHS[client.month], seconds)
+      uncount(client, 1)
       it.quiet_until, it.paused_at = math.max(it.quiet_until, now + math.min(seconds, MAX_PAUSE)), now
-    elseif fate == 4 and is_counted_here and random(4) == 1 then
-      apply("quota_exceeded", MONTHS[month])
-      count().requests, count().throttled = math.max(0, count().requests - 1), count().throttled + 1
+    elseif fate == 4 and random(4) == 1 then
+      apply("quota_exceeded", MONTHS[client.month])
+      uncount(client, 1)
       is_exceeded, probe_until = true, now + HOUR
       return true
     end
@@ -174,15 +193,8 @@ local function rate_history(seed)
       advance(now + random(50) / 10)
     elseif step == 17 then
       advance(now + random(2) * 1800)
-    elseif step == 18 and random(3) == 1 then -- the month ends, or its end is taken back
-      local next_month = math.max(1, math.min(#MONTHS, month + (random(3) == 1 and -1 or 1)))
-      if next_month ~= month then
-        -- the counts of two months are kept
-        if next_month ~= it.other_month then it.counts[MONTHS[next_month]] = nil end
-        it.other_month, month = month, next_month
-        is_exceeded, probe_until = false, nil
-        for _, client in ipairs(clients) do client.month = 0 end
-      end
+    elseif step == 18 and random(3) == 1 then
+      change_month()
     elseif step == 19 and random(4) == 1 then -- the store's clock is set
       now = math.max(0, now + (random(2) == 1 and -1 or 1) * random(100000))
       it:forget()

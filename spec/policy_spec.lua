@@ -307,6 +307,43 @@ describe("policy", function()
       assert.equal("2026-03", client:usage().month)
     end)
 
+    it("counts a request in the month in which it is sent, and what becomes of it there too", function()
+      local march = 1772323200
+      -- The counts of February and of March.
+      local function counts()
+        local both = {}
+        for i, wall_time in ipairs { march - 1, march + 1 } do
+          clock.wall_time = wall_time - clock.offset
+          local usage = client:usage()
+          both[i] = ("%s %d %d"):format(usage.month, usage.requests, usage.throttled)
+        end
+        return both
+      end
+      begin { monthly_quota = 100, rate = { read = { 0.1, 1 } } }
+      clock.wall_time = march - 5 - clock.offset
+      for _ = 1, 2 do assert(patient:page()) end -- the second one waits for 10 s
+      assert.same({ "2026-02 1 0", "2026-03 1 0" }, counts())
+      client:close()
+      local function counts_if_march_begins(options)
+        begin(options)
+        clock.wall_time = march - 5 - clock.offset
+        local real = clock.wait
+        function clock.wait(transfer, ...)
+          local is_counted = client:usage().requests > 0 -- not while it waits for a token
+          if transfer and is_counted then clock.wall_time = march + 5 - clock.offset end
+          return real(transfer, ...)
+        end
+        patient:page()
+        clock.wait = real
+        return counts()
+      end
+      helper.faults { operation = "list", action = { status = 429 } }
+      assert.same({ "2026-02 0 1", "2026-03 0 0" }, counts_if_march_begins { monthly_quota = 100, max_attempts = 1 })
+      client:close()
+      assert.same({ "2026-02 0 0", "2026-03 0 0" },
+        counts_if_march_begins { monthly_quota = 100, max_attempts = 1, base_url = "https://localhost:1" })
+    end)
+
     it("counts no 429, and no request that was not sent", function()
       begin { monthly_quota = 100, max_attempts = 2 }
       helper.faults { operation = "list", action = { status = 429, body_kind = "gateway", message = "Too Many Requests" } }

@@ -3,7 +3,7 @@
 -- all clients of the account.
 --
 -- A reservation is the table that rate_state.reserve returned, with `env`, `limits` and
--- `deadline` of its call.
+-- `deadline` of its call, and the `month` in which it is counted.
 
 local errors = require "nymbl.errors"
 local rate_state = require "nymbl.rate_state"
@@ -38,9 +38,9 @@ local function limits_of(env, operation)
 end
 
 -- Add to a reservation what the store does not know.
-local function complete(reservation, env, operation, limits, deadline)
+local function complete(reservation, env, operation, limits, month, deadline)
   reservation.env, reservation.operation, reservation.limits = env, operation, limits
-  reservation.deadline = deadline
+  reservation.month, reservation.deadline = month, deadline
   return reservation
 end
 
@@ -49,24 +49,24 @@ end
 -- @treturn[2] nil the quota is spent, or the store failed
 -- @treturn[2] table error
 function limiter.reserve(env, operation, deadline)
-  local limits = limits_of(env, operation)
-  local result, err = store.ask(env.store, env.account, deadline, rate_state.reserve, limits, wait.month())
+  local limits, month = limits_of(env, operation), wait.month()
+  local result, err = store.ask(env.store, env.account, deadline, rate_state.reserve, limits, month)
   if not result then return nil, err end
   if result.refused then
     local retry_after = result.retry_after or wait.seconds_left_in_month()
     return nil, { kind = "quota", reason = result.reason, retry_after = retry_after }
   end
-  return complete(result, env, operation, limits, deadline)
+  return complete(result, env, operation, limits, month, deadline)
 end
 
 -- Reserve only if the request may be sent now, and if the store needs no wait to tell. (A store on
 -- another machine does, so this always fails there.)
 -- @treturn ?table the reservation
 function limiter.try_reserve(env, operation)
-  local limits = limits_of(env, operation)
-  local result = store.ask(env.store, env.account, wait.now(), rate_state.try_reserve, limits, wait.month())
+  local limits, month = limits_of(env, operation), wait.month()
+  local result = store.ask(env.store, env.account, wait.now(), rate_state.try_reserve, limits, month)
   if not result or result.refused then return nil end
-  return complete(result, env, operation, limits)
+  return complete(result, env, operation, limits, month)
 end
 
 -- Check a reservation once more when its time has come. If a pause has begun since, because
@@ -75,10 +75,11 @@ end
 -- @treturn[2] nil the store failed
 -- @treturn[2] table error
 function limiter.recheck(reservation)
-  local env = reservation.env
+  local env, month = reservation.env, wait.month()
   local result, err = store.ask(env.store, env.account, reservation.deadline, rate_state.recheck, reservation.limits,
-    reservation.time_to_act, reservation.tat)
+    reservation.time_to_act, reservation.tat, reservation.month, month)
   if not result then return nil, err end
+  reservation.month = month
   reservation.time_to_act, reservation.delay, reservation.tat = result.time_to_act, result.delay, result.tat
   reservation.is_paused = result.is_paused
   return result.delay
@@ -102,7 +103,7 @@ end
 
 -- Cancel a reservation: its request was not sent.
 function limiter.cancel(reservation)
-  tell(reservation, rate_state.cancel, reservation.limits, wait.month(), reservation.tat)
+  tell(reservation, rate_state.cancel, reservation.limits, reservation.month, reservation.tat)
   if reservation.is_probe then tell(reservation, rate_state.probe_failed) end
 end
 
@@ -118,10 +119,10 @@ end
 -- @tparam ?number seconds length of the pause if the error is a 429 for the rate
 function limiter.record(reservation, err, seconds)
   if err and err.kind == "quota" then
-    tell(reservation, rate_state.quota_exceeded, wait.month())
+    tell(reservation, rate_state.quota_exceeded, reservation.month)
     return
   elseif err and err.kind == "throttled" then
-    tell(reservation, rate_state.throttled, reservation.limits, wait.month(), seconds)
+    tell(reservation, rate_state.throttled, reservation.limits, reservation.month, seconds)
   end
   if reservation.is_probe then
     local succeeded = not err or (err.kind ~= "throttled" and is_within_quota(err))

@@ -58,6 +58,19 @@ local function roll_month(state, month)
   state.month, state.requests, state.throttled, state.probe_at = month, requests, throttled, nil
 end
 
+-- Take a request out of the count of its month, which may have ended meanwhile. It is counted as
+-- throttled instead if it was answered with a 429.
+local function uncount(state, month, is_throttled)
+  if not state.month then roll_month(state, month) end
+  local throttled = is_throttled and 1 or 0
+  if state.month == month then
+    state.requests, state.throttled = math.max(0, state.requests - 1), state.throttled + throttled
+  elseif state.other_month == month then
+    state.other_requests, state.other_throttled =
+      math.max(0, state.other_requests - 1), state.other_throttled + throttled
+  end
+end
+
 -- If the store's time went back, shift all times with it, so that no wait gets longer.
 local function rebase_clock(state, now)
   if state.updated_at and now < state.updated_at then
@@ -133,9 +146,14 @@ function rate_state.try_reserve(state, now, limits, month)
 end
 
 -- Check a reservation once more when its time has come. If a pause has begun since it was
--- made, make a new one.
+-- made, make a new one. If a month has begun, count the request there.
 -- @treturn table `time_to_act`, `delay` (0 if the request may be sent) and `tat`
-function rate_state.recheck(state, now, limits, time_to_act, tat)
+function rate_state.recheck(state, now, limits, time_to_act, tat, counted_month, month)
+  if counted_month ~= month then
+    uncount(state, counted_month)
+    roll_month(state, month)
+    state.requests = state.requests + 1
+  end
   local start = pause_end(state, now)
   if start <= now or start <= time_to_act then return { time_to_act = time_to_act, delay = 0, tat = tat } end
   time_to_act, tat = gcra_advance(state, now, limits)
@@ -147,11 +165,12 @@ local function is_same_time(a, b, interval)
   return math.abs(a - b) < math.min(1e-3, interval / 2)
 end
 
+-- In the next three functions, `month` is that in which the request was counted.
+
 -- Cancel a reservation whose request was not sent. The bucket gets it back only if it is the
 -- bucket's last one. For an earlier one, a later request would be sent too close to the next.
 function rate_state.cancel(state, _, limits, month, tat)
-  roll_month(state, month)
-  state.requests = math.max(0, state.requests - 1)
+  uncount(state, month)
   local tat_key = TAT_KEY[limits.bucket]
   if limits.rate and state[tat_key] and is_same_time(state[tat_key], tat, 1 / limits.rate) then
     state[tat_key] = state[tat_key] - 1 / limits.rate
@@ -162,9 +181,7 @@ end
 -- Record a 429 for the rate: it is not billed, and all clients of the account pause. It also
 -- empties the bucket of this state, because the service's bucket is empty.
 function rate_state.throttled(state, now, limits, month, seconds)
-  roll_month(state, month)
-  state.requests = math.max(0, state.requests - 1)
-  state.throttled = state.throttled + 1
+  uncount(state, month, true)
   state.paused_until = math.max(state.paused_until or 0, now + math.min(seconds, MAX_PAUSE))
   local tat_key = TAT_KEY[limits.bucket]
   if limits.rate then state[tat_key] = math.max(state[tat_key] or 0, now + limits.burst / limits.rate) end
@@ -173,9 +190,7 @@ end
 
 -- Record a 429 for the quota. It is not billed either.
 function rate_state.quota_exceeded(state, now, month)
-  roll_month(state, month)
-  state.requests = math.max(0, state.requests - 1)
-  state.throttled = state.throttled + 1
+  uncount(state, month, true)
   state.probe_at = now + PROBE_INTERVAL
   return true
 end
