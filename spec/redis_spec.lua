@@ -409,7 +409,9 @@ describe("nymbl.store.redis()", function()
     it("store_protocol if it is no Redis, or its data are not of this library", function()
       local proxy = start_proxy(plain().port)
       for _, garbage in ipairs { "HTTP/1.1 400 Bad Request\r\n\r\n", "\0", "+OK\r\n", ":5\r\n", "*0\r\n", "$-1\r\n", "$2\r\n[]\r\n",
-                                 "$5\r\n[1,2]\r\n", "$4\r\n[\"x\r\n", "$99999999\r\n" } do
+                                 "$5\r\n[1,2]\r\n", "$4\r\n[\"x\r\n", "$99999999\r\n",
+                                 '$13\r\n[1e15,"5eed"]\r\n', '$14\r\n[1e999,"5eed"]\r\n', '$11\r\n[-1,"5eed"]\r\n',
+                                 "$14\r\n[1e300,[true]]\r\n" } do
         local it = open { url = url_of(proxy), timeout = 0.5 }
         proxy:spoil(garbage)
         local _, err = reserve(it, "x")
@@ -422,7 +424,8 @@ describe("nymbl.store.redis()", function()
       end
       -- what is no result of the change
       for _, results in ipairs { "5", "[]", "[5]", "[true]", "[null]", "[{}]", '[{"delay":1}]', '[{"delay":"x","time_to_act":1}]',
-                                 '[{"refused":1}]', '[{"delay":1,"time_to_act":1,"tat":{}}]' } do
+                                 '[{"refused":1}]', '[{"delay":1,"time_to_act":1,"tat":{}}]', '[{"delay":1e999,"time_to_act":1}]',
+                                 '[{"delay":1,"time_to_act":1,"requests":-1}]' } do
         local it = open { url = url_of(proxy), timeout = 0.5 }
         assert(reserve(it, "x"))
         local text = ("[%.0f,%s]"):format(it:now(), results)

@@ -267,7 +267,7 @@ function redis_link:read_clock(connection, reply)
   local answer, message = resp.read(reply)
   if not answer then return nil, error_of_reply(message) end
   local list = json.decode(answer)
-  if not list or type(list[1]) ~= "number" or type(list[2]) ~= "string" then return nil, error_of_reply() end
+  if not list or not redis_script.is_time(list[1]) or type(list[2]) ~= "string" then return nil, error_of_reply() end
   if list[2]:find("^%x+$") then digest = list[2] end
   if not digest then return nil, error_of_reply() end
   self:set_clock(connection, list[1])

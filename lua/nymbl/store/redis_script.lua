@@ -140,9 +140,17 @@ for _, module in ipairs(MODULES) do
   for name, change in pairs(module[2]) do names[change] = { module[1], name } end
 end
 
+-- The latest time that can be a moment, and the largest number that can be a result.
+local MAX_TIME = 2^53 / 1e4
+
 -- A moment as the script gets it.
 function redis_script.moment(time)
-  return ("%.0f"):format(math.max(0, math.min(math.floor(time * 1e4), 2^53)))
+  return ("%.0f"):format(math.floor(math.max(0, math.min(time, MAX_TIME)) * 1e4))
+end
+
+-- Whether a decoded value can be the time of a server.
+function redis_script.is_time(value)
+  return type(value) == "number" and value >= 0 and value <= MAX_TIME
 end
 
 -- What the script needs to know of a change: two words before the last moment, and two words
@@ -175,9 +183,10 @@ local REQUIRED_FIELDS = {
   usage = { "month", "requests", "throttled" },
 }
 
-local function has_valid_types(fields)
+local function has_valid_values(fields)
   for name, value in pairs(fields) do
     if FIELD_TYPES[name] ~= type(value) then return false end
+    if type(value) == "number" and not redis_script.is_time(value) then return false end
   end
   return true
 end
@@ -194,11 +203,11 @@ local function are_results_of(name, first, second, third)
   local required = REQUIRED_FIELDS[name]
   if required then
     local is_refusal = type(first) == "table" and first.refused == true and name:find("reserve$") ~= nil
-    return type(first) == "table" and has_valid_types(first) and (is_refusal or has_fields(first, required))
+    return type(first) == "table" and has_valid_values(first) and (is_refusal or has_fields(first, required))
   end
   if first ~= true or (second ~= nil and type(second) ~= "string") then return false end
   if third == nil then return name ~= "acquire" or second ~= nil end
-  return type(third) == "table" and has_valid_types(third)
+  return type(third) == "table" and has_valid_values(third)
     and (third.generation or (third.failure and third.age) or (third.retry_in and third.now)) ~= nil
 end
 
@@ -210,7 +219,7 @@ end
 function redis_script.read(name, answer)
   local list = json.decode(answer)
   local results = list and list[2]
-  if not list or type(list[1]) ~= "number" then return nil end
+  if not list or not redis_script.is_time(list[1]) then return nil end
   if results == nil then return list[1] end
   if type(results) ~= "table" then return nil end
   for i = 1, 3 do
