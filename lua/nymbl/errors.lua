@@ -92,7 +92,7 @@ local BY_REASON = {
   rows_missing = false,
 
   ["settings.missing"] = "the variable is not set: set it",
-  ["settings.not_found"] = "the file that the variable names does not exist: check its path",
+  ["settings.not_found"] = "the file that the variable, or the profile, names does not exist: check its path",
   ["settings.permission"] = "only you or root may own the file, and only its owner may read or write it: "
     .. "check owner and mode",
   ["settings.invalid"] = "the variable has a value that cannot be used: check it",
