@@ -149,8 +149,9 @@ describe("nymbl upload", function()
     local objects = command.objects(out)
     assert.equal(2, #objects)
     for _, object in ipairs(objects) do
-      assert.equal(object.operand == odd and "bad_request" or nil, object.error and object.error.kind)
+      assert.equal(object.operand == odd and "bad_metadata" or nil, object.error and object.error.reason)
     end
+    assert.equal(1, (command.run({ "upload", "12345", "-", "-0", "--dry-run" }, { input = odd .. "\0" })))
     assert.equal(3, #helper.stored("12345"))
     assert.equal(0, (command.run({ "upload", "12345", "-" }, { input = "" })))
   end)

@@ -30,6 +30,12 @@ local function file_status(path)
   return nil, nymbl().error { kind = "io", reason = reason, operation = "upload" }
 end
 
+-- The error if a name cannot be sent: it becomes part of a header.
+local function name_error(given, path)
+  if not (given.name or path:match "[^/]*$"):find "[%z\1-\31\127]" then return nil end
+  return nymbl().error { kind = "io", reason = "bad_metadata", operation = "upload" }
+end
+
 local function dry_run(session, given, files)
   if given.stdin then
     session:print_result("-", { "would be uploaded as " .. given.name, "1 request" }, { would = { requests = 1 } })
@@ -37,7 +43,8 @@ local function dry_run(session, given, files)
   end
   return operands().run(session, files, 1, function(path)
     local found, err = file_status(path)
-    if not found then return nil, err end
+    err = err or name_error(given, path)
+    if err then return nil, err end
     return { ("would be uploaded, %.0f bytes"):format(found.size), "1 request" },
       { would = { requests = 1, bytes = found.size } }
   end)
@@ -62,6 +69,8 @@ end
 
 -- Upload one file, or standard input.
 local function upload(session, given, patient, path)
+  local problem = name_error(given, path)
+  if problem then return nil, problem end
   local found = path and file_status(path)
   local report, finish = session.progress:transfer(given.name or path, found and found.size)
   local document, err = patient:upload(path or io.stdin, {
