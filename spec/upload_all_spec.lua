@@ -346,6 +346,23 @@ describe("patient:upload_all()", function()
       assert.equal(1, upload_all({ path }).uploaded)
     end)
 
+    it("counts from the end of a slow upload that was killed", function()
+      local slow, patients = file "slow.pdf", patient
+      local slow_client = helper.client { timeout = false, headers = function(operation)
+        if operation == "upload" then clock.offset = clock.offset + 500 end -- once the journal has the upload
+      end }
+      patient = slow_client:patient "p"
+      assert.equal(1, upload_all({ slow }).uploaded)
+      slow_client:close()
+      patient = patients
+      helper.write_file(journal, (helper.read_file(journal):gsub("[^\n]*\n$", ""))) -- as if killed before the answer
+      assert(patient:document(helper.stored("p")[1].id):delete())
+      clock.offset = clock.offset + 890
+      assert.equal(1, upload_all({ slow }).unknown)
+      clock.offset = clock.offset + 20
+      assert.equal(1, upload_all({ slow }).uploaded)
+    end)
+
     it("does not send the file if the list is not complete", function()
       clock.offset = clock.offset + 1000
       helper.faults { operation = "list", action = { status = 500 } }

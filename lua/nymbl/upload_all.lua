@@ -31,6 +31,10 @@ local TIME_STEP = 2
 -- After so many seconds of looking at files in one go, other coroutines run.
 local SLICE = 1 / 200
 
+-- While a file is sent, the journal learns every so many seconds that it still is: `settle` counts from
+-- the end of an upload, also if a slow one is killed.
+local STAMP_INTERVAL = 60
+
 local upload_all = {}
 
 local function settle(value)
@@ -356,7 +360,7 @@ end
 local function send(self, file)
   local opened, err = open(self, file)
   if not opened then return nil, err end
-  local options, attempt, has_journal_failed = self.options, nil, false
+  local options, attempt, stamped_at, has_journal_failed = self.options, nil, math.huge, false
   local sent = { document_type = file.document_type, description = file.description }
   function opened.prepare()
     sent.known = self.list.ids:values(name_and_size(file))
@@ -365,14 +369,21 @@ local function send(self, file)
       has_journal_failed = true
       return nil, problem
     end
-    attempt = begun
+    attempt, stamped_at = begun, wait.now()
     return true
+  end
+  local function progress()
+    if wait.now() - stamped_at >= STAMP_INTERVAL then
+      stamped_at = wait.now()
+      self.journal:set_unknown(attempt)
+    end
+    self.run:poll()
   end
   local document
   document, err = upload.send(self.collection, opened, {
     file_name = file.file_name, document_type = file.document_type, description = file.description,
     timeout = options.timeout, headers = options.headers, tag = options.tag,
-    progress = options.progress and function() self.run:poll() end,
+    progress = progress,
   }, call.deadline(self.collection.env, options))
   return document, err, attempt, has_journal_failed
 end
