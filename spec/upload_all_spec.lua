@@ -285,6 +285,21 @@ describe("patient:upload_all()", function()
       assert.equal("complete: 0 uploaded, 2 unchanged, 0 failed, 0 unknown, 0 requests, 0 bytes", words(upload_all(paths)))
     end)
 
+    it("finds the document even if the service does not state its size", function()
+      local path = file "1.pdf"
+      local function add(id, content)
+        helper.add_document({ patient = "p", content = content, file_size_bytes = helper.json.null }, { id = id, file_name = "1.pdf" })
+      end
+      add("before", helper.read_file(path))
+      helper.faults { operation = "upload", action = { before = "reset" } }
+      assert.equal(1, upload_all({ path }).unknown)
+      add("wrong", "%PDF-1.4 another")
+      add("mine", helper.read_file(path))
+      assert.equal(1, upload_all({ path }).uploaded)
+      assert.equal(3, #helper.stored "p")
+      assert.equal("mine", lines()[#lines()].id)
+    end)
+
     it("takes no document that was there before, has other bytes or is another file's", function()
       local path, other = file "1.pdf", helper.directory() .. "/1.pdf"
       helper.write_file(other, helper.read_file(path))

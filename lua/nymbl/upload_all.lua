@@ -191,14 +191,26 @@ local function step_options(self, others)
   return others
 end
 
+-- A size for the index of documents; "" if the service has not stated it.
+local function size_text(size)
+  return type(size) == "number" and ("%.0f"):format(size) or ""
+end
+
+-- The ids of the documents in the list that may have a file's content.
+local function candidates(self, file)
+  local ids = self.list.ids:values { file.file_name, size_text(file.size) }
+  local unsized = self.list.ids:values { file.file_name, "" }
+  for _, id in ipairs(unsized) do ids[#ids + 1], unsized[id] = id, true end
+  return ids, unsized
+end
+
 -- List the documents of the patient. Returns true, or nil and the error.
 local function list_documents(self)
   local list = { ids = index.new(), moment = journal.now() }
   local plan = query.plan(step_options(self, { select = { "file_name", "file_size_bytes" } }), "upload_all", "id")
   local ok, err = listing.visit(self.collection, plan, nil, function(document)
-    local name, size = document.file_name, document.file_size_bytes
-    if type(name) == "string" and type(size) == "number" then
-      list.ids:add({ name, ("%.0f"):format(size) }, document.id)
+    if type(document.file_name) == "string" then
+      list.ids:add({ document.file_name, size_text(document.file_size_bytes) }, document.id)
     end
   end)
   if not ok then return nil, err end
@@ -206,11 +218,8 @@ local function list_documents(self)
   return true
 end
 
-local function name_and_size(file)
-  return { file.file_name, ("%.0f"):format(file.size) }
-end
-
--- The digest of a document. Returns it; false if there is no such document; or nil and the error.
+-- The digest of a document, whose size may be unknown. Returns it; false if there is no such document; or
+-- nil and the error.
 local function digest_of(self, id, size)
   local document = self.collection.adopt { id = id, file_size_bytes = size }
   local bytes, err, digest = document:download(function() return true end, step_options(self, { sha256 = true }))
@@ -224,10 +233,11 @@ end
 local function find_document(self, pending, claimed, digests)
   local known = {}
   for _, id in ipairs(pending.known) do known[id] = true end
-  for _, id in ipairs(self.list.ids:values(name_and_size(pending))) do
+  local ids, unsized = candidates(self, pending)
+  for _, id in ipairs(ids) do
     if not known[id] and not claimed[id] then
-      local err
-      if digests[id] == nil then digests[id], err = digest_of(self, id, pending.size) end
+      local size, err = not unsized[id] and pending.size or nil, nil
+      if digests[id] == nil then digests[id], err = digest_of(self, id, size) end
       if digests[id] == nil then return nil, err end
       if digests[id] == pending.sha256 then return id end
     end
@@ -363,7 +373,7 @@ local function send(self, file)
   local options, attempt, stamped_at, has_journal_failed = self.options, nil, math.huge, false
   local sent = { document_type = file.document_type, description = file.description }
   function opened.prepare()
-    sent.known = self.list.ids:values(name_and_size(file))
+    sent.known = candidates(self, file)
     local begun, problem = self.journal:begin(file, sent, attempt)
     if not begun then
       has_journal_failed = true
@@ -393,7 +403,7 @@ local function process(self, file)
   local document, err, attempt, has_journal_failed = send(self, file)
   local recorded, problem = true, nil
   if document then
-    self.list.ids:add(name_and_size(file), document.id)
+    self.list.ids:add({ file.file_name, size_text(file.size) }, document.id)
     recorded, problem = set_done(self, attempt, file, document.id)
     self.report.uploaded, self.report.bytes = self.report.uploaded + 1, self.report.bytes + file.size
     self.run:succeed()
