@@ -287,6 +287,24 @@ describe("nymbl.store.redis()", function()
       assert.equal(7, ask(open { url = url_of(plain()) }, key, rate_state.usage, MONTH).throttled)
     end)
 
+    it("later what cannot be sent now, and in its order", function()
+      local it, key = open { url = url_of(plain()) }, key_new()
+      reserve(it, key)
+      it.link:disconnect()
+      store.tell(it, key, rate_state.quota_exceeded, MONTH)
+      store.tell(it, key, rate_state.probe_succeeded)
+      local sent = 0
+      function it.link.send()
+        sent = sent + 1
+        return sent > 1
+      end
+      assert(reserve(it, key))
+      assert.equal(1, sent)
+      it.link.send = nil
+      assert.is_nil(reserve(it, key).refused)
+      assert.equal(1, ask(it, key, rate_state.usage, MONTH).throttled)
+    end)
+
     it("without waiting for a server that is stopped", function()
       local it, key = open { url = url_of(plain()) }, key_new()
       reserve(it, key)

@@ -305,13 +305,15 @@ function redis_link:send(connection, request)
   return connection.line:send(self:change_command(connection, request, is_whole, nil, last_moment))
 end
 
--- Tell the server what could not be told before.
+-- Tell the server what could not be told before. What cannot be sent is kept, in its order.
 function redis_link:send_told(connection, key)
   local list = self.told:list(key)
   if not list then return end
   self.told:clear(key)
+  local is_sent = true
   for _, item in ipairs(list) do
-    self:send(connection, redis_link.request(key, item.change, unpack(item, 1, item.count)))
+    is_sent = is_sent and self:send(connection, redis_link.request(key, item.change, unpack(item, 1, item.count)))
+    if not is_sent then self.told:add(key, item.change, unpack(item, 1, item.count)) end
   end
 end
 
