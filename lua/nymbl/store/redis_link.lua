@@ -25,7 +25,6 @@
 --   has_script   whether the server knows the script: true, false, or nil if that is not known
 --   heard_at  when the last reply arrived, or nil
 --   silent_since   when the first request after that was sent, or nil
---   gave_up_at     when a caller last gave up waiting for a reply, or nil
 --
 -- A `request` is a change to ask for: what redis_script.words returned, and `key` and `number`.
 --
@@ -223,7 +222,6 @@ end
 -- @tparam number sent_at when the request was sent
 function redis_link:silence(connection, sent_at)
   local now, patience = wait.now(), 0.95 * self.timeout / #self.servers
-  connection.gave_up_at = now
   local since = math.min(connection.silent_since or math.huge, math.max(sent_at, connection.heard_at or sent_at))
   return now - since >= patience and down() or late()
 end
@@ -233,9 +231,9 @@ function redis_link:exchange(connection, bytes, till)
   local transfer, err = connection.line:request(bytes)
   if not transfer then return nil, error_of_transfer(err) end
   local sent_at = wait.now()
-  -- the reply for which a caller gave up waiting may have arrived later
-  local is_recent = sent_at - (connection.gave_up_at or sent_at) < self.timeout
-  connection.silent_since = is_recent and connection.silent_since or sent_at
+  local silent_since = connection.silent_since
+  -- the reply for which a caller gave up waiting may have arrived later: that is not known
+  if not silent_since or sent_at - silent_since >= self.timeout then connection.silent_since = sent_at end
   local ran, reply
   ran, reply, err = pcall(wait_for_reply, transfer, till)
   wait.release(transfer)
