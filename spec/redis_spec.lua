@@ -903,6 +903,25 @@ describe("nymbl.store.redis()", function()
     end)
   end)
 
+  it("opens no connection after its last client, whatever calls of it do then", function()
+    local server = start()
+    for _, when_down in ipairs { "fail", "alone" } do
+      local it, key = open { url = url_of(server), timeout = 0.2, when_down = when_down }, key_new()
+      local client = helper.client { store = it }
+      client:usage()
+      server:signal "STOP"
+      reserve(it, key)
+      client:close()
+      store.tell(it, key, rate_state.quota_exceeded, MONTH)
+      reserve(it, key)
+      store.tell(it, key, rate_state.quota_exceeded, MONTH)
+      server:signal "CONT"
+      reserve(it, key)
+      client = nil -- luacheck: ignore
+      assert.equal(0, helper.object_count())
+    end
+  end)
+
   it("leaves no descriptor and no memory behind #slow", function()
     local server = plain()
     local it, key = open { url = url_of(server) }, key_new()

@@ -29,8 +29,8 @@ function redis.new(options)
     token = given.token == true,
     link = redis_link.new(servers, given),
     alone = given.when_down == "alone" and alone.new(given.share or 0.1) or nil,
-    users = 0,       -- the clients that are registered
-    closings = 0,    -- how often the last of them was closed
+    users = 0,         -- the clients that are registered
+    had_users = false, -- whether there ever was one
   }, redis)
 end
 
@@ -43,10 +43,15 @@ function redis:now()
   return self.link:now()
 end
 
--- Whether this process continues alone.
+-- Whether a connection may stay open: not after the last client was closed.
+function redis:is_in_use()
+  return self.users > 0 or not self.had_users
+end
+
+-- Whether this process continues alone. This looks whether the server is back.
 function redis:is_alone(key)
   local is_active = self.alone and self.alone.is_active
-  if is_active and wait.prepare() and self.link:is_back(key) then
+  if is_active and self:is_in_use() and wait.prepare() and self.link:is_back(key) then
     self.alone.is_active, is_active = false, false
   end
   return is_active
@@ -98,11 +103,11 @@ end
 -- Change a state (store.lua).
 function redis:update(key, deadline, change, ...)
   if self:is_alone(key) then return self.alone:change(key, self:now(), change, ...) end
-  local now, closings = wait.now(), self.closings
+  local now = wait.now()
   local till = now + math.min(self.link.timeout, deadline and deadline - self:now() or math.huge)
   if till <= now then return nil, { kind = "timeout", reason = "deadline" } end -- a reply takes some time
   local ran, results, err = pcall(self.update_together, self, key, till, change, ...)
-  if self.closings > closings and self.users == 0 then self.link:close() end -- it was opened again
+  if not self:is_in_use() then self.link:close() end -- it was opened again
   wait.call_ended()
   if not ran then error(results, 0) end
   if results then return results[1], results[2], results[3] end
@@ -111,9 +116,9 @@ function redis:update(key, deadline, change, ...)
   return self.alone:change(key, self:now(), change, ...)
 end
 
--- Change a state without waiting (store.lua).
+-- Change a state without waiting (store.lua). Opens no connection.
 function redis:tell(key, change, ...)
-  if self:is_alone(key) then
+  if self.alone and self.alone.is_active then
     self.alone:change(key, self:now(), change, ...)
   else
     self.link:tell(key, change, ...)
@@ -125,14 +130,12 @@ end
 -- @return a value that also ends it, when it is garbage
 function redis:attach()
   local is_attached = true
-  self.users = self.users + 1
+  self.users, self.had_users = self.users + 1, true
   local function detach()
     if not is_attached then return end
     is_attached = false
     self.users = self.users - 1
-    if self.users > 0 then return end
-    self.closings = self.closings + 1
-    self.link:close()
+    if self.users == 0 then self.link:close() end
   end
   return detach, finalizer.new(detach)
 end
