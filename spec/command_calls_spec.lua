@@ -223,6 +223,16 @@ describe("nymbl download", function()
     assert.equal("a.pdf", helper.names(folder))
   end)
 
+  it("lets a document have the name of one that failed", function()
+    local first, second = add(), add()
+    local folder = helper.directory()
+    helper.faults { operation = "download", action = { status = 403 } }
+    local status, out = command.run { "download", "12345", first.id, second.id, "-O", folder, "--jobs", "1" }
+    assert.equal(8, status)
+    assert.equal(("%s\tfailed: forbidden\n%s\t%s/a.pdf\t10\n"):format(first.id, second.id, folder), out)
+    assert.equal("a.pdf", helper.names(folder))
+  end)
+
   it("writes one document to standard output, and nothing else", function()
     local id = add().id
     local status, out, err = command.run { "download", "12345", id, "-o", "-" }

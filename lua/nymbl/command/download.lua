@@ -47,6 +47,7 @@ local function download(session, given, patient, paths, id)
   })
   finish()
   if not bytes then
+    paths[path] = nil -- another document of that name may have it
     count_kept(session, given, received)
     return nil, content_type
   end
@@ -71,7 +72,8 @@ return {
   text = {
     "For each DOCUMENT a line has its id, the path and the number of bytes, separated by tabs. A file appears only "
       .. "when it is complete and verified. Without -o its name is the document's, with '_' for what cannot be in "
-      .. "a file name. Each document costs two requests: for its metadata, and for its bytes.",
+      .. "a file name. Of several documents with one name, only one is downloaded: 'nymbl export PATIENT --to DIR' "
+      .. "gives each a name of its own. Each document costs two requests: for its metadata, and for its bytes.",
   },
   operands = {
     { name = "PATIENT", help = "The patient's id." },
