@@ -290,6 +290,14 @@ describe("client:export()", function()
       check_folder { "p" }
     end)
 
+    it("leaves no file open if that is spent in the middle of a patient", function()
+      for i = 1, 9 do add("p", "d" .. i) end
+      collectgarbage "stop"
+      finally(function() collectgarbage "restart" end)
+      assert.equal("budget", export({ patients = { "p" }, budget = 3 }).stopped)
+      assert.equal(0, helper.times_open(folder .. "/p"))
+    end)
+
     it("counts repeated requests", function()
       client:close()
       client = helper.client { max_attempts = 3 }

@@ -156,6 +156,7 @@ local function open(self, path)
 end
 
 local function close(self)
+  if self.visit and self.visit.dir then self.visit.dir:close() end -- the run has ended in the middle
   if self.manifest then self.manifest:close() end
   if self.dir then self.dir:close() end
   if self.visits then self.visits:close() end -- the lock is released last
