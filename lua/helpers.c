@@ -24,9 +24,9 @@ void *block_test(lua_State *L, int index, block_type type, size_t size)
 {
     block_tag *block = lua_touserdata(L, index);
 
-    /* a light userdata may point anywhere */
-    return lua_type(L, index) == LUA_TUSERDATA &&
-                   lua_rawlen(L, index) >= size && block->type == &tags[type]
+    /* a light userdata, which may point anywhere, has the length 0 */
+    return block != NULL && lua_rawlen(L, index) >= size &&
+                   block->type == &tags[type]
                ? block
                : NULL;
 }

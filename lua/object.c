@@ -62,9 +62,7 @@ static int object_index(lua_State *L)
     }
     lua_pushvalue(L, 2);
     lua_rawget(L, -2);
-    if (lua_islightuserdata(L, -1))
-        lua_pushnil(L);
-    return 1;
+    return lua_islightuserdata(L, -1) ? 0 : 1;
 }
 
 /* Scripts cannot write fields: they are what the service has sent. */
