@@ -313,16 +313,19 @@ end
 local function step_function(self)
   local known, env = self.known, self.collection.env
   return function()
-    local index = self.index + 1
-    if index > self.plain_till or known[self.ids[index]] ~= nil or env.closed then
-      if not self:advance() then return nil end
-      index = self.index + 1
+    local state = self -- a local variable is read faster
+    local index = state.index + 1
+    local id = index <= state.plain_till and state.ids[index]
+    if not id or known[id] ~= nil or env.closed then
+      if not state:advance() then return nil end
+      index = state.index + 1
+      id = state.ids[index]
     end
-    known[self.ids[index]] = true -- nothing has changed yet if this runs out of memory
-    local rows = self.rows
+    known[id] = true -- nothing has changed yet if this runs out of memory
+    local rows = state.rows
     local object = rows[index]
     rows[index] = false -- the script owns the object now
-    self.index, self.remaining = index, self.remaining - 1
+    state.index, state.remaining = index, state.remaining - 1
     return object
   end
 end
