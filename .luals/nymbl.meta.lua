@@ -234,6 +234,7 @@
 ---@field document_type? string
 ---@field description? string
 ---@field progress? fun(report: nymbl.upload_report): boolean? return false to end the run
+---@field on_file? fun(path: string, document?: nymbl.document, err?: nymbl.err) called once the outcome of a file is known
 ---@field timeout? number seconds for each call
 ---@field headers? nymbl.headers
 ---@field tag? any

@@ -595,6 +595,101 @@ describe("patient:upload_all()", function()
     end)
   end)
 
+  describe("with on_file", function()
+    -- The documents of a run by path, or the words of errors; false if there is neither. Each file must be
+    -- reported once.
+    local function outcomes(paths, options)
+      local found = {}
+      options = options or {}
+      function options.on_file(path, document, err)
+        assert.is_nil(found[path])
+        assert.is_true(not (document and err))
+        found[path] = document and document.id or err and (err.reason or err.kind) or false
+      end
+      local report = upload_all(paths, options)
+      return found, report
+    end
+
+    local function ids()
+      local found = {}
+      for _, entry in ipairs(helper.stored "p") do found[entry.metadata.file_name] = entry.id end
+      return found
+    end
+
+    it("tells the document of each file, once, and the error of each other", function()
+      local paths = files(3)
+      upload_all { paths[1] }
+      paths[4], paths[5] = folder .. "/none.pdf", paths[2]
+      helper.faults({ operation = "upload", action = { before = "reset" } })
+      local found, report = outcomes(paths)
+      local id = ids()
+      assert.same({ [paths[1]] = id["1.pdf"], [paths[2]] = "reset", [paths[3]] = id["3.pdf"], [paths[4]] = "not_found" },
+        found)
+      assert.same({ 1, 1, 1, 1 }, { report.uploaded, report.unchanged, report.failed, report.unknown })
+    end)
+
+    it("tells the documents that are found at the end of the run, and those of earlier runs", function()
+      helper.faults({ operation = "upload", action = { lost_reply = "reset" } })
+      local paths = files(2)
+      local found = outcomes(paths)
+      local id = ids()
+      assert.same({ [paths[1]] = id["1.pdf"], [paths[2]] = id["2.pdf"] }, found)
+      forget_lines(1) -- "done" of the first file
+      local report
+      found, report = outcomes(paths)
+      assert.same({ [paths[1]] = id["1.pdf"], [paths[2]] = id["2.pdf"] }, found)
+      assert.same({ 1, 1 }, { report.uploaded, report.unchanged })
+    end)
+
+    it("tells each of several files of one name and content its own document", function()
+      local first, second = file "1.pdf", helper.directory() .. "/1.pdf"
+      helper.write_file(second, helper.read_file(first))
+      local found = outcomes { first, second }
+      assert.are_not.equal(found[first], found[second])
+      assert.same(found, (outcomes { second, first }))
+      local third = helper.directory() .. "/1.pdf"
+      assert(os.rename(first, third))
+      assert.same({ [second] = found[second], [third] = found[first] }, (outcomes { second, third }))
+    end)
+
+    it("tells what is known of a document that was there before", function()
+      local path, known = file "1.pdf", nil
+      upload_all { path }
+      upload_all({ path }, { on_file = function(_, document) known = document end })
+      assert.same({ id = ids()["1.pdf"], patient_id = "p", file_name = "1.pdf", file_size_bytes = 14 }, known:metadata())
+      assert.equal("application/pdf", known:refresh():metadata().content_type)
+    end)
+
+    it("tells neither in a dry run, if the file would be uploaded", function()
+      local paths = files(2)
+      upload_all { paths[1] }
+      paths[3] = folder .. "/none.pdf"
+      assert.same({ [paths[1]] = ids()["1.pdf"], [paths[2]] = false, [paths[3]] = "not_found" },
+        (outcomes(paths, { dry_run = true })))
+      assert.same({ [paths[2]] = false }, (outcomes({ paths[2] }, { dry_run = true, journal = helper.temporary() })))
+    end)
+
+    it("tells nothing of files that the end of the run leaves out", function()
+      helper.faults { operation = "upload", times = -1, action = { status = 403 } }
+      local paths = files(5)
+      local found, report = outcomes(paths)
+      assert.equal("forbidden", report.stopped)
+      assert.same({ "string", "string", "string", "nil", "nil" }, { type(found[paths[1]]), type(found[paths[2]]),
+        type(found[paths[3]]), type(found[paths[4]]), type(found[paths[5]]) })
+    end)
+
+    it("raises what it raised, after the document was recorded", function()
+      local paths = files(2)
+      local ok, raised = pcall(upload_all, paths, { on_file = function() error("mine", 0) end })
+      assert.same({ false, "mine" }, { ok, raised })
+      assert.equal("1.pdf", stored())
+      ok, raised = pcall(upload_all, paths, { on_file = function() error("mine", 0) end })
+      assert.same({ false, "mine" }, { ok, raised })
+      local report = upload_all(paths)
+      assert.same({ 1, 1 }, { report.uploaded, report.unchanged })
+    end)
+  end)
+
   describe("with a journal", function()
     it("of another service, does nothing", function()
       local paths = files(1)

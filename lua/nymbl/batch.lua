@@ -117,11 +117,13 @@ end
 -- only interrupted by the end of the run is not a failure.
 -- @tparam table entry for the report's `errors`; it gets the field `err`
 -- @param err the error
+-- @treturn boolean whether it is a failure
 function run:fail(entry, err)
   self:note(err)
-  if errors.is(err) and err.kind == "canceled" then return end
+  if errors.is(err) and err.kind == "canceled" then return false end
   self.report.failed = self.report.failed + 1
   self:add_error(entry, err)
+  return true
 end
 
 -- Call a function whose requests are counted. What it raises ends the run.

@@ -227,6 +227,10 @@ end
 -- @tparam[opt] string options.description of files that have none
 -- @tparam[opt] function options.progress called as `progress(report)` a few times per second and once at the end;
 --   return false to end the run
+-- @tparam[opt] function options.on_file called as `on_file(path, document, err)` for each file once its outcome is
+--   known, in no particular order: with its document, or with nil and the error of a file that failed or is
+--   unknown; in a dry run with neither, if it would be uploaded. Of a document that an earlier run has uploaded
+--   only the ids, the name and the size are known
 -- @tparam[opt] number options.timeout seconds for each call (default: the client's)
 -- @tparam[opt] table options.headers request headers, added to the client's
 -- @tparam[opt] any options.tag for the events of all calls
@@ -235,7 +239,8 @@ end
 --   of `{ path =, err = }` for files that failed or are unknown
 -- @treturn[2] nil
 -- @treturn[2] table the error: nothing was begun
--- @raise on a wrong argument, an unknown option or a closed client; and what `progress` or the iterator raised
+-- @raise on a wrong argument, an unknown option or a closed client; and what `progress`, `on_file` or the iterator
+--   raised
 -- @usage
 -- local report = assert(patient:upload_all({ "referral.pdf" }, { journal = "outbox.journal" }))
 -- print(report.uploaded, report.unchanged, report.complete)

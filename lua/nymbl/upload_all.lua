@@ -49,7 +49,7 @@ local OPTIONS = call.options {
   settle = settle,
   document_type = check.string,
   description = check.string,
-  progress = check["function"],
+  progress = check["function"], on_file = check["function"],
 }
 
 local FILE_FIELDS = {
@@ -174,14 +174,45 @@ local function open(self, file)
   return nil, problem
 end
 
+-- ---- telling the program ----
+
+-- Tell the program what became of a file.
+-- @tparam string path as the script gave it
+-- @tparam ?table document nil after a dry run, if there is none yet
+-- @tparam ?table err
+local function tell(self, path, document, err)
+  if self.options.on_file then self.options.on_file(path, document, err) end
+end
+
+-- Tell the program that a file has a document of an earlier upload.
+local function tell_known(self, path, file, id)
+  if not self.options.on_file then return end
+  tell(self, path, self.collection.adopt {
+    id = id, patient_id = self.collection.path[2], file_name = file.file_name, file_size_bytes = file.size,
+  })
+end
+
+-- Tell the program that a file is unchanged. Returns true, or nil and the error of the journal.
+-- @tparam table file
+-- @tparam integer offset of the document's line in the journal
+local function tell_unchanged(self, file, offset)
+  if not self.options.on_file then return true end
+  local id, err = self.journal:id_at(offset)
+  if not id then return nil, err end
+  tell_known(self, file.given_path, file, id)
+  return true
+end
+
 local function fail(self, file, err)
-  self.run:fail({ path = file.given_path or file.path }, err)
+  local path = file.given_path or file.path
+  if self.run:fail({ path = path }, err) then tell(self, path, nil, err) end
 end
 
 -- An error after which no other file can be sent.
 local function fail_for_all(self, err, file)
-  self.run:fail({ path = file and file.given_path }, err)
+  local is_failure = self.run:fail({ path = file and file.given_path }, err)
   self.run:stop(err.reason == "no_space" and "no_space" or err.kind)
+  if file and is_failure then tell(self, file.given_path, nil, err) end
 end
 
 -- ---- looking for uploads ----
@@ -299,6 +330,7 @@ end
 local function resolve_pending(self, file, pending)
   if pending.id then
     self.report.uploaded = self.report.uploaded + 1
+    tell_known(self, file.given_path, file, pending.id)
   elseif not pending.is_missing then
     self.unconfirmed[#self.unconfirmed + 1] = { path = file.given_path, err = unconfirmed_error() }
   end
@@ -309,12 +341,14 @@ end
 local function must_be_sent(self, file, was_hashed)
   local pending = take_pending(self, file)
   if not pending and self.journal:count_done(file) > 0 then
-    self.journal:use_done(file)
-    self.report.unchanged = self.report.unchanged + 1
+    local offset = self.journal:use_done(file)
     if was_hashed and file.version and not self.options.dry_run then
       local added, err = self.journal:add_hashed(file)
       if not added then return nil, err end
     end
+    local told, err = tell_unchanged(self, file, offset)
+    if not told then return nil, err end
+    self.report.unchanged = self.report.unchanged + 1
     return false
   end
   pending = pending or take_pending(self, file, true)
@@ -359,6 +393,7 @@ local function next_to_send(self)
       if not self.options.dry_run then return file end
       local would = self.report.would
       would.uploads, would.bytes = would.uploads + 1, would.bytes + file.size
+      tell(self, file.given_path)
     end
   end
 end
@@ -418,6 +453,7 @@ local function process(self, file)
     fail(self, file, err)
   end
   if not recorded then self.run:stop(problem.reason == "no_space" and "no_space" or problem.kind) end
+  if document then tell(self, file.given_path, document) end
 end
 
 -- ---- the run ----
@@ -444,9 +480,11 @@ local function report_unconfirmed(self)
   for _, file in ipairs(self.unconfirmed) do
     if file.upload and file.upload.id then
       report.uploaded, report.bytes = report.uploaded + 1, report.bytes + file.size
+      tell_known(self, file.path, file.upload, file.upload.id)
     else
       report.unknown = report.unknown + 1
       self.run:add_error({ path = file.path }, file.err)
+      tell(self, file.path, nil, file.err)
     end
   end
 end

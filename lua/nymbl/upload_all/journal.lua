@@ -28,7 +28,7 @@ local VERSION = 1
 -- State:
 --   log       the file, or nil if a dry run has found none
 --   last      number of the last upload
---   done      index by patient, name and digest: how many documents
+--   done      index by patient, name and digest: the offsets of the lines of documents, separated by spaces
 --   paths     index by patient, name and path: the offset of the last line about the file
 --   pending   array of the uploads of all patients that are pending, as they were begun
 local journal = {}
@@ -82,11 +82,6 @@ local function path_key(record)
   return { record.patient_id, record.file_name, record.path }
 end
 
-local function count_done(self, record, change)
-  local key = content_key(record)
-  self.done:set(key, ("%.0f"):format(self:count_done(record) + change))
-end
-
 local function remember_path(self, record, offset)
   self.paths:set(path_key(record), ("%.0f"):format(offset))
 end
@@ -123,7 +118,9 @@ end
 function apply.done(self, record, offset)
   take_pending(self, record.attempt)
   self.last = math.max(self.last, record.attempt)
-  count_done(self, record, 1)
+  local key = content_key(record)
+  local offsets = self.done:get(key) or ""
+  self.done:set(key, ("%s %.0f"):format(offsets, offset))
   remember_path(self, record, offset)
 end
 
@@ -207,12 +204,31 @@ end
 -- How many documents of a patient have a name and a digest.
 -- @tparam table file `patient_id`, `file_name` and `sha256`
 function journal:count_done(file)
-  return tonumber(self.done:get(content_key(file)) or 0)
+  return select(2, (self.done:get(content_key(file)) or ""):gsub(" ", " "))
 end
 
--- A file of this run has one of these documents: it is not there for another file.
+-- A file of this run has one of these documents, if it can that of its path: it is not there for another
+-- file.
+-- @tparam table file `patient_id`, `file_name`, `sha256` and `path`
+-- @treturn integer the offset of the document's line, for `id_at`
 function journal:use_done(file)
-  count_done(self, file, -1)
+  local key = content_key(file)
+  local offsets = self.done:get(key) .. " "
+  local own = (" %s "):format(self.paths:get(path_key(file)) or "")
+  local first, last = offsets:find(own, 1, true)
+  if not first then first, last = offsets:find " %d+ " end
+  self.done:set(key, offsets:sub(1, first - 1) .. offsets:sub(last, -2))
+  return tonumber(offsets:sub(first + 1, last - 1))
+end
+
+-- The id of the document whose line begins at an offset.
+-- @treturn[1] string
+-- @treturn[2] nil
+-- @treturn[2] table the error
+function journal:id_at(offset)
+  local record, err = self.log:read(offset)
+  if record and record.id then return record.id end
+  return nil, err or errors.new { kind = "io", reason = "changed" }
 end
 
 -- The last line about a file.
