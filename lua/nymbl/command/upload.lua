@@ -3,6 +3,7 @@
 
 local function nymbl() return require "nymbl" end
 local function operands() return require "nymbl.command.operands" end
+local function signals() return require "nymbl.command.signals" end
 local options = require "nymbl.command.options"
 local status = require "nymbl.command.status"
 local function system() return require("nymbl.core").system end
@@ -36,33 +37,65 @@ local function name_error(given, path)
   return nymbl().error { kind = "io", reason = "bad_metadata", operation = "upload" }
 end
 
+-- What is printed of a file that would be uploaded: the columns and the object. Or nil and the error.
+local function planned(given, path)
+  local found, err = file_status(path)
+  err = err or name_error(given, path)
+  if err then return nil, err end
+  return { ("would be uploaded, %.0f bytes"):format(found.size), "1 request" },
+    { would = { requests = 1, bytes = found.size } }
+end
+
 local function dry_run(session, given, files)
   if given.stdin then
     session:print_result("-", { "would be uploaded as " .. given.name, "1 request" }, { would = { requests = 1 } })
     return 0
   end
-  return operands().run(session, files, 1, function(path)
-    local found, err = file_status(path)
-    err = err or name_error(given, path)
-    if err then return nil, err end
-    return { ("would be uploaded, %.0f bytes"):format(found.size), "1 request" },
-      { would = { requests = 1, bytes = found.size } }
-  end)
+  return operands().run(session, files, 1, function(path) return planned(given, path) end)
+end
+
+-- Print what became of a file, with its document, or its error; with neither it would be uploaded.
+local function print_outcome(session, path, document, err)
+  local columns, fields = nil, err
+  if document then
+    columns, fields = { document.id }, session.metadata(document)
+  elseif not err then
+    columns, fields = planned(session.given, path)
+  end
+  if columns then return session:print_result(path, columns, fields) end
+  session:print_failure(path, fields, false) -- the report explains it
+end
+
+-- Print the failure of the files that were not tried, because another one's failure is that of all.
+local function print_untried(session, files, is_printed, stopped)
+  if not stopped or signals().caught() then return end -- after a signal they are left
+  local fields = stopped == "no_space" and { kind = "io", reason = stopped } or { kind = stopped }
+  fields.operation = "upload"
+  local err = nymbl().error(fields)
+  for _, path in ipairs(files) do
+    if not is_printed[path] then session:print_failure(path, err, false) end
+  end
 end
 
 -- Each file once, by a journal.
 local function upload_once(session, given, files)
   local client, err = session:open()
   if not client then return session:fail(err) end
-  local items = {}
+  session.progress.operands = #files
+  local items, is_printed = {}, {}
   for i, path in ipairs(files) do items[i] = { path = path, file_name = given.name } end
   local report
   report, err = client:patient(given.patient):upload_all(items, {
     journal = given.once, concurrency = given.jobs, dry_run = given.dry_run,
     document_type = given.type, description = given.description,
     progress = function(current) return session.progress:report(current) end,
+    on_file = function(path, document, problem)
+      is_printed[path] = true
+      print_outcome(session, path, document, problem)
+    end,
   })
   if not report then return session:fail(err) end
+  print_untried(session, files, is_printed, report.stopped)
   session:print_report(report, { "uploaded", "unchanged", "failed", "unknown" })
   return status.of_report(report, report.uploaded + report.unchanged)
 end
@@ -102,6 +135,8 @@ return {
     "For each FILE a line has its path and the id of the new document, separated by a tab. The service accepts "
       .. "PDF, PNG, JPEG, TIFF and DOCX, up to 25 MB. A FILE that is named again is uploaded again, unless --once "
       .. "remembers it.",
+    "With --once, the line of an unchanged FILE has the id of its document, and lines with numbers follow: how many "
+      .. "files were uploaded, for example.",
     "If the exit status is 7, the service may have the document, although no answer arrived: list the patient's "
       .. "documents before you repeat the upload, or use --once, which does so itself.",
   },
