@@ -1,7 +1,9 @@
 -- SPDX-License-Identifier: MIT
--- Many clients in several processes share an account through a real Redis, in real time. Processes
--- stand for machines: each has its own connections, and knows nothing of the others.
+-- Many clients on several machines share an account through a real Redis, in real time. A machine is a
+-- process in a network namespace of its own, or only a process if this one may not create namespaces: each
+-- has its own connections, and knows nothing of the others.
 local helper = require "helper"
+local namespace = require "namespace"
 local nymbl = require "nymbl"
 local redis = require "redis"
 local redis_proxy = require "redis_proxy"
@@ -10,10 +12,13 @@ local wait = require "nymbl.wait"
 
 local quote = helper.quote
 
--- A machine: four clients, each with a store object of its own. It prints a line for each failed call.
+-- A machine: four clients, each with a store object of its own. It prints its network namespace, and a line
+-- for each failed call.
 local MACHINE = [==[
-  local helper, nymbl = require "helper", require "nymbl"
+  local helper, namespace, nymbl = require "helper", require "namespace", require "nymbl"
   local options = helper.json.decode(arg[1])
+  if options.network then namespace.enter(options.network) end
+  print(namespace.name())
   local clients = {}
   for i = 1, 4 do
     clients[i] = helper.client {
@@ -42,18 +47,23 @@ end
 local function start_machine(options)
   local script = helper.temporary(".lua")
   helper.write_file(script, MACHINE)
-  return assert(io.popen(("NYMBL_SPEC_SANDBOX=%s timeout 90 %s %s %s 2>&1"):format(quote(helper.sandbox().path),
-    helper.interpreter(), quote(script), quote(helper.json.encode(options)))))
+  return assert(io.popen(("NYMBL_SPEC_SANDBOX=%s timeout 90 %s %s %s %s 2>&1"):format(quote(helper.sandbox().path),
+    options.network and options.network.command or "", helper.interpreter(), quote(script), quote(helper.json.encode(options)))))
 end
 
--- Wait for machines; no call may have failed.
-local function finish(machines)
-  local failures = {}
+-- Wait for machines; no call may have failed. If they are in `network`, each had a namespace of its own.
+local function finish(machines, network)
+  local failures, known, count = {}, { [namespace.name()] = true }, 0
   for i, machine in ipairs(machines) do
-    failures[i] = machine:read "*a"
+    local output = machine:read "*a"
     machine:close()
+    local name, rest = output:match "^(net:%S+)\n(.*)$"
+    failures[i] = rest or output
+    if name and not known[name] then known[name], count = true, count + 1 end
   end
   assert.equal("", table.concat(failures))
+  assert.equal(network and #machines or 0, count)
+  print(("%d machines, which are %s"):format(#machines, network and "network namespaces" or "processes"))
 end
 
 -- In each period the service received at most `burst`, and `rate` for each second.
@@ -126,6 +136,8 @@ describe("a fleet #slow", function()
     local port = require("gateway").free_port()
     server:cli("CONFIG", "SET", "port", port)
     local proxy = start_proxy(port)
+    local network, stop = namespace.serve { helper.sandbox().base_url:match ":(%d+)", server.port, proxy.port }
+    stops[#stops + 1] = stop
     local machines = {}
     for i, place in ipairs {
       { url = "rediss://localhost:" .. server.port, ca_file = server.ca },
@@ -133,21 +145,21 @@ describe("a fleet #slow", function()
       { url = url_of(proxy) },
     } do
       place.password, place.token, place.timeout = "word", true, 5
-      machines[i] = start_machine { store = place, rate = options.rate, calls = options.calls }
+      machines[i] = start_machine { store = place, rate = options.rate, calls = options.calls, network = network }
     end
-    return machines, proxy, client_of { url = "unix:" .. server.path, password = "word" }
+    return machines, network, proxy, client_of { url = "unix:" .. server.path, password = "word" }
   end
 
   it("stays within the service's limits, counts its requests, and refreshes its token once in each lifetime", function()
     helper.admin("POST", "reset", { limits = true, token_life = 5 })
     helper.faults({ operation = "list", skip = 8, times = 2, action = { lost_reply = "reset" } }, -- counted by the service
       { operation = "list", skip = 16, times = 2, action = { before = "reset" } })                -- not counted
-    local machines, proxy, client = start_machines { rate = { read = { 2, 4 } }, calls = 3 }
+    local machines, network, proxy, client = start_machines { rate = { read = { 2, 4 } }, calls = 3 }
     for _ = 1, 8 do -- while they run, replies of Redis are lost
       sleep(1)
       proxy:spoil "swallow"
     end
-    finish(machines)
+    finish(machines, network)
     assert.is_false(proxy:is_waiting())
 
     local entries = helper.journal "list"
@@ -167,8 +179,8 @@ describe("a fleet #slow", function()
   it("pauses altogether after a 429", function()
     helper.faults { operation = "list", skip = 10, times = 1, action = {
       status = 429, body_kind = "gateway", headers = { { "Retry-After", "3" } } } }
-    local machines, _, client = start_machines { rate = { read = { 10, 5 } }, calls = 3 }
-    finish(machines)
+    local machines, network, _, client = start_machines { rate = { read = { 10, 5 } }, calls = 3 }
+    finish(machines, network)
     local entries = helper.journal "list"
     assert.equal(37, #entries)
     local refused = with_status(entries, 429)
