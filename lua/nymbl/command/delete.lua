@@ -12,7 +12,7 @@ local function is_confirmed(patient, count)
   local what = count == 1 and "this document" or ("these %d documents"):format(count)
   io.stderr:write(("Delete %s of patient %s? [y/N] "):format(what, output.printable(patient)))
   local answer = io.stdin:read "*l"
-  return answer ~= nil and (answer:lower() == "y" or answer:lower() == "yes")
+  return answer ~= nil and (answer:find "^[Yy]$" or answer:find "^[Yy][Ee][Ss]$") ~= nil
 end
 
 local function dry_run(session, ids)

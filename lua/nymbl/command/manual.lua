@@ -78,7 +78,7 @@ end
 local function main(version)
   line(".TH", "NYMBL", "1", "", "nymbl " .. version, "")
   line(".SH", "NAME")
-  text("nymbl - " .. help.ABOUT:gsub("^%u", string.lower):gsub("%.$", ""))
+  text("nymbl - " .. help.ABOUT:gsub("^D", "d"):gsub("%.$", ""))
   line(".SH", "SYNOPSIS")
   text("nymbl COMMAND [OPTION...] [OPERAND...]")
   for _, section in ipairs(help.SECTIONS) do

@@ -96,7 +96,7 @@ end
 
 -- The name under which an option's value is given to `run`.
 local function target(option)
-  return option.target or (option.flags:match "^%-+([%w-]+)":gsub("-", "_"))
+  return option.target or (option.flags:match "^%-+([A-Za-z0-9-]+)":gsub("-", "_"))
 end
 
 local function add_option(parser, option)
@@ -118,8 +118,13 @@ local function add_option(parser, option)
   if option.choices then element:choices(option.choices) end
 end
 
+local function to_lower(letter)
+  return string.char(letter:byte() + 32)
+end
+
 local function add_operand(parser, operand)
-  local element = parser:argument(operand.name):description(operand.help):target((operand.name:lower():gsub("-", "_")))
+  local element = parser:argument(operand.name):description(operand.help)
+  element:target((operand.name:gsub("[A-Z]", to_lower):gsub("-", "_")))
   element:args(operand.args or 1):argname(operand.name)
   if operand.choices then
     element:choices(operand.choices)

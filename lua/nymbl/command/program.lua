@@ -13,7 +13,7 @@ end
 -- Wrong usage. The words of the command line may identify a patient, so only a terminal shows them.
 local function misuse(name, message)
   local is_terminal = require("nymbl.core").system.is_terminal(io.stderr)
-  if not is_terminal then message = message:match "^unknown %a+" or message end
+  if not is_terminal then message = message:match "^unknown [a-z]+" or message end
   message = require("nymbl.command.output").printable((message:gsub("\n", " ")))
   exit(status.USAGE, ("%s; see: nymbl help%s"):format(message, name and " " .. name or ""))
 end

@@ -32,7 +32,7 @@ function progress.bytes(count)
   local units, i = { "kB", "MB", "GB", "TB" }, 0
   repeat
     count, i = count / 1000, i + 1
-  until count < 999.95 or i == #units
+  until count < 19999 / 20 or i == #units
   return ("%.1f %s"):format(count, units[i])
 end
 
@@ -59,7 +59,7 @@ function methods:rate()
     if sample.at >= now - WINDOW then sum = sum + sample.count end
   end
   local seconds = math.min(WINDOW, now - (self.counting_since or now))
-  return sum > 0 and seconds >= 0.2 and sum / seconds or nil
+  return sum > 0 and seconds >= 1 / 5 and sum / seconds or nil
 end
 
 -- Begin a transfer. Returns the function `progress` of its call, and a function that ends it.

@@ -9,7 +9,7 @@ local signals = {}
 local NUMBERS = { INT = 2, TERM = 15, HUP = 1 }
 
 -- Seconds from the signal until the client is closed.
-local GRACE = 0.3
+local GRACE = 3 / 10
 
 -- VM instructions between two polls. While a call waits, the main coroutine executes about 15 each
 -- tenth of a second.

@@ -10,7 +10,7 @@ local methods = {}
 methods.__index = methods
 
 -- Seconds between two states of the line. A terminal that cannot replace a line gets fewer.
-local INTERVAL, DUMB_INTERVAL = 0.1, 5
+local INTERVAL, DUMB_INTERVAL = 1 / 10, 5
 
 local DEFAULT_WIDTH = 80
 

@@ -29,7 +29,7 @@ local function byte_of(digits)
 end
 
 local function bytes_of(hex)
-  return (hex:gsub("%x%x", byte_of))
+  return (hex:gsub("[0-9a-f][0-9a-f]", byte_of))
 end
 
 -- The bucket in the index, and the hash in the entry.

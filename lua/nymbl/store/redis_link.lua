@@ -221,7 +221,7 @@ end
 -- server.
 -- @tparam number sent_at when the request was sent
 function redis_link:silence(connection, sent_at)
-  local now, patience = wait.now(), 0.95 * self.timeout / #self.servers
+  local now, patience = wait.now(), 19 / 20 * self.timeout / #self.servers
   local since = math.min(connection.silent_since or math.huge, math.max(sent_at, connection.heard_at or sent_at))
   return now - since >= patience and down() or late()
 end
@@ -266,7 +266,7 @@ function redis_link:read_clock(connection, reply)
   if not answer then return nil, error_of_reply(message) end
   local list = json.decode(answer)
   if not list or not redis_script.is_time(list[1]) or type(list[2]) ~= "string" then return nil, error_of_reply() end
-  if list[2]:find("^%x+$") then digest = list[2] end
+  if list[2]:find("^[0-9a-f]+$") then digest = list[2] end
   if not digest then return nil, error_of_reply() end
   self:set_clock(connection, list[1])
   return true

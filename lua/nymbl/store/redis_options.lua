@@ -2,6 +2,7 @@
 -- The options of nymbl.store.redis, and the URLs of servers.
 
 local check = require "nymbl.check"
+local core = require "nymbl.core"
 
 local redis_options = {}
 
@@ -11,14 +12,14 @@ local DEFAULT_PORT = 6379
 local LONGEST_PATH = 107
 
 local function is_loopback(host)
-  return host:lower() == "localhost" or host == "::1" or host:find("^127%.%d+%.%d+%.%d+$") ~= nil
+  return core.lower(host) == "localhost" or host == "::1" or host:find("^127%.%d+%.%d+%.%d+$") ~= nil
 end
 
 -- Split `host[:port]`. Returns both as texts, or nil.
 local function split_authority(authority)
-  local host, port = authority:match("^%[([%x:.]+)%](.*)$")
+  local host, port = authority:match("^%[([0-9A-Fa-f:.]+)%](.*)$")
   if host and not host:find(":", 1, true) then return nil end
-  if not host then host, port = authority:match("^([%w._-]+)(.*)$") end
+  if not host then host, port = authority:match("^([A-Za-z0-9._-]+)(.*)$") end
   if not host or not (port == "" or port:find("^:%d+$")) then return nil end
   return host, port:sub(2)
 end

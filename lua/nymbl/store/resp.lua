@@ -45,10 +45,10 @@ local PHRASES = {
 
 -- The reason (errors.lua) that the message of an error stands for.
 function resp.reason(message)
-  local reason = REASONS[message:match("^%u+")]
+  local reason = REASONS[message:match("^[A-Z]+")]
   if reason then return reason end
   -- Redis 6 puts an error within a script behind words of its own
-  for word in message:gmatch("%-(%u+) ") do
+  for word in message:gmatch("%-([A-Z]+) ") do
     if REASONS[word] then return REASONS[word] end
   end
   for _, phrase in ipairs(PHRASES) do

@@ -24,7 +24,7 @@ local function escape(value)
 end
 
 local function unescape(value)
-  return (value:gsub("%%(%x%x)", function(digits) return string.char(tonumber(digits, 16)) end))
+  return (value:gsub("%%([0-9A-F][0-9A-F])", function(digits) return string.char(tonumber(digits, 16)) end))
 end
 
 -- All values of a key, in the order in which they were added.
