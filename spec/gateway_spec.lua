@@ -859,7 +859,7 @@ describe("examples/gateway #nginx #gateway", function()
     end)
 
     it("needs at most 1 MB more for a form of 25 MB than for one of 100 kB #memory", function()
-      assert.equal(201, (upload_form(small, helper.big_file(100000))))
+      for _ = 1, 5 do assert.equal(201, (upload_form(small, helper.big_file(100000)))) end -- a warm worker
       local before = small:peak()
       assert.equal(201, (upload_form(small, helper.big_file(LARGEST))))
       local grown = small:peak() - before
