@@ -153,9 +153,13 @@ describe("examples/telemetry #nginx", function()
     local size = 100000
     local file = helper.write_file(helper.temporary ".pdf", "%PDF-1.4\n" .. ("x"):rep(size - 9))
     local id
+    local count = 'nymbl_received_bytes_count{operation="download"}'
+    local before = metrics()[count] or 0
     local found = increases(function()
       id = curl(DOCUMENTS .. "?file_name=" .. NAME, ("-T %s -X POST"):format(file)):match "%S+"
       assert.equal(tostring(size), curl(DOCUMENTS .. "/" .. id, "-o /dev/null -w '%{size_download}'"))
+      -- a stream is counted when it is closed, which is after its last byte
+      assert.is_true((helper.eventually(5, function() return (metrics()[count] or 0) > before end)))
     end)
     assert.equal(size, found['nymbl_sent_bytes_sum{operation="upload"}'])
     assert.equal(size, found['nymbl_received_bytes_sum{operation="download"}'])
