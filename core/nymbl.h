@@ -1398,9 +1398,9 @@ typedef struct nymbl_line_options {
  * No request is sent before all replies to the greeting have arrived. If one of
  * them is an error, it becomes the reply to each request, and the line ends.
  * The line also ends, and with it all its requests, if it cannot connect, if
- * the server closes the connection, if it sends what is no reply or a reply
- * that nobody waits for, and if the line is idle for too long. Then open
- * another one.
+ * the server closes the connection, if it sends bytes that are no reply or a
+ * reply to no request, and if the line is idle for too long. Then open another
+ * one.
  *
  * @param[out] out     yours to release with nymbl_line_free()
  * @param      engine  holds the connection

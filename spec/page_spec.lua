@@ -241,7 +241,7 @@ describe("the gateway's page #browser #gateway", function()
         helper.faults { operation = "upload", action = { status = 429, message = "Limit Exceeded" } }
         said, buttons = failure()
       end)
-      assert.equal("This month's requests are used up. Ask whoever runs the gateway.", said)
+      assert.equal("This month's requests are used up. Ask the gateway's operator.", said)
       assert.equal("", buttons)
     end)
 

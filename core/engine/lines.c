@@ -96,7 +96,7 @@ static void reply_process(nymbl_line *line, const char *reply, size_t size)
         if (transfer != NULL)
             transfer_succeed(transfer, reply, size);
     } else if (is_first && is_error) {
-        /* Redis refuses a connection with an error that nobody has asked for:
+        /* Redis refuses a connection with an error that answers no request:
          * too many clients, protected mode */
         line_end(line, NYMBL_OK, NULL, reply, size);
     } else { /* the replies would be matched with the wrong requests */

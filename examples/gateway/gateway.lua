@@ -159,7 +159,7 @@ local function find_document()
   return recent:get(key(ngx.var.document)) or remember(assert(patient():get(ngx.var.document)))
 end
 
--- For the log, if the client disconnects from here on: then nobody learns the outcome.
+-- For the log, if the client disconnects from here on, so that it does not learn the outcome.
 local UNKNOWN = "gateway: canceled, outcome unknown"
 
 -- Uploads ------------------------------------------------------------------------------------------

@@ -27,8 +27,8 @@
 -- neither nil nor false, so nil always means that the store failed.
 --
 -- The rest of the library uses a store by two verbs: `ask` may wait, and returns the result.
--- `tell` never waits, keeps its order, and may be lost: it is for changes whose result nobody
--- needs, such as a canceled reservation. A store may have a method `tell(self, key, change, ...)`,
+-- `tell` never waits, keeps its order, and may be lost: it is for changes whose result is not
+-- needed, such as a canceled reservation. A store may have a method `tell(self, key, change, ...)`,
 -- if it can do better than an update that must not wait.
 
 local check = require "nymbl.check"

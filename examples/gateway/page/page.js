@@ -22,13 +22,13 @@ function make(name, properties = {}) {
 const WORDS = {
   bad_request: "The service did not understand the request.",
   canceled: "Canceled. If the list has this file, it was stored before that.",
-  cross_site: "The gateway expects another address of this page. Ask whoever runs it.",
-  forbidden: "The service refused: the gateway may not do this. Ask whoever runs it.",
-  internal: "The gateway has a mistake. Ask whoever runs it.",
+  cross_site: "The gateway expects another address of this page. Ask its operator.",
+  forbidden: "The service refused: the gateway may not do this. Ask its operator.",
+  internal: "The gateway has failed. Ask its operator.",
   network: "The service cannot be reached. Try again later.",
   not_found: "There is no such document. It may have been deleted meanwhile.",
   not_signed_in: "You are no longer signed in. Sign in, then try again.",
-  quota: "This month's requests are used up. Ask whoever runs the gateway.",
+  quota: "This month's requests are used up. Ask the gateway's operator.",
   server: "The service has a problem. Try again later.",
   throttled: "The service is busy. Try again in a minute.",
   timeout: "This took too long. Try again later.",
@@ -124,7 +124,7 @@ find("sign-out").addEventListener("click", async () => {
   } catch (problem) {
     return say(explain(problem));
   }
-  history.replaceState(null, "", "/"); // nobody after us sees the patient's id
+  history.replaceState(null, "", "/"); // the next user does not see the patient's id
   location.reload();
 });
 

@@ -26,7 +26,7 @@ local function run(session, given)
   if given.dry_run then return dry_run(session, ids) end
   if not given.yes then
     if was_read or not (system().is_terminal(io.stdin) and system().is_terminal(io.stderr)) then
-      return session:misuse "--yes is required if nobody can be asked"
+      return session:misuse "--yes is required without a terminal to ask at"
     end
     if not is_confirmed(given.patient, #ids) then
       session.terminal:message "nymbl: nothing was deleted"

@@ -22,7 +22,7 @@ end
 
 return {
   summary = "Show how many requests this month has left",
-  text = { "It asks nobody: the count is that of the store, which all runs of this user share." },
+  text = { "It sends no request: the count is that of the store, which all runs of this user share." },
   example = "nymbl quota",
   run = run,
 }
