@@ -2,6 +2,7 @@
 -- Shared by the specs of the command: its launcher, runs with and without a terminal, and runs in the
 -- background that get signals.
 
+local assert = require "luassert"
 local helper = require "helper"
 
 local quote = helper.quote
@@ -192,6 +193,46 @@ function command.lines(text)
   local found = {}
   for line in text:gmatch("[^\n]+") do found[#found + 1] = line end
   return found
+end
+
+-- A generator that is the same in all versions of Lua.
+function command.random_from(seed)
+  local state = seed
+  return function()
+    state = (state * 1103515245 + 12345) % 2147483648
+    return state / 2147483648
+  end
+end
+
+-- The options of a run without the rate limit of the runs before, which skips all sleeps.
+function command.fresh(clock, options)
+  options = options or {}
+  options.env = options.env or {}
+  for name, value in pairs(clock) do options.env[name] = value end
+  options.env.XDG_STATE_HOME = helper.directory()
+  return options
+end
+
+-- Run without and with a terminal. Both must end with the same status and print the same data.
+function command.both(clock, arguments, expected, options)
+  local status, out, err = command.run(arguments, command.fresh(clock, options))
+  assert.equal("", err)
+  assert.equal(expected, out)
+  local file = helper.temporary(".out")
+  options = command.fresh(clock, options)
+  options.stdout = file
+  local in_terminal, screen = command.run_in_terminal(arguments, options)
+  assert.equal(status, in_terminal, screen)
+  assert.equal(expected, helper.read_file(file))
+  return status, screen
+end
+
+-- The keys of an object, sorted.
+function command.keys(object)
+  local names = {}
+  for name in pairs(object) do names[#names + 1] = name end
+  table.sort(names)
+  return table.concat(names, " ")
 end
 
 return command

@@ -14,43 +14,14 @@ local function add(patient, fields)
                                content = "%PDF-1.4 a", document_type = "Referral" }, fields).id
 end
 
--- A generator that is the same in all versions of Lua.
-local function random_from(seed)
-  local state = seed
-  return function()
-    state = (state * 1103515245 + 12345) % 2147483648
-    return state / 2147483648
-  end
-end
+local keys, random_from = command.keys, command.random_from
 
--- A run without the rate limit of the runs before, which skips all sleeps.
 local function fresh(options)
-  options = options or {}
-  options.env = options.env or {}
-  for name, value in pairs(clock) do options.env[name] = value end
-  options.env.XDG_STATE_HOME = helper.directory()
-  return options
+  return command.fresh(clock, options)
 end
 
--- Run without and with a terminal. Both must end with the same status and print the same data.
 local function both(arguments, expected, options)
-  local status, out, err = command.run(arguments, fresh(options))
-  assert.equal("", err)
-  assert.equal(expected, out)
-  local file = helper.temporary(".out")
-  options = fresh(options)
-  options.stdout = file
-  local in_terminal, screen = command.run_in_terminal(arguments, options)
-  assert.equal(status, in_terminal, screen)
-  assert.equal(expected, helper.read_file(file))
-  return status, screen
-end
-
-local function keys(object)
-  local names = {}
-  for name in pairs(object) do names[#names + 1] = name end
-  table.sort(names)
-  return table.concat(names, " ")
+  return command.both(clock, arguments, expected, options)
 end
 
 -- The paths of the files below a folder, sorted.

@@ -29,13 +29,7 @@ local function add(fields)
                                content = "%PDF-1.4 a", document_type = "Referral" }, fields)
 end
 
--- The keys of objects, sorted.
-local function keys(object)
-  local names = {}
-  for name in pairs(object) do names[#names + 1] = name end
-  table.sort(names)
-  return table.concat(names, " ")
-end
+local keys = command.keys
 
 before_each(function()
   helper.reset()
