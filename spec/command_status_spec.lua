@@ -151,6 +151,16 @@ describe("standard output of nymbl", function()
     assert.matches("^nymbl: [^\n]*\n$", helper.read_file(err))
   end)
 
+  it("that has failed once has failed for good", function()
+    local code = [[
+      local out = require("nymbl.command.output").new()
+      local rows = 0
+      while rows < 10000 and out:write("a row, which a compiler of loops has seen often enough\n") do rows = rows + 1 end
+      io.stderr:write(rows < 10000 and "ended" or "went on", " ", out.reason, " ", tostring((out:flush())))
+    ]]
+    assert.equal("ended no_space nil", helper.output(("%s -e %s 2>&1 >/dev/full"):format(helper.interpreter(), quote(code))))
+  end)
+
   it("that is closed is a failure, and no document is damaged", function()
     local folder = helper.directory()
     local id = add()
@@ -167,7 +177,7 @@ describe("standard output of nymbl", function()
       command.words { "list", "12345" }, quote(err)))))
     assert.matches("^doc%-[^\n]*\n1$", out)
     assert.equal("", helper.read_file(err))
-    assert.is_true(#helper.journal "list" < 40) -- of 50 pages
+    assert.is_true(#helper.journal "list" < 10) -- of 50 pages
   end)
 
   it("whose reader has gone ends a batch, which starts nothing more", function()

@@ -1,6 +1,8 @@
 -- SPDX-License-Identifier: MIT
 -- Data on standard output: rows of printable text, or one JSON object per line.
 
+local core = require "nymbl.core"
+
 local output = {}
 
 -- The sequences of valid UTF-8 that are not ASCII (RFC 3629, section 4).
@@ -94,14 +96,18 @@ writer.__index = writer
 -- Errors of standard output, by the system's number. The others are "io_error".
 local REASONS = { [28] = "no_space", [32] = "pipe_closed" }
 
--- Write a text. Returns true; or nil if standard output has failed, now or before.
-function writer:write(text)
+-- Write a text, and what is still in memory if `is_flushed` is true.
+local function write(self, text, is_flushed)
   if self.reason then return nil end
-  if self.before_write then self.before_write() end
-  local written, _, code = io.stdout:write(text)
-  if written and self.is_flushed then written, _, code = io.stdout:flush() end
+  local written, code = core.system.write(io.stdout, text, is_flushed)
   if written then return true end
   self.reason = REASONS[code] or "io_error"
+end
+
+-- Write a text. Returns true; or nil if standard output has failed, now or before.
+function writer:write(text)
+  if self.before_write and not self.reason then self.before_write() end
+  return write(self, text, self.is_flushed)
 end
 
 -- Write a row of columns.
@@ -117,10 +123,7 @@ end
 
 -- Write what is still in memory. Returns true, or nil.
 function writer:flush()
-  if self.reason then return nil end
-  local flushed, _, code = io.stdout:flush()
-  if flushed then return true end
-  self.reason = REASONS[code] or "io_error"
+  return write(self, "", true)
 end
 
 -- Make a writer. It has `reason`, once standard output has failed; `is_flushed`, if every write
