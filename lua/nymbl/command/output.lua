@@ -1,8 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- Data on standard output: rows of printable text, or one JSON object per line.
 
-local core = require "nymbl.core"
-
 local output = {}
 
 -- The sequences of valid UTF-8 that are not ASCII (RFC 3629, section 4).
@@ -99,7 +97,7 @@ local REASONS = { [28] = "no_space", [32] = "pipe_closed" }
 -- Write a text, and what is still in memory if `is_flushed` is true.
 local function write(self, text, is_flushed)
   if self.reason then return nil end
-  local written, code = core.system.write(io.stdout, text, is_flushed)
+  local written, code = self.system.write(io.stdout, text, is_flushed)
   if written then return true end
   self.reason = REASONS[code] or "io_error"
 end
@@ -129,7 +127,7 @@ end
 -- Make a writer. It has `reason`, once standard output has failed; `is_flushed`, if every write
 -- must arrive at once; and `before_write`, a function or nil.
 function output.new()
-  return setmetatable({}, writer)
+  return setmetatable({ system = require("nymbl.core").system }, writer) -- the manual is made without it
 end
 
 return output
