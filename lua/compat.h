@@ -33,6 +33,18 @@
 #define push_size(L, n) lua_pushnumber(L, (lua_Number)(n))
 #endif
 
+/* These push a value, as the functions of Lua do, and return its type in all
+ * versions. */
+#if LUA_VERSION_NUM >= 503
+#define rawget_type(L, i) lua_rawget(L, i)
+#define rawgeti_type(L, i, n) lua_rawgeti(L, i, n)
+#define getuservalue_type(L, i) lua_getuservalue(L, i)
+#else
+#define rawget_type(L, i) (lua_rawget(L, i), lua_type(L, -1))
+#define rawgeti_type(L, i, n) (lua_rawgeti(L, i, n), lua_type(L, -1))
+#define getuservalue_type(L, i) (lua_getuservalue(L, i), lua_type(L, -1))
+#endif
+
 /* The FILE of a handle from io.open, or NULL if it was closed. */
 static inline FILE *handle_check(lua_State *L, int index)
 {

@@ -2,18 +2,16 @@
 /* The objects that a script sees: a userdata with a table of state.
  *
  * A listing creates many objects of which only fields are read. Such an object
- * is "bare": its user value is the table of fields, which holds under the key
- * COMMON the part of the state that all of them share. core.state() creates
- * the state from both when a method first needs it. */
+ * is "bare": its user value is the table of fields, whose metatable is the part
+ * of the state that all of them share. (It has no metamethods. As a metatable
+ * it takes no memory.) core.state() creates the state from both when a method
+ * first needs it. */
 #include "object.h"
 
 #include <string.h>
 
 /* The key of a metatable's methods. Lua finds an integer faster than a name. */
 #define METHODS 1
-
-/* The names in a decoded JSON object are strings, never this number. */
-#define COMMON 1
 
 typedef struct object {
     block_tag tag;
@@ -45,24 +43,18 @@ static int object_index(lua_State *L)
 
     if (lua_type(L, 2) != LUA_TSTRING || (self == NULL && !is_object(L, 1)))
         return 0;
-    lua_rawgeti(L, lua_upvalueindex(1), METHODS);
-    if (!lua_istable(L, -1))
+    if (rawgeti_type(L, lua_upvalueindex(1), METHODS) != LUA_TTABLE)
         return 0;
     lua_pushvalue(L, 2);
-    lua_rawget(L, -2);
-    if (!lua_isnil(L, -1))
+    if (rawget_type(L, -2) != LUA_TNIL)
         return 1;
-    lua_getuservalue(L, 1);
-    if (!lua_istable(L, -1))
+    if (getuservalue_type(L, 1) != LUA_TTABLE)
         return 0;
-    if (self == NULL || !self->is_bare) {
-        lua_rawgeti(L, -1, STATE_FIELDS);
-        if (!lua_istable(L, -1))
-            return 0;
-    }
+    if ((self == NULL || !self->is_bare) &&
+        rawgeti_type(L, -1, STATE_FIELDS) != LUA_TTABLE)
+        return 0;
     lua_pushvalue(L, 2);
-    lua_rawget(L, -2);
-    return lua_islightuserdata(L, -1) ? 0 : 1;
+    return rawget_type(L, -2) == LUA_TLIGHTUSERDATA ? 0 : 1;
 }
 
 /* Scripts cannot write fields: they are what the service has sent. */
@@ -164,11 +156,10 @@ void object_adopt(lua_State *L, int metatable, int common)
     self->is_bare = true;
     lua_pushvalue(L, metatable);
     lua_setmetatable(L, -2);
+    lua_insert(L, fields);
     lua_pushvalue(L, common);
-    lua_rawseti(L, fields, COMMON);
-    lua_pushvalue(L, fields);
-    lua_setuservalue(L, -2);
-    lua_replace(L, fields);
+    lua_setmetatable(L, -2);
+    lua_setuservalue(L, fields);
 }
 
 /* Create the state of a bare object. Its fields are on top of the stack, and
@@ -178,11 +169,9 @@ static void state_create(lua_State *L, int index)
     object *self = lua_touserdata(L, index);
     int fields = lua_gettop(L), state = fields + 2;
 
-    lua_rawgeti(L, fields, COMMON);
-    if (lua_istable(L, -1))
-        table_copy(L, fields + 1);
-    else
+    if (!lua_getmetatable(L, fields))
         lua_newtable(L);
+    table_copy(L, fields + 1);
     lua_getfield(L, fields, "id");
     lua_setfield(L, state, "id");
     lua_pushvalue(L, fields);
@@ -191,7 +180,7 @@ static void state_create(lua_State *L, int index)
     /* nothing below allocates, so the object has changed completely or not at
      * all */
     lua_pushnil(L);
-    lua_rawseti(L, fields, COMMON);
+    lua_setmetatable(L, fields);
     lua_replace(L, fields);
     lua_settop(L, fields);
     lua_pushvalue(L, fields);

@@ -18,11 +18,40 @@
 #define INTEGERS lua_upvalueindex(8)
 #define UPVALUES 8
 
-/* Push a field of the row; `name` is the index of its name. */
-static void field_push(lua_State *L, int row, int name)
+/* The names that the rules list are on the stack while rows are normalised. */
+typedef struct names {
+    int ids;      /* the index of the first name of an id */
+    int integers; /* the same for integers: behind the names of ids */
+    int end;      /* behind the last one */
+} names;
+
+static void list_push(lua_State *L, int list)
+{
+    int count = (int)lua_rawlen(L, list), i;
+
+    luaL_checkstack(L, count, NULL);
+    for (i = 1; i <= count; i++)
+        lua_rawgeti(L, list, i);
+}
+
+static names names_push(lua_State *L)
+{
+    names pushed;
+
+    pushed.ids = lua_gettop(L) + 1;
+    list_push(L, IDS);
+    pushed.integers = lua_gettop(L) + 1;
+    list_push(L, INTEGERS);
+    pushed.end = lua_gettop(L) + 1;
+    return pushed;
+}
+
+/* Push a field of the row, and return its type; `name` is the index of its
+ * name. */
+static int field_push(lua_State *L, int row, int name)
 {
     lua_pushvalue(L, name);
-    lua_rawget(L, row);
+    return rawget_type(L, row);
 }
 
 /* Set a field of the row to the value on top, and pop that. */
@@ -33,21 +62,19 @@ static void field_set(lua_State *L, int row, int name)
     lua_rawset(L, row);
 }
 
-/* Whether the value on top is nil or JSON null. */
-static bool is_absent(lua_State *L)
+/* Whether this is the type of nil or JSON null. */
+static bool is_absent(int type)
 {
-    return lua_isnil(L, -1) || lua_islightuserdata(L, -1);
+    return type == LUA_TNIL || type == LUA_TLIGHTUSERDATA;
 }
 
-/* Replace the value of a field, which is on top, by the id that it is, as a
- * string. False if it is not an id. */
-static bool field_to_id(lua_State *L, int row, int name)
+/* Replace the value of a field, which is on top and has this type, by the id
+ * that it is, as a string. False if it is not an id. */
+static bool field_to_id(lua_State *L, int row, int name, int type)
 {
-    bool is_string = lua_type(L, -1) == LUA_TSTRING;
-
     if (!id_normalise(L))
         return false;
-    if (!is_string) {
+    if (type != LUA_TSTRING) {
         lua_pushvalue(L, -1);
         field_set(L, row, name);
     }
@@ -56,74 +83,67 @@ static bool field_to_id(lua_State *L, int row, int name)
 
 static const char *owner_problem(lua_State *L, int row)
 {
-    field_push(L, row, OWNER);
-    if (is_absent(L)) {
+    int type = field_push(L, row, OWNER);
+
+    if (is_absent(type)) {
         lua_pushvalue(L, OWNER_ID);
         field_set(L, row, OWNER);
         return NULL;
     }
     if (lua_rawequal(L, -1, OWNER_ID))
         return NULL;
-    if (!field_to_id(L, row, OWNER))
+    if (!field_to_id(L, row, OWNER, type))
         return "bad_id";
     return lua_rawequal(L, -1, OWNER_ID) ? NULL
                                          : lua_tostring(L, OWNER_MISMATCH);
 }
 
-static const char *ids_problem(lua_State *L, int row)
+static const char *ids_problem(lua_State *L, int row, const names *names)
 {
-    int count = (int)lua_rawlen(L, IDS), i;
+    for (int name = names->ids; name < names->integers; name++) {
+        int type = field_push(L, row, name);
 
-    for (i = 1; i <= count; i++) {
-        int name = lua_gettop(L) + 1;
-
-        lua_rawgeti(L, IDS, i);
-        field_push(L, row, name);
-        if (!is_absent(L) && !field_to_id(L, row, name))
+        if (!is_absent(type) && !field_to_id(L, row, name, type))
             return "bad_id";
-        lua_settop(L, name - 1);
+        lua_pop(L, 1);
     }
     return NULL;
 }
 
 /* lua-cjson makes every number a float. */
-static void integers_convert(lua_State *L, int row)
+static void integers_convert(lua_State *L, int row, const names *names)
 {
 #if LUA_VERSION_NUM >= 503
-    int count = (int)lua_rawlen(L, INTEGERS), i;
-
-    for (i = 1; i <= count; i++) {
-        int name = lua_gettop(L) + 1, is_whole = 0;
+    for (int name = names->integers; name < names->end; name++) {
+        int is_whole = 0;
         lua_Integer whole = 0;
 
-        lua_rawgeti(L, INTEGERS, i);
-        field_push(L, row, name);
-        if (lua_type(L, -1) == LUA_TNUMBER)
+        if (field_push(L, row, name) == LUA_TNUMBER)
             whole = lua_tointegerx(L, -1, &is_whole);
+        lua_pop(L, 1);
         if (is_whole) {
+            lua_pushvalue(L, name);
             lua_pushinteger(L, whole);
-            field_set(L, row, name);
+            lua_rawset(L, row);
         }
-        lua_settop(L, name - 1);
     }
 #else
     (void)L;
     (void)row;
+    (void)names;
 #endif
 }
 
 /* Check and normalise a row, and push its key; false if that is not an id.
  * Returns NULL, or the reason why the row is invalid. */
-static const char *row_normalise(lua_State *L, int row)
+static const char *row_normalise(lua_State *L, int row, const names *names)
 {
     const char *problem = NULL;
     int key = lua_gettop(L) + 1;
 
     if (!lua_istable(L, row))
         problem = "unexpected_json";
-    else
-        field_push(L, row, KEY);
-    if (problem == NULL && !field_to_id(L, row, KEY))
+    else if (!field_to_id(L, row, KEY, field_push(L, row, KEY)))
         problem = "bad_id";
     if (problem != NULL) {
         lua_settop(L, key - 1);
@@ -132,9 +152,9 @@ static const char *row_normalise(lua_State *L, int row)
     }
     problem = owner_problem(L, row);
     if (problem == NULL)
-        problem = ids_problem(L, row);
+        problem = ids_problem(L, row, names);
     if (problem == NULL)
-        integers_convert(L, row);
+        integers_convert(L, row, names);
     lua_settop(L, key);
     return problem;
 }
@@ -143,10 +163,12 @@ static const char *row_normalise(lua_State *L, int row)
 static int row_adopt(lua_State *L)
 {
     const char *problem;
+    names names;
 
     luaL_checkany(L, 1);
     lua_settop(L, 1);
-    problem = row_normalise(L, 1);
+    names = names_push(L);
+    problem = row_normalise(L, 1, &names);
     if (problem != NULL) {
         lua_pushnil(L);
         lua_pushstring(L, problem);
@@ -161,18 +183,22 @@ static int row_adopt(lua_State *L)
 static int row_adopt_page(lua_State *L)
 {
     const char *problem = NULL;
-    int size, i, valid = 0;
+    int size, i, ids, row, valid = 0;
+    names names;
 
     luaL_checktype(L, 1, LUA_TTABLE);
     lua_settop(L, 1);
     size = (int)lua_rawlen(L, 1);
+    names = names_push(L);
+    ids = names.end;
+    row = names.end + 1;
     lua_createtable(L, size, 0);
     for (i = 1; i <= size; i++) {
         const char *found;
 
         lua_rawgeti(L, 1, i);
-        found = row_normalise(L, 3);
-        lua_rawseti(L, 2, i);
+        found = row_normalise(L, row, &names);
+        lua_rawseti(L, ids, i);
         if (problem == NULL)
             problem = found;
         if (problem == NULL) {
@@ -180,7 +206,7 @@ static int row_adopt_page(lua_State *L)
             lua_rawseti(L, 1, i);
             valid = i;
         }
-        lua_settop(L, 2);
+        lua_settop(L, ids);
     }
     lua_pushinteger(L, valid);
     lua_pushstring(L, problem);
