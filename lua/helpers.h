@@ -22,6 +22,7 @@ typedef enum block_type {
     BLOCK_STORE,
     BLOCK_LINE,
     BLOCK_DESCRIPTOR,
+    BLOCK_ID_SET,
     BLOCK_ENGINE
 } block_type;
 

@@ -5,6 +5,7 @@
 #include "client.h"
 #include "engine.h"
 #include "id.h"
+#include "id_set.h"
 #include "job.h"
 #include "json.h"
 #include "line.h"
@@ -88,6 +89,7 @@ int luaopen_nymbl_core(lua_State *L)
         {"sync", sync_start},
         {"read_directory", read_directory_start},
         {"take_entries", take_entries},
+        {"id_set", id_set_new},
         {"line_open", line_open},
         {"store_open", store_open},
         {"store_break_lock", store_break_lock},
@@ -116,6 +118,7 @@ int luaopen_nymbl_core(lua_State *L)
     body_class(L);
     store_class(L);
     line_class(L);
+    id_set_class(L);
     luaL_newlib(L, functions);
     kind_texts(L);
     system_module(L);

@@ -188,6 +188,27 @@ describe("without memory", function()
     ]]
   end)
 
+  it("a set of ids gets all of a page's, or none", function()
+    local result = run [[
+      local core = require "nymbl.core"
+      local ids, set = {}, nil
+      for i = 1, 100 do ids[i] = ("%d"):format(i):rep(50) end
+      local total = each_allocation(function()
+        set = nil
+        set = core.id_set()
+        assert(set:add(ids, 1, 10) == 10)
+        return set:add(ids, 11, 100)
+      end, function(ok, last)
+        if ok and last ~= 100 then return "too few" end
+        for i = 11, 100 do
+          if set and set:get(ids[i]) ~= (ok or nil) then return "wrong: " .. i end
+        end
+      end)
+      return ("%d"):format(total)
+    ]]
+    assert.is_true(tonumber(result) > 5, result)
+  end)
+
   it("a token is requested and read, or raises", function()
     local result = run [[
       local total, client = 0, nil

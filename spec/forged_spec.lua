@@ -9,7 +9,7 @@ local set_state = debug.setuservalue -- luacheck: ignore
 local registry = debug.getregistry()
 
 local CLASSES = { "nymbl.client", "nymbl.patient", "nymbl.document", "nymbl.stream", "nymbl.transfer", "nymbl.body",
-                  "nymbl.store", "nymbl.line", "nymbl.descriptor" }
+                  "nymbl.store", "nymbl.line", "nymbl.descriptor", "nymbl.id_set" }
 
 -- Blocks that do not match their metatable. They are created anew for each use.
 local function blocks()
@@ -18,7 +18,7 @@ local function blocks()
     io.tmpfile(), core.object(metatable, { {}, env = {}, patient_id = "p", id = "d" }),
     core.body_from_bytes("%PDF-1.4"),
     core.store_open(helper.temporary()), core.system.open_directory(helper.folder),
-    core.line_open { unix_path = helper.temporary() },
+    core.line_open { unix_path = helper.temporary() }, core.id_set(),
     core.client({ base_url = "https://a.example", api_key = "k" }, { env = {} }),
   }
   if newproxy then list[#list + 1] = newproxy() end -- luacheck: ignore

@@ -282,6 +282,56 @@ describe("patient:documents()", function()
     assert.equal("0+100 99+100 0+100", asked(service):sub(1, 18))
   end)
 
+  it("serves one coroutine at a time: another one gets an error, and no row is lost", function()
+    local refused = 0
+    for seed = 1, 200 do
+      local random = generator(seed)
+      local service = seeded({ prefetches = function() return random(2) == 1 end }, 100 + random(200))
+      service.gap = function() coroutine.yield() end
+      local step = listing.iterate(document.collection({}, "p"), plan({ page_size = 20 + random(80) }, "documents", "id"))
+      local threads, seen, count = {}, {}, 0
+      for i = 1, 3 do
+        threads[i] = coroutine.create(function()
+          while true do
+            local ok, found = pcall(step)
+            if ok and not found then return end
+            if ok then
+              assert(not seen[found.id], ("seed %d: twice %s"):format(seed, found.id))
+              seen[found.id], count = true, count + 1
+            else
+              assert.matches("attempt to use an iterator in two coroutines at once$", found)
+              refused = refused + 1
+            end
+            if not ok or random(5) == 1 then coroutine.yield() end
+          end
+        end)
+      end
+      while #threads > 0 do
+        local at = random(#threads)
+        assert(coroutine.resume(threads[at]))
+        if coroutine.status(threads[at]) == "dead" then table.remove(threads, at) end
+      end
+      assert.equal(#service.rows, count, ("seed %d"):format(seed))
+    end
+    assert.is_true(refused > 100, refused)
+  end)
+
+  it("ends if another coroutine closes it while it waits for a page", function()
+    local service = seeded({}, 250)
+    service.gap = function() coroutine.yield() end
+    local step, _, _, closer = listing.iterate(document.collection({}, "p"), plan({}, "documents", "id"))
+    local count = 0
+    local thread = coroutine.create(function()
+      for _ in step do count = count + 1 end
+      return "ended"
+    end)
+    coroutine.resume(thread) -- to the first page
+    coroutine.resume(thread)
+    getmetatable(closer).__close(closer)
+    assert.same({ true, "ended" }, { coroutine.resume(thread) })
+    assert.equal(100, count)
+  end)
+
   it("accepts rows that are added before its position while others after it are deleted", function()
     local service = seeded({}, 250)
     service.gap = function()

@@ -10,6 +10,7 @@
 
 local call = require "nymbl.call"
 local check = require "nymbl.check"
+local core = require "nymbl.core"
 local page = require "nymbl.page"
 local query = require "nymbl.query"
 
@@ -32,7 +33,8 @@ local MAX_RETREATS = 16
 --   rows, ids, index  the rows of the current page as objects, their ids (page.lua), and the index
 --                     of the last one processed
 --   valid             how many rows are objects: the next one is invalid
---   plain_till        up to this index, a step has nothing to do but to return a new row
+--   plain_till        up to this index, rows are plain: a step has nothing to do but to return them. They
+--                     are known and counted already, as if they had been returned
 --   from              the position of the page's first row
 --   cursor            the position behind the page's last row: new rows are expected there
 --   lookback          how many rows before `cursor` the next page begins: 0 for the first page
@@ -41,7 +43,7 @@ local MAX_RETREATS = 16
 --   floor             the first position to request, or 0 if the cursor may be wrong
 --   stride            rows by which it last went back; nil unless it is going back
 --   retreats          how often in a row it went back without finding a new row
---   known             by id: true for a row that was returned, false for one that `skip` excludes
+--   known             the ids of the rows that were returned, and of those that `skip` excludes (lua/id_set.c)
 --   last_id           the id of the last row of the current page
 --   largest_page      rows of the largest page: the service may have a limit of its own
 --   max_top           largest number of rows to request
@@ -61,6 +63,7 @@ local MAX_RETREATS = 16
 --   is_past_skip      whether a row behind those that `skip` excludes was found
 --   found             what page.fetch returned for the current page
 --   closed            true after the end
+--   is_advancing      whether a coroutine moves on to another row, and perhaps waits
 -- The methods raise errors, because a `for` loop calls them.
 local paginator = {}
 paginator.__index = paginator
@@ -108,7 +111,7 @@ function paginator:connects(found, request)
   local first = found.ids[1]
   if first == nil then return false end -- even the known row was deleted
   -- a row without an id is reported as invalid when it is reached
-  return first == false or self.known[first] ~= nil
+  return first == false or self.known:get(first) ~= nil
 end
 
 -- Go back after a page that does not connect: by one page at first, then twice as far each time.
@@ -132,18 +135,9 @@ function paginator:is_followed_by_page(found, request)
   if found.next_link then return true end
   -- the last page has no link (OData JSON 4.01, 4.5.5)
   if request.is_linked or #rows == 0 then return false end
-  if self.lookback > 0 and #rows == 1 and self.known[found.ids[1]] ~= nil then return false end
+  if self.lookback > 0 and #rows == 1 and found.ids[1] and self.known:get(found.ids[1]) ~= nil then return false end
   if found.count then return request.from + #rows < found.count end
   return #rows >= self.plan.page_size
-end
-
--- The position behind the last known row of a page.
-function paginator:known_end(ids, from)
-  local known = self.known
-  for index = #ids, 1, -1 do
-    if known[ids[index]] ~= nil then return from + index end
-  end
-  return from
 end
 
 -- Make a fetched page the current one, or go back.
@@ -166,7 +160,7 @@ function paginator:accept(found, request)
 end
 
 function paginator:update_cursor(ids)
-  local known_end, page_end = self:known_end(ids, self.from), self.from + #ids
+  local known_end, page_end = self.from + self.known:last_known(ids), self.from + #ids
   local removed, new_rows = math.max(0, self.cursor - known_end), page_end - known_end
   self.cursor, self.lookback, self.stride = page_end, 1, nil
   self.margin = 0
@@ -211,6 +205,7 @@ function paginator:fetch()
     found, err = page.fetch(collection, plan, request)
   end
   if not found then error(err, 0) end
+  if self.closed then return end -- meanwhile, by another coroutine
   self.remaining_before, self.found = self.remaining, found
   self:accept(found, request)
 end
@@ -229,11 +224,11 @@ end
 -- or if `skip` excludes it. `skip` excludes the first rows, until a row behind them was returned.
 function paginator:is_wanted(index)
   local id = self.ids[index]
-  local known = self.known[id]
+  local known = self.known:get(id)
   if known then self.is_past_skip = true end
   if known ~= nil then return false end
   if not self.is_past_skip and self.from + index - 1 < self.plan.skip then
-    self.known[id] = false
+    self.known:exclude(id)
     return false
   end
   self.is_past_skip = true
@@ -268,17 +263,27 @@ function paginator:find_wanted_row()
 end
 
 -- Find the rows that are plain, from the wanted one on. A row is not if the next page is to be
--- prefetched or polled before it.
+-- prefetched or polled before it, or if it is known.
 function paginator:find_plain_rows()
   local last = math.min(self.valid, self.index + self.remaining, math.ceil(self.prefetch_at) - 1)
   if self.poll_interval then last = math.min(last, self.index + self.poll_interval) end
-  self.plain_till = last
+  last = self.known:add(self.ids, self.index + 1, math.max(last, self.index + 1))
+  self.plain_till, self.remaining = last, self.remaining - (last - self.index)
+end
+
+-- Undo that for the rows that were not returned, if the client was closed.
+function paginator:discard_plain_rows()
+  local left = self.plain_till - self.index
+  if left > 0 then
+    self.known:remove(self.ids, self.index + 1, self.plain_till)
+    self.remaining = self.remaining + left
+  end
+  self.plain_till = 0
 end
 
 -- Move on to the next wanted row, on this page or a later one. Returns whether there is one.
-function paginator:advance()
-  self.plain_till = 0
-  if self.closed then return false end
+function paginator:find_next()
+  self:discard_plain_rows()
   if self.collection.env.closed then
     self:discard_prefetch()
     check.raise("attempt to use a closed client")
@@ -298,6 +303,18 @@ function paginator:advance()
   return false
 end
 
+-- The same, for one coroutine at a time: while one waits for a page, rows would be lost if another one
+-- moved on.
+function paginator:advance()
+  if self.closed then return false end
+  if self.is_advancing then check.raise("attempt to use an iterator in two coroutines at once") end
+  self.is_advancing = true
+  local ok, result = pcall(self.find_next, self)
+  self.is_advancing = false
+  if not ok then error(result, 0) end
+  return result
+end
+
 function paginator:discard_prefetch()
   if self.next_request then call.discard_prefetch(self.next_request) end
   self.next_request, self.poll_interval = false, nil
@@ -311,21 +328,18 @@ end
 -- Make the function that a loop calls. It needs no argument, so that
 -- `nymbl.each(patient:documents(), …)` works. Most rows of a page are plain.
 local function step_function(self)
-  local known, env = self.known, self.collection.env
+  local env = self.collection.env
   return function()
     local state = self -- a local variable is read faster
     local index = state.index + 1
-    local id = index <= state.plain_till and state.ids[index]
-    if not id or known[id] ~= nil or env.closed then
+    if index > state.plain_till or env.closed then
       if not state:advance() then return nil end
       index = state.index + 1
-      id = state.ids[index]
     end
-    known[id] = true -- nothing has changed yet if this runs out of memory
     local rows = state.rows
     local object = rows[index]
     rows[index] = false -- the script owns the object now
-    state.index, state.remaining = index, state.remaining - 1
+    state.index = index
     return object
   end
 end
@@ -343,10 +357,10 @@ local function iterate(collection, plan)
   local self = setmetatable({
     collection = collection, plan = plan, rows = {}, ids = {}, index = 0, valid = 0, from = 0,
     cursor = plan.skip, lookback = 0,
-    margin = 0, floor = 0, retreats = 0, known = {}, largest_page = 1, max_top = LARGEST_PAGE, new_rows = 0,
+    margin = 0, floor = 0, retreats = 0, known = core.id_set(), largest_page = 1, max_top = LARGEST_PAGE, new_rows = 0,
     smallest_count = math.huge, remaining = wanted, remaining_before = math.huge, pass_remaining = wanted,
     extra_pages = MAX_EMPTY_PAGES, has_next = true, prefetch_at = math.huge, next_request = false,
-    closed = false, plain_till = 0,
+    closed = false, is_advancing = false, plain_till = 0,
   }, paginator)
   plan.count = true -- without a count, rows that are missing could not be detected
   -- no page is larger than the number of rows that are wanted

@@ -108,7 +108,8 @@ end
 -- @tparam[opt] any options.tag for the events of this call
 -- @treturn function an iterator for a `for` loop. It waits for each page, and raises the error
 --   if a page fails
--- @raise on a wrong argument, an unknown option or a closed client
+-- @raise on a wrong argument, an unknown option or a closed client; the iterator also if two coroutines use it
+--   at once
 -- @usage
 -- for document in patient:documents { orderby = "uploaded_at desc", top = 10 } do
 --   print(document.id, document.file_size_bytes)
