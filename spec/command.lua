@@ -176,9 +176,8 @@ local CLOCK = [==[
 function command.clock(options)
   options = options or {}
   local wall_time = options.wall_time or os.time() - require("nymbl.core").now()
-  local preamble = helper.write_file(helper.temporary(".lua"), CLOCK:format(options.ahead or "", math.floor(wall_time),
-    options.starts or "", options.store or ""))
-  return { LUA_INIT = "@" .. preamble, LUA_INIT_5_3 = false, LUA_INIT_5_4 = false }
+  return helper.before_program(CLOCK:format(options.ahead or "", math.floor(wall_time), options.starts or "",
+    options.store or ""))
 end
 
 --- The decoded lines of a --json output.

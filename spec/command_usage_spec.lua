@@ -179,7 +179,7 @@ end)
 -- The modules of the library, and others, that a run of the command loads.
 local function loaded(arguments)
   local list = helper.temporary(".list")
-  local hook = helper.write_file(helper.temporary(".lua"), ([[
+  local env = helper.before_program(([[
     local exit = os.exit
     os.exit = function(...)
       local file = io.open(%q, "w")
@@ -187,7 +187,7 @@ local function loaded(arguments)
       file:close()
       exit(...)
     end]]):format(list))
-  local status, _, err = command.run(arguments, { env = { LUA_INIT = "@" .. hook, LUA_INIT_5_3 = false, LUA_INIT_5_4 = false } })
+  local status, _, err = command.run(arguments, { env = env })
   assert.equal(0, status, err)
   local found = {}
   for name in helper.read_file(list):gmatch("[^\n]+") do

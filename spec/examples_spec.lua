@@ -348,7 +348,7 @@ describe("the example", function()
     assert(other:patient("12345"):upload(PDF))
     local token = core.state(other, "nymbl.client").env.cached_token()
     -- unlike two real services, they have certificates of different authorities of the same name
-    local init = helper.write_file(helper.temporary(".lua"), ([[
+    local before = helper.before_program(([[
       local nymbl = require "nymbl"
       local client = nymbl.client
       function nymbl.client(options)
@@ -359,8 +359,8 @@ describe("the example", function()
     uploaded("12345", PDF, "Referral")
     uploaded("12345", helper.path("spec/fixtures/photo.jpg"), "Photo")
     uploaded("54321", PDF, "Referral")
-    local run = ("env LUA_INIT=@%s TO_BASE_URL=%s TO_API_KEY=%s TO_TOKEN=%s %s"):format(init, settings.NYMBL_BASE_URL,
-      settings.NYMBL_API_KEY, token, command("copy_account"))
+    local run = ("env -u LUA_INIT_5_4 LUA_INIT=%s TO_BASE_URL=%s TO_API_KEY=%s TO_TOKEN=%s %s"):format(before.LUA_INIT,
+      settings.NYMBL_BASE_URL, settings.NYMBL_API_KEY, token, command("copy_account"))
     for _ = 1, 2 do
       assert.equal("2 documents there, 0 failed\n1 documents there, 0 failed", helper.output(run .. " 2>&1"))
       assert.equal(2, other:patient("12345"):count())

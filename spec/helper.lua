@@ -369,6 +369,14 @@ function helper.interpreter()
     jit and "luajit" or "lua" .. _VERSION:match("%d%.%d")) -- luacheck: ignore
 end
 
+--- The environment of a process that runs this Lua code before its program.
+function helper.before_program(code)
+  -- what measures coverage has to run first
+  local first = _VERSION == "Lua 5.4" and os.getenv "LUA_INIT_5_4" or ""
+  local path = helper.write_file(helper.temporary(".lua"), first .. "\n" .. code)
+  return { LUA_INIT = "@" .. path, LUA_INIT_5_3 = false, LUA_INIT_5_4 = false }
+end
+
 --- Collect all garbage. Returns the number of live objects in the core.
 function helper.object_count()
   if jit then jit.flush() end -- luacheck: ignore (compiled traces hold objects as constants)

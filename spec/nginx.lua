@@ -16,6 +16,13 @@ load_module /usr/lib/nginx/modules/ndk_http_module.so;
 load_module /usr/lib/nginx/modules/ngx_http_lua_module.so;]]
 if helper.output(quote(PROGRAM) .. " -V 2>&1"):find("%-%-add%-module=%S*lua") then MODULES = "" end
 
+-- What counts the lines that it executes (spec/coverage).
+local COUNT = ""
+if os.getenv "NYMBL_LINES" then
+  COUNT = ("assert(package.loadlib(%q, 'luaopen_spec_lines'))(%q)"):format(helper.path("build-jit/spec_lines.so"),
+    os.getenv "NYMBL_LINES")
+end
+
 -- In every handler: a client of the sandbox. `client(given)` has the defaults of helper.options,
 -- except the store.
 local PRELUDE = [[
@@ -94,8 +101,8 @@ function nginx.start(options)
   helper.write_file(folder .. "/nginx.conf", CONFIGURATION:format(
     MODULES, user, options.workers or 1, folder, folder, table.concat(env, "\n"), options.main or "",
     options.connections or 4096, folder, folder, folder, folder, folder,
-    helper.path("lua/?.lua"), helper.path("spec/?.lua"), helper.path("build-jit/?.so"), PRELUDE, options.init or "", options.http or "",
-    folder, options.server or "", table.concat(locations, "\n")))
+    helper.path("lua/?.lua"), helper.path("spec/?.lua"), helper.path("build-jit/?.so"), COUNT .. PRELUDE, options.init or "",
+    options.http or "", folder, options.server or "", table.concat(locations, "\n")))
   if options.configuration then
     local path = folder .. "/nginx.conf"
     helper.write_file(path, options.configuration(folder, helper.read_file(path)))
