@@ -40,10 +40,10 @@ local function write_file(name, bytes)
   return path
 end
 
-local function start(options)
+local function start(options, environment)
   local out = folder .. "/sandbox.out"
-  local pid = shell(("%s/examples/sandbox/run %s </dev/null >%s 2>%s/sandbox.err & echo $!")
-    :format(quote(root), options, out, folder)):match "%d+"
+  local pid = shell(("%s %s/examples/sandbox/run %s </dev/null >%s 2>%s/sandbox.err & echo $!")
+    :format(environment or "", quote(root), options, out, folder)):match "%d+"
   for _ = 1, 200 do
     local text = read_file(out)
     if text:find "\nready\n" then
@@ -1037,6 +1037,19 @@ describe("the sandbox #sandbox", function()
 
   it("deletes its directory if it is terminated", function()
     local other = start "--token-life 9 --max-upload 5"
+    assert.is_true(stop(other.pid))
+    assert.equal("", shell("ls -d " .. quote(other.CA_FILE:match "(.*)/ca.pem") .. " 2>/dev/null"))
+  end)
+
+  it("deletes its directory if it is terminated twice", function()
+    -- as by timeout(1), which signals its child and then the process group
+    local bin = shell("mktemp -d"):match "[^\n]+"
+    finally(function() os.execute("rm -rf " .. quote(bin)) end)
+    local file = assert(io.open(bin .. "/rm", "w"))
+    file:write('#!/bin/sh\nfor name in TERM INT HUP; do kill -$name $$; done\nexec /bin/rm "$@"\n')
+    file:close()
+    os.execute("chmod +x " .. quote(bin .. "/rm"))
+    local other = start("", "PATH=" .. quote(bin) .. ':"$PATH"')
     assert.is_true(stop(other.pid))
     assert.equal("", shell("ls -d " .. quote(other.CA_FILE:match "(.*)/ca.pem") .. " 2>/dev/null"))
   end)
