@@ -316,8 +316,10 @@ describe("the documentation", function()
   it("has the fields of errors and events", function()
     local events, problems = {}, {}
     local waits = {}
+    local clock = helper.clock()
+    finally(clock.restore)
     local client = helper.client {
-      rate = { read = { 100, 1 } }, on_event = function(event) events[#events + 1] = event end,
+      rate = { read = { 0.1, 1 } }, on_event = function(event) events[#events + 1] = event end,
       on_wait = function(event) waits[#waits + 1] = event end,
     }
     local patient = client:patient(12345)
