@@ -5,7 +5,8 @@
  * "x" once that was executed. All processes share it by mmap(), so that nothing
  * is to be written at their end: some are killed.
  *
- * A hook set by C is inherited by all coroutines, also those that C makes. */
+ * A hook set by C is inherited by all coroutines, also those that C makes. What
+ * runs in another hook is not counted. */
 #include <lauxlib.h>
 #include <lua.h>
 #include <lualib.h>
@@ -83,7 +84,22 @@ static void count(lua_State *L, lua_Debug *ar)
         file->lines[line - 1] = 'x';
 }
 
-/* debug.sethook() that lets no coroutine be without a hook. */
+/* What debug.sethook() of Lua installs: one function for all its hooks. */
+static lua_Hook lua_hook;
+static int lua_hook_mask;
+
+/* A hook that is set by Lua, and this module's. */
+static void count_and_call(lua_State *L, lua_Debug *ar)
+{
+    int event = ar->event;
+
+    if (event == LUA_HOOKLINE)
+        count(L, ar);
+    if (event != LUA_HOOKLINE || lua_hook_mask & LUA_MASKLINE)
+        lua_hook(L, ar);
+}
+
+/* debug.sethook() that leaves this module's hook in place. */
 static int sethook(lua_State *L)
 {
     lua_State *thread = lua_isthread(L, 1) ? lua_tothread(L, 1) : L;
@@ -91,8 +107,14 @@ static int sethook(lua_State *L)
     lua_pushvalue(L, lua_upvalueindex(1));
     lua_insert(L, 1);
     lua_call(L, lua_gettop(L) - 1, LUA_MULTRET);
-    if (!lua_gethook(thread))
+    if (lua_gethook(thread)) {
+        lua_hook = lua_gethook(thread);
+        lua_hook_mask = lua_gethookmask(thread);
+        lua_sethook(thread, count_and_call, lua_hook_mask | LUA_MASKLINE,
+                    lua_gethookcount(thread));
+    } else {
         lua_sethook(thread, count, LUA_MASKLINE, 0);
+    }
     return lua_gettop(L);
 }
 
