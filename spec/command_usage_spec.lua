@@ -65,7 +65,7 @@ describe("the command line of nymbl", function()
     { "download", "1", "a", "-o", "-", "--json" }, { "download", "1", "a", "-o", "-", "--resume" }, { "delete", "1" },
     { "delete", "1", "a" }, { "copy", "1", "a" }, { "export" }, { "export", "1" }, { "export", "--to", "d", "--budget", "0" },
     { "check", "1" }, { "ping", "1", "2" }, { "quota", "1" }, { "config", "1" }, { "completion" }, { "completion", "tcsh" },
-    { "help", "frobnicate" }, { "list", "1", "--orderby", "" },
+    { "help", "frobnicate" }, { "list", "1", "--orderby", "" }, { "patients", "--select", ", ," },
   }
 
   it("ends with 2 if it is wrong, says one line, and sends nothing", function()
@@ -110,6 +110,70 @@ describe("the command line of nymbl", function()
     assert.equal(4, status)
     assert.equal("", out)
     assert.equal("nymbl: the Lua module argparse is missing: apt-get install lua-argparse, or luarocks install argparse\n", err)
+  end)
+end)
+
+describe("a mistake in the program nymbl", function()
+  -- Run a subcommand that raises an error. Options as of command.run().
+  local function run_raising(raised, run_options)
+    run_options = run_options or {}
+    run_options.env = helper.before_program(([[
+      package.preload["nymbl.command.quota"] = function(name)
+        local quota = dofile(assert(package.searchpath(name, package.path)))
+        function quota.run() error(%s) end
+        return quota
+      end]]):format(raised))
+    if run_options.is_in_terminal then return command.run_in_terminal({ "quota" }, run_options) end
+    return command.run({ "quota" }, run_options)
+  end
+
+  before_each(function()
+    helper.reset()
+    command.home()
+  end)
+
+  it("is shown at a terminal only: the message may contain a patient's data", function()
+    local status, out, err = run_raising [["a mistake"]]
+    assert.equal(1, status)
+    assert.equal("", out)
+    assert.equal("nymbl: internal error\n", err)
+    local screen
+    status, screen = run_raising([["a mistake"]], { is_in_terminal = true })
+    assert.equal(1, status)
+    assert.matches("nymbl: internal error\n[^\n]*a mistake\n$", screen)
+  end)
+
+  it("is wrong usage if the library refuses an argument, and a failure if a loop raises one", function()
+    local status, _, err = run_raising [["file.lua:1: bad argument #1 to 'quota' (that)"]]
+    assert.equal(2, status)
+    assert.equal("nymbl: bad argument #1 to 'quota' (that)\n", err)
+    status, _, err = run_raising [[require("nymbl").error { kind = "not_found" }]]
+    assert.equal(3, status)
+    assert.matches("^nymbl: not_found: ", err)
+  end)
+
+  it("says which module is missing", function()
+    local status, out, err = command.run({ "quota" }, { env = helper.before_program [[
+      package.preload["nymbl.command.program"] = function() require "nowhere" end]] })
+    assert.equal(1, status)
+    assert.equal("", out)
+    assert.equal("nymbl: internal error: module 'nowhere' not found\n", err)
+  end)
+
+  -- SIGINT raises an error in a Lua program that does not catch it.
+  it("is none if SIGINT arrives before it is caught", function()
+    local env = helper.before_program [[
+      local has_raised = false
+      package.preload["nymbl.command.program"] = function()
+        if not has_raised then has_raised = true error "interrupted!" end
+        return function() print "runs" os.exit(0) end
+      end]]
+    local status, out, err = command.run({ "quota" }, { env = env })
+    assert.equal(130, status)
+    assert.equal("", out)
+    assert.equal("nymbl: stopped by SIGINT: nothing was changed\n", err)
+    local run = command.start({ "quota" }, { env = env, before = "trap '' INT" })
+    assert.same({ 0, "runs\n", "" }, { command.finish(run) })
   end)
 end)
 
@@ -229,11 +293,9 @@ describe("a subcommand of nymbl loads", function()
 
   it("no more than the parser for help, completions and the version", function()
     assert.equal("nymbl.command.options nymbl.command.program nymbl.command.status nymbl.core", loaded { "--version" })
-    local every = loaded { "help" }
-    assert.not_matches("nymbl%.core", every)
-    assert.not_matches("nymbl%.client", every)
+    assert.not_matches("nymbl%.client", loaded { "help" })
     assert.equal("argparse nymbl.command.help nymbl.command.list nymbl.command.options nymbl.command.output"
-      .. " nymbl.command.program nymbl.command.status",
+      .. " nymbl.command.program nymbl.command.status nymbl.core",
       loaded { "help", "list" })
   end)
 

@@ -132,6 +132,19 @@ describe("document:download()", function()
     assert.equal("", names())
   end)
 
+  it("calls a table that is callable", function()
+    local document, size = document_of(100000), 0
+    local sink = setmetatable({}, { __call = function(_, chunk)
+      size = size + #(chunk or "")
+      return 1
+    end })
+    assert.equal(100000, document:download(sink))
+    assert.equal(100000, size)
+    for _, other in ipairs { {}, setmetatable({}, {}) } do
+      assert.error_matches(function() document:download(other) end, "path, file or sink expected, got table")
+    end
+  end)
+
   it("passes on errors that a sink raises, and reports a failure to the sink", function()
     local document = document_of(100000)
     local thrown = { "mine" }

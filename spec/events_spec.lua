@@ -428,6 +428,22 @@ describe("on_event", function()
     assert.equal(4, #events)
   end)
 
+  it("ends the call in which it raises for a stream that was collected", function()
+    open()
+    local thrown = { "mine" }
+    client:close()
+    client = helper.client { on_event = function(event)
+      if event.operation == "download" then error(thrown) end
+    end }
+    assert(client:patient("p"):document("a"):open()):read(10)
+    helper.object_count()
+    local before = #helper.journal "list"
+    local ok, raised = pcall(function() return client:patient("p"):count() end)
+    assert.is_false(ok)
+    assert.equal(thrown, raised)
+    assert.equal(before, #helper.journal "list")
+  end)
+
   it("is called for a prefetched page, needed or not, and for one that was collected", function()
     open()
     for i = 1, 5 do helper.admin("POST", "documents", { patient = "q", id = "b" .. i, content = PDF }) end

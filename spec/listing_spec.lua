@@ -103,6 +103,26 @@ describe("patient:documents()", function()
     end
   end)
 
+  it("counts the rows itself if the service does not, and passes on what a callback raises", function()
+    begin()
+    helper.admin("POST", "settings", { count = false })
+    seed(250)
+    assert.equal(250, patient:count())
+    local thrown, events = { "mine" }, 0
+    local other = helper.client { on_event = function()
+      events = events + 1
+      if events == 3 then error(thrown) end
+    end }
+    local ok, raised = pcall(function() return other:patient(patient.id):count() end)
+    other:close()
+    assert.is_false(ok)
+    assert.equal(thrown, raised)
+    helper.faults { operation = "list", action = { status = 500 }, times = 1, skip = 1 }
+    local count, err = patient:count()
+    assert.is_nil(count)
+    assert.equal("server", err.kind)
+  end)
+
   it("respects top, skip and page_size", function()
     seed(250)
     assert.equal(7, #ids { top = 7 })

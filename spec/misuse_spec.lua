@@ -705,6 +705,16 @@ describe("ids", function()
   end)
 end)
 
+describe("misuse of nymbl.use()", function()
+  it("raises", function()
+    cases {
+      { function() nymbl.use "cqueues" end, "bad argument #1 to 'use' (unknown loop 'cqueues')" },
+      { function() nymbl.use() end, "bad argument #1 to 'use' (string expected, got no value)" },
+      { function() nymbl.use(5) end, "bad argument #1 to 'use' (string expected, got number)" },
+    }
+  end)
+end)
+
 describe("extra arguments", function()
   it("are ignored, as by Lua's own functions", function()
     helper.reset()

@@ -382,6 +382,23 @@ describe("patient:documents()", function()
       assert.equal(100, #iterate())
     end)
 
+    it("if a row comes and goes, so that no page ever follows the known ones", function()
+      local service = seeded({}, 250)
+      local row = service.rows[5]
+      service.gap = function()
+        local requests = #service.requests
+        if requests > 0 and requests % 2 == 1 then
+          table.remove(service.rows, 5)
+        elseif requests > 0 then
+          table.insert(service.rows, 5, row)
+        end
+      end
+      local ids, err = iterate()
+      assert.is_nil(ids)
+      assert.equal("pagination_loop", err.reason)
+      assert.is_true(#service.requests < 40, #service.requests)
+    end)
+
     it("if every page counts more rows than arrive", function()
       fails({ count = function(count) return count + 1 end }, 250, {}, "rows_missing")
       fails({ count = function(count) return count + 1 end }, 0, {}, "rows_missing")
