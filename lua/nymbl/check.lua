@@ -109,10 +109,6 @@ check["function"] = function(value)
   if type(value) ~= "function" then return check.expected("function", value) end
 end
 
-function check.table(value)
-  if type(value) ~= "table" then return check.expected("table", value) end
-end
-
 -- A checker of times in seconds, which must be above zero.
 function check.seconds(value)
   if type(value) ~= "number" then return check.expected("number", value) end
