@@ -115,6 +115,23 @@ describe("a file of JSON lines", function()
     assert.is_truthy(open())
   end)
 
+  it("is not opened while others replace it again and again", function()
+    local times = 0
+    local busy = { open_file = function(_, ...) return dir:open_file(...) end }
+    function busy.stat(_, name) -- another program has replaced the file meanwhile
+      times = times + 1
+      helper.write_file(folder .. "/new", "")
+      os.rename(folder .. "/new", path)
+      return dir:stat(name)
+    end
+    local log, err = jsonl.open(busy, "log", OPTIONS)
+    assert.is_nil(log)
+    assert.equal("io in_use", err.kind .. " " .. err.reason)
+    assert.is_true(times >= 100)
+    log = assert(open())
+    assert.equal("nymbl.jsonl", tostring(log))
+  end)
+
   it("is not locked by a value that was abandoned", function()
     local function abandon()
       local log = assert(jsonl.open(dir, "log", OPTIONS))
