@@ -42,6 +42,24 @@ describe("patient:compare()", function()
     assert.equal("same: missing_here: missing_there: different:", compare())
   end)
 
+  it("ends if a callback closes the client or raises an error", function()
+    document("d1", "a.pdf", "%PDF a")
+    client:close()
+    client = helper.client { on_event = function(event)
+      if event.operation == "list" then client:close() end
+    end }
+    local found, err = client:patient("p"):compare(folder)
+    assert.is_nil(found)
+    assert.equal("canceled closed", err.kind .. " " .. err.reason)
+    local thrown = { "mine" }
+    client = helper.client { on_event = function(event)
+      if event.operation == "list" then error(thrown) end
+    end }
+    local ok, raised = pcall(function() return client:patient("p"):compare(folder) end)
+    assert.is_false(ok)
+    assert.equal(thrown, raised)
+  end)
+
   it("finds what is the same, missing and different", function()
     document("d1", "a.pdf", "%PDF a")
     document("d2", "b.pdf", "%PDF b")
