@@ -4,15 +4,13 @@
 -- The manifest may have many more documents than fit into memory as objects. So the index has 8
 -- bytes for each: 3 of a hash, and the offset of the line. They are kept in strings, between which
 -- other bits of the hash choose. A hash only says where to look: the line says which document it is
--- about.
+-- about. (upload_all/index.lua has no such line, and keeps more of each hash instead.)
 
 local core = require "nymbl.core"
 local jsonl = require "nymbl.jsonl"
+local records = require "nymbl.export.records"
 
 local NAME = "manifest.jsonl"
-
-local KEYS = { "patient_id", "id", "path", "size", "sha256", "content_type", "document_type", "file_name",
-               "description", "uploaded_at" }
 
 local BUCKETS = 1024
 local ENTRY = 8 -- bytes
@@ -68,12 +66,6 @@ local function add_entry(index, key, hash, offset)
   index[key] = index[key] .. hash .. encode_offset(offset)
 end
 
--- Whether an object of the file is the record of a document.
-local function is_record(record)
-  return type(record.patient_id) == "string" and type(record.id) == "string" and type(record.path) == "string"
-    and type(record.size) == "number" and type(record.sha256) == "string"
-end
-
 -- Find a document's record, by its hash or by its ids.
 -- @treturn[1] ?table the record
 -- @treturn[1] ?integer where its entry is
@@ -117,7 +109,7 @@ local function load(self)
   local ignored, err = self.log:scan(function(record, offset)
     if failure then return end
     local is_superseding = true
-    if is_record(record) then is_superseding, failure = register(self, record, offset) end
+    if records.is_complete(record) then is_superseding, failure = register(self, record, offset) end
     if is_superseding then useless = useless + 1 end
   end)
   if failure or not ignored then return nil, failure or err end
@@ -129,7 +121,7 @@ local function compact(self)
   local index = new_index()
   local replaced, err = self.log:replace(function(emit)
     return self.log:scan(function(record, offset, line)
-      if not is_record(record) then return end
+      if not records.is_complete(record) then return end
       local key, hash = hash_of(record.patient_id, record.id)
       each_entry(self.index[key], hash, function(_, current)
         if current ~= offset then return false end
@@ -155,7 +147,7 @@ end
 function manifest.open(dir, read_only)
   local self = setmetatable({ index = new_index(), counts = {} }, manifest)
   local err, useless
-  self.log, err = jsonl.open(dir, NAME, { keys = KEYS, read_only = read_only })
+  self.log, err = jsonl.open(dir, NAME, { keys = records.KEYS, read_only = read_only })
   if not self.log then
     if read_only and err.reason == "not_found" then return self end
     return nil, err
@@ -181,7 +173,7 @@ function manifest:find(patient_id, id)
   return record
 end
 
--- Append a record, which has all KEYS.
+-- Append a record, which is complete (records.lua).
 -- @treturn[1] boolean true
 -- @treturn[2] nil
 -- @treturn[2] table the error
