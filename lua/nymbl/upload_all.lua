@@ -1,32 +1,25 @@
 -- SPDX-License-Identifier: MIT
 -- patient:upload_all: every file once, whatever happens.
 --
--- One coroutine looks at the files, one after the other: it hashes a file and looks into the journal
--- (upload_all/journal.lua). Others send those that must be sent. Before the first one is sent, the
--- patient's documents are listed. An upload whose outcome is unknown is looked for in such a list: the
--- pending ones of earlier runs before anything is sent, those of this run at its end.
+-- One coroutine looks at the files, one after the other: it hashes a file (upload_all/files.lua) and looks
+-- into the journal (journal.lua). Others send those that must be sent. Before the first one is sent, the
+-- patient's documents are listed (documents.lua). An upload whose outcome is unknown is looked for in such
+-- a list: the pending ones of earlier runs before anything is sent, those of this run at its end.
 
 local batch = require "nymbl.batch"
 local call = require "nymbl.call"
 local check = require "nymbl.check"
-local core = require "nymbl.core"
+local documents = require "nymbl.upload_all.documents"
 local each = require "nymbl.each"
 local errors = require "nymbl.errors"
-local index = require "nymbl.upload_all.index"
-local job = require "nymbl.job"
+local files = require "nymbl.upload_all.files"
 local journal = require "nymbl.upload_all.journal"
-local listing = require "nymbl.listing"
-local query = require "nymbl.query"
 local source = require "nymbl.source"
 local upload = require "nymbl.upload"
 local wait = require "nymbl.wait"
 
 local DEFAULT_CONCURRENCY = 2
 local DEFAULT_SETTLE = 900
-
--- A file that was modified in the last seconds before it is hashed may change again without another
--- time: some file systems count in steps of 2 seconds.
-local TIME_STEP = 2
 
 -- After so many seconds of looking at files in one go, other coroutines run.
 local SLICE = 1 / 200
@@ -52,127 +45,14 @@ local OPTIONS = call.options {
   progress = check["function"], on_file = check["function"],
 }
 
-local FILE_FIELDS = {
-  path = check.nonempty, file_name = check.string, document_type = check.string, description = check.string,
-}
-
--- State:
+-- The state of a run, `self` below:
 --   collection, options, run, report, journal
---   next_file     returns the next of the script's files
---   folders       by folder: its real path
---   seen          index by path and name: the files that were looked at
---   list          the documents of the patient, once they are listed: `ids` (an index by name and size)
---                 and `moment`
+--   files, documents   what is uploaded, and where to (upload_all/files.lua, documents.lua)
+--   next_item     returns the next of the script's items
 --   pending       the uploads of earlier runs whose outcome was unknown when this run began, without
 --                 those that a file of this run has taken
 --   unconfirmed   the script's paths of files whose outcome is unknown, each with its `err`; and if this
 --                 run has sent it, with `attempt`, `size` and later `upload` (its line in the journal)
--- A file has
---   given_path    as the script gave it
---   path          absolute, but the last component may be a link; real_path: where that leads
---   patient_id, file_name, document_type, description   what is sent
---   size, sha256
---   opened_version   the version of the file (lua/helpers.h) whose content has that digest
---   version       the same, or nil if the file may change without another version
-local work = {}
-work.__index = work
-
--- ---- files ----
-
--- The problem of a field of an item, or nil.
-local function field_problem(name, value)
-  local checker = FILE_FIELDS[name]
-  if not checker then return ("unknown field '%s'"):format(tostring(name)) end
-  local problem = checker(value)
-  return problem and ("field '%s': %s"):format(name, problem)
-end
-
--- The script's item as a table with `path`. Raises if it is none.
-local function read_item(item)
-  if type(item) == "string" then item = { path = item } end
-  if type(item) ~= "table" then check.raise_argument(1, "upload_all", check.expected("path or table", item)) end
-  local problem
-  for name, value in pairs(item) do problem = problem or field_problem(name, value) end
-  if not problem and not item.path then problem = "field 'path' is required" end
-  if problem then check.raise_argument(1, "upload_all", problem) end
-  return item
-end
-
-local function io_error(reason)
-  return errors.new({ kind = "io", reason = reason }, "upload")
-end
-
--- Where a path leads, with a folder's links resolved. Files have the same name in the journal then,
--- however a script writes their paths.
-local function absolute(self, path)
-  local folder, name = path:match("^(.*/)([^/]*)$")
-  folder, name = folder or ".", name or path
-  if name == "" or name == "." or name == ".." then return nil, io_error "directory" end
-  local real = self.folders[folder]
-  if not real then
-    local err
-    real, err = core.system.realpath(folder)
-    if not real then return nil, errors.new(err, "upload") end
-    self.folders[folder] = real
-  end
-  return real:gsub("/$", "") .. "/" .. name, name
-end
-
--- Make a file from an item. Returns it; false if the run has seen it before; or nil and the error.
-local function file_of(self, item)
-  local path, name = absolute(self, item.path)
-  if not path then return nil, name end
-  local file = {
-    path = path, given_path = item.path, patient_id = self.collection.path[2], file_name = item.file_name or name,
-    document_type = item.document_type or self.options.document_type,
-    description = item.description or self.options.description,
-  }
-  local key = { file.path, file.file_name }
-  if upload.file_name(file.file_name) then return nil, io_error "bad_metadata" end
-  if self.seen:get(key) then return false end
-  self.seen:add(key, "")
-  return file
-end
-
--- Determine the content of a file: by its last line in the journal if it has not changed since, or by
--- hashing it. Returns whether it was hashed; or nil and the error.
-local function identify(self, file)
-  local status, err
-  file.real_path, err = core.system.realpath(file.path)
-  if file.real_path then status, err = core.system.lstat(file.real_path) end
-  if not status then return nil, errors.new(err, "upload") end
-  if status.kind ~= "file" then return nil, io_error(status.kind == "directory" and "directory" or "not_a_file") end
-  if status.size > core.max_upload_bytes(self.collection.env.client) then
-    return nil, errors.new({ kind = "too_large" }, "upload")
-  end
-  file.size, file.opened_version = status.size, status.version
-  local known
-  known, err = self.journal:find(file)
-  if err then return nil, err end
-  if known and known.version == status.version then
-    file.sha256, file.version = known.sha256, known.version
-    return false
-  end
-  file.sha256, err = job.digest(file.real_path)
-  if not file.sha256 then return nil, err end
-  if wait.wall_clock() - status.modified > TIME_STEP then file.version = status.version end
-  return true
-end
-
--- Open a file and check that it can be sent. Returns the source, or nil and the error.
-local function open(self, file)
-  local opened = source.open(file.real_path)
-  if opened.err then return nil, errors.new(opened.err, "upload") end
-  local problem
-  if opened.body:version() ~= file.opened_version then
-    problem = io_error "changed"
-  else
-    problem = select(2, upload.inspect(self.collection.env, opened, file))
-  end
-  if not problem then return opened end
-  source.close(opened)
-  return nil, problem
-end
 
 -- ---- telling the program ----
 
@@ -187,9 +67,7 @@ end
 -- Tell the program that a file has a document of an earlier upload.
 local function tell_known(self, path, file, id)
   if not self.options.on_file then return end
-  tell(self, path, self.collection.adopt {
-    id = id, patient_id = self.collection.path[2], file_name = file.file_name, file_size_bytes = file.size,
-  })
+  tell(self, path, self.documents:adopt(file, id))
 end
 
 -- Tell the program that a file is unchanged. Returns true, or nil and the error of the journal.
@@ -217,65 +95,6 @@ end
 
 -- ---- looking for uploads ----
 
-local function step_options(self, others)
-  others.timeout, others.headers, others.tag = self.options.timeout, self.options.headers, self.options.tag
-  return others
-end
-
--- A size for the index of documents; "" if the service has not stated it.
-local function size_text(size)
-  return type(size) == "number" and ("%.0f"):format(size) or ""
-end
-
--- The ids of the documents in the list that may have a file's content.
-local function candidates(self, file)
-  local ids = self.list.ids:values { file.file_name, size_text(file.size) }
-  local unsized = self.list.ids:values { file.file_name, "" }
-  for _, id in ipairs(unsized) do ids[#ids + 1], unsized[id] = id, true end
-  return ids, unsized
-end
-
--- List the documents of the patient. Returns true, or nil and the error.
-local function list_documents(self)
-  local list = { ids = index.new(), moment = journal.now() }
-  local plan = query.plan(step_options(self, { select = { "file_name", "file_size_bytes" } }), "upload_all", "id")
-  local ok, err = listing.visit(self.collection, plan, nil, function(document)
-    if type(document.file_name) == "string" then
-      list.ids:add({ document.file_name, size_text(document.file_size_bytes) }, document.id)
-    end
-  end)
-  if not ok then return nil, err end
-  self.list = list
-  return true
-end
-
--- The digest of a document, whose size may be unknown. Returns it; false if there is no such document; or
--- nil and the error.
-local function digest_of(self, id, size)
-  local document = self.collection.adopt { id = id, file_size_bytes = size }
-  local bytes, err, digest = document:download(function() return true end, step_options(self, { sha256 = true }))
-  if bytes then return digest end
-  if err.kind == "not_found" then return false end
-  return nil, err
-end
-
--- Look for the document of an upload in the list. Returns its id; false if it is certainly not there;
--- or nil and the error.
-local function find_document(self, pending, claimed, digests)
-  local known = {}
-  for _, id in ipairs(pending.known) do known[id] = true end
-  local ids, unsized = candidates(self, pending)
-  for _, id in ipairs(ids) do
-    if not known[id] and not claimed[id] then
-      local size, err = not unsized[id] and pending.size or nil, nil
-      if digests[id] == nil then digests[id], err = digest_of(self, id, size) end
-      if digests[id] == nil then return nil, err end
-      if digests[id] == pending.sha256 then return id end
-    end
-  end
-  return false
-end
-
 -- Record the document of a file, which is then there for no other file of this run.
 local function set_done(self, attempt, file, id)
   if self.options.dry_run then return true end
@@ -294,14 +113,14 @@ local function find_documents(self, uploads)
   if not claimed then return nil, err end
   for _, pending in ipairs(uploads) do
     if self.run:is_stopped() then return true end
-    local id, problem = find_document(self, pending, claimed, digests)
+    local id, problem = self.documents:find(pending, claimed, digests)
     local recorded = true
     if id == nil then
       self.run:note(problem)
     elseif id then
       pending.id, claimed[id] = id, true
       recorded, err = set_done(self, pending.attempt, pending, id)
-    elseif journal.seconds_since(pending, self.list.moment) >= (self.options.settle or DEFAULT_SETTLE) then
+    elseif journal.seconds_since(pending, self.documents.moment) >= (self.options.settle or DEFAULT_SETTLE) then
       pending.is_missing = true
       if not self.options.dry_run then recorded, err = self.journal:set_ended(pending.attempt) end
     end
@@ -358,18 +177,18 @@ end
 
 -- Look at a file. Returns whether it must be sent. What cannot be sent is reported.
 local function look_at(self, file)
-  local was_hashed, err = identify(self, file)
+  local was_hashed, err = self.files:identify(file, self.journal)
   if was_hashed == nil then return fail(self, file, err) end
   local must_send, problem = must_be_sent(self, file, was_hashed)
   if must_send == nil then return fail_for_all(self, problem, file) end
   if not must_send then return false end
   local opened
-  opened, err = open(self, file)
+  opened, err = self.files:open(file)
   if not opened then return fail(self, file, err) end
   source.close(opened)
-  if not self.list then
+  if not self.documents.ids then
     local listed
-    listed, problem = list_documents(self)
+    listed, problem = self.documents:list()
     if not listed then return fail_for_all(self, problem, file) end
   end
   return true
@@ -383,10 +202,10 @@ local function next_to_send(self)
       wait.wait(nil, wait.now() + 1 / 1000)
       began = wait.now()
     end
-    local item = self.next_file()
+    local item = self.next_item()
     if item == nil then return nil end
-    item = read_item(item)
-    local file, err = file_of(self, item)
+    item = files.read_item(item)
+    local file, err = self.files:add(item)
     if file == nil then
       fail(self, item, err)
     elseif file and look_at(self, file) then
@@ -403,12 +222,12 @@ end
 -- Send a file. Returns the document; or nil and the error. Then also returns the number of the upload, if
 -- it was begun, and whether the journal has failed.
 local function send(self, file)
-  local opened, err = open(self, file)
+  local opened, err = self.files:open(file)
   if not opened then return nil, err end
   local options, attempt, stamped_at, has_journal_failed = self.options, nil, math.huge, false
   local sent = { document_type = file.document_type, description = file.description }
   function opened.prepare()
-    sent.known = candidates(self, file)
+    sent.known = self.documents:candidates(file)
     local begun, problem = self.journal:begin(file, sent, attempt)
     if not begun then
       has_journal_failed = true
@@ -438,7 +257,7 @@ local function process(self, file)
   local document, err, attempt, has_journal_failed = send(self, file)
   local recorded, problem = true, nil
   if document then
-    self.list.ids:add({ file.file_name, size_text(file.size) }, document.id)
+    self.documents:add(file, document.id)
     recorded, problem = set_done(self, attempt, file, document.id)
     self.report.uploaded, self.report.bytes = self.report.uploaded + 1, self.report.bytes + file.size
     self.run:succeed()
@@ -469,7 +288,7 @@ local function find_unconfirmed(self)
     if file then file.upload, uploads[#uploads + 1] = pending, pending end
   end
   if not uploads[1] or self.run:is_stopped() then return end
-  local ok, err = list_documents(self)
+  local ok, err = self.documents:list()
   if ok then ok, err = find_documents(self, uploads) end
   if not ok then self.run:note(err) end
 end
@@ -492,7 +311,7 @@ end
 local function run_all(self)
   self.pending = self.journal:pending_of(self.collection.path[2])
   if self.pending[1] then
-    local ok, err = list_documents(self)
+    local ok, err = self.documents:list()
     if ok then ok, err = find_documents(self, self.pending) end
     if not ok then return fail_for_all(self, err) end
   end
@@ -509,18 +328,18 @@ end
 
 -- `patient:upload_all(files, options)`.
 -- @tparam table collection the patient's documents (see page.lua)
--- @param files as the script gave them
+-- @param items the files, as the script gave them
 -- @tparam ?table options likewise
 -- @treturn[1] table the report
 -- @treturn[2] nil
 -- @treturn[2] table the error: nothing was begun
-function upload_all.run(collection, files, options)
-  local problem = each.check_items(files)
+function upload_all.run(collection, items, options)
+  local problem = each.check_items(items)
   if problem then check.raise_argument(1, "upload_all", problem) end
   options = check.options(options, OPTIONS, 2, "upload_all")
   if not options.journal then check.raise_argument(2, "upload_all", "option 'journal' is required") end
-  if type(files) == "table" then
-    for _, item in ipairs(files) do read_item(item) end
+  if type(items) == "table" then
+    for _, item in ipairs(items) do files.read_item(item) end
   end
   local env = collection.env
   local ready, err = batch.prepare()
@@ -533,10 +352,11 @@ function upload_all.run(collection, files, options)
   local ran, result = pcall(batch.run, env, {
     concurrency = options.concurrency or DEFAULT_CONCURRENCY, progress = options.progress,
   }, report, function(run)
-    run_all(setmetatable({
+    run_all {
       collection = collection, options = options, run = run, report = report, journal = opened,
-      next_file = each.iterator(files), folders = {}, seen = index.new(), list = false, pending = {}, unconfirmed = {},
-    }, work))
+      next_item = each.iterator(items), files = files.new(collection, options),
+      documents = documents.new(collection, options), pending = {}, unconfirmed = {},
+    }
   end)
   opened:close()
   if not ran then error(result, 0) end
