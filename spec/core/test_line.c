@@ -133,6 +133,35 @@ static void narrow(const peer *peer)
                        sizeof(int)) == 0);
 }
 
+/* ---- what most tests have in common ---- */
+
+/* Open the world and a line, and let its peer get a request. */
+static nymbl_transfer *open_and_ask(nymbl_line **line, peer *peer)
+{
+    nymbl_transfer *transfer;
+
+    world_open(NULL);
+    *line = line_open((nymbl_line_options){0});
+    transfer = ask(*line, "a");
+    peer_accept(peer);
+    expect(peer, "a");
+    return transfer;
+}
+
+static void answer(peer *peer, nymbl_transfer *transfer)
+{
+    peer_say(peer, ":1\r\n");
+    check_reply(transfer, ":1\r\n");
+}
+
+/* The end of a test whose line was closed. */
+static void finish(peer *peer)
+{
+    expect_end(peer);
+    peer_close(peer);
+    world_close();
+}
+
 /* ---- requests and replies ---- */
 
 static void replies_reach_the_requests_in_their_order(void)
@@ -158,9 +187,7 @@ static void replies_reach_the_requests_in_their_order(void)
     check_reply(transfers[1], "*2\r\n:1\r\n$3\r\n\r\n2\r\n");
     CHECK(nymbl_line_is_open(line));
     nymbl_line_free(line);
-    expect_end(&peer);
-    peer_close(&peer);
-    world_close();
+    finish(&peer);
 }
 
 static void a_reply_may_arrive_byte_by_byte(void)
@@ -185,8 +212,7 @@ static void a_reply_may_arrive_byte_by_byte(void)
     peer_say(&peer, ":1\r\n");
     check_reply(next, ":1\r\n");
     nymbl_line_free(line);
-    peer_close(&peer);
-    world_close();
+    finish(&peer);
 }
 
 static void a_reply_may_have_64_kilobytes(void)
@@ -245,8 +271,7 @@ static void a_reply_whose_answer_is_dropped_keeps_its_place(void)
     peer_say(&peer, ":1\r\n:2\r\n:3\r\n:4\r\n");
     check_reply(third, ":4\r\n");
     nymbl_line_free(line);
-    peer_close(&peer);
-    world_close();
+    finish(&peer);
 }
 
 static void a_request_canceled_before_it_is_sent_is_removed(void)
@@ -272,8 +297,7 @@ static void a_request_canceled_before_it_is_sent_is_removed(void)
     check_reply(transfers[2], ":2\r\n");
     nymbl_transfer_free(ask(line, "d")); /* sent or not, it does no harm */
     nymbl_line_free(line);
-    peer_close(&peer);
-    world_close();
+    finish(&peer);
 }
 
 /* Cancel some of many requests at some of their states: the others get their
@@ -342,8 +366,7 @@ static void replies_stay_matched_whatever_is_canceled(void)
     }
     CHECK(got > COUNT / 4 && got < COUNT);
     nymbl_line_free(line);
-    peer_close(&peer);
-    world_close();
+    finish(&peer);
 }
 
 static void long_requests_are_sent_as_the_server_reads(void)
@@ -436,11 +459,9 @@ static void no_request_is_sent_before_the_greeting_is_answered(void)
     CHECK(!counts_of(transfer).sent);
     peer_say(&peer, "OK\r\n");
     expect(&peer, "a");
-    peer_say(&peer, ":1\r\n");
-    check_reply(transfer, ":1\r\n");
+    answer(&peer, transfer);
     nymbl_line_free(line);
-    peer_close(&peer);
-    world_close();
+    finish(&peer);
 }
 
 static void a_refused_greeting_is_the_reply_to_each_request(void)
@@ -466,9 +487,7 @@ static void a_refused_greeting_is_the_reply_to_each_request(void)
         check_reply(first, "-NOAUTH no\r\n");
         check_reply(second, "-NOAUTH no\r\n");
         check_ended(line);
-        expect_end(&peer);
-        peer_close(&peer);
-        world_close();
+        finish(&peer);
     }
 }
 
@@ -494,9 +513,7 @@ static void an_error_instead_of_a_welcome_is_the_reply_to_each_request(void)
     world_settle();
     peer_say(&peer, refusal);
     check_ended(line);
-    expect_end(&peer);
-    peer_close(&peer);
-    world_close();
+    finish(&peer);
 }
 
 static void a_greeting_answered_before_it_was_sent_is_no_greeting(void)
@@ -565,9 +582,7 @@ static void bytes_that_are_no_reply_end_the_line(void)
             check_failure(first, NYMBL_PROTOCOL, cases[i].reason, true);
         check_failure(second, NYMBL_PROTOCOL, cases[i].reason, true);
         check_ended(line);
-        expect_end(&peer);
-        peer_close(&peer);
-        world_close();
+        finish(&peer);
     }
 }
 
@@ -578,11 +593,7 @@ static void a_reply_that_nobody_waits_for_ends_the_line(void)
     nymbl_line *line;
     peer peer;
 
-    world_open(NULL);
-    line = line_open((nymbl_line_options){0});
-    transfer = ask(line, "a");
-    peer_accept(&peer);
-    expect(&peer, "a");
+    transfer = open_and_ask(&line, &peer);
     peer_say(&peer, ":1\r\n:2\r\n");
     check_reply(transfer, ":1\r\n");
     expect_end(&peer);
@@ -591,8 +602,7 @@ static void a_reply_that_nobody_waits_for_ends_the_line(void)
     CHECK(transfer == NULL);
     CHECK_TEXT(err.reason, "reset");
     check_ended(line);
-    peer_close(&peer);
-    world_close();
+    finish(&peer);
 }
 
 static void a_connection_cut_anywhere_fails_what_has_no_reply(void)
@@ -642,13 +652,8 @@ static void nothing_is_sent_to_a_server_that_has_closed(void)
     nymbl_line *line;
     peer peer;
 
-    world_open(NULL);
-    line = line_open((nymbl_line_options){0});
-    transfer = ask(line, "a");
-    peer_accept(&peer);
-    expect(&peer, "a");
-    peer_say(&peer, ":1\r\n");
-    check_reply(transfer, ":1\r\n");
+    transfer = open_and_ask(&line, &peer);
+    answer(&peer, transfer);
     peer_close(&peer);
     /* without an I/O thread nobody has seen that yet */
     started = nymbl_line_start(&transfer, line, "b", 1, NULL);
@@ -712,11 +717,9 @@ static void a_unix_socket_is_connected(void)
     transfer = ask(line, "a");
     peer_accept_at(&peer, listener);
     expect(&peer, "a");
-    peer_say(&peer, ":1\r\n");
-    check_reply(transfer, ":1\r\n");
+    answer(&peer, transfer);
     nymbl_line_free(line);
-    peer_close(&peer);
-    world_close();
+    finish(&peer);
     close(listener);
 }
 
@@ -739,9 +742,7 @@ static void an_unanswered_greeting_is_a_timeout(void)
     peer_say(&peer, "+OK\r\n");
     check_failure(transfer, NYMBL_TIMEOUT, "connect", false);
     check_ended(line);
-    expect_end(&peer);
-    peer_close(&peer);
-    world_close();
+    finish(&peer);
 }
 
 static void a_program_that_does_not_pump_causes_no_timeout(void)
@@ -766,11 +767,9 @@ static void a_program_that_does_not_pump_causes_no_timeout(void)
         world_step();
     }
     expect(&peer, "a");
-    peer_say(&peer, ":1\r\n");
-    check_reply(transfer, ":1\r\n");
+    answer(&peer, transfer);
     nymbl_line_free(line);
-    peer_close(&peer);
-    world_close();
+    finish(&peer);
 }
 
 /* The thread polls when the line is opened: that time does not count. */
@@ -792,11 +791,9 @@ static void a_line_opened_on_an_idle_engine_has_its_time_to_connect(void)
     expect(&peer, GREETING);
     peer_say(&peer, GREETED);
     expect(&peer, "a");
-    peer_say(&peer, ":1\r\n");
-    check_reply(transfer, ":1\r\n");
+    answer(&peer, transfer);
     nymbl_line_free(line);
-    peer_close(&peer);
-    world_close();
+    finish(&peer);
 }
 
 static void an_idle_line_closes_itself(void)
@@ -814,15 +811,12 @@ static void an_idle_line_closes_itself(void)
     world_settle();
     CHECK(nymbl_line_is_open(line));
     CHECK(!nymbl_transfer_is_ready(transfer));
-    peer_say(&peer, ":1\r\n");
-    check_reply(transfer, ":1\r\n");
+    answer(&peer, transfer);
     CHECK(nymbl_line_is_open(line));
     CHECK_NUMBER(nymbl_line_send(line, "b", 1, NULL), NYMBL_OK);
     expect(&peer, "b"); /* nobody waits for this reply */
     check_ended(line);
-    expect_end(&peer);
-    peer_close(&peer);
-    world_close();
+    finish(&peer);
 }
 
 static void a_line_that_was_idle_for_too_long_is_not_used_again(void)
@@ -842,8 +836,7 @@ static void a_line_that_was_idle_for_too_long_is_not_used_again(void)
     transfer = ask(line, "a");
     peer_accept(&peer);
     expect(&peer, "a");
-    peer_say(&peer, ":1\r\n");
-    check_reply(transfer, ":1\r\n");
+    answer(&peer, transfer);
     world.now += 59;
     CHECK(nymbl_line_is_open(line));
     world.now += 2;
@@ -851,9 +844,7 @@ static void a_line_that_was_idle_for_too_long_is_not_used_again(void)
     CHECK_NUMBER(nymbl_line_start(&transfer, line, "b", 1, NULL),
                  NYMBL_NETWORK);
     nymbl_line_free(line);
-    expect_end(&peer);
-    peer_close(&peer);
-    world_close();
+    finish(&peer);
 }
 
 /* ---- closing ---- */
@@ -864,19 +855,13 @@ static void closing_sends_what_can_be_sent_and_fails_the_rest(void)
     nymbl_line *line;
     peer peer;
 
-    world_open(NULL);
-    line = line_open((nymbl_line_options){0});
-    transfer = ask(line, "a");
-    peer_accept(&peer);
-    expect(&peer, "a");
+    transfer = open_and_ask(&line, &peer);
     CHECK_NUMBER(nymbl_line_send(line, "b", 1, NULL), NYMBL_OK);
     CHECK_NUMBER(nymbl_line_send(line, "c", 1, NULL), NYMBL_OK);
     nymbl_line_free(line);
     check_failure(transfer, NYMBL_CANCELED, "closed", true);
     expect(&peer, "bc");
-    expect_end(&peer);
-    peer_close(&peer);
-    world_close();
+    finish(&peer);
 }
 
 static void a_request_that_nobody_waits_for_is_sent_without_pumping(void)
@@ -885,20 +870,14 @@ static void a_request_that_nobody_waits_for_is_sent_without_pumping(void)
     nymbl_line *line;
     peer peer;
 
-    world_open(NULL);
-    line = line_open((nymbl_line_options){0});
-    transfer = ask(line, "a");
-    peer_accept(&peer);
-    expect(&peer, "a");
-    peer_say(&peer, ":1\r\n");
-    check_reply(transfer, ":1\r\n");
+    transfer = open_and_ask(&line, &peer);
+    answer(&peer, transfer);
     CHECK_NUMBER(nymbl_line_send(line, "b", 1, NULL), NYMBL_OK);
     for (int i = 0; i < 1000 && !peer_take(&peer); i++)
         usleep(1000);
     expect(&peer, "b");
     nymbl_line_free(line);
-    peer_close(&peer);
-    world_close();
+    finish(&peer);
 }
 
 /* The number of times that the clock is read while a line is closed: each step
@@ -937,9 +916,7 @@ static void closing_waits_for_replies_but_not_for_a_silent_server(void)
             CHECK(steps_to_close(line) < 5);
         else
             CHECK(steps_to_close(line) > 15);
-        expect_end(&peer);
-        peer_close(&peer);
-        world_close();
+        finish(&peer);
     }
 }
 
@@ -949,11 +926,7 @@ static void freeing_the_engine_ends_its_lines(void)
     nymbl_line *line, *other;
     peer peer;
 
-    world_open(NULL);
-    line = line_open((nymbl_line_options){0});
-    transfer = ask(line, "a");
-    peer_accept(&peer);
-    expect(&peer, "a");
+    transfer = open_and_ask(&line, &peer);
     other = line_greeting();
     unsent = ask(other, "b");
     CHECK_NUMBER(nymbl_line_send(line, "c", 1, NULL), NYMBL_OK);
@@ -977,11 +950,7 @@ static void a_line_outlives_the_last_client(void)
     nymbl_line *line;
     peer peer, service;
 
-    world_open(NULL);
-    line = line_open((nymbl_line_options){0});
-    transfer = ask(line, "a");
-    peer_accept(&peer);
-    expect(&peer, "a");
+    transfer = open_and_ask(&line, &peer);
     get = accept_request(start_get(), &service);
     peer_respond(&service, 200, "Content-Type: application/json\r\n", "{}");
     CHECK_NUMBER(ended(get, NULL), NYMBL_OK);
@@ -989,15 +958,13 @@ static void a_line_outlives_the_last_client(void)
     nymbl_client_close(world.client);
     expect_end(&service); /* the client's connection is closed */
     peer_close(&service);
-    peer_say(&peer, ":1\r\n");
-    check_reply(transfer, ":1\r\n");
+    answer(&peer, transfer);
     transfer = ask(line, "b");
     expect(&peer, "b");
     peer_say(&peer, ":2\r\n");
     check_reply(transfer, ":2\r\n");
     nymbl_line_free(line);
-    peer_close(&peer);
-    world_close();
+    finish(&peer);
 }
 
 static void an_engine_whose_line_has_no_request_is_idle(void)
@@ -1006,19 +973,13 @@ static void an_engine_whose_line_has_no_request_is_idle(void)
     nymbl_line *line;
     peer peer;
 
-    world_open(NULL);
-    line = line_open((nymbl_line_options){0});
-    transfer = ask(line, "a");
-    peer_accept(&peer);
-    expect(&peer, "a");
+    transfer = open_and_ask(&line, &peer);
     CHECK(!nymbl_engine_is_idle(world.engine));
-    peer_say(&peer, ":1\r\n");
-    check_reply(transfer, ":1\r\n");
+    answer(&peer, transfer);
     CHECK_NUMBER(nymbl_line_send(line, "b", 1, NULL), NYMBL_OK);
     CHECK(nymbl_engine_is_idle(world.engine) == !is_threaded());
     nymbl_line_free(line);
-    peer_close(&peer);
-    world_close();
+    finish(&peer);
 }
 
 static void a_line_stays_open_when_the_thread_starts(void)
@@ -1027,22 +988,15 @@ static void a_line_stays_open_when_the_thread_starts(void)
     nymbl_line *line;
     peer peer;
 
-    world_open(NULL);
-    line = line_open((nymbl_line_options){0});
-    transfer = ask(line, "a");
-    peer_accept(&peer);
-    expect(&peer, "a");
+    transfer = open_and_ask(&line, &peer);
     REQUIRE(nymbl_engine_start_thread(world.engine, NULL) == NYMBL_OK);
-    peer_say(&peer, ":1\r\n");
-    check_reply(transfer, ":1\r\n");
+    answer(&peer, transfer);
     transfer = ask(line, "b");
     expect(&peer, "b");
     peer_say(&peer, ":2\r\n");
     check_reply(transfer, ":2\r\n");
     nymbl_line_free(line);
-    expect_end(&peer);
-    peer_close(&peer);
-    world_close();
+    finish(&peer);
 }
 
 static void reconnecting_leaves_nothing(void)
@@ -1057,8 +1011,7 @@ static void reconnecting_leaves_nothing(void)
         peer_accept(&peer);
         expect(&peer, "a");
         if (i % 3 == 0) {
-            peer_say(&peer, ":1\r\n");
-            check_reply(transfer, ":1\r\n");
+            answer(&peer, transfer);
         }
         if (i % 2 == 0)
             nymbl_line_free(line);
@@ -1115,12 +1068,9 @@ static void a_forked_child_does_not_disturb_the_line(void)
     CHECK(waitpid(child, &status, 0) == child);
     CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
     expect_nothing(&peer);
-    peer_say(&peer, ":1\r\n");
-    check_reply(transfer, ":1\r\n");
+    answer(&peer, transfer);
     nymbl_line_free(line);
-    expect_end(&peer);
-    peer_close(&peer);
-    world_close();
+    finish(&peer);
 }
 
 static void the_server_sees_the_end_although_a_child_has_the_socket(void)
@@ -1163,11 +1113,7 @@ static void the_socket_is_close_on_exec_and_sends_at_once(void)
     int fd, no_delay = 0;
     peer peer;
 
-    world_open(NULL);
-    line = line_open((nymbl_line_options){0});
-    transfer = ask(line, "a");
-    peer_accept(&peer);
-    expect(&peer, "a");
+    transfer = open_and_ask(&line, &peer);
     fd = line_socket();
     REQUIRE(fd > 2);
     CHECK((fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0);
@@ -1175,8 +1121,7 @@ static void the_socket_is_close_on_exec_and_sends_at_once(void)
     CHECK(no_delay != 0);
     nymbl_transfer_free(transfer);
     nymbl_line_free(line);
-    peer_close(&peer);
-    world_close();
+    finish(&peer);
 }
 
 /* ---- options ---- */
