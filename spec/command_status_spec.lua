@@ -58,7 +58,7 @@ describe("one operand of nymbl ends with", function()
     ends(4, "tls", { "list", "12345" }, { env = { NYMBL_CA_FILE = false } })
     ends(4, "tls %(ca_file%)", { "list", "12345" }, { env = { NYMBL_CA_FILE = "/nowhere" } })
     local server = redis.start { password = "store's", tls = true }
-    local env = { NYMBL_STORE = "rediss://localhost:" .. server.port }
+    local env = { NYMBL_STORE = server.url }
     ends(4, "io %(store_certificate%)", { "list", "12345" }, { env = env })
     env.NYMBL_STORE_CA_FILE = server.ca
     ends(4, "io %(store_auth%)", { "list", "12345" }, { env = env })

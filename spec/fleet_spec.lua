@@ -6,7 +6,6 @@ local helper = require "helper"
 local namespace = require "namespace"
 local nymbl = require "nymbl"
 local redis = require "redis"
-local redis_proxy = require "redis_proxy"
 local store = require "nymbl.store"
 local wait = require "nymbl.wait"
 
@@ -34,10 +33,6 @@ local MACHINE = [==[
   end)
   for _, client in ipairs(clients) do client:close() end
 ]==]
-
-local function url_of(server)
-  return "redis://127.0.0.1:" .. server.port
-end
 
 local function sleep(seconds)
   wait.wait(nil, wait.now() + seconds)
@@ -91,58 +86,42 @@ local function sent()
 end
 
 describe("a fleet #slow", function()
-  local stops
+  local group
 
   before_each(function()
     helper.reset()
     store.default.states = {}
-    stops = {}
+    group = redis.group()
   end)
-
-  local function stop_all() -- a function of its own: LuaJIT keeps what is in a frame
-    for _, stop in ipairs(stops) do stop() end
-    stops = nil
-  end
 
   after_each(function()
-    stop_all()
+    group:stop()
+    group = nil
     assert.equal(0, helper.object_count())
   end)
-
-  local function start(options)
-    local server = redis.start(options)
-    stops[#stops + 1] = function() server:stop() end
-    return server
-  end
-
-  local function start_proxy(port)
-    local proxy = redis_proxy.start(port)
-    stops[#stops + 1] = function() proxy:stop() end
-    return proxy
-  end
 
   -- A client with its own store, which is closed at the end of the test.
   local function client_of(options, overrides)
     local all = { store = nymbl.store.redis(options), monthly_quota = 10000 }
     for name, value in pairs(overrides or {}) do all[name] = value end
     local client = helper.client(all)
-    stops[#stops + 1] = function() client:close() end
+    group:add(function() client:close() end)
     return client
   end
 
   -- Three machines that reach one Redis by TLS, through its socket, and by TCP through a proxy.
   local function start_machines(options)
-    local server = start { tls = true, password = "word" }
+    local server = group:start { tls = true, password = "word" }
     local port = require("gateway").free_port()
     server:cli("CONFIG", "SET", "port", port)
-    local proxy = start_proxy(port)
+    local proxy = group:start_proxy(port)
     local network, stop = namespace.serve { helper.sandbox().base_url:match ":(%d+)", server.port, proxy.port }
-    stops[#stops + 1] = stop
+    group:add(stop)
     local machines = {}
     for i, place in ipairs {
-      { url = "rediss://localhost:" .. server.port, ca_file = server.ca },
+      { url = server.url, ca_file = server.ca },
       { url = "unix:" .. server.path },
-      { url = url_of(proxy) },
+      { url = proxy.url },
     } do
       place.password, place.token, place.timeout = "word", true, 5
       machines[i] = start_machine { store = place, rate = options.rate, calls = options.calls, network = network }
@@ -201,8 +180,8 @@ describe("a fleet #slow", function()
   describe("sends nothing to the service without a reservation, and recovers, if Redis", function()
     local function breaks(how)
       it(how.name, function()
-        local server = (how.start or start)()
-        local client = client_of { url = url_of(server), token = true, timeout = 0.5 }
+        local server = how.start and how.start() or group:start()
+        local client = client_of { url = server.url, token = true, timeout = 0.5 }
         local function call()
           return client:patient("p"):page()
         end
@@ -290,7 +269,7 @@ describe("a fleet #slow", function()
       name = "is a cluster of one that loses its slots", reason = "store_down", keeps_data = true,
       start = function()
         local node = redis.start_node()
-        stops[#stops + 1] = function() node:stop() end
+        group:add(function() node:stop() end)
         node:cli("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
         assert(helper.eventually(10, function() return node:cli("CLUSTER", "INFO"):find "cluster_state:ok" end))
         return node
@@ -303,9 +282,9 @@ describe("a fleet #slow", function()
     }
 
     it("answers with garbage, or with a part", function()
-      local server = start()
-      local proxy = start_proxy(server.port)
-      local client = client_of { url = url_of(proxy), token = true, timeout = 0.5 }
+      local server = group:start()
+      local proxy = group:start_proxy(server.port)
+      local client = client_of { url = proxy.url, token = true, timeout = 0.5 }
       assert(client:patient("p"):page())
       for _, garbage in ipairs { "HTTP/1.1 400 Bad Request\r\n\r\n", "$-1\r\n", "$4\r\n[1]x\r\n", "*1\r\n$1\r\nx\r\n" } do
         local before = sent()
@@ -324,8 +303,8 @@ describe("a fleet #slow", function()
   end)
 
   it("does not notice if Redis forgets its scripts, or closes its connections", function()
-    local server = start()
-    local client = client_of { url = url_of(server), token = true }
+    local server = group:start()
+    local client = client_of { url = server.url, token = true }
     for _ = 1, 5 do
       assert(client:patient("p"):page())
       server:cli("SCRIPT", "FLUSH")
@@ -337,10 +316,10 @@ describe("a fleet #slow", function()
   end)
 
   it("continues after a failover that lost the last changes, with at most one burst too many", function()
-    local primary, replica = start(), start()
+    local primary, replica = group:start(), group:start()
     replica:cli("REPLICAOF", "127.0.0.1", primary.port)
     assert(helper.eventually(10, function() return replica:cli("INFO", "replication"):find "master_link_status:up" end))
-    local urls = { url_of(replica), url_of(primary) } -- the replica first
+    local urls = { replica.url, primary.url } -- the replica first
     local clients = {}
     for i = 1, 3 do
       clients[i] = client_of({ urls = urls, token = true, timeout = 2 }, { rate = { read = { 2, 4 } } })
@@ -397,14 +376,14 @@ describe("a fleet #slow", function()
       handle:close()
     end
     set(0)
-    local server = start { environment = ("env LD_PRELOAD=%s CLOCK=%s"):format(quote(library), quote(file)) }
+    local server = group:start { environment = ("env LD_PRELOAD=%s CLOCK=%s"):format(quote(library), quote(file)) }
     return server, set
   end
 
   for what, seconds in pairs { forward = 86400, back = -86400 } do
     it("waits no longer than the limits demand if the clock of Redis is set " .. what, function()
       local server, set = start_with_clock()
-      local client = client_of({ url = url_of(server), token = true }, { rate = { read = { 4, 4 } } })
+      local client = client_of({ url = server.url, token = true }, { rate = { read = { 4, 4 } } })
       local function work()
         for _ = 1, 6 do assert(client:patient("p"):page { timeout = 5 }) end
       end
@@ -419,10 +398,10 @@ describe("a fleet #slow", function()
     end)
 
     it("fails over to a Redis whose clock is set " .. what, function()
-      local first, second, set = start(), start_with_clock()
+      local first, second, set = group:start(), start_with_clock()
       second:cli("REPLICAOF", "127.0.0.1", first.port)
       assert(helper.eventually(10, function() return second:cli("INFO", "replication"):find "master_link_status:up" end))
-      local client = client_of({ urls = { url_of(first), url_of(second) }, timeout = 2 }, { rate = { read = { 4, 4 } } })
+      local client = client_of({ urls = { first.url, second.url }, timeout = 2 }, { rate = { read = { 4, 4 } } })
       for _ = 1, 6 do assert(client:patient("p"):page { timeout = 5 }) end
       assert(helper.eventually(5, function()
         return second:cli("INFO", "replication"):match "slave_repl_offset:(%d+)"
@@ -444,7 +423,7 @@ describe("the store #memory", function()
       local helper, nymbl, redis = require "helper", require "nymbl", require "redis"
       local store, rate_state, wait = require "nymbl.store", require "nymbl.rate_state", require "nymbl.wait"
       local server = redis.start { tls = true }
-      local it = nymbl.store.redis { url = "rediss://localhost:" .. server.port, ca_file = server.ca }
+      local it = nymbl.store.redis { url = server.url, ca_file = server.ca }
 
       local function work(changes, connections)
         for i = 1, changes do

@@ -645,7 +645,7 @@ case("share limits through a Redis that is stopped meanwhile",
   local waits = {}
   local ran, result = pcall(function()
     local patient, client = t.patient {
-      store = nymbl.store.redis { url = "redis://127.0.0.1:" .. server.port, timeout = 0.6, token = true },
+      store = nymbl.store.redis { url = server.url, timeout = 0.6, token = true },
       rate = { read = { 10, 20 } }, monthly_quota = 100, token = helper.token(),
       on_wait = function(event) waits[#waits + 1] = event.reason end,
     }

@@ -2,6 +2,7 @@
 -- A real redis-server for specs, in its own directory, on a free port and on a socket there. It
 -- ends with the process that started it, also if it is stopped by a signal or busy.
 local helper = require "helper"
+local redis_proxy = require "redis_proxy"
 
 local redis = {}
 redis.__index = redis
@@ -60,7 +61,7 @@ local function try(self, port)
       or helper.output(("cd %s; [ ! -s pid ] || kill -0 $(cat pid) 2>&1"):format(quote(folder))) ~= ""
   end)
   if helper.exists(self.path) then
-    self.port = port
+    self.port, self.url = port, (self.ca and "rediss://localhost:%d" or "redis://127.0.0.1:%d"):format(port)
     self.pid = tonumber(helper.read_file(folder .. "/pid"):match("%d+"))
     return true
   end
@@ -87,8 +88,8 @@ end
 -- @tparam ?table options `tls` (its port expects TLS), `password` (of its default user), `args`
 --   (a list of further arguments, such as `{ "--maxmemory", "2mb" }`), `environment` (shell words before the
 --   command)
--- @treturn table `port` (of 127.0.0.1), `path` (of its Unix socket), `ca` (with `tls`: the file of
---   its authority's certificate), `pid`, `folder` (with its log)
+-- @treturn table `port` (of 127.0.0.1), `url` (with that), `path` (of its Unix socket), `ca` (with `tls`:
+--   the file of its authority's certificate), `pid`, `folder` (with its log)
 function redis.start(options)
   options = options or {}
   local self = setmetatable({ args = options.args or {}, password = options.password,
@@ -147,6 +148,43 @@ function redis:stop()
   if not self.pipe then return end
   self.pipe:close() -- waits for its end
   self.pipe = nil
+end
+
+-- What a test has started. Its state: an array of functions.
+local group = {}
+group.__index = group
+
+--- Make a group of what a test starts and its end stops.
+function redis.group()
+  return setmetatable({}, group)
+end
+
+--- Start a redis-server, see above.
+function group:start(options)
+  local server = redis.start(options)
+  self:add(function() server:stop() end)
+  return server
+end
+
+--- Start a proxy for the server on a port of this machine (redis_proxy.lua).
+function group:start_proxy(port)
+  local proxy = redis_proxy.start(port)
+  self:add(function() proxy:stop() end)
+  return proxy
+end
+
+--- Add a function that stops something else.
+function group:add(stop)
+  self[#self + 1] = stop
+end
+
+--- Stop all, in the order in which they were started. The group is empty then: LuaJIT keeps what is in a
+-- frame, so a caller's frame may keep the group.
+function group:stop()
+  for i, stop in ipairs(self) do
+    stop()
+    self[i] = nil
+  end
 end
 
 return redis

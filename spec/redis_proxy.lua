@@ -68,13 +68,14 @@ local SCRIPT = [==[
 ]==]
 
 --- Start a proxy for the server on a port of this machine.
--- @treturn table `port`
+-- @treturn table `port`, `url`
 function redis_proxy.start(port)
   local self = setmetatable({ path = helper.temporary(".proxy") }, redis_proxy)
   local script = helper.write_file(helper.temporary(".lua"), SCRIPT)
   self.pipe = assert(io.popen(("exec luajit %s %d %s"):format(quote(script), port, quote(self.path)), "w"))
   helper.eventually(5, function() return helper.exists(self.path) end)
   self.port = tonumber(helper.read_file(self.path))
+  self.url = "redis://127.0.0.1:" .. self.port
   return self
 end
 

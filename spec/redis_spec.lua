@@ -6,7 +6,6 @@ local kit = require "store_kit"
 local nymbl = require "nymbl"
 local rate_state = require "nymbl.rate_state"
 local redis = require "redis"
-local redis_proxy = require "redis_proxy"
 local store = require "nymbl.store"
 local token_state = require "nymbl.token_state"
 local wait = require "nymbl.wait"
@@ -25,10 +24,6 @@ end
 
 local function plain()
   return shared_server "plain"
-end
-
-local function url_of(server)
-  return "redis://127.0.0.1:" .. server.port
 end
 
 -- Wait for a condition.
@@ -69,14 +64,14 @@ local function while_stopped(server, fn)
 end
 
 describe("nymbl.store.redis()", function()
-  local stores, stops
+  local stores, group
 
-  before_each(function() stores, stops = {}, {} end)
+  before_each(function() stores, group = {}, redis.group() end)
 
   after_each(function()
     for _, it in ipairs(stores) do it.link:close() end
-    for _, stop in ipairs(stops) do stop() end
-    stores, stops = nil, nil
+    group:stop()
+    stores, group = nil, nil
     assert.equal(0, helper.object_count())
   end)
 
@@ -88,18 +83,6 @@ describe("nymbl.store.redis()", function()
     local it = nymbl.store.redis(options)
     stores[#stores + 1] = it
     return it
-  end
-
-  local function start(options)
-    local server = redis.start(options)
-    stops[#stops + 1] = function() server:stop() end
-    return server
-  end
-
-  local function start_proxy(port)
-    local proxy = redis_proxy.start(port)
-    stops[#stops + 1] = function() proxy:stop() end
-    return proxy
   end
 
   describe("raises on", function()
@@ -177,10 +160,10 @@ describe("nymbl.store.redis()", function()
   end)
 
   for name, make in pairs {
-    ["without TLS"] = function() return { url = url_of(plain()) } end,
+    ["without TLS"] = function() return { url = plain().url } end,
     ["with TLS"] = function()
       local server = shared_server("tls", { tls = true, password = "word" })
-      return { url = ("rediss://localhost:%d"):format(server.port), ca_file = server.ca, password = "word" }
+      return { url = server.url, ca_file = server.ca, password = "word" }
     end,
     ["through a Unix socket"] = function() return { url = "unix:" .. plain().path .. "?db=3" } end,
   } do
@@ -197,8 +180,8 @@ describe("nymbl.store.redis()", function()
 
   describe("asks", function()
     it("once for each change, over one connection", function()
-      local server = start()
-      local it = open { url = url_of(server) }
+      local server = group:start()
+      local it = open { url = server.url }
       local key = key_new()
       reserve(it, key)
       local function commands()
@@ -212,16 +195,16 @@ describe("nymbl.store.redis()", function()
 
     it("by a new process without sending the script, if the server knows it", function()
       local server = plain()
-      reserve(open { url = url_of(server) }, key_new())
+      reserve(open { url = server.url }, key_new())
       server:cli("CONFIG", "RESETSTAT")
-      reserve(open { url = url_of(server) }, key_new())
+      reserve(open { url = server.url }, key_new())
       local stats = server:cli("INFO", "commandstats")
       assert.equal("1", stats:match("cmdstat_eval:calls=(%d+)")) -- for the clock
       assert.equal("1", stats:match("cmdstat_evalsha:calls=(%d+)"))
     end)
 
     it("again after SCRIPT FLUSH", function()
-      local it, key = open { url = url_of(plain()) }, key_new()
+      local it, key = open { url = plain().url }, key_new()
       for _ = 1, 3 do
         reserve(it, key)
         plain():cli("SCRIPT", "FLUSH")
@@ -230,7 +213,7 @@ describe("nymbl.store.redis()", function()
     end)
 
     it("over another connection if the server closes it", function()
-      local it, key = open { url = url_of(plain()) }, key_new()
+      local it, key = open { url = plain().url }, key_new()
       for _ = 1, 20 do
         assert(reserve(it, key))
         plain():cli("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
@@ -240,8 +223,8 @@ describe("nymbl.store.redis()", function()
 
     for what, task in pairs { ["is lost"] = "swallow", ["is cut"] = "cut" } do
       it("again if the reply " .. what .. ", and is counted once", function()
-        local proxy = start_proxy(plain().port)
-        local it, key = open { url = url_of(proxy) }, key_new()
+        local proxy = group:start_proxy(plain().port)
+        local it, key = open { url = proxy.url }, key_new()
         assert(reserve(it, key))
         for i = 2, 5 do
           proxy:spoil(task)
@@ -253,8 +236,8 @@ describe("nymbl.store.redis()", function()
     end
 
     it("from many coroutines at once, and is counted once each if the connection breaks", function()
-      local proxy = start_proxy(plain().port)
-      local it, key, items = open { url = url_of(proxy) }, key_new(), {}
+      local proxy = group:start_proxy(plain().port)
+      local it, key, items = open { url = proxy.url }, key_new(), {}
       for i = 1, 60 do items[i] = i end
       reserve(it, key)
       local succeeded = nymbl.each(items, { concurrency = 20 }, function(i)
@@ -267,14 +250,14 @@ describe("nymbl.store.redis()", function()
     end)
 
     it("not for changes that are not of this library", function()
-      local it = open { url = url_of(plain()) }
+      local it = open { url = plain().url }
       assert.error_matches(function() it:update("key", nil, function() end) end, "only make the changes of nymbl")
     end)
   end)
 
   describe("tells", function()
     it("before the next change, even if it had no connection then", function()
-      local it, key = open { url = url_of(plain()) }, key_new()
+      local it, key = open { url = plain().url }, key_new()
       for _ = 1, 3 do
         for _ = 1, 2 do store.tell(it, key, rate_state.quota_exceeded, MONTH) end
         store.tell(it, key, rate_state.probe_succeeded)
@@ -284,11 +267,11 @@ describe("nymbl.store.redis()", function()
       end
       assert.equal(6, ask(it, key, rate_state.usage, MONTH).throttled)
       store.tell(it, key, rate_state.quota_exceeded, MONTH)
-      assert.equal(7, ask(open { url = url_of(plain()) }, key, rate_state.usage, MONTH).throttled)
+      assert.equal(7, ask(open { url = plain().url }, key, rate_state.usage, MONTH).throttled)
     end)
 
     it("later what cannot be sent now, and in its order", function()
-      local it, key = open { url = url_of(plain()) }, key_new()
+      local it, key = open { url = plain().url }, key_new()
       reserve(it, key)
       it.link:disconnect()
       store.tell(it, key, rate_state.quota_exceeded, MONTH)
@@ -306,7 +289,7 @@ describe("nymbl.store.redis()", function()
     end)
 
     it("without waiting for a server that is stopped", function()
-      local it, key = open { url = url_of(plain()) }, key_new()
+      local it, key = open { url = plain().url }, key_new()
       reserve(it, key)
       while_stopped(plain(), function()
         local began = wait.now()
@@ -352,12 +335,12 @@ describe("nymbl.store.redis()", function()
 
     it("store_down if no server listens, or it does not answer", function()
       local url, stop = helper.unresponsive_server "refusing"
-      stops[#stops + 1] = stop
+      group:add(stop)
       fails("store_down", { url = url:gsub("https", "redis") }, 1.7)
       fails("store_down", { url = "unix:" .. helper.folder .. "/none" }, 1.7)
       for _, kind in ipairs { "silent", "full" } do
         url, stop = helper.unresponsive_server(kind)
-        stops[#stops + 1] = stop
+        group:add(stop)
         fails("store_down", { url = url:gsub("https", "redis"), timeout = 0.4 }, 1)
         fails("store_down", { url = url:gsub("https", "rediss"), timeout = 0.4 }, 1)
       end
@@ -365,72 +348,71 @@ describe("nymbl.store.redis()", function()
     end)
 
     it("store_down if it is stopped", function()
-      local it = open { url = url_of(plain()) }
+      local it = open { url = plain().url }
       reserve(it, "x")
-      while_stopped(plain(), function() fails("store_down", { url = url_of(plain()) }, 1.7) end)
+      while_stopped(plain(), function() fails("store_down", { url = plain().url }, 1.7) end)
     end)
 
     it("store_down while it loads its data", function()
-      local server = start()
+      local server = group:start()
       for i = 1, 2000 do server:cli("SET", "key" .. i, "x") if i > 30 then break end end
       server:cli("SAVE")
       server:restart { "--key-load-delay", "200000", "--loading-process-events-interval-bytes", "1024" }
-      fails("store_down", { url = url_of(server) }, 1.7)
+      fails("store_down", { url = server.url }, 1.7)
     end)
 
     it("store_down while a script keeps it busy", function()
-      local server = start { args = { "--lua-time-limit", "10" } }
+      local server = group:start { args = { "--lua-time-limit", "10" } }
       os.execute(("redis-cli -s %s EVAL 'while true do end' 0 >/dev/null 2>&1 &"):format(helper.quote(server.path)))
       becomes(5, function() return server:cli("PING"):find("BUSY") end)
-      fails("store_down", { url = url_of(server) }, 1.7)
+      fails("store_down", { url = server.url }, 1.7)
       server:cli("SCRIPT", "KILL")
     end)
 
     it("store_auth without a password, with a wrong one or one too many, and without permission", function()
       local server = shared_server("tls", { tls = true, password = "word" })
-      local url = "rediss://localhost:" .. server.port
-      fails("store_auth", { url = url, ca_file = server.ca })
-      fails("store_auth", { url = url, ca_file = server.ca, password = "another" })
-      fails("store_auth", { url = url, ca_file = server.ca, password = "word", username = "other" })
-      fails("store_auth", { url = url_of(plain()), password = "word" })
+      fails("store_auth", { url = server.url, ca_file = server.ca })
+      fails("store_auth", { url = server.url, ca_file = server.ca, password = "another" })
+      fails("store_auth", { url = server.url, ca_file = server.ca, password = "word", username = "other" })
+      fails("store_auth", { url = plain().url, password = "word" })
       plain():cli("ACL", "SETUSER", "poor", "on", ">word", "~other:*", "+@all")
-      fails("store_auth", { url = url_of(plain()), username = "poor", password = "word" })
+      fails("store_auth", { url = plain().url, username = "poor", password = "word" })
       plain():cli("ACL", "SETUSER", "poor", "allkeys", "-eval")
-      fails("store_auth", { url = url_of(plain()), username = "poor", password = "word" })
+      fails("store_auth", { url = plain().url, username = "poor", password = "word" })
     end)
 
     it("store_certificate if it cannot be verified, and never falls back to plain", function()
       local server = shared_server("tls", { tls = true, password = "word" })
-      fails("store_certificate", { url = "rediss://localhost:" .. server.port, password = "word" })
-      fails("store_certificate", { url = "rediss://localhost:" .. server.port, ca_file = helper.sandbox().ca_file, password = "word" })
-      local elsewhere = start { tls = true, args = { "--bind", "127.0.0.2" } }
+      fails("store_certificate", { url = server.url, password = "word" })
+      fails("store_certificate", { url = server.url, ca_file = helper.sandbox().ca_file, password = "word" })
+      local elsewhere = group:start { tls = true, args = { "--bind", "127.0.0.2" } }
       fails("store_certificate", { url = "rediss://127.0.0.2:" .. elsewhere.port, ca_file = elsewhere.ca })
       fails("store_down", { url = "rediss://localhost:" .. plain().port, ca_file = server.ca, password = "word", timeout = 0.3 })
       assert.equal("0", plain():cli("INFO", "clients"):match("blocked_clients:(%d+)"))
     end)
 
     it("store_full if its memory is", function()
-      local server = start { args = { "--maxmemory", "1" } }
-      fails("store_full", { url = url_of(server) })
+      local server = group:start { args = { "--maxmemory", "1" } }
+      fails("store_full", { url = server.url })
     end)
 
     it("store_readonly if it is a replica, or refuses to write", function()
-      local server = start()
+      local server = group:start()
       server:cli("CONFIG", "SET", "min-replicas-to-write", "1")
-      fails("store_readonly", { url = url_of(server) }, 1.7)
+      fails("store_readonly", { url = server.url }, 1.7)
       server:cli("CONFIG", "SET", "min-replicas-to-write", "0")
       server:cli("REPLICAOF", "127.0.0.1", plain().port)
-      fails("store_readonly", { url = url_of(server) }, 1.7)
-      fails("store_readonly", { urls = { url_of(server), url_of(server) } }, 1.7)
+      fails("store_readonly", { url = server.url }, 1.7)
+      fails("store_readonly", { urls = { server.url, server.url } }, 1.7)
     end)
 
     it("store_protocol if it is no Redis, or its data are not of this library", function()
-      local proxy = start_proxy(plain().port)
+      local proxy = group:start_proxy(plain().port)
       for _, garbage in ipairs { "HTTP/1.1 400 Bad Request\r\n\r\n", "\0", "+OK\r\n", ":5\r\n", "*0\r\n", "$-1\r\n", "$2\r\n[]\r\n",
                                  "$5\r\n[1,2]\r\n", "$4\r\n[\"x\r\n", "$99999999\r\n",
                                  '$13\r\n[1e15,"5eed"]\r\n', '$14\r\n[1e999,"5eed"]\r\n', '$11\r\n[-1,"5eed"]\r\n',
                                  "$14\r\n[1e300,[true]]\r\n" } do
-        local it = open { url = url_of(proxy), timeout = 0.5 }
+        local it = open { url = proxy.url, timeout = 0.5 }
         proxy:spoil(garbage)
         local _, err = reserve(it, "x")
         assert.equal("io store_protocol", words(err), garbage)
@@ -444,7 +426,7 @@ describe("nymbl.store.redis()", function()
       for _, results in ipairs { "5", "[]", "[5]", "[true]", "[null]", "[{}]", '[{"delay":1}]', '[{"delay":"x","time_to_act":1}]',
                                  '[{"refused":1}]', '[{"delay":1,"time_to_act":1,"tat":{}}]', '[{"delay":1e999,"time_to_act":1}]',
                                  '[{"delay":1,"time_to_act":1,"requests":-1}]' } do
-        local it = open { url = url_of(proxy), timeout = 0.5 }
+        local it = open { url = proxy.url, timeout = 0.5 }
         assert(reserve(it, "x"))
         local text = ("[%.0f,%s]"):format(it:now(), results)
         proxy:spoil(("$%d\r\n%s\r\n"):format(#text, text))
@@ -452,33 +434,33 @@ describe("nymbl.store.redis()", function()
       end
       for _, results in ipairs { "[true]", "[false]", "[true,5]", "[true,null,5]", "[true,null,{}]", '[{"refused":true}]',
                                  '[true,null,{"generation":"x"}]', '[true,null,{"failure":"x"}]' } do
-        local it = open { url = url_of(proxy), timeout = 0.5 }
+        local it = open { url = proxy.url, timeout = 0.5 }
         assert(reserve(it, "x"))
         local text = ("[%.0f,%s]"):format(it:now(), results)
         proxy:spoil(("$%d\r\n%s\r\n"):format(#text, text))
         local _, err = ask(it, "x", token_state.acquire, 3, nil, 0, nil)
         assert.equal("io store_protocol", words(err), results)
       end
-      local it, key = open { url = url_of(plain()) }, key_new()
+      local it, key = open { url = plain().url }, key_new()
       plain():cli("LPUSH", ("nymbl:{%s}:v2"):format(key), "x")
       assert.equal("io store_protocol", words(select(2, reserve(it, key))))
     end)
 
     local function start_node()
       local node = redis.start_node()
-      stops[#stops + 1] = function() node:stop() end
+      group:add(function() node:stop() end)
       return node
     end
 
     it("cluster if another node has its keys; a cluster of one is as good as none", function()
       local one, other = start_node(), start_node()
-      fails("store_down", { url = url_of(one) }, 1.7) -- no node has the keys
-      fails("cluster", { url = url_of(one) .. "/1" }) -- a cluster has no other database
+      fails("store_down", { url = one.url }, 1.7) -- no node has the keys
+      fails("cluster", { url = one.url .. "/1" }) -- a cluster has no other database
       other:cli("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
       one:cli("CLUSTER", "MEET", "127.0.0.1", other.port)
       becomes(10, function() return one:cli("CLUSTER", "INFO"):find("cluster_state:ok") end)
-      fails("cluster", { url = url_of(one) })
-      local it, key = open { url = url_of(other) }, key_new()
+      fails("cluster", { url = one.url })
+      local it, key = open { url = other.url }, key_new()
       assert(reserve(it, key))
       local slot = other:cli("CLUSTER", "KEYSLOT", "{" .. key .. "}")
       other:cli("CLUSTER", "SETSLOT", slot, "MIGRATING", (one:cli("CLUSTER", "MYID")))
@@ -514,7 +496,7 @@ describe("nymbl.store.redis()", function()
   end)
 
   it("learns the server's clock again if it was set", function()
-    local it, key = open { url = url_of(plain()) }, key_new()
+    local it, key = open { url = plain().url }, key_new()
     assert(reserve(it, key))
     for i, step in ipairs { -86400, 86400, -1e9, 1e9 } do
       it.link.connection.offset = it.link.connection.offset + step
@@ -525,7 +507,7 @@ describe("nymbl.store.redis()", function()
   end)
 
   it("takes an infinite timeout and an empty prefix", function()
-    local it, key = open { url = url_of(plain()), timeout = math.huge, prefix = "" }, key_new()
+    local it, key = open { url = plain().url, timeout = math.huge, prefix = "" }, key_new()
     assert(reserve(it, key))
     assert.equal("1", plain():cli("EXISTS", ("{%s}:v2"):format(key)))
   end)
@@ -541,8 +523,8 @@ describe("nymbl.store.redis()", function()
     end)
 
     it("the result or the last error of the call stands, and nothing is repeated", function()
-      local server = start()
-      client = helper.client { store = open { url = url_of(server), timeout = 0.3 }, max_attempts = 3, on_event = function()
+      local server = group:start()
+      client = helper.client { store = open { url = server.url, timeout = 0.3 }, max_attempts = 3, on_event = function()
         server:stop()
       end, token = helper.token() }
       patient = client:patient "p"
@@ -556,15 +538,15 @@ describe("nymbl.store.redis()", function()
   end)
 
   it("needs few permissions", function()
-    local server = start()
+    local server = group:start()
     server:cli("ACL", "SETUSER", "poor", "on", ">word", "resetkeys", "~own:*", "-@all", "+eval", "+evalsha", "+time", "+get", "+set",
       "+del")
-    local it = open { url = url_of(server), username = "poor", password = "word", prefix = "own:" }
+    local it = open { url = server.url, username = "poor", password = "word", prefix = "own:" }
     local key = key_new()
     assert(reserve(it, key))
     store.tell(it, key, rate_state.quota_exceeded, MONTH)
     assert.same({ 0, 1 }, { requests(it, key), ask(it, key, rate_state.usage, MONTH).throttled })
-    it = open { url = url_of(server), username = "poor", password = "word" } -- other keys
+    it = open { url = server.url, username = "poor", password = "word" } -- other keys
     assert.equal("io store_auth", words(select(2, reserve(it, key))))
   end)
 
@@ -584,7 +566,7 @@ describe("nymbl.store.redis()", function()
     it("reports a long wait to on_wait, and no other", function()
       local waits = {}
       client = helper.client {
-        store = open { url = url_of(plain()), timeout = 0.3 }, timeout = false, token = helper.token(),
+        store = open { url = plain().url, timeout = 0.3 }, timeout = false, token = helper.token(),
         on_wait = function(event) waits[#waits + 1] = event.operation .. " " .. event.reason end,
       }
       for _ = 1, 20 do assert(client:patient("p"):page()) end
@@ -595,7 +577,7 @@ describe("nymbl.store.redis()", function()
     end)
 
     it("lists all pages, and prefetches none without a reservation", function()
-      client = helper.client { store = open { url = url_of(plain()), token = true }, rate = { read = { 100, 100 } } }
+      client = helper.client { store = open { url = plain().url, token = true }, rate = { read = { 100, 100 } } }
       helper.admin("POST", "seed", { patient = "p", count = 30 })
       local before, count = client:usage().requests, 0
       for _ in client:patient("p"):documents { page_size = 10 } do count = count + 1 end
@@ -604,7 +586,7 @@ describe("nymbl.store.redis()", function()
     end)
 
     it("that has no time left is not the store's fault", function()
-      client = helper.client { store = open { url = url_of(plain()) }, token = helper.token() }
+      client = helper.client { store = open { url = plain().url }, token = helper.token() }
       local _, err = client:patient("p"):page { timeout = 1e-9 }
       assert.equal("timeout deadline", words(err))
       assert.equal(0, #helper.journal())
@@ -618,8 +600,8 @@ describe("nymbl.store.redis()", function()
     end)
 
     it("ends if its client is closed while it waits for the store, and leaves no connection", function()
-      local server = start()
-      client = helper.client { store = open { url = url_of(server) }, token = helper.token() }
+      local server = group:start()
+      client = helper.client { store = open { url = server.url }, token = helper.token() }
       assert(client:patient("p"):page())
       local _, failed = nymbl.each({ "call", "close" }, nil, function(item)
         if item == "call" then return client:patient("p"):page() end
@@ -634,9 +616,9 @@ describe("nymbl.store.redis()", function()
     end)
 
     it("is counted, and its 429 pauses the others", function()
-      local it = open { url = url_of(plain()) }
+      local it = open { url = plain().url }
       client = helper.client { store = it, rate = {}, monthly_quota = 100, max_attempts = 1 }
-      local other = helper.client { store = open { url = url_of(plain()) }, rate = {}, monthly_quota = 100, timeout = 1 }
+      local other = helper.client { store = open { url = plain().url }, rate = {}, monthly_quota = 100, timeout = 1 }
       local before = client:usage()
       assert(client:patient("p"):page())
       helper.faults { operation = "list", action = { status = 429, body_kind = "gateway", headers = { { "Retry-After", "30" } } } }
@@ -650,8 +632,8 @@ describe("nymbl.store.redis()", function()
   end)
 
   it("goes on by itself when the server is back, even if it is empty", function()
-    local server = start()
-    local it, key = open { url = url_of(server), timeout = 0.2 }, key_new()
+    local server = group:start()
+    local it, key = open { url = server.url, timeout = 0.2 }, key_new()
     for _ = 1, 3 do assert(reserve(it, key)) end
     server:stop()
     assert.equal("io store_down", words(select(2, reserve(it, key))))
@@ -661,8 +643,8 @@ describe("nymbl.store.redis()", function()
   end)
 
   it("does not fail if the server is away for a moment", function()
-    local server = start()
-    local it, key = open { url = url_of(server), timeout = 5 }, key_new()
+    local server = group:start()
+    local it, key = open { url = server.url, timeout = 5 }, key_new()
     assert(reserve(it, key))
     server:stop()
     local done
@@ -679,7 +661,7 @@ describe("nymbl.store.redis()", function()
   end)
 
   it("is not blamed for the silence after which a caller had given up, or was abandoned", function()
-    local it, key = open { url = url_of(plain()), timeout = 0.4 }, key_new()
+    local it, key = open { url = plain().url, timeout = 0.4 }, key_new()
     assert(reserve(it, key))
     local function late_by_a_moment(ask_for)
       while_stopped(plain(), ask_for)
@@ -702,7 +684,7 @@ describe("nymbl.store.redis()", function()
 
   it("notices that one of several requests is not answered", function()
     local resp = require "nymbl.store.resp"
-    local it, key = open { url = url_of(plain()), timeout = 0.3 }, key_new()
+    local it, key = open { url = plain().url, timeout = 0.3 }, key_new()
     assert(reserve(it, key))
     local commands = { { "PING" }, { "BLPOP", "none", "3" } } -- both are sent before a reply arrives
     local _, failed = nymbl.each(commands, nil, function(command)
@@ -715,7 +697,7 @@ describe("nymbl.store.redis()", function()
 
   it("makes no change after its caller has given up", function()
     local server = plain()
-    local it, key = open { url = url_of(server), timeout = 0.3 }, key_new()
+    local it, key = open { url = server.url, timeout = 0.3 }, key_new()
     assert(reserve(it, key))
     while_stopped(server, function()
       assert.equal("io store_down", words(select(2, reserve(it, key))))
@@ -727,7 +709,7 @@ describe("nymbl.store.redis()", function()
 
   it("reads a reply that has arrived while this process was stopped", function()
     local server = plain()
-    local it, key = open { url = url_of(server), timeout = 0.5 }, key_new()
+    local it, key = open { url = server.url, timeout = 0.5 }, key_new()
     assert(reserve(it, key))
     local real = wait.wait
     wait.wait = function(transfer, deadline) -- the process is stopped right after it has sent its request
@@ -742,9 +724,9 @@ describe("nymbl.store.redis()", function()
 
   describe("with several URLs", function()
     it("takes the first one that is a primary, and the next one after a failover", function()
-      local replica, primary = start(), start { args = { "--repl-diskless-sync-delay", "0" } }
+      local replica, primary = group:start(), group:start { args = { "--repl-diskless-sync-delay", "0" } }
       replica:cli("REPLICAOF", "127.0.0.1", primary.port)
-      local it, key = open { urls = { url_of(replica), url_of(primary) } }, key_new()
+      local it, key = open { urls = { replica.url, primary.url } }, key_new()
       becomes(5, function() return replica:cli("INFO", "replication"):find("master_link_status:up") end)
       for _ = 1, 3 do assert(reserve(it, key)) end
       becomes(5, function()
@@ -759,17 +741,17 @@ describe("nymbl.store.redis()", function()
     end)
 
     it("takes the next one within the same call if one stops that has worked", function()
-      local first = start()
-      local it, key = open { urls = { url_of(first), url_of(plain()) } }, key_new()
+      local first = group:start()
+      local it, key = open { urls = { first.url, plain().url } }, key_new()
       assert(reserve(it, key))
       while_stopped(first, function() assert(reserve(it, key)) end)
     end)
 
     it("passes over one that does not answer", function()
       local url, stop = helper.unresponsive_server "silent"
-      stops[#stops + 1] = stop
+      group:add(stop)
       url = url:gsub("https", "redis")
-      local it, key = open { urls = { url, "unix:" .. helper.folder .. "/none", url_of(plain()) } }, key_new()
+      local it, key = open { urls = { url, "unix:" .. helper.folder .. "/none", plain().url } }, key_new()
       local began = wait.now()
       assert(reserve(it, key))
       assert.is_true(wait.now() - began < 0.6, wait.now() - began)
@@ -788,9 +770,9 @@ describe("nymbl.store.redis()", function()
 
     it("no secret, URL or id, and a token only on request; and everything expires", function()
       for _, token in ipairs { false, true } do
-        local server = start { password = "REDISWORD" }
+        local server = group:start { password = "REDISWORD" }
         local client = helper.client {
-          store = open { url = url_of(server), password = "REDISWORD", token = token }, rate = {}, monthly_quota = 100,
+          store = open { url = server.url, password = "REDISWORD", token = token }, rate = {}, monthly_quota = 100,
         }
         assert(client:patient("SECRETID"):page())
         local bearer = helper.header(helper.journal("list")[1], "authorization"):match("^Bearer (.+)$")
@@ -818,7 +800,7 @@ describe("nymbl.store.redis()", function()
     end)
 
     it("a token as long as it is valid, and its failure for a minute", function()
-      local it, key = open { url = url_of(plain()), token = true }, key_new()
+      local it, key = open { url = plain().url, token = true }, key_new()
       local name = ("nymbl:{%s}:v2"):format(key)
       local _, _, lease = ask(it, key, token_state.acquire, 3, nil, 0, nil)
       assert.equal("60", plain():cli("TTL", name))
@@ -834,7 +816,7 @@ describe("nymbl.store.redis()", function()
     it("the results of a change as long as it may be asked for again", function()
       local key = key_new()
       local function seconds_of_results(options, change, ...)
-        options.url = url_of(plain())
+        options.url = plain().url
         local it = open(options)
         assert(it:update(key, nil, change, ...))
         local name = ("nymbl:{%s}:%s:%d"):format(key, it.link.connection.caller, it.link.connection.count)
@@ -848,7 +830,7 @@ describe("nymbl.store.redis()", function()
     end)
 
     it("a state that is malformed from stopping anyone", function()
-      local it = open { url = url_of(plain()) }
+      local it = open { url = plain().url }
       for _, text in ipairs { "", "x", "5", "null", "[]", "[1,2]", '{"month":5}', '{"month":null,"requests":null}',
                               ('{"month":"%s","requests":"x","throttled":[]}'):format(MONTH),
                               ('{"month":"%s","requests":1,"throttled":0,"read_tat":"x","updated_at":{}}'):format(MONTH) } do
@@ -860,7 +842,7 @@ describe("nymbl.store.redis()", function()
     end)
 
     it("its wait and its burst if the server's clock is set", function()
-      local it = open { url = url_of(plain()) }
+      local it = open { url = plain().url }
       for _, step in ipairs { 1e9, 86400, -86400, -1e9 } do
         local key = key_new()
         local name = ("nymbl:{%s}:v2"):format(key)
@@ -884,8 +866,8 @@ describe("nymbl.store.redis()", function()
   end)
 
   it("closes its connection with the last client, also if it is collected", function()
-    local server = start()
-    local it = open { url = url_of(server) }
+    local server = group:start()
+    local it = open { url = server.url }
     local one = helper.client { store = it }
     local other = helper.client { store = it }
     one:usage()
@@ -904,9 +886,9 @@ describe("nymbl.store.redis()", function()
   end)
 
   it("opens no connection after its last client, whatever calls of it do then", function()
-    local server = start()
+    local server = group:start()
     for _, when_down in ipairs { "fail", "alone" } do
-      local it, key = open { url = url_of(server), timeout = 0.2, when_down = when_down }, key_new()
+      local it, key = open { url = server.url, timeout = 0.2, when_down = when_down }, key_new()
       local client = helper.client { store = it }
       client:usage()
       server:signal "STOP"
@@ -924,7 +906,7 @@ describe("nymbl.store.redis()", function()
 
   it("leaves no descriptor and no memory behind #slow", function()
     local server = plain()
-    local it, key = open { url = url_of(server) }, key_new()
+    local it, key = open { url = server.url }, key_new()
     local function work(changes, connects)
       for i = 1, changes do
         reserve(it, key)
@@ -942,8 +924,8 @@ describe("nymbl.store.redis()", function()
 
   describe("continues alone", function()
     it("with a share of the rate, if that is wanted, and adds what it has spent when the store is back", function()
-      local server = start()
-      local it, key = open { url = url_of(server), timeout = 0.2, when_down = "alone", share = 0.5 }, key_new()
+      local server = group:start()
+      local it, key = open { url = server.url, timeout = 0.2, when_down = "alone", share = 0.5 }, key_new()
       for _ = 1, 3 do assert(reserve(it, key, LIMITS)) end
       server:stop()
       local delays = {}
@@ -964,21 +946,21 @@ describe("nymbl.store.redis()", function()
     end)
 
     it("with a share of what is left of the month", function()
-      local server = start()
-      local it, key = open { url = url_of(server), timeout = 0.2, when_down = "alone", share = 0.1 }, key_new()
+      local server = group:start()
+      local it, key = open { url = server.url, timeout = 0.2, when_down = "alone", share = 0.1 }, key_new()
       local limits = { bucket = "read", quota = 55 }
       for _ = 1, 5 do reserve(it, key, limits) end
       server:stop()
       for _ = 1, 5 do assert.is_nil(reserve(it, key, limits).refused) end
       assert.equal("monthly_quota", reserve(it, key, limits).reason)
-      local other = open { url = url_of(server), timeout = 0.2, when_down = "alone" }
+      local other = open { url = server.url, timeout = 0.2, when_down = "alone" }
       for _ = 1, 5 do assert.is_nil(reserve(other, key, limits).refused) end -- of 55, which it has never seen
       assert.equal("monthly_quota", reserve(other, key, limits).reason)
     end)
 
     it("with the same share if the store fails again before it has made a change", function()
-      local server = start()
-      local it, key = open { url = url_of(server), timeout = 0.2, when_down = "alone", share = 0.1 }, key_new()
+      local server = group:start()
+      local it, key = open { url = server.url, timeout = 0.2, when_down = "alone", share = 0.1 }, key_new()
       local limits, sent, at_once = { bucket = "read", rate = 2, burst = 4, quota = 55 }, 0, 0
       for _ = 1, 5 do reserve(it, key, limits) end
       while_stopped(server, function()
@@ -997,12 +979,12 @@ describe("nymbl.store.redis()", function()
       it.alone.is_active = false
       wait.wait(nil, wait.now() + 0.6)
       assert.equal(10, requests(it, key))
-      assert.equal(10, requests(open { url = url_of(server) }, key))
+      assert.equal(10, requests(open { url = server.url }, key))
     end)
 
     it("and leaves what it has spent to itself, not to a forked child", function()
-      local server = start()
-      local it, key = open { url = url_of(server), timeout = 0.2, when_down = "alone" }, key_new()
+      local server = group:start()
+      local it, key = open { url = server.url, timeout = 0.2, when_down = "alone" }, key_new()
       assert(reserve(it, key))
       while_stopped(server, function()
         for _ = 1, 4 do assert(reserve(it, key)) end
@@ -1014,9 +996,9 @@ describe("nymbl.store.redis()", function()
     end)
 
     it("and counts once if the reply is lost when it adds what it has spent", function()
-      local server = start()
-      local proxy = start_proxy(server.port)
-      local it, key = open { url = url_of(proxy), timeout = 0.2, when_down = "alone" }, key_new()
+      local server = group:start()
+      local proxy = group:start_proxy(server.port)
+      local it, key = open { url = proxy.url, timeout = 0.2, when_down = "alone" }, key_new()
       assert(reserve(it, key))
       server:stop()
       for _ = 1, 4 do assert(reserve(it, key)) end
@@ -1039,8 +1021,8 @@ describe("nymbl.store.redis()", function()
     end)
 
     it("and shares the pause that it has observed", function()
-      local server = start()
-      local it, key = open { url = url_of(server), timeout = 0.2, when_down = "alone" }, key_new()
+      local server = group:start()
+      local it, key = open { url = server.url, timeout = 0.2, when_down = "alone" }, key_new()
       reserve(it, key, LIMITS)
       server:stop()
       reserve(it, key, LIMITS)
@@ -1052,14 +1034,14 @@ describe("nymbl.store.redis()", function()
         requests(it, key)
         return not it.alone.is_active
       end)
-      local other = open { url = url_of(server) }
+      local other = open { url = server.url }
       assert.is_true(reserve(other, key, LIMITS).delay > 50)
       assert.equal(1, ask(other, key, rate_state.usage, MONTH).throttled)
     end)
 
     it("with tokens of its own", function()
-      local server = start()
-      local it, key = open { url = url_of(server), timeout = 0.2, when_down = "alone", token = true }, key_new()
+      local server = group:start()
+      local it, key = open { url = server.url, timeout = 0.2, when_down = "alone", token = true }, key_new()
       local _, _, lease = ask(it, key, token_state.acquire, 3, nil, 0, nil)
       ask(it, key, token_state.publish, lease.generation, "shared", 300)
       server:stop()
@@ -1069,12 +1051,12 @@ describe("nymbl.store.redis()", function()
     end)
 
     it("only if the store is unreachable or silent", function()
-      local server = start { args = { "--maxmemory", "1" } }
-      local it = open { url = url_of(server), when_down = "alone" }
+      local server = group:start { args = { "--maxmemory", "1" } }
+      local it = open { url = server.url, when_down = "alone" }
       assert.equal("io store_full", words(select(2, reserve(it, "x"))))
       assert.is_false(it.alone.is_active)
       while_stopped(plain(), function()
-        it = open { url = url_of(plain()), when_down = "alone", timeout = 0.2 }
+        it = open { url = plain().url, when_down = "alone", timeout = 0.2 }
         assert(reserve(it, "x"))
         assert.is_true(it.alone.is_active)
       end)
