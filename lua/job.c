@@ -6,19 +6,30 @@
 #include "engine.h"
 #include "transfer.h"
 
-/* core.digest(path or descriptor) */
-int digest_start(lua_State *L)
+/* Functions that start a job, by a path or by a descriptor. */
+typedef nymbl_kind start_path(nymbl_transfer **out, nymbl_engine *engine,
+                              const char *path, nymbl_error *err);
+typedef nymbl_kind start_fd(nymbl_transfer **out, nymbl_engine *engine, int fd,
+                            nymbl_error *err);
+
+/* Start a job for the first argument. */
+static int job_start(lua_State *L, start_path *by_path, start_fd *by_fd)
 {
     const char *path = lua_isuserdata(L, 1) ? NULL : text_check(L, 1);
     int fd = path == NULL ? descriptor_check(L, 1) : -1;
     nymbl_engine *engine = engine_get(L);
     nymbl_transfer **transfer = transfer_new(L);
     nymbl_error err;
-    nymbl_kind kind = path != NULL
-                          ? nymbl_digest_start(transfer, engine, path, &err)
-                          : nymbl_digest_start_fd(transfer, engine, fd, &err);
+    nymbl_kind kind = path != NULL ? by_path(transfer, engine, path, &err)
+                                   : by_fd(transfer, engine, fd, &err);
 
     return kind < 0 ? failure_push(L, &err) : 1;
+}
+
+/* core.digest(path or descriptor) */
+int digest_start(lua_State *L)
+{
+    return job_start(L, nymbl_digest_start, nymbl_digest_start_fd);
 }
 
 /* core.digest_result(transfer): 64 hexadecimal digits and the bytes of the
@@ -38,16 +49,7 @@ int digest_result(lua_State *L)
 /* core.sync(path or descriptor) */
 int sync_start(lua_State *L)
 {
-    const char *path = lua_isuserdata(L, 1) ? NULL : text_check(L, 1);
-    int fd = path == NULL ? descriptor_check(L, 1) : -1;
-    nymbl_engine *engine = engine_get(L);
-    nymbl_transfer **transfer = transfer_new(L);
-    nymbl_error err;
-    nymbl_kind kind = path != NULL
-                          ? nymbl_sync_start(transfer, engine, path, &err)
-                          : nymbl_sync_start_fd(transfer, engine, fd, &err);
-
-    return kind < 0 ? failure_push(L, &err) : 1;
+    return job_start(L, nymbl_sync_start, nymbl_sync_start_fd);
 }
 
 /* core.read_directory(path, max_entries or nil) */

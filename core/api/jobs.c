@@ -25,20 +25,6 @@ static const char *arguments_problem(const nymbl_engine *engine,
     return problem == NULL && path == NULL ? "path" : problem;
 }
 
-/* Duplicate a caller's descriptor. */
-static nymbl_kind descriptor_copy(int *copy, const nymbl_engine *engine, int fd,
-                                  nymbl_error *err)
-{
-    const char *problem = engine_problem(engine);
-
-    if (problem != NULL)
-        return nymbl__error_set(err, NYMBL_MISUSE, problem);
-    *copy = fcntl(fd, F_DUPFD_CLOEXEC, 3); /* clear of stdin, stdout, stderr */
-    return *copy < 0
-               ? nymbl__error_set(err, NYMBL_IO, nymbl_reason_from_errno(errno))
-               : NYMBL_OK;
-}
-
 /* Start a job and become its owner, even on failure. */
 static nymbl_kind job_start(nymbl_transfer **out, nymbl_engine *engine,
                             nymbl__job *job, nymbl_error *err)
@@ -51,6 +37,38 @@ static nymbl_kind job_start(nymbl_transfer **out, nymbl_engine *engine,
     if (kind == NYMBL_OK)
         nymbl__pump_command(*out, NYMBL__COMMAND_START);
     return kind;
+}
+
+/* Makes a job for a path, or if that is NULL for a descriptor, whose owner it
+ * becomes. */
+typedef nymbl__job *job_new(const char *path, int fd);
+
+static nymbl_kind job_start_path(nymbl_transfer **out, nymbl_engine *engine,
+                                 job_new *make, const char *path,
+                                 nymbl_error *err)
+{
+    const char *problem = arguments_problem(engine, path);
+
+    *out = NULL;
+    if (problem != NULL)
+        return nymbl__error_set(err, NYMBL_MISUSE, problem);
+    return job_start(out, engine, make(path, -1), err);
+}
+
+/* The job gets a duplicate of the caller's descriptor. */
+static nymbl_kind job_start_fd(nymbl_transfer **out, nymbl_engine *engine,
+                               job_new *make, int fd, nymbl_error *err)
+{
+    const char *problem = engine_problem(engine);
+    int copy;
+
+    *out = NULL;
+    if (problem != NULL)
+        return nymbl__error_set(err, NYMBL_MISUSE, problem);
+    copy = fcntl(fd, F_DUPFD_CLOEXEC, 3); /* clear of stdin, stdout, stderr */
+    if (copy < 0)
+        return nymbl__error_set(err, NYMBL_IO, nymbl_reason_from_errno(errno));
+    return job_start(out, engine, make(NULL, copy), err);
 }
 
 /* The job of a transfer if it has succeeded, or NULL. */
@@ -67,25 +85,13 @@ static nymbl__job *finished_job(const nymbl_transfer *transfer)
 nymbl_kind nymbl_digest_start(nymbl_transfer **out, nymbl_engine *engine,
                               const char *path, nymbl_error *err)
 {
-    const char *problem = arguments_problem(engine, path);
-
-    *out = NULL;
-    if (problem != NULL)
-        return nymbl__error_set(err, NYMBL_MISUSE, problem);
-    return job_start(out, engine, nymbl__digest_job_new(path, -1), err);
+    return job_start_path(out, engine, nymbl__digest_job_new, path, err);
 }
 
 nymbl_kind nymbl_digest_start_fd(nymbl_transfer **out, nymbl_engine *engine,
                                  int fd, nymbl_error *err)
 {
-    int copy = -1;
-    nymbl_kind kind;
-
-    *out = NULL;
-    kind = descriptor_copy(&copy, engine, fd, err);
-    return kind < 0
-               ? kind
-               : job_start(out, engine, nymbl__digest_job_new(NULL, copy), err);
+    return job_start_fd(out, engine, nymbl__digest_job_new, fd, err);
 }
 
 const nymbl_file_digest *nymbl_transfer_digest(const nymbl_transfer *transfer)
@@ -98,25 +104,13 @@ const nymbl_file_digest *nymbl_transfer_digest(const nymbl_transfer *transfer)
 nymbl_kind nymbl_sync_start(nymbl_transfer **out, nymbl_engine *engine,
                             const char *path, nymbl_error *err)
 {
-    const char *problem = arguments_problem(engine, path);
-
-    *out = NULL;
-    if (problem != NULL)
-        return nymbl__error_set(err, NYMBL_MISUSE, problem);
-    return job_start(out, engine, nymbl__sync_job_new(path, -1), err);
+    return job_start_path(out, engine, nymbl__sync_job_new, path, err);
 }
 
 nymbl_kind nymbl_sync_start_fd(nymbl_transfer **out, nymbl_engine *engine,
                                int fd, nymbl_error *err)
 {
-    int copy = -1;
-    nymbl_kind kind;
-
-    *out = NULL;
-    kind = descriptor_copy(&copy, engine, fd, err);
-    return kind < 0
-               ? kind
-               : job_start(out, engine, nymbl__sync_job_new(NULL, copy), err);
+    return job_start_fd(out, engine, nymbl__sync_job_new, fd, err);
 }
 
 nymbl_kind nymbl_directory_start(nymbl_transfer **out, nymbl_engine *engine,
