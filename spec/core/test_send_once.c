@@ -51,11 +51,62 @@ static void second_try_is_silent(void)
     }
 }
 
-static void check_unknown(const nymbl_error *err)
+/* Read a request of which nothing is checked. */
+static void peer_take_request(peer *peer)
 {
-    CHECK_TEXT(err->reason, "reset");
-    CHECK_NUMBER(err->status, 0);
-    CHECK(err->outcome_unknown);
+    request request;
+
+    peer_read(peer, &request);
+    CHECK(!request.cut);
+    request_free(&request);
+}
+
+/* Start an upload on a new connection, whose peer gets all of it. */
+static nymbl_transfer *upload_sent(nymbl_body **body, peer *peer)
+{
+    nymbl_transfer *transfer;
+
+    world_open(NULL);
+    *body = body_of("0123456789", 10);
+    transfer = start_upload(*body);
+    peer_accept(peer);
+    peer_take_request(peer);
+    return transfer;
+}
+
+/* Start a delete on a connection that was used before, and whose peer gets all
+ * of it. */
+static nymbl_transfer *delete_sent(peer *peer)
+{
+    nymbl_transfer *transfer;
+
+    world_open(NULL);
+    connection_warm(peer);
+    transfer = start_delete();
+    peer_take_request(peer);
+    return transfer;
+}
+
+/* Check that a transfer whose connection broke is not repeated. */
+static void check_unknown(nymbl_transfer *transfer)
+{
+    nymbl_error err;
+
+    CHECK_NUMBER(ended(transfer, &err), NYMBL_NETWORK);
+    CHECK_TEXT(err.reason, "reset");
+    CHECK_NUMBER(err.status, 0);
+    CHECK(err.outcome_unknown);
+    second_try_is_silent();
+}
+
+static void check_canceled(nymbl_transfer *transfer)
+{
+    nymbl_error err;
+
+    CHECK(nymbl_transfer_result(transfer, NULL) == NYMBL_AGAIN);
+    nymbl_transfer_cancel(transfer, NYMBL_CANCELED, NULL);
+    CHECK(nymbl_transfer_result(transfer, &err) == NYMBL_CANCELED);
+    CHECK(err.outcome_unknown);
 }
 
 static void broken_connection_causes_no_second_post(void)
@@ -63,7 +114,6 @@ static void broken_connection_causes_no_second_post(void)
     char *data = pattern(3000);
     nymbl_body *body;
     nymbl_transfer *transfer;
-    nymbl_error err;
     request request;
     peer peer;
 
@@ -76,10 +126,8 @@ static void broken_connection_causes_no_second_post(void)
     CHECK(request_begins(&request, "POST "));
     CHECK(!request.cut);
     peer_close(&peer);
-    CHECK(ended(transfer, &err) == NYMBL_NETWORK);
-    check_unknown(&err);
+    check_unknown(transfer);
     CHECK(counts_of(transfer).sent);
-    second_try_is_silent();
     nymbl_transfer_free(transfer);
     nymbl_body_free(body);
     request_free(&request);
@@ -91,7 +139,6 @@ static void broken_connection_causes_no_second_post_of_a_path(void)
 {
     nymbl_body *body;
     nymbl_transfer *transfer;
-    nymbl_error err;
     request request;
     peer peer;
 
@@ -103,9 +150,7 @@ static void broken_connection_causes_no_second_post_of_a_path(void)
     upload_accept(&peer);
     peer_read(&peer, &request);
     peer_close(&peer);
-    CHECK(ended(transfer, &err) == NYMBL_NETWORK);
-    check_unknown(&err);
-    second_try_is_silent();
+    check_unknown(transfer);
     nymbl_transfer_free(transfer);
     nymbl_body_free(body);
     request_free(&request);
@@ -146,7 +191,6 @@ static void broken_connection_causes_no_second_post_of_a_stream(void)
 static void broken_connection_causes_no_second_delete(void)
 {
     nymbl_transfer *transfer;
-    nymbl_error err;
     request request;
     peer peer;
 
@@ -156,9 +200,7 @@ static void broken_connection_causes_no_second_delete(void)
     peer_read(&peer, &request);
     CHECK(request_begins(&request, "DELETE /v1/Patients(7)/Documents(9) "));
     peer_close(&peer);
-    CHECK(ended(transfer, &err) == NYMBL_NETWORK);
-    check_unknown(&err);
-    second_try_is_silent();
+    check_unknown(transfer);
     nymbl_transfer_free(transfer);
     request_free(&request);
     world_close();
@@ -167,20 +209,12 @@ static void broken_connection_causes_no_second_delete(void)
 static void reset_connection_causes_no_second_delete(void)
 {
     nymbl_transfer *transfer;
-    nymbl_error err;
-    request request;
     peer peer;
 
-    world_open(NULL);
-    connection_warm(&peer);
-    transfer = start_delete();
-    peer_read(&peer, &request);
+    transfer = delete_sent(&peer);
     peer_reset(&peer);
-    CHECK(ended(transfer, &err) == NYMBL_NETWORK);
-    check_unknown(&err);
-    second_try_is_silent();
+    check_unknown(transfer);
     nymbl_transfer_free(transfer);
-    request_free(&request);
     world_close();
 }
 
@@ -228,7 +262,6 @@ static void canceling_after_the_last_byte_is_unknown(void)
     char *data = pattern(3000);
     nymbl_body *body;
     nymbl_transfer *transfer;
-    nymbl_error err;
     request request;
     peer peer;
 
@@ -239,10 +272,7 @@ static void canceling_after_the_last_byte_is_unknown(void)
     upload_accept(&peer);
     peer_read(&peer, &request);
     world_settle();
-    CHECK(nymbl_transfer_result(transfer, NULL) == NYMBL_AGAIN);
-    nymbl_transfer_cancel(transfer, NYMBL_CANCELED, NULL);
-    CHECK(nymbl_transfer_result(transfer, &err) == NYMBL_CANCELED);
-    CHECK(err.outcome_unknown);
+    check_canceled(transfer);
     CHECK_NUMBER(counts_of(transfer).body_sent, 3000);
     peer_close(&peer);
     nymbl_transfer_free(transfer);
@@ -257,26 +287,17 @@ static void canceling_after_the_last_byte_is_unknown(void)
 static void canceling_during_the_second_try_is_unknown(void)
 {
     nymbl_transfer *transfer;
-    nymbl_error err;
-    request request;
     peer peer;
     int fds[4];
 
-    world_open(NULL);
-    connection_warm(&peer);
-    transfer = start_delete();
-    peer_read(&peer, &request);
+    transfer = delete_sent(&peer);
     listener_fill(fds);
     peer_close(&peer);
     world_settle();
-    CHECK(nymbl_transfer_result(transfer, NULL) == NYMBL_AGAIN);
-    nymbl_transfer_cancel(transfer, NYMBL_CANCELED, NULL);
-    CHECK(nymbl_transfer_result(transfer, &err) == NYMBL_CANCELED);
-    CHECK(err.outcome_unknown);
+    check_canceled(transfer);
     for (int i = 0; i < 4; i++)
         close(fds[i]);
     nymbl_transfer_free(transfer);
-    request_free(&request);
     world_close();
 }
 
@@ -286,23 +307,14 @@ static void lost_response_is_unknown(void)
 {
     nymbl_body *body;
     nymbl_transfer *transfer;
-    nymbl_error err;
-    request request;
     peer peer;
 
-    world_open(NULL);
-    body = body_of("0123456789", 10);
-    transfer = start_upload(body);
-    peer_accept(&peer);
-    peer_read(&peer, &request);
+    transfer = upload_sent(&body, &peer);
     peer_close(&peer);
-    CHECK(ended(transfer, &err) == NYMBL_NETWORK);
-    check_unknown(&err);
-    second_try_is_silent();
+    check_unknown(transfer);
     CHECK(nymbl_body_can_rewind(body)); /* rewinding is the caller's decision */
     nymbl_transfer_free(transfer);
     nymbl_body_free(body);
-    request_free(&request);
     world_close();
 }
 
@@ -311,14 +323,9 @@ static void response_that_breaks_off_is_unknown(void)
     nymbl_body *body;
     nymbl_transfer *transfer;
     nymbl_error err;
-    request request;
     peer peer;
 
-    world_open(NULL);
-    body = body_of("0123456789", 10);
-    transfer = start_upload(body);
-    peer_accept(&peer);
-    peer_read(&peer, &request);
+    transfer = upload_sent(&body, &peer);
     peer_say(&peer, "HTTP/1.1 201 Created\r\nContent-Length: 50\r\n\r\n{\"i");
     peer_close(&peer);
     CHECK(ended(transfer, &err) == NYMBL_TRUNCATED);
@@ -326,7 +333,6 @@ static void response_that_breaks_off_is_unknown(void)
     CHECK(err.outcome_unknown);
     nymbl_transfer_free(transfer);
     nymbl_body_free(body);
-    request_free(&request);
     world_close();
 }
 
@@ -369,15 +375,10 @@ static void statuses_decide_whether_the_outcome_is_unknown(void)
         nymbl_body *body;
         nymbl_transfer *transfer;
         nymbl_error err;
-        request request;
         peer peer;
         size_t size;
 
-        world_open(NULL);
-        body = body_of("0123456789", 10);
-        transfer = start_upload(body);
-        peer_accept(&peer);
-        peer_read(&peer, &request);
+        transfer = upload_sent(&body, &peer);
         peer_respond(&peer, cases[i].status,
                      "Location: /elsewhere\r\nRetry-After: 7\r\n", "{\"e\":1}");
         CHECK_NUMBER(ended(transfer, &err), cases[i].kind);
@@ -390,7 +391,6 @@ static void statuses_decide_whether_the_outcome_is_unknown(void)
         peer_close(&peer);
         nymbl_transfer_free(transfer);
         nymbl_body_free(body);
-        request_free(&request);
         world_close();
     }
 }
