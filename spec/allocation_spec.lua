@@ -91,21 +91,9 @@ describe("without memory", function()
     ["the file store with tokens"] = "local store = nymbl.store.file(PATH, { token = true })",
     ["a store of the process"] = "local store = nymbl.store.memory()",
     ["a dictionary"] = [[
-      local kept, dictionary = {}, {}
-      function dictionary:get(key) return kept[key] end
-      function dictionary:safe_set(key, value)
-        kept[key] = value
-        return true
-      end
-      function dictionary:safe_add(key, value)
-        if kept[key] ~= nil then return nil, "exists" end
-        kept[key] = value
-        return true
-      end
-      function dictionary:delete(key) kept[key] = nil end
-      package.loaded.ngx = { shared = { it = dictionary }, worker = { pid = function() return 1 end } }
+      local dictionary = require "dictionary"
+      dictionary.pretend_nginx { it = dictionary.new() }
       local store = nymbl.store.shdict "it"
-      package.loaded.ngx.get_phase = nil
     ]],
   } do
     it(name .. " loses no account's count", function()

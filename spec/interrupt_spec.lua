@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- An error raised by a hook (Ctrl-C in `lua`, a program's own time limit) is not an error in the data
 -- being processed: it passes through, and no stored data is lost.
+local dictionary = require "dictionary"
 local helper = require "helper"
 local json = require "nymbl.json"
 local nymbl = require "nymbl"
@@ -45,23 +46,12 @@ describe("an error of a hook", function()
   for name, make in pairs {
     ["the file store"] = function() return nymbl.store.file(helper.temporary(".store")) end,
     ["a dictionary"] = function()
-      local kept, dictionary = {}, {}
-      function dictionary:get(key) return kept[key] end -- luacheck: ignore self
-      function dictionary:safe_set(key, value) -- luacheck: ignore self
-        kept[key] = value
-        return true
-      end
-      function dictionary:safe_add(key, value) -- luacheck: ignore self
-        if kept[key] ~= nil then return nil, "exists" end
-        kept[key] = value
-        return true
-      end
-      function dictionary:delete(key) kept[key] = nil end -- luacheck: ignore self
-      package.loaded.ngx = { shared = { it = dictionary }, worker = { pid = function() return 1 end } }
+      local shared = dictionary.new()
+      dictionary.pretend_nginx { it = shared }
       local store = nymbl.store.shdict "it"
       return setmetatable({ clear = function() -- an interrupted caller still holds the lock
-        for key in pairs(kept) do
-          if key:find(" lock$") then kept[key] = nil end
+        for key in pairs(shared.kept) do
+          if key:find(" lock$") then shared.kept[key] = nil end
         end
       end }, { __index = store })
     end,

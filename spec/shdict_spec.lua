@@ -2,34 +2,10 @@
 -- State shared by the workers of an nginx: with a fake dictionary, and with nginx's.
 local blocking = require "nymbl.wait.blocking"
 local core = require "nymbl.core"
+local dictionaries = require "dictionary"
 local helper = require "helper"
 local nginx = require "nginx"
 local nymbl = require "nymbl"
-
--- A dictionary like those in ngx.shared; `before(name)` is called before each operation.
-local function dictionary_new(before)
-  local kept = {}
-  local function operation(name, body)
-    return function(_, ...)
-      if before then before(name) end
-      return body(...)
-    end
-  end
-  return {
-    kept = kept, room = math.huge,
-    get = operation("get", function(key) return kept[key] end),
-    delete = operation("delete", function(key) kept[key] = nil end),
-    safe_set = operation("safe_set", function(key, value)
-      kept[key] = value
-      return true
-    end),
-    safe_add = operation("safe_add", function(key, value)
-      if kept[key] ~= nil then return false, "exists" end
-      kept[key] = value
-      return true
-    end),
-  }
-end
 
 local function count(state)
   state.count = (state.count or 0) + 1
@@ -43,7 +19,7 @@ describe("nymbl.store.shdict()", function()
     clock = helper.clock()
     real = clock.real
     ngx = package.loaded.ngx
-    package.loaded.ngx = { shared = {}, worker = { pid = function() return 77 end } }
+    dictionaries.pretend_nginx {}
   end)
 
   after_each(function()
@@ -52,7 +28,7 @@ describe("nymbl.store.shdict()", function()
   end)
 
   local function shdict_new(before)
-    package.loaded.ngx.shared.nymbl = dictionary_new(before)
+    package.loaded.ngx.shared.nymbl = dictionaries.new(before)
     return nymbl.store.shdict("nymbl"), package.loaded.ngx.shared.nymbl
   end
 

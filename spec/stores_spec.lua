@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- Every store passes the kit: those of the library, and one as a program would write it.
 local blocking = require "nymbl.wait.blocking"
+local dictionary = require "dictionary"
 local helper = require "helper"
 local kit = require "store_kit"
 local nymbl = require "nymbl"
@@ -39,24 +40,6 @@ local function toy_store()
   }
 end
 
--- A dictionary like those in ngx.shared.
-local function dictionary_new()
-  local kept = {}
-  return {
-    get = function(_, key) return kept[key] end,
-    delete = function(_, key) kept[key] = nil end,
-    safe_set = function(_, key, value)
-      kept[key] = value
-      return true
-    end,
-    safe_add = function(_, key, value)
-      if kept[key] ~= nil then return false, "exists" end
-      kept[key] = value
-      return true
-    end,
-  }
-end
-
 -- By name: functions that return an `open` function for a new store, as the kit wants it.
 local stores = {
   ["the memory of this process"] = function()
@@ -68,7 +51,7 @@ local stores = {
     return function() return nymbl.store.file(path, { token = true }) end
   end,
   ["a shared dictionary"] = function()
-    package.loaded.ngx.shared.nymbl = dictionary_new()
+    package.loaded.ngx.shared.nymbl = dictionary.new()
     return function() return nymbl.store.shdict "nymbl" end
   end,
   ["a program's own store"] = function()
@@ -84,7 +67,7 @@ for name, make in pairs(stores) do
     before_each(function()
       clock = helper.clock()
       ngx = package.loaded.ngx
-      package.loaded.ngx = { shared = {}, worker = { pid = function() return 77 end } }
+      dictionary.pretend_nginx {}
     end)
 
     after_each(function()

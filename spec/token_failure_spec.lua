@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- Token requests that fail: how they affect the callers that need a token.
 local core = require "nymbl.core"
+local dictionary = require "dictionary"
 local helper = require "helper"
 local nymbl = require "nymbl"
 local store = require "nymbl.store"
@@ -67,20 +68,7 @@ describe("callers that need a token share a failure:", function()
       return store.file(path, { token = true }), store.file(path, { token = true })
     end,
     shdict = function()
-      local kept = {}
-      package.loaded.ngx = { worker = { pid = function() return 77 end }, shared = { nymbl = {
-        get = function(_, key) return kept[key] end,
-        delete = function(_, key) kept[key] = nil end,
-        safe_set = function(_, key, value)
-          kept[key] = value
-          return true
-        end,
-        safe_add = function(_, key, value)
-          if kept[key] ~= nil then return false, "exists" end
-          kept[key] = value
-          return true
-        end,
-      } } }
+      dictionary.pretend_nginx { nymbl = dictionary.new() }
       return store.shdict("nymbl"), store.shdict("nymbl")
     end,
   }
