@@ -211,6 +211,22 @@ describe("in luv", function()
     ]]))
   end)
 
+  it("a call without a timeout is woken, and not polled", function()
+    helper.faults { operation = "get", action = { delay = 0.2 } }
+    assert.equal("d 0", script [[
+      local uv = require "luv"
+      nymbl.use "luv"
+      local timers, new_timer = 0, uv.new_timer
+      function uv.new_timer()
+        timers = timers + 1
+        return new_timer()
+      end
+      patient = helper.client({ timeout = false, token = helper.token() }):patient "p"
+      coroutine.wrap(function() print(assert(patient:get "d").id .. " " .. timers) end)()
+      uv.run()
+    ]])
+  end)
+
   it("a call may have an unlimited timeout", function()
     assert.equal("0", script [[
       nymbl.use "luv"

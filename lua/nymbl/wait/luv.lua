@@ -1,19 +1,13 @@
 -- SPDX-License-Identifier: MIT
 -- Waiting in a luv program: a call suspends only its own coroutine.
 
-local core = require "nymbl.core"
 local uv = require "luv"
+local wakers = require "nymbl.wait.wakers"
 
-local driver = { threaded = true }
-
--- A waker for each transfer: a pipe that becomes readable when the transfer is ready. luv
--- owns the pipe. The pipe is read only while a coroutine waits, because an active handle
--- keeps uv.run() from returning. `waiting` is the set of the functions that resume the waiting
--- coroutines.
-local wakers = setmetatable({}, { __mode = "k" })
-
--- Seconds between two checks of a transfer that has no waker.
-local POLL_INTERVAL = 1 / 200
+-- A waker is a pipe that becomes readable when its transfer is ready. luv owns the pipe. The pipe is read
+-- only while a coroutine waits, because an active handle keeps uv.run() from returning. `waiting` is the
+-- set of the functions that resume the waiting coroutines.
+local loop = {}
 
 -- Upper limit for a timer, in milliseconds: a deadline may be infinite.
 local MAX_TIMER = 2^31 - 1
@@ -23,9 +17,7 @@ local function resume(thread, ...)
   if not ok then error(tostring(err), 0) end -- luv would print a table as "(null)"
 end
 
--- Create a waker. Returns false if the transfer has ended, nil if the process is out of
--- descriptors.
-local function new_waker(transfer)
+function loop.new_waker(transfer)
   local fd = transfer:notify_fd()
   if not fd then return fd end
   local pipe = uv.new_pipe(false)
@@ -34,12 +26,19 @@ local function new_waker(transfer)
     transfer:release_notify_fd(fd) -- luv has not taken ownership of it
     return nil
   end
-  wakers[transfer] = { pipe = pipe, waiting = {} }
-  return wakers[transfer]
+  return { pipe = pipe, waiting = {} }
+end
+
+function loop.is_idle(waker)
+  return next(waker.waiting) == nil
+end
+
+function loop.close(waker)
+  waker.pipe:close()
 end
 
 local function add_waiting(waker, wake)
-  local is_first = next(waker.waiting) == nil
+  local is_first = loop.is_idle(waker)
   waker.waiting[wake] = true
   if not is_first then return end
   waker.pipe:read_start(function()
@@ -51,14 +50,12 @@ end
 
 local function remove_waiting(waker, wake)
   waker.waiting[wake] = nil
-  if next(waker.waiting) then return end
+  if not loop.is_idle(waker) then return end
   waker.pipe:read_stop()
   if waker.transfer_closed then waker.pipe:close() end
 end
 
--- Suspend the running coroutine until the waker's pipe is readable, or for at most `seconds`.
--- One of the two arguments may be nil.
-local function suspend(waker, seconds)
+function loop.suspend(waker, seconds)
   local thread = coroutine.running()
   local timer = seconds and uv.new_timer()
   local function wake()
@@ -74,39 +71,7 @@ local function suspend(waker, seconds)
   repeat coroutine.yield() until not thread
 end
 
-function driver.wait(transfer, deadline)
-  if not transfer then
-    local left = deadline - core.now()
-    if left > 0 then suspend(nil, left) end
-    return false
-  end
-  if transfer:is_ready() then return true end
-  local waker = wakers[transfer]
-  if not waker then
-    waker = new_waker(transfer)
-    if waker == false then return true end
-  end
-  while true do
-    local left = deadline and deadline - core.now()
-    if left and left <= 0 then return false end
-    if transfer:is_ready() then return true end
-    suspend(waker, waker and left or POLL_INTERVAL)
-  end
-end
-
--- Free the waker of a closed transfer. If a coroutine still waits for the pipe, the close of
--- its other end wakes that coroutine, which then closes the pipe.
-function driver.release(transfer)
-  local waker = wakers[transfer]
-  wakers[transfer] = nil
-  if not waker then return end
-  waker.transfer_closed = true
-  if not next(waker.waiting) then waker.pipe:close() end
-end
-
-function driver.run(body)
-  return body()
-end
+local driver = wakers.driver(loop)
 
 local group = {}
 group.__index = group
