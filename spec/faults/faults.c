@@ -17,6 +17,7 @@
 #include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #define ALWAYS_MAX 8
@@ -422,6 +423,14 @@ int pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
                                      : real(thread, attributes, run, payload);
 }
 
+int mkdir(const char *path, mode_t mode)
+{
+    static int (*real)(const char *, mode_t);
+
+    REAL("mkdir");
+    return strikes("mkdir") ? -1 : real(path, mode);
+}
+
 int mkdirat(int directory, const char *path, mode_t mode)
 {
     static int (*real)(int, const char *, mode_t);
@@ -512,6 +521,30 @@ int fstatat(int directory, const char *path, struct stat *status, int flags)
 
     REAL("fstatat");
     return strikes("fstatat") ? -1 : real(directory, path, status, flags);
+}
+
+int lstat(const char *path, struct stat *status)
+{
+    static int (*real)(const char *, struct stat *);
+
+    REAL("lstat");
+    return strikes("lstat") ? -1 : real(path, status);
+}
+
+int fstatfs(int fd, struct statfs *system)
+{
+    static int (*real)(int, struct statfs *);
+
+    REAL("fstatfs");
+    return strikes("fstatfs") ? -1 : real(fd, system);
+}
+
+int faccessat(int directory, const char *path, int mode, int flags)
+{
+    static int (*real)(int, const char *, int, int);
+
+    REAL("faccessat");
+    return strikes("faccessat") ? -1 : real(directory, path, mode, flags);
 }
 
 int stat(const char *path, struct stat *status)
