@@ -173,6 +173,56 @@ static bool download_to_a_path_succeeds(void)
     return kind == NYMBL_OK;
 }
 
+/* To a partial file, at a path that is a link. */
+static bool resumable_download_succeeds(void)
+{
+    nymbl_download_options options = {.path = world_path("link"),
+                                      .resume = true};
+    nymbl_transfer *transfer = NULL;
+    nymbl_error err = {0};
+    nymbl_kind kind;
+    text got;
+
+    world_write("doc", "old", 3);
+    CHECK(symlink("doc", options.path) == 0);
+    kind = nymbl_download_start(&transfer, world.engine, world.client,
+                                "token-of-test", PATIENT, "9", &options, &err);
+    if (kind == NYMBL_OK)
+        kind = serve(transfer, DOCUMENT, "\r\n\r\n", &err);
+    if (kind < 0)
+        check_kind(kind);
+    nymbl_transfer_free(transfer);
+    got = world_read("doc");
+    CHECK_TEXT(got.data, kind == NYMBL_OK ? BODY : "old");
+    text_free(&got);
+    CHECK_NUMBER(world_names(), 2);
+    return kind == NYMBL_OK;
+}
+
+static bool file_becomes_a_body(void)
+{
+    static const char *const paths[] = {"/proc/self/status", NULL};
+    nymbl_body *body;
+    nymbl_error err = {0};
+    nymbl_kind kind = NYMBL_OK;
+
+    world_write("a.pdf", "%PDF-1.7 x", 10);
+    for (int i = 0; i < 2 && kind == NYMBL_OK; i++) {
+        const char *path = paths[i] != NULL ? paths[i] : world_path("a.pdf");
+
+        kind = nymbl_body_from_path(&body, path, &err);
+        CHECK((kind == NYMBL_OK) == (body != NULL));
+        if (kind == NYMBL_OK)
+            CHECK(nymbl_body_size(body) > 0);
+        nymbl_body_free(body);
+    }
+    if (kind < 0) {
+        CHECK_NUMBER(kind, NYMBL_NO_MEMORY);
+        CHECK_NUMBER(err.kind, kind);
+    }
+    return kind == NYMBL_OK;
+}
+
 static bool download_by_reading_succeeds(void)
 {
     nymbl_transfer *transfer = NULL;
@@ -439,6 +489,8 @@ SCENARIO(client_is_made)
 SCENARIO(upload_succeeds)
 SCENARIO(stream_upload_succeeds)
 SCENARIO(download_to_a_path_succeeds)
+SCENARIO(resumable_download_succeeds)
+SCENARIO(file_becomes_a_body)
 SCENARIO(download_by_reading_succeeds)
 SCENARIO(redirected_download_succeeds)
 SCENARIO(signed_url_succeeds)
@@ -455,6 +507,8 @@ int main(int argc, char **argv)
         TEST(upload_succeeds_or_fails),
         TEST(stream_upload_succeeds_or_fails),
         TEST(download_to_a_path_succeeds_or_fails),
+        TEST(resumable_download_succeeds_or_fails),
+        TEST(file_becomes_a_body_or_fails),
         TEST(download_by_reading_succeeds_or_fails),
         TEST(redirected_download_succeeds_or_fails),
         TEST(signed_url_succeeds_or_fails),

@@ -454,13 +454,25 @@ static void child_that_releases_all_leaves_the_parent_alone(void)
     child = fork();
     REQUIRE(child >= 0);
     if (child == 0) {
-        bool good = nymbl_engine_pump(world.engine, 0) == NYMBL_MISUSE &&
-                    !nymbl_engine_in_this_process(world.engine) &&
-                    nymbl_get_start(&(nymbl_transfer *){NULL}, world.engine,
-                                    world.client, "t", "1", "2",
-                                    NULL) == NYMBL_MISUSE &&
-                    nymbl_transfer_wait(stream, 1) == NYMBL_MISUSE;
+        nymbl_notify_socket notify;
+        nymbl_error err = {0};
+        int fd;
+        bool good =
+            nymbl_engine_pump(world.engine, 0) == NYMBL_MISUSE &&
+            !nymbl_engine_in_this_process(world.engine) &&
+            nymbl_engine_start_thread(world.engine, NULL) == NYMBL_MISUSE &&
+            nymbl_transfer_is_ready(saved) &&
+            nymbl_transfer_notify_socket(saved, &notify, NULL) ==
+                NYMBL_CANCELED &&
+            nymbl_transfer_notify_fd(saved, &fd, &err) == NYMBL_CANCELED &&
+            strcmp(err.reason, "forked") == 0 &&
+            nymbl_get_start(&(nymbl_transfer *){NULL}, world.engine,
+                            world.client, "t", "1", "2",
+                            NULL) == NYMBL_MISUSE &&
+            nymbl_transfer_wait(stream, 1) == NYMBL_MISUSE;
 
+        nymbl_transfer_wake_at(stream, 1);
+        nymbl_transfer_set_watchdog(stream, 1);
         nymbl_transfer_cancel(stream, NYMBL_CANCELED, NULL);
         nymbl_transfer_free(stream);
         nymbl_transfer_free(saved);

@@ -284,7 +284,43 @@ static void an_id_that_is_missing_starts_nothing(void)
                                   "", NULL, &err),
                  NYMBL_MISUSE);
     CHECK_TEXT(err.reason, "patient");
+    CHECK_NUMBER(nymbl_upload_start(&transfer, world.engine, world.client,
+                                    "tok", NULL, NULL, NULL, &err),
+                 NYMBL_MISUSE);
+    CHECK_TEXT(err.reason, "patient");
     CHECK(transfer == NULL);
+    world_close();
+}
+
+static void a_token_that_cannot_be_requested_starts_nothing(void)
+{
+    nymbl_transfer *transfer;
+    nymbl_client *client;
+    nymbl_error err;
+    char id[65], *longer = malloc(65536);
+
+    world_open(NULL);
+    CHECK_NUMBER(nymbl_token_start(&transfer, world.engine, world.client, &err),
+                 NYMBL_MISUSE);
+    CHECK_TEXT(err.reason, "client"); /* it has no token_url */
+    CHECK(nymbl_client_account_id(world.client, NYMBL_SHARED_TOKEN, id) ==
+          NYMBL_MISUSE);
+    REQUIRE(longer != NULL);
+    memset(longer, 's', 65535);
+    longer[65535] = '\0';
+    client = token_client(
+        (nymbl_client_options){.client_id = "i", .client_secret = longer});
+    CHECK_NUMBER(nymbl_token_start(&transfer, world.engine, client, &err),
+                 NYMBL_BAD_REQUEST);
+    CHECK_TEXT(err.reason, "url_too_long");
+    CHECK(transfer == NULL);
+    nymbl_client_close(client);
+    CHECK_NUMBER(nymbl_token_start(&transfer, world.engine, client, &err),
+                 NYMBL_MISUSE);
+    CHECK(nymbl_client_account_id(client, NYMBL_SHARED_TOKEN, id) ==
+          NYMBL_MISUSE);
+    nymbl_client_free(client);
+    free(longer);
     world_close();
 }
 
@@ -297,6 +333,7 @@ int main(int argc, char **argv)
         TEST(headers_follow_a_redirect),
         TEST(what_would_change_the_meaning_is_refused),
         TEST(an_id_that_is_missing_starts_nothing),
+        TEST(a_token_that_cannot_be_requested_starts_nothing),
     };
 
     return test_main(tests, TEST_COUNT(tests), argc, argv);

@@ -3,6 +3,8 @@
  * which of its bytes are sent back to it. */
 #include "peer.h"
 
+#include <math.h>
+
 #include <dirent.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
@@ -703,6 +705,59 @@ static void proxy_that_libcurl_cannot_use_is_misuse(void)
                      "proxy");
 }
 
+/* Returns the option that is refused, or NULL. */
+static const char *refused_option(nymbl_client_options options)
+{
+    nymbl_client *client = NULL;
+    nymbl_error err = {0};
+    nymbl_kind kind;
+
+    if (options.base_url == NULL)
+        options.base_url = "https://api.example.org";
+    kind = nymbl_client_new(&client, &options, &err);
+    CHECK(kind == NYMBL_OK || kind == NYMBL_MISUSE);
+    CHECK((client != NULL) == (kind == NYMBL_OK));
+    nymbl_client_free(client);
+    return err.reason;
+}
+
+static void option_that_makes_no_sense_is_misuse(void)
+{
+#define TOKEN_URL .token_url = "https://a.b/t"
+    static const struct {
+        const char *name;
+        nymbl_client_options options;
+    } bad[] = {
+        {"base_url", {.base_url = "api.example.org", .api_key = "k"}},
+        {"base_url", {.base_url = "http://a.b", .api_key = "k"}},
+        {"api_key", {.api_key = NULL}},
+        {"api_key", {.api_key = ""}},
+        {"api_key", {.api_key = "k\n"}},
+        {"token_url", {.api_key = "k", .token_url = "http://a.b/t"}},
+        {"client_id", {.api_key = "k", TOKEN_URL, .client_secret = "s"}},
+        {"client_id",
+         {.api_key = "k", TOKEN_URL, .client_id = "\r", .client_secret = "s"}},
+        {"client_secret", {.api_key = "k", TOKEN_URL, .client_id = "i"}},
+        {"client_secret",
+         {.api_key = "k",
+          TOKEN_URL,
+          .client_id = "i",
+          .client_secret = "\x7f"}},
+        {"scope", {.api_key = "k", .scope = "a\tb"}},
+        {"user_agent", {.api_key = "k", .user_agent = "a\nb: c"}},
+        {"connect_timeout", {.api_key = "k", .connect_timeout = -1}},
+        {"connect_timeout", {.api_key = "k", .connect_timeout = NAN}},
+        {"stall_timeout", {.api_key = "k", .stall_timeout = -0.1}},
+        {"stall_timeout", {.api_key = "k", .stall_timeout = NAN}},
+        {"max_upload_bytes", {.api_key = "k", .max_upload_bytes = -1}},
+        {"max_connections", {.api_key = "k", .max_connections = -1}},
+    };
+
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+        CHECK_TEXT(refused_option(bad[i].options), bad[i].name);
+    CHECK_TEXT(refused_option((nymbl_client_options){.api_key = "k"}), NULL);
+}
+
 static void unreadable_certificates_are_reported_at_once(void)
 {
     char list[200];
@@ -750,6 +805,7 @@ int main(int argc, char **argv)
         TEST(server_that_closes_early_leaves_no_outcome_unknown),
         TEST(upload_leaves_its_connection_to_others),
         TEST(proxy_that_libcurl_cannot_use_is_misuse),
+        TEST(option_that_makes_no_sense_is_misuse),
         TEST(unreadable_certificates_are_reported_at_once),
     };
 
