@@ -64,6 +64,7 @@ local function recover(self, begun)
   if err then return nil, err end
   if record and record.sha256 == digest then return true end
   begun.size, begun.sha256, begun.before = size, digest, nil
+  if not records.is_complete(begun) then return true end -- it was not written by an export
   return self.manifest:append(begun)
 end
 

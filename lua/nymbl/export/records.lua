@@ -14,17 +14,31 @@ local records = {}
 records.KEYS = { "patient_id", "id", "path", "size", "sha256", "content_type", "document_type", "file_name",
                  "description", "uploaded_at" }
 
--- Whether an object is the record of a document that was downloaded.
-function records.is_complete(object)
-  return type(object.patient_id) == "string" and type(object.id) == "string" and type(object.path) == "string"
-    and type(object.size) == "number" and type(object.sha256) == "string"
-end
+local TEXTS = { "patient_id", "id", "sha256" }
+local TEXTS_OR_NULL = { "content_type", "document_type", "file_name", "description", "uploaded_at" }
 
--- The directory and the name in the path of a record; nothing if it is not such a path.
+-- Names that are no files of a directory.
+local DOTS = { ["."] = true, [".."] = true }
+
+-- The directory and the name in the path of a record; nothing if it leads elsewhere.
 function records.path_parts(path)
   if type(path) ~= "string" then return end
-  local directory, name = path:match("^([^/]+)/([^/%z]+)$")
-  if name ~= "." and name ~= ".." then return directory, name end
+  local directory, name = path:match "^([^/%z]+)/([^/%z]+)$"
+  if directory and not DOTS[directory] and not DOTS[name] then return directory, name end
+end
+
+-- Whether an object is the record of a document that was downloaded, as an export writes it.
+function records.is_complete(object)
+  local size = object.size
+  if not records.path_parts(object.path) then return false end
+  if type(size) ~= "number" or not (size >= 0 and size < 2^53 and size % 1 == 0) then return false end
+  for _, key in ipairs(TEXTS) do
+    if type(object[key]) ~= "string" then return false end
+  end
+  for _, key in ipairs(TEXTS_OR_NULL) do
+    if type(object[key]) ~= "string" and object[key] ~= null then return false end
+  end
+  return true
 end
 
 -- Which file has a name: its number in the file system, which a file that replaces it cannot have.
@@ -97,7 +111,7 @@ function records.new(visit, fields, path, before)
   local new = {
     before = before, patient_id = visit.patient_id, id = fields.id, path = path, size = records.size_of(fields) or null,
   }
-  for _, key in ipairs { "content_type", "document_type", "file_name", "description", "uploaded_at" } do
+  for _, key in ipairs(TEXTS_OR_NULL) do
     new[key] = text(fields[key]) or null
   end
   return new
