@@ -301,6 +301,7 @@ static struct {
     } documents;
     char boots[2][128]; /* files with the boot id, before and after */
     long cuts;
+    bool is_saved; /* a document was saved: there must be one from now on */
     bool broken;
 } disk;
 
@@ -412,6 +413,8 @@ static void disk_check(const char *call, const char *how)
                    is_document(got.data, got.size)))
             disk.broken = true;
         text_free(&got);
+    } else if (!CHECK(!disk.is_saved)) {
+        disk.broken = true;
     }
     faults_boot = disk.boots[1];
     REQUIRE(nymbl__atomic_file_open(&save, world_path("cut/doc"), 0, true,
@@ -498,9 +501,29 @@ static void partial_resume(const char *validator, size_t to, bool commits)
         nymbl__atomic_file_keep_partial(save);
 }
 
-static void power_cut_leaves_a_valid_partial_file_or_none(void)
+/* A power cut when the last call has ended: before one that does nothing. */
+static void power_cut_now(void)
+{
+    close(-1);
+}
+
+/* Save the document without a partial file. */
+static void whole_save(const char *document, bool overwrites)
+{
+    nymbl__atomic_file *save;
+
+    REQUIRE(nymbl__atomic_file_open(&save, world_path("live/doc"), 0,
+                                    overwrites, NULL, NULL) == NYMBL_OK);
+    for (size_t at = 0; at < disk.documents.size; at += 5000)
+        CHECK(nymbl__atomic_file_write(save, document + at, 5000, &reason) ==
+              NYMBL_OK);
+    CHECK(nymbl__atomic_file_commit(save, &reason) == NYMBL_OK);
+}
+
+static void disk_begin(void)
 {
     world_open(NULL);
+    memset(&disk, 0, sizeof(disk));
     disk.documents.size = 20000;
     disk.documents.one = pattern(disk.documents.size);
     disk.documents.two = pattern(disk.documents.size);
@@ -513,20 +536,14 @@ static void power_cut_leaves_a_valid_partial_file_or_none(void)
     snprintf(disk.boots[1], sizeof(disk.boots[1]), "%s", world_path("boot-b"));
     faults_boot = disk.boots[0];
     listing_make(&disk.synced);
-    faults_plan("");
     faults_watch = power_watch;
-    partial_resume("\"one\"", 7000, false);
-    partial_resume("\"one\"", 12000, false); /* unchanged */
-    partial_resume("\"two\"", 12000, false); /* it has changed */
-    partial_resume("\"two\"", 12000, false); /* nothing arrived */
-    partial_resume("\"two\"", 20000, true);
-    partial_resume("\"one\"", 20000, false); /* complete, but interrupted */
-    partial_resume("\"one\"", 20000, true);
+}
+
+static void disk_end(void)
+{
     faults_watch = NULL;
     faults_plan(NULL);
     printf("%ld power cuts\n", disk.cuts);
-    CHECK(disk.cuts > 100);
-    CHECK(world_file_is("live/doc", disk.documents.one, disk.documents.size));
     faults_boot = NULL;
     for (int i = 0; i < disk.count; i++) {
         close(disk.inodes[i].fd);
@@ -538,6 +555,48 @@ static void power_cut_leaves_a_valid_partial_file_or_none(void)
     rmdir(world_path("live"));
     world_clear(".");
     world_close();
+}
+
+/* What was reported as saved is on the disk. */
+static void power_cut_leaves_the_old_file_or_the_new_one(void)
+{
+    static const char *const plans[] = {"", "tmpfile=EPERM", "linkat=EPERM",
+                                        "renameat2=ENOSYS"};
+
+    for (size_t i = 0; i < sizeof(plans) / sizeof(plans[0]); i++) {
+        disk_begin();
+        faults_plan(plans[i]);
+        whole_save(disk.documents.one, i % 2 == 0);
+        disk.is_saved = true;
+        power_cut_now();
+        whole_save(disk.documents.two, true);
+        power_cut_now();
+        CHECK(disk.cuts > 20);
+        CHECK(
+            world_file_is("live/doc", disk.documents.two, disk.documents.size));
+        if (test_failed())
+            printf("%s\n", plans[i]);
+        disk_end();
+    }
+}
+
+static void power_cut_leaves_a_valid_partial_file_or_none(void)
+{
+    disk_begin();
+    faults_plan("");
+    partial_resume("\"one\"", 7000, false);
+    partial_resume("\"one\"", 12000, false); /* unchanged */
+    partial_resume("\"two\"", 12000, false); /* it has changed */
+    partial_resume("\"two\"", 12000, false); /* nothing arrived */
+    partial_resume("\"two\"", 20000, true);
+    disk.is_saved = true;
+    power_cut_now();
+    partial_resume("\"one\"", 20000, false); /* complete, but interrupted */
+    partial_resume("\"one\"", 20000, true);
+    power_cut_now();
+    CHECK(disk.cuts > 100);
+    CHECK(world_file_is("live/doc", disk.documents.one, disk.documents.size));
+    disk_end();
 }
 
 /* An orderly interruption syncs the file; after a kill its bytes are in the
@@ -592,6 +651,7 @@ int main(int argc, char **argv)
         TEST(complete_partial_file_is_kept_if_it_cannot_be_renamed),
         TEST(partial_file_of_another_mode_is_replaced),
         TEST(partial_file_is_resumed_after_a_restart),
+        TEST(power_cut_leaves_the_old_file_or_the_new_one),
         TEST(power_cut_leaves_a_valid_partial_file_or_none),
     };
 
