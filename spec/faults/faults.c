@@ -140,6 +140,7 @@ __attribute__((constructor)) static void plan_of_the_environment(void)
 {
     const char *words = getenv("NYMBL_FAULTS");
 
+    faults_boot = getenv("NYMBL_FAULTS_BOOT");
     if (words != NULL)
         faults_plan(words);
 }
