@@ -645,10 +645,23 @@ static void a_connection_cut_anywhere_fails_what_has_no_reply(void)
     }
 }
 
+/* Start a request while the connection fails. With an I/O thread the line may
+ * have ended already. Returns the transfer, or NULL. */
+static nymbl_transfer *ask_late(nymbl_line *line, const char *bytes)
+{
+    nymbl_transfer *transfer;
+    nymbl_kind started =
+        nymbl_line_start(&transfer, line, bytes, strlen(bytes), NULL);
+
+    if (started == NYMBL_OK)
+        return transfer;
+    CHECK(is_threaded() && started == NYMBL_NETWORK);
+    return NULL;
+}
+
 static void nothing_is_sent_to_a_server_that_has_closed(void)
 {
     nymbl_transfer *transfer;
-    nymbl_kind started;
     nymbl_line *line;
     peer peer;
 
@@ -656,14 +669,11 @@ static void nothing_is_sent_to_a_server_that_has_closed(void)
     answer(&peer, transfer);
     peer_close(&peer);
     /* without an I/O thread nobody has seen that yet */
-    started = nymbl_line_start(&transfer, line, "b", 1, NULL);
-    if (started == NYMBL_OK) {
+    transfer = ask_late(line, "b");
+    if (transfer != NULL)
         check_failure(transfer, NYMBL_NETWORK, "reset", false);
-        if (!is_threaded()) /* the client and the line remain */
-            CHECK_NUMBER(nymbl_object_count(), 2);
-    } else {
-        CHECK(is_threaded() && started == NYMBL_NETWORK);
-    }
+    if (!is_threaded()) /* the client and the line remain */
+        CHECK_NUMBER(nymbl_object_count(), 2);
     check_ended(line);
     world_close();
 }
@@ -692,9 +702,10 @@ static void a_connection_that_fails_fails_all_requests(void)
         snprintf(path, sizeof(path), "%s", world_path("absent.sock"));
         line = line_open(options[i]);
         first = ask(line, "a");
-        second = ask(line, "b");
+        second = ask_late(line, "b");
         check_failure(first, NYMBL_NETWORK, reason, false);
-        check_failure(second, NYMBL_NETWORK, reason, false);
+        if (second != NULL)
+            check_failure(second, NYMBL_NETWORK, reason, false);
         check_ended(line);
         world_close();
     }
