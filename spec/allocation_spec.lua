@@ -28,6 +28,7 @@ local PREAMBLE = ([[
     require("nymbl." .. name)
   end
   require("nymbl.json").prepare()
+  local all_failed = 0
   local function each_allocation(what, judge, most)
     local total = 0
     for times = 1, jit and 1 or 2 do
@@ -42,7 +43,7 @@ local PREAMBLE = ([[
         if not ok and failed == 0 then error("raised for nothing", 0) end
         local problem = judge(ok, a, b, c)
         if problem then error(("allocation %%d x %%d: %%s"):format(n, times, problem), 0) end
-        total = total + failed
+        total, all_failed = total + failed, all_failed + failed
       until failed == 0 or n == (most or 5000)
     end
     return total
@@ -68,8 +69,10 @@ local PREAMBLE = ([[
 
 describe("without memory", function()
   local states
+  local failed = 0 -- allocations
 
   setup(function() states = allocator() end)
+  teardown(function() print(failed .. " allocations failed") end)
 
   before_each(function() helper.reset() end)
 
@@ -78,9 +81,12 @@ describe("without memory", function()
     local before = helper.object_count()
     local state = states.new()
     if not state then pending "this Lua takes no allocator" end
-    local ok, result = state:run(PREAMBLE .. text, helper.sandbox().path)
+    local ok, result = state:run(("%s local result = (function()\n%s\nend)() return all_failed .. ' ' .. tostring(result)"):format(
+      PREAMBLE, text), helper.sandbox().path)
     local left = state:close()
     assert.is_true(ok, result)
+    failed = failed + tonumber(result:match "^%d+")
+    result = result:match "^%d+ (.*)$"
     if not is_jit then assert.equal(0, left) end -- LuaJIT leaks some blocks itself
     assert.equal(before, helper.object_count())
     return result

@@ -29,6 +29,8 @@ end
 
 local random
 
+local function silent() end
+
 local function pick(list) return list[random(#list)] end
 
 -- Names of options, methods and fields: those of the library, and others.
@@ -97,7 +99,9 @@ local VALUES = {
   function() return coroutine.create(callback()) end,
   function() return pick { world.file, world.closed_file } end,
   function() return world[pick(CLASSES)] end,
-  function() return pick { nymbl.null, nymbl.error { kind = "io" }, nymbl.datetime(0), nymbl.store, nymbl, math, _G.newproxy or print } end,
+  function()
+    return pick { nymbl.null, nymbl.error { kind = "io" }, nymbl.datetime(0), nymbl.store, nymbl, math, _G.newproxy or silent }
+  end,
 }
 
 function value()
@@ -123,7 +127,7 @@ local function call_new()
     local fn = metatable and metatable[name]
     if type(fn) ~= "function" then return nil end
     -- a finalizer of its own object would close it behind the library's back
-    if name == "__gc" then return fn, name, { pick { 5, "x", {}, world.file, print } }, 1 end
+    if name == "__gc" then return fn, name, { pick { 5, "x", {}, world.file, silent } }, 1 end
     return fn, name, { random(3) > 1 and object or value(), list[1], list[2] }, 3
   end
   local class = pick(CLASSES)
