@@ -171,6 +171,7 @@ describe("an export #slow", function()
       check_whole(versions, message)
     end
     assert.is_true(killed * 5 > runs and killed < runs, ("%d of %d killed"):format(killed, runs))
+    if os.getenv "NYMBL_SPEC_LARGE" then print(("%d runs, %d killed, seeds 1 to %d"):format(runs, killed, SEEDS)) end
   end)
 
   it("on a full disk ends at once, leaves nothing half-written, and continues", function()
