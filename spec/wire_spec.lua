@@ -83,6 +83,26 @@ describe("a connection that breaks at any byte #slow", function()
     return done
   end
 
+  -- What is done before, without a fault.
+  local prepare = {}
+
+  -- A download that was interrupted before: the exchange of the rest.
+  function prepare.continued(options)
+    local client = assert(require("nymbl").client(options))
+    helper.faults { operation = "download", times = 1, action = { cut = SIZE / 2 } }
+    local done, err = client:patient(id):document("d"):download(folder .. "/doc", { resume = true })
+    assert(not done and err.kind == "truncated", tostring(err))
+    client:close()
+    helper.admin("DELETE", "journal")
+  end
+
+  function operations.continued(patient)
+    local done, err = operations.resume(patient)
+    local request = helper.journal("download")[1]
+    assert(not request or helper.header(request, "range") == ("bytes=%d-"):format(SIZE / 2), "not continued")
+    return done, err
+  end
+
   function operations.stream(patient)
     local stream, err = patient:document("d"):open()
     if not stream then return nil, err end
@@ -195,12 +215,16 @@ describe("a connection that breaks at any byte #slow", function()
     ids = ids + 1
     id = "p" .. ids
     sum = helper.admin("POST", "documents", { patient = id, id = "d", size = SIZE, content_type = "application/pdf" }).sha256
-    relay.plan(number, side, offset, action)
     local options = helper.options { base_url = helper.sandbox().base_url:gsub(":%d+", ":" .. relay.port) }
     options.credentials.token_url = options.credentials.token_url:gsub(":%d+", ":" .. relay.port)
     if name ~= "token" then options.credentials, options.token = nil, helper.token() end
     -- only a stall takes time; 120 seconds, once an upload was sent
     if action == "stall" then options.stall_timeout, options.connect_timeout, options.timeout = 2, 2, 6 end
+    if prepare[name] then
+      relay.plan()
+      prepare[name](options)
+    end
+    relay.plan(number, side, offset, action)
     local client = assert(require("nymbl").client(options))
     local patient = client:patient(id)
     local ok, done, err = pcall(operations[name], patient, client)
@@ -251,7 +275,7 @@ describe("a connection that breaks at any byte #slow", function()
     return list
   end
 
-  for _, name in ipairs { "upload", "download", "resume", "stream", "redirected", "elsewhere", "list", "get", "count",
+  for _, name in ipairs { "upload", "download", "resume", "continued", "stream", "redirected", "elsewhere", "list", "get", "count",
                             "patients", "token", "delete", "export", "upload_all" } do
     it("loses, doubles and mixes up nothing: " .. name, function()
       assert(try(name), "without a fault")
