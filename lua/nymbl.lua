@@ -84,13 +84,13 @@ local core = require "nymbl.core"
 local check = require "nymbl.check"
 local client = require "nymbl.client"
 local errors = require "nymbl.errors"
+local lazy = require "nymbl.lazy"
 local store = require "nymbl.store"
 local wait = require "nymbl.wait"
 
--- Modules that many scripts do not need are loaded on first use, because startup is half of
--- a short script's run time.
-local function lazy(module, name)
-  return function(...) return require(module)[name](...) end
+-- A function of a module that is loaded on first use.
+local function on_first_use(module, name)
+  return function(...) return lazy.load(module)[name](...) end
 end
 
 local function use(loop)
@@ -181,7 +181,7 @@ return {
   -- for document in patient:documents { filter = filter } do
   --   print(document.id)
   -- end
-  filter = lazy("nymbl.filter", "filter"),
+  filter = on_first_use("nymbl.filter", "filter"),
 
   --- A date and time for a filter, as an OData literal in UTC.
   -- @function datetime
@@ -194,7 +194,7 @@ return {
   -- @usage
   -- local february = nymbl.datetime { year = 2026, month = 2, day = 1 }
   -- print(assert(patient:count(nymbl.filter("uploaded_at ge ?", february))))
-  datetime = lazy("nymbl.datetime", "datetime"),
+  datetime = on_first_use("nymbl.datetime", "datetime"),
 
   --- The time that a text states.
   -- @function time
@@ -205,7 +205,7 @@ return {
   -- @raise on a value of another type
   -- @usage
   -- assert(nymbl.time "1970-01-02T00:00:00.5Z" == 86400.5)
-  time = lazy("nymbl.datetime", "time"),
+  time = on_first_use("nymbl.datetime", "time"),
 
   --- Read client options from the environment: `NYMBL_BASE_URL`, `NYMBL_API_KEY` and others
   -- (in the guide, "Settings from the environment"). In nginx, the directive `env` must name
@@ -219,7 +219,7 @@ return {
   -- @usage
   -- local settings = assert(nymbl.from_env { timeout = 60 })
   -- local client = assert(nymbl.client(settings))
-  from_env = lazy("nymbl.settings", "from_env"),
+  from_env = on_first_use("nymbl.settings", "from_env"),
 
   --- Make an error like those that the library returns, for a program's own tests.
   -- @function error
@@ -251,7 +251,7 @@ return {
   --   return patient:get(id)
   -- end)
   -- print(succeeded, #failed)
-  each = lazy("nymbl.each", "each"),
+  each = on_first_use("nymbl.each", "each"),
 
   store = store, -- see nymbl.store
 

@@ -100,3 +100,94 @@ describe("an error of a hook", function()
     end)
   end)
 end)
+
+-- An error that ends the loading of a module, before the module has run or after it. Each module has
+-- both in turn, and so have those that it needs.
+local PREAMBLE = [[
+  local nymbl = require "nymbl"
+  local client = nymbl.client { base_url = "https://127.0.0.1:1", api_key = "k", token = "t", max_attempts = 1, rate = false }
+  local interrupted, seen, is_armed = 0, {}, false
+  local searchers = package.searchers or package.loaders
+  local function search(name)
+    for i = 2, #searchers do
+      local loader, extra = searchers[i](name)
+      if type(loader) == "function" then return loader, extra end
+    end
+    error("not found: " .. name)
+  end
+  table.insert(searchers, 1, function(name)
+    if not is_armed then return nil end
+    seen[name] = (seen[name] or 0) + 1
+    local times = seen[name]
+    if times > 2 then return nil end
+    return function(...)
+      if times == 2 then
+        local loader, extra = search(name)
+        loader(name, extra)
+      end
+      interrupted = interrupted + 1
+      error("interrupted!", 0)
+    end
+  end)
+  -- Call a function until nothing interrupts it.
+  local function call(fn, ...)
+    while true do
+      local before = interrupted
+      is_armed = true
+      local results = { pcall(fn, ...) }
+      is_armed = false
+      if results[1] then return results[2], results[3] end
+      if interrupted == before then error(results[2], 0) end
+    end
+  end
+]]
+
+describe("a module whose loading was interrupted is loaded again", function()
+  for name, code in pairs {
+    ["by functions of nymbl"] = [[
+      call(nymbl.datetime, 0)
+      call(nymbl.filter, "id eq ?", "1")
+      call(nymbl.from_env)
+      call(nymbl.store.file, "/nonexistent/store")
+      call(nymbl.store.redis, { url = "redis://127.0.0.1:1" })]],
+    ["by methods of a client"] = [[
+      call(client.patients, client, {})
+      call(client.check, client)
+      call(client.export, client, "/nonexistent/folder")]],
+    ["by methods of a patient"] = [[
+      local patient = client:patient(1)
+      call(patient.documents, patient)
+      call(patient.count, patient)
+      call(patient.upload, patient, { data = "text" }, { file_name = "a.txt" })
+      call(patient.compare, patient, "/nonexistent/folder")
+      call(patient.upload_all, patient, {}, { journal = "/nonexistent/journal" })]],
+    ["by methods of a document"] = [[
+      local document = client:patient(1):document "d"
+      call(document.open, document)
+      call(document.download, document, "/nonexistent/file")
+      call(document.safe_name, document)
+      call(document.copy_to, document, client:patient(2))]],
+    ["by JSON"] = [[
+      local json = require "nymbl.json"
+      assert(call(json.decode, "[0.5]")[1] == 0.5)
+      assert(seen.cjson == 3)]],
+    ["in luv"] = [[
+      if pcall(require, "luv") then
+        call(nymbl.use, "luv")
+        coroutine.wrap(function() client:patient(1):count() end)()
+        require("luv").run()
+      end]],
+    ["in cqueues"] = [[
+      local found, cqueues = pcall(require, "cqueues")
+      if found then
+        local loop = cqueues.new()
+        loop:wrap(function() call(client.check, client) end)
+        assert(loop:loop())
+      end]],
+  } do
+    it(name, function()
+      local script = helper.write_file(helper.temporary(".lua"), PREAMBLE .. code .. "\n      print 'done'")
+      assert.equal("done", helper.output(("%s %s 2>&1"):format(helper.interpreter(), helper.quote(script))))
+    end)
+  end
+end)

@@ -7,13 +7,6 @@ local helper = require "helper"
 local lfs = require "lfs"
 local nymbl = require "nymbl"
 
--- LuaJIT's `require` never loads a module again whose loading a hook has interrupted, so that
--- is done before.
-for _, name in ipairs { "listing", "query", "source", "stream", "target", "upload", "patients", "diagnosis", "reconcile",
-                        "safe_name", "compare", "wait.cqueues", "store.file" } do
-  require("nymbl." .. name)
-end
-
 local unpack = table.unpack or unpack
 local is_jit = rawget(_G, "jit") ~= nil
 local SEED = tonumber(os.getenv "NYMBL_SEED" or "") or is_jit and 2 or 1

@@ -227,6 +227,17 @@ describe("the files of the binding", function()
     assert.is_nil(circle(graph))
   end)
 
+  it("load a module on first use by lazy.lua: LuaJIT's require would not load it again after an interrupt", function()
+    for _, path in ipairs(files("lua", "%.lua$")) do
+      if not path:find "/nymbl/command/" then -- the command ends if it was interrupted
+        for line in helper.read_file(path):gmatch "[^\n]+" do
+          local is_other = line:find "^%s*%-%-" or line:find '^local [%w_]+ = require[ (]"'
+          assert.is_truthy(is_other or not line:find 'require%s*%(?"', path .. ": " .. line)
+        end
+      end
+    end
+  end)
+
   it("have no circle in Lua, not even one that is closed at a call", function()
     local graph = {}
     local root = helper.path("lua")
@@ -234,11 +245,16 @@ describe("the files of the binding", function()
       local module = path:sub(#root + 2):gsub("%.lua$", ""):gsub("/", ".")
       graph[module] = {}
       for line in helper.read_file(path):gmatch("[^\n]+") do
-        local name = not line:match("^%s*%-%-") and line:match('require%s*%(?%s*"(nymbl[%w.]*)"')
-        if name then graph[module][name] = true end
+        local is_code = not line:match("^%s*%-%-")
+        for _, loader in ipairs { "require", "load", "on_first_use" } do
+          local name = is_code and line:match(loader .. '%s*%(?%s*"(nymbl[%w.]*)"')
+          if name then graph[module][name] = true end
+        end
       end
     end
     assert.is_truthy(graph["nymbl.store.file"]["nymbl.json"])
+    assert.is_truthy(graph["nymbl.store"]["nymbl.store.file"])
+    assert.is_truthy(graph.nymbl["nymbl.filter"])
     assert.is_nil(circle(graph))
   end)
 end)

@@ -8,6 +8,7 @@ local check = require "nymbl.check"
 local errors = require "nymbl.errors"
 local events = require "nymbl.events"
 local headers = require "nymbl.headers"
+local lazy = require "nymbl.lazy"
 local limiter = require "nymbl.limiter"
 local patient = require "nymbl.patient"
 local store = require "nymbl.store"
@@ -239,7 +240,7 @@ end
 --   print(patient.id, assert(patient:count()))
 -- end
 function methods.patients(self, options)
-  return require("nymbl.patients").list(check.object(self, CLASS, "patients").env, options)
+  return lazy.load("nymbl.patients").list(check.object(self, CLASS, "patients").env, options)
 end
 
 --- Report the use of this month's quota by all clients of the account that share the store.
@@ -292,7 +293,7 @@ function methods.check(self, options)
     local patient_state = type(given) == "userdata" and core.state(given, "nymbl.patient")
     id = patient_state and patient_state.id or check.id(given, 1, "check")
   end
-  return require("nymbl.diagnosis").check(state.env, id, options.timeout or state.env.timeout)
+  return lazy.load("nymbl.diagnosis").check(state.env, id, options.timeout or state.env.timeout)
 end
 
 --- Write every document of some patients to a file, with a manifest. Can be called again and again:
@@ -328,7 +329,7 @@ end
 -- local report = assert(client:export("backup", { budget = 300 }))
 -- print(report.complete, report.downloaded, report.failed)
 function methods.export(self, folder, options)
-  return require("nymbl.export").export(check.object(self, CLASS, "export").env, folder, options)
+  return lazy.load("nymbl.export").export(check.object(self, CLASS, "export").env, folder, options)
 end
 
 --- Close the client. Cancels its transfers, wipes its secrets from memory, and closes the

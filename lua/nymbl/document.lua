@@ -24,10 +24,11 @@ local core = require "nymbl.core"
 local call = require "nymbl.call"
 local check = require "nymbl.check"
 local errors = require "nymbl.errors"
+local lazy = require "nymbl.lazy"
 
--- These modules are loaded on first use (see nymbl.lua).
-local function stream() return require "nymbl.stream" end
-local function target() return require "nymbl.target" end
+-- These modules are loaded on first use (see lazy.lua).
+local function stream() return lazy.load "nymbl.stream" end
+local function target() return lazy.load "nymbl.target" end
 
 local FIELDS = core.FIELDS
 
@@ -169,7 +170,7 @@ function methods.safe_name(self, options)
   local state = check.object(self, CLASS, "safe_name")
   options = check.options(options, SAFE_NAME_OPTIONS, 1, "safe_name")
   local fields = state[FIELDS]
-  return require("nymbl.safe_name").file(text_or_nil(fields.file_name), text_or_nil(fields.content_type),
+  return lazy.load("nymbl.safe_name").file(text_or_nil(fields.file_name), text_or_nil(fields.content_type),
     options.unique and state.patient_id or nil, options.unique and state.id or nil)
 end
 
@@ -423,7 +424,7 @@ local function open_as_source(self, options, deadline, max_bytes)
   local original = { fields, env = state.env, patient_id = state.patient_id, id = state.id }
   local should_continue = should_continue_by(options)
   local size = options.size or expected_size(original, {})
-  local opened = require("nymbl.source").from_document(size, max_bytes, function()
+  local opened = lazy.load("nymbl.source").from_document(size, max_bytes, function()
     return open(original, steps(), should_continue)
   end)
   for _, name in ipairs(COPIED) do
@@ -438,7 +439,7 @@ end
 
 -- Upload to a collection: see upload.lua.
 function document.upload(collection, method, what, options)
-  return require("nymbl.upload").run(collection, method, what, options, open_as_source)
+  return lazy.load("nymbl.upload").run(collection, method, what, options, open_as_source)
 end
 
 --- Copy the document to a patient, perhaps of another client. It is streamed from one place to the

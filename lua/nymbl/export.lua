@@ -20,6 +20,7 @@ local document = require "nymbl.document"
 local each = require "nymbl.each"
 local errors = require "nymbl.errors"
 local folder = require "nymbl.export.folder"
+local lazy = require "nymbl.lazy"
 local meter = require "nymbl.meter"
 local patient = require "nymbl.patient"
 local records = require "nymbl.export.records"
@@ -96,7 +97,7 @@ local function list_patients(self)
   if items then
     next_item = each.iterator(items)
   else
-    next_item = require("nymbl.patients").list(self.env, call_options(self, {}))
+    next_item = lazy.load("nymbl.patients").list(self.env, call_options(self, {}))
   end
   local ids, seen = {}, {}
   while not self.run:is_stopped() do

@@ -4,6 +4,7 @@
 
 local core = require "nymbl.core"
 local errors = require "nymbl.errors"
+local lazy = require "nymbl.lazy"
 
 local json = {}
 
@@ -60,6 +61,7 @@ end
 -- lua-cjson is loaded on first use, because startup is half of a short script's run time.
 local function get_codec()
   if not codec then
+    lazy.forget_interrupted()
     local module = package.loaded.cjson
     local new_codec
     if module then new_codec = codec_from_loaded(module) else new_codec = codec_from_require() end

@@ -11,10 +11,11 @@ local core = require "nymbl.core"
 local call = require "nymbl.call"
 local check = require "nymbl.check"
 local document = require "nymbl.document"
+local lazy = require "nymbl.lazy"
 
--- These modules are loaded on first use (see nymbl.lua).
-local function listing() return require "nymbl.listing" end
-local function query() return require "nymbl.query" end
+-- These modules are loaded on first use (see lazy.lua).
+local function listing() return lazy.load "nymbl.listing" end
+local function query() return lazy.load "nymbl.query" end
 
 local CLASS = "nymbl.patient"
 local methods, metatable = core.class(CLASS)
@@ -247,7 +248,7 @@ end
 -- print(report.uploaded, report.unchanged, report.complete)
 function methods.upload_all(self, files, options)
   local state = check.object(self, CLASS, "upload_all")
-  return require("nymbl.upload_all").run(documents_of(state), files, options)
+  return lazy.load("nymbl.upload_all").run(documents_of(state), files, options)
 end
 
 --- Compare the files of a folder with the patient's documents. Reads the folder and lists the
@@ -281,7 +282,7 @@ function methods.compare(self, folder, options)
   local problem = check.nonempty(folder)
   if problem then check.raise_argument(1, "compare", problem) end
   options = check.options(options, COMPARE_OPTIONS, 2, "compare")
-  return require("nymbl.compare").run(documents_of(state), folder, options,
+  return lazy.load("nymbl.compare").run(documents_of(state), folder, options,
     call.deadline(state.env, options))
 end
 

@@ -34,6 +34,7 @@
 local check = require "nymbl.check"
 local copy = require("nymbl.store.change").copy
 local core = require "nymbl.core"
+local lazy = require "nymbl.lazy"
 local wait = require "nymbl.wait"
 
 local store = {}
@@ -135,7 +136,7 @@ function store.file(path, options)
   local problem = check.nonempty(path)
   if problem then check.raise_argument(1, "file", problem) end
   options = check.options(options, { token = check.boolean }, 2, "file")
-  return require("nymbl.store.file").new(path, options.token)
+  return lazy.load("nymbl.store.file").new(path, options.token)
 end
 
 --- Create a store in a shared dictionary, for the workers of one nginx: token, rate limit,
@@ -160,7 +161,7 @@ end
 function store.shdict(name)
   local problem = check.nonempty(name)
   if problem then check.raise_argument(1, "shdict", problem) end
-  return require("nymbl.store.shdict").new(name)
+  return lazy.load("nymbl.store.shdict").new(name)
 end
 
 --- Create a store in Redis 6 or later, or in Valkey, for many machines: one server, or a primary
@@ -197,7 +198,7 @@ end
 -- }
 -- print(store)
 function store.redis(options)
-  return require("nymbl.store.redis").new(options)
+  return lazy.load("nymbl.store.redis").new(options)
 end
 
 -- Register a client as a user of a store, which may have connections.

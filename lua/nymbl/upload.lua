@@ -5,11 +5,12 @@ local core = require "nymbl.core"
 local call = require "nymbl.call"
 local check = require "nymbl.check"
 local errors = require "nymbl.errors"
+local lazy = require "nymbl.lazy"
 local media_type = require "nymbl.media_type"
 local source = require "nymbl.source"
 
--- This module is loaded on first use (see nymbl.lua).
-local function reconcile() return require "nymbl.reconcile" end
+-- This module is loaded on first use (see lazy.lua).
+local function reconcile() return lazy.load "nymbl.reconcile" end
 
 local upload = {}
 

@@ -7,6 +7,7 @@
 
 local blocking = require "nymbl.wait.blocking"
 local core = require "nymbl.core"
+local lazy = require "nymbl.lazy"
 
 -- A driver adapts these waits to one event loop. It has
 --   wait(transfer or nil, deadline or nil)
@@ -30,15 +31,15 @@ local YIELDING_PHASES = {
 
 local function nginx_driver(ngx)
   local phase = ngx.get_phase()
-  if YIELDING_PHASES[phase] then return require "nymbl.wait.openresty" end
+  if YIELDING_PHASES[phase] then return lazy.load "nymbl.wait.openresty" end
   if phase == "init" then return blocking end
   return nil, phase
 end
 
 local function luv_driver()
   local thread, is_main = coroutine.running()
-  if thread and not is_main then return require "nymbl.wait.luv" end
-  local uv = require "luv"
+  if thread and not is_main then return lazy.load "nymbl.wait.luv" end
+  local uv = lazy.load "luv"
   if uv.loop_mode and not uv.loop_mode() then return blocking end
   return nil, "main_coroutine"
 end
@@ -71,9 +72,9 @@ end
 -- that coroutine cannot wait.
 local function loop_driver()
   if type(loaded.ngx) == "table" and loaded.ngx.get_phase then return nginx_driver(loaded.ngx) end
-  if loaded.cqueues then
+  if type(loaded.cqueues) == "table" then
     local loop, is_own = loaded.cqueues.running()
-    if loop and is_own then return require "nymbl.wait.cqueues" end
+    if loop and is_own then return lazy.load "nymbl.wait.cqueues" end
     if loop then return nil, "coroutine" end
   end
   if named_loop then return luv_driver() end
@@ -98,7 +99,7 @@ end
 
 -- Name the event loop of this process.
 function wait.use(loop)
-  require "nymbl.wait.luv"
+  lazy.load "nymbl.wait.luv"
   named_loop = loop
 end
 
@@ -142,7 +143,7 @@ function wait.release(transfer)
   if is_plain_script() then return end
   for i = 1, #STATEFUL_DRIVERS do
     local driver = loaded[STATEFUL_DRIVERS[i]]
-    if driver then driver.release(transfer) end
+    if type(driver) == "table" then driver.release(transfer) end
   end
 end
 
