@@ -151,6 +151,12 @@ describe("standard output of nymbl", function()
     assert.matches("^nymbl: [^\n]*\n$", helper.read_file(err))
   end)
 
+  it("that is full is a failure of help and the version, too", function()
+    for _, words in ipairs { { "--version" }, { "help" }, { "help", "list" }, { "list", "--help" }, { "completion", "bash" } } do
+      assert.equal("1", helper.output(("( %s ) >/dev/full 2>&1; echo $?"):format(command.words(words))), words[1])
+    end
+  end)
+
   it("that has failed once has failed for good", function()
     local code = [[
       local out = require("nymbl.command.output").new()

@@ -292,7 +292,8 @@ describe("a subcommand of nymbl loads", function()
     .. " nymbl.command.session nymbl.command.settings nymbl.command.signals nymbl.command.terminal nymbl.settings"
 
   it("no more than the parser for help, completions and the version", function()
-    assert.equal("nymbl.command.options nymbl.command.program nymbl.command.status nymbl.core", loaded { "--version" })
+    assert.equal("nymbl.command.options nymbl.command.output nymbl.command.program nymbl.command.status nymbl.core",
+      loaded { "--version" })
     assert.not_matches("nymbl%.client", loaded { "help" })
     assert.equal("argparse nymbl.command.help nymbl.command.list nymbl.command.options nymbl.command.output"
       .. " nymbl.command.program nymbl.command.status nymbl.core",

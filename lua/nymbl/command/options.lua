@@ -151,8 +151,7 @@ function options.parser(name)
   local parser, command = require "argparse"("nymbl " .. name), options.load(name)
   options.describe(parser, command)
   parser:add_help { action = function()
-    io.write(options.help_text(parser, command))
-    os.exit(0)
+    require("nymbl.command.output").finish(options.help_text(parser, command))
   end }
   return parser
 end

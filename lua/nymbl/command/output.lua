@@ -130,4 +130,11 @@ function output.new()
   return setmetatable({ system = require("nymbl.core").system }, writer) -- the manual is made without it
 end
 
+-- Write a text, with which the program ends.
+function output.finish(text)
+  local out = output.new()
+  out:write(text)
+  os.exit(out:flush() and 0 or 1)
+end
+
 return output

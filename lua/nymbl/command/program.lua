@@ -28,8 +28,7 @@ local function subcommand(words)
   for _, word in ipairs(others) do
     if word == "--help" or word == "-h" then return "help", {} end
     if word == "--version" then
-      io.write("nymbl ", require("nymbl.core").version, "\n")
-      exit(status.DONE)
+      require("nymbl.command.output").finish(("nymbl %s\n"):format(require("nymbl.core").version))
     end
   end
   misuse(nil, "a subcommand is required")
