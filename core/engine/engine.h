@@ -55,6 +55,7 @@ struct nymbl_engine {
     bool accept_paused;          /* accept() has failed for lack of resources */
     struct curl_waitfd *waitfds; /* polled in addition to libcurl's sockets */
     unsigned waitfd_count, waitfd_capacity;
+    bool waitfds_incomplete; /* memory ran out */
 
     /* under the lock */
     bool callers_notified; /* a caller was notified since the last wait */

@@ -378,6 +378,8 @@ void nymbl__lines_polled(nymbl_engine *engine, double seconds)
                     line->may_receive || engine->waitfds[i].revents != 0;
         }
     }
+    if (engine->waitfds_incomplete)
+        nymbl__lines_expect_bytes(engine);
 }
 
 double nymbl__lines_wait_time(nymbl_engine *engine, double seconds)

@@ -122,7 +122,7 @@ bool nymbl__notify_collect_fds(nymbl_engine *engine)
     bool accept_paused = engine->accept_paused;
     nymbl_transfer *t = NULL;
 
-    engine->waitfd_count = 0;
+    nymbl__waitfds_clear(engine);
     engine->accept_paused = false;
     for (int i = 0; i < NYMBL__PENDING_MAX; i++) {
         if (engine->pending[i].fd >= 0)

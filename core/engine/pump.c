@@ -14,9 +14,9 @@
 #include "exchange/checksum.h"
 #include "exchange/timeouts.h"
 
-/* Delay in milliseconds before accept() is retried after it has failed for lack
- * of resources. */
-#define ACCEPT_RETRY_DELAY 50
+/* Longest poll in milliseconds after accept() or a growing list of descriptors
+ * has failed for lack of resources: both are then retried. */
+#define RETRY_DELAY 50
 
 /* ---- commands ---- */
 
@@ -305,15 +305,18 @@ static void engine_wait(nymbl_engine *engine, double timeout)
     double before = nymbl_engine_now(engine);
     double passed;
     int milliseconds;
+    bool accept_paused;
 
     if (seconds > 3600)
         seconds = 3600;
     milliseconds = (int)(seconds * 1000);
     if (milliseconds < seconds * 1000)
         milliseconds++; /* not ceil(), which would need libm */
-    if (nymbl__notify_collect_fds(engine) && milliseconds > ACCEPT_RETRY_DELAY)
-        milliseconds = ACCEPT_RETRY_DELAY;
+    accept_paused = nymbl__notify_collect_fds(engine);
     nymbl__lines_collect_fds(engine);
+    if ((accept_paused || engine->waitfds_incomplete) &&
+        milliseconds > RETRY_DELAY)
+        milliseconds = RETRY_DELAY;
     curl_multi_poll(engine->multi, engine->waitfds, engine->waitfd_count,
                     milliseconds, NULL);
     passed = nymbl_engine_now(engine) - before;

@@ -4,6 +4,12 @@
 
 #include <stdlib.h>
 
+void nymbl__waitfds_clear(nymbl_engine *engine)
+{
+    engine->waitfd_count = 0;
+    engine->waitfds_incomplete = false;
+}
+
 void nymbl__waitfds_add(nymbl_engine *engine, int fd, short events)
 {
     if (engine->waitfd_count == engine->waitfd_capacity) {
@@ -12,8 +18,10 @@ void nymbl__waitfds_add(nymbl_engine *engine, int fd, short events)
         struct curl_waitfd *more =
             realloc(engine->waitfds, capacity * sizeof(*more));
 
-        if (more == NULL)
+        if (more == NULL) {
+            engine->waitfds_incomplete = true;
             return;
+        }
         engine->waitfds = more;
         engine->waitfd_capacity = capacity;
     }

@@ -5,9 +5,11 @@
 
 #include "engine/engine.h"
 
+/* Forget all descriptors. */
+void nymbl__waitfds_clear(nymbl_engine *engine);
 /* Add a descriptor. `events`: CURL_WAIT_POLLIN, CURL_WAIT_POLLOUT or both. If
- * memory runs out it is not added, and the next pass of the pump tries again.
- */
+ * memory runs out it is not added. Then the pump waits only for a moment, and
+ * looks for the bytes of lines itself. */
 void nymbl__waitfds_add(nymbl_engine *engine, int fd, short events);
 
 #endif
