@@ -52,20 +52,31 @@ static bool strike(void)
     return true;
 }
 
-/* Fill the block, so that no code relies on zeros that happen to be there, and
- * no secret of an earlier block is found in it. */
+/* Fill what a block has beyond its first bytes, up to its last one, which may
+ * have been asked for or not: so no code relies on zeros that happen to be
+ * there, and no secret is found in it that was in an earlier block. */
+static void fill(char *memory, size_t first)
+{
+    size_t size = memory != NULL ? malloc_usable_size(memory) : 0;
+
+    if (first < size)
+        memset(memory + first, 0xa5, size - first);
+}
+
 void *chaos_malloc(size_t size)
 {
     void *memory = strike() ? NULL : malloc(size);
 
-    if (memory != NULL)
-        memset(memory, 0xa5, size);
+    fill(memory, 0);
     return memory;
 }
 
 void *chaos_calloc(size_t count, size_t size)
 {
-    return strike() ? NULL : calloc(count, size);
+    void *memory = strike() ? NULL : calloc(count, size);
+
+    fill(memory, count * size);
+    return memory;
 }
 
 void *chaos_realloc(void *old, size_t size)
@@ -73,14 +84,16 @@ void *chaos_realloc(void *old, size_t size)
     size_t before = old != NULL ? malloc_usable_size(old) : 0;
     char *memory = strike() ? NULL : realloc(old, size);
 
-    if (memory != NULL && size > before)
-        memset(memory + before, 0xa5, size - before);
+    fill(memory, before);
     return memory;
 }
 
 char *chaos_strdup(const char *text)
 {
-    return strike() ? NULL : strdup(text);
+    char *memory = strike() ? NULL : strdup(text);
+
+    fill(memory, strlen(text) + 1);
+    return memory;
 }
 
 void chaos_free(void *memory)
