@@ -17,6 +17,7 @@
 #include "base/sha256.h"
 #include "base/text.h"
 #include "file/atomic_file.h"
+#include "file/file_id.h"
 #include "file/fs.h"
 #include "file/private_file.h"
 
@@ -38,6 +39,7 @@
 struct nymbl_store {
     int fd;
     char *path;
+    nymbl__file_id id; /* of the file */
     nymbl__buffer content;
 };
 
@@ -165,8 +167,10 @@ nymbl_kind nymbl_store_open(nymbl_store **out, const char *path,
         holder->fingerprint = fingerprint_of(&status);
         holder->since = (double)status.st_mtim.tv_sec;
     }
-    if (kind == NYMBL_OK)
+    if (kind == NYMBL_OK) {
+        store->id = (nymbl__file_id){status.st_dev, status.st_ino};
         kind = content_read(store, &reason);
+    }
     if (kind != NYMBL_OK) {
         nymbl_store_close(store);
         return kind < 0 ? nymbl__error_set(err, kind, reason) : kind;
@@ -200,12 +204,25 @@ static nymbl_kind file_write(int fd, const nymbl__buffer *bytes,
         else if (errno != EINTR)
             code = errno;
     }
-    if (code == 0 && ftruncate(fd, (off_t)bytes->size) < 0)
-        code = errno;
-    if (code == 0)
+    if (code == 0) {
+        /* the content is written, whatever remains behind it */
+        (void)!ftruncate(fd, (off_t)bytes->size);
         return NYMBL_OK;
+    }
     *reason = nymbl_reason_from_errno(code);
     return NYMBL_IO;
+}
+
+/* Whether the file was replaced or removed, so that the content is lost. If
+ * that cannot be found out, it was not: a caller that repeated its change would
+ * make it twice. */
+static bool is_replaced(const nymbl_store *store)
+{
+    struct stat named;
+
+    if (fstatat(AT_FDCWD, store->path, &named, AT_SYMLINK_NOFOLLOW) < 0)
+        return errno == ENOENT || errno == ENOTDIR;
+    return named.st_dev != store->id.device || named.st_ino != store->id.inode;
 }
 
 nymbl_kind nymbl_store_write(nymbl_store *store, const void *data, size_t size,
@@ -228,9 +245,7 @@ nymbl_kind nymbl_store_write(nymbl_store *store, const void *data, size_t size,
     nymbl__buffer_free(&bytes);
     if (kind < 0)
         return nymbl__error_set(err, kind, reason);
-    if (!nymbl__fs_has_name(store->fd, AT_FDCWD, store->path))
-        return NYMBL_AGAIN;
-    return NYMBL_OK;
+    return is_replaced(store) ? NYMBL_AGAIN : NYMBL_OK;
 }
 
 void nymbl_store_close(nymbl_store *store)

@@ -698,6 +698,69 @@ static void child_that_releases_all_leaves_the_file(void)
     world_close();
 }
 
+/* ---- a store ---- */
+
+static bool store_has(const char *text)
+{
+    nymbl_store *store;
+    const char *content;
+    size_t size;
+    bool has;
+
+    REQUIRE(nymbl_store_open(&store, world_path("store"), NULL, NULL) ==
+            NYMBL_OK);
+    content = nymbl_store_content(store, &size);
+    has =
+        size == strlen(text) && (size == 0 || memcmp(content, text, size) == 0);
+    nymbl_store_close(store);
+    return has;
+}
+
+static nymbl_kind store_put(const char *text, const char *plan)
+{
+    nymbl_store *store;
+    nymbl_kind kind;
+
+    REQUIRE(nymbl_store_open(&store, world_path("store"), NULL, NULL) ==
+            NYMBL_OK);
+    faults_plan(plan);
+    kind = nymbl_store_write(store, text, strlen(text), NULL);
+    nymbl_store_close(store);
+    return kind;
+}
+
+/* Otherwise its caller would change the new content once more. */
+static void store_that_was_not_written_has_its_old_content(void)
+{
+    static const char *const errors[] = {"EIO", "ENOSPC", "EACCES", "ENOMEM"};
+    bool struck = true;
+    int failed = 0;
+
+    world_open(NULL);
+    for (int n = 1; struck && n < 20; n++) {
+        for (size_t i = 0; i < sizeof(errors) / sizeof(errors[0]); i++) {
+            char plan[32];
+            nymbl_kind kind;
+
+            CHECK(store_put("an old content, which is longer", NULL) ==
+                  NYMBL_OK);
+            snprintf(plan, sizeof(plan), "fail=%d:%s", n, errors[i]);
+            kind = store_put("a new one", plan);
+            struck = faults_struck() != NULL;
+            faults_plan(NULL);
+            failed += kind < 0;
+            if (!CHECK(kind <= NYMBL_OK) ||
+                !CHECK(store_has(kind == NYMBL_OK
+                                     ? "a new one"
+                                     : "an old content, which is longer")))
+                printf("%s\n", plan);
+        }
+    }
+    CHECK(failed > 0);
+    world_clear(".");
+    world_close();
+}
+
 int main(int argc, char **argv)
 {
     static const test tests[] = {
@@ -714,6 +777,7 @@ int main(int argc, char **argv)
         TEST(download_works_if_all_temporary_names_are_taken),
         TEST(file_of_another_process_is_never_renamed),
         TEST(child_that_releases_all_leaves_the_file),
+        TEST(store_that_was_not_written_has_its_old_content),
     };
 
     return test_main(tests, TEST_COUNT(tests), argc, argv);
