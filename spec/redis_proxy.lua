@@ -26,16 +26,21 @@ local SCRIPT = [==[
   end
 
   local function forward(from, to, is_reply)
+    local last = ""
     while true do
       local bytes = from:read(-65536)
       if not bytes then break end
       local what = is_reply and task() or "pass"
       if what == "swallow" then break end
       if what == "cut" then bytes = bytes:sub(1, #bytes / 2) end
-      if what ~= "pass" and what ~= "cut" then bytes = what end
+      local is_kept = what == "pass" or what == "again" or what == "twice"
+      if what == "again" then bytes = last .. bytes end
+      if what == "twice" then bytes = bytes .. bytes end
+      if not is_kept and what ~= "cut" then bytes = what end
+      last = bytes
       to:write(bytes)
       to:flush()
-      if what ~= "pass" then
+      if not is_kept then
         cqueues.sleep(0.05)
         break
       end
@@ -80,7 +85,8 @@ function redis_proxy.start(port)
 end
 
 --- Replace the next reply, and then close the connection: "swallow" (nothing is sent), "cut" (half of it
--- is sent), or the bytes to send instead.
+-- is sent), or the bytes to send instead. Or send a reply too many: "twice" (the next one again), or
+-- "again" (the one before the next one).
 function redis_proxy:spoil(task)
   helper.write_file(self.path .. ".task.new", task)
   os.rename(self.path .. ".task.new", self.path .. ".task")

@@ -235,6 +235,22 @@ describe("nymbl.store.redis()", function()
       end)
     end
 
+    for what, task in pairs { ["a request"] = "again", ["no request"] = "twice" } do
+      it("again over another connection if a reply belongs to " .. what .. ", and is counted once", function()
+        local proxy = start_proxy(plain().port)
+        local it, key, other = open { url = url_of(proxy) }, key_new(), key_new()
+        for i = 1, 5 do
+          assert.equal(2 * i - 1, assert(reserve(it, key)).requests)
+          assert.equal(2 * i, assert(reserve(it, key)).requests)
+          proxy:spoil(task)
+          assert.equal(i, assert(reserve(it, other)).requests)
+          assert.is_false(proxy:is_waiting())
+        end
+        assert.equal(10, requests(it, key))
+        assert.equal(5, requests(it, other))
+      end)
+    end
+
     it("from many coroutines at once, and is counted once each if the connection breaks", function()
       local proxy = group:start_proxy(plain().port)
       local it, key, items = open { url = proxy.url }, key_new(), {}
@@ -428,7 +444,7 @@ describe("nymbl.store.redis()", function()
                                  '[{"delay":1,"time_to_act":1,"requests":-1}]' } do
         local it = open { url = proxy.url, timeout = 0.5 }
         assert(reserve(it, "x"))
-        local text = ("[%.0f,%s]"):format(it:now(), results)
+        local text = ('[%.0f,%s,"%s:%d"]'):format(it:now(), results, it.link.connection.caller, it.link.connection.count + 1)
         proxy:spoil(("$%d\r\n%s\r\n"):format(#text, text))
         assert.equal("io store_protocol", words(select(2, reserve(it, "x"))), results)
       end
@@ -436,7 +452,7 @@ describe("nymbl.store.redis()", function()
                                  '[true,null,{"generation":"x"}]', '[true,null,{"failure":"x"}]' } do
         local it = open { url = proxy.url, timeout = 0.5 }
         assert(reserve(it, "x"))
-        local text = ("[%.0f,%s]"):format(it:now(), results)
+        local text = ('[%.0f,%s,"%s:%d"]'):format(it:now(), results, it.link.connection.caller, it.link.connection.count + 1)
         proxy:spoil(("$%d\r\n%s\r\n"):format(#text, text))
         local _, err = ask(it, "x", token_state.acquire, 3, nil, 0, nil)
         assert.equal("io store_protocol", words(err), results)

@@ -35,10 +35,11 @@ local function try(reply)
   if not answer then return "another reply" end
   local reached
   for _, name in ipairs(CHANGES) do
-    local time, results = redis_script.read(name, answer)
+    local time, results = redis_script.read(name, "5eed:1", answer)
     assert(time == nil or time == time, "no time")
     if time and not results then reached = "too late" end
-    if results then
+    if not time and results then reached = "another request" end
+    if time and results then
       USES[name](results[1], results[2], results[3])
       reached = reached or name
     end
@@ -49,6 +50,6 @@ end
 
 return {
   try = try,
-  reached = { "reserve", "usage", "acquire", "publish", "too late", "no results", "another reply", "no script", "cluster", "store_full",
+  reached = { "reserve", "usage", "acquire", "publish", "too late", "another request", "no results", "another reply", "no script", "cluster", "store_full",
               "store_auth" },
 }

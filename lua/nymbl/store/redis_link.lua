@@ -3,9 +3,10 @@
 --
 -- Asking. A change is one round trip. Each has a number of its own, also if it is asked for again:
 -- if the connection breaks, the change may have been made or not, and then Redis returns the stored
--- results instead of making it again. Each has a last moment, by the server's clock, after which
--- Redis does not make it: otherwise a stopped Redis would, when it continues, make changes whose
--- callers have given up.
+-- results instead of making it again. The reply has the number, too: if it has another one, the
+-- connection is out of step, and the change is asked for over a new one. Each has a last moment, by
+-- the server's clock, after which Redis does not make it: otherwise a stopped Redis would, when it
+-- continues, make changes whose callers have given up.
 --
 -- Telling. A change that is told has no number, because it is not asked for again. If there is no
 -- connection, it is kept for the next one.
@@ -110,6 +111,11 @@ end
 -- The server has not answered, which says nothing about it: there was not enough time.
 local function late()
   return { kind = "io", reason = "store_down" }
+end
+
+-- The reply belongs to another request, and so would all later ones.
+local function out_of_step()
+  return { kind = "io", reason = "store_protocol", is_lost = true, is_next = true }
 end
 
 -- The store's error for the failure of a transfer.
@@ -265,8 +271,10 @@ function redis_link:read_clock(connection, reply)
   local answer, message = resp.read(reply)
   if not answer then return nil, error_of_reply(message) end
   local list = json.decode(answer)
-  if not list or not redis_script.is_time(list[1]) or type(list[2]) ~= "string" then return nil, error_of_reply() end
-  if list[2]:find("^[0-9a-f]+$") then digest = list[2] end
+  local text = list and list[2]
+  if not list or not redis_script.is_time(list[1]) or type(text) ~= "string" then return nil, error_of_reply() end
+  if text ~= "" and not text:find("^[0-9a-f]+$") then return nil, error_of_reply() end
+  digest = text ~= "" and text or digest
   if not digest then return nil, error_of_reply() end
   self:set_clock(connection, list[1])
   return true
@@ -342,8 +350,8 @@ function redis_link:ask_over(connection, request, till)
     return nil
   end
   if not answer then return nil, error_of_reply(message) end
-  local time, results = redis_script.read(request.name, answer)
-  if not time then return nil, error_of_reply() end
+  local time, results = redis_script.read(request.name, request.number, answer)
+  if not time then return nil, results and out_of_step() or error_of_reply() end
   connection.has_script = true
   self:set_clock(connection, time)
   return results
@@ -354,7 +362,7 @@ end
 -- @tparam boolean is_first whether no other connection was lost during the change
 function redis_link:handle_error(connection, err, was_good, is_first)
   -- the server, or something between, may have closed the connection only for being idle
-  local is_excused = err.is_lost and err.is_down and was_good and is_first
+  local is_excused = err.is_lost and err.is_next and was_good and is_first
   if is_excused then connection.server.silent_since = connection.silent_since end -- for the next connection
   if err.is_next and not is_excused then
     self:server_failed(connection, err)

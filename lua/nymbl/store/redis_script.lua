@@ -20,8 +20,9 @@ redis_script.VERSION = 2
 --   ARGV     the module and the name of the change; the last moment at which it may be made, in
 --            units of 0.1 ms; the number of its arguments; its arguments as a JSON array, in which
 --            null stands for nil
--- It returns a JSON array: the time; and unless it is too late, an array of the results of the
--- change. The results are stored, unless the change has changed nothing: then it can be repeated.
+-- It returns a JSON array: the time; an array of the results of the change, or null if it is too
+-- late; and the number of the change, by which the reply is recognized. The results are stored,
+-- unless the change has changed nothing: then it can be repeated.
 -- All times have 4 decimals, because cjson writes 14 digits.
 local MAIN = [==[
 local MIN_RETENTION, MAX_REPEAT = 60, 3600
@@ -29,8 +30,10 @@ local clock = redis.call("TIME")
 local ticks = clock[1] * 1e4 + math.floor(clock[2] / 100)
 local now = ticks / 1e4
 
+local number = KEYS[2] and KEYS[2]:match("[0-9a-f]+:[0-9]+$") or ""
+
 local function answer(results)
-  return ("[%.4f%s]"):format(now, results and "," .. results or "")
+  return ('[%.4f,%s,"%s"]'):format(now, results or "null", number)
 end
 
 local known = KEYS[2] and redis.call("GET", KEYS[2])
@@ -213,19 +216,22 @@ end
 
 -- Read what the script has returned.
 -- @tparam string name of the change
+-- @tparam string number of the change
 -- @treturn[1] number the time
 -- @treturn[1] ?table the results, or nil if it was too late for the change
--- @treturn[2] nil it is malformed
-function redis_script.read(name, answer)
+-- @treturn[2] nil
+-- @treturn[2] boolean true if it belongs to another request; false if it is malformed
+function redis_script.read(name, number, answer)
   local list = json.decode(answer)
-  local results = list and list[2]
-  if not list or not redis_script.is_time(list[1]) then return nil end
-  if results == nil then return list[1] end
-  if type(results) ~= "table" then return nil end
+  if not list or not redis_script.is_time(list[1]) then return nil, false end
+  local results = list[2]
+  if list[3] ~= number then return nil, type(list[3]) == "string" or type(results) == "string" end
+  if results == core.null then return list[1] end
+  if type(results) ~= "table" then return nil, false end
   for i = 1, 3 do
     if results[i] == core.null then results[i] = nil end
   end
-  if not are_results_of(name, results[1], results[2], results[3]) then return nil end
+  if not are_results_of(name, results[1], results[2], results[3]) then return nil, false end
   return list[1], results
 end
 
