@@ -1440,10 +1440,10 @@ NYMBL_API bool nymbl_line_is_open(const nymbl_line *line);
  * @param      line  any
  * @param      bytes one command; copied, and wiped once it is answered
  * @param      size  of @p bytes, at least 1
- * @param[out] err   NYMBL_NETWORK, "reset", if the line has ended; NYMBL_IO if
- *                   too many requests have no reply (NYMBL_LINE_MAX_REQUESTS);
- *                   NYMBL_CANCELED, "forked", in a forked child; NYMBL_MISUSE,
- *                   NYMBL_NO_MEMORY
+ * @param[out] err   NYMBL_NETWORK, "reset", if the line has ended; NYMBL_IO,
+ *                   "line_full", if too many requests have no reply
+ *                   (NYMBL_LINE_MAX_REQUESTS); NYMBL_CANCELED, "forked", in a
+ *                   forked child; NYMBL_MISUSE, NYMBL_NO_MEMORY
  * @return NYMBL_OK or the failure
  */
 NYMBL_API nymbl_kind nymbl_line_start(nymbl_transfer **out, nymbl_line *line,

@@ -238,7 +238,7 @@ describe("a line", function()
     for _ = 1, 1024 do assert.is_true(line:send(command("INCR", "x"))) end
     local done, err = line:send(command("INCR", "x"))
     assert.is_nil(done)
-    assert.equal("io", err.kind)
+    assert.equal("io line_full", err.kind .. " " .. err.reason)
     to:signal "CONT"
     assert.is_true(helper.eventually(5, function()
       core.pump(0)

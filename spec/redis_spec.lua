@@ -265,6 +265,24 @@ describe("nymbl.store.redis()", function()
       assert.equal(0, requests(it, key_new()))
     end)
 
+    it("over one connection, however many coroutines ask at once", function()
+      local server, items = start(), {}
+      local it, key = open { url = url_of(server), timeout = 20 }, key_new()
+      for i = 1, 1500 do items[i] = i end -- a line takes 1,024
+      reserve(it, key)
+      local function connections()
+        return tonumber(server:cli("INFO", "stats"):match("total_connections_received:(%d+)"))
+      end
+      local before = connections()
+      server:signal "STOP"
+      assert.equal(#items, nymbl.each(items, { concurrency = #items }, function(i)
+        if i == #items then server:signal "CONT" end
+        return reserve(it, key)
+      end))
+      assert.equal(before + 1, connections()) -- that which asks
+      assert.equal(#items + 1, requests(it, key))
+    end)
+
     it("not for changes that are not of this library", function()
       local it = open { url = plain().url }
       assert.error_matches(function() it:update("key", nil, function() end) end, "only make the changes of nymbl")

@@ -160,19 +160,20 @@ static nymbl_kind request_add(nymbl_line *line, nymbl__line_request *request,
 {
     nymbl_engine *engine = line->engine;
     double now = nymbl_engine_now(engine);
-    nymbl_kind kind = NYMBL_OK;
+    const char *reason = NULL;
 
     nymbl__engine_lock(engine);
     if (!nymbl__line_is_usable(line, now))
-        kind = NYMBL_NETWORK;
+        reason = nymbl__reason_reset;
     else if (!nymbl__line_add(line, request, now))
-        kind = NYMBL_IO;
+        reason = nymbl__reason_line_full;
     else if (request->transfer != NULL)
         nymbl__commands_add(request->transfer, NYMBL__COMMAND_START);
     nymbl__engine_unlock(engine);
-    if (kind < 0)
+    if (reason != NULL)
         return nymbl__error_set(
-            err, kind, kind == NYMBL_NETWORK ? nymbl__reason_reset : NULL);
+            err, reason == nymbl__reason_reset ? NYMBL_NETWORK : NYMBL_IO,
+            reason);
     nymbl__pump_wake(engine);
     if (caller_is_pump(engine)) {
         nymbl__pump_commands(engine); /* the step may end the transfer */
@@ -194,7 +195,7 @@ static nymbl_kind request_start(nymbl_transfer **transfer, nymbl_line *line,
     if (bytes == NULL || size == 0)
         return nymbl__error_set(err, NYMBL_MISUSE, "bytes");
     if (size > NYMBL_LINE_MAX_BYTES)
-        return nymbl__error_set(err, NYMBL_IO, NULL);
+        return nymbl__error_set(err, NYMBL_IO, nymbl__reason_line_full);
     request = nymbl__line_request_new(bytes, size);
     if (request == NULL)
         return nymbl__error_set(err, NYMBL_NO_MEMORY, NULL);

@@ -185,6 +185,16 @@ nymbl_transfer *nymbl__line_drop(nymbl_line *line,
     return found;
 }
 
+bool nymbl__line_has_unsent(const nymbl_line *line)
+{
+    bool has;
+
+    nymbl__engine_lock(line->engine);
+    has = line->unsent != NULL;
+    nymbl__engine_unlock(line->engine);
+    return has;
+}
+
 bool nymbl__line_is_busy(const nymbl_line *line)
 {
     bool busy;

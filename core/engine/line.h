@@ -78,6 +78,8 @@ bool nymbl__line_add(nymbl_line *line, nymbl__line_request *request,
 
 /* ---- used only by the pump ---- */
 
+/* Whether a request was not sent completely. */
+bool nymbl__line_has_unsent(const nymbl_line *line);
 /* The request to send now, or NULL. It counts as sent from now on, even if only
  * a part of it is. */
 nymbl__line_request *nymbl__line_begin_send(nymbl_line *line);

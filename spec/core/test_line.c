@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /* A line to a server that says exactly what a test specifies. Some tests run
  * with the engine's own thread, too. */
+#include "engine/lines.h"
 #include "peer.h"
 
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -423,6 +425,7 @@ static void too_many_requests_without_a_reply_are_refused(void)
         REQUIRE(nymbl_line_send(line, "a", 1, NULL) == NYMBL_OK);
     CHECK_NUMBER(nymbl_line_start(&transfer, line, "b", 1, &err), NYMBL_IO);
     CHECK(transfer == NULL && err.kind == NYMBL_IO);
+    CHECK_TEXT(err.reason, "line_full");
     CHECK_NUMBER(nymbl_line_send(line, "b", 1, NULL), NYMBL_IO);
     nymbl_line_free(line);
     line = line_greeting();
@@ -431,8 +434,10 @@ static void too_many_requests_without_a_reply_are_refused(void)
     CHECK_NUMBER(nymbl_line_send(line, "b", 1, NULL), NYMBL_IO);
     nymbl_transfer_free(transfer); /* unsent, so it makes room */
     world_settle();
-    CHECK_NUMBER(nymbl_line_send(line, data, NYMBL_LINE_MAX_BYTES + 1, NULL),
+    err = (nymbl_error){0};
+    CHECK_NUMBER(nymbl_line_send(line, data, NYMBL_LINE_MAX_BYTES + 1, &err),
                  NYMBL_IO);
+    CHECK_TEXT(err.reason, "line_full");
     CHECK_NUMBER(nymbl_line_send(line, "b", 1, NULL), NYMBL_OK);
     CHECK_NUMBER(nymbl_line_send(line, "", 0, NULL), NYMBL_MISUSE);
     nymbl_line_free(line);
@@ -603,6 +608,39 @@ static void a_reply_that_nobody_waits_for_ends_the_line(void)
     CHECK_TEXT(err.reason, "reset");
     check_ended(line);
     finish(&peer);
+}
+
+/* The bytes have arrived, but no poll has reported them: it was before. */
+static void nothing_is_sent_after_a_reply_that_nobody_waits_for(void)
+{
+    nymbl_transfer *transfer;
+    nymbl_line *line;
+    peer peer;
+
+    if (is_threaded()) {
+        test_skip("this test is the pump itself");
+        return;
+    }
+    world_open(NULL);
+    line = line_open((nymbl_line_options){0});
+    transfer = ask(line, "a");
+    peer_accept(&peer);
+    expect(&peer, "a");
+    peer_say(&peer, ":1\r\n");
+    check_reply(transfer, ":1\r\n");
+    CHECK(send(peer.fd, ":2\r\n", 4, MSG_NOSIGNAL) == 4); /* no pump runs */
+    CHECK(poll(&(struct pollfd){.fd = line_socket(), .events = POLLIN}, 1,
+               5000) == 1);
+    world.engine->pumping = true; /* as if an I/O thread did it */
+    transfer = ask(line, "b");
+    nymbl__lines_step(world.engine);
+    world.engine->pumping = false;
+    check_failure(transfer, NYMBL_PROTOCOL, "bad_response", false);
+    expect_end(&peer);
+    CHECK_NUMBER(peer.in.size, 0);
+    check_ended(line);
+    peer_close(&peer);
+    world_close();
 }
 
 static void a_connection_cut_anywhere_fails_what_has_no_reply(void)
@@ -1206,6 +1244,7 @@ int main(int argc, char **argv)
         TEST(a_greeting_answered_before_it_was_sent_is_no_greeting),
         TEST(bytes_that_are_no_reply_end_the_line),
         TEST(a_reply_that_nobody_waits_for_ends_the_line),
+        TEST(nothing_is_sent_after_a_reply_that_nobody_waits_for),
         TEST(a_connection_cut_anywhere_fails_what_has_no_reply),
         TEST(nothing_is_sent_to_a_server_that_has_closed),
         TEST(a_connection_that_fails_fails_all_requests),

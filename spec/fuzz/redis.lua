@@ -50,6 +50,6 @@ end
 
 return {
   try = try,
-  reached = { "reserve", "usage", "acquire", "publish", "too late", "another request", "no results", "another reply", "no script", "cluster", "store_full",
-              "store_auth" },
+  reached = { "reserve", "usage", "acquire", "publish", "too late", "another request", "no results", "another reply",
+              "no script", "cluster", "store_full", "store_auth" },
 }

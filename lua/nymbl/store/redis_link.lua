@@ -59,6 +59,9 @@ local IDLE_TIMEOUT = 60
 -- Seconds that a change takes if all is well. A longer wait is reported to on_wait.
 local USUAL = 1 / 20
 
+-- Seconds between two attempts to send a request while too many have no reply.
+local FULL_PAUSE = 1 / 100
+
 -- Seconds for which a change that was told may be made.
 local TELL_TIMEOUT = 60
 
@@ -232,11 +235,26 @@ function redis_link:silence(connection, sent_at)
   return now - since >= patience and down() or late()
 end
 
+-- Send a request. While too many have no reply, this waits. Returns a transfer; or nil and an error
+-- table; or only nil if the time is over.
+local function send_request(line, bytes, till)
+  while true do
+    local transfer, err = line:request(bytes)
+    if transfer then return transfer end
+    if err.reason ~= "line_full" then return nil, error_of_transfer(err) end
+    if wait.now() >= till then return nil end
+    local waited
+    waited, err = wait.wait(nil, math.min(till, wait.now() + FULL_PAUSE))
+    if waited == nil then return nil, err end
+  end
+end
+
 -- Send a request, and wait for its reply. Returns it; or nil and an error table.
 function redis_link:exchange(connection, bytes, till)
-  local transfer, err = connection.line:request(bytes)
-  if not transfer then return nil, error_of_transfer(err) end
   local sent_at = wait.now()
+  local transfer, err = send_request(connection.line, bytes, till)
+  if not transfer then return nil, err or self:silence(connection, sent_at) end
+  sent_at = wait.now()
   local silent_since = connection.silent_since
   -- the reply for which a caller gave up waiting may have arrived later: that is not known
   if not silent_since or sent_at - silent_since >= self.timeout then connection.silent_since = sent_at end
