@@ -260,7 +260,7 @@ local function download(self, item)
     sha256 = true, progress = self.run:transfer_progress(),
   }))
   if not size then return nil, more end
-  record.size, record.sha256, record.before = size, digest, nil
+  record.size, record.sha256 = size, digest
   local written
   written, err = self.manifest:append(record)
   if not written then return fail_to_write(self, err) end

@@ -63,7 +63,7 @@ local function recover(self, begun)
   local record, err = self.manifest:find(begun.patient_id, begun.id)
   if err then return nil, err end
   if record and record.sha256 == digest then return true end
-  begun.size, begun.sha256, begun.before = size, digest, nil
+  begun.size, begun.sha256 = size, digest
   if not records.is_complete(begun) then return true end -- it was not written by an export
   return self.manifest:append(begun)
 end

@@ -173,12 +173,14 @@ function manifest:find(patient_id, id)
   return record
 end
 
--- Append a record, which is complete (records.lua).
+-- Append a record, which is complete (records.lua), without other fields that it may have.
 -- @treturn[1] boolean true
 -- @treturn[2] nil
 -- @treturn[2] table the error
 function manifest:append(record)
-  local offset, err = self.log:append(record)
+  local line = {}
+  for _, key in ipairs(records.KEYS) do line[key] = record[key] end
+  local offset, err = self.log:append(line)
   if not offset then return nil, err end
   local superseding
   superseding, err = register(self, record, offset)
