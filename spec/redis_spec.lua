@@ -237,8 +237,8 @@ describe("nymbl.store.redis()", function()
 
     for what, task in pairs { ["a request"] = "again", ["no request"] = "twice" } do
       it("again over another connection if a reply belongs to " .. what .. ", and is counted once", function()
-        local proxy = start_proxy(plain().port)
-        local it, key, other = open { url = url_of(proxy) }, key_new(), key_new()
+        local proxy = group:start_proxy(plain().port)
+        local it, key, other = open { url = proxy.url }, key_new(), key_new()
         for i = 1, 5 do
           assert.equal(2 * i - 1, assert(reserve(it, key)).requests)
           assert.equal(2 * i, assert(reserve(it, key)).requests)
@@ -266,8 +266,8 @@ describe("nymbl.store.redis()", function()
     end)
 
     it("over one connection, however many coroutines ask at once", function()
-      local server, items = start(), {}
-      local it, key = open { url = url_of(server), timeout = 20 }, key_new()
+      local server, items = group:start(), {}
+      local it, key = open { url = server.url, timeout = 20 }, key_new()
       for i = 1, 1500 do items[i] = i end -- a line takes 1,024
       reserve(it, key)
       local function connections()
