@@ -8,14 +8,14 @@ local json = helper.json
 local document = require "nymbl.document"
 local listing = require "nymbl.listing"
 local plan = require("nymbl.query").plan
+local prefetch = require "nymbl.prefetch"
 
 describe("patient:documents()", function()
-  local real = { start = core.start, perform = call.perform, prefetch = call.prefetch,
-                 discard_prefetch = call.discard_prefetch, poll_prefetch = call.poll_prefetch }
+  local real = { { core, "start" }, { call, "perform" }, { prefetch, "start" }, { prefetch, "poll" }, { prefetch, "discard" } }
+  for _, one in ipairs(real) do one.fn = one[1][one[2]] end
 
   after_each(function()
-    core.start = real.start
-    for _, name in ipairs { "perform", "prefetch", "discard_prefetch", "poll_prefetch" } do call[name] = real[name] end
+    for _, one in ipairs(real) do one[1][one[2]] = one.fn end
     assert.equal(0, helper.object_count())
   end)
 
@@ -110,12 +110,12 @@ describe("patient:documents()", function()
       return nil, page
     end
 
-    function call.prefetch(_, _, request)
+    function prefetch.start(_, _, request)
       if options.prefetches and options.prefetches() then request.prefetched = core.start(nil, "token", request) end
     end
 
-    function call.poll_prefetch() end
-    function call.discard_prefetch() end
+    function prefetch.poll() end
+    function prefetch.discard() end
     return service
   end
 

@@ -20,7 +20,7 @@
 --   should_restart(err)        prepares a different request that avoids `err`. Returns true if
 --                              there is one: it is then sent, once and without a delay
 --   should_continue()          is called during waits; false cancels the call
---   prefetched                 the transfer that `call.prefetch` started, and its reservation
+--   prefetched                 the transfer that was started in advance, and its reservation (prefetch.lua)
 -- Two things are required: what starts the transfer, and `run`.
 --
 -- An error table has the fields of an error (errors.lua), but not yet its metatable and
@@ -35,6 +35,7 @@ local headers = require "nymbl.headers"
 local json = require "nymbl.json"
 local limiter = require "nymbl.limiter"
 local meter = require "nymbl.meter"
+local prefetch = require "nymbl.prefetch"
 local wait = require "nymbl.wait"
 
 local call = {}
@@ -192,18 +193,10 @@ function call_state:cancel_reservation()
   self.reservation, self.meter = false, false
 end
 
--- Take the prefetched transfer, with its token and reservation. Returns nil if there is no
--- usable one: it belongs to the parent of a forked process, or it failed before it was sent,
--- which says nothing about the service.
+-- Take the prefetched transfer, with its token and reservation. Returns nil if there is no usable one.
 function call_state:take_prefetched()
-  local prefetched = self.request.prefetched
+  local prefetched = self.request.prefetched and prefetch.take(self.request)
   if not prefetched then return nil end
-  local _, err = prefetched.transfer:result()
-  if err and (err.reason == "forked" or not prefetched.transfer:was_sent()) then
-    call.discard_prefetch(self.request)
-    return nil
-  end
-  self.request.prefetched = nil
   self.reservation, self.bearer, self.meter = prefetched.reservation, prefetched.bearer, prefetched.meter
   self.reservation.deadline = self.deadline
   self.pending = prefetched.pending
@@ -411,7 +404,7 @@ end
 local function flush_events(env, request)
   local ran, raised = pcall(events.flush, env)
   if ran then return end
-  call.discard_prefetch(request)
+  prefetch.discard(request)
   error(raised, 0)
 end
 
@@ -433,7 +426,7 @@ function call.perform(env, operation, options, request)
   json.prepare(operation == "download")
   local prepared, prepare_err = wait.prepare()
   if not prepared then
-    call.discard_prefetch(request)
+    prefetch.discard(request)
     return nil, failure.to_error(prepare_err, operation, 0)
   end
   local perform = (env.on_event or env.on_wait) and self.perform_registered or self.perform
@@ -441,68 +434,6 @@ function call.perform(env, operation, options, request)
   if ok then return true, a, b, self.requests_sent, self.pending end
   if self.outcome_unknown then a.outcome_unknown = true end
   return nil, a
-end
-
--- Start the first attempt of a call that will probably be made. Does not wait: nothing is
--- started without a cached token and a reservation whose time has come.
--- @tparam table request gets the field `prefetched`
--- @tparam table options the call's
-function call.prefetch(env, operation, request, options)
-  if not wait.prepare() then return end -- the call could not be made here either
-  local bearer = env.cached_token()
-  local reservation = bearer and limiter.try_reserve(env, operation)
-  if not reservation then return end
-  local metered = meter.take()
-  local transfer = metered ~= nil and start_transfer(env, request, bearer)
-  if not transfer then
-    meter.give_back(metered)
-    limiter.cancel(reservation)
-    return
-  end
-  local pending
-  if env.on_event then
-    pending = events.begin(env, transfer, { operation = operation, attempt = 1, waited = 0, tag = options.tag })
-    events.release(pending)
-  end
-  request.prefetched = {
-    transfer = transfer, reservation = reservation, bearer = bearer, pending = pending, meter = metered,
-  }
-  wait.poll()
-end
-
--- Let a prefetched transfer make progress, without waiting. Returns whether it has not ended.
-function call.poll_prefetch(request)
-  local prefetched = request.prefetched
-  if not prefetched or prefetched.transfer:result() ~= false then return false end
-  wait.poll()
-  return true
-end
-
--- Record a prefetched request that was sent, and so was billed, but is not needed.
-local function record_prefetch(prefetched, done, err)
-  local reservation, transfer = prefetched.reservation, prefetched.transfer
-  if err then err = failure.to_error(err, reservation.operation, 1, transfer) end
-  if done == false then err = { kind = "canceled" } end
-  limiter.record(reservation, err, err and failure.backoff(1, err))
-  pcall(events.finish, prefetched.pending, err) -- there is no call that could raise its errors
-end
-
--- Cancel a prefetched transfer: it is not needed.
-function call.discard_prefetch(request)
-  local prefetched = request.prefetched
-  if not prefetched then return end
-  request.prefetched = nil
-  local transfer = prefetched.transfer
-  transfer:cancel("canceled")
-  local done, err = transfer:result()
-  if transfer:was_sent() then
-    record_prefetch(prefetched, done, err)
-  elseif not (err and err.reason == "forked") then
-    limiter.cancel(prefetched.reservation)
-    meter.give_back(prefetched.meter)
-  end
-  events.drop(prefetched.pending)
-  wait.close(transfer)
 end
 
 -- Returns a `run` function for calls whose response is JSON.

@@ -12,6 +12,7 @@ local call = require "nymbl.call"
 local check = require "nymbl.check"
 local core = require "nymbl.core"
 local page = require "nymbl.page"
+local prefetch = require "nymbl.prefetch"
 local query = require "nymbl.query"
 
 local LARGEST_PAGE = query.LARGEST_PAGE
@@ -188,7 +189,7 @@ function paginator:prefetch_next()
     -- meanwhile another coroutine may have stepped to the next page
     if self.rows ~= rows or self.closed or env.closed then return end
     self.next_request, self.poll_interval = request, math.max(1, math.floor(rest / POLLS))
-    call.prefetch(env, operation, request, self.plan.options)
+    prefetch.start(env, operation, request, self.plan.options)
   end
 end
 
@@ -288,7 +289,7 @@ function paginator:find_next()
     self:discard_prefetch()
     check.raise("attempt to use a closed client")
   end
-  if self.poll_interval and not call.poll_prefetch(self.next_request) then self.poll_interval = nil end
+  if self.poll_interval and not prefetch.poll(self.next_request) then self.poll_interval = nil end
   while self.remaining > 0 and not self.closed do
     if self.index + 1 >= self.prefetch_at then self:prefetch_next() end
     if self:find_wanted_row() then
@@ -316,7 +317,7 @@ function paginator:advance()
 end
 
 function paginator:discard_prefetch()
-  if self.next_request then call.discard_prefetch(self.next_request) end
+  if self.next_request then prefetch.discard(self.next_request) end
   self.next_request, self.poll_interval = false, nil
 end
 
