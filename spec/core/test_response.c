@@ -3,6 +3,10 @@
  * client do. */
 #include "peer.h"
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+
 #define MEGABYTE (1024 * 1024)
 
 /* Send endless lines until the client closes the connection. */
@@ -151,15 +155,23 @@ static void bodies_in_memory_have_a_limit(void)
 }
 
 /* Unsolicited bytes on a connection are not the next request's response. */
-static void unsolicited_bytes_are_no_response(void)
+static void check_unsolicited_bytes(void)
 {
     nymbl_transfer *transfer;
     request request;
     size_t size;
     peer old, fresh;
 
-    world_open(NULL);
     transfer = accept_request(start_get(), &old);
+    /* the bytes must have arrived before the next request */
+    CHECK(setsockopt(old.fd, IPPROTO_TCP, TCP_NODELAY, &(int){1},
+                     sizeof(int)) == 0);
+    peer_respond(&old, 200, "", "{}");
+    CHECK(ended(transfer, NULL) == NYMBL_OK);
+    nymbl_transfer_free(transfer);
+    transfer = start_get(); /* the connection is used again */
+    peer_read(&old, &request);
+    request_free(&request);
     peer_respond(&old, 200, "", "{}");
     CHECK(ended(transfer, NULL) == NYMBL_OK);
     nymbl_transfer_free(transfer);
@@ -180,6 +192,71 @@ static void unsolicited_bytes_are_no_response(void)
     CHECK_TEXT(nymbl_transfer_body(transfer, &size), "{\"y\":1}");
     nymbl_transfer_free(transfer);
     peer_close(&old);
+}
+
+static void unsolicited_bytes_are_no_response(void)
+{
+    world_open(NULL);
+    check_unsolicited_bytes();
+    world_close();
+}
+
+/* Let the world's peer listen, and its client connect, by IPv6. */
+static bool world_turn_to_ipv6(void)
+{
+    struct sockaddr_in6 address = {.sin6_family = AF_INET6,
+                                   .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+    socklen_t length = sizeof(address);
+    char url[64];
+    int fd = socket(AF_INET6, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+    if (fd < 0)
+        return false;
+    if (bind(fd, (struct sockaddr *)&address, length) < 0) {
+        close(fd);
+        return false;
+    }
+    REQUIRE(listen(fd, 64) == 0);
+    REQUIRE(getsockname(fd, (struct sockaddr *)&address, &length) == 0);
+    close(world.listener);
+    world.listener = fd;
+    world.port = ntohs(address.sin6_port);
+    snprintf(url, sizeof(url), "http://[::1]:%d/v1", world.port);
+    nymbl_client_free(world.client);
+    REQUIRE(nymbl_client_new(&world.client,
+                             &(nymbl_client_options){.base_url = url,
+                                                     .api_key = "key-of-test",
+                                                     .allow_http = true},
+                             NULL) == NYMBL_OK);
+    return true;
+}
+
+static void unsolicited_bytes_are_no_response_by_ipv6_either(void)
+{
+    world_open(NULL);
+    if (world_turn_to_ipv6())
+        check_unsolicited_bytes();
+    else
+        test_skip("there is no IPv6");
+    world_close();
+}
+
+/* More than an hour, or than libcurl's poll can count. */
+static void timeout_has_no_maximum(void)
+{
+    static const double timeouts[] = {3601, 1e7, 1e300};
+
+    world_open(NULL);
+    for (size_t i = 0; i < sizeof(timeouts) / sizeof(timeouts[0]); i++) {
+        peer peer;
+        nymbl_transfer *transfer = accept_request(start_get(), &peer);
+
+        peer_respond(&peer, 200, "", "{}");
+        while (nymbl_transfer_result(transfer, NULL) == NYMBL_AGAIN)
+            CHECK(nymbl_transfer_wait(transfer, timeouts[i]) == NYMBL_OK);
+        nymbl_transfer_free(transfer);
+        peer_close(&peer);
+    }
     world_close();
 }
 
@@ -418,6 +495,8 @@ int main(int argc, char **argv)
         TEST(redirects_have_a_limit),
         TEST(only_downloads_follow_redirects),
         TEST(unsolicited_bytes_are_no_response),
+        TEST(unsolicited_bytes_are_no_response_by_ipv6_either),
+        TEST(timeout_has_no_maximum),
     };
 
     return test_main(tests, TEST_COUNT(tests), argc, argv);

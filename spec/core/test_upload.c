@@ -338,6 +338,43 @@ static void stream_that_was_sent_cannot_be_sent_again(void)
     world_close();
 }
 
+static void body_that_has_failed_stays_failed(void)
+{
+    nymbl_upload_options options = {.file_name = "a", .content_type = "b/c"};
+    nymbl_transfer *transfer;
+    nymbl_body *body;
+    nymbl_error err;
+    size_t taken;
+
+    world_open(NULL);
+    REQUIRE(nymbl_body_stream(&body, 5, NULL) == NYMBL_OK);
+    CHECK(nymbl_body_write(body, "%PDF-", 5, &taken) == NYMBL_OK);
+    CHECK_TEXT(nymbl_body_type(body), "application/pdf");
+    CHECK(nymbl_body_write(body, "1", 1, &taken) == NYMBL_DONE);
+    CHECK(nymbl_body_write(body, "", 0, &taken) == NYMBL_DONE);
+    nymbl_body_finish(body);
+    CHECK(nymbl_body_type(body) == NULL);
+    CHECK(!nymbl_body_can_rewind(body));
+    CHECK(nymbl_upload_start(&transfer, world.engine, world.client, "tok", "7",
+                             body, &options, &err) == NYMBL_IO);
+    CHECK_TEXT(err.reason, "size_mismatch");
+    nymbl_body_free(body);
+    REQUIRE(nymbl_body_stream(&body, 5, NULL) == NYMBL_OK);
+    nymbl_body_set_limit(body, 3);
+    CHECK(nymbl_body_write(body, "1234", 4, &taken) == NYMBL_DONE);
+    nymbl_body_finish(body); /* too early, but the first failure counts */
+    CHECK(nymbl_upload_start(&transfer, world.engine, world.client, "tok", "7",
+                             body, &options, &err) == NYMBL_TOO_LARGE);
+    nymbl_body_free(body);
+    body = body_of("x", 1);
+    nymbl_body_finish(body); /* it is no stream: nothing happens */
+    nymbl_body_set_source(body, 0);
+    CHECK(nymbl_body_write(body, "1", 1, &taken) == NYMBL_MISUSE);
+    CHECK(nymbl_body_can_rewind(body));
+    nymbl_body_free(body);
+    world_close();
+}
+
 /* A source that cannot rewind is read only after the server agrees. */
 static void refusal_consumes_no_bytes_of_a_stream(void)
 {
@@ -383,6 +420,7 @@ int main(int argc, char **argv)
         TEST(only_regular_files_are_bodies),
         TEST(body_belongs_to_one_transfer_at_a_time),
         TEST(stream_that_was_sent_cannot_be_sent_again),
+        TEST(body_that_has_failed_stays_failed),
         TEST(refusal_consumes_no_bytes_of_a_stream),
     };
 

@@ -306,6 +306,32 @@ static void escape_keeps_the_limit(void)
     nymbl__buffer_free(&buffer);
 }
 
+/* In libcurl's message for a failed connection. */
+static void failed_host_is_found_in_a_message(void)
+{
+    static const struct {
+        const char *url, *text;
+        bool same;
+    } cases[] = {
+        {"https://api.example.org/v1", "api.example.org port 443 after", true},
+        {"https://API.example.org:8/v1", "api.example.org port 8: x", true},
+        {"https://[::1]:8443/v1", "::1 port 8443 after 0 ms", true},
+        {"https://[::1]/", "::1 port 443", true},
+        {"https://api.example.org/v1", "proxy port 443 after 1 ms", false},
+        {"https://api.example.org/v1", "api.example.org port 4433", false},
+        {"https://api.example.org/v1", "api.example.org.x port 443", false},
+        {"https://api.example.org/v1", "api.example.org", false},
+        {"https://[::1]:8443/v1", "[::1] port 8443", false},
+        {"no URL", "no URL port 443", false},
+    };
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        if (!CHECK(nymbl__url_has_host_port(cases[i].url, cases[i].text) ==
+                   cases[i].same))
+            printf("%s, %s\n", cases[i].url, cases[i].text);
+    }
+}
+
 int main(int argc, char **argv)
 {
     static const test tests[] = {
@@ -321,6 +347,7 @@ int main(int argc, char **argv)
         TEST(host_longer_than_any_name_is_refused),
         TEST(escape_leaves_only_unreserved_characters),
         TEST(escape_keeps_the_limit),
+        TEST(failed_host_is_found_in_a_message),
     };
 
     return test_main(tests, TEST_COUNT(tests), argc, argv);

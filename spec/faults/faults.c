@@ -2,6 +2,7 @@
 /* The functions of the C library in which faults are injected. */
 #include "faults.h"
 
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -506,6 +507,22 @@ int fchmod(int fd, mode_t mode)
 
     REAL("fchmod");
     return strikes("fchmod") ? -1 : real(fd, mode);
+}
+
+DIR *fdopendir(int fd)
+{
+    static DIR *(*real)(int);
+
+    REAL("fdopendir");
+    return strikes("fdopendir") ? NULL : real(fd);
+}
+
+struct dirent *readdir(DIR *directory)
+{
+    static struct dirent *(*real)(DIR *);
+
+    REAL("readdir");
+    return strikes("readdir") ? NULL : real(directory);
 }
 
 int fstat(int fd, struct stat *status)
