@@ -604,11 +604,22 @@ static void job_succeeds_or_fails(void)
 
 /* ---- notify sockets ---- */
 
-static void check_path_is_free(const char *path)
+/* Whether a directory is there that no process has locked. Another process may
+ * have made it, and is about to lock it. */
+static bool is_left_behind(const char *path)
 {
-    struct stat status;
+    bool is_left = true;
 
-    CHECK(lstat(path, &status) < 0 && errno == ENOENT);
+    for (int i = 0; i < 50 && is_left; i++) {
+        int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+        is_left = fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0;
+        if (fd >= 0)
+            close(fd);
+        if (is_left)
+            usleep(1000);
+    }
+    return is_left;
 }
 
 static char private_path[32];
@@ -637,7 +648,7 @@ static void private_dir_check(nymbl_kind kind, const char *struck)
 {
     (void)kind;
     if (struck == NULL)
-        check_path_is_free(private_path);
+        CHECK(!is_left_behind(private_path));
     else if (strcmp(struck, "lstat") == 0) /* whose it is was not known */
         rmdir(private_path);
 }
