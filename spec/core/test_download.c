@@ -453,6 +453,54 @@ static void file_that_appears_during_the_download_is_kept(void)
     world_close();
 }
 
+/* A server that changes a document, but not its entity-tag, must not get its
+ * halves joined. `rest`: of the second response, after its entity-tag. */
+static nymbl_kind resumed(const char *rest, nymbl_error *err)
+{
+    nymbl_download_options options = {.path = world_path("doc"),
+                                      .content_type = "text/plain",
+                                      .resume = true};
+    nymbl_kind kind = NYMBL_OK;
+    peer peer;
+
+    for (int i = 0; i < 2; i++) {
+        nymbl_transfer *transfer =
+            document_asked(start_download(&options), &peer);
+
+        peer_say(&peer,
+                 i == 0 ? "HTTP/1.1 200 OK\r\n" : "HTTP/1.1 206 Rest\r\n");
+        peer_say(&peer, "ETag: \"one\"\r\n");
+        peer_say(&peer, i == 0 ? "Content-Length: 10\r\n\r\n01234" : rest);
+        world_settle();
+        peer_close(&peer);
+        kind = ended(transfer, err);
+        nymbl_transfer_free(transfer);
+        options.has_size = true;
+        options.size = 10;
+    }
+    return kind;
+}
+
+#define RANGE(length, range)                                                   \
+    "Content-Length: " length "\r\nContent-Range: bytes " range "\r\n\r\n"
+
+static void partial_file_is_continued_only_by_its_document(void)
+{
+    nymbl_error err;
+
+    world_open(NULL);
+    CHECK(resumed(RANGE("6", "5-10/11") "56789x", &err) == NYMBL_CORRUPT);
+    CHECK_TEXT(err.reason, "size_mismatch");
+    CHECK(resumed(RANGE("6", "4-9/10") "456789", &err) == NYMBL_PROTOCOL);
+    CHECK_TEXT(err.reason, "content_range");
+    CHECK(resumed(RANGE("4", "5-8/10") "5678", &err) == NYMBL_PROTOCOL);
+    CHECK(resumed(RANGE("4", "5-9/10") "5678", &err) == NYMBL_PROTOCOL);
+    CHECK(access(world_path("doc"), F_OK) != 0);
+    CHECK(resumed(RANGE("5", "5-9/10") "56789", &err) == NYMBL_OK);
+    CHECK(world_file_is("doc", "0123456789", 10));
+    world_close();
+}
+
 int main(int argc, char **argv)
 {
     static const test tests[] = {
@@ -470,6 +518,7 @@ int main(int argc, char **argv)
         TEST(chunked_document_arrives_completely),
         TEST(unsuitable_target_is_refused_before_a_request),
         TEST(file_that_appears_during_the_download_is_kept),
+        TEST(partial_file_is_continued_only_by_its_document),
     };
 
     return test_main(tests, TEST_COUNT(tests), argc, argv);

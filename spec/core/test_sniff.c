@@ -116,6 +116,10 @@ static void error_bodies_are_detected(void)
     check_bytes("", "application/json", "{\"error\": 1}", "type_mismatch");
     check_bytes("", "application/pdf", "{\"error\": 1}", "type_mismatch");
     check_bytes("application/json", "", "{\"error\": 1}", NULL);
+    check_bytes("text/plain", "", " \r\n\t{ \n\"Message\":1", "type_mismatch");
+    check_bytes("text/plain", "", "{\"message\":1", "type_mismatch");
+    check_bytes("text/plain", "", "\t{ \"messages\":1", NULL);
+    check_bytes("text/plain", "text/plain", " ", NULL);
     check_bytes("application/pdf", "", "{\"errors\": 1}", "type_mismatch");
     check_bytes("application/pdf", "", "{\"error", "type_mismatch");
     check_bytes("application/pdf", "", "   ", NULL);
