@@ -94,9 +94,12 @@ function helper.eventually(seconds, condition)
   return result, now() - began
 end
 
---- Wait for a condition, in real time. Returns its value; raises if it does not become true.
+--- Wait for a condition, in real time. Returns its value; raises at the caller's line if it does not
+-- become true.
 function helper.wait_for(condition)
-  return (assert(helper.eventually(30, condition), "the condition did not become true"))
+  local result = helper.eventually(30, condition)
+  if not result then error("the condition did not become true", 2) end
+  return result
 end
 
 --- A file of `size` bytes with a PDF signature. Its content is the same each time.
