@@ -242,23 +242,33 @@ describe("in nginx #nginx", function()
           if ngx.var.arg_done then done = true end
         ]],
         ["/ended"] = [[
-          local all, err = stream:read("a")
+          local all, err = left:read("a")
           ngx.say(err.kind, " ", err.reason)
         ]],
         ["/leave"] = [[
-          stream = assert(one:patient("p"):document("d"):open())
-          assert(stream:read(1000))
+          left = assert(one:patient("p"):document("d"):open())
+          assert(left:read(1000))
+          has_begun = true
+          while not may_end do ngx.sleep(0.01) end
           ngx.say("left")
         ]],
+        ["/begun"] = "while not has_begun do ngx.sleep(0.01) end",
+        ["/end"] = "may_end = true",
       },
     }
     helper.faults({ operation = "download", action = { drip = 1000000 } },
       { operation = "download", action = { stall = 2000 } })
     local pids = server:curls(1, "/open")
     assert.equal("300000", server:get("/read?done=1"))
-    assert.equal("left", server:get("/leave"))
+    local leaving = server:curls(1, "/leave")
+    server:get "/begun"
+    local open = connections()
+    server:get "/end"
+    -- a reader that comes before the end is noticed takes the stream over
+    helper.wait_for(function() return connections() < open end)
     assert.equal("canceled disconnected", server:get("/ended"))
     kill(pids)
+    kill(leaving)
   end)
 end)
 
