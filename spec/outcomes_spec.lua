@@ -22,7 +22,9 @@ local COLUMNS = {
   },
   once = {
     pipe = function(patient, options)
-      local handle = assert(io.popen("cat " .. helper.write_file(helper.temporary(".pdf"), PDF)))
+      local path, written = helper.write_file(helper.temporary(".pdf"), PDF), helper.temporary()
+      local handle = assert(io.popen(("cat %s; : >%s"):format(path, written)))
+      helper.wait_for(function() return helper.exists(written) end) -- the start of a process is not a part of the call
       local document, err = patient:upload(handle, options)
       handle:close()
       return document, err
@@ -81,7 +83,7 @@ local TABLE = {
     "1 ok 1",             "1 ok 1",         "2 ok 1",      "2 ok 1",      "2 ok 1",      "2 ok 0" },
   { "nothing for long",   { delay = 0.7 }, stall = 0.2,
     nil,                  nil,              "2 ok 1",      "2 ok 1",      "2 ok 1",      "2 ok 0" },
-  { "the call's timeout", { delay = 0.7 }, timeout = 0.15,
+  { "the call's timeout", { delay = 0.9 }, timeout = 0.3,
     "1 timeout? 1",       "1 timeout? 1",   "1 timeout 1", "1 timeout 1", "1 timeout 1", "1 timeout? 0" },
   { "400",                { status = 400, body_kind = "service" }, status = 400,
     "1 bad_request 0",    "1 bad_request 0", "1 bad_request 1", "1 bad_request 1", "1 bad_request 1",
