@@ -110,8 +110,10 @@ function command.start(arguments, options)
   -- background commands ignore SIGINT, unless job control is on.
   local script = helper.write_file(helper.temporary(".sh"), ("%s\necho $$ >%s\n%s\n"):format(options.before or "", quote(pid),
     command.words(arguments, options)))
-  os.execute(("bash -c %s </dev/null >/dev/null 2>&1"):format(quote(("set -m; { sh %s >%s 2>%s; echo $? >%s; } &"):format(
-    quote(script), quote(self.out), quote(self.err), quote(self.status)))))
+  -- nohup, for example, lets all that it starts ignore SIGHUP
+  local job = ("set -m; { sh %s >%s 2>%s; echo $? >%s; } &"):format(quote(script), quote(self.out), quote(self.err),
+    quote(self.status))
+  os.execute(("env --default-signal bash -c %s </dev/null >/dev/null 2>&1"):format(quote(job)))
   self.pid = helper.wait_for(function() return helper.exists(pid) and helper.read_file(pid):match("%d+") end)
   return self
 end
