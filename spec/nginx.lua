@@ -113,10 +113,8 @@ function nginx.start(options)
     .. "kill -TERM $child 2>/dev/null; wait $child"):format(table.concat(exports, " "), quote(PROGRAM), quote(folder), quote(folder),
     quote(folder)), "w"))
   for _ = 1, 200 do
-    if os.execute("test -S " .. folder .. "/http.sock && test -s " .. folder .. "/nginx.pid") == true
-      or os.execute("test -S " .. folder .. "/http.sock && test -s " .. folder .. "/nginx.pid") == 0 then
-      return self
-    end
+    local is_ready = ("test -S %s/http.sock && test -s %s/nginx.pid && pgrep -P $(cat %s/nginx.pid)"):format(folder, folder, folder)
+    if helper.output(is_ready .. " >/dev/null && echo yes") == "yes" then return self end
     os.execute("sleep 0.05")
   end
   error("nginx did not start: " .. helper.output(("cat %s/out %s/error.log 2>&1"):format(folder, folder)))
