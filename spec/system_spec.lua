@@ -420,7 +420,8 @@ describe("system.catch_signal()", function()
       wait $pid
       echo "status $?"
     ]]):format(before or "", lua(code), quote(out), quote(out), signals)
-    local status = helper.output("sh -c " .. quote(script) .. " 2>/dev/null")
+    -- nohup, for example, lets all that it starts ignore SIGHUP
+    local status = helper.output("env --default-signal sh -c " .. quote(script) .. " 2>/dev/null")
     return (helper.read_file(out):gsub("^.*ready\n", "")), tonumber(status:match("status (%d+)"))
   end
 
