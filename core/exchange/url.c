@@ -230,6 +230,22 @@ static bool host_is_too_long(CURLU *parsed)
     return too_long;
 }
 
+/* Whether a URL that libcurl has made has the same host once it is parsed
+ * again. libcurl decodes escapes in a host after it has looked for numbers. So
+ * 127%2E1 is a name at first, and an address in the URL that it makes of that.
+ * `host` may be NULL: a file has none. */
+static bool host_is_stable(const char *host, const char *url)
+{
+    CURLU *parsed = host != NULL ? nymbl__url_parse(url) : NULL;
+    char *again = url_component(parsed, CURLUPART_HOST, 0);
+    bool same =
+        host == NULL || (again != NULL && nymbl__ascii_equal(host, again));
+
+    curl_free(again);
+    curl_url_cleanup(parsed);
+    return same;
+}
+
 /* Whether a URL is safe in a request line (RFC 9112, section 3.2): bytes from a
  * server must never end that line. libcurl checks this too. */
 static bool url_is_safe(const char *url)
@@ -273,7 +289,7 @@ nymbl_kind nymbl__url_resolve(char **out, const char *base,
         goto done;
     curl_url_set(parsed, CURLUPART_FRAGMENT, NULL, 0);
     url = url_component(parsed, CURLUPART_URL, 0);
-    if (url == NULL || !url_is_safe(url))
+    if (url == NULL || !url_is_safe(url) || !host_is_stable(host, url))
         goto done;
     kind = nymbl__text_copy(out, url);
 done:

@@ -220,6 +220,7 @@ static void references_are_resolved(void)
         {"https://a.b/c/d", ":f", NULL},
         {"https://a.b/c/d", "f/g:h", "https://a.b/c/f/g:h"},
         {"https://a.b/c/d", "f?g:h", "https://a.b/c/f?g:h"},
+        {"https://a.b/c/d", "file:///f", "file:///f"}, /* refused later */
         {"nonsense", "f", NULL},
     };
 
@@ -233,6 +234,27 @@ static void references_are_resolved(void)
             printf("%s\n", cases[i].reference);
         nymbl__secret_free(url);
     }
+}
+
+static void host_that_changes_when_parsed_again_is_refused(void)
+{
+    static const char *const references[] = {
+        "//127%2e0.1/",
+        "//127%2E1:8081/x",
+        "https://0x7f%2e1",
+    };
+    char *url;
+
+    for (size_t i = 0; i < sizeof(references) / sizeof(references[0]); i++) {
+        if (!CHECK(nymbl__url_resolve(&url, "https://a.example/v1",
+                                      references[i]) == NYMBL_REDIRECT))
+            printf("%s: %s\n", references[i], url);
+        free(url);
+    }
+    REQUIRE(nymbl__url_resolve(&url, "https://a.example/v1",
+                               "//%61.example/%2541") == NYMBL_OK);
+    CHECK_TEXT(url, "https://a.example/%2541");
+    free(url);
 }
 
 static void overlong_reference_is_refused(void)
@@ -343,6 +365,7 @@ int main(int argc, char **argv)
         TEST(odd_numbers_are_accepted_only_as_loopback),
         TEST(same_origin_needs_scheme_host_and_port),
         TEST(references_are_resolved),
+        TEST(host_that_changes_when_parsed_again_is_refused),
         TEST(overlong_reference_is_refused),
         TEST(host_longer_than_any_name_is_refused),
         TEST(escape_leaves_only_unreserved_characters),
