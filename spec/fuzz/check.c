@@ -254,6 +254,22 @@ static bool begins_with(const bytes *whole, const char *data, size_t size)
     return size <= whole->size && memcmp(whole->data, data, size) == 0;
 }
 
+/* The lines of metadata that say which document it is about (core/file/meta.c);
+ * those before say how much of it is on the disk. */
+static bytes meta_document(const bytes *meta)
+{
+    bytes left = *meta;
+
+    for (int i = 0; i < 3 && left.size > 0; i++) {
+        const char *end = memchr(left.data, '\n', left.size);
+        size_t size = end == NULL ? left.size : (size_t)(end + 1 - left.data);
+
+        left.data += size;
+        left.size -= size;
+    }
+    return left;
+}
+
 /* A partial file's validator must belong to its bytes. */
 static void meta_check(const exchange *x, const model *model, const bytes *part)
 {
@@ -262,8 +278,9 @@ static void meta_check(const exchange *x, const model *model, const bytes *part)
 
     path_make(path, sizeof(path), dir, "document.nymbl-meta");
     if (file_read(path, &meta)) {
-        bool is_old = meta.size == x->meta.size &&
-                      memcmp(meta.data, x->meta.data, meta.size) == 0 &&
+        bytes document = meta_document(&meta), old = meta_document(&x->meta);
+        bool is_old = document.size > 0 && document.size == old.size &&
+                      memcmp(document.data, old.data, old.size) == 0 &&
                       part->size >= x->part.size &&
                       memcmp(part->data, x->part.data, x->part.size) == 0;
         bool is_new =
