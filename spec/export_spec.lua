@@ -532,6 +532,35 @@ describe("client:export()", function()
     for _, record in pairs(before) do assert.equal(record.sha256, helper.sha256(folder .. "/" .. record.path)) end
   end)
 
+  it("finds the file that a run could not record, although it could end", function()
+    local module = require "nymbl.export.manifest"
+    for _, name in ipairs { "append", "flush" } do
+      local id, original = "d-" .. name, module[name]
+      add("p", id, { uploaded_at = "2026-01-01T00:00:00Z" })
+      export()
+      local digest = add("p", id, { uploaded_at = "2026-01-02T00:00:00Z", size = 2000 }).sha256
+      local works = name == "flush" -- before anything is downloaded
+      module[name] = function(...)
+        if not works then return nil, nymbl.error { kind = "io", reason = "no_space" } end
+        works = false
+        return original(...)
+      end
+      local report, err = client:export(folder)
+      module[name] = original
+      assert.is_truthy(report, err)
+      assert.is_false(report.complete)
+      if name == "flush" then -- and a power cut
+        local text = helper.read_file(folder .. "/manifest.jsonl")
+        helper.write_file(folder .. "/manifest.jsonl", (text:gsub("[^\n]*" .. digest .. "[^\n]*\n", "")))
+      end
+      helper.admin("DELETE", "documents?patient=p&id=" .. id)
+      export { patients = { "p" } }
+      local record = manifest()["p " .. id]
+      assert.equal(digest, record.sha256)
+      assert.equal(digest, helper.sha256(folder .. "/" .. record.path))
+    end
+  end)
+
   it("does not take a changed file for one that a killed run has downloaded", function()
     add("p", "d")
     export()

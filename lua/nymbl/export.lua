@@ -50,6 +50,7 @@ local OPTIONS = call.options {
 --   env, options, run, report
 --   folder      its files (export/folder.lua)
 --   manifest, visits   the folder's; nil if a dry run has found none
+--   is_half_done   whether the manifest may lack a line: the next run must look for it
 --   ids, next   the patients in the order of their visits, and the next one
 --   begun       how many patients were begun
 --   spent       requests that the list of patients took
@@ -65,6 +66,7 @@ local OPTIONS = call.options {
 
 -- A file of the library failed: that ends the run. Returns nil and the error.
 local function fail_to_write(self, err)
+  self.is_half_done = true
   self.run:stop(err.reason == "no_space" and "no_space" or err.kind)
   return nil, err
 end
@@ -74,6 +76,11 @@ local function fail_for_all(self, err)
   if self.run.stopped == "no_space" and err.reason == "no_space" then return end -- it is known already
   self.run:fail({}, err)
   if not self.run.stopped then self.run:stop(err.kind) end
+end
+
+local function fail_to_flush(self, err)
+  self.is_half_done = true
+  fail_for_all(self, err)
 end
 
 -- ---- patients ----
@@ -272,12 +279,15 @@ local function process(self, item)
   local ran, size, err = pcall(download, self, item)
   visit.running = visit.running - 1
   close_visit(visit)
-  if not ran then error(size, 0) end
+  if not ran then
+    self.is_half_done = true
+    error(size, 0)
+  end
   if not size then return self.run:fail({ patient_id = visit.patient_id, id = item.record.id }, err) end
   report.downloaded, report.bytes = report.downloaded + 1, report.bytes + size
   self.run:succeed()
   local flushed, problem = self.folder:flush_if_due() -- here, so that the other downloads go on meanwhile
-  if not flushed then fail_for_all(self, problem) end
+  if not flushed then fail_to_flush(self, problem) end
 end
 
 -- ---- the run ----
@@ -302,7 +312,8 @@ local function finish(self)
     return
   end
   local flushed, err = self.folder:flush()
-  if not flushed then fail_for_all(self, err) end
+  if not flushed then fail_to_flush(self, err) end
+  if self.is_half_done then return end
   flushed, err = self.visits:finish()
   if not flushed then fail_for_all(self, err) end
 end
@@ -324,7 +335,7 @@ function export.export(env, path, options)
   if not opened then return nil, err end
   local self = {
     env = env, options = options, report = report, folder = opened, manifest = opened.manifest, visits = opened.visits,
-    begun = 0, spent = 0,
+    begun = 0, spent = 0, is_half_done = false,
   }
   local ran, raised = pcall(batch.run, env, {
     concurrency = options.concurrency or DEFAULT_CONCURRENCY, budget = options.budget, progress = options.progress,
