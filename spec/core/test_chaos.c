@@ -4,6 +4,7 @@
  * With the argument "libcurl" the allocations of libcurl fail, too. */
 #define NYMBL_CHAOS_ITSELF
 #include "chaos.h"
+#include "engine/engine.h"
 #include "engine/transfer.h"
 #include "peer.h"
 
@@ -12,6 +13,17 @@
 
 static bool all; /* libcurl's allocations count */
 static long failures;
+
+/* Whether bytes can be read. An I/O thread may write them. */
+static bool is_readable(const nymbl_transfer *transfer)
+{
+    bool readable;
+
+    nymbl__engine_lock(world.engine);
+    readable = transfer->port.window.size > 0;
+    nymbl__engine_unlock(world.engine);
+    return readable;
+}
 
 /* Serve one request with this response until the transfer has ended. */
 static nymbl_kind serve(nymbl_transfer *transfer, const char *response,
@@ -33,8 +45,8 @@ static nymbl_kind serve(nymbl_transfer *transfer, const char *response,
             replied = true;
         }
         kind = nymbl_transfer_result(transfer, err);
-        if (kind == NYMBL_AGAIN && transfer->port.window.size > 0)
-            break; /* ready to be read */
+        if (kind == NYMBL_AGAIN && is_readable(transfer))
+            break;
     }
     peer_close(&peer);
     return kind;
