@@ -89,6 +89,7 @@ describe("without memory", function()
     result = result:match "^%d+ (.*)$"
     if not is_jit then assert.equal(0, left) end -- LuaJIT leaks some blocks itself
     assert.equal(before, helper.object_count())
+    if tonumber(result) then helper.tried(tonumber(result), "failing allocations") end
     return result
   end
 

@@ -260,5 +260,6 @@ describe("nymbl export", function()
       assert.equal(18, result.downloaded + result.unchanged, ("seed %d"):format(seed))
       assert.equal("18", helper.output(("wc -l < %s/manifest.jsonl"):format(quote(folder))), ("seed %d"):format(seed))
     end
+    helper.tried(32, "runs ended by a signal")
   end)
 end)

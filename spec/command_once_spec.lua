@@ -188,5 +188,6 @@ describe("nymbl upload --once", function()
         found[entry.sha256] = true
       end
     end
+    helper.tried(32, "runs ended by a signal")
   end)
 end)

@@ -149,6 +149,7 @@ describe("a signal", function()
         assert.not_matches("traceback", out .. err)
       end
     end
+    helper.tried(30, "runs ended by a signal")
   end)
 
   it("is sent by a terminal, too", function()
@@ -189,6 +190,7 @@ describe("killed at a random moment #slow", function()
       assert.equal("big.pdf", helper.names(folder), line)
       assert.equal(sum, helper.sha256(folder .. "/big.pdf"), line)
     end
+    helper.tried(ROUNDS, "runs ended by a signal")
   end)
 
   it("a batch of uploads has told the id of each document, or that one is unknown", function()
@@ -211,5 +213,6 @@ describe("killed at a random moment #slow", function()
       assert.is_nil(next(told), line)
       assert.is_true(untold <= unknown, line)
     end
+    helper.tried(20, "runs ended by a signal")
   end)
 end)

@@ -408,6 +408,11 @@ function helper.pid()
   return helper.output("echo $PPID")
 end
 
+--- Print what a test has tried: so many cases of something, and details. spec/run adds them up.
+function helper.tried(count, what, details)
+  print(("tried %d %s%s"):format(count, what, details and " (" .. details .. ")" or ""))
+end
+
 helper.json = json
 
 return helper

@@ -256,6 +256,6 @@ describe("random misuse", function()
       helper.eventually(5, function() return helper.object_count() == 0 end)
       assert.equal(0, helper.object_count(), ("seed %d, round %d"):format(SEED, number))
     end
-    print(("%d rounds of %d calls, seed %d"):format(ROUNDS, CALLS, SEED))
+    helper.tried(ROUNDS * CALLS, "random calls", ("%d rounds, seed %d"):format(ROUNDS, SEED))
   end)
 end)

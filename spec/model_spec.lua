@@ -225,7 +225,7 @@ describe("rate limit and quota", function()
       local ok, problem = pcall(rate_history, seed)
       if not ok then error(("NYMBL_SEED=%d: %s"):format(seed, tostring(problem)), 0) end
     end
-    print(("%d histories, seeds 1 to %d"):format(last, last))
+    helper.tried(only and 1 or last, "histories of rate and quota", ("seeds to %d"):format(only or last))
   end)
 end)
 
@@ -426,7 +426,7 @@ end
 describe("the token's lease", function()
   it("keeps its rules in all histories of a few steps", function()
     for callers, depth in ipairs { long and 14 or 10, long and 10 or 7, long and 7 or 5 } do
-      print(("%d callers, %d steps: %d states"):format(callers, depth, search(callers, depth)))
+      helper.tried(search(callers, depth), "states of the token", ("%d callers, %d steps"):format(callers, depth))
     end
   end)
 end)

@@ -276,6 +276,7 @@ describe("random calls with random faults #slow", function()
       if not ok then error(("NYMBL_SEED=%d: %s\n%s"):format(seed, tostring(problem), table.concat(log, "\n")), 0) end
       assert.equal(0, helper.object_count(), "seed " .. seed)
     end
+    helper.tried(only and 1 or LAST - FIRST + 1, "series of random calls", ("seeds %d to %d"):format(FIRST, LAST))
     assert.equal("", helper.output("ls -A " .. helper.folder .. " | grep nymbl")) -- temporary files
   end)
 end)

@@ -334,8 +334,8 @@ describe("a program whose system calls fail #slow", function()
           if not ok then error(("%s: %s"):format(plan, tostring(state)), 0) end
           tried, states[state] = tried + 1, states[state] + 1
         end
-        print(("%s, %s: %d faults at %d calls, seed %d: %d done, %d failed, %d unknown, %d killed"):format(name, mode,
-          tried, count, SEED, states.done + states.stored, states.known, states.unknown, states.killed))
+        helper.tried(tried, "failing or last system calls", ("%s, %s, of %d, seed %d: %d done, %d failed, %d unknown, %d killed"):format(
+          name, mode, count, SEED, states.done + states.stored, states.known, states.unknown, states.killed))
         assert.equal(0, helper.object_count())
       end)
     end

@@ -286,7 +286,8 @@ describe("a connection that breaks at any byte #slow", function()
         if not ok then error(("%s, seed %d: %s"):format(what, SEED, tostring(done)), 0) end
         if done then succeeded = succeeded + 1 else failed = failed + 1 end
       end
-      print(("%s: %d faults, seed %d: %d succeeded, %d failed"):format(name, succeeded + failed, SEED, succeeded, failed))
+      helper.tried(succeeded + failed, "broken connections", ("%s, seed %d: %d succeeded, %d failed"):format(name, SEED,
+        succeeded, failed))
       assert(failed > 0, "the faults do not reach the connection")
       assert.equal(0, helper.object_count())
     end)

@@ -541,6 +541,6 @@ int main(int argc, char **argv)
         argv++;
     }
     failed = test_main(tests, TEST_COUNT(tests), argc, argv);
-    printf("%ld times an allocation failed\n", failures);
+    printf("tried %ld failing allocations\n", failures);
     return failed;
 }

@@ -543,7 +543,7 @@ static void disk_end(void)
 {
     faults_watch = NULL;
     faults_plan(NULL);
-    printf("%ld power cuts\n", disk.cuts);
+    printf("tried %ld power cuts\n", disk.cuts);
     faults_boot = NULL;
     for (int i = 0; i < disk.count; i++) {
         close(disk.inodes[i].fd);

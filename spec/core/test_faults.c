@@ -335,7 +335,8 @@ static void faults_try(const char *const *errors, size_t error_count)
                      at->error);
         try(at->how, plan);
     }
-    printf("%zu of %zu faults, seed %u\n", tried, count, SEED);
+    printf("tried %zu failing or last system calls (of %zu, seed %u)\n", tried,
+           count, SEED);
     free(bytes);
     world_clear(".");
     world_close();

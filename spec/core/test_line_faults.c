@@ -137,8 +137,8 @@ static void a_failing_call_mixes_no_replies(void)
         }
         CHECK(nth > 10 && nth < CALLS_MAX);
         CHECK(whole > 0);
-        printf("    %s: %d calls, %d of them could fail without harm\n",
-               errors[i], nth - 1, whole);
+        printf("tried %d failing or last system calls (%s, %d without harm)\n",
+               nth - 1, errors[i], whole);
     }
     kill(server, SIGKILL);
     waitpid(server, NULL, 0);

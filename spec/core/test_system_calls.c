@@ -34,6 +34,8 @@ static bool is_one_of(const char *call, const char *const *calls)
     return call != NULL && *calls != NULL;
 }
 
+static long tried; /* operations with a plan */
+
 /* Run an operation once with a plan. Returns the number of calls. */
 static long operation_run(const operation *operation, const char *plan,
                           bool must_succeed)
@@ -44,6 +46,7 @@ static long operation_run(const operation *operation, const char *plan,
     long calls;
     int fds;
 
+    tried++;
     operation->prepare();
     fds = fds_open();
     faults_plan(plan);
@@ -761,5 +764,8 @@ int main(int argc, char **argv)
         TEST(clock_without_an_id_is_the_time_of_day),
     };
 
-    return test_main(tests, TEST_COUNT(tests), argc, argv);
+    int failed = test_main(tests, TEST_COUNT(tests), argc, argv);
+
+    printf("tried %ld failing or last system calls\n", tried);
+    return failed;
 }

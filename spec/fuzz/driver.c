@@ -81,7 +81,7 @@ int main(int argc, char **argv)
         else
             good = replay(argv[i]) && good;
     }
-    printf("%u inputs\n", inputs);
+    printf("tried %u inputs of fuzz targets\n", inputs);
     if (!fuzz_report() && all)
         good = false;
     return good && inputs > 0 ? 0 : 1;
