@@ -116,7 +116,7 @@ local function refused(problem, version)
   assert.truthy(problem:find("a TLS connection would crash: install a libcurl that", 1, true), problem)
 end
 
-describe("require 'nymbl' if libcurl is linked with OpenSSL 3.5", function()
+describe("require 'nymbl' if libcurl is linked with OpenSSL 3.5 #core", function()
   before_each(function()
     folder = helper.temporary("-tls")
     assert(os.execute("mkdir " .. quote(folder)))
@@ -246,7 +246,7 @@ describe("require 'nymbl' if libcurl is linked with OpenSSL 3.5", function()
   end)
 end)
 
-describe("require 'nymbl' if libcurl is linked with another library", function()
+describe("require 'nymbl' if libcurl is linked with another library #core", function()
   for _, case in ipairs {
     { "OpenSSL 1.1.1w  11 Sep 2023", good = { "OpenSSL 1.1.1n  15 Mar 2022" },
       bad = { "OpenSSL 1.1.0l  10 Sep 2019", "OpenSSL 1.0.2u  20 Dec 2019", "OpenSSL 3.0.19", "LibreSSL 1.1.1" } },
