@@ -182,7 +182,7 @@ end
 -- of an error.
 local function run(workspace, command, where)
   local log = helper.temporary(".log")
-  local status = helper.output(("cd %s && { timeout 300 %s %s; } </dev/null >%s 2>&1; echo $?"):format(
+  local status = helper.output(("cd %s && { timeout 800 %s %s; } </dev/null >%s 2>&1; echo $?"):format(
     quote(workspace.folder), environment(workspace), command, quote(log)))
   local text = helper.read_file(log)
   assert(status == "0", ("%s: status %s\n%s"):format(where, status, text))
