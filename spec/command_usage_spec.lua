@@ -321,7 +321,7 @@ describe("a subcommand of nymbl loads", function()
 end)
 
 describe("nymbl --version", function()
-  it("starts within 15 ms of require 'nymbl' #time", function()
+  it("starts within 15 ms of require 'nymbl' #speed", function()
     local function quickest(line)
       return tonumber(helper.output(([[bash -c %s]]):format(quote(([[
         least=999999

@@ -26,7 +26,7 @@ local function blocks(language)
   return found
 end
 
-describe("the guide to the tests", function()
+describe("the guide to the tests #once", function()
   it("has a spec that passes", function()
     local found = blocks "lua"
     assert.equal(1, #found)
@@ -93,7 +93,7 @@ describe("the guide to the tests", function()
   end)
 end)
 
-describe("the pages for contributors", function()
+describe("the pages for contributors #once", function()
   it("link to files that exist", function()
     local count = 0
     for _, page in ipairs { "spec/README.md", ".github/CONTRIBUTING.md", ".github/SECURITY.md", ".github/CHANGELOG.md" } do

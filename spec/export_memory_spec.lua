@@ -87,7 +87,7 @@ describe("the memory of an export #memory", function()
 end)
 
 describe("the time of an export", function()
-  it("is at most 1.2 of that of the same downloads #time", function()
+  it("is at most 1.2 of that of the same downloads #speed", function()
     local now = require("nymbl.core").now
     local patients, documents = {}, {}
     helper.reset()
