@@ -284,6 +284,10 @@ static void an_id_that_is_missing_starts_nothing(void)
                                   "", NULL, &err),
                  NYMBL_MISUSE);
     CHECK_TEXT(err.reason, "patient");
+    CHECK_NUMBER(nymbl_get_start(&transfer, world.engine, world.client,
+                                 "tok\r\nx: y", "7", "9", &err),
+                 NYMBL_MISUSE);
+    CHECK_TEXT(err.reason, "token");
     CHECK_NUMBER(nymbl_upload_start(&transfer, world.engine, world.client,
                                     "tok", NULL, NULL, NULL, &err),
                  NYMBL_MISUSE);
