@@ -102,6 +102,9 @@ function cases.run(servers, others)
   note(cases.reply(waiting))
   note(cases.ask(plain, "ECHO", "next"))
   waiting = assert(plain:request(cases.command("BLPOP", "none", 0)))
+  for _ = 1, 1000 do -- until the server has it
+    if cases.ask(unix, "INFO", "clients"):find "blocked_clients:1" then break end
+  end
   note(cases.ask(unix, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"))
   note(cases.reply(waiting))
   note(tostring(plain:is_open()) .. " " .. tostring(unix:is_open()))
