@@ -244,6 +244,28 @@ static nymbl_transfer *download_of(const char *id, const char *path)
     return transfer;
 }
 
+/* Open a file or directory that is to be removed. As long as it is open, no
+ * other one gets its inode. All processes number their directories alike, so
+ * its path may be another process's soon. */
+static int held_open(const char *path)
+{
+    int held = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+
+    REQUIRE(held >= 0);
+    return held;
+}
+
+/* Check that it does not have its path any more. */
+static void check_removed(int held, const char *path)
+{
+    struct stat was, is;
+
+    CHECK(fstat(held, &was) == 0);
+    CHECK(lstat(path, &is) < 0 || is.st_dev != was.st_dev ||
+          is.st_ino != was.st_ino);
+    close(held);
+}
+
 static int notify_fd_of(nymbl_transfer *transfer)
 {
     int fd = -1;
@@ -978,9 +1000,9 @@ static void removed_listener_is_created_again(void)
     for (int how = 0; how < 5; how++) {
         nymbl_transfer *before, *after;
         nymbl_notify_socket old, notify;
-        struct stat made, found;
+        bool is_ours = false; /* what is at the directory's path */
         char dir[64];
-        int held, fd;
+        int held, socket, fd;
 
         thread_open(true, 0);
         before = download_of("hang", NULL);
@@ -996,11 +1018,12 @@ static void removed_listener_is_created_again(void)
         if (how > 0)
             CHECK(rmdir(dir) == 0);
         if (how == 2)
-            CHECK(mkdir(dir, 0755) == 0);
+            is_ours = mkdir(dir, 0755) == 0;
         if (how == 3)
-            close(open(dir, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
+            is_ours = mknod(dir, S_IFREG | 0600, 0) == 0;
         if (how == 4)
-            CHECK(symlink("nowhere", dir) == 0);
+            is_ours = symlink("nowhere", dir) == 0;
+        CHECK(is_ours || how < 2 || errno == EEXIST);
         after = download_of("hang", NULL);
         notify = notify_socket_of(after);
         fd = notify_connect(&notify);
@@ -1016,15 +1039,14 @@ static void removed_listener_is_created_again(void)
         CHECK_NUMBER(wait_result(before, NULL), NYMBL_CANCELED);
         nymbl_transfer_free(before);
         nymbl_transfer_free(after);
-        CHECK(stat(notify.path, &made) == 0);
+        socket = held_open(notify.path);
+        nymbl_engine_free(world.engine);
+        world.engine = NULL;
+        check_removed(socket, notify.path);
         world_close();
-        /* another process may have created the name since */
-        CHECK(stat(notify.path, &found) != 0 || found.st_ino != made.st_ino ||
-              found.st_ctim.tv_sec != made.st_ctim.tv_sec ||
-              found.st_ctim.tv_nsec != made.st_ctim.tv_nsec);
-        if (how == 2) /* it belongs to another process now */
-            rmdir(dir);
-        else if (how > 2)
+        if (is_ours && how == 2)
+            CHECK(rmdir(dir) == 0);
+        else if (is_ours)
             CHECK(unlink(dir) == 0);
         if (test_failed())
             printf("how %d\n", how);
@@ -1099,7 +1121,7 @@ static void directory_of_notify_sockets_is_private_whatever_the_umask(void)
     nymbl_transfer *transfer;
     struct stat status;
     nymbl_notify_socket notify;
-    int fd;
+    int dir, fd;
 
     world_open(NULL);
     CHECK(chmod(world.dir, 0700) == 0);
@@ -1112,6 +1134,7 @@ static void directory_of_notify_sockets_is_private_whatever_the_umask(void)
     *strrchr(notify.path, '/') = '\0';
     CHECK(stat(notify.path, &status) == 0);
     CHECK_NUMBER(status.st_mode & 0777, 0700);
+    dir = held_open(notify.path);
     strcat(notify.path, "/notify");
     fd = notify_connect(&notify);
     CHECK(!is_woken(fd, 20));
@@ -1121,7 +1144,7 @@ static void directory_of_notify_sockets_is_private_whatever_the_umask(void)
     CHECK(is_at_end(fd) || is_at_end(fd));
     close(fd);
     *strrchr(notify.path, '/') = '\0';
-    CHECK(stat(notify.path, &status) < 0 && errno == ENOENT);
+    check_removed(dir, notify.path);
     world_close();
 }
 
@@ -1401,7 +1424,8 @@ static void engine_can_be_freed_while_all_kinds_are_under_way(void)
     for (int order = 0; order < 3; order++) {
         nymbl_transfer *transfers[4];
         nymbl_notify_socket notify;
-        int fds[4];
+        int fds[4], socket, dir;
+        char path[64];
 
         thread_open(true, 2);
         four_start(transfers);
@@ -1418,11 +1442,14 @@ static void engine_can_be_freed_while_all_kinds_are_under_way(void)
             nymbl_client_free(world.client);
             world.client = NULL;
         }
+        snprintf(path, sizeof(path), "%s", notify.path);
+        *strrchr(path, '/') = '\0';
+        socket = held_open(notify.path);
+        dir = held_open(path);
         nymbl_engine_free(world.engine);
         world.engine = NULL;
-        CHECK(access(notify.path, F_OK) < 0);
-        *strrchr(notify.path, '/') = '\0';
-        CHECK(access(notify.path, F_OK) < 0);
+        check_removed(socket, notify.path);
+        check_removed(dir, path);
         for (int i = 0; i < 4; i++) {
             CHECK(is_woken(fds[i], 2000));
             if (order != 1) {
