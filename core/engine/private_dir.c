@@ -89,6 +89,7 @@ static int dir_acquire(char path[32], const char *parent)
         }
         if (fd < 0)
             continue;
+        fchmod(fd, 0700); /* another process may have made it just now */
         socket_unlink(path);
         return fd;
     }
