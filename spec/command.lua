@@ -132,7 +132,7 @@ function command.finish(run)
 end
 
 -- Runs in a process before the command: it replaces the clock of a plain script (wait/blocking.lua) by
--- one that skips the time that the process would sleep.
+-- one that skips the time that the process would sleep, unless a response is awaited meanwhile.
 local CLOCK = [==[
   local AHEAD, WALL, STARTS, STORE = %q, %d, %q, %q
   local function read(path)
@@ -152,7 +152,16 @@ local CLOCK = [==[
       local seconds, id = core.boot_clock()
       return seconds + ahead, id
     end
+    local awaited, wait = 0, blocking.wait -- transfers that coroutines wait for
+    function blocking.wait(transfer, deadline)
+      if not transfer then return wait(nil, deadline) end
+      awaited = awaited + 1
+      local ready = wait(transfer, deadline)
+      awaited = awaited - 1
+      return ready
+    end
     function clock.wait(transfer, deadline, once)
+      if once and awaited > 0 then return real.wait(nil, deadline and deadline - ahead, true) end
       if transfer then return real.wait(transfer, deadline and deadline - ahead) end
       if once and (core.pump(0.003) or not deadline) then return true end
       ahead = ahead + math.max(0, deadline - clock.now())

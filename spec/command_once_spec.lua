@@ -159,6 +159,15 @@ describe("nymbl upload --once", function()
     assert.equal(7, (command.run({ "upload", "1", other, "--once", journal }, fresh())))
   end)
 
+  -- The clock of this spec must not skip the time that a response takes.
+  it("waits for a slow token", function()
+    helper.faults { operation = "token", action = { delay = 0.5 } }
+    local paths = {}
+    for i = 1, 3 do paths[i] = helper.write_file(helper.temporary(".pdf"), "%PDF-1.4 number " .. i) end
+    local status, _, err = command.run({ "upload", "1", "-", "--once", journal }, fresh { input = table.concat(paths, "\n") })
+    assert.same({ 0, "" }, { status, err })
+  end)
+
   it("killed at a random moment uploads nothing twice #slow", function()
     local paths = {}
     for i = 1, 8 do paths[i] = helper.write_file(helper.temporary(".pdf"), "%PDF-1.4 number " .. i) end
