@@ -16,8 +16,8 @@
 
 #define ID_SET_CLASS "nymbl.id_set"
 
-/* An id is a member, is excluded, or is neither. Members and excluded ids that
- * are removed become neither. */
+/* An id is a member, is excluded, or is neither. A member that
+ * is removed becomes neither. */
 enum { NEITHER, MEMBER, EXCLUDED };
 
 typedef struct record {
@@ -40,6 +40,8 @@ typedef struct id_set {
     char *bytes;
     size_t bytes_size;
     size_t bytes_used;
+    size_t members;
+    int last_added; /* the result of the last add(), or 0 */
 } id_set;
 
 static id_set *id_set_check(lua_State *L)
@@ -213,19 +215,23 @@ static int id_set_exclude(lua_State *L)
 
     if (record == NULL)
         return memory_raise(L);
+    if (record->state == MEMBER)
+        set->members--;
     record->state = EXCLUDED;
     return 0;
 }
 
-static void records_remove(lua_State *L, id_set *set, int first, int last)
+static void members_remove(lua_State *L, id_set *set, int first, int last)
 {
     for (int i = first; i <= last; i++) {
         size_t size = 0;
         const char *id = id_at(L, i, &size);
         record *record = id != NULL ? record_find(set, id, size) : NULL;
 
-        if (record != NULL)
+        if (record != NULL && record->state == MEMBER) {
             record->state = NEITHER;
+            set->members--;
+        }
     }
 }
 
@@ -240,6 +246,7 @@ static int id_set_add(lua_State *L)
         last = (int)luaL_checkinteger(L, 4), i;
 
     luaL_checktype(L, 2, LUA_TTABLE);
+    set->last_added = 0;
     for (i = first; i <= last; i++) {
         size_t size = 0;
         const char *id = id_at(L, i, &size);
@@ -249,27 +256,40 @@ static int id_set_add(lua_State *L)
             break;
         record = record_make(L, set, id, size);
         if (record == NULL) {
-            records_remove(L, set, first, i - 1);
+            members_remove(L, set, first, i - 1);
             return memory_raise(L);
         }
         if (record->state != NEITHER)
             break;
         record->state = MEMBER;
+        set->members++;
     }
+    set->last_added = i - 1;
     lua_pushinteger(L, i - 1);
     return 1;
 }
 
-/* set:remove(ids, first, last): the ids at these indices of an array are no
- * members any more */
-static int id_set_remove(lua_State *L)
+/* set:take_back(ids, first): what the last add() added, from this index of the
+ * same array on, are no members any more. The set knows where that ends: a
+ * caller that was interrupted does not. */
+static int id_set_take_back(lua_State *L)
 {
     id_set *set = id_set_check(L);
+    int first = (int)luaL_checkinteger(L, 3);
 
     luaL_checktype(L, 2, LUA_TTABLE);
-    records_remove(L, set, (int)luaL_checkinteger(L, 3),
-                   (int)luaL_checkinteger(L, 4));
+    members_remove(L, set, first, set->last_added);
+    set->last_added = 0;
     return 0;
+}
+
+/* set:count(): how many members it has */
+static int id_set_count(lua_State *L)
+{
+    const id_set *set = id_set_check(L);
+
+    push_size(L, set->members);
+    return 1;
 }
 
 /* set:last_known(ids): the index of the last id of an array that is a member or
@@ -318,7 +338,8 @@ void id_set_class(lua_State *L)
         {"get", id_set_get},
         {"exclude", id_set_exclude},
         {"add", id_set_add},
-        {"remove", id_set_remove},
+        {"take_back", id_set_take_back},
+        {"count", id_set_count},
         {"last_known", id_set_last_known},
         {NULL, NULL},
     };

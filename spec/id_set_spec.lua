@@ -46,14 +46,30 @@ describe("a set of ids", function()
     assert.equal(0, set:add({ false, "g" }, 1, 2))
   end)
 
-  it("removes ids, and adds them again", function()
+  it("takes back what was added last, and adds it again", function()
     local ids = { "a", "b", "c" }
     set:add(ids, 1, 3)
-    set:remove(ids, 2, 3)
+    set:take_back(ids, 2)
     assert.same({ true, n = 3 }, { set:get "a", set:get "b", set:get "c", n = 3 })
     assert.equal(3, set:add(ids, 2, 3))
     assert.is_true(set:get "c")
-    set:remove({ "unknown", false }, 1, 2)
+    set:take_back(ids, 4)
+    set:take_back(ids, 1) -- there is no more to take back
+    assert.is_true(set:get "a")
+    assert.equal(3, set:count())
+  end)
+
+  it("takes back no id that was a member before", function()
+    set:add({ "b" }, 1, 1)
+    local ids = { "a", "b", "c" }
+    assert.equal(1, set:add(ids, 1, 3))
+    set:take_back(ids, 1)
+    assert.is_nil(set:get "a")
+    assert.is_true(set:get "b")
+    assert.equal(0, set:add({ "b" }, 1, 1))
+    set:take_back({ "b" }, 1)
+    assert.is_true(set:get "b")
+    assert.equal(1, set:count())
   end)
 
   it("finds the last id of an array that it knows", function()
@@ -63,28 +79,34 @@ describe("a set of ids", function()
     assert.equal(0, set:last_known { "c", "d" })
     assert.equal(3, set:last_known { "a", "c", "b", "d" })
     assert.equal(2, set:last_known { "a", "x", "c" })
-    set:remove({ "b" }, 1, 1)
-    assert.equal(1, set:last_known { "a", "b", false })
+    set:add({ "z" }, 1, 1)
+    set:take_back({ "z" }, 1)
+    assert.equal(1, set:last_known { "x", "z" })
+    assert.equal(1, set:last_known { "a", "c", false })
   end)
 
   it("agrees with a table, whatever happens", function()
     local seed = tonumber(os.getenv "NYMBL_SEED") or 1
     math.randomseed(seed)
     for _ = 1, 20 do
-      local model = {}
+      local model, last, count = {}, nil, 0
       set = core.id_set()
       for step = 1, 1000 do
         local id, what = random_id(), math.random(10)
         if what == 1 then
           set:exclude(id)
+          if model[id] then count = count - 1 end
           model[id] = false
         elseif what == 2 then
-          set:remove({ id }, 1, 1)
-          model[id] = nil
+          set:take_back({ last }, 1)
+          if last and model[last] then model[last], count = nil, count - 1 end
+          last = nil
         else
           assert.equal(model[id] == nil and 1 or 0, set:add({ id }, 1, 1), ("seed %d, step %d"):format(seed, step))
-          if model[id] == nil then model[id] = true end
+          last = model[id] == nil and id or nil
+          if last then model[id], count = true, count + 1 end
         end
+        assert.equal(count, set:count(), ("seed %d, step %d"):format(seed, step))
         id = random_id()
         assert.equal(model[id], set:get(id), ("seed %d, step %d"):format(seed, step))
       end

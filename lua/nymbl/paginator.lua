@@ -35,7 +35,7 @@ local MAX_RETREATS = 16
 --                     of the last one processed
 --   valid             how many rows are objects: the next one is invalid
 --   plain_till        up to this index, rows are plain: a step has nothing to do but to return them. They
---                     are known and counted already, as if they had been returned
+--                     are known already, as if they had been returned
 --   from              the position of the page's first row
 --   cursor            the position behind the page's last row: new rows are expected there
 --   lookback          how many rows before `cursor` the next page begins: 0 for the first page
@@ -51,7 +51,8 @@ local MAX_RETREATS = 16
 --   new_rows          rows of the current page that were not known
 --   count             the last count that a page reported, or nil
 --   smallest_count    the smallest count that any page reported
---   remaining         how many rows may still be returned
+--   wanted            how many rows may be returned
+--   remaining         how many more of them, when the paginator last moved on to a row
 --   remaining_before  the value of `remaining` before the current page
 --   pass_remaining    the value of `remaining` at the beginning of the pass
 --   extra_pages       how many pages without a new row are still allowed
@@ -64,6 +65,7 @@ local MAX_RETREATS = 16
 --   is_past_skip      whether a row behind those that `skip` excludes was found
 --   found             what page.fetch returned for the current page
 --   closed            true after the end
+--   is_accepting      whether a page is being made the current one; later, whether that was interrupted
 --   is_advancing      whether a coroutine moves on to another row, and perhaps waits
 -- The methods raise errors, because a `for` loop calls them.
 local paginator = {}
@@ -149,6 +151,7 @@ function paginator:accept(found, request)
   local connects = self:connects(found, request)
   self.count = found.count or self.count
   if not connects then return self:go_back(request) end
+  self.is_accepting = true
   local ids, overlap = found.ids, self.cursor - request.from
   if request.is_opaque or (overlap > 0 and ids[1] ~= self.last_id) then self.has_moved = true end
   self.has_next, self.next_link = self:is_followed_by_page(found, request), found.next_link
@@ -158,6 +161,7 @@ function paginator:accept(found, request)
   self.is_past_skip = self.plan.skip == 0 or (request.is_opaque and self.is_past_skip)
   self.last_id = ids[#ids]
   if self.has_next then self.prefetch_at = (#ids + math.min(overlap, 1)) / 2 end
+  self.is_accepting = false
 end
 
 function paginator:update_cursor(ids)
@@ -240,7 +244,7 @@ end
 -- returned than the smallest count says. Returns whether it did. If no row has moved, or if the
 -- pass has found no new row, another one would not find them: then this raises.
 function paginator:restart_if_incomplete()
-  local plan, returned = self.plan, (self.plan.top or UNLIMITED) - self.remaining
+  local plan, returned = self.plan, self.wanted - self.remaining
   if self.smallest_count == math.huge or returned >= self.smallest_count - plan.skip then return false end
   if not (self.has_moved and self.remaining < self.pass_remaining) then
     error(page.protocol_error(self.collection, "rows_missing", self.found), 0)
@@ -268,18 +272,15 @@ end
 function paginator:find_plain_rows()
   local last = math.min(self.valid, self.index + self.remaining, math.ceil(self.prefetch_at) - 1)
   if self.poll_interval then last = math.min(last, self.index + self.poll_interval) end
-  last = self.known:add(self.ids, self.index + 1, math.max(last, self.index + 1))
-  self.plain_till, self.remaining = last, self.remaining - (last - self.index)
+  self.plain_till = self.known:add(self.ids, self.index + 1, math.max(last, self.index + 1))
 end
 
--- Undo that for the rows that were not returned, if the client was closed.
+-- Undo that for the rows that were not returned, if there are any: the client was closed, or a hook has
+-- raised an error in `find_plain_rows`. Then count the others.
 function paginator:discard_plain_rows()
-  local left = self.plain_till - self.index
-  if left > 0 then
-    self.known:remove(self.ids, self.index + 1, self.plain_till)
-    self.remaining = self.remaining + left
-  end
   self.plain_till = 0
+  self.known:take_back(self.ids, self.index + 1)
+  self.remaining = self.wanted - self.known:count()
 end
 
 -- Move on to the next wanted row, on this page or a later one. Returns whether there is one.
@@ -289,9 +290,11 @@ function paginator:find_next()
     self:discard_prefetch()
     check.raise("attempt to use a closed client")
   end
-  if self.poll_interval and not prefetch.poll(self.next_request) then self.poll_interval = nil end
+  local request = self.next_request
+  if self.poll_interval and not (request and prefetch.poll(request)) then self.poll_interval = nil end
   while self.remaining > 0 and not self.closed do
     if self.index + 1 >= self.prefetch_at then self:prefetch_next() end
+    if self.closed then break end -- meanwhile, by another coroutine
     if self:find_wanted_row() then
       self:find_plain_rows()
       return true
@@ -309,6 +312,7 @@ end
 function paginator:advance()
   if self.closed then return false end
   if self.is_advancing then check.raise("attempt to use an iterator in two coroutines at once") end
+  if self.is_accepting then check.raise("attempt to use an iterator that was interrupted") end
   self.is_advancing = true
   local ok, result = pcall(self.find_next, self)
   self.is_advancing = false
@@ -323,7 +327,8 @@ end
 
 function paginator:close()
   self:discard_prefetch()
-  self.closed, self.plain_till, self.rows, self.known = true, 0, nil, nil
+  self.closed, self.plain_till = true, 0
+  self.rows, self.known = nil, nil
 end
 
 -- Make the function that a loop calls. It needs no argument, so that
@@ -339,8 +344,8 @@ local function step_function(self)
     end
     local rows = state.rows
     local object = rows[index]
+    state.index = index -- first: an error of a hook may end this function anywhere
     rows[index] = false -- the script owns the object now
-    state.index = index
     return object
   end
 end
@@ -359,9 +364,9 @@ local function iterate(collection, plan)
     collection = collection, plan = plan, rows = {}, ids = {}, index = 0, valid = 0, from = 0,
     cursor = plan.skip, lookback = 0,
     margin = 0, floor = 0, retreats = 0, known = core.id_set(), largest_page = 1, max_top = LARGEST_PAGE, new_rows = 0,
-    smallest_count = math.huge, remaining = wanted, remaining_before = math.huge, pass_remaining = wanted,
-    extra_pages = MAX_EMPTY_PAGES, has_next = true, prefetch_at = math.huge, next_request = false,
-    closed = false, is_advancing = false, plain_till = 0,
+    smallest_count = math.huge, wanted = wanted, remaining = wanted, remaining_before = math.huge,
+    pass_remaining = wanted, extra_pages = MAX_EMPTY_PAGES, has_next = true, prefetch_at = math.huge,
+    next_request = false, closed = false, is_accepting = false, is_advancing = false, plain_till = 0,
   }, paginator)
   plan.count = true -- without a count, rows that are missing could not be detected
   -- no page is larger than the number of rows that are wanted
