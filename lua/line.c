@@ -17,13 +17,13 @@ static line_ud *line_block(lua_State *L, int index)
     return block_check(L, index, BLOCK_LINE, sizeof(line_ud), LINE_CLASS);
 }
 
-static nymbl_line *line_check(lua_State *L, int index)
+/* Return what a line returns that has ended. One coroutine may close a line
+ * while another one still waits to use it. */
+static int closed_push(lua_State *L)
 {
-    line_ud *self = line_block(L, index);
+    nymbl_error err = {.kind = NYMBL_NETWORK, .reason = "reset"};
 
-    if (self->line == NULL)
-        luaL_argerror(L, index, "closed line");
-    return self->line;
+    return failure_push(L, &err);
 }
 
 /* A whole number; -1, which no option may be, for others. */
@@ -79,12 +79,15 @@ int line_open(lua_State *L)
  * fields */
 static int line_request(lua_State *L)
 {
-    nymbl_line *line = line_check(L, 1);
+    nymbl_line *line = line_block(L, 1)->line;
     size_t size;
     const char *bytes = luaL_checklstring(L, 2, &size);
-    nymbl_transfer **transfer = transfer_new(L);
+    nymbl_transfer **transfer;
     nymbl_error err;
 
+    if (line == NULL)
+        return closed_push(L);
+    transfer = transfer_new(L);
     return nymbl_line_start(transfer, line, bytes, size, &err) < 0
                ? failure_push(L, &err)
                : 1;
@@ -94,11 +97,13 @@ static int line_request(lua_State *L)
  * or nil and error fields */
 static int line_send(lua_State *L)
 {
-    nymbl_line *line = line_check(L, 1);
+    nymbl_line *line = line_block(L, 1)->line;
     size_t size;
     const char *bytes = luaL_checklstring(L, 2, &size);
     nymbl_error err;
 
+    if (line == NULL)
+        return closed_push(L);
     if (nymbl_line_send(line, bytes, size, &err) < 0)
         return failure_push(L, &err);
     lua_pushboolean(L, 1);

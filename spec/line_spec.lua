@@ -226,7 +226,11 @@ describe("a line", function()
     for _ = 1, 10 do assert.is_true(line:send(command("INCR", "told"))) end
     line:close()
     assert.is_true(helper.eventually(5, function() return to:cli("GET", "told") == "11" end))
-    assert.error_matches(function() line:send(command("INCR", "told")) end, "closed line")
+    for _, method in ipairs { "send", "request" } do
+      local done, err = line[method](line, command("INCR", "told"))
+      assert.is_nil(done)
+      assert.same({ kind = "network", reason = "reset" }, err)
+    end
     line:close()
   end)
 

@@ -729,6 +729,28 @@ describe("nymbl.store.redis()", function()
     becomes(3, function() return reserve(it, key) end)
   end)
 
+  it("makes a change although its connection is closed while too many requests have no reply", function()
+    local resp = require "nymbl.store.resp"
+    local server = plain()
+    local it, key = open { url = server.url, timeout = 3 }, key_new()
+    assert(reserve(it, key))
+    server:signal "STOP"
+    local line, real = it.link.connection.line, wait.wait
+    while line:send(resp.command { "PING" }) do end
+    wait.wait = function(...) -- meanwhile another coroutine finds that the connection is of no use
+      wait.wait = real
+      it.link:disconnect()
+      server:signal "CONT"
+      return real(...)
+    end
+    local ran, result, err = pcall(reserve, it, key)
+    wait.wait = real
+    server:signal "CONT"
+    assert.is_true(ran, result)
+    assert.is_truthy(result, err and words(err))
+    assert.equal(2, requests(it, key))
+  end)
+
   it("makes no change after its caller has given up", function()
     local server = plain()
     local it, key = open { url = server.url, timeout = 0.3 }, key_new()
