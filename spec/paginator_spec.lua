@@ -77,7 +77,7 @@ describe("the paginator", function()
           -- the row that was about to be returned is lost in any case
           assert.is_true(missing <= (was_interrupted and 1 or 0), ("%s: %d rows are missing"):format(where, missing))
         else
-          assert.matches("attempt to use an iterator", ended, 1, true)
+          assert.matches("attempt to use an iterator that was interrupted", ended, 1, true)
         end
       until not was_interrupted
     end)

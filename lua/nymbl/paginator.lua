@@ -307,17 +307,24 @@ function paginator:find_next()
   return false
 end
 
+-- The same, marked: `advance` removes the mark if this raises an error.
+function paginator:find_next_marked()
+  self.is_advancing = true
+  local has_found = self:find_next()
+  self.is_advancing = false
+  return has_found
+end
+
 -- The same, for one coroutine at a time: while one waits for a page, rows would be lost if another one
 -- moved on.
 function paginator:advance()
   if self.closed then return false end
   if self.is_advancing then check.raise("attempt to use an iterator in two coroutines at once") end
   if self.is_accepting then check.raise("attempt to use an iterator that was interrupted") end
-  self.is_advancing = true
-  local ok, result = pcall(self.find_next, self)
+  local ok, result = pcall(self.find_next_marked, self)
+  if ok then return result end
   self.is_advancing = false
-  if not ok then error(result, 0) end
-  return result
+  error(result, 0)
 end
 
 function paginator:discard_prefetch()
