@@ -29,7 +29,7 @@ static void list_push(lua_State *L, int list)
 {
     int count = (int)lua_rawlen(L, list), i;
 
-    luaL_checkstack(L, count, NULL);
+    luaL_checkstack(L, count + LUA_MINSTACK, NULL);
     for (i = 1; i <= count; i++)
         lua_rawgeti(L, list, i);
 }
