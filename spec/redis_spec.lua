@@ -751,6 +751,26 @@ describe("nymbl.store.redis()", function()
     assert.equal(2, requests(it, key))
   end)
 
+  it("is told the script again if it could not be told while too many requests had no reply", function()
+    local resp = require "nymbl.store.resp"
+    local server = group:start()
+    local it, key = open { url = server.url, timeout = 3 }, key_new()
+    assert(reserve(it, key)) -- the first command has only the script's digest
+    server:cli("SCRIPT", "FLUSH")
+    local connection = it.link.connection
+    connection.has_script = false -- as after a reply that says so
+    while_stopped(server, function()
+      while connection.line:send(resp.command { "PING" }) do end
+      store.tell(it, key, rate_state.quota_exceeded, MONTH)
+    end)
+    becomes(5, function()
+      core.pump(0)
+      return connection.line:send(resp.command { "PING" })
+    end)
+    assert.equal(1, ask(it, key, rate_state.usage, MONTH).throttled)
+    assert.equal(connection, it.link.connection)
+  end)
+
   it("makes no change after its caller has given up", function()
     local server = plain()
     local it, key = open { url = server.url, timeout = 0.3 }, key_new()

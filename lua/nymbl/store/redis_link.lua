@@ -250,10 +250,12 @@ local function send_request(line, bytes, till)
 end
 
 -- Send a request, and wait for its reply. Returns it; or nil and an error table.
-function redis_link:exchange(connection, bytes, till)
+-- @tparam ?boolean is_whole whether the request has the script
+function redis_link:exchange(connection, bytes, till, is_whole)
   local sent_at = wait.now()
   local transfer, err = send_request(connection.line, bytes, till)
   if not transfer then return nil, err or self:silence(connection, sent_at) end
+  if is_whole then connection.has_script = true end -- when the server gets the next request
   sent_at = wait.now()
   local silent_since = connection.silent_since
   -- the reply for which a caller gave up waiting may have arrived later: that is not known
@@ -310,8 +312,7 @@ end
 -- @tparam boolean is_whole whether it has the script, or only its digest
 -- @tparam ?string number of the change
 -- @tparam number last_moment in the server's time
-function redis_link:change_command(connection, request, is_whole, number, last_moment)
-  if is_whole then connection.has_script = true end -- when the server gets the next command
+function redis_link:change_command(request, is_whole, number, last_moment)
   local words = { is_whole and "EVAL" or "EVALSHA", is_whole and redis_script.text() or digest, number and "2" or "1",
                   state_key(self, request.key) }
   if number then words[#words + 1] = ("%s{%s}:%s"):format(self.prefix, request.key, number) end
@@ -326,7 +327,9 @@ end
 function redis_link:send(connection, request)
   local last_moment = wait.now() + connection.offset + TELL_TIMEOUT
   local is_whole = not connection.has_script -- no reply would show that it is unknown
-  return connection.line:send(self:change_command(connection, request, is_whole, nil, last_moment))
+  local is_sent = connection.line:send(self:change_command(request, is_whole, nil, last_moment))
+  if is_sent then connection.has_script = true end
+  return is_sent
 end
 
 -- Tell the server what could not be told before. What cannot be sent is kept, in its order.
@@ -359,8 +362,8 @@ function redis_link:ask_over(connection, request, till)
     request.number = ("%s:%d"):format(connection.caller, connection.count)
   end
   local is_whole = connection.has_script == false
-  local command = self:change_command(connection, request, is_whole, request.number, till + connection.offset)
-  local reply, err = self:exchange(connection, command, slice_end)
+  local command = self:change_command(request, is_whole, request.number, till + connection.offset)
+  local reply, err = self:exchange(connection, command, slice_end, is_whole)
   if not reply then return nil, err end
   local answer, message = resp.read(reply)
   if message and resp.is_no_script(message) then
