@@ -190,4 +190,11 @@ describe("a module whose loading was interrupted is loaded again", function()
       assert.equal("done", helper.output(("%s %s 2>&1"):format(helper.interpreter(), helper.quote(script))))
     end)
   end
+
+  it("but not a module of the program that uses this library while it is loaded", function()
+    local script = helper.write_file(helper.temporary(".lua"), [[
+      package.preload["ngx.app"] = function() require("nymbl").datetime(0) end
+      print(require "ngx.app", package.loaded["ngx.app"])]])
+    assert.equal("true\ttrue", helper.output(("%s %s 2>&1"):format(helper.interpreter(), helper.quote(script))))
+  end)
 end)

@@ -11,7 +11,7 @@ local loaded = package.loaded
 
 -- The modules that this library loads. None of them calls it while it is loaded, so a mark that is
 -- found here was left behind.
-local OURS = { "^nymbl%.", "^cjson$", "^luv$", "^_?cqueues", "^ngx%." }
+local OURS = { "^nymbl%.", "^cjson$", "^luv$", "^_?cqueues", "^ngx%.semaphore$" }
 
 local function is_ours(name)
   for _, pattern in ipairs(OURS) do
