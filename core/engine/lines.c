@@ -257,7 +257,7 @@ static void line_step(nymbl_line *line)
     if (line->stage == NYMBL__LINE_NEW)
         line_connect(line);
     /* first receive: nothing is sent if the peer has closed the connection, or
-     * has sent a reply that nobody waits for, since the last poll, too */
+     * has sent a reply for which no request waits, since the last poll, too */
     if (may_receive || nymbl__line_has_unsent(line))
         line_receive(line);
     line_send(line);

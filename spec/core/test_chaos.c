@@ -162,17 +162,17 @@ static bool stream_upload_succeeds(void)
     "Retry-After: 1\r\nTransfer-Encoding: chunked\r\n\r\n"                     \
     "3c\r\n" BODY "\r\n0\r\n\r\n"
 
-static bool download_to_a_path_succeeds(void)
+/* Download to a path that leads to the file "doc"; then there are so many
+ * names. */
+static bool download_succeeds(const nymbl_download_options *options, int names)
 {
-    nymbl_download_options options = {.path = world_path("doc")};
     nymbl_transfer *transfer = NULL;
     nymbl_error err = {0};
     nymbl_kind kind;
     text got;
 
-    world_write("doc", "old", 3);
     kind = nymbl_download_start(&transfer, world.engine, world.client,
-                                "token-of-test", PATIENT, "9", &options, &err);
+                                "token-of-test", PATIENT, "9", options, &err);
     if (kind == NYMBL_OK)
         kind = serve(transfer, DOCUMENT, "\r\n\r\n", &err);
     if (kind < 0)
@@ -181,8 +181,16 @@ static bool download_to_a_path_succeeds(void)
     got = world_read("doc");
     CHECK_TEXT(got.data, kind == NYMBL_OK ? BODY : "old");
     text_free(&got);
-    CHECK_NUMBER(world_names(), 1);
+    CHECK_NUMBER(world_names(), names);
     return kind == NYMBL_OK;
+}
+
+static bool download_to_a_path_succeeds(void)
+{
+    nymbl_download_options options = {.path = world_path("doc")};
+
+    world_write("doc", "old", 3);
+    return download_succeeds(&options, 1);
 }
 
 /* To a partial file, at a path that is a link. */
@@ -190,25 +198,10 @@ static bool resumable_download_succeeds(void)
 {
     nymbl_download_options options = {.path = world_path("link"),
                                       .resume = true};
-    nymbl_transfer *transfer = NULL;
-    nymbl_error err = {0};
-    nymbl_kind kind;
-    text got;
 
     world_write("doc", "old", 3);
     CHECK(symlink("doc", options.path) == 0);
-    kind = nymbl_download_start(&transfer, world.engine, world.client,
-                                "token-of-test", PATIENT, "9", &options, &err);
-    if (kind == NYMBL_OK)
-        kind = serve(transfer, DOCUMENT, "\r\n\r\n", &err);
-    if (kind < 0)
-        check_kind(kind);
-    nymbl_transfer_free(transfer);
-    got = world_read("doc");
-    CHECK_TEXT(got.data, kind == NYMBL_OK ? BODY : "old");
-    text_free(&got);
-    CHECK_NUMBER(world_names(), 2);
-    return kind == NYMBL_OK;
+    return download_succeeds(&options, 2);
 }
 
 static bool file_becomes_a_body(void)

@@ -3,6 +3,7 @@
 -- count are those of whole lines, the last one of each document; they are kept, and only a file that
 -- is in the folder adds another one. The input is the manifest, and behind a line "----" the file of the
 -- visits. "@" is the service.
+local is_same = require "is_same"
 local core = require "nymbl.core"
 local job = require "nymbl.job"
 local json = require "nymbl.json"
@@ -94,17 +95,6 @@ local function visited_of(content)
   end
   table.sort(ids, function(a, b) return last[a] < last[b] end)
   return ids
-end
-
-local function is_same(a, b)
-  if type(a) ~= "table" or type(b) ~= "table" then return a == b end
-  for key, value in pairs(a) do
-    if not is_same(value, b[key]) then return false end
-  end
-  for key in pairs(b) do
-    if a[key] == nil then return false end
-  end
-  return true
 end
 
 local function with_folder(fn)

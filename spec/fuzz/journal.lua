@@ -2,6 +2,7 @@
 -- The journal of upload_all: whatever its lines are, only whole lines with all fields count; what is
 -- written after them is read again; and wherever the file is cut off, only the last line is lost. The
 -- input is the file.
+local is_same = require "is_same"
 local core = require "nymbl.core"
 local errors = require "nymbl.errors"
 local journal = require "nymbl.upload_all.journal"
@@ -112,17 +113,6 @@ local function model_of(content)
     end
   end
   return model
-end
-
-local function is_same(a, b)
-  if type(a) ~= "table" or type(b) ~= "table" then return a == b end
-  for key, value in pairs(a) do
-    if not is_same(value, b[key]) then return false end
-  end
-  for key in pairs(b) do
-    if a[key] == nil then return false end
-  end
-  return true
 end
 
 -- Require that the journal says what its lines do.
