@@ -161,7 +161,8 @@ local CLOCK = [==[
       return ready
     end
     function clock.wait(transfer, deadline, once)
-      if once and awaited > 0 then return real.wait(nil, deadline and deadline - ahead, true) end
+      -- starts are recorded at the time of the store's last change: no time may pass between the two
+      if once and awaited > 0 and STARTS == "" then return real.wait(nil, deadline and deadline - ahead, true) end
       if transfer then return real.wait(transfer, deadline and deadline - ahead) end
       if once and (core.pump(0.003) or not deadline) then return true end
       ahead = ahead + math.max(0, deadline - clock.now())
