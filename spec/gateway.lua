@@ -49,6 +49,19 @@ function gateway.start(options)
   return self
 end
 
+--- The same on a free port. The result also has `url`.
+function gateway.start_on_port(options)
+  for _ = 1, 5 do -- another program may take the port first
+    local port = gateway.free_port()
+    local self = gateway.start { sandbox = options.sandbox, users = options.users, listen = "127.0.0.1:" .. port }
+    self.url = "http://127.0.0.1:" .. port
+    if self.logs then return self end
+    self:stop()
+    print(self:output())
+  end
+  error "no gateway has started"
+end
+
 --- Stop it and wait until it has ended.
 function gateway:stop()
   if self.pipe then self.pipe:close() end

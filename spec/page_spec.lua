@@ -72,8 +72,8 @@ describe("the gateway's page #browser #gateway", function()
   -- Call a function with another gateway instead of the usual one.
   local function with_own_gateway(fn)
     local usual, usual_url = server, url
-    url = "http://127.0.0.1:" .. gateway.free_port()
-    server = gateway.start { sandbox = helper.sandbox(), listen = url:match "//(.*)" }
+    server = gateway.start_on_port { sandbox = helper.sandbox() }
+    url = server.url
     local ran, err = pcall(fn, server)
     server:stop()
     server, url = usual, usual_url
@@ -82,9 +82,8 @@ describe("the gateway's page #browser #gateway", function()
 
   setup(function()
     helper.reset()
-    url = "http://127.0.0.1:" .. gateway.free_port()
-    server = gateway.start { sandbox = helper.sandbox(), listen = url:match "//(.*)" }
-    assert(server.logs, server:output())
+    server = gateway.start_on_port { sandbox = helper.sandbox() }
+    url = server.url
     page = browser.start()
     page:open(url)
   end)
