@@ -110,7 +110,7 @@ end
 -- @treturn function an iterator for a `for` loop. It waits for each page, and raises the error
 --   if a page fails
 -- @raise on a wrong argument, an unknown option or a closed client; the iterator also if two coroutines use it
---   at once
+--   at once, or if it is used again after a hook's error has interrupted it
 -- @usage
 -- for document in patient:documents { orderby = "uploaded_at desc", top = 10 } do
 --   print(document.id, document.file_size_bytes)
