@@ -334,12 +334,11 @@ describe("the example", function()
     local pipe = assert(io.popen(("exec %s --limits off --stdin > %s"):format(
       helper.quote(helper.path("examples/sandbox/run")), helper.quote(path)), "w"))
     local settings = {}
-    helper.wait_for(function()
-      for name, value in (helper.exists(path) and helper.read_file(path) or ""):gmatch("(NYMBL_[%u_]+)=([^\n]*)") do
-        settings[name] = value
-      end
-      return helper.exists(path) and helper.read_file(path):find("\nready\n", 1, true)
+    local text = helper.wait_for(function()
+      local printed = helper.exists(path) and helper.read_file(path) or ""
+      return printed:find("\nready\n", 1, true) and printed
     end)
+    for name, value in text:gmatch "(NYMBL_[%u_]+)=([^\n]*)" do settings[name] = value end
     local other = assert(nymbl.client {
       base_url = settings.NYMBL_BASE_URL, api_key = settings.NYMBL_API_KEY, ca_file = settings.NYMBL_CA_FILE, rate = false,
       credentials = { token_url = settings.NYMBL_TOKEN_URL, client_id = settings.NYMBL_CLIENT_ID,
