@@ -204,6 +204,15 @@ function helper.journal(operation)
   return found
 end
 
+--- The number of requests of an operation on a patient that the sandbox has received.
+function helper.sent(operation, patient)
+  local count = 0
+  for _, entry in ipairs(helper.journal(operation)) do
+    if entry.path:find("(" .. patient .. ")", 1, true) then count = count + 1 end
+  end
+  return count
+end
+
 --- Set fault plans: each is { operation =, action = {…}, times =, skip = }.
 function helper.faults(...)
   helper.admin("POST", "faults", { ... })

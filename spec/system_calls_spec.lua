@@ -155,14 +155,6 @@ describe("a program whose system calls fail #slow", function()
     return tonumber(helper.read_file(calls_file):match "^%d+")
   end
 
-  local function sent(operation)
-    local count = 0
-    for _, entry in ipairs(helper.journal(operation)) do
-      if entry.path:find("(" .. patient .. ")", 1, true) then count = count + 1 end
-    end
-    return count
-  end
-
   -- What must hold after a run, whatever has failed.
   local checks = {}
 
@@ -179,7 +171,7 @@ describe("a program whose system calls fail #slow", function()
   end
 
   function checks.upload(state)
-    assert(sent "upload" <= 1, "sent twice")
+    assert(helper.sent("upload", patient) <= 1, "sent twice")
     check_stored(state)
   end
 
@@ -230,14 +222,14 @@ describe("a program whose system calls fail #slow", function()
     local client = helper.client { store = require("nymbl").store.file(store), token = "any", monthly_quota = 1000 }
     local usage = assert(client:usage())
     client:close()
-    assert(usage.requests >= sent "list", "a request that was not counted")
+    assert(usage.requests >= helper.sent("list", patient), "a request that was not counted")
     -- a store that cannot tell whether it has lost its lock repeats the change
     if state == "done" then assert(usage.requests >= 1 and usage.requests <= 2, usage.requests) end
   end
 
   function checks.delete(state)
     local is_there = #helper.stored(patient) == 1
-    assert(sent "delete" <= 1, "sent twice")
+    assert(helper.sent("delete", patient) <= 1, "sent twice")
     if state == "done" then assert(not is_there, "still there") end
     if state == "known" then assert(is_there, "deleted, but reported as failed") end
   end
