@@ -182,7 +182,7 @@ describe("a fleet #slow", function()
       it(how.name, function()
         local server = how.start and how.start() or group:start()
         -- a server that answers may take long on a busy machine
-        local client = client_of { url = server.url, token = true, timeout = how.reason == "store_down" and 0.5 or 10 }
+        local client = client_of { url = server.url, token = true, timeout = how.reason == "store_down" and 0.5 or 3 }
         local function call()
           return client:patient("p"):page()
         end
