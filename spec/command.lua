@@ -164,7 +164,7 @@ local CLOCK = [==[
       -- starts are recorded at the time of the store's last change: no time may pass between the two
       if once and awaited > 0 and STARTS == "" then return real.wait(nil, deadline and deadline - ahead, true) end
       if transfer then return real.wait(transfer, deadline and deadline - ahead) end
-      if once and (core.pump(0.003) or not deadline) then return true end
+      if once and (core.pump(STARTS == "" and 0.003 or 0.02) or not deadline) then return true end
       ahead = ahead + math.max(0, deadline - clock.now())
       return false
     end

@@ -14,7 +14,7 @@ local HOUR = 3600
 -- The day goes over a month's end: 28 February 2026, 12:00 UTC.
 local BEGIN = 1772280000
 
-describe("a day of cron #slow #time", function()
+describe("a day of cron #slow #speed", function()
   local shared, starts, env, home, folder, documents
 
   local began = core.now()
