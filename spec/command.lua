@@ -161,30 +161,39 @@ local CLOCK = [==[
       return ready
     end
     function clock.wait(transfer, deadline, once)
-      -- starts are recorded at the time of the store's last change: no time may pass between the two
-      if once and awaited > 0 and STARTS == "" then return real.wait(nil, deadline and deadline - ahead, true) end
+      if once and awaited > 0 then return real.wait(nil, deadline and deadline - ahead, true) end
       if transfer then return real.wait(transfer, deadline and deadline - ahead) end
-      if once and (core.pump(STARTS == "" and 0.003 or 0.02) or not deadline) then return true end
+      if once and (core.pump(0.003) or not deadline) then return true end
       ahead = ahead + math.max(0, deadline - clock.now())
       return false
     end
     blocking.runtime = clock
-    if STARTS == "" then return blocking end
-    local start = core.start
-    function core.start(client, bearer, request)
-      local file = assert(io.open(STARTS, "a"))
-      file:write(read(STORE):match '"time":([%%d.]+)', request.download and " download\n" or " read\n")
-      file:close()
-      return start(client, bearer, request)
-    end
     return blocking
+  end
+  if STARTS ~= "" then
+    package.preload["nymbl.limiter"] = function(name)
+      local limiter = dofile(assert(package.searchpath(name, package.path)))
+      for _, verb in ipairs { "reserve", "try_reserve" } do
+        local fn = limiter[verb]
+        limiter[verb] = function(env, operation, deadline)
+          local reservation, err = fn(env, operation, deadline)
+          if not reservation then return nil, err end
+          local file = assert(io.open(STARTS, "a"))
+          file:write(("%%.6f %%s\n"):format(read(STORE):match '"time":([%%d.]+)' + reservation.delay,
+            operation == "download" and "download" or "read"))
+          file:close()
+          return reservation
+        end
+      end
+      return limiter
+    end
   end
 ]==]
 
 --- The environment of a process whose clock skips all sleeps.
 -- @tparam ?table options `ahead`, a file with the seconds that the clock is ahead at the begin;
 --   `wall_time`, the time of the calendar at 0 of the library's clock; `starts`, a file that gets a line
---   for each request: the time of the store in the file `store`, and "download" or "read"
+--   for each reservation: its time, by the store in the file `store`, and "download" or "read"
 function command.clock(options)
   options = options or {}
   local wall_time = options.wall_time or os.time() - require("nymbl.core").now()
