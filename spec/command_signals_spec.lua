@@ -136,6 +136,29 @@ describe("a signal", function()
     assert.equal(143, (interrupt("TERM", "list", { "list", "12345" }, { before = "trap '' INT HUP" })))
   end)
 
+  -- LuaJIT compiles a loop that has waited for ten seconds, or sooner with this option.
+  it("is noticed after a long wait", function()
+    local lua = rawget(_G, "jit") and "luajit" or "lua" .. _VERSION:match "%d%.%d"
+    local now = require("nymbl.core").now
+    local runs = {}
+    helper.faults { operation = "list", action = { delay = 60 }, times = -1 }
+    for _, option in ipairs(lua == "luajit" and { "-Ohotloop=2", "-Ohotloop=20" } or { "-W" }) do
+      local folder = helper.directory()
+      helper.write_file(folder .. "/" .. lua, ("#!/bin/sh\nexec %s %s \"$@\"\n"):format(
+        quote(helper.output("command -v " .. lua):match "%S+"), option))
+      os.execute("chmod +x " .. quote(folder .. "/" .. lua))
+      runs[#runs + 1] = command.start({ "list", "12345" }, { env = { PATH = folder .. ":" .. os.getenv "PATH" } })
+    end
+    helper.wait_for(function() return #helper.journal "list" == #runs end)
+    sleep(1)
+    for _, run in ipairs(runs) do
+      local began = now()
+      command.signal(run, "TERM")
+      assert.equal(143, (command.finish(run)))
+      assert.is_true(now() - began < 10)
+    end
+  end)
+
   it("is obeyed, or ignored, while the command starts #slow", function()
     helper.faults { operation = "get", action = { delay = 0.3, effect = true }, times = -1 }
     local random = random_from(1)

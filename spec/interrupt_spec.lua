@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- An error raised by a hook (Ctrl-C in `lua`, a program's own time limit) is not an error in the data
 -- being processed: it passes through, and no stored data is lost.
+local command = require "command"
 local dictionary = require "dictionary"
 local helper = require "helper"
 local json = require "nymbl.json"
@@ -197,4 +198,32 @@ describe("a module whose loading was interrupted is loaded again", function()
       print(require "ngx.app", package.loaded["ngx.app"])]])
     assert.equal("true\ttrue", helper.output(("%s %s 2>&1"):format(helper.interpreter(), helper.quote(script))))
   end)
+end)
+
+-- The interpreter's handler of SIGINT sets a hook that raises.
+describe("Ctrl-C ends", function()
+  local WAITS = {
+    ["a call that has been waiting for long"] = "patient:count()",
+    ["nymbl.each() that has been waiting for long"] = [[nymbl.each({ 1 }, function() return patient:count() end)]],
+  }
+
+  for name, code in pairs(WAITS) do
+    it(name, function()
+      helper.reset()
+      helper.faults { operation = "list", action = { delay = 60 }, times = -1 }
+      local script = helper.write_file(helper.temporary(".lua"), [[
+        local nymbl = require "nymbl"
+        local patient = assert(nymbl.client(assert(nymbl.from_env { timeout = 60 }))):patient(12345)
+      ]] .. code)
+      -- -Ohotloop=1: what LuaJIT would compile after ten seconds, it compiles after the first turn of a loop
+      local interpreter = helper.interpreter():gsub("luajit$", "luajit -Ohotloop=1")
+      local run = command.start({ script }, { program = interpreter, directory = "." })
+      helper.wait_for(function() return #helper.journal "list" > 0 end)
+      os.execute "sleep 1"
+      command.signal(run, "INT")
+      local status, _, err = command.finish(run)
+      assert.equal(1, status)
+      assert.matches("interrupted!", err, 1, true)
+    end)
+  end
 end)

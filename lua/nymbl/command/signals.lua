@@ -36,6 +36,11 @@ end
 -- @tparam function tick called at each poll
 function signals.poll(client, tick)
   local caught_at
+  local jit = rawget(_G, "jit")
+  if jit then -- compiled code calls no hooks
+    jit.off()
+    jit.flush()
+  end
   debug.sethook(function()
     tick()
     if not system.caught_signal() then return end
