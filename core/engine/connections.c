@@ -22,8 +22,12 @@ static void connections_set(nymbl_engine *engine, CURLM *multi, CURLSH *share)
     curl_share_cleanup(engine->share);
     engine->share = share;
     /* a wakeup may have been sent to the old multi handle */
-    if (engine->mutex->threaded && multi != NULL)
-        curl_multi_wakeup(multi);
+    if (engine->mutex->threaded && multi != NULL &&
+        curl_multi_wakeup(multi) != CURLM_OK) {
+        nymbl__engine_lock(engine);
+        engine->wake_failed = true;
+        nymbl__engine_unlock(engine);
+    }
 }
 
 nymbl_kind nymbl__connections_open(nymbl_engine *engine)

@@ -65,8 +65,9 @@ struct nymbl_engine {
     /* lines that have not ended; changed under the lock, removed by the pump */
     nymbl_line *_Atomic lines;
     nymbl_transfer *commands, *commands_last; /* transfers with commands */
-    int listener;  /* accepts peers of notify sockets, or -1 */
-    bool stopping; /* the I/O thread must end */
+    int listener;     /* accepts peers of notify sockets, or -1 */
+    bool stopping;    /* the I/O thread must end */
+    bool wake_failed; /* it may be polling and not know of a change */
 
     /* used only by the caller; `closed` changes only while there is no thread
      */

@@ -14,9 +14,13 @@
 #include "exchange/checksum.h"
 #include "exchange/timeouts.h"
 
-/* Longest poll in milliseconds after accept() or a growing list of descriptors
- * has failed for lack of resources: both are then retried. */
+#include <time.h>
+
+/* Longest wait in milliseconds after accept(), a growing list of descriptors or
+ * a poll has failed for lack of resources: they are then retried. */
 #define RETRY_DELAY 50
+/* How often a wakeup is sent if that fails. */
+#define WAKE_ATTEMPTS 3
 
 /* ---- commands ---- */
 
@@ -299,6 +303,31 @@ static double wait_time(nymbl_engine *engine, double seconds)
     return seconds > 0 ? seconds : 0;
 }
 
+/* Whether a wakeup has failed since the last poll. */
+static bool wake_is_missing(nymbl_engine *engine)
+{
+    bool missing;
+
+    nymbl__engine_lock(engine);
+    missing = engine->wake_failed;
+    engine->wake_failed = false;
+    nymbl__engine_unlock(engine);
+    return missing;
+}
+
+/* Wait without a poll, which fails if there is no memory for it, or if there
+ * are more descriptors than the process may open now. Without this the pump
+ * would use a whole processor. Which descriptors are ready is then unknown, so
+ * all of them are tried. */
+static void wait_without_poll(nymbl_engine *engine, int milliseconds)
+{
+    if (milliseconds > RETRY_DELAY)
+        milliseconds = RETRY_DELAY;
+    nanosleep(&(struct timespec){.tv_nsec = milliseconds * 1000000L}, NULL);
+    for (unsigned i = 0; i < engine->waitfd_count; i++)
+        engine->waitfds[i].revents = CURL_WAIT_POLLIN;
+}
+
 static void engine_wait(nymbl_engine *engine, double timeout)
 {
     double seconds = wait_time(engine, timeout);
@@ -317,8 +346,11 @@ static void engine_wait(nymbl_engine *engine, double timeout)
     if ((accept_paused || engine->waitfds_incomplete) &&
         milliseconds > RETRY_DELAY)
         milliseconds = RETRY_DELAY;
-    curl_multi_poll(engine->multi, engine->waitfds, engine->waitfd_count,
-                    milliseconds, NULL);
+    if (wake_is_missing(engine))
+        milliseconds = 0;
+    if (curl_multi_poll(engine->multi, engine->waitfds, engine->waitfd_count,
+                        milliseconds, NULL) != CURLM_OK)
+        wait_without_poll(engine, milliseconds);
     passed = nymbl_engine_now(engine) - before;
     for (nymbl_transfer *t = engine->running.first; t != NULL; t = t->next)
         nymbl__timeouts_add(&t->exchange, passed);
@@ -340,13 +372,18 @@ void nymbl__pump_pass(nymbl_engine *engine, double timeout)
 
 /* ---- for callers ---- */
 
-void nymbl__pump_wake(nymbl_engine *engine)
+bool nymbl__pump_wake(nymbl_engine *engine)
 {
+    bool failed = true;
+
     if (!engine->mutex->threaded || !nymbl_engine_in_this_process(engine))
-        return;
+        return true;
     nymbl__engine_lock(engine); /* the multi handle may be replaced */
-    curl_multi_wakeup(engine->multi);
+    for (int i = 0; i < WAKE_ATTEMPTS && failed; i++)
+        failed = curl_multi_wakeup(engine->multi) != CURLM_OK;
+    engine->wake_failed = failed;
     nymbl__engine_unlock(engine);
+    return !failed;
 }
 
 void nymbl__pump_take_cancellations(nymbl_engine *engine)

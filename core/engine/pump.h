@@ -19,8 +19,9 @@ void nymbl__pump_cancel(nymbl_engine *engine, const nymbl_client *client);
 
 /* Wake the I/O thread, so that it processes commands, sockets and timers now.
  * Does nothing without a thread: the next call of nymbl_engine_pump() processes
- * them. */
-void nymbl__pump_wake(nymbl_engine *engine);
+ * them. Returns false if the system has no memory for a wakeup: the next one
+ * will do, and nymbl__thread_wait() sends one. */
+bool nymbl__pump_wake(nymbl_engine *engine);
 /* Without a thread, execute the queued commands now if one of them cancels a
  * transfer or closes a client: the next pump may be late, and canceled
  * transfers have sockets and files open. They have ended when this returns, and

@@ -9,6 +9,9 @@
 #include <time.h>
 #include <unistd.h>
 
+/* until a failed wakeup is sent again */
+static const struct timespec wake_delay = {.tv_nsec = 20 * 1000000L};
+
 static bool is_stopping(nymbl_engine *engine)
 {
     bool stopping;
@@ -50,6 +53,17 @@ nymbl_kind nymbl_engine_start_thread(nymbl_engine *engine, nymbl_error *err)
     return nymbl__error_set(err, NYMBL_IO, nymbl__reason_too_many_threads);
 }
 
+/* Wake the thread if that has failed before; false if it fails again. */
+static bool wake_again(nymbl_engine *engine)
+{
+    bool failed;
+
+    nymbl__engine_lock(engine);
+    failed = engine->wake_failed;
+    nymbl__engine_unlock(engine);
+    return !failed || nymbl__pump_wake(engine);
+}
+
 void nymbl__thread_wait(nymbl_engine *engine, double timeout)
 {
     struct timespec end;
@@ -57,6 +71,8 @@ void nymbl__thread_wait(nymbl_engine *engine, double timeout)
 
     if (timeout > 3600)
         timeout = 3600;
+    if (!wake_again(engine) && timeout > (double)wake_delay.tv_nsec / 1e9)
+        timeout = (double)wake_delay.tv_nsec / 1e9;
     clock_gettime(CLOCK_MONOTONIC, &end);
     end.tv_sec += (time_t)timeout;
     end.tv_nsec += (long)((timeout - (double)(time_t)timeout) * 1e9);
@@ -79,7 +95,8 @@ void nymbl__thread_stop(nymbl_engine *engine)
     nymbl__engine_lock(engine);
     engine->stopping = true;
     nymbl__engine_unlock(engine);
-    nymbl__pump_wake(engine);
+    while (!nymbl__pump_wake(engine))
+        nanosleep(&wake_delay, NULL);
     pthread_join(engine->thread, NULL);
     engine->mutex->threaded = engine->stopping = false;
 }

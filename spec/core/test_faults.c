@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <sys/file.h>
 #include <sys/socket.h>
@@ -762,6 +763,70 @@ static void store_that_was_not_written_has_its_old_content(void)
     world_close();
 }
 
+/* ---- polls and wakeups ---- */
+
+/* As without memory, or if there are more descriptors than the process may have
+ * now. */
+static void poll_that_fails_is_repeated_after_a_pause(void)
+{
+    nymbl_transfer *transfer;
+    long calls;
+    peer peer;
+
+    world_open(NULL);
+    transfer = accept_request(start_get(), &peer);
+    world_settle();
+    faults_plan("poll=ENOMEM");
+    CHECK(nymbl_transfer_wait(transfer, 0.3) == NYMBL_AGAIN);
+    calls = faults_calls();
+    if (!CHECK(calls < 300))
+        printf("%ld calls\n", calls);
+    peer_respond(&peer, 200, "", "{}");
+    CHECK(ended(transfer, NULL) == NYMBL_OK);
+    faults_plan(NULL);
+    nymbl_transfer_free(transfer);
+    peer_close(&peer);
+    world_close();
+}
+
+static void *plan_end(void *payload)
+{
+    (void)payload;
+    usleep(50000);
+    faults_plan(NULL);
+    return NULL;
+}
+
+/* The thread of an engine would sleep for up to an hour. */
+static void wakeup_that_fails_is_sent_again(void)
+{
+    static const char plan[] = "send=ENOBUFS write=ENOBUFS";
+    nymbl_transfer *transfer;
+    pthread_t thread;
+    peer peer;
+
+    world_open(NULL);
+    REQUIRE(nymbl_engine_start_thread(world.engine, NULL) == NYMBL_OK);
+    usleep(20000); /* the thread polls */
+    faults_plan(plan);
+    transfer = start_get();
+    CHECK(faults_calls() > 0);
+    faults_plan(NULL);
+    accept_request(transfer, &peer); /* while this waits */
+    peer_respond(&peer, 200, "", "{}");
+    CHECK(ended(transfer, NULL) == NYMBL_OK);
+    nymbl_transfer_free(transfer);
+    peer_close(&peer);
+    /* and at the end of the engine */
+    usleep(20000);
+    REQUIRE(pthread_create(&thread, NULL, plan_end, NULL) == 0);
+    faults_plan(plan);
+    nymbl_engine_free(world.engine);
+    world.engine = NULL;
+    pthread_join(thread, NULL);
+    world_close();
+}
+
 int main(int argc, char **argv)
 {
     static const test tests[] = {
@@ -779,6 +844,8 @@ int main(int argc, char **argv)
         TEST(file_of_another_process_is_never_renamed),
         TEST(child_that_releases_all_leaves_the_file),
         TEST(store_that_was_not_written_has_its_old_content),
+        TEST(poll_that_fails_is_repeated_after_a_pause),
+        TEST(wakeup_that_fails_is_sent_again),
     };
 
     return test_main(tests, TEST_COUNT(tests), argc, argv);
