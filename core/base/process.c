@@ -15,11 +15,15 @@ static void process_id_update(void)
 
 void nymbl__process_init(void)
 {
-    process_id_update();
-    pthread_atfork(NULL, NULL, process_id_update);
+    /* Without memory for the handler, nothing is cached: a child would take
+     * itself for its parent, and use its connections. */
+    if (pthread_atfork(NULL, NULL, process_id_update) == 0)
+        process_id_update();
 }
 
 pid_t nymbl__process_id(void)
 {
-    return process_id;
+    pid_t id = process_id;
+
+    return id != 0 ? id : getpid();
 }

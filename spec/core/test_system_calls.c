@@ -17,6 +17,7 @@
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <time.h>
 
 typedef struct operation {
@@ -725,6 +726,33 @@ static void transfer_continues_if_no_socket_can_be_made(void)
     }
 }
 
+/* ---- forks ---- */
+
+static int fork_without_memory_try(void)
+{
+    nymbl_engine *engine;
+    pid_t child;
+    int status;
+
+    faults_plan("pthread_atfork=ENOMEM");
+    REQUIRE(nymbl_engine_new(&engine, NULL, NULL) == NYMBL_OK);
+    faults_plan(NULL);
+    CHECK(nymbl_engine_in_this_process(engine));
+    child = fork();
+    REQUIRE(child >= 0);
+    if (child == 0)
+        _exit(nymbl_engine_in_this_process(engine) ? 1 : 0);
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+    nymbl_engine_free(engine);
+    return 0;
+}
+
+/* The first test: the library prepares itself once for forks. */
+static void child_does_not_take_itself_for_its_parent(void)
+{
+    world_try_in_child(fork_without_memory_try, "");
+}
+
 /* ---- the clock ---- */
 
 static nymbl_kind clock_run(const char **reason)
@@ -759,6 +787,7 @@ static void clock_without_an_id_is_the_time_of_day(void)
 int main(int argc, char **argv)
 {
     static const test tests[] = {
+        TEST(child_does_not_take_itself_for_its_parent),
         TEST(store_has_its_old_content_or_the_new),
         TEST(broken_lock_loses_no_content),
         TEST(file_is_complete_or_absent),
