@@ -4,7 +4,10 @@
 
 #include "base/stream_socket.h"
 
+#include <errno.h>
 #include <sys/socket.h>
+
+#define NOTIFY_ATTEMPTS 3 /* to send a byte to a notify socket */
 
 void nymbl__port_init(nymbl__port *port, nymbl__mutex *mutex)
 {
@@ -32,9 +35,14 @@ void nymbl__port_unlock(const nymbl__port *port)
 
 void nymbl__port_notify(const nymbl__port *port)
 {
-    /* A full socket is no failure: the caller has not read all bytes yet. */
-    if (port->notify_fd >= 0)
-        (void)!send(port->notify_fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+    /* A full socket is no failure: the caller has not read all bytes yet. If
+     * the system has no memory for the byte, try again: without it an event
+     * loop would wait for ever. */
+    for (int i = 0; i < NOTIFY_ATTEMPTS && port->notify_fd >= 0; i++) {
+        if (send(port->notify_fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0 ||
+            errno == EAGAIN || errno == EWOULDBLOCK || errno == EPIPE)
+            return;
+    }
 }
 
 void nymbl__port_rearm(nymbl__port *port, nymbl_kind kind)
