@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* A download is killed at each of its system calls, or each of them fails:
- * afterwards the file is complete or unchanged, and another download into that
- * directory removes every leftover file. */
+/* A download is killed at each of its system calls, libcurl's too, or one of
+ * them fails, or all from there on: afterwards the file is complete or
+ * unchanged, and another download into that directory removes every leftover
+ * file. With NYMBL_TEST_THREAD the engine has a thread. */
 #include "faults.h"
 #include "file/atomic_file.h"
 #include "peer.h"
@@ -22,11 +23,13 @@
 #define ETAG "\"one\""
 
 /* Seconds for a test, or NYMBL_TEST_SECONDS: if they do not suffice, only some
- * of the faults are tried, which the seed selects. */
-#define BUDGET 7.0
+ * of the faults are tried, which the seed selects. NYMBL_SEED has another one.
+ */
+#define BUDGET 2.0
 #define SEED 20260101u
 
-static char *bytes; /* the document */
+static bool threaded; /* the engines of the downloads have threads */
+static char *bytes;   /* the document */
 static struct {
     char data[PART + 1];
     char meta[512];
@@ -86,7 +89,8 @@ static int download(const scenario *how, const char *name, const char *plan,
     nymbl_engine *engine;
     nymbl_client *client;
     nymbl_transfer *transfer = NULL;
-    nymbl_kind kind;
+    nymbl_kind kind = NYMBL_OK;
+    bool goes_on;
     long calls;
 
     snprintf(url, sizeof(url), "http://127.0.0.1:%d/v1", world.port);
@@ -94,8 +98,12 @@ static int download(const scenario *how, const char *name, const char *plan,
         nymbl_client_new(&client, &service, NULL) < 0)
         return USELESS;
     options.path = world_path(name);
+    goes_on = plan != NULL && strstr(plan, "from=") != NULL;
     faults_plan(plan);
-    kind = nymbl_target_check(options.path, options.no_overwrite, NULL);
+    if (threaded)
+        kind = nymbl_engine_start_thread(engine, NULL);
+    if (kind == NYMBL_OK)
+        kind = nymbl_target_check(options.path, options.no_overwrite, NULL);
     if (kind == NYMBL_OK)
         kind = nymbl_download_start(&transfer, engine, client, "tok", "7", "9",
                                     &options, NULL);
@@ -107,6 +115,8 @@ static int download(const scenario *how, const char *name, const char *plan,
             break;
     }
     nymbl_transfer_free(transfer);
+    nymbl_client_free(client);
+    nymbl_engine_free(engine); /* ends the thread */
     calls = faults_calls();
     plan = faults_struck();
     faults_plan(NULL);
@@ -115,7 +125,7 @@ static int download(const scenario *how, const char *name, const char *plan,
     /* without these calls it cannot find or remove its files */
     return (kind == NYMBL_OK ? GOOD : BAD) +
            (plan != NULL &&
-                    (strcmp(plan, "unlinkat") == 0 ||
+                    (goes_on || strcmp(plan, "unlinkat") == 0 ||
                      strcmp(plan, "fstat") == 0 ||
                      strcmp(plan, "fstatat") == 0 || strcmp(plan, "flock") == 0)
                 ? CANNOT_CLEAN
@@ -281,12 +291,12 @@ typedef struct fault_point {
     const scenario *how;
     const char *system;
     long call;
-    const char *error; /* NULL: a kill */
+    const char *fault; /* of a plan, with %ld for the call */
 } fault_point;
 
 static void faults_shuffle(fault_point *points, size_t count)
 {
-    unsigned state = SEED;
+    unsigned state = faults_seed(SEED);
 
     for (size_t i = count; i > 1; i--) {
         size_t other = (state = state * 1664525u + 1013904223u) / 65536 % i;
@@ -298,9 +308,9 @@ static void faults_shuffle(fault_point *points, size_t count)
 }
 
 /* Try these faults at all calls, as far as there is time. */
-static void faults_try(const char *const *errors, size_t error_count)
+static void faults_try(const char *const *faults, size_t fault_count)
 {
-    static fault_point points[20000];
+    static fault_point points[40000];
     size_t count = 0, tried = 0;
     const char *budget = getenv("NYMBL_TEST_SECONDS");
     double end = seconds_now() + (budget != NULL ? atof(budget) : BUDGET);
@@ -318,9 +328,9 @@ static void faults_try(const char *const *errors, size_t error_count)
             printf("%s: %s\n", how->name, system);
         CHECK(calls > 20);
         for (long call = 1; call <= calls; call++) {
-            for (size_t e = 0; e < error_count; e++) {
+            for (size_t f = 0; f < fault_count; f++) {
                 REQUIRE(count < sizeof(points) / sizeof(points[0]));
-                points[count++] = (fault_point){how, system, call, errors[e]};
+                points[count++] = (fault_point){how, system, call, faults[f]};
             }
         }
     }
@@ -328,16 +338,15 @@ static void faults_try(const char *const *errors, size_t error_count)
     while (tried < count && seconds_now() < end && !test_failed()) {
         const fault_point *at = &points[tried++];
         char plan[128];
+        int length = snprintf(plan, sizeof(plan), "%s ", at->system);
 
-        if (at->error == NULL)
-            snprintf(plan, sizeof(plan), "%s kill=%ld", at->system, at->call);
-        else
-            snprintf(plan, sizeof(plan), "%s fail=%ld:%s", at->system, at->call,
-                     at->error);
+        snprintf(plan + length, sizeof(plan) - (size_t)length, at->fault,
+                 at->call);
+        alarm(300); /* of the test, for each fault anew */
         try(at->how, plan);
     }
     printf("tried %zu failing or last system calls (of %zu, seed %u)\n", tried,
-           count, SEED);
+           count, faults_seed(SEED));
     free(bytes);
     world_clear(".");
     world_close();
@@ -345,14 +354,19 @@ static void faults_try(const char *const *errors, size_t error_count)
 
 static void kill_at_any_call_leaves_nothing(void)
 {
-    faults_try(&(const char *){NULL}, 1);
+    static const char *const faults[] = {"kill=%ld"};
+
+    faults_try(faults, 1);
 }
 
 static void failure_of_any_call_leaves_nothing(void)
 {
-    static const char *const errors[] = {"ENOSPC", "EIO", "EMFILE", "EINTR"};
+    static const char *const faults[] = {
+        "fail=%ld:ENOSPC", "fail=%ld:EIO",    "fail=%ld:EMFILE",
+        "fail=%ld:EINTR",  "from=%ld:ENOSPC", "from=%ld:EIO",
+    };
 
-    faults_try(errors, 4);
+    faults_try(faults, 6);
 }
 
 static void short_reads_and_writes_are_continued(void)
@@ -364,8 +378,9 @@ static void short_reads_and_writes_are_continued(void)
         const scenario *how = &scenarios[(unsigned)i % SCENARIOS];
         char plan[64];
 
-        snprintf(plan, sizeof(plan), "%s short=%d",
-                 systems[(unsigned)i / SCENARIOS % SYSTEMS], i);
+        snprintf(plan, sizeof(plan), "%s short=%u",
+                 systems[(unsigned)i / SCENARIOS % SYSTEMS],
+                 faults_seed(0) + (unsigned)i);
         dir_set_up(how);
         CHECK_NUMBER(run(how, "doc", plan, SIZE, NULL), GOOD);
         CHECK(world_file_is("doc", bytes, SIZE));
@@ -776,6 +791,8 @@ static void poll_that_fails_is_repeated_after_a_pause(void)
     world_open(NULL);
     transfer = accept_request(start_get(), &peer);
     world_settle();
+    if (threaded)
+        REQUIRE(nymbl_engine_start_thread(world.engine, NULL) == NYMBL_OK);
     faults_plan("poll=ENOMEM");
     CHECK(nymbl_transfer_wait(transfer, 0.3) == NYMBL_AGAIN);
     calls = faults_calls();
@@ -848,5 +865,8 @@ int main(int argc, char **argv)
         TEST(wakeup_that_fails_is_sent_again),
     };
 
+    /* a process with a thread must not fork under the thread sanitizer */
+    threaded = getenv("NYMBL_TEST_THREAD") != NULL;
+    unsetenv("NYMBL_TEST_THREAD");
     return test_main(tests, TEST_COUNT(tests), argc, argv);
 }

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Requests on a line while each system call fails once, or all reads and writes
- * are short: a request gets its own reply or a failure, and nothing is left. */
+/* Requests on a line while each system call fails, libcurl's too, once or from
+ * then on, or all reads and writes are short: a request gets its own reply or a
+ * failure, and nothing is left. With NYMBL_TEST_THREAD the engine has a thread.
+ */
 #include "faults.h"
 #include "peer.h"
 
@@ -105,9 +107,12 @@ static int try(const char *plan, int port, bool *struck)
 
     faults_plan(plan);
     if (nymbl_engine_new(&engine, NULL, NULL) == NYMBL_OK) {
-        REQUIRE(nymbl_line_new(&line, engine, &options, NULL) == NYMBL_OK);
-        arrived = converse(engine, line);
-        nymbl_line_free(line);
+        if (getenv("NYMBL_TEST_THREAD") == NULL ||
+            nymbl_engine_start_thread(engine, NULL) == NYMBL_OK) {
+            REQUIRE(nymbl_line_new(&line, engine, &options, NULL) == NYMBL_OK);
+            arrived = converse(engine, line);
+            nymbl_line_free(line);
+        }
         nymbl_engine_free(engine);
     }
     *struck = faults_struck() != NULL;
@@ -119,26 +124,27 @@ static int try(const char *plan, int port, bool *struck)
 
 static void a_failing_call_mixes_no_replies(void)
 {
-    static const char *const errors[] = {"ECONNRESET", "EINTR", "EMFILE",
-                                         "ENOMEM"};
+    static const char *const faults[] = {
+        "fail=%d:ECONNRESET", "fail=%d:EINTR",  "fail=%d:EMFILE",
+        "fail=%d:ENOMEM",     "from=%d:EMFILE", "from=%d:ECONNRESET"};
     bool struck = true;
     int port;
     pid_t server = server_start(&port);
 
     CHECK_NUMBER(try("", port, &struck), REQUESTS); /* opens what stays open */
-    for (size_t i = 0; i < sizeof(errors) / sizeof(errors[0]); i++) {
+    for (size_t i = 0; i < sizeof(faults) / sizeof(faults[0]); i++) {
         int nth = 0, whole = 0;
 
         for (struck = true; struck && nth < CALLS_MAX && !test_failed();) {
             char plan[64];
 
-            snprintf(plan, sizeof(plan), "fail=%d:%s", ++nth, errors[i]);
+            snprintf(plan, sizeof(plan), faults[i], ++nth);
             whole += try(plan, port, &struck) == REQUESTS;
         }
         CHECK(nth > 10 && nth < CALLS_MAX);
         CHECK(whole > 0);
         printf("tried %d failing or last system calls (%s, %d without harm)\n",
-               nth - 1, errors[i], whole);
+               nth - 1, faults[i], whole);
     }
     kill(server, SIGKILL);
     waitpid(server, NULL, 0);
@@ -151,12 +157,12 @@ static void short_reads_and_writes_change_nothing(void)
     bool struck;
 
     CHECK_NUMBER(try("", port, &struck), REQUESTS);
-    for (int seed = 1; seed <= 30; seed++) {
+    for (unsigned i = 0; i < 30; i++) {
         char plan[32];
 
-        snprintf(plan, sizeof(plan), "short=%d", seed);
+        snprintf(plan, sizeof(plan), "short=%u", faults_seed(1) + i);
         if (!CHECK_NUMBER(try(plan, port, &struck), REQUESTS))
-            printf("    seed %d\n", seed);
+            printf("    %s\n", plan);
     }
     kill(server, SIGKILL);
     waitpid(server, NULL, 0);
