@@ -488,7 +488,7 @@ describe("client:export()", function()
     export { patients = function()
       seen = seen or { flushed, helper.read_file(folder .. "/.nymbl-export"):match '"service":' }
     end }
-    assert.same({ 2, '"service":' }, seen) -- the file and its name
+    assert.same({ 3, '"service":' }, seen) -- the folder's name, the file and its name
   end)
 
   it("removes what a killed run has left", function()

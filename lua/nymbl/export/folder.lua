@@ -68,6 +68,19 @@ local function recover(self, begun)
   return self.manifest:append(begun)
 end
 
+-- Wait until the folder's own name is on the disk. A parent that this user cannot read cannot be flushed.
+local function flush_name(path)
+  local parent, err = core.system.open_directory(path .. "/..")
+  if not parent then
+    if err.reason == "permission" then return true end
+    return nil, errors.new(err)
+  end
+  local flushed
+  flushed, err = job.sync(parent)
+  parent:close()
+  return flushed, err
+end
+
 -- Open the folder with its files. Returns true, or nil and the error.
 local function open(self, path, service, dry_run)
   local made, err = dry_run, nil
@@ -86,6 +99,7 @@ local function open(self, path, service, dry_run)
   if dry_run then return true end
   done, err = self.visits:each_begun(function(record) return recover(self, record) end)
   if done then done, err = self.manifest:flush() end
+  if done and not self.visits.has_header then done, err = flush_name(path) end -- the folder may be new
   if done then done, err = self.visits:begin() end
   return done, err
 end
