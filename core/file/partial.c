@@ -208,8 +208,10 @@ static bool partial_truncate(nymbl__partial *partial)
         return false;
     if (status.st_size == 0 || ftruncate(partial->fd, 0) == 0)
         return lseek(partial->fd, 0, SEEK_SET) == 0;
+    /* Flush the removal, too: the new metadata must not describe this file. */
     if (!nymbl__fs_is_unsupported(errno) ||
-        unlinkat(partial->dir_fd, partial->name, 0) < 0)
+        unlinkat(partial->dir_fd, partial->name, 0) < 0 ||
+        nymbl__fs_flush_dir(partial->dir_fd) < 0)
         return false;
     close(partial->fd);
     partial->fd = -1;

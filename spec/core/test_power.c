@@ -178,7 +178,8 @@ static void power_cut_leaves_the_old_file_or_the_new_one(void)
 
 static void power_cut_leaves_a_valid_partial_file_or_none(void)
 {
-    static const char *const plans[] = {"", "renameat2=ENOSYS", "flock=ENOLCK"};
+    static const char *const plans[] = {"", "ftruncate=EPERM",
+                                        "renameat2=ENOSYS", "flock=ENOLCK"};
 
     for (size_t i = 0; i < sizeof(plans) / sizeof(plans[0]); i++) {
         disk_begin(plans[i]);
