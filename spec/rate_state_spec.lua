@@ -141,6 +141,16 @@ describe("the rate limit", function()
     assert.equal(0.5, rate_state.reserve(account, 0.1, limits, MONTH).time_to_act)
     assert.equal(1, rate_state.reserve(account, 0.1, limits, MONTH).time_to_act)
   end)
+
+  it("starts with an empty bucket after a short pause if a waiting caller gives up", function()
+    local account, limits = {}, limits_new(2, 4)
+    for _ = 1, 4 do rate_state.reserve(account, 0, limits, MONTH) end
+    local waiting = rate_state.reserve(account, 0, limits, MONTH)
+    assert.equal(0.5, waiting.time_to_act)
+    rate_state.throttled(account, 0.375, limits, MONTH, 0.125)
+    rate_state.cancel(account, 0.375, limits, MONTH, waiting.tat)
+    assert.equal(0.875, rate_state.reserve(account, 0.5, limits, MONTH).time_to_act)
+  end)
 end)
 
 describe("a step of the clock", function()

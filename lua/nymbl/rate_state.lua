@@ -11,6 +11,7 @@
 --   month, requests, throttled   a month ("2026-02"), its billable requests and its 429s
 --   other_month, other_requests, other_throttled   the same for the month counted before it
 --   read_tat, download_tat       the theoretical arrival time of each bucket (gcra_advance())
+--   read_floor, download_floor   the least TAT since a 429 has shown that the service's bucket is empty
 --   paused_until                 the end of the pause after a 429
 --   probe_at                     when the next probe may be sent, if the quota is exceeded
 --   updated_at                   the time of the last reservation
@@ -31,11 +32,12 @@ local PROBE_INTERVAL = 3600
 local MAX_PAUSE = 120
 local MAX_QUEUE = 3600
 
--- The state's key for the TAT of each bucket.
+-- The state's keys for each bucket.
 local TAT_KEY = { read = "read_tat", download = "download_tat" }
+local FLOOR_KEY = { read = "read_floor", download = "download_floor" }
 
 -- The state's keys whose values are times.
-local TIME_KEYS = { "read_tat", "download_tat", "paused_until", "probe_at" }
+local TIME_KEYS = { "read_tat", "download_tat", "read_floor", "download_floor", "paused_until", "probe_at" }
 
 local function is_count(value)
   return type(value) == "number" and value >= 0 and value < 2^53
@@ -168,12 +170,15 @@ end
 -- In the next three functions, `month` is that in which the request was counted.
 
 -- Cancel a reservation whose request was not sent. The bucket gets it back only if it is the
--- bucket's last one. For an earlier one, a later request would be sent too close to the next.
+-- bucket's last one. For an earlier one, a later request would be sent too close to the next. A
+-- bucket that a 429 has emptied since the reservation was made stays empty.
 function rate_state.cancel(state, _, limits, month, tat)
   uncount(state, month)
   local tat_key = TAT_KEY[limits.bucket]
-  if limits.rate and state[tat_key] and is_same_time(state[tat_key], tat, 1 / limits.rate) then
-    state[tat_key] = state[tat_key] - 1 / limits.rate
+  local last = state[tat_key]
+  if limits.rate and last and is_same_time(last, tat, 1 / limits.rate) then
+    local floor = state[FLOOR_KEY[limits.bucket]] or -math.huge
+    state[tat_key] = math.min(last, math.max(last - 1 / limits.rate, floor))
   end
   return true
 end
@@ -183,8 +188,10 @@ end
 function rate_state.throttled(state, now, limits, month, seconds)
   uncount(state, month, true)
   state.paused_until = math.max(state.paused_until or 0, now + math.min(seconds, MAX_PAUSE))
-  local tat_key = TAT_KEY[limits.bucket]
-  if limits.rate then state[tat_key] = math.max(state[tat_key] or 0, now + limits.burst / limits.rate) end
+  if limits.rate then
+    local tat_key, floor = TAT_KEY[limits.bucket], now + limits.burst / limits.rate
+    state[tat_key], state[FLOOR_KEY[limits.bucket]] = math.max(state[tat_key] or floor, floor), floor
+  end
   return true
 end
 
