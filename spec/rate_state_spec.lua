@@ -195,6 +195,30 @@ describe("a step of the clock", function()
     end
   end)
 
+  it("back is noticed by what comes first: a response, or a caller that has waited", function()
+    local now = 1e9
+    local function after_step(change)
+      local account = busy(now, 60)
+      change(account, now - DAY)
+      return account
+    end
+    local function delay(account, seconds)
+      return rate_state.reserve(account, now - DAY + seconds, limits, MONTH).delay
+    end
+    local function throttled(account, at) rate_state.throttled(account, at, limits, MONTH, 90) end
+    assert.equal(90, delay(after_step(throttled), 0))
+    local function recheck(account, at) rate_state.recheck(account, at, limits, now, now + 0.5) end
+    assert.equal(50, delay(after_step(recheck), 10)) -- the pause goes on
+    assert.equal(0, delay(after_step(recheck), 61)) -- no longer than it would have
+    local function exceeded(account, at) rate_state.quota_exceeded(account, at, MONTH) end
+    assert.equal(3599, rate_state.reserve(after_step(exceeded), now - DAY + 1, limits, MONTH).retry_after)
+    local function failed(account, at)
+      account.probe_at = now + 3600
+      rate_state.probe_failed(account, at)
+    end
+    assert.is_true(rate_state.reserve(after_step(failed), now - DAY, limits, MONTH).is_probe)
+  end)
+
   it("limits a wait to the longest plausible one", function()
     local account = { read_tat = 1e12, paused_until = 1e12, probe_at = 1e12, month = MONTH, requests = 0, throttled = 0 }
     assert.equal(3600, rate_state.reserve(account, 0, limits, MONTH).retry_after)

@@ -14,7 +14,7 @@
 --   read_floor, download_floor   the least TAT since a 429 has shown that the service's bucket is empty
 --   paused_until                 the end of the pause after a 429
 --   probe_at                     when the next probe may be sent, if the quota is exceeded
---   updated_at                   the time of the last reservation
+--   updated_at                   the time of the last change that used the time
 --
 -- `limits` are those of one client for one bucket: `bucket` ("read" or "download"), `rate`
 -- (requests per second) and `burst`, both nil if the rate is not limited, and `quota` (requests
@@ -73,7 +73,8 @@ local function uncount(state, month, is_throttled)
   end
 end
 
--- If the store's time went back, shift all times with it, so that no wait gets longer.
+-- If the store's time went back, shift all times with it, so that no wait gets longer. Every change
+-- that compares or sets a time begins with this: a later shift would move what was set since.
 local function rebase_clock(state, now)
   if state.updated_at and now < state.updated_at then
     for _, name in ipairs(TIME_KEYS) do
@@ -156,6 +157,7 @@ function rate_state.recheck(state, now, limits, time_to_act, tat, counted_month,
     roll_month(state, month)
     state.requests = state.requests + 1
   end
+  rebase_clock(state, now)
   local start = pause_end(state, now)
   if start <= now or start <= time_to_act then return { time_to_act = time_to_act, delay = 0, tat = tat } end
   time_to_act, tat = gcra_advance(state, now, limits)
@@ -187,6 +189,7 @@ end
 -- empties the bucket of this state, because the service's bucket is empty.
 function rate_state.throttled(state, now, limits, month, seconds)
   uncount(state, month, true)
+  rebase_clock(state, now)
   state.paused_until = math.max(state.paused_until or 0, now + math.min(seconds, MAX_PAUSE))
   if limits.rate then
     local tat_key, floor = TAT_KEY[limits.bucket], now + limits.burst / limits.rate
@@ -198,6 +201,7 @@ end
 -- Record a 429 for the quota. It is not billed either.
 function rate_state.quota_exceeded(state, now, month)
   uncount(state, month, true)
+  rebase_clock(state, now)
   state.probe_at = now + PROBE_INTERVAL
   return true
 end
@@ -210,6 +214,7 @@ end
 
 -- Record that a probe has shown nothing about the quota. The next request may be a probe.
 function rate_state.probe_failed(state, now)
+  rebase_clock(state, now)
   if state.probe_at and state.probe_at > now then state.probe_at = now end
   return true
 end
