@@ -2,6 +2,7 @@
 -- The rate limits and quota of an account, with a test clock: no request, no wait.
 local helper = require "helper"
 local rate_state = require "nymbl.rate_state"
+local token_state = require "nymbl.token_state"
 
 local MONTH, DAY = "2026-02", 86400
 
@@ -243,6 +244,32 @@ describe("an exceeded quota", function()
     assert.is_true(reservation.is_probe)
     rate_state.probe_succeeded(account)
     assert.equal(3601, rate_state.reserve(account, 3601, limits, MONTH).time_to_act)
+  end)
+end)
+
+describe("the token, after a clock was set back,", function()
+  local LEASE, LIFETIME = 3, 300
+
+  it("is not used if its refresh fails: its end is unknown", function()
+    local state = {}
+    local _, _, todo = token_state.acquire(state, 1e9, LEASE, nil, 0)
+    token_state.publish(state, 1e9, todo.generation, "old", LIFETIME)
+    local _, token, again = token_state.acquire(state, 1e9 - DAY, LEASE, nil, 0)
+    assert.is_nil(token)
+    assert.is_nil(again.old_ttl)
+    assert.same({ true }, { token_state.release(state, 1e9 - DAY, again.generation, nil, "network - - -") })
+  end)
+
+  it("has no failure from before for those who wait", function()
+    local state = {}
+    local _, _, first = token_state.acquire(state, 1e9, LEASE, nil, 0)
+    token_state.release(state, 1e9, first.generation, nil, "network - - -")
+    token_state.acquire(state, 1e9 - 1, LEASE, nil, 0) -- by another caller, which refreshes
+    local _, _, todo = token_state.acquire(state, 1e9 - 1, LEASE, nil, 0)
+    assert.equal(3, todo.retry_in)
+    _, _, todo = token_state.acquire(state, 1e9, LEASE, nil, 0, todo.now)
+    assert.is_nil(todo.failure)
+    assert.equal(2, todo.retry_in)
   end)
 end)
 

@@ -84,6 +84,9 @@ function token_state.acquire(state, now, lease, rejected, min_ttl, since)
   -- half the lifetime is always enough: otherwise every call would refresh the token
   local is_enough = ttl > 0 and ttl >= math.min(min_ttl, state.lifetime / 2)
   if is_enough and now < state.refresh_at then return true, state.access_token end
+  if state.failed_at and state.failed_at > now then -- the clock was set: later it would look like a new failure
+    state.failure, state.failed_at, state.failed_until = nil, nil, nil
+  end
   local failure, age = shared_failure(state, now, since)
   if failure then
     if ttl > 0 then return true, state.access_token end
@@ -129,7 +132,7 @@ function token_state.release(state, now, generation, rejected, failure, is_remem
       state.failed_until = is_remembered and now + REFRESH_COOLDOWN or nil
     end
   end
-  if state.access_token and state.access_token ~= rejected and now < state.expires_at then
+  if ttl_of(state, now, rejected) > 0 then
     state.refresh_at = math.max(state.refresh_at, now + REFRESH_COOLDOWN)
     return true, state.access_token
   end
