@@ -79,6 +79,20 @@ describe("a signal", function()
     assert.equal(206, helper.journal("download")[2].status)
   end)
 
+  it("counts what an earlier run has kept, before more of it arrives", function()
+    local id = add_big()
+    local folder = helper.directory()
+    helper.faults { operation = "download", action = { cut = 1000000 }, times = 1 }
+    local client = helper.client() -- of the same account
+    local done = client:patient("12345"):document(id):download(folder .. "/big.pdf", { resume = true })
+    client:close()
+    assert.is_nil(done)
+    helper.faults { operation = "download", action = { delay = 60 }, times = -1 }
+    local status, _, err = interrupt("TERM", "download", { "download", "12345", id, "-O", folder, "--resume" })
+    assert.equal(143, status)
+    assert.equal("nymbl: stopped by SIGTERM: 0 done, 0 failed, 1 left, 1000000 bytes are kept for --resume\n", err)
+  end)
+
   it("says if an upload may have been carried out, and starts no other", function()
     helper.faults { operation = "upload", action = { delay = 60 }, times = -1 }
     local status, out, err = interrupt("INT", "upload", { "upload", "12345", PDF, PDF, PDF, "--jobs", "1" })

@@ -23,9 +23,12 @@ local function path_for(given, document)
   return given.directory .. (given.directory:sub(-1) == "/" and "" or "/") .. name
 end
 
--- After a signal: remember how much is kept of what was interrupted.
-local function count_kept(session, given, received)
-  if given.resume and signals().caught() then session.kept = (session.kept or 0) + received end
+-- After a signal: remember how much is kept of what was interrupted. The file tells it, the progress does
+-- not: before the first bytes of a resumed download it is 0.
+local function count_kept(session, given, path)
+  if not (given.resume and signals().caught()) then return end
+  local part = require("nymbl.core").system.lstat(path .. ".nymbl-part")
+  session.kept = (session.kept or 0) + (part and part.size or 0)
 end
 
 local function download(session, given, patient, paths, id)
@@ -36,19 +39,15 @@ local function download(session, given, patient, paths, id)
     return nil, nymbl().error { kind = "io", reason = "exists", operation = "download" }
   end
   paths[path] = true
-  local received = 0
   local report, finish = session.progress:transfer(document.file_name or id, document.file_size_bytes)
   local bytes, content_type = document:download(path == "-" and io.stdout or path, {
     overwrite = given.force or false, resume = path ~= "-" and given.resume or nil,
-    progress = function(done, total)
-      if done > 0 then received = done end
-      return report(done, total)
-    end,
+    progress = report,
   })
   finish()
   if not bytes then
     paths[path] = nil -- another document of that name may have it
-    count_kept(session, given, received)
+    count_kept(session, given, path)
     return nil, content_type
   end
   return { path, ("%.0f"):format(bytes) }, {
