@@ -362,14 +362,16 @@ static void line_parse(nymbl__response_head *head, const char *data,
             head_reject(head);
         return;
     }
-    for (name = colon; name > data && (name[-1] == ' ' || name[-1] == '\t');)
+    for (name = colon; name > data && (name[-1] == ' ' || name[-1] == '\t' ||
+                                       name[-1] == '\r');)
         name--;
     head->field =
         colon == NULL ? FIELD_OTHER : field_find(data, (size_t)(name - data));
     if (head->field == FIELD_OTHER)
         return;
-    /* Some proxies accept blanks before the colon (section 5.1) and libcurl
-     * does not, so they would read different heads. */
+    /* Some proxies accept blanks before the colon (section 5.1), a CR alone
+     * being one (section 2.2), and libcurl does not, so they would read
+     * different heads. */
     if (name != colon) {
         head_reject(head);
         return;

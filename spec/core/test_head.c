@@ -275,9 +275,10 @@ static void ambiguous_head_is_refused(void)
  */
 static void blank_before_the_colon_of_a_relevant_field_is_refused(void)
 {
-    static const char *const lines[] = {"Content-Length : 5",
-                                        "Transfer-Encoding\t: chunked",
-                                        "content-range \t : bytes 0-1/2"};
+    static const char *const lines[] = {
+        "Content-Length : 5", "Transfer-Encoding\t: chunked",
+        "content-range \t : bytes 0-1/2", "Content-Length\r: 5",
+        "ETag \r : \"a\""};
 
     for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++) {
         head_open(NYMBL_EXPECT_JSON);

@@ -82,10 +82,13 @@ static void length_add(head *head, const char *text, size_t size)
     for (size_t i = 0; i < size && head->length_wrong == NULL; i++) {
         if (!isdigit((unsigned char)text[i]))
             head->length_wrong = "Content-Length";
-        /* a length that is too large is never reached, whatever its value */
-        value = value > UINT64_MAX / 10 - 1
-                    ? UINT64_MAX
+        /* a length that is too large is never reached, whatever its value: all
+         * that no int64_t can hold are one */
+        value = value > (uint64_t)INT64_MAX / 10
+                    ? (uint64_t)INT64_MAX
                     : value * 10 + (uint64_t)(text[i] - '0');
+        if (value > (uint64_t)INT64_MAX)
+            value = (uint64_t)INT64_MAX;
     }
     if (head->has_length && value != head->length)
         head->length_wrong = "two Content-Lengths";
