@@ -1,15 +1,26 @@
 -- SPDX-License-Identifier: MIT
--- Each operation over TLS, with the connection cut, reset, stalled or delayed at some byte of what
--- client or server send, the handshake included; then a second exchange of the same client. Without
--- NYMBL_SPEC_LARGE only some of the bytes are tried; NYMBL_SEED selects others.
+-- Each operation over TLS, with the connection ended, reset, stalled or delayed at a byte of what
+-- client or server send, the handshake included; then the next calls of the same client.
+--
+-- The bytes of each connection are counted in a run without a fault. Of these, some are tried, spread
+-- over all of them, and more at the end of the request and of the response.
+-- With NYMBL_SPEC_LARGE every byte is tried, by a FIN, an RST and a delay in turn, and every 32nd by a
+-- stall, as that takes time. In a loop, where the engine's thread does the transfers and many run at
+-- once, it is every 4th byte, by these four in turn. NYMBL_SEED shifts turns and strides.
 local helper = require "helper"
+local lfs = require "lfs"
+local nymbl = require "nymbl"
+local wire_operations = require "wire_operations"
 
-local SIZE = 3000
 local SEED = tonumber(os.getenv "NYMBL_SEED" or "") or rawget(_G, "jit") and 2 or 1
 local long = os.getenv "NYMBL_SPEC_LARGE" ~= nil
-local SAMPLES = 10 -- of each operation
--- Bytes that each side sends at most, over both exchanges; one of so many is chosen.
-local BYTES, STRIDE = { client = 4500, server = 6500 }, 11
+local SAMPLES = 6 -- of all bytes of an operation; and there are two of each end
+local REQUEST_END, RESPONSE_END = 300, 60 -- bytes that are the end: a boundary and a TLS tag are in them
+local LANES = 32 -- cases at the same time, in a loop
+local STALL = { plain = 0.1, loop = long and 0.5 or 0.15 } -- seconds until a client gives up
+local STALL_STRIDE, LOOP_STRIDE = 32, 4 -- bytes between two stalls, and any two of a loop, in the long form
+
+local ACTIONS = { "fin", "reset", "delay", "stall" }
 
 local function generator(seed)
   local state = (seed * 48271 + 11) % 2147483647
@@ -19,269 +30,287 @@ local function generator(seed)
   end
 end
 
-describe("a connection that breaks at any byte #slow", function()
-  local relay, random, folder, sum, bytes
-  local id, ids = nil, 0 -- of the patient, another one each time: a request may be handled late
+local operations, order, pdf = wire_operations.operations, wire_operations.order, wire_operations.pdf
 
-  setup(function() relay = require("relay").start(tonumber(helper.sandbox().base_url:match ":(%d+)")) end)
+local NETWORK = { network = true, truncated = true, tls = true, protocol = true }
+
+-- Which kind of error a fault may be.
+local function check_kind(action, err)
+  local expected = action == "stall" and err.kind == "timeout" or action ~= "stall" and NETWORK[err.kind]
+  assert(action ~= "delay" and expected, ("after a %s: %s"):format(tostring(action), tostring(err)))
+end
+
+describe("a connection that breaks at any byte #slow", function()
+  local relay, token, sums
+  local folder
+  local ids = 1000000 -- of patients, another one each time: a request may be handled late
+
+  setup(function()
+    relay = require("relay").start(tonumber(helper.sandbox().base_url:match ":(%d+)"), LANES)
+    folder, sums = helper.directory(), {}
+  end)
   teardown(function() relay.stop() end)
 
-  before_each(function()
-    random = generator(SEED)
-    bytes = "%PDF-1.4 " .. ("y"):rep(SIZE)
-  end)
+  local function through(lane, url) return (url:gsub(":%d+", ":" .. lane.port)) end
 
-  local operations = {}
-
-  function operations.upload(patient)
-    local document, err = patient:upload({ data = bytes }, { file_name = "a.pdf" })
-    local stored = {}
-    for _, item in ipairs(helper.stored(id)) do
-      if item.id ~= "d" then stored[#stored + 1] = item end
-    end
-    assert(helper.sent("upload", id) <= 1 and #stored <= 1, "sent twice")
-    if document then
-      assert(#stored == 1 and stored[1].size == #bytes and stored[1].id == document.id, "not stored as it was sent")
-    elseif not err.outcome_unknown then
-      assert(#stored == 0, "stored, but reported as failed")
-    end
-    return document, err
+  local function open(t)
+    t.client = assert(nymbl.client(t.options))
+    t.patient = t.client:patient(t.id)
   end
 
-  local function check_file(done, name)
-    local path = folder .. "/" .. name
-    local is_whole = helper.exists(path) and helper.sha256(path) == sum
-    assert((done ~= nil) == is_whole, "a file that is not whole, or not reported")
-  end
-
-  function operations.download(patient)
-    local done, err = patient:document("d"):download(folder .. "/doc")
-    check_file(done, "doc")
-    if not done then assert(helper.names(folder) == "", "left behind") end
-    return done, err
-  end
-
-  -- An interrupted download is continued.
-  function operations.resume(patient)
-    local done, err = patient:document("d"):download(folder .. "/doc", { resume = true })
-    check_file(done, "doc")
-    if not done then
-      relay.plan()
-      done = assert(patient:document("d"):download(folder .. "/doc", { resume = true }))
-      check_file(done, "doc")
-      assert(helper.names(folder) == "doc", "left behind")
-      return nil, err
-    end
-    return done
-  end
-
-  -- What is done before, without a fault.
-  local prepare = {}
-
-  -- A download that was interrupted before: the exchange of the rest.
-  function prepare.continued(options)
-    local client = assert(require("nymbl").client(options))
-    helper.faults { operation = "download", times = 1, action = { cut = SIZE / 2 } }
-    local done, err = client:patient(id):document("d"):download(folder .. "/doc", { resume = true })
-    assert(not done and err.kind == "truncated", tostring(err))
-    client:close()
-    helper.admin("DELETE", "journal")
-  end
-
-  function operations.continued(patient)
-    local done, err = operations.resume(patient)
-    local request = helper.journal("download")[1]
-    assert(not request or helper.header(request, "range") == ("bytes=%d-"):format(SIZE / 2), "not continued")
-    return done, err
-  end
-
-  function operations.stream(patient)
-    local stream, err = patient:document("d"):open()
-    if not stream then return nil, err end
-    local all
-    all, err = stream:read "a"
-    stream:close()
-    if all then
-      assert(helper.sha256(helper.write_file(helper.temporary(), all)) == sum, "other bytes")
-    end
-    return all, err
-  end
-
-  -- By a redirect within the service, which the client follows on a connection of its own or the same.
-  function operations.redirected(patient)
-    helper.faults { operation = "download", times = 1,
-                    action = { redirect = { location = "$value?again=1" } } }
-    return operations.download(patient)
-  end
-
-  -- By a redirect to another origin, which has a connection of its own.
-  function operations.elsewhere(patient)
-    helper.faults { operation = "download", times = 1,
-                    action = { redirect = { location = ("https://127.0.0.1:%d/blob/d"):format(relay.port) } } }
-    return operations.download(patient)
-  end
-
-  -- With a token that must be requested first.
-  function operations.token(patient)
-    return operations.list(patient)
-  end
-
-  function operations.count(patient)
-    local count, err = patient:count()
-    if count then assert(count == 1, "another number") end
-    return count, err
-  end
-
-  function operations.patients(_, client)
-    local found = 0
-    local ok, err = pcall(function()
-      for item in client:patients() do found = found + (item.id == id and 1 or 0) end
-    end)
-    if not ok then return nil, err end
-    assert(found == 1, "another patient")
-    return true
-  end
-
-  -- A run that was interrupted is continued by the next one.
-  local function complete(run)
-    local report = assert(run())
-    if not report.complete then
-      relay.plan()
-      assert(report.errors[1], "not complete, without an error")
-      assert(assert(run()).complete, "the next run is not complete")
-      return nil, report.errors[1].err
-    end
-    return true
-  end
-
-  function operations.export(_, client)
-    local done, err = complete(function() return client:export(folder, { patients = { id } }) end)
-    local paths = helper.output(("find %s -type f ! -name manifest.jsonl ! -name .nymbl-export"):format(folder))
-    assert(not paths:find "\n" and helper.sha256(paths) == sum, "not the document, or something was left behind")
-    return done, err
-  end
-
-  function operations.upload_all(patient)
-    local path = helper.write_file(folder .. "/a.pdf", bytes)
-    local done, err = complete(function()
-      return patient:upload_all({ path }, { journal = folder .. "/journal", settle = 0 })
-    end)
-    local stored = 0
-    for _, item in ipairs(helper.stored(id)) do
-      if item.id ~= "d" then
-        stored = stored + 1
-        assert(item.sha256 == helper.sha256(path), "not stored as it was sent")
-      end
-    end
-    assert(stored == 1, "not stored once")
-    return done, err
-  end
-
-  function operations.list(patient)
-    local page, err = patient:page()
-    if page then assert(#page == 1 and page[1].id == "d", "other rows") end
-    return page, err
-  end
-
-  function operations.get(patient)
-    local document, err = patient:get "d"
-    if document then assert(document.file_size_bytes == SIZE, "another document") end
-    return document, err
-  end
-
-  function operations.delete(patient)
-    local done, err = patient:document("d"):delete()
-    local is_there = #helper.stored(id) == 1
-    assert(helper.sent("delete", id) <= 1, "sent twice")
-    if done then assert(not is_there, "still there") end
-    if err and not err.outcome_unknown then assert(is_there, "deleted, but reported as failed") end
-    return done, err
-  end
-
-  local KINDS = { network = true, timeout = true, truncated = true, tls = true, protocol = true }
-
-  -- One client, two exchanges. Returns whether the first one succeeded.
-  local function try(name, number, side, offset, action)
-    helper.reset()
-    folder = helper.directory()
+  -- One case: a new patient, a document, a client, and what is done before the fault.
+  local function case_new(name, plan, lane, stall)
     ids = ids + 1
-    id = "p" .. ids
-    sum = helper.admin("POST", "documents", { patient = id, id = "d", size = SIZE, content_type = "application/pdf" }).sha256
-    local options = helper.options { base_url = helper.sandbox().base_url:gsub(":%d+", ":" .. relay.port) }
-    options.credentials.token_url = options.credentials.token_url:gsub(":%d+", ":" .. relay.port)
-    if name ~= "token" then options.credentials, options.token = nil, helper.token() end
-    -- only a stall takes time; 120 seconds, once an upload was sent
-    if action == "stall" then options.stall_timeout, options.connect_timeout, options.timeout = 2, 2, 6 end
-    if prepare[name] then
-      relay.plan()
-      prepare[name](options)
+    local t = { name = name, plan = plan, lane = lane, id = "p" .. ids, folder = folder .. "/" .. ids }
+    t.document, t.bytes = pdf(t.id), pdf("upload " .. ids % 16)
+    assert(lfs.mkdir(t.folder))
+    t.document_id = helper.admin("POST", "documents", { patient = t.id, id = "d", content = t.document }).id
+    if name == "upload_all" then t.path = helper.write_file(t.folder .. "/a.pdf", t.bytes) end
+    function t.stored() return helper.stored(t.id) end
+    function t.sum()
+      local sum = sums[t.bytes] or helper.sha256(helper.write_file(folder .. "/bytes", t.bytes))
+      sums[t.bytes] = sum
+      return sum
     end
-    relay.plan(number, side, offset, action)
-    local client = assert(require("nymbl").client(options))
-    local patient = client:patient(id)
-    local ok, done, err = pcall(operations[name], patient, client)
-    if not ok then error(done, 0) end
-    if not done then
-      assert(KINDS[err.kind], tostring(err))
-      assert(action ~= "delay", "a delay is no failure: " .. tostring(err))
+    function t.requests(of)
+      local found = {}
+      for _, entry in ipairs(helper.journal(of)) do
+        if entry.path:find("(" .. t.id .. ")", 1, true) then found[#found + 1] = entry end
+      end
+      return found
     end
-    if name == "token" and not done then -- all calls of some seconds share the failure of a token request
-      client:close()
-      options.store = require("nymbl.store").memory()
-      client = assert(require("nymbl").client(options))
-      patient = client:patient(id)
+    local options = helper.options { base_url = through(lane, helper.sandbox().base_url) }
+    options.credentials.token_url = through(lane, options.credentials.token_url)
+    if name ~= "token" then options.credentials, options.token = nil, token end
+    t.options = options
+    if operations[name].prepare then
+      lane.plan()
+      open(t)
+      operations[name].prepare(t)
+      t.client:close()
     end
-    -- the second exchange has its own response, or fails by what is left of the fault
-    local page, second = patient:page()
-    local expected = #helper.stored(id)
-    if page then
-      assert(#page == expected, "another response")
-      for _, document in ipairs(page) do assert(document.id, "another response") end
+    -- Only a stall takes time: 120 seconds, once an upload was sent. A busy machine may exceed these limits.
+    local is_stall = plan and plan.action == "stall"
+    if is_stall then
+      options.stall_timeout, options.connect_timeout, options.timeout = stall, stall, 2 * stall
+    end
+    function t.patiently(fn)
+      local done, err
+      for _ = 1, is_stall and 20 or 1 do
+        done, err = fn(t)
+        if done or err.kind ~= "timeout" then break end
+      end
+      return done, err
+    end
+    return t
+  end
+
+  -- The rows that the client sees are those stored.
+  local function look(t)
+    local page, err = t.patient:page()
+    if not page then return nil, err end
+    local expected, found = {}, {}
+    for i, item in ipairs(t.stored()) do expected[i] = item.id end
+    for i, document in ipairs(page) do found[i] = document.id end
+    table.sort(expected)
+    table.sort(found)
+    assert(table.concat(found, " ") == table.concat(expected, " "), "another response")
+    return true
+  end
+
+  -- The operation of a case, and the next calls. Sets `struck`, and the bytes `ready`, `ended` and `all`
+  -- of each connection before the operation, after it and at the end.
+  local function case_run(t)
+    local operation_, plan, lane = operations[t.name], t.plan, t.lane
+    local action = plan and plan.action
+    if plan then lane.plan(plan.number, plan.side, plan.offset, action) else lane.plan() end
+    open(t)
+    local ready, reason = true, nil
+    if operation_.before then ready, reason = operation_.before(t) end
+    local is_early
+    is_early, t.ready = lane.report()
+    if not ready then -- it was to strike later; lengths differ
+      assert(is_early or action == "stall", tostring(reason))
+      t.client:close()
+      return
+    end
+    local done, err = operation_.run(t)
+    t.struck, t.ended = lane.report()
+    local is_cut = t.struck and not is_early and action ~= "delay"
+    if done then
+      -- a stall of the handshake may outlast libcurl's limit, but not ours; then it connects once more
+      local is_again = action == "stall" and #t.ended > plan.number
+      assert(not is_cut or is_again or operation_.settles or plan.is_late, "complete without all bytes")
     else
-      assert(done and KINDS[second.kind] and action ~= "delay", "second exchange: " .. tostring(second))
+      assert(action, tostring(err))
+      check_kind(action, err)
+      assert(is_cut or action == "stall", "failed without a fault: " .. tostring(err)) -- its time limits are short
     end
-    client:close()
-    relay.plan()
-    return done ~= nil
+    operation_.check(t, done, err)
+    if t.struck or not done then lane.plan() end
+    if t.name == "token" and not done then -- all calls of some seconds share the failure of a token request
+      t.client:close()
+      t.options.store = require("nymbl.store").memory()
+      open(t)
+    end
+    if operation_.after then operation_.after(t, done) end
+    t.is_over = true
+    -- the next call is that of a healthy service, unless the fault is yet to strike
+    local was_struck = t.struck or not done
+    local seen, problem
+    if was_struck then seen, problem = t.patiently(look) else seen, problem = look(t) end
+    if not was_struck then t.struck, t.all = lane.report() end
+    if not seen then
+      assert(not was_struck and action, "the next call: " .. tostring(problem))
+      check_kind(action, problem)
+      assert(t.struck or action == "stall", tostring(problem))
+      lane.plan()
+      assert(t.patiently(look))
+    end
+    operation_.check(t, done, err)
+    t.client:close()
   end
 
-  local ACTIONS = { "fin", "reset", "delay", "stall" }
+  local function describe_plan(plan)
+    return plan and ("%s at byte %d of the %s, connection %d"):format(plan.action, plan.offset, plan.side, plan.number)
+      or "without a fault"
+  end
 
-  -- A stall takes the client's time limit, so there are few of them.
-  local function faults()
-    local list = { { side = "server", offset = 100, action = "reset", number = 1 } }
-    local function add(side, offset, action)
-      list[#list + 1] = { side = side, offset = offset, action = action, number = random(6) == 1 and 2 or 1 }
-    end
-    for _, side in ipairs { "client", "server" } do
-      if long then
-        for offset = 0, BYTES[side], STRIDE do
-          add(side, offset + random(STRIDE) - 1, ACTIONS[random(random(10) == 1 and 4 or 3)])
+  local function guarded(t)
+    local ok, problem = pcall(case_run, t)
+    if ok then return end
+    t.client:close() -- the next test has connections of its own
+    error(("%s, patient %s, seed %d: %s"):format(describe_plan(t.plan), t.id, SEED, tostring(problem)), 0)
+  end
+
+  -- Runs cases of one operation: one by one, or several at a time in a loop.
+  local function run(name, plans, in_loop, seen)
+    local step = in_loop and LANES or 1
+    for first = 1, #plans, step do
+      helper.reset()
+      token = helper.token()
+      local cases = {}
+      for i = first, math.min(#plans, first + step - 1) do
+        local lane = i - first + 1 -- the clients of an engine share its connections, so each has a server of its own
+        cases[lane] = case_new(name, plans[i], relay[lane], STALL[in_loop and "loop" or "plain"])
+      end
+      if operations[name].prepare then helper.admin("DELETE", "journal") end
+      if in_loop then
+        local loop = require("cqueues").new()
+        for _, t in ipairs(cases) do
+          loop:wrap(function() guarded(t) end)
         end
+        assert(loop:loop())
       else
-        for _ = 1, SAMPLES / 2 do
-          add(side, random(random(2) == 1 and 2500 or BYTES[side]), ACTIONS[random(random(8) == 1 and 4 or 3)])
+        guarded(cases[1])
+      end
+      for _, t in ipairs(cases) do
+        assert(operations[name].after or #t.requests "upload" <= 1, "sent twice")
+        seen(t)
+      end
+    end
+  end
+
+  -- The bytes of an operation, in pieces: number of the connection, side, first offset and length,
+  -- and the offset at which the operation has ended.
+  local function pieces_of(name, in_loop)
+    local pieces, total = {}, 0
+    run(name, { false }, in_loop, function(t)
+      for number, sent in ipairs(t.all) do
+        for _, side in ipairs { "client", "server" } do
+          local from = t.ready[number] and t.ready[number][side] or 0
+          local ended = t.ended[number] and t.ended[number][side] or from
+          local piece = { number = number, side = side, from = from, ended = ended, size = sent[side] - from }
+          pieces[#pieces + 1], total = piece, total + piece.size
+        end
+      end
+    end)
+    return pieces, total
+  end
+
+  -- Late: after the last byte of the request, or that of the response, of which there are some more or
+  -- less. In a loop libcurl may also close a connection after the operation, as the process has many.
+  local function plan_new(piece, offset, action, in_loop)
+    local margin = (in_loop or piece.side == "server") and 4 or 0
+    return { number = piece.number, side = piece.side, offset = offset, action = action,
+             is_late = offset >= piece.ended - margin }
+  end
+
+  -- Some of the bytes, spread over all pieces, and some at the end of request and response.
+  local function sampled_plans(pieces, total, turn, in_loop)
+    local random, plans = generator(SEED * 100 + turn), {}
+    local function add(piece, offset)
+      plans[#plans + 1] = plan_new(piece, offset, ACTIONS[(turn + #plans) % 4 + 1], in_loop)
+    end
+    for i = 0, SAMPLES - 1 do
+      local position = math.floor((i + random(1000) / 1001) * total / SAMPLES)
+      for _, piece in ipairs(pieces) do
+        if position >= 0 and position < piece.size then add(piece, piece.from + position) end
+        position = position - piece.size
+      end
+    end
+    for side, bytes in pairs { client = REQUEST_END, server = RESPONSE_END } do
+      local largest
+      for _, piece in ipairs(pieces) do
+        local is_larger = not largest or piece.ended - piece.from > largest.ended - largest.from
+        if piece.side == side and is_larger then largest = piece end
+      end
+      add(largest, largest.ended - random(math.min(bytes, largest.ended - largest.from)))
+      add(largest, largest.ended)
+    end
+    return plans
+  end
+
+  local function all_plans(pieces, in_loop)
+    local plans = {}
+    for _, piece in ipairs(pieces) do
+      for offset = piece.from, piece.from + piece.size - 1 do
+        local turn = offset + SEED
+        local function add(action) plans[#plans + 1] = plan_new(piece, offset, action, in_loop) end
+        if not in_loop then
+          add(ACTIONS[turn % 3 + 1])
+          if turn % STALL_STRIDE == 0 then add "stall" end
+        elseif turn % LOOP_STRIDE == 0 then
+          add(ACTIONS[turn / LOOP_STRIDE % 4 + 1])
         end
       end
     end
-    return list
+    return plans
   end
 
-  for _, name in ipairs { "upload", "download", "resume", "continued", "stream", "redirected", "elsewhere", "list", "get", "count",
-                            "patients", "token", "delete", "export", "upload_all" } do
-    it("loses, doubles and mixes up nothing: " .. name, function()
-      assert(try(name), "without a fault")
-      local succeeded, failed = 0, 0
-      for _, fault in ipairs(faults()) do
-        local what = ("%s at byte %d of the %s, connection %d"):format(fault.action, fault.offset, fault.side, fault.number)
-        local ok, done = pcall(try, name, fault.number, fault.side, fault.offset, fault.action)
-        if not ok then error(("%s, seed %d: %s"):format(what, SEED, tostring(done)), 0) end
-        if done then succeeded = succeeded + 1 else failed = failed + 1 end
-      end
-      helper.tried(succeeded + failed, "broken connections", ("%s, seed %d: %d succeeded, %d failed"):format(name, SEED,
-        succeeded, failed))
-      assert(failed > 0, "the faults do not reach the connection")
-      assert.equal(0, helper.object_count())
-    end)
+  local function test(name, turn, in_loop)
+    local pieces, total = pieces_of(name, in_loop)
+    local plans = long and all_plans(pieces, in_loop) or sampled_plans(pieces, total, turn, in_loop)
+    local struck = { fin = 0, reset = 0, delay = 0, stall = 0 }
+    local count, missed = 0, plans
+    -- not every byte is in every run: lengths of signatures differ, and in a loop connections do
+    for _ = 1, 3 do
+      local again = {}
+      run(name, missed, in_loop, function(t)
+        if not t.struck then
+          again[#again + 1] = t.plan
+          return
+        end
+        struck[t.plan.action] = struck[t.plan.action] + 1
+        count = count + 1
+      end)
+      missed = again
+    end
+    helper.tried(count, "broken connections", ("%s%s, seed %d: %s of %d bytes; fin %d, reset %d, delay %d, stall %d"):format(
+      name, in_loop and " in a loop" or "", SEED, long and (in_loop and "every 4th" or "every one") or "some", total,
+      struck.fin, struck.reset, struck.delay, struck.stall))
+    -- of many idle connections libcurl closes some, and the fault of one that is closed cannot strike
+    assert(#missed <= #plans / (in_loop and 4 or 10), ("%d of %d faults did not strike, such as %s"):format(
+      #missed, #plans, missed[1] and describe_plan(missed[1]) or ""))
+    helper.eventually(5, function() return helper.object_count() == 0 end) -- an I/O thread releases them
+    assert.equal(0, helper.object_count())
+  end
+
+  for turn, name in ipairs(order) do
+    it("loses, doubles and mixes up nothing: " .. name, function() test(name, turn) end)
+  end
+
+  for turn, name in ipairs { "upload", "download", "resume", "continued", "stream", "delete", "export", "upload_all" } do
+    it("loses, doubles and mixes up nothing in a loop: " .. name, function() test(name, turn + 1, true) end)
   end
 end)
