@@ -78,6 +78,8 @@
  * Bugs without a workaround, which only the distribution can fix
  * - 8.1.0: The wildcard of a certificate may match a name in punycode
  *   (CVE-2023-28321).
+ * - 8.8.0: If memory runs out while a TLS session is stored, pointers are freed
+ *   twice.
  * - 8.12.0: A descriptor is closed twice after a name was resolved (only in
  *   8.11.1; CVE-2025-0665).
  * - 8.19.0: A tunnel through a proxy is reused with other credentials for the

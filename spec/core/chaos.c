@@ -9,6 +9,9 @@
 static atomic_long countdown;
 static atomic_bool continues, struck;
 static atomic_long secrets;
+static const char *_Atomic spared;
+static bool includes_libcurl;
+static _Thread_local bool paused;
 
 static void arm(long nth, bool all)
 {
@@ -27,6 +30,11 @@ void chaos_arm_from(long nth)
     arm(nth, true);
 }
 
+void chaos_disarm(void)
+{
+    countdown = 0;
+}
+
 bool chaos_struck(void)
 {
     return struck;
@@ -37,10 +45,22 @@ long chaos_secrets_left(void)
     return secrets;
 }
 
-static bool strike(void)
+void chaos_pause(bool pause)
+{
+    paused = pause;
+}
+
+void chaos_spare(const char *text)
+{
+    spared = text;
+}
+
+bool chaos_strikes(void)
 {
     long left = countdown;
 
+    if (paused)
+        return false;
     while (left > 1 &&
            !atomic_compare_exchange_weak(&countdown, &left, left - 1))
         ;
@@ -65,7 +85,7 @@ static void fill(char *memory, size_t first)
 
 void *chaos_malloc(size_t size)
 {
-    void *memory = strike() ? NULL : malloc(size);
+    void *memory = chaos_strikes() ? NULL : malloc(size);
 
     fill(memory, 0);
     return memory;
@@ -73,7 +93,7 @@ void *chaos_malloc(size_t size)
 
 void *chaos_calloc(size_t count, size_t size)
 {
-    void *memory = strike() ? NULL : calloc(count, size);
+    void *memory = chaos_strikes() ? NULL : calloc(count, size);
 
     fill(memory, count * size);
     return memory;
@@ -82,7 +102,7 @@ void *chaos_calloc(size_t count, size_t size)
 void *chaos_realloc(void *old, size_t size)
 {
     size_t before = old != NULL ? malloc_usable_size(old) : 0;
-    char *memory = strike() ? NULL : realloc(old, size);
+    char *memory = chaos_strikes() ? NULL : realloc(old, size);
 
     fill(memory, before);
     return memory;
@@ -90,7 +110,10 @@ void *chaos_realloc(void *old, size_t size)
 
 char *chaos_strdup(const char *text)
 {
-    char *memory = strike() ? NULL : strdup(text);
+    const char *never = spared;
+    bool strikes =
+        (never == NULL || strcmp(text, never) != 0) && chaos_strikes();
+    char *memory = strikes ? NULL : strdup(text);
 
     fill(memory, strlen(text) + 1);
     return memory;
@@ -110,4 +133,17 @@ void chaos_free(void *memory)
             secrets++;
     }
     free(memory);
+}
+
+void chaos_include_libcurl(void)
+{
+    includes_libcurl = true;
+}
+
+CURLcode chaos_global_init(long flags)
+{
+    if (!includes_libcurl)
+        return curl_global_init(flags);
+    return curl_global_init_mem(flags, chaos_malloc, chaos_free, chaos_realloc,
+                                chaos_strdup, chaos_calloc);
 }

@@ -63,6 +63,9 @@ int world_files(void);
  * if good, 1 if bad, and 2 if it cannot be tried here: then the test is skipped
  * for the reason `why`. */
 void world_try_in_child(int (*try)(void), const char *why);
+/* Run `try` in a child process. Returns what it returns, but 1 if a check in it
+ * has failed. */
+int world_run_in_child(int (*try)(void));
 
 int fds_open(void);
 /* The number of this process's sockets that are connected to a port. */

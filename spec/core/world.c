@@ -214,7 +214,7 @@ int world_files(void)
     return count;
 }
 
-void world_try_in_child(int (*try)(void), const char *why)
+int world_run_in_child(int (*try)(void))
 {
     int status;
     pid_t child;
@@ -229,8 +229,14 @@ void world_try_in_child(int (*try)(void), const char *why)
         _exit(good == 0 && test_failed() ? 1 : good);
     }
     CHECK(waitpid(child, &status, 0) == child);
-    CHECK(WIFEXITED(status) && WEXITSTATUS(status) != 1);
-    if (WIFEXITED(status) && WEXITSTATUS(status) == 2)
+    return CHECK(WIFEXITED(status) && WEXITSTATUS(status) != 1)
+               ? WEXITSTATUS(status)
+               : 1;
+}
+
+void world_try_in_child(int (*try)(void), const char *why)
+{
+    if (world_run_in_child(try) == 2)
         test_skip(why);
 }
 
