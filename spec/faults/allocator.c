@@ -8,10 +8,12 @@
  *   state:close()                 the number of bytes not freed (0)
  *
  * In the state, `fault.arm(nth, times)` makes the nth allocation from then on
- * fail, and the next ones, `times` in all. `fault.disarm()` ends that, and
+ * fail, and the next ones, `times` in all, or all later ones if it is
+ * math.huge. `fault.disarm()` ends that, and
  * returns the numbers of allocations and of failures.
  */
 #include <lauxlib.h>
+#include <limits.h>
 #include <lua.h>
 #include <lualib.h>
 #include <stdbool.h>
@@ -69,9 +71,11 @@ static faults *own(lua_State *L)
 static int fault_arm(lua_State *L)
 {
     faults *self = own(L);
+    lua_Number times;
 
     self->nth = (long)luaL_checknumber(L, 1);
-    self->times = (long)luaL_checknumber(L, 2);
+    times = luaL_checknumber(L, 2);
+    self->times = times < 1e9 ? (long)times : LONG_MAX;
     self->asked = self->failed = 0;
     self->armed = true;
     return 0;
