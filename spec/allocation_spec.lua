@@ -116,11 +116,14 @@ describe("without memory", function()
       local it = dictionary.new()
       dictionary.pretend_nginx { it = it }
       local store = nymbl.store.shdict "it"
+      locked = function() -- others would wait for this worker
+        for name in pairs(it.kept) do if name:find " lock$" then return name end end
+      end
     ]],
   } do
     it(name .. " loses no account's count", function()
       local path = helper.temporary(".store")
-      local result = run(code:gsub("PATH", ("%q"):format(path)) .. [[
+      local result = run("local function locked() end\n" .. code:gsub("PATH", ("%q"):format(path)) .. [[
 
         local rate_state = require "nymbl.rate_state"
         local MONTH = "2026-02"
@@ -138,6 +141,7 @@ describe("without memory", function()
           return store:update("this", nil, rate_state.reserve, LIMITS, MONTH)
         end, function(ok, at)
           if ok and not at then return "no reservation" end
+          if locked() then return "still locked" end
           if ok then least = least + 1 end
           local now = count "this"
           if now < least or now > least + 1 then return ("%d instead of %d"):format(now, least) end

@@ -119,12 +119,15 @@ local function write(dictionary, key, state, old_text)
   return false
 end
 
--- Apply a change under the lock. Returns whether the new state was written, and the results of
--- the change.
-local function transact(dictionary, key, epoch, change, ...)
+-- Apply a change under the lock, after those that were deferred. Returns whether the new state was
+-- written, and the results of the change; or nil if another worker has started a new epoch meanwhile.
+local function transact(dictionary, key, epoch, list, change, ...)
   local old, old_text = read(dictionary, key, epoch)
-  local state, a, b, c = apply(old, wait.now(), change, ...)
-  return write(dictionary, state_key(key, epoch), state, old_text), a, b, c
+  local state, a, b, c = apply(old, wait.now(), deferred.combine(list, change), ...)
+  local next_epoch = started_key(key, epoch + 1) -- before the write: nothing may raise after it
+  local written = write(dictionary, state_key(key, epoch), state, old_text)
+  if dictionary:get(next_epoch) then return nil end
+  return written, a, b, c
 end
 
 -- Another worker holds the lock: pause, or start the next epoch if the lock is stale. Returns
@@ -154,22 +157,23 @@ local function new_owner_id()
   return lock_seq * 2^22 + package.loaded.ngx.worker.pid() -- unique among the workers
 end
 
--- Try to lock a key. Returns the epoch, or nil and an error table; or only nil if another worker
--- holds the lock.
+-- Try to lock a key. Returns the epoch, nil, the epoch, and the lock's key; or nil and an error table;
+-- or only nil, and the epoch, if another worker holds the lock.
 local function try_lock(dictionary, key, owner_id)
   local epoch = newest_epoch(dictionary, key)
-  local locked, problem = dictionary:safe_add(lock_key(key, epoch), owner_id)
-  if locked then return epoch end
+  local lock = lock_key(key, epoch)
+  local locked, problem = dictionary:safe_add(lock, owner_id)
+  if locked then return epoch, nil, epoch, lock end
   return nil, problem ~= "exists" and no_space() or nil, epoch
 end
 
--- Lock a key. Returns the epoch, or nil and an error table; and whether this has begun a wait,
--- for events.lua.
+-- Lock a key. Returns the epoch, or nil and an error table; whether this has begun a wait, for
+-- events.lua; and the lock's key.
 function shdict:lock(key, deadline)
   local owner_id, pause, waits = new_owner_id(), MIN_PAUSE, false
   for attempt = 1, math.huge do
-    local epoch, err, locked_epoch = try_lock(self.dictionary, key, owner_id)
-    if epoch or err then return epoch, err, waits end
+    local epoch, err, locked_epoch, lock = try_lock(self.dictionary, key, owner_id)
+    if epoch or err then return epoch, err, waits, lock end
     if attempt > ATTEMPTS_WITHOUT_PAUSE then
       if not waits then events.begin_wait "store" end
       waits = true
@@ -181,16 +185,16 @@ function shdict:lock(key, deadline)
   end
 end
 
--- Apply a change under the lock, after those that were deferred, and unlock. Returns true and
--- the results of the change; false if another worker has started a new epoch meanwhile; or nil
--- and an error table.
-function shdict:update_locked(key, epoch, change, ...)
-  local dictionary, list = self.dictionary, self.deferred:list(key)
-  local ran, written, a, b, c = pcall(transact, dictionary, key, epoch, deferred.combine(list, change), ...)
-  local is_newest = newest_epoch(dictionary, key) == epoch
-  dictionary:delete(lock_key(key, epoch))
+-- Apply a change under the lock, after those that were deferred, and unlock. The key of the lock
+-- exists already, so that the lock is released even if there is no memory. Returns true and the
+-- results of the change; false if another worker has started a new epoch meanwhile; or nil and an
+-- error table.
+function shdict:update_locked(lock, key, epoch, change, ...)
+  local dictionary = self.dictionary
+  local ran, written, a, b, c = pcall(transact, dictionary, key, epoch, self.deferred:list(key), change, ...)
+  dictionary:delete(lock)
   if not ran then error(written, 0) end
-  if not is_newest then return false end
+  if written == nil then return false end
   if not written then return nil, no_space() end
   self.deferred:clear(key)
   return true, a, b, c
@@ -199,10 +203,10 @@ end
 -- Change a state (store.lua).
 function shdict:update(key, deadline, change, ...)
   while true do
-    local epoch, err, has_waited = self:lock(key, deadline)
+    local epoch, err, has_waited, lock = self:lock(key, deadline)
     if has_waited then events.end_wait() end
     if not epoch then return nil, err end
-    local written, a, b, c = self:update_locked(key, epoch, change, ...)
+    local written, a, b, c = self:update_locked(lock, key, epoch, change, ...)
     if written then return a, b, c end
     if written == nil then return nil, a end
   end
@@ -212,9 +216,9 @@ end
 function shdict:tell(key, change, ...)
   local owner_id = new_owner_id()
   for _ = 1, ATTEMPTS_WITHOUT_PAUSE do
-    local epoch, err = try_lock(self.dictionary, key, owner_id)
+    local epoch, err, _, lock = try_lock(self.dictionary, key, owner_id)
     if err then break end
-    if epoch and self:update_locked(key, epoch, change, ...) then return end
+    if epoch and self:update_locked(lock, key, epoch, change, ...) then return end
   end
   self.deferred:add(key, change, ...)
 end
