@@ -65,6 +65,24 @@ describe("a run over many items", function()
     assert.equal("bad_request", report.errors[2].err.kind)
   end)
 
+  it("does not forget an item for which there was no memory", function()
+    local attach, calls = meter.attach, 0
+    meter.attach = function(...) -- it allocates
+      calls = calls + 1
+      if calls == 5 then error("not enough memory", 0) end
+      return attach(...)
+    end
+    local seen = {}
+    local ran, raised = pcall(run, 3, {}, function(self, i)
+      seen[#seen + 1] = i
+      self:succeed()
+    end)
+    meter.attach = attach
+    assert.same({ 1, 3 }, seen)
+    assert.is_false(ran)
+    assert.equal("not enough memory", raised)
+  end)
+
   it("keeps a thousand errors, and counts all", function()
     local report = run(1500, {}, function(self, i) self:fail({ id = i }, errors.new { kind = "server" }) end)
     assert.equal(1500, report.failed)

@@ -154,11 +154,13 @@ function run:each(next_item, process, credit)
     if self:is_stopped() then return nil end
     return (call_metered(self, 0, next_item))
   end
-  each.each(next_one, { concurrency = self.concurrency }, function(item)
+  local _, failed = each.each(next_one, { concurrency = self.concurrency }, function(item)
     call_metered(self, credit, process, item)
     self:poll()
     return true
   end)
+  -- raised before `process` was called: there was no memory. The item must not be forgotten
+  if failed[1] then keep_raised(self, failed[1].err) end
 end
 
 -- An id of the client's service, for files that belong to one service. It does not reveal the address.
