@@ -1,111 +1,19 @@
 -- SPDX-License-Identifier: MIT
--- Each memory allocation by Lua fails in turn: once, again when Lua retries it, or with all later
--- ones. Each call then returns the right result or raises "not enough memory", and stored data is not
--- lost. Without NYMBL_SPEC_LARGE only some of the allocations are tried.
+-- Each memory allocation by Lua fails in turn (allocations.lua). Each call then returns the right result
+-- or raises "not enough memory", and stored data is not lost. allocation_calls_spec.lua has the calls
+-- that write.
+local allocations = require "allocations"
 local helper = require "helper"
 
-local is_jit = jit ~= nil -- luacheck: ignore
-local folder = helper.temporary(".allocator")
-
--- The module, built for the running Lua.
-local function allocator()
-  local package_name = is_jit and "luajit" or "lua" .. _VERSION:match("%d%.%d")
-  os.execute("mkdir -p " .. helper.quote(folder))
-  local problem = helper.output(("gcc -std=c11 -Wall -Wextra -Werror -fPIC -shared $(pkg-config --cflags %s) -o %s %s 2>&1"):format(
-    package_name, helper.quote(folder .. "/allocator.so"), helper.quote(helper.path "spec/faults/allocator.c")))
-  assert(problem == "", problem)
-  return assert(package.loadlib(folder .. "/allocator.so", "luaopen_allocator"))()
-end
-
--- For use in a state: `each_allocation(what, judge)` calls `what` repeatedly with its first, second
--- … allocation failing, until none is left, and returns the number of failures. LuaJIT does not
--- retry. Its compiler is switched off, because it crashes without memory (2.1.0-beta3). After each
--- call `judge` returns what is wrong. `given.most` limits the number of the allocation, and
--- `given.growth` says which ones are left out, where that is allowed. `service` is this helper, in
--- the state.
-local PREAMBLE = ([[
-  local argument, large = ..., %s
-  local getenv = os.getenv
-  function os.getenv(name)
-    if name == "NYMBL_SPEC_SANDBOX" then return argument end
-    return getenv(name)
-  end
-  if jit then jit.off() end
-  package.path, package.cpath = %q, %q
-  local nymbl, core = require "nymbl", require "nymbl.core"
-  for _, name in ipairs { "listing", "source", "stream", "target", "each", "filter", "store.file", "json" } do
-    require("nymbl." .. name)
-  end
-  require("nymbl.json").prepare()
-  local all_failed = 0
-  local function following(n, growth)
-    return (large or n < 6) and n + 1 or math.max(n + 1, math.floor(n * growth))
-  end
-  local function each_allocation(what, judge, given)
-    given = given or {}
-    local total = 0
-    for _, times in ipairs(jit and { 1, math.huge } or { 1, 2, math.huge }) do
-      local n, failed = 0, nil
-      repeat
-        n = following(n, given.growth or 1.1)
-        fault.arm(n, times)
-        local ok, a, b, c = pcall(what)
-        failed = select(2, fault.disarm())
-        local where = ("allocation %%d x %%g: "):format(n, times)
-        if _VERSION == "Lua 5.3" and not ok then a = a:match("not enough memory") or a end -- "… for buffer allocation"
-        if not ok and a ~= "not enough memory" then error(where .. tostring(a), 0) end
-        if not ok and failed == 0 then error("raised for nothing", 0) end
-        local problem = judge(ok, a, b, c)
-        if problem then error(where .. problem, 0) end
-        total, all_failed = total + math.min(failed, 1), all_failed + math.min(failed, 1)
-      until failed == 0 or n >= (given.most or 1e6)
-    end
-    return total
-  end
-  local function options(given)
-    local sandbox = {}
-    for line in io.lines(argument) do
-      local name, value = line:match("^NYMBL_([%%u_]+)=(.*)$")
-      if name then sandbox[name:lower()] = value end
-    end
-    local all = {
-      base_url = sandbox.base_url, api_key = sandbox.api_key, ca_file = sandbox.ca_file, timeout = 60, rate = false,
-      monthly_quota = false, max_attempts = 1,
-      credentials = { token_url = sandbox.token_url, client_id = sandbox.client_id, client_secret = sandbox.client_secret,
-                      scope = sandbox.scope },
-      on_event = function() end,
-    }
-    for name, value in pairs(given or {}) do all[name] = value end
-    if all.token then all.credentials = nil end
-    return all
-  end
-]]):format(os.getenv "NYMBL_SPEC_LARGE" and "true" or "false", package.path, package.cpath)
+local run = allocations.run
 
 describe("without memory", function()
-  local states
-  local failed = 0 -- allocations
-
-  setup(function() states = allocator() end)
-  teardown(function() print(failed .. " allocations failed") end)
+  if not allocations.is_supported then
+    pending "this Lua takes no allocator"
+    return
+  end
 
   before_each(function() helper.reset() end)
-
-  -- Run a script in a separate state, which is freed completely.
-  local function run(text)
-    local before = helper.object_count()
-    local state = states.new()
-    if not state then pending "this Lua takes no allocator" end
-    local ok, result = state:run(("%s local result = (function()\n%s\nend)() return all_failed .. ' ' .. tostring(result)"):format(
-      PREAMBLE, text), helper.sandbox().path)
-    local left = state:close()
-    assert.is_true(ok, result)
-    failed = failed + tonumber(result:match "^%d+")
-    result = result:match "^%d+ (.*)$"
-    if not is_jit then assert.equal(0, left) end -- LuaJIT leaks some blocks itself
-    assert.equal(before, helper.object_count())
-    if tonumber(result) then helper.tried(tonumber(result), "failing allocations") end
-    return result
-  end
 
   for name, code in pairs {
     ["the file store"] = "local store = nymbl.store.file(PATH)",
@@ -238,29 +146,6 @@ describe("without memory", function()
       return ("%d"):format(total)
     ]]
     assert.is_true(tonumber(result) > 10, result)
-  end)
-
-  it("an upload is sent once and returns the document, or raises", function()
-    local result = run [[
-      local client = assert(nymbl.client(options()))
-      local patient = client:patient "p"
-      assert(patient:upload({ data = "%PDF-1.4 x" }, { file_name = "a.pdf" }))
-      local tries, ids = 1, {}
-      local total = each_allocation(function()
-        tries = tries + 1
-        return patient:upload({ data = "%PDF-1.4 x" }, { file_name = "a.pdf" })
-      end, function(ok, doc, err)
-        if ok and not doc then return tostring(err) end
-        if ok and ids[doc.id] then return "the same document again" end
-        if ok then ids[doc.id] = true end
-      end)
-      client:close()
-      return ("%d %d"):format(total, tries)
-    ]]
-    local total, tries = result:match("^(%d+) (%d+)$")
-    assert.is_true(tonumber(total) > 10, result)
-    assert.is_true(#helper.stored("p") <= tonumber(tries))
-    assert.equal(#helper.stored("p"), #helper.journal("upload"))
   end)
 
   it("an error of the service is returned, or raises", function()
