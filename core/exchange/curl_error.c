@@ -198,6 +198,16 @@ nymbl_kind nymbl__curl_error_of_connection(CURL *easy, const char *error_text,
     return connect_error_classify(easy, error_text, code, reason);
 }
 
+/* Whether any byte of a response may have arrived. libcurl's time of the first
+ * byte is that of an upload, if there is one. */
+static bool response_may_have_begun(CURL *easy)
+{
+    curl_off_t when = 0; /* microseconds */
+
+    curl_easy_getinfo(easy, CURLINFO_STARTTRANSFER_TIME_T, &when);
+    return when > 0;
+}
+
 nymbl_kind nymbl__curl_error_classify(nymbl__exchange *exchange, CURLcode code,
                                       const char **reason)
 {
@@ -229,7 +239,8 @@ nymbl_kind nymbl__curl_error_classify(nymbl__exchange *exchange, CURLcode code,
     case CURLE_OUT_OF_MEMORY:
     case TOO_LARGE:
         /* libcurl also uses these codes for a header line over its limit */
-        if (nymbl__exchange_was_sent(exchange) && !exchange->head.done) {
+        if (nymbl__exchange_was_sent(exchange) && !exchange->head.done &&
+            response_may_have_begun(exchange->easy)) {
             *reason = nymbl__reason_head_too_long;
             return NYMBL_PROTOCOL;
         }

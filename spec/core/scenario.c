@@ -190,6 +190,7 @@ static bool service_take(service *self, peer *peer)
             response = self->respond(self, self->last.data);
         if (response != NULL)
             peer_send_some(peer, response, strlen(response));
+        self->responses += response != NULL;
     }
     return true;
 }
@@ -243,6 +244,8 @@ nymbl_kind service_run(service *self, nymbl_kind started,
     service_step(self);
     if (kind < 0)
         CHECK_NUMBER(err->kind, kind);
+    if (kind == NYMBL_PROTOCOL) /* there must have been a response */
+        CHECK(self->responses > 0 || self->gets_upload);
     return kind;
 }
 
@@ -250,7 +253,7 @@ void service_next(service *self, nymbl_transfer **transfer)
 {
     nymbl_transfer_free(*transfer);
     *transfer = NULL;
-    self->begun = self->requests = 0;
+    self->begun = self->requests = self->responses = 0;
 }
 
 void service_close(service *self)

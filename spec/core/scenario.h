@@ -56,11 +56,13 @@ struct service {
     /* The response to a request; or NULL for none. */
     const char *(*respond)(const service *self, const char *request);
     const char *response; /* to each request, without that function */
+    bool gets_upload; /* of which libcurl does not know if it had a response */
     peer peers[SERVICE_PEERS];
     int connections;
     int begun;    /* requests of which bytes have arrived */
     int requests; /* those that have arrived completely */
-    text last;    /* the last one of these */
+    int responses;
+    text last; /* the last one of these */
 };
 
 /* How a connection is accepted and closed; replaced for TLS. */

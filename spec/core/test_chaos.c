@@ -20,7 +20,7 @@ static bool body_is_uploaded(nymbl_kind made, nymbl_body *body,
                              const nymbl_upload_options *options,
                              const char *form, nymbl_error *err)
 {
-    service service = {.response = CREATED};
+    service service = {.response = CREATED, .gets_upload = true};
     nymbl_transfer *transfer = NULL;
     nymbl_kind kind = made;
     size_t size;

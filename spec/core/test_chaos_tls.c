@@ -180,7 +180,7 @@ static nymbl_kind upload(service *service, nymbl_error *err)
 /* The second one, on its own connection, resumes the session of the first. */
 static bool uploads_succeed(void)
 {
-    service service = {.response = CREATED};
+    service service = {.response = CREATED, .gets_upload = true};
     nymbl_error err = {0};
     nymbl_kind kind = upload(&service, &err);
 
