@@ -187,14 +187,18 @@ describe("without memory", function()
         if not report or not report.complete then return "the next time: " .. tostring(err) end
         if check() then return "the next time: " .. check() end
         service.admin("DELETE", "journal")
-      end, { growth = 1.7, begin = function()
+      end, { growth = 2, begin = function()
         exports = exports + 1
         path = FOLDER .. "/" .. exports
       end })
     ]]
   end)
 
-  it("upload_all uploads each file once, in this run or the next one", function()
+  -- LuaJIT corrupts its stack, and crashes, if there is no memory for a string in a coroutine (its issue
+  -- 906, in 2.1.0-beta3).
+  local it_without_jit = jit and pending or it -- luacheck: ignore jit
+
+  it_without_jit("upload_all uploads each file once, in this run or the next one", function()
     run [[
       local paths = {}
       for i = 1, 2 do paths[i] = service.write_file(("%s/%d.pdf"):format(FOLDER, i), BYTES .. i) end
@@ -222,7 +226,7 @@ describe("without memory", function()
         end
         if not (stored["1.pdf"] and stored["2.pdf"]) then return "missing" end
         service.admin("DELETE", "journal")
-      end, { growth = 1.7, begin = function()
+      end, { growth = 2, begin = function()
         tries = tries + 1
         os.remove(FOLDER .. "/journal")
       end })

@@ -49,7 +49,7 @@ local PREAMBLE = ([[
     for _, times in ipairs(jit and { 1, math.huge } or { 1, 2, math.huge }) do
       local n, failed = 0, nil
       repeat
-        n = following(n, given.growth or 1.15)
+        n = following(n, given.growth or 1.2)
         if given.begin then given.begin() end
         fault.arm(n, times)
         local ok, a, b = pcall(what)
