@@ -5,9 +5,8 @@
 #include "exchange/sniff.h"
 #include "fuzz.h"
 
-#define READS_MAX                                                              \
-    (1u << 16) /* bytes that are read more often are a finding                 \
-                */
+/* More bytes that are read are a finding. */
+#define READS_MAX (1u << 16)
 
 static const char *const types[] = {
     "",          "application/pdf",  "image/png", "image/jpeg", "image/tiff",
@@ -15,7 +14,7 @@ static const char *const types[] = {
 #define TYPES (sizeof(types) / sizeof(types[0]))
 
 /* The first five types, then ZIP and "undecided". */
-enum { ZIP = 6, UNDECIDED, FOUND };
+enum { DOCX = 5, ZIP, UNDECIDED, FOUND };
 static unsigned found[FOUND], good, corrupt, again;
 
 typedef struct bytes {
@@ -62,23 +61,137 @@ static int detect(const uint8_t *data, size_t size, bool complete)
     return index;
 }
 
+/* An independent reader of ZIP files. It finds the same entries in all bytes
+ * at once as the library does block by block. */
+typedef struct zip {
+    const uint8_t *data;
+    size_t size;
+    bool types, word, macros, other;
+} zip;
+
+static size_t zip_number(const zip *zip, size_t at, int bytes)
+{
+    size_t value = 0;
+
+    while (bytes-- > 0)
+        value = value << 8 | zip->data[at + (size_t)bytes];
+    return value;
+}
+
+static bool zip_has(const zip *zip, size_t at, const char *signature, size_t of)
+{
+    return at + of <= zip->size && memcmp(zip->data + at, signature, 4) == 0;
+}
+
+/* An entry's name, of which 32 bytes count, up to a NUL. Returns false if they
+ * are not there. */
+static bool zip_name(zip *zip, size_t at, size_t length)
+{
+    static const char *const common[] = {"_rels/", "docProps/", "customXml/",
+                                         "__MACOSX/", "word/"};
+    size_t some = length < 32 ? length : 32;
+    char name[33] = "";
+    bool is_known;
+
+    if (at + some > zip->size)
+        return false;
+    memcpy(name, zip->data + at, some);
+    is_known = strcmp(name, "[Content_Types].xml") == 0;
+    zip->types = zip->types || is_known;
+    zip->macros = zip->macros || strcmp(name, "word/vbaProject.bin") == 0;
+    zip->word = zip->word || strstr(name, "word/") == name;
+    for (size_t i = 0; i < sizeof(common) / sizeof(common[0]); i++)
+        is_known = is_known || strstr(name, common[i]) == name;
+    zip->other = zip->other || !is_known;
+    return true;
+}
+
+/* The directory of a complete file: the last one whose comment ends with it. */
+static bool zip_directory(zip *zip)
+{
+    size_t end = zip->size, at;
+
+    while (end > 0 && zip->size - end < 22 + 65535) {
+        end--;
+        if (zip_has(zip, end, "PK\5\6", 22) &&
+            end + 22 + zip_number(zip, end + 20, 2) == zip->size)
+            break;
+        if (end == 0)
+            return false;
+    }
+    if (!zip_has(zip, end, "PK\5\6", 22) || zip_number(zip, end + 4, 2) != 0 ||
+        zip_number(zip, end + 12, 4) > end)
+        return false;
+    for (at = end - zip_number(zip, end + 12, 4); at < end;) {
+        size_t length;
+
+        if (!zip_has(zip, at, "PK\1\2", 46))
+            return false;
+        length = zip_number(zip, at + 28, 2);
+        if (!zip_name(zip, at + 46, length))
+            return false;
+        at += 46 + length + zip_number(zip, at + 30, 2) +
+              zip_number(zip, at + 32, 2);
+    }
+    return at == end;
+}
+
+/* The headers before the entries. Returns whether all of them are there. */
+static bool zip_headers(zip *zip)
+{
+    size_t at = 0;
+
+    while (zip_has(zip, at, "PK\3\4", 30)) {
+        size_t length = zip_number(zip, at + 26, 2), content;
+        bool is_later = (zip->data[at + 6] & 8) != 0;
+
+        if (!zip_name(zip, at + 30, length))
+            return false;
+        content = zip_number(zip, at + 18, 4);
+        at += 30 + length + zip_number(zip, at + 28, 2) + content;
+        while (is_later && content == 0 && !zip_has(zip, at, "PK\3\4", 4) &&
+               !zip_has(zip, at, "PK\1\2", 4)) {
+            if (at++ >= zip->size)
+                return false;
+        }
+    }
+    return zip_has(zip, at, "PK\1\2", 4);
+}
+
+static int zip_type(const uint8_t *data, size_t size, bool complete)
+{
+    zip zip = {.data = data, .size = size};
+    bool all = complete && zip_directory(&zip);
+
+    if (!all) {
+        zip.types = zip.word = zip.macros = zip.other = false;
+        all = zip_headers(&zip);
+    }
+    if (zip.types && zip.word)
+        return zip.macros ? 0 : DOCX;
+    return all || (zip.other && !zip.word) ? 0 : ZIP;
+}
+
 static void upload_try(const uint8_t *data, size_t size)
 {
     int all = detect(data, size, true), before = UNDECIDED;
-    /* what a ZIP file is depends on its entries, which may contradict those of
-     * the directory at its end */
     bool is_zip = size >= 4 && memcmp(data, "PK\3\4", 4) == 0;
 
     require(all != UNDECIDED, "undecided at the end");
     for (size_t step = 1, some = 0; some < size; some += step, step *= 2) {
         int now = detect(data, some, false);
 
-        require(before == UNDECIDED || now == before || is_zip,
-                "a type changed");
+        if (is_zip && some >= 4)
+            require(now == zip_type(data, some, false), "type of a ZIP file");
+        else
+            require(before == UNDECIDED || now == before, "a type changed");
         before = now;
     }
-    require(before == UNDECIDED || before == all || is_zip,
-            "a type changed at the end");
+    if (is_zip)
+        require(all == zip_type(data, size, true), "type of a whole ZIP file");
+    else
+        require(before == UNDECIDED || before == all,
+                "a type changed at the end");
     found[all]++;
 }
 
