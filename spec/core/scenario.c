@@ -135,6 +135,11 @@ void scenario_check(nymbl_kind kind, const nymbl_error *err)
     scenario_check_or(kind, err, NYMBL_NO_MEMORY, NULL);
 }
 
+bool scenario_line_has_ended(nymbl_kind kind, const nymbl_error *err)
+{
+    return is_failure(kind, err, NYMBL_NETWORK, "reset");
+}
+
 /* ---- the service ---- */
 
 static void drop(peer *peer)

@@ -35,6 +35,10 @@ void scenario_check(nymbl_kind kind, const nymbl_error *err);
 void scenario_check_or(nymbl_kind kind, const nymbl_error *err,
                        nymbl_kind other, const char *reason);
 
+/* Whether this is the failure to use a line that has ended. An I/O thread may
+ * have ended it already, for the lack of memory. */
+bool scenario_line_has_ended(nymbl_kind kind, const nymbl_error *err);
+
 /* Define a test. */
 #define SCENARIO(name)                                                         \
     static void name##_or_fails(void)                                          \

@@ -231,8 +231,8 @@ static bool line_is_answered(void)
     }
     if (kind == NYMBL_OK)
         CHECK_TEXT(nymbl_transfer_body(transfer, &size), "+secret-of-test\r\n");
-    else if (kind == NYMBL_NETWORK) /* it has ended by then */
-        scenario_check_or(kind, &err, kind, "reset");
+    else if (scenario_line_has_ended(kind, &err))
+        CHECK(chaos_struck());
     else
         check_made(kind, &err);
     nymbl_transfer_free(transfer);

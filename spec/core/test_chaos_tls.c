@@ -130,7 +130,9 @@ static bool line_is_refused(void)
     if (kind == NYMBL_OK)
         kind = nymbl_line_start(&transfer, line, "token-of-test", 13, &err);
     kind = service_run(&service, kind, transfer, &err);
-    if (kind == NYMBL_MISUSE && scenario_scope_now > SCENARIO_CORE)
+    if (scenario_line_has_ended(kind, &err))
+        CHECK(chaos_struck() && service.begun == 0);
+    else if (kind == NYMBL_MISUSE && scenario_scope_now > SCENARIO_CORE)
         CHECK_TEXT(err.reason, "host"); /* libcurl could not read it */
     else
         check_refused(&service, kind, &err);
