@@ -55,8 +55,10 @@ local PREAMBLE = ([[
         local ok, a, b = pcall(what)
         failed = select(2, fault.disarm())
         local where = ("allocation %%d x %%g: "):format(n, times)
-        if not ok and type(a) == "string" then -- "… for buffer allocation" (Lua 5.3), "error loading module …"
-          a = a:match "not enough memory" or a
+        -- "… for buffer allocation" (Lua 5.3), "error loading module …"; "stack overflow" if there is no
+        -- memory for more of the stack (luaL_checkstack)
+        if not ok and type(a) == "string" and (a:find "not enough memory" or a:find ": stack overflow$") then
+          a = "not enough memory"
         end
         if not ok and a ~= "not enough memory" then error(where .. tostring(a), 0) end
         if not ok and failed == 0 then error("raised for nothing", 0) end
