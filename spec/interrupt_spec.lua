@@ -13,8 +13,9 @@ local MONTH, WORD = "2026-02", "interrupted!"
 -- LuaJIT's compiled code calls no hooks.
 if jit then jit.off() end -- luacheck: ignore
 
--- Run a function repeatedly. Each time the hook raises its error at the next call or return.
-local function each_interrupt(what, judge)
+-- Run a function repeatedly. Each time the hook raises its error at the next call or return, or
+-- instruction.
+local function each_interrupt(what, judge, instructions)
   local n, raised = 0, nil -- luacheck: ignore
   repeat
     n, raised = n + 1, false
@@ -26,7 +27,7 @@ local function each_interrupt(what, judge)
         armed, raised = false, true
         error(WORD, 0)
       end
-    end, "cr")
+    end, instructions and "" or "cr", instructions and 1 or 0)
     local ok, a, b = pcall(function()
       armed = true
       local first, second = what()
@@ -82,6 +83,26 @@ describe("an error of a hook", function()
       assert.is_true(times > 10)
     end)
   end
+
+  it("leaves a stream open or closed, and not half closed", function()
+    helper.reset()
+    helper.admin("POST", "documents", { patient = "p", id = "d", content = "%PDF-1.4 x" })
+    local client = helper.client()
+    local document, stream = client:patient("p"):document "d", nil
+    local function open() stream = assert(document:open()) end
+    open()
+    local times = each_interrupt(function() return stream:close() end, function(n)
+      local ok, all = pcall(stream.read, stream, "a")
+      if ok then assert.equal("%PDF-1.4 x", all, n) else assert.matches("use a closed stream", all, nil, true) end
+      stream:close()
+      open()
+    end, true)
+    assert.is_true(times > 20)
+    stream:close()
+    client:close()
+    client, document, stream = nil, nil, nil -- luacheck: ignore
+    assert.equal(0, helper.object_count())
+  end)
 
   it("does not turn valid JSON invalid", function()
     each_interrupt(function() return json.decode '{"a":[1,2]}' end, function(_, ok, value, problem)

@@ -67,7 +67,8 @@ end
 
 local function close(state)
   local transfer, pending = state.transfer, state.pending
-  state.closed, state.transfer, state.pending, state.chunk = true, nil, nil, ""
+  state.closed = true -- first: a hook may raise at any point, and then another close completes this one
+  state.transfer, state.pending, state.chunk = nil, nil, ""
   if not transfer then return end
   local ran, raised = true, nil
   if pending then ran, raised = pcall(events.abandon, pending, state.failure or nil) end
