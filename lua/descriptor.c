@@ -25,7 +25,8 @@
 /* An open file or directory. */
 typedef struct descriptor_ud {
     block_tag tag;
-    int fd; /* -1 once closed */
+    int fd;          /* -1 once closed */
+    pid_t locked_by; /* the process that has locked it, or 0 */
 } descriptor_ud;
 
 /* ---- failures ---- */
@@ -60,14 +61,20 @@ static descriptor_ud *descriptor_new(lua_State *L)
     descriptor_ud *self = block_new(L, BLOCK_DESCRIPTOR, sizeof(*self));
 
     self->fd = -1;
+    self->locked_by = 0;
     luaL_setmetatable(L, DESCRIPTOR_T);
     return self;
 }
 
 static void descriptor_shut(descriptor_ud *self)
 {
-    if (self->fd >= 0)
-        close(self->fd);
+    if (self->fd < 0)
+        return;
+    /* close() alone would leave the lock to the duplicate of a job. A forked
+     * child has its parent's lock. */
+    if (self->locked_by == getpid())
+        flock(self->fd, LOCK_UN);
+    close(self->fd);
     self->fd = -1;
 }
 
@@ -305,19 +312,16 @@ static int descriptor_write(lua_State *L)
     int fd = descriptor_check(L, 1);
     size_t size;
     const char *bytes = luaL_checklstring(L, 2, &size);
-    ssize_t put;
 
     while (size > 0) {
-        put = write(fd, bytes, size);
+        ssize_t put = write(fd, bytes, size);
+
         if (put < 0 && errno != EINTR)
             return errno_push(L);
-        if (put > 0) {
-            bytes += put;
-            size -= (size_t)put;
-        }
+        bytes += put > 0 ? put : 0;
+        size -= put > 0 ? (size_t)put : 0;
     }
-    lua_pushboolean(L, 1);
-    return 1;
+    return result_push(L, 0);
 }
 
 /* descriptor:truncate(size): true */
@@ -334,8 +338,7 @@ static int descriptor_truncate(lua_State *L)
  * ends with the descriptor, however the process ends. */
 static int descriptor_lock(lua_State *L)
 {
-    int fd = descriptor_check(L, 1);
-    int result;
+    int fd = descriptor_check(L, 1), result;
 
     do
         result = flock(fd, LOCK_EX | LOCK_NB);
@@ -344,6 +347,8 @@ static int descriptor_lock(lua_State *L)
         lua_pushboolean(L, 0);
         return 1;
     }
+    if (result == 0)
+        ((descriptor_ud *)lua_touserdata(L, 1))->locked_by = getpid();
     return result_push(L, result);
 }
 
@@ -352,8 +357,7 @@ static int descriptor_lock(lua_State *L)
 static int descriptor_remove_leftovers(lua_State *L)
 {
     nymbl_remove_leftovers(descriptor_check(L, 1));
-    lua_pushboolean(L, 1);
-    return 1;
+    return result_push(L, 0);
 }
 
 /* The collector may bring a block of another type. */

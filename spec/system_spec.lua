@@ -340,6 +340,45 @@ describe("a file descriptor", function()
 end)
 
 describe("descriptor:lock()", function()
+  -- A job has a duplicate of its descriptor until it ends, also if nobody waits for it any more.
+  it("ends when the descriptor is closed or collected, while a job still has its file", function()
+    local _, dir = directory()
+    for _, close in ipairs { function(file) file:close() end, function() end } do
+      local file = assert(dir:open_file("lock", "append"))
+      assert.is_true(file:lock())
+      local job = assert(core.sync(file))
+      close(file)
+      file = nil -- luacheck: ignore
+      collectgarbage()
+      file = assert(dir:open_file("lock", "append"))
+      assert.is_true(file:lock())
+      file:close()
+      job:close()
+    end
+    dir:close()
+  end)
+
+  if rawget(_G, "jit") then
+    it("does not end when a forked child closes the descriptor", function()
+      local path, dir = directory()
+      assert.equal("false", helper.output(lua(([[
+        local ffi = require "ffi"
+        ffi.cdef "int fork(void); void _exit(int); int waitpid(int, int *, int);"
+        local function open() return assert(system.open_file(%q, "append")) end
+        local file = open()
+        assert(file:lock())
+        local child = ffi.C.fork()
+        if child == 0 then
+          file:close()
+          ffi.C._exit(0)
+        end
+        ffi.C.waitpid(child, nil, 0)
+        io.write(tostring(open():lock()))
+      ]]):format(path .. "/lock"))))
+      dir:close()
+    end)
+  end
+
   it("is held by one process at a time, and ends with it, even if it is killed", function()
     local path, dir = directory()
     local file = assert(dir:open_file("lock", "append"))
