@@ -158,7 +158,8 @@ static bool text_map(const char *path)
 
 int luaopen_spec_lines(lua_State *L);
 
-/* The argument is the path of the text file. */
+/* The argument is the path of the text file. Several Lua states may load it,
+ * and one state more than once. */
 __attribute__((visibility("default"))) int luaopen_spec_lines(lua_State *L)
 {
     const char *path = luaL_checkstring(L, 1);
@@ -168,11 +169,12 @@ __attribute__((visibility("default"))) int luaopen_spec_lines(lua_State *L)
 #ifdef LUA_JITLIBNAME
     luaJIT_setmode(L, 0, LUAJIT_MODE_ENGINE | LUAJIT_MODE_OFF);
 #endif
-    lua_sethook(L, count, LUA_MASKLINE, 0);
     lua_getglobal(L, "debug");
     lua_getfield(L, -1, "sethook");
+    if (lua_tocfunction(L, -1) == sethook) /* it was loaded before */
+        return 0;
+    lua_sethook(L, count, LUA_MASKLINE, 0);
     lua_pushcclosure(L, sethook, 1);
     lua_setfield(L, -2, "sethook");
-    lua_pop(L, 1);
     return 0;
 }
