@@ -156,7 +156,7 @@ describe("a signal", function()
     local now = require("nymbl.core").now
     local runs = {}
     helper.faults { operation = "list", action = { delay = 60 }, times = -1 }
-    for _, option in ipairs(lua == "luajit" and { "-Ohotloop=2", "-Ohotloop=20" } or { "-W" }) do
+    for _, option in ipairs(lua == "luajit" and { "-Ohotloop=2", "-Ohotloop=20" } or { "--" }) do
       local folder = helper.directory()
       helper.write_file(folder .. "/" .. lua, ("#!/bin/sh\nexec %s %s \"$@\"\n"):format(
         quote(helper.output("command -v " .. lua):match "%S+"), option))

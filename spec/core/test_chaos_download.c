@@ -98,7 +98,7 @@ static const char *continuation(const service *self, const char *request)
                  "Content-Type: application/pdf\r\n"
                  "Content-Range: bytes %zu-%zu/%zu\r\n"
                  "Content-Length: %zu\r\n\r\n%s",
-                 from, size - 1, size, size - from, BODY + from);
+                 from, size - 1, size, size - from, &BODY[from]);
     return response;
 }
 
