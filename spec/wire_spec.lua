@@ -6,19 +6,22 @@
 -- over all of them, and more at the end of the request and of the response.
 -- With NYMBL_SPEC_LARGE every byte is tried, by a FIN, an RST and a delay in turn, and every 32nd by a
 -- stall, as that takes time. In a loop, where the engine's thread does the transfers and many run at
--- once, it is every 4th byte, by these four in turn. NYMBL_SEED shifts turns and strides.
+-- once, it is every 4th byte, by these four in turn. Under LuaJIT, which has the same core, it is every
+-- 4th byte, too. NYMBL_SEED shifts turns and strides.
 local helper = require "helper"
 local lfs = require "lfs"
 local nymbl = require "nymbl"
 local wire_operations = require "wire_operations"
 
-local SEED = tonumber(os.getenv "NYMBL_SEED" or "") or rawget(_G, "jit") and 2 or 1
+local is_jit = rawget(_G, "jit") ~= nil
+local SEED = tonumber(os.getenv "NYMBL_SEED" or "") or is_jit and 2 or 1
 local long = os.getenv "NYMBL_SPEC_LARGE" ~= nil
 local SAMPLES = 6 -- of all bytes of an operation; and there are two of each end
 local REQUEST_END, RESPONSE_END = 300, 80 -- bytes that are the end: a boundary and a TLS tag are in them
 local LANES = 32 -- cases at the same time, in a loop
 local STALL = { plain = 0.1, loop = long and 0.5 or 0.15 } -- seconds until a client gives up
-local STALL_STRIDE, LOOP_STRIDE = 32, 4 -- bytes between two stalls, and any two of a loop, in the long form
+-- Bytes between two stalls, and between any two faults in a loop or under LuaJIT, in the long form
+local STALL_STRIDE, STRIDE = 32, 4
 
 local ACTIONS = { "fin", "reset", "delay", "stall" }
 
@@ -263,17 +266,14 @@ describe("a connection that breaks at any byte #slow", function()
   end
 
   local function all_plans(pieces, in_loop)
-    local plans = {}
+    local plans, kinds = {}, in_loop and 4 or 3
+    local stride = (in_loop or is_jit) and STRIDE or 1
     for _, piece in ipairs(pieces) do
       for offset = piece.from, piece.from + piece.size - 1 do
         local turn = offset + SEED
         local function add(action) plans[#plans + 1] = plan_new(piece, offset, action, in_loop) end
-        if not in_loop then
-          add(ACTIONS[turn % 3 + 1])
-          if turn % STALL_STRIDE == 0 then add "stall" end
-        elseif turn % LOOP_STRIDE == 0 then
-          add(ACTIONS[turn / LOOP_STRIDE % 4 + 1])
-        end
+        if turn % stride == 0 then add(ACTIONS[turn / stride % kinds + 1]) end
+        if not in_loop and turn % STALL_STRIDE == 0 then add "stall" end
       end
     end
     return plans
@@ -298,7 +298,7 @@ describe("a connection that breaks at any byte #slow", function()
       missed = again
     end
     helper.tried(count, "broken connections", ("%s%s, seed %d: %s of %d bytes; fin %d, reset %d, delay %d, stall %d"):format(
-      name, in_loop and " in a loop" or "", SEED, long and (in_loop and "every 4th" or "every one") or "some", total,
+      name, in_loop and " in a loop" or "", SEED, long and ((in_loop or is_jit) and "every 4th" or "every one") or "some", total,
       struck.fin, struck.reset, struck.delay, struck.stall))
     -- of many idle connections libcurl closes some, and the fault of one that is closed cannot strike
     assert(#missed <= #plans / (in_loop and 4 or 10), ("%d of %d faults did not strike, such as %s"):format(
