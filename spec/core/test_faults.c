@@ -25,7 +25,7 @@
 /* Seconds for a test, or NYMBL_TEST_SECONDS: if they do not suffice, only some
  * of the faults are tried, which the seed selects. NYMBL_SEED has another one.
  */
-#define BUDGET 2.0
+#define BUDGET 1.0
 #define SEED 20260101u
 
 static bool threaded; /* the engines of the downloads have threads */
