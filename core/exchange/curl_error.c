@@ -238,9 +238,10 @@ nymbl_kind nymbl__curl_error_classify(nymbl__exchange *exchange, CURLcode code,
                    : NYMBL_PROTOCOL;
     case CURLE_OUT_OF_MEMORY:
     case TOO_LARGE:
-        /* libcurl also uses these codes for a header line over its limit */
+        /* A header line over libcurl's limit: below 8.6 it has the code of a
+         * lack of memory, but bytes have arrived. */
         if (nymbl__exchange_was_sent(exchange) && !exchange->head.done &&
-            response_may_have_begun(exchange->easy)) {
+            (code == TOO_LARGE || response_may_have_begun(exchange->easy))) {
             *reason = nymbl__reason_head_too_long;
             return NYMBL_PROTOCOL;
         }
