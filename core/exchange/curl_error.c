@@ -180,6 +180,11 @@ static nymbl_kind connect_error_classify(CURL *easy, const char *error_text,
         return tls_error_classify(easy, error_text, code, reason);
     case CURLE_OUT_OF_MEMORY:
         return NYMBL_NO_MEMORY;
+    case CURLE_URL_MALFORMAT:
+        if (strcmp(error_text, "No URL set") == 0)
+            return NYMBL_NO_MEMORY; /* to copy it, in 8.14 */
+        *reason = nymbl__reason_bad_response;
+        return NYMBL_PROTOCOL;
     default:
         *reason = nymbl__reason_bad_response;
         return NYMBL_PROTOCOL;

@@ -32,7 +32,7 @@ static void check_failure(nymbl_kind kind, const nymbl_error *err)
         scenario_check_or(kind, err, NYMBL_TIMEOUT, err->reason);
     else if (scenario_scope_now == SCENARIO_OPENSSL && kind == NYMBL_NETWORK)
         scenario_check_or(kind, err, NYMBL_NETWORK, "reset");
-    else if (scenario_scope_now == SCENARIO_OPENSSL && kind == NYMBL_TLS)
+    else if (scenario_scope_now > SCENARIO_CORE && kind == NYMBL_TLS)
         scenario_check_or(kind, err, NYMBL_TLS, err->reason);
     else if (kind == NYMBL_REDIRECT) /* its URL seems invalid */
         scenario_check_or(kind, err, NYMBL_REDIRECT, "bad_location");
