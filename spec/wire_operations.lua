@@ -5,6 +5,7 @@
 --   before(t)         what the client has done before, on the connection that may be used again
 --   check(t, done, err)
 --                     raises if it did not go as reported; called after the next calls, too
+--   has_several       it has several requests: after a whole response, the next one may have a new connection
 --   settles           if the response to its upload is lost, it looks for the document and is complete
 --   after(t, done)    the next run of what failed, which must complete
 -- `t` has the patient's `id`, its `document` as stored, `bytes` to upload, a `folder`, a `client`, its
@@ -127,6 +128,7 @@ end
 
 -- By a redirect within the service.
 operation("redirected", {
+  has_several = true,
   run = function(t)
     redirect "$value?again=1"
     return download(t)
@@ -150,10 +152,11 @@ local function check_list(_, done) assert(not done or #done == 1 and done[1].id 
 operation("list", { run = list, check = check_list })
 
 -- With a token that must be requested first.
-operation("token", { run = list, check = check_list })
+operation("token", { has_several = true, run = list, check = check_list })
 
 -- Page after page, the next one requested before it is needed.
 operation("documents", {
+  has_several = true,
   prepare = function(t)
     for i = 1, 3 do helper.admin("POST", "documents", { patient = t.id, id = "e" .. i, content = t.document }) end
   end,
@@ -227,6 +230,7 @@ end
 local function export(t) return complete(t.client:export(t.folder, { patients = { t.id } })) end
 
 operation("export", {
+  has_several = true,
   run = export,
   check = function(t, done)
     local found = {}
