@@ -858,6 +858,25 @@ static void clock_without_an_id_is_the_time_of_day(void)
     CHECK_TEXT(id, "");
 }
 
+/* libgcov writes them so when a process ends. */
+static void counts_of_a_build_for_coverage_are_spared(void)
+{
+    FILE *file;
+    int fd;
+
+    world_open_in_memory();
+    faults_plan("from=1:EIO");
+    fd = open(world_path("a.gcda"), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    CHECK(fd >= 0 && lseek(fd, 0, SEEK_END) == 0);
+    file = fdopen(fd, "r+b");
+    CHECK(file != NULL && fwrite("counts", 1, 6, file) == 6);
+    CHECK(fclose(file) == 0);
+    CHECK_NUMBER(faults_calls(), 0);
+    CHECK(open(world_path("b"), O_RDONLY | O_CLOEXEC) < 0 && errno == EIO);
+    faults_plan(NULL);
+    world_close();
+}
+
 int main(int argc, char **argv)
 {
     static const test tests[] = {
@@ -875,6 +894,7 @@ int main(int argc, char **argv)
         TEST(private_directory_is_made_or_not),
         TEST(transfer_continues_whatever_fails_of_its_socket),
         TEST(clock_without_an_id_is_the_time_of_day),
+        TEST(counts_of_a_build_for_coverage_are_spared),
     };
 
     int failed = test_main(tests, TEST_COUNT(tests), argc, argv);

@@ -37,7 +37,7 @@ typedef struct plan {
 static plan *_Atomic current;
 static plan *plans;
 
-static _Thread_local bool paused;
+static _Thread_local bool paused, spared;
 
 void (*faults_watch)(const char *call, int fd);
 const char *faults_boot;
@@ -152,6 +152,16 @@ void faults_pause(bool pause)
     paused = pause;
 }
 
+void spare(bool spare)
+{
+    spared = spare;
+}
+
+static plan *plan_in_force(void)
+{
+    return paused || spared ? NULL : current;
+}
+
 __attribute__((constructor)) static void plan_of_the_environment(void)
 {
     const char *words = getenv("NYMBL_FAULTS");
@@ -197,10 +207,10 @@ static unsigned random_next(plan *plan)
 
 bool strikes(const char *call)
 {
-    plan *plan = current;
+    plan *plan = plan_in_force();
     long number;
 
-    if (plan == NULL || paused)
+    if (plan == NULL)
         return false;
     watch(call, -1);
     number = ++plan->calls;
@@ -243,18 +253,18 @@ static bool is_own(int fd)
 
 bool strikes_bytes(const char *call, int fd)
 {
-    const plan *plan = current;
+    const plan *plan = plan_in_force();
 
-    if (plan != NULL && !paused && plan->goes_on && is_own(fd))
+    if (plan != NULL && plan->goes_on && is_own(fd))
         return false;
     return strikes(call);
 }
 
 bool interrupts(void)
 {
-    plan *plan = current;
+    plan *plan = plan_in_force();
 
-    if (plan == NULL || paused || !plan->shortens || random_next(plan) % 4 != 0)
+    if (plan == NULL || !plan->shortens || random_next(plan) % 4 != 0)
         return false;
     errno = EINTR;
     return true;
@@ -262,15 +272,15 @@ bool interrupts(void)
 
 size_t cut(size_t size)
 {
-    plan *plan = current;
+    plan *plan = plan_in_force();
 
-    return plan != NULL && !paused && plan->shortens && size > SMALL
+    return plan != NULL && plan->shortens && size > SMALL
                ? 1 + random_next(plan) % size
                : size;
 }
 
 void synced(int fd)
 {
-    if (current != NULL && !paused)
+    if (plan_in_force() != NULL)
         watch("synced", fd);
 }

@@ -16,6 +16,9 @@ bool strikes_bytes(const char *call, int fd);
 bool interrupts(void);
 /* The number of bytes that are read or written. */
 size_t cut(size_t size);
+/* Until the next call with false, no call of this thread fails or is counted.
+ */
+void spare(bool spared);
 /* After a successful fsync(). */
 void synced(int fd);
 
