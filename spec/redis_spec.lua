@@ -918,6 +918,13 @@ describe("nymbl.store.redis()", function()
         assert(reserve(it, key, LIMITS), text)
         assert.is_true(requests(it, key) <= 2)
       end
+      for _, name in ipairs { "read_tat", "read_floor", "paused_until" } do
+        local key = key_new()
+        plain():cli("SET", ("nymbl:{%s}:v2"):format(key),
+                    ('{"month":"%s","requests":7,"throttled":2,"updated_at":4e9,"%s":[]}'):format(MONTH, name))
+        assert(reserve(it, key, LIMITS), name)
+        assert.equal(8, requests(it, key), name)
+      end
     end)
 
     it("its wait and its burst if the server's clock is set", function()

@@ -536,6 +536,25 @@ describe("nymbl.store.file()", function()
       content_set(path, data)
       assert.same({ month = "2026-02", requests = 5, throttled = 1, remaining = 95 }, client:usage())
     end)
+
+    it("that is malformed keeps its counts, whichever of its times it is", function()
+      local file, limits = nymbl.store.file(path), { bucket = "read", rate = 2, burst = 4 }
+      assert(store.ask(file, "account", nil, rate_state.reserve, limits, "2026-02"))
+      local data = content(path)
+      local time = data.time
+      for _, name in ipairs { "read_tat", "read_floor", "paused_until", "probe_at", "updated_at" } do
+        for _, value in ipairs { "x", {}, true } do
+          data.entries.account.state = {
+            version = 2, month = "2026-02", requests = 5, throttled = 1, read_tat = time, updated_at = time + 9, [name] = value,
+          }
+          content_set(path, data)
+          assert.is_true(store.ask(file, "account", nil, rate_state.reserve, limits, "2026-02").delay <= 1, name)
+          assert(store.ask(file, "account", nil, rate_state.throttled, limits, "2026-02", 1))
+          assert.same({ month = "2026-02", requests = 5, throttled = 2 },
+                      store.ask(file, "account", nil, rate_state.usage, "2026-02"), name)
+        end
+      end
+    end)
   end)
 
   describe("a malformed file", function()

@@ -259,8 +259,8 @@ local function is_month(value)
   return type(value) == "string" and value:find("^%d%d%d%d%-%d%d$") ~= nil
 end
 
--- Convert a state of another version of this format, older or newer. Only the counts are kept:
--- other keys may have another meaning in that version.
+-- Convert a state of another version of this format, older or newer, or a malformed one. Only the
+-- counts are kept: other keys may have another meaning in that version.
 -- @treturn table a new state, empty if `other` has no counts
 function rate_state.from_other_version(other)
   local state = {}

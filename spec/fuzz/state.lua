@@ -10,6 +10,9 @@ local token_state = require "nymbl.token_state"
 local MONTH = "2026-02"
 local LIMITS = { bucket = "read", rate = 2, burst = 4, quota = 1e15 }
 
+-- Seconds of the longest wait: for the end of a pause, for earlier reservations, and for the burst
+local LONGEST = 3600 + 120 + 10
+
 local path = os.tmpname()
 os.remove(path)
 local guard = setmetatable({}, { __gc = function() os.remove(path) end })
@@ -45,7 +48,14 @@ local function try(content)
     assert(after.requests == before.requests, "counted, but refused")
   else
     assert(after.requests == before.requests + 1, "not counted")
-    assert(reservation.delay >= 0 and reservation.delay <= 3600 + 120 + 10, "a wait without end")
+    assert(reservation.delay >= 0 and reservation.delay <= LONGEST, "a wait without end")
+  end
+  if not reservation.refused and not reservation.is_probe then -- a 429, and a second request that is not sent
+    assert(store.ask(self, "account", nil, rate_state.throttled, LIMITS, MONTH, 60))
+    local again = assert(store.ask(self, "account", nil, rate_state.reserve, LIMITS, MONTH))
+    assert(again.delay >= 59 and again.delay <= LONGEST, "no pause, or one without end")
+    assert(store.ask(self, "account", nil, rate_state.cancel, LIMITS, MONTH, again.tat))
+    assert(usage(self).requests == before.requests, "a request that is not billed was counted")
   end
   local ok, token, todo = store.ask(self, "token", nil, token_state.acquire, 3, nil, 10, nil)
   assert(ok == true, "token")

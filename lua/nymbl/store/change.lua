@@ -16,28 +16,29 @@ function change.copy(old)
   return old and core.copy(old) or {}
 end
 
--- A copy of a state, converted to this version.
-local function converted_copy(old)
-  local state = old and old.version ~= change.VERSION and rate_state.from_other_version(old) or change.copy(old)
+-- The counts of a stored state, as a state of this version.
+local function counts_of(old)
+  local state = type(old) == "table" and rate_state.from_other_version(old) or {}
   state.version = change.VERSION
   return state
 end
 
 -- Apply a change to a copy of a state. Returns an array: the new state, and the results.
 local function apply_to_copy(old, now, fn, ...)
-  local state = converted_copy(old)
+  local state = old and old.version ~= change.VERSION and counts_of(old) or change.copy(old)
+  state.version = change.VERSION
   return { state, fn(state, now, ...) }
 end
 
--- Apply a change to a stored state. If another version of nymbl stored it, older or newer,
--- only the month's counts are kept. If the change raises an error because the state is
--- malformed, it is applied to an empty state instead.
+-- Apply a change to a stored state. Only the month's counts are kept if another version of
+-- nymbl stored it, older or newer, or if the change raises an error because the state is
+-- malformed.
 -- @tparam ?table old the stored state; not modified
 -- @treturn table the new state
 -- @return the results of `fn`, at most three
 function change.apply(old, now, fn, ...)
   local ran, results = errors.try(pcall, apply_to_copy, old, now, fn, ...)
-  if not ran then results = apply_to_copy(nil, now, fn, ...) end
+  if not ran then results = apply_to_copy(counts_of(old), now, fn, ...) end
   return results[1], results[2], results[3], results[4]
 end
 

@@ -90,8 +90,8 @@ end
 local before = read_state()
 local state = copy(before)
 local ran, results = pcall(make_change, state)
-if not ran then -- the state is malformed
-  state = {}
+if not ran then -- the state is malformed: only the month's counts are kept
+  state = module.from_other_version and module.from_other_version(before) or {}
   results = make_change(state)
 end
 local text = cjson.encode(results)
