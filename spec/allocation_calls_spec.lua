@@ -13,13 +13,7 @@ local TOOLS = [[
   local function patient_id()
     return ("p%d"):format(tries)
   end
-  local function read(path)
-    local file = io.open(path, "rb")
-    if not file then return nil end
-    local bytes = file:read "*a"
-    file:close()
-    return bytes
-  end
+  local read = service.read_if_there
   local function add(id)
     service.admin("POST", "documents", { patient = patient_id(), id = id, file_name = id .. ".pdf",
       content_type = "application/pdf", content = BYTES })

@@ -32,6 +32,14 @@ function helper.read_file(path)
   return bytes
 end
 
+-- The same, or nil if the file cannot be opened.
+function helper.read_if_there(path)
+  local file = io.open(path, "rb")
+  local bytes = file and file:read("*a")
+  if file then file:close() end
+  return bytes
+end
+
 function helper.write_file(path, bytes)
   local file = assert(io.open(path, "wb"))
   assert(file:write(bytes))

@@ -22,14 +22,6 @@ local MAX_NAMES = 4
 -- Bytes that a disk writes completely or not at all.
 local SECTOR = 512
 
-local function read_if_there(path)
-  local file = io.open(path, "rb")
-  if not file then return nil end
-  local bytes = file:read "*a"
-  file:close()
-  return bytes
-end
-
 -- The directories, the files and the root of a folder, by inode.
 function power.look(folder)
   local state = { names = {}, bytes = {} }
@@ -53,13 +45,13 @@ end
 
 -- What certainly is on the disk of an inode: the names of a directory, or the bytes of a file.
 local function flushed(before, record, inode)
-  local names = read_if_there(("%s/%s.names"):format(record, inode))
+  local names = helper.read_if_there(("%s/%s.names"):format(record, inode))
   if names then
     local inodes = {}
     for of, name in names:gmatch "(%d+) ([^\n]+)" do inodes[name] = of end
     return inodes
   end
-  return before.names[inode], read_if_there(("%s/%s.bytes"):format(record, inode)) or before.bytes[inode]
+  return before.names[inode], helper.read_if_there(("%s/%s.bytes"):format(record, inode)) or before.bytes[inode]
 end
 
 -- Whether a file with a name in both is in none of these names.

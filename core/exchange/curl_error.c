@@ -183,12 +183,12 @@ static nymbl_kind connect_error_classify(CURL *easy, const char *error_text,
     case CURLE_URL_MALFORMAT:
         if (strcmp(error_text, "No URL set") == 0)
             return NYMBL_NO_MEMORY; /* to copy it, in 8.14 */
-        *reason = nymbl__reason_bad_response;
-        return NYMBL_PROTOCOL;
+        break;
     default:
-        *reason = nymbl__reason_bad_response;
-        return NYMBL_PROTOCOL;
+        break;
     }
+    *reason = nymbl__reason_bad_response;
+    return NYMBL_PROTOCOL;
 }
 
 nymbl_kind nymbl__curl_error_of_connection(CURL *easy, const char *error_text,
