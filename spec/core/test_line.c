@@ -1002,6 +1002,36 @@ static void freeing_the_engine_ends_its_lines(void)
     world_close();
 }
 
+static void freeing_the_engine_waits_for_no_server_that_reads_nothing(void)
+{
+    size_t size = 300 * 1000;
+    char *data = pattern(size);
+    nymbl_transfer *first, *second;
+    nymbl_line *line;
+    peer peer;
+
+    world_open(NULL);
+    line = line_open((nymbl_line_options){0});
+    peer_accept(&peer);
+    narrow(&peer);
+    REQUIRE(nymbl_line_start(&first, line, data, size, NULL) == NYMBL_OK);
+    REQUIRE(nymbl_line_start(&second, line, data, size, NULL) == NYMBL_OK);
+    for (int i = 0; i < 5000 && !counts_of(first).sent; i++)
+        world_step();
+    world_settle();
+    nymbl_engine_free(world.engine);
+    world.engine = NULL;
+    check_failure(first, NYMBL_CANCELED, "closed", true);
+    check_failure(second, NYMBL_CANCELED, "closed", false);
+    nymbl_line_free(line);
+    expect_end(&peer);
+    CHECK(peer.in.size > 0 && peer.in.size < size);
+    CHECK(memcmp(peer.in.data, data, peer.in.size) == 0);
+    peer_close(&peer);
+    free(data);
+    world_close();
+}
+
 static void a_line_outlives_the_last_client(void)
 {
     nymbl_transfer *transfer, *get;
@@ -1264,6 +1294,7 @@ int main(int argc, char **argv)
         TEST(a_request_that_nobody_waits_for_is_sent_without_pumping),
         TEST(closing_waits_for_replies_but_not_for_a_silent_server),
         TEST(freeing_the_engine_ends_its_lines),
+        TEST(freeing_the_engine_waits_for_no_server_that_reads_nothing),
         TEST(a_line_outlives_the_last_client),
         TEST(an_engine_whose_line_has_no_request_is_idle),
         TEST(a_line_stays_open_when_the_thread_starts),
