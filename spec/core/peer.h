@@ -42,7 +42,15 @@ void world_open(const nymbl_client_options *options);
 void world_close(void);
 /* Pump once, waiting briefly. */
 void world_step(void);
-/* Pump a few times without waiting. */
+/* Pump until this is true. */
+#define AWAIT(expression)                                                      \
+    do {                                                                       \
+        for (int step_ = 0; step_ < 5000 && !(expression); step_++)            \
+            world_step();                                                      \
+        CHECK(expression);                                                     \
+    } while (0)
+/* Pump a few times without waiting. For what must happen use AWAIT(): on a busy
+ * machine the engine's thread may not have run yet. */
 void world_settle(void);
 /* A path in the world's directory; valid until the fourth call after it. */
 const char *world_path(const char *name);

@@ -122,6 +122,7 @@ static void last_byte_waits_for_the_source_to_finish(void)
     peer_read_head(&peer, &request);
     while (peer.in.size < 5000)
         peer_await(&peer, peer.in.size + 1);
+    AWAIT(counts_of(transfer).body_sent == 4999);
     world_settle();
     CHECK_NUMBER(counts_of(transfer).body_sent, 4999);
     nymbl_transfer_cancel(transfer, NYMBL_CANCELED, NULL);

@@ -37,8 +37,7 @@ static void download_by_reading_returns_all_bytes(void)
     CHECK(nymbl_transfer_response(transfer, &head, NULL) == NYMBL_AGAIN);
     peer_say(&peer, "HTTP/1.1 200 OK\r\nContent-Type: image/png\r\n"
                     "Content-Length: 1048583\r\n\r\n");
-    world_settle();
-    CHECK(nymbl_transfer_response(transfer, &head, NULL) == NYMBL_OK);
+    AWAIT(nymbl_transfer_response(transfer, &head, NULL) == NYMBL_OK);
     CHECK_NUMBER(head.content_length, MEGABYTE + 7);
     CHECK_TEXT(head.content_type, "image/png");
     for (size_t at = 0; at < MEGABYTE + 7; at += 65536) {
@@ -350,8 +349,7 @@ static void bytes_beyond_the_length_are_not_accepted(void)
     peer_say(&peer, OK_HEAD "Content-Length: 10\r\n\r\n0123456789abcdef");
     CHECK(read_all(transfer, &got, NULL) == NYMBL_DONE);
     CHECK_TEXT(got.data, "0123456789");
-    world_settle();
-    CHECK_NUMBER(sockets_to(world.port), 0); /* it is not reused */
+    AWAIT(sockets_to(world.port) == 0); /* it is not reused */
     nymbl_transfer_free(transfer);
     text_free(&got);
     peer_close(&peer);

@@ -103,9 +103,7 @@ static void check_failure(nymbl_transfer *transfer, nymbl_kind kind,
 /* Wait until a line has ended, and release it. */
 static void check_ended(nymbl_line *line)
 {
-    for (int i = 0; i < 5000 && nymbl_line_is_open(line); i++)
-        world_step();
-    CHECK(!nymbl_line_is_open(line));
+    AWAIT(!nymbl_line_is_open(line));
     nymbl_line_free(line);
 }
 
@@ -387,10 +385,8 @@ static void long_requests_are_sent_as_the_server_reads(void)
     REQUIRE(nymbl_line_start(&first, line, data, size, NULL) == NYMBL_OK);
     REQUIRE(nymbl_line_start(&second, line, data, size, NULL) == NYMBL_OK);
     third = ask(line, "third");
-    for (int i = 0; i < 5000 && !counts_of(first).sent; i++)
-        world_step();
+    AWAIT(counts_of(first).sent);
     world_settle();
-    CHECK(counts_of(first).sent);
     CHECK(!counts_of(second).sent); /* so the first is sent in part only */
     nymbl_transfer_free(first);
     while (all.size < 2 * size + 5) {
@@ -699,8 +695,7 @@ static void nothing_is_sent_to_a_server_that_has_closed(void)
     answer(&peer, transfer);
     peer_close(&peer);
     if (is_threaded()) { /* a request might be sent before the thread sees it */
-        for (int i = 0; i < 5000 && nymbl_line_is_open(line); i++)
-            world_step();
+        AWAIT(!nymbl_line_is_open(line));
         CHECK(nymbl_line_start(&transfer, line, "b", 1, NULL) == NYMBL_NETWORK);
     } else {
         check_failure(ask(line, "b"), NYMBL_NETWORK, "reset", false);
@@ -1016,8 +1011,7 @@ static void freeing_the_engine_waits_for_no_server_that_reads_nothing(void)
     narrow(&peer);
     REQUIRE(nymbl_line_start(&first, line, data, size, NULL) == NYMBL_OK);
     REQUIRE(nymbl_line_start(&second, line, data, size, NULL) == NYMBL_OK);
-    for (int i = 0; i < 5000 && !counts_of(first).sent; i++)
-        world_step();
+    AWAIT(counts_of(first).sent);
     world_settle();
     nymbl_engine_free(world.engine);
     world.engine = NULL;

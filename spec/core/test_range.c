@@ -291,8 +291,7 @@ static void validators_are_published(void)
     peer_respond(&peer, 200,
                  WITH(ETAG) "Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT\r\n",
                  "content of it all");
-    world_settle();
-    CHECK(nymbl_transfer_response(transfer, &head, NULL) == NYMBL_OK);
+    AWAIT(nymbl_transfer_response(transfer, &head, NULL) == NYMBL_OK);
     CHECK_TEXT(head.etag, ETAG);
     CHECK_TEXT(head.last_modified, "Sun, 06 Nov 1994 08:49:37 GMT");
     nymbl_transfer_free(transfer);
@@ -300,8 +299,7 @@ static void validators_are_published(void)
     transfer = accept_request(start_download(NULL), &peer);
     peer_respond(&peer, 200, WITH("W/" ETAG) "Last-Modified: today\r\n",
                  "content of it all");
-    world_settle();
-    CHECK(nymbl_transfer_response(transfer, &head, NULL) == NYMBL_OK);
+    AWAIT(nymbl_transfer_response(transfer, &head, NULL) == NYMBL_OK);
     CHECK(head.etag == NULL);
     CHECK(head.last_modified == NULL);
     nymbl_transfer_free(transfer);
