@@ -845,6 +845,37 @@ static nymbl_kind clock_run(const char **reason)
     return NYMBL_OK;
 }
 
+/* A program without standard input: the pair would get its number. */
+static void notify_socket_is_no_standard_descriptor(void)
+{
+    int saved, fd = -1;
+    nymbl_transfer *transfer;
+    nymbl_error err = {0};
+    nymbl_kind kind;
+    peer peer;
+
+    world_open(NULL);
+    transfer = accept_request(start_download(NULL), &peer);
+    saved = dup(STDIN_FILENO);
+    REQUIRE(saved >= 0 && close(STDIN_FILENO) == 0);
+    faults_plan("fcntl=EMFILE");
+    kind = nymbl_transfer_notify_fd(transfer, &fd, &err);
+    faults_plan(NULL);
+    CHECK_NUMBER(kind, NYMBL_IO);
+    CHECK_TEXT(err.reason, "too_many_files");
+    CHECK_NUMBER(fd, -1);
+    kind = nymbl_transfer_notify_fd(transfer, &fd, &err);
+    CHECK_NUMBER(kind, NYMBL_OK);
+    CHECK(fd > STDERR_FILENO);
+    CHECK(fcntl(STDIN_FILENO, F_GETFD) < 0);
+    CHECK(dup2(saved, STDIN_FILENO) == STDIN_FILENO);
+    close(saved);
+    close(fd);
+    nymbl_transfer_free(transfer);
+    peer_close(&peer);
+    world_close();
+}
+
 static void clock_without_an_id_is_the_time_of_day(void)
 {
     static const operation operation = {nothing_prepare, clock_run,
@@ -893,6 +924,7 @@ int main(int argc, char **argv)
         TEST(job_succeeds_or_fails),
         TEST(private_directory_is_made_or_not),
         TEST(transfer_continues_whatever_fails_of_its_socket),
+        TEST(notify_socket_is_no_standard_descriptor),
         TEST(clock_without_an_id_is_the_time_of_day),
         TEST(counts_of_a_build_for_coverage_are_spared),
     };
