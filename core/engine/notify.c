@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #define BACKLOG 1024 /* connections that may wait for accept() */
+#define LISTENER_TRIES 3
 
 #ifdef SOCK_CLOEXEC
 #define ACCEPT(listener)                                                       \
@@ -74,27 +75,39 @@ static int listener_replace(int old, int fd)
     return replaced;
 }
 
-/* Listen in a directory that no other user can enter. */
-static nymbl_kind listener_open(nymbl_engine *engine, nymbl_error *err)
+/* Listen in a new directory that no other user can enter. */
+static int listener_make(nymbl_engine *engine)
 {
     char path[64];
     int fd, saved_errno;
 
     if (!nymbl__private_dir_create(engine->dir, &engine->dir_fd))
-        return nymbl__error_set(err, NYMBL_IO, nymbl_reason_from_errno(errno));
+        return -1;
     nymbl__file_id_get(&engine->dir_id, engine->dir);
     nymbl__notify_path(path, engine);
     fd = socket_listen(path);
     if (fd >= 0 && engine->listener >= 0)
         fd = listener_replace(engine->listener, fd);
-    if (fd < 0) {
-        saved_errno = errno;
-        nymbl__private_dir_remove(engine->dir, &engine->dir_fd,
-                                  &engine->dir_id);
-        return nymbl__error_set(err, NYMBL_IO,
-                                nymbl_reason_from_errno(saved_errno));
+    if (fd >= 0) {
+        nymbl__file_id_get(&engine->socket_id, path);
+        return fd;
     }
-    nymbl__file_id_get(&engine->socket_id, path);
+    saved_errno = errno;
+    nymbl__private_dir_remove(engine->dir, &engine->dir_fd, &engine->dir_id);
+    errno = saved_errno;
+    return -1;
+}
+
+static nymbl_kind listener_open(nymbl_engine *engine, nymbl_error *err)
+{
+    int fd = listener_make(engine);
+
+    /* Until it contains the socket, a process that has created the directory as
+     * well, but could not lock it, may remove it. */
+    for (int i = 1; i < LISTENER_TRIES && fd < 0 && errno == ENOENT; i++)
+        fd = listener_make(engine);
+    if (fd < 0)
+        return nymbl__error_set(err, NYMBL_IO, nymbl_reason_from_errno(errno));
     nymbl__engine_lock(engine);
     engine->listener = fd;
     nymbl__engine_unlock(engine);

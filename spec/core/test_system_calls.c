@@ -800,6 +800,44 @@ static void transfer_continues_whatever_fails_of_its_socket(void)
     }
 }
 
+static int dirs_to_remove;
+
+static void dir_remove_before_bind(const char *call, int fd)
+{
+    (void)fd;
+    if (strcmp(call, "bind") == 0 && dirs_to_remove-- > 0)
+        CHECK(rmdir(world.engine->dir) == 0);
+}
+
+/* As a process does that has created the directory, too, and cannot lock it. */
+static void directory_may_be_removed_by_another_process(void)
+{
+    for (int removed = 1; removed <= 3; removed++) {
+        nymbl_transfer *transfer;
+        nymbl_notify_socket notify;
+        nymbl_error err = {0};
+        nymbl_kind kind;
+        peer peer;
+
+        world_open(NULL);
+        transfer = accept_request(start_download(NULL), &peer);
+        dirs_to_remove = removed;
+        faults_watch = dir_remove_before_bind;
+        faults_plan("kill=0");
+        kind = nymbl_transfer_notify_socket(transfer, &notify, &err);
+        faults_plan(NULL);
+        faults_watch = NULL;
+        CHECK_NUMBER(kind, removed < 3 ? NYMBL_OK : NYMBL_IO);
+        if (kind == NYMBL_OK)
+            close(notify_connect(&notify));
+        else
+            CHECK_TEXT(err.reason, "not_found");
+        nymbl_transfer_free(transfer);
+        peer_close(&peer);
+        world_close();
+    }
+}
+
 /* ---- forks ---- */
 
 static int fork_without_memory_try(void)
@@ -924,6 +962,7 @@ int main(int argc, char **argv)
         TEST(job_succeeds_or_fails),
         TEST(private_directory_is_made_or_not),
         TEST(transfer_continues_whatever_fails_of_its_socket),
+        TEST(directory_may_be_removed_by_another_process),
         TEST(notify_socket_is_no_standard_descriptor),
         TEST(clock_without_an_id_is_the_time_of_day),
         TEST(counts_of_a_build_for_coverage_are_spared),
