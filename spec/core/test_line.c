@@ -148,6 +148,23 @@ static nymbl_transfer *open_and_ask(nymbl_line **line, peer *peer)
     return transfer;
 }
 
+/* Open the world and a line, and begin two requests that do not fit into the
+ * buffers between the line and its peer. */
+static nymbl_line *open_and_ask_twice(const char *data, size_t size, peer *peer,
+                                      nymbl_transfer **first,
+                                      nymbl_transfer **second)
+{
+    nymbl_line *line;
+
+    world_open(NULL);
+    line = line_open((nymbl_line_options){0});
+    peer_accept(peer);
+    narrow(peer);
+    REQUIRE(nymbl_line_start(first, line, data, size, NULL) == NYMBL_OK);
+    REQUIRE(nymbl_line_start(second, line, data, size, NULL) == NYMBL_OK);
+    return line;
+}
+
 static void answer(peer *peer, nymbl_transfer *transfer)
 {
     peer_say(peer, ":1\r\n");
@@ -378,12 +395,7 @@ static void long_requests_are_sent_as_the_server_reads(void)
     text all = {0};
     peer peer;
 
-    world_open(NULL);
-    line = line_open((nymbl_line_options){0});
-    peer_accept(&peer);
-    narrow(&peer);
-    REQUIRE(nymbl_line_start(&first, line, data, size, NULL) == NYMBL_OK);
-    REQUIRE(nymbl_line_start(&second, line, data, size, NULL) == NYMBL_OK);
+    line = open_and_ask_twice(data, size, &peer, &first, &second);
     third = ask(line, "third");
     AWAIT(counts_of(first).sent);
     world_settle();
@@ -1005,12 +1017,7 @@ static void freeing_the_engine_waits_for_no_server_that_reads_nothing(void)
     nymbl_line *line;
     peer peer;
 
-    world_open(NULL);
-    line = line_open((nymbl_line_options){0});
-    peer_accept(&peer);
-    narrow(&peer);
-    REQUIRE(nymbl_line_start(&first, line, data, size, NULL) == NYMBL_OK);
-    REQUIRE(nymbl_line_start(&second, line, data, size, NULL) == NYMBL_OK);
+    line = open_and_ask_twice(data, size, &peer, &first, &second);
     AWAIT(counts_of(first).sent);
     world_settle();
     nymbl_engine_free(world.engine);
