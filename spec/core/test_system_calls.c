@@ -883,8 +883,10 @@ static nymbl_kind clock_run(const char **reason)
     return NYMBL_OK;
 }
 
-/* A program without standard input: the pair would get its number. */
-static void notify_socket_is_no_standard_descriptor(void)
+/* A program without standard input: the pair would get its number. (The
+ * engine's thread may open that descriptor at any time, so this test is not
+ * repeated with it.) */
+static void notification_has_no_standard_descriptor(void)
 {
     int saved, fd = -1;
     nymbl_transfer *transfer;
@@ -963,7 +965,7 @@ int main(int argc, char **argv)
         TEST(private_directory_is_made_or_not),
         TEST(transfer_continues_whatever_fails_of_its_socket),
         TEST(directory_may_be_removed_by_another_process),
-        TEST(notify_socket_is_no_standard_descriptor),
+        TEST(notification_has_no_standard_descriptor),
         TEST(clock_without_an_id_is_the_time_of_day),
         TEST(counts_of_a_build_for_coverage_are_spared),
     };

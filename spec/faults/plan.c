@@ -39,6 +39,12 @@ static plan *plans;
 
 static _Thread_local bool paused, spared;
 
+/* The thread sanitizer sees what its versions of strcmp() and snprintf() do
+ * with a plan, but no atomic variable of this file, which is compiled without
+ * it. So it is told the order. */
+void __tsan_acquire(void *address) __attribute__((weak));
+void __tsan_release(void *address) __attribute__((weak));
+
 void (*faults_watch)(const char *call, int fd);
 const char *faults_boot;
 
@@ -123,6 +129,8 @@ void faults_plan(const char *words)
     for (char *word = strtok_r(text, " ", &rest); word != NULL;
          word = strtok_r(NULL, " ", &rest))
         word_take(made, word);
+    if (__tsan_release != NULL)
+        __tsan_release(made);
     current = made;
 }
 
@@ -159,7 +167,11 @@ void spare(bool spare)
 
 static plan *plan_in_force(void)
 {
-    return paused || spared ? NULL : current;
+    plan *plan = paused || spared ? NULL : current;
+
+    if (plan != NULL && __tsan_acquire != NULL)
+        __tsan_acquire(plan);
+    return plan;
 }
 
 __attribute__((constructor)) static void plan_of_the_environment(void)
