@@ -28,7 +28,7 @@ static void dir_name(char path[32], const char *parent, int number)
 
 /* Open and lock a numbered directory. Returns -1 with errno on failure:
  * EWOULDBLOCK if another process has locked it, ENOENT if it was removed,
- * EACCES if another user can enter it. */
+ * EEXIST if another user can enter it. */
 static int dir_lock(const char *path)
 {
     struct stat opened, named;
@@ -46,12 +46,29 @@ static int dir_lock(const char *path)
         code = ENOENT;
     if (code == 0 &&
         (opened.st_uid != geteuid() || (opened.st_mode & 077) != 0))
-        code = EACCES;
+        code = EEXIST;
     if (code == 0)
         return fd;
     close(fd);
     errno = code;
     return -1;
+}
+
+/* Add what the umask has taken from the mode of a new directory. No other mode
+ * is changed: if this one was swept, its path may have been taken. */
+static void mode_complete(const char *path)
+{
+    struct stat named;
+
+    if (lstat(path, &named) == 0 && (named.st_mode & 0700) != 0700)
+        fchmodat(AT_FDCWD, path, 0700, AT_SYMLINK_NOFOLLOW);
+}
+
+/* Whether dir_lock() failed because the path is another process's. */
+static bool is_taken(int code)
+{
+    return code == EWOULDBLOCK || code == ENOENT || code == EEXIST ||
+           code == ENOTDIR || code == ELOOP;
 }
 
 static void socket_unlink(const char *dir)
@@ -80,10 +97,10 @@ static int dir_acquire(char path[32], const char *parent)
         is_new = mkdir(path, 0700) == 0;
         if (!is_new && errno != EEXIST)
             return -1;
-        if (is_new) /* whatever the umask */
-            fchmodat(AT_FDCWD, path, 0700, AT_SYMLINK_NOFOLLOW);
+        if (is_new)
+            mode_complete(path);
         fd = dir_lock(path);
-        if (fd < 0 && is_new && errno != EWOULDBLOCK && errno != ENOENT) {
+        if (fd < 0 && is_new && !is_taken(errno)) {
             rmdir(path); /* the file system cannot lock directories */
             return -1;
         }

@@ -838,6 +838,49 @@ static void directory_may_be_removed_by_another_process(void)
     }
 }
 
+static char replaced_dir[64];
+
+static void dir_replace_after_mkdir(const char *call, int fd)
+{
+    static bool is_made;
+
+    (void)fd;
+    if (is_made && errno == 0 && replaced_dir[0] == '\0') {
+        snprintf(replaced_dir, sizeof(replaced_dir), "%s", world.engine->dir);
+        CHECK(rmdir(replaced_dir) == 0 && mkdir(replaced_dir, 0755) == 0);
+    }
+    is_made = strcmp(call, "mkdir") == 0;
+    if (is_made)
+        errno = 0;
+}
+
+/* By a process that swept the new directory, and a program that uses its name.
+ */
+static void directory_that_others_may_enter_is_left_alone(void)
+{
+    nymbl_transfer *transfer;
+    nymbl_notify_socket notify;
+    struct stat status = {0};
+    peer peer;
+
+    world_open(NULL);
+    transfer = accept_request(start_download(NULL), &peer);
+    replaced_dir[0] = '\0';
+    faults_watch = dir_replace_after_mkdir;
+    faults_plan("kill=0");
+    CHECK(nymbl_transfer_notify_socket(transfer, &notify, NULL) == NYMBL_OK);
+    faults_plan(NULL);
+    faults_watch = NULL;
+    CHECK(strcmp(world.engine->dir, replaced_dir) != 0);
+    CHECK(stat(replaced_dir, &status) == 0);
+    CHECK_NUMBER(status.st_mode & 0777, 0755);
+    close(notify_connect(&notify));
+    nymbl_transfer_free(transfer);
+    peer_close(&peer);
+    world_close();
+    CHECK(rmdir(replaced_dir) == 0);
+}
+
 /* ---- forks ---- */
 
 static int fork_without_memory_try(void)
@@ -965,6 +1008,7 @@ int main(int argc, char **argv)
         TEST(private_directory_is_made_or_not),
         TEST(transfer_continues_whatever_fails_of_its_socket),
         TEST(directory_may_be_removed_by_another_process),
+        TEST(directory_that_others_may_enter_is_left_alone),
         TEST(notification_has_no_standard_descriptor),
         TEST(clock_without_an_id_is_the_time_of_day),
         TEST(counts_of_a_build_for_coverage_are_spared),
