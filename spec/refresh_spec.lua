@@ -44,7 +44,7 @@ describe("the refresh of a token", function()
       local from = clock.now()
       if act(i, wait) == false then
         clock.wait = wait
-        return false
+        return wait(transfer, deadline, once)
       end
       clock.offset = clock.offset + math.max(0, deadline - from)
       return false
