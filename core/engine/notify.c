@@ -83,7 +83,10 @@ static int listener_make(nymbl_engine *engine)
 
     if (!nymbl__private_dir_create(engine->dir, &engine->dir_fd))
         return -1;
-    nymbl__file_id_get(&engine->dir_id, engine->dir);
+    if (engine->dir_fd >= 0) /* another one may be at its path by now */
+        nymbl__file_id_get_fd(&engine->dir_id, engine->dir_fd);
+    else
+        nymbl__file_id_get(&engine->dir_id, engine->dir);
     nymbl__notify_path(path, engine);
     fd = socket_listen(path);
     if (fd >= 0 && engine->listener >= 0)
@@ -103,8 +106,11 @@ static nymbl_kind listener_open(nymbl_engine *engine, nymbl_error *err)
     int fd = listener_make(engine);
 
     /* Until it contains the socket, a process that has created the directory as
-     * well, but could not lock it, may remove it. */
-    for (int i = 1; i < LISTENER_TRIES && fd < 0 && errno == ENOENT; i++)
+     * well, but could not lock it, may remove it; and a third one may make its
+     * own (EADDRINUSE). */
+    for (int tries = 1; tries < LISTENER_TRIES && fd < 0 &&
+                        (errno == ENOENT || errno == EADDRINUSE);
+         tries++)
         fd = listener_make(engine);
     if (fd < 0)
         return nymbl__error_set(err, NYMBL_IO, nymbl_reason_from_errno(errno));

@@ -28,7 +28,7 @@ static void dir_name(char path[32], const char *parent, int number)
 
 /* Open and lock a numbered directory. Returns -1 with errno on failure:
  * EWOULDBLOCK if another process has locked it, ENOENT if it was removed,
- * EEXIST if another user can enter it. */
+ * EACCES if another user can enter it. */
 static int dir_lock(const char *path)
 {
     struct stat opened, named;
@@ -46,7 +46,7 @@ static int dir_lock(const char *path)
         code = ENOENT;
     if (code == 0 &&
         (opened.st_uid != geteuid() || (opened.st_mode & 077) != 0))
-        code = EEXIST;
+        code = EACCES;
     if (code == 0)
         return fd;
     close(fd);
@@ -54,21 +54,16 @@ static int dir_lock(const char *path)
     return -1;
 }
 
-/* Add what the umask has taken from the mode of a new directory. No other mode
+/* Add what the umask has taken from the mode of a new directory. No other file
  * is changed: if this one was swept, its path may have been taken. */
 static void mode_complete(const char *path)
 {
     struct stat named;
 
-    if (lstat(path, &named) == 0 && (named.st_mode & 0700) != 0700)
+    if (lstat(path, &named) == 0 && S_ISDIR(named.st_mode) &&
+        named.st_uid == geteuid() && (named.st_mode & 077) == 0 &&
+        (named.st_mode & 0700) != 0700)
         fchmodat(AT_FDCWD, path, 0700, AT_SYMLINK_NOFOLLOW);
-}
-
-/* Whether dir_lock() failed because the path is another process's. */
-static bool is_taken(int code)
-{
-    return code == EWOULDBLOCK || code == ENOENT || code == EEXIST ||
-           code == ENOTDIR || code == ELOOP;
 }
 
 static void socket_unlink(const char *dir)
@@ -100,7 +95,7 @@ static int dir_acquire(char path[32], const char *parent)
         if (is_new)
             mode_complete(path);
         fd = dir_lock(path);
-        if (fd < 0 && is_new && !is_taken(errno)) {
+        if (fd < 0 && is_new && errno != EWOULDBLOCK && errno != ENOENT) {
             rmdir(path); /* the file system cannot lock directories */
             return -1;
         }

@@ -19,3 +19,11 @@ void nymbl__file_id_get(nymbl__file_id *id, const char *path)
     (void)!lstat(path, &status);
     *id = (nymbl__file_id){status.st_dev, status.st_ino};
 }
+
+void nymbl__file_id_get_fd(nymbl__file_id *id, int fd)
+{
+    struct stat status = {0};
+
+    (void)!fstat(fd, &status);
+    *id = (nymbl__file_id){status.st_dev, status.st_ino};
+}

@@ -800,19 +800,76 @@ static void transfer_continues_whatever_fails_of_its_socket(void)
     }
 }
 
-static int dirs_to_remove;
-
-static void dir_remove_before_bind(const char *call, int fd)
+/* Put a file of the world in the place of the engine's directory, in one step:
+ * at no moment can another process take its number. The directory gets the name
+ * of the file. */
+static bool dir_replace(const char *name)
 {
+    return renameat2(AT_FDCWD, world_path(name), AT_FDCWD, world.engine->dir,
+                     RENAME_EXCHANGE) == 0;
+}
+
+/* The names that stood in the place of directories, to be removed. */
+static char replaced[3][64];
+static int replaced_locks[3]; /* those of the others */
+static int replaced_count, replaced_max;
+
+static void replaced_add(void)
+{
+    snprintf(replaced[replaced_count++], sizeof(replaced[0]), "%s",
+             world.engine->dir);
+}
+
+static bool replaced_by_dir; /* of another process that listens in it */
+
+static void other_make(void)
+{
+    int lock;
+
+    if (!replaced_by_dir) {
+        REQUIRE(symlink("nowhere", world_path("other")) == 0);
+        return;
+    }
+    REQUIRE(mkdir(world_path("other"), 0700) == 0);
+    world_write("other/" NYMBL__PRIVATE_DIR_SOCKET, "", 0);
+    lock = open(world_path("other"), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    REQUIRE(lock >= 0 && flock(lock, LOCK_EX | LOCK_NB) == 0);
+    replaced_locks[replaced_count] = lock;
+}
+
+static void other_remove(int i)
+{
+    if (!replaced_by_dir) {
+        CHECK(unlink(replaced[i]) == 0);
+        return;
+    }
+    CHECK(rename(replaced[i], world_path("other")) == 0);
+    close(replaced_locks[i]);
+    CHECK(unlink(world_path("other/" NYMBL__PRIVATE_DIR_SOCKET)) == 0);
+    CHECK(rmdir(world_path("other")) == 0);
+}
+
+/* Before bind(), or right after the directory was locked and emptied. */
+static void dir_remove(const char *call, int fd)
+{
+    static bool is_emptied;
+    bool is_now = replaced_by_dir ? is_emptied && strstr(call, "stat") != NULL
+                                  : strcmp(call, "bind") == 0;
+
     (void)fd;
-    if (strcmp(call, "bind") == 0 && dirs_to_remove-- > 0)
-        CHECK(rmdir(world.engine->dir) == 0);
+    is_emptied = strcmp(call, "unlink") == 0;
+    if (!is_now || replaced_count == replaced_max)
+        return;
+    other_make();
+    if (CHECK(dir_replace("other")))
+        replaced_add();
+    CHECK(rmdir(world_path("other")) == 0);
 }
 
 /* As a process does that has created the directory, too, and cannot lock it. */
-static void directory_may_be_removed_by_another_process(void)
+static void directory_is_removed(void)
 {
-    for (int removed = 1; removed <= 3; removed++) {
+    for (replaced_max = 1; replaced_max <= 3; replaced_max++) {
         nymbl_transfer *transfer;
         nymbl_notify_socket notify;
         nymbl_error err = {0};
@@ -821,34 +878,42 @@ static void directory_may_be_removed_by_another_process(void)
 
         world_open(NULL);
         transfer = accept_request(start_download(NULL), &peer);
-        dirs_to_remove = removed;
-        faults_watch = dir_remove_before_bind;
+        replaced_count = 0;
+        faults_watch = dir_remove;
         faults_plan("kill=0");
         kind = nymbl_transfer_notify_socket(transfer, &notify, &err);
         faults_plan(NULL);
         faults_watch = NULL;
-        CHECK_NUMBER(kind, removed < 3 ? NYMBL_OK : NYMBL_IO);
+        CHECK_NUMBER(replaced_count, replaced_max);
+        CHECK_NUMBER(kind, replaced_max < 3 ? NYMBL_OK : NYMBL_IO);
         if (kind == NYMBL_OK)
             close(notify_connect(&notify));
         else
-            CHECK_TEXT(err.reason, "not_found");
+            CHECK_TEXT(err.reason, replaced_by_dir ? "io_error" : "not_found");
         nymbl_transfer_free(transfer);
         peer_close(&peer);
+        for (int i = 0; i < replaced_count; i++)
+            other_remove(i);
         world_close();
     }
 }
 
-static char replaced_dir[64];
+static void directory_may_be_removed_by_another_process(void)
+{
+    replaced_by_dir = false;
+    directory_is_removed();
+    replaced_by_dir = true;
+    directory_is_removed();
+}
 
 static void dir_replace_after_mkdir(const char *call, int fd)
 {
     static bool is_made;
 
     (void)fd;
-    if (is_made && errno == 0 && replaced_dir[0] == '\0') {
-        snprintf(replaced_dir, sizeof(replaced_dir), "%s", world.engine->dir);
-        CHECK(rmdir(replaced_dir) == 0 && mkdir(replaced_dir, 0755) == 0);
-    }
+    /* it has failed if another process has the number, or has swept it */
+    if (is_made && errno == 0 && replaced_count == 0 && dir_replace("other"))
+        replaced_add();
     is_made = strcmp(call, "mkdir") == 0;
     if (is_made)
         errno = 0;
@@ -858,27 +923,41 @@ static void dir_replace_after_mkdir(const char *call, int fd)
  */
 static void directory_that_others_may_enter_is_left_alone(void)
 {
-    nymbl_transfer *transfer;
-    nymbl_notify_socket notify;
-    struct stat status = {0};
-    peer peer;
+    static const mode_t modes[] = {0755, 0555, 0477};
 
-    world_open(NULL);
-    transfer = accept_request(start_download(NULL), &peer);
-    replaced_dir[0] = '\0';
-    faults_watch = dir_replace_after_mkdir;
-    faults_plan("kill=0");
-    CHECK(nymbl_transfer_notify_socket(transfer, &notify, NULL) == NYMBL_OK);
-    faults_plan(NULL);
-    faults_watch = NULL;
-    CHECK(strcmp(world.engine->dir, replaced_dir) != 0);
-    CHECK(stat(replaced_dir, &status) == 0);
-    CHECK_NUMBER(status.st_mode & 0777, 0755);
-    close(notify_connect(&notify));
-    nymbl_transfer_free(transfer);
-    peer_close(&peer);
-    world_close();
-    CHECK(rmdir(replaced_dir) == 0);
+    for (size_t i = 0; i < sizeof(modes) / sizeof(modes[0]); i++) {
+        nymbl_transfer *transfer;
+        nymbl_notify_socket notify;
+        struct stat status = {0};
+        peer peer;
+
+        world_open(NULL);
+        transfer = accept_request(start_download(NULL), &peer);
+        REQUIRE(mkdir(world_path("other"), 0700) == 0);
+        world_write("other/file", "text", 4);
+        REQUIRE(chmod(world_path("other"), modes[i]) == 0);
+        replaced_count = 0;
+        faults_watch = dir_replace_after_mkdir;
+        faults_plan("kill=0");
+        CHECK(nymbl_transfer_notify_socket(transfer, &notify, NULL) ==
+              NYMBL_OK);
+        faults_plan(NULL);
+        faults_watch = NULL;
+        CHECK_NUMBER(replaced_count, 1);
+        CHECK(strcmp(world.engine->dir, replaced[0]) != 0);
+        CHECK(stat(replaced[0], &status) == 0);
+        CHECK_NUMBER(status.st_mode & 0777, modes[i]);
+        close(notify_connect(&notify));
+        nymbl_transfer_free(transfer);
+        peer_close(&peer);
+        /* the one that was made is empty */
+        CHECK(rmdir(world_path("other")) == 0);
+        CHECK(rename(replaced[0], world_path("other")) == 0);
+        CHECK(chmod(world_path("other"), 0700) == 0);
+        world_clear("other");
+        CHECK(rmdir(world_path("other")) == 0);
+        world_close();
+    }
 }
 
 /* ---- forks ---- */
