@@ -611,6 +611,31 @@ describe("nymbl.store.file()", function()
       end
     end)
 
+    it("keeps the counts of its accounts", function()
+      local limits = { bucket = "read", rate = 2, burst = 4 }
+      local function damage(name)
+        return function(data) data[name] = "x" end
+      end
+      local damages = {
+        damage "time", damage "wall_time", damage "clocks",
+        function(data) data.clocks.other = { offset = "x", last_used = 1 } end,
+        function(data) data.entries.account.last_used = nil end,
+        function(data) data.entries.other = 1 end,
+        function(data) data.entries.other = { last_used = 1, state = "x" } end,
+      }
+      for i, damage_content in ipairs(damages) do
+        local file = nymbl.store.file(path)
+        assert(store.ask(file, "account", nil, rate_state.reserve, limits, "2026-02"))
+        local data = content(path)
+        damage_content(data)
+        content_set(path, data)
+        assert.is_true(store.ask(file, "account", nil, rate_state.reserve, limits, "2026-02").delay <= 1, i)
+        assert.same({ month = "2026-02", requests = 2, throttled = 0 },
+                    store.ask(file, "account", nil, rate_state.usage, "2026-02"), i)
+        os.remove(path)
+      end
+    end)
+
     it("blocks no caller with its entries for an account or a token", function()
       local patient, client = begin { rate = {}, monthly_quota = 10, store = nymbl.store.file(path, { token = true }) }
       assert(patient:page())

@@ -6,8 +6,9 @@
 --   time, wall_time   the store's time and the wall clock's time when the file was written
 --   clocks            by boot id: `offset` of the store's time from the boot clock, `last_used`
 --   entries           by key: `state`, `last_used`
--- Malformed content counts as empty. If another version of nymbl wrote the content, older or
--- newer, the months' counts are kept if they have the names that rate_state.lua expects.
+-- Content that is no JSON object counts as empty. If another version of nymbl wrote it, older or
+-- newer, or if a field is malformed, the months' counts are kept if they have the names that
+-- rate_state.lua expects.
 --
 -- Lock. flock(2), held for one change of a few microseconds and never while waiting. If the
 -- holder is killed, the kernel releases the lock. If it is stopped, the kernel does not: after
@@ -73,8 +74,8 @@ local function empty_content(wall_time)
   return { version = VERSION, time = 0, wall_time = wall_time, clocks = {}, entries = {} }
 end
 
--- Convert the content of another version. Only the months' counts are kept.
-local function from_other_version(other, wall_time)
+-- Convert content that is malformed, or of another version. Only the months' counts are kept.
+local function counts_of(other, wall_time)
   local data = empty_content(wall_time)
   if type(other.entries) ~= "table" then return data end
   for key, entry in pairs(other.entries) do
@@ -92,19 +93,19 @@ end
 local function decode(text, wall_time)
   local data = json.decode(text)
   if not data then return empty_content(wall_time) end
-  if data.version ~= VERSION then return from_other_version(data, wall_time) end
+  if data.version ~= VERSION then return counts_of(data, wall_time) end
   if not is_number(data.time) or not is_number(data.wall_time) or type(data.clocks) ~= "table"
     or type(data.entries) ~= "table" then
-    return empty_content(wall_time)
+    return counts_of(data, wall_time)
   end
   for _, clock in pairs(data.clocks) do
     if type(clock) ~= "table" or not is_number(clock.offset) or not is_number(clock.last_used) then
-      return empty_content(wall_time)
+      return counts_of(data, wall_time)
     end
   end
   for _, entry in pairs(data.entries) do
     if type(entry) ~= "table" or not is_number(entry.last_used) or type(entry.state) ~= "table" then
-      return empty_content(wall_time)
+      return counts_of(data, wall_time)
     end
   end
   return data
