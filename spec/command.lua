@@ -84,8 +84,9 @@ end
 
 --- Run the command in a terminal.
 -- @tparam table arguments
--- @tparam ?table options also `typed`, what is typed at it; `typed_after`, seconds; `columns`, its width; `before`, shell
---   commands; `stdout`, a file for standard output
+-- @tparam ?table options also `typed`, what is typed at it; `typed_when`, a function that gets
+--   what the terminal got and returns true when that is typed; `columns`, its width; `before`, shell commands; `stdout`, a file
+--   for standard output
 -- @treturn integer exit status
 -- @treturn string what the terminal got
 function command.run_in_terminal(arguments, options)
@@ -93,11 +94,22 @@ function command.run_in_terminal(arguments, options)
   local screen, script = helper.temporary(".screen"), helper.temporary(".sh")
   helper.write_file(script, ("stty cols %d rows 24 -echo\n%s\n( %s ) %s\n"):format(options.columns or 100, options.before or "",
     command.words(arguments, options), options.stdout and ">" .. quote(options.stdout) or ""))
-  local typed = helper.write_file(helper.temporary(".typed"), options.typed or "")
+  local typed = helper.temporary(".typed")
+  if not options.typed_when then helper.write_file(typed, options.typed or "") end
   -- the pause lets the command end before script reads the end of its input
-  local status = helper.output(("{ sleep %s; cat %s; sleep %s; } | script -qec %s /dev/null >%s 2>&1; echo $?"):format(
-    options.typed_after or 0, quote(typed), options.typed and 1 or 0.1, quote("sh " .. quote(script)), quote(screen)))
-  return tonumber(status), (helper.read_file(screen):gsub("\r\n", "\n"))
+  local pipe = assert(io.popen(([[{
+    tries=0
+    until cat %s 2>/dev/null || [ $((tries += 1)) -gt 2000 ]; do sleep 0.02; done
+    sleep %s
+  } | script -qec %s /dev/null >%s 2>&1
+  echo $?]]):format(quote(typed), options.typed and 1 or 0.1, quote("sh " .. quote(script)), quote(screen))))
+  if options.typed_when then
+    helper.wait_for(function() return helper.exists(screen) and options.typed_when(helper.read_file(screen)) end)
+    os.rename(helper.write_file(typed .. ".new", options.typed), typed) -- in one step
+  end
+  local status = tonumber(pipe:read("*l"))
+  pipe:close()
+  return status, (helper.read_file(screen):gsub("\r\n", "\n"))
 end
 
 --- Start the command in the background. Returns an object with `pid`, `out` and `err`, paths.

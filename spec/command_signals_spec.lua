@@ -130,7 +130,8 @@ describe("a signal", function()
 
   it("answers the question of delete with no", function()
     local id = add_big()
-    local status, screen = command.run_in_terminal({ "delete", "12345", id }, { typed = "\3", typed_after = 1 })
+    local status, screen = command.run_in_terminal({ "delete", "12345", id },
+      { typed = "\3", typed_when = function(screen) return screen:find("[y/N]", 1, true) end })
     assert.equal(130, status)
     assert.matches("nymbl: stopped by SIGINT: nothing was changed\n$", screen)
     assert.equal(1, #helper.stored("12345"))
@@ -191,7 +192,8 @@ describe("a signal", function()
 
   it("is sent by a terminal, too", function()
     helper.faults { operation = "list", action = { delay = 60 }, times = -1 }
-    local status, screen = command.run_in_terminal({ "list", "12345" }, { typed = "\3", typed_after = 1 })
+    local status, screen = command.run_in_terminal({ "list", "12345" },
+      { typed = "\3", typed_when = function() return #helper.journal "list" > 0 end })
     assert.equal(130, status)
     assert.matches("nymbl: stopped by SIGINT: nothing was changed\n$", screen)
   end)

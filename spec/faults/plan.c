@@ -39,12 +39,6 @@ static plan *plans;
 
 static _Thread_local bool paused, spared;
 
-/* The thread sanitizer sees what its versions of strcmp() and snprintf() do
- * with a plan, but no atomic variable of this file, which is compiled without
- * it. So it is told the order. */
-void __tsan_acquire(void *address) __attribute__((weak));
-void __tsan_release(void *address) __attribute__((weak));
-
 void (*faults_watch)(const char *call, int fd);
 const char *faults_boot;
 
@@ -129,8 +123,6 @@ void faults_plan(const char *words)
     for (char *word = strtok_r(text, " ", &rest); word != NULL;
          word = strtok_r(NULL, " ", &rest))
         word_take(made, word);
-    if (__tsan_release != NULL)
-        __tsan_release(made);
     current = made;
 }
 
@@ -167,11 +159,7 @@ void spare(bool spare)
 
 static plan *plan_in_force(void)
 {
-    plan *plan = paused || spared ? NULL : current;
-
-    if (plan != NULL && __tsan_acquire != NULL)
-        __tsan_acquire(plan);
-    return plan;
+    return paused || spared ? NULL : current;
 }
 
 __attribute__((constructor)) static void plan_of_the_environment(void)
@@ -217,6 +205,16 @@ static unsigned random_next(plan *plan)
     return next >> 16;
 }
 
+/* Not strcmp(): the thread sanitizer would see that it reads a plan, but not
+ * that `current` orders this after the plan was made, as this file is compiled
+ * without it. */
+static bool is_same(const char *a, const char *b)
+{
+    while (*a != '\0' && *a == *b)
+        a++, b++;
+    return *a == *b;
+}
+
 bool strikes(const char *call)
 {
     plan *plan = plan_in_force();
@@ -229,7 +227,7 @@ bool strikes(const char *call)
     if (number == plan->kill_at)
         kill(getpid(), plan->kill_with);
     for (int i = 0; i < plan->always_count; i++) {
-        if (strcmp(plan->always[i].call, call) == 0) {
+        if (is_same(plan->always[i].call, call)) {
             errno = plan->always[i].error;
             return true;
         }
