@@ -120,7 +120,11 @@ describe("a signal", function()
     os.execute("mkfifo " .. quote(fifo))
     local run = command.start({ "delete", "12345", "-", "--yes" },
       { before = ("sleep 30 >%s & exec <%s"):format(quote(fifo), quote(fifo)) })
-    sleep(0.5)
+    helper.wait_for(function() -- until it handles the signal
+      local caught = helper.read_file("/proc/" .. run.pid .. "/status"):match "SigCgt:%s*(%x+)"
+      return caught:find "[4-7c-f]%x%x%x$" -- bit 14
+    end)
+    sleep(0.2)
     command.signal(run, "TERM")
     local status, _, err = command.finish(run)
     assert.equal(143, status)
