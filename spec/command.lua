@@ -185,17 +185,27 @@ local CLOCK = [==[
   if STARTS ~= "" then
     package.preload["nymbl.limiter"] = function(name)
       local limiter = dofile(assert(package.searchpath(name, package.path)))
+      local lines = setmetatable({}, { __mode = "k" }) -- by reservation
+      local function write(line)
+        local file = assert(io.open(STARTS, "a"))
+        file:write(line, "\n")
+        file:close()
+      end
       for _, verb in ipairs { "reserve", "try_reserve" } do
         local fn = limiter[verb]
         limiter[verb] = function(env, operation, deadline)
           local reservation, err = fn(env, operation, deadline)
           if not reservation then return nil, err end
-          local file = assert(io.open(STARTS, "a"))
-          file:write(("%%.6f %%s\n"):format(read(STORE):match '"time":([%%d.]+)' + reservation.delay,
-            operation == "download" and "download" or "read"))
-          file:close()
+          lines[reservation] = ("%%.6f %%s"):format(read(STORE):match '"time":([%%d.]+)' + reservation.delay,
+            operation == "download" and "download" or "read")
+          write(lines[reservation])
           return reservation
         end
+      end
+      local cancel = limiter.cancel
+      function limiter.cancel(reservation)
+        cancel(reservation)
+        write("-" .. lines[reservation])
       end
       return limiter
     end
@@ -205,12 +215,31 @@ local CLOCK = [==[
 --- The environment of a process whose clock skips all sleeps.
 -- @tparam ?table options `ahead`, a file with the seconds that the clock is ahead at the begin;
 --   `wall_time`, the time of the calendar at 0 of the library's clock; `starts`, a file that gets a line
---   for each reservation: its time, by the store in the file `store`, and "download" or "read"
+--   for each reservation: its time, by the store in the file `store`, and "download" or "read"; and the same after a "-" if
+--   it is canceled
 function command.clock(options)
   options = options or {}
   local wall_time = options.wall_time or os.time() - require("nymbl.core").now()
   return helper.before_program(CLOCK:format(options.ahead or "", math.floor(wall_time), options.starts or "",
     options.store or ""))
+end
+
+--- The reservations in such a file that were not canceled: a list of { time, bucket }.
+function command.starts(path)
+  local list = {}
+  for minus, time, bucket in helper.read_file(path):gmatch("(%-?)([%d.]+) (%a+)\n") do
+    if minus == "" then
+      list[#list + 1] = { tonumber(time), bucket }
+    else
+      for i = #list, 1, -1 do
+        if list[i][1] == tonumber(time) and list[i][2] == bucket then
+          table.remove(list, i)
+          break
+        end
+      end
+    end
+  end
+  return list
 end
 
 --- The decoded lines of a --json output.
