@@ -84,9 +84,9 @@ end
 
 --- Run the command in a terminal.
 -- @tparam table arguments
--- @tparam ?table options also `typed`, what is typed at it; `typed_when`, a function that gets
---   what the terminal got and returns true when that is typed; `columns`, its width; `before`, shell commands; `stdout`, a file
---   for standard output
+-- @tparam ?table options also `typed`, what is typed at it; `typed_when`, called with what the terminal got until it
+--   returns true: then `typed` is typed; `columns`, its width; `before`, shell commands; `stdout`, a file for standard
+--   output
 -- @treturn integer exit status
 -- @treturn string what the terminal got
 function command.run_in_terminal(arguments, options)

@@ -54,8 +54,9 @@ static int dir_lock(const char *path)
     return -1;
 }
 
-/* Add what the umask has taken from the mode of a new directory. No other file
- * is changed: if this one was swept, its path may have been taken. */
+/* Add what the umask has taken from the mode of a new directory. What
+ * others may enter is not changed: if this directory was swept, its path may
+ * have been taken. */
 static void mode_complete(const char *path)
 {
     struct stat named;
@@ -96,7 +97,10 @@ static int dir_acquire(char path[32], const char *parent)
             mode_complete(path);
         fd = dir_lock(path);
         if (fd < 0 && is_new && errno != EWOULDBLOCK && errno != ENOENT) {
-            rmdir(path); /* the file system cannot lock directories */
+            /* The file system cannot lock directories, or has no modes. (If
+             * another program's is here by now, it stays unless it is empty.)
+             */
+            rmdir(path);
             return -1;
         }
         if (fd < 0)

@@ -16,7 +16,7 @@ typedef struct nymbl__file_id {
  * have removed the file, and another process may have created its own at the
  * path. */
 bool nymbl__file_id_matches(const nymbl__file_id *id, const char *path);
-/* Get the identity of the file at a path, or of a descriptor's. */
+/* Get the identity of the file at a path, or of an open file. */
 void nymbl__file_id_get(nymbl__file_id *id, const char *path);
 void nymbl__file_id_get_fd(nymbl__file_id *id, int fd);
 

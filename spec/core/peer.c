@@ -128,13 +128,12 @@ void peer_read_head(peer *peer, request *request)
     char *end = NULL;
 
     memset(request, 0, sizeof(*request));
-    while (end == NULL) {
-        if (!peer_await(peer, peer->in.size + 1) && peer->in.size == 0) {
-            request->cut = true;
-            return;
-        }
-        end = strstr(peer->in.data, "\r\n\r\n");
-        if (end == NULL && peer->eof) {
+    for (;;) {
+        if (peer->in.size > 0)
+            end = strstr(peer->in.data, "\r\n\r\n");
+        if (end != NULL)
+            break;
+        if (!peer_await(peer, peer->in.size + 1)) {
             request->cut = true;
             return;
         }

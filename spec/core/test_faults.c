@@ -23,7 +23,7 @@
 #define ETAG "\"one\""
 
 /* Seconds for the faults of a test, or NYMBL_TEST_SECONDS: if they do not
- * suffice, only some of the faults are tried, but at least so many. The seed
+ * suffice, only some of the faults are tried, but at least TRIED_MIN. The seed
  * selects them; NYMBL_SEED has another one. */
 #define BUDGET 1.0
 #define TRIED_MIN 20
@@ -839,8 +839,8 @@ static void wakeup_that_fails_is_sent_again(void)
     peer_close(&peer);
     /* and at the end of the engine */
     usleep(20000);
-    REQUIRE(pthread_create(&thread, NULL, plan_end, NULL) == 0);
     faults_plan(plan);
+    REQUIRE(pthread_create(&thread, NULL, plan_end, NULL) == 0);
     nymbl_engine_free(world.engine);
     world.engine = NULL;
     pthread_join(thread, NULL);

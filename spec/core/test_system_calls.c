@@ -850,7 +850,7 @@ static void other_remove(int i)
 }
 
 /* Before bind(), or right after the directory was locked and emptied. */
-static void dir_remove(const char *call, int fd)
+static void dir_take_away(const char *call, int fd)
 {
     static bool is_emptied;
     bool is_now = replaced_by_dir ? is_emptied && strstr(call, "stat") != NULL
@@ -866,8 +866,7 @@ static void dir_remove(const char *call, int fd)
     CHECK(rmdir(world_path("other")) == 0);
 }
 
-/* As a process does that has created the directory, too, and cannot lock it. */
-static void directory_is_removed(void)
+static void check_directory_taken(void)
 {
     for (replaced_max = 1; replaced_max <= 3; replaced_max++) {
         nymbl_transfer *transfer;
@@ -879,7 +878,7 @@ static void directory_is_removed(void)
         world_open(NULL);
         transfer = accept_request(start_download(NULL), &peer);
         replaced_count = 0;
-        faults_watch = dir_remove;
+        faults_watch = dir_take_away;
         faults_plan("kill=0");
         kind = nymbl_transfer_notify_socket(transfer, &notify, &err);
         faults_plan(NULL);
@@ -898,13 +897,17 @@ static void directory_is_removed(void)
     }
 }
 
+/* By a process that has created it, too, and cannot lock it; and then by one
+ * that listens in its own. */
 static void directory_may_be_removed_by_another_process(void)
 {
     replaced_by_dir = false;
-    directory_is_removed();
+    check_directory_taken();
     replaced_by_dir = true;
-    directory_is_removed();
+    check_directory_taken();
 }
+
+static mode_t replaced_mode;
 
 static void dir_replace_after_mkdir(const char *call, int fd)
 {
@@ -912,8 +915,10 @@ static void dir_replace_after_mkdir(const char *call, int fd)
 
     (void)fd;
     /* it has failed if another process has the number, or has swept it */
-    if (is_made && errno == 0 && replaced_count == 0 && dir_replace("other"))
+    if (is_made && errno == 0 && replaced_count == 0 && dir_replace("other")) {
         replaced_add();
+        CHECK(chmod(replaced[0], replaced_mode) == 0); /* may not be moved */
+    }
     is_made = strcmp(call, "mkdir") == 0;
     if (is_made)
         errno = 0;
@@ -935,7 +940,7 @@ static void directory_that_others_may_enter_is_left_alone(void)
         transfer = accept_request(start_download(NULL), &peer);
         REQUIRE(mkdir(world_path("other"), 0700) == 0);
         world_write("other/file", "text", 4);
-        REQUIRE(chmod(world_path("other"), modes[i]) == 0);
+        replaced_mode = modes[i];
         replaced_count = 0;
         faults_watch = dir_replace_after_mkdir;
         faults_plan("kill=0");
@@ -952,8 +957,8 @@ static void directory_that_others_may_enter_is_left_alone(void)
         peer_close(&peer);
         /* the one that was made is empty */
         CHECK(rmdir(world_path("other")) == 0);
+        CHECK(chmod(replaced[0], 0700) == 0);
         CHECK(rename(replaced[0], world_path("other")) == 0);
-        CHECK(chmod(world_path("other"), 0700) == 0);
         world_clear("other");
         CHECK(rmdir(world_path("other")) == 0);
         world_close();

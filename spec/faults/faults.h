@@ -25,7 +25,8 @@
  * works any more for a program whose threads cannot wake each other, so these
  * fail only once, or by their names.
  *
- * The files *.gcda, in which a build for coverage counts its lines, are spared.
+ * The files *.gcda, in which a build for coverage counts its lines, are exempt
+ * from all plans.
  *
  * Only these are calls: of fcntl(), duplicates of descriptors; of
  * clock_gettime(), the time since the boot; of fread(), fwrite(), getc() and

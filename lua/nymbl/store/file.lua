@@ -6,7 +6,7 @@
 --   time, wall_time   the store's time and the wall clock's time when the file was written
 --   clocks            by boot id: `offset` of the store's time from the boot clock, `last_used`
 --   entries           by key: `state`, `last_used`
--- Content that is no JSON object counts as empty. If another version of nymbl wrote it, older or
+-- Content that is not a JSON object counts as empty. If another version of nymbl wrote it, older or
 -- newer, or if a field is malformed, the months' counts are kept if they have the names that
 -- rate_state.lua expects.
 --
