@@ -159,7 +159,7 @@ describe("patient:compare()", function()
       assert.is_nil(found)
       assert.same({ "forbidden", operation }, { err.kind, err.operation })
       helper.faults { operation = operation, action = { delay = 3 } }
-      found, err = patient:compare(folder, { verify = true, timeout = 0.2 })
+      found, err = patient:compare(folder, { verify = true, timeout = 1 })
       assert.is_nil(found)
       assert.same({ "timeout", operation }, { err.kind, err.operation })
     end

@@ -477,7 +477,7 @@ describe("a call without a response", function()
 
   it("is of kind timeout after its timeout", function()
     fault("get", { delay = 3 })
-    local err = failed(patient:get("doc-1", { timeout = 0.2 }))
+    local err = failed(patient:get("doc-1", { timeout = 1 }))
     assert.equal("timeout", err.kind)
     assert.is_nil(err.status)
     assert.equal(1, err.attempts)

@@ -233,7 +233,7 @@ describe("document:download() and document:open() from an untrustworthy server",
     bytes = bytes:sub(1, -2)
     bring { action = { length_delta = -1 }, options = loose, bytes = bytes }
     bring { action = { length_delta = -1, hold = true }, options = loose, bytes = bytes }
-    use { stall_timeout = 0.3 }
+    use { stall_timeout = 1 }
     bring { action = { length_delta = 1, hold = true }, options = loose, kind = "timeout", reason = "stall" }
   end)
 
@@ -644,7 +644,7 @@ describe("every call", function()
 
   it("ends in time if the response arrives in drips", function()
     local quick = { "patient:upload()", "patient:get()", "patient:page()", "document:download()" }
-    use { timeout = 0.25 }
+    use { timeout = 0.8 }
     for _, action in ipairs { { drip = 2 }, { head_drip = 2 }, { informational = 100, informational_every = 0.2 },
                               { hold = true, length_delta = 5 } } do
       every_call(action, function(err, call, result, label)

@@ -81,9 +81,9 @@ local TABLE = {
     "1 truncated? 1",     "1 truncated? 1", "2 ok 1",      "2 ok 1",      "2 ok 1",      nil },
   { "stale connection",   "stale", -- uploads open a new connection
     "1 ok 1",             "1 ok 1",         "2 ok 1",      "2 ok 1",      "2 ok 1",      "2 ok 0" },
-  { "nothing for long",   { delay = 0.7 }, stall = 0.2,
+  { "nothing for long",   { delay = 2.5 }, stall = 1,
     nil,                  nil,              "2 ok 1",      "2 ok 1",      "2 ok 1",      "2 ok 0" },
-  { "the call's timeout", { delay = 0.9 }, timeout = 0.3,
+  { "the call's timeout", { delay = 3 }, timeout = 1,
     "1 timeout? 1",       "1 timeout? 1",   "1 timeout 1", "1 timeout 1", "1 timeout 1", "1 timeout? 0" },
   { "400",                { status = 400, body_kind = "service" }, status = 400,
     "1 bad_request 0",    "1 bad_request 0", "1 bad_request 1", "1 bad_request 1", "1 bad_request 1",

@@ -338,10 +338,10 @@ describe("patient:documents(), halfway through a page,", function()
 
     it("starts the timeout of a page when the page is needed", function()
       seed(20)
-      begin { timeout = 0.4, stall_timeout = 0.4 }
-      helper.faults { operation = "list", skip = 1, action = { delay = 0.8 } }
+      begin { timeout = 1.6, stall_timeout = 1.6 }
+      helper.faults { operation = "list", skip = 1, action = { delay = 3.2 } }
       assert.equal(20, #iterate({ page_size = 10 }, function(number)
-        if number == 5 then os.execute("sleep 1") end
+        if number == 5 then os.execute("sleep 4") end
       end))
     end)
   end)
@@ -381,8 +381,8 @@ describe("patient:documents(), halfway through a page,", function()
       { "a lost response", { action = { lost_reply = "close" } } },
       { "a body that is cut", { action = { cut = 50 } } },
       { "a head that is cut", { action = { head_cut = 20 } } },
-      { "a stall", { action = { stall = 50 } }, { stall_timeout = 0.2 } },
-      { "the deadline", { action = { delay = 3 } }, { timeout = 0.3 } },
+      { "a stall", { action = { stall = 50 } }, { stall_timeout = 1 } },
+      { "the deadline", { action = { delay = 5 } }, { timeout = 1 } },
       { "a 401", { action = { status = 401, body_kind = "gateway" } } },
       { "a 403", { action = { status = 403, body_kind = "gateway" } } },
       { "a 429", { action = { status = 429, body_kind = "gateway", headers = { { "Retry-After", "7" } } } } },
@@ -413,7 +413,7 @@ describe("patient:documents(), halfway through a page,", function()
 
     it("repeats the request if its timeout passed during the loop's body", function()
       seed(20)
-      begin { connect_timeout = 0.1 }
+      begin { connect_timeout = 1 }
       local signal = function(name) os.execute(("kill -%s %s"):format(name, helper.sandbox().sandbox_pid)) end
       finally(function() signal("CONT") end)
       helper.faults { operation = "list", action = { close_idle = 0.01 } }
@@ -422,7 +422,7 @@ describe("patient:documents(), halfway through a page,", function()
           os.execute("sleep 0.1")
           signal("STOP")
         elseif number > 4 and number < 9 then
-          os.execute("sleep 0.15")
+          os.execute("sleep 0.4")
         elseif number == 9 then
           signal("CONT")
         end

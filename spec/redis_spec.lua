@@ -55,8 +55,8 @@ local function key_new()
   return core.sha256(helper.folder .. keys)
 end
 
--- Run a function while the server is stopped. (A store that expects this is given its short timeout
--- only before it: a busy machine answers late.)
+-- Run a function while the server is stopped. A store that waits for it has its short timeout only
+-- meanwhile: on a busy machine a server answers late.
 local function while_stopped(server, fn)
   server:signal "STOP"
   local ran, err = pcall(fn)
@@ -677,6 +677,7 @@ describe("nymbl.store.redis()", function()
     server:stop()
     assert.equal("io store_down", words(select(2, reserve(it, key))))
     server:restart()
+    it.link.timeout = 5
     becomes(2, function() return reserve(it, key) end)
     assert.equal(1, requests(it, key))
   end)
@@ -785,6 +786,7 @@ describe("nymbl.store.redis()", function()
       assert.equal("io store_down", words(select(2, reserve(it, key))))
       assert.is_nil((store.ask(it, key, wait.now() + 0.1, rate_state.reserve, COUNTED, MONTH)))
     end)
+    it.link.timeout = 5
     wait.wait(nil, wait.now() + 0.1)
     assert.equal(1, requests(it, key))
   end)
@@ -1067,6 +1069,7 @@ describe("nymbl.store.redis()", function()
         end
       end)
       assert.same({ 5, 1 }, { sent, at_once })
+      it.link.timeout = 5
       it.link:disconnect()
       it.alone.is_active = false
       wait.wait(nil, wait.now() + 0.6)
@@ -1082,6 +1085,7 @@ describe("nymbl.store.redis()", function()
       while_stopped(server, function()
         for _ = 1, 4 do assert(reserve(it, key)) end
       end)
+      it.link.timeout = 5
       it.link:disconnect()
       it.alone.is_active = false
       wait.wait(nil, wait.now() + 0.6)
@@ -1109,6 +1113,7 @@ describe("nymbl.store.redis()", function()
         end
         return not it.alone.is_active
       end)
+      it.link.timeout = 5
       assert.equal(4, requests(it, key))
       assert.is_false(proxy:is_waiting())
       assert.equal(4, requests(it, key))

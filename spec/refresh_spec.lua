@@ -52,7 +52,7 @@ describe("the refresh of a token", function()
   end
 
   it("happens once, however late the service responds", function()
-    helper.faults { operation = "token", action = { delay = 0.7 } }
+    helper.faults { operation = "token", action = { delay = 3 } }
     local asked
     beats(function(i)
       assert.is_true(state().lease_until > clock.now() and state().lease_until <= clock.now() + 3)

@@ -734,7 +734,7 @@ describe("a broken transfer", function()
 
   it("that stalls fails with timeout", function()
     client:close()
-    client = helper.client { stall_timeout = 0.3, rate = false, max_attempts = 1 }
+    client = helper.client { stall_timeout = 1, rate = false, max_attempts = 1 }
     patient = client:patient(PATIENT)
     broken({ stall = 20000 }, function(err, got)
       assert.equal("timeout", err.kind)

@@ -777,8 +777,8 @@ describe("patient:upload_all()", function()
 
   it("has a timeout for each page and each upload, and the tag and headers of the program", function()
     for operation, outcome in pairs { list = { "timeout", 1, 0 }, upload = { nil, 0, 1 } } do
-      helper.faults({ operation = operation, action = { delay = 2 } }, { operation = "list", skip = 1, action = { status = 400 } })
-      local report = upload_all({ file(operation .. ".pdf") }, { timeout = 0.3 })
+      helper.faults({ operation = operation, action = { delay = 3 } }, { operation = "list", skip = 1, action = { status = 400 } })
+      local report = upload_all({ file(operation .. ".pdf") }, { timeout = 1 })
       assert.same(outcome, { report.stopped, report.failed, report.unknown })
       assert.same({ "timeout", operation }, { report.errors[1].err.kind, report.errors[1].err.operation })
     end
