@@ -23,11 +23,13 @@ local function sleep(seconds)
   os.execute(("sleep %.3f"):format(seconds))
 end
 
--- Start, wait until the sandbox has got a request of an operation, and send a signal.
+-- Start, wait until the sandbox has got a request of an operation, and until the condition `is_ready` of the options, if
+-- given, is true; and send a signal.
 local function interrupt(signal, operation, arguments, options)
+  local is_ready = options and options.is_ready
   local count = #helper.journal(operation)
   local run = command.start(arguments, options)
-  helper.wait_for(function() return #helper.journal(operation) > count end)
+  helper.wait_for(function() return #helper.journal(operation) > count and (not is_ready or is_ready()) end)
   sleep(0.2)
   command.signal(run, signal)
   return command.finish(run)
@@ -70,7 +72,11 @@ describe("a signal", function()
     local id = add_big()
     helper.faults { operation = "download", action = { stall = 1000000 }, times = -1 }
     local folder = helper.directory()
-    local status, _, err = interrupt("TERM", "download", { "download", "12345", id, "-O", folder, "--resume" })
+    local status, _, err = interrupt("TERM", "download", { "download", "12345", id, "-O", folder, "--resume" },
+      { is_ready = function()
+        local part = folder .. "/big.pdf.nymbl-part"
+        return helper.exists(part) and #helper.read_file(part) == 1000000
+      end })
     assert.equal(143, status)
     assert.equal("nymbl: stopped by SIGTERM: 0 done, 0 failed, 1 left, 1000000 bytes are kept for --resume\n", err)
     helper.faults()
@@ -179,10 +185,11 @@ describe("a signal", function()
   end)
 
   it("is obeyed, or ignored, while the command starts #slow", function()
-    helper.faults { operation = "get", action = { delay = 0.3, effect = true }, times = -1 }
     local random = random_from(1)
     for _ = 1, 15 do
       for before, expected in pairs { [""] = 130, ["trap '' INT"] = 3 } do
+        -- only who ignores the signal gets the response
+        helper.faults { operation = "get", action = { delay = expected == 3 and 0.3 or 60, effect = true }, times = -1 }
         local run = command.start({ "show", "12345", "none" }, { before = before, env = { XDG_STATE_HOME = helper.directory() } })
         sleep(random() * 0.015)
         command.signal(run, "INT")
