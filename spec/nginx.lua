@@ -179,10 +179,22 @@ function nginx.engine_dir(pid)
   return nginx.engine_dirs(pid)[1]
 end
 
+-- The identity of a directory: its number may be used again, but not at the same time.
+local function identity(dir)
+  return helper.output(("stat -c '%%d:%%i %%w' %s 2>/dev/null"):format(quote(dir)))
+end
+
+--- The directory of a worker's engine, to be given to is_left_behind() later; or nil.
+function nginx.engine_dir_now(pid)
+  local path = nginx.engine_dir(pid)
+  return path and { path = path, identity = identity(path) }
+end
+
 --- Whether a directory of an engine was left behind: it exists, and no process holds its lock.
 -- Processes of other runs share the names, and may have taken this one since.
 function nginx.is_left_behind(dir)
-  return helper.output(("(flock -n 9 && echo free) 9<%s 2>/dev/null"):format(quote(dir))):find("free", 1, true) ~= nil
+  return identity(dir.path) == dir.identity
+    and helper.output(("(flock -n 9 && echo free) 9<%s 2>/dev/null"):format(quote(dir.path))):find("free", 1, true) ~= nil
 end
 
 --- Signal the master: "HUP", "QUIT", "TERM".

@@ -446,7 +446,7 @@ describe("nginx shutdown #nginx", function()
 
   local function folders(pids)
     local list = {}
-    for _, pid in ipairs(pids) do list[#list + 1] = nginx.engine_dir(pid) end
+    for _, pid in ipairs(pids) do list[#list + 1] = nginx.engine_dir_now(pid) end
     assert.is_true(#list > 0)
     return list
   end
@@ -463,7 +463,7 @@ describe("nginx shutdown #nginx", function()
     for _, pid in ipairs(workers) do
       assert.is_true((helper.eventually(30, function() return not is_running(pid) end)))
     end
-    for _, dir in ipairs(dirs) do assert.is_false(nginx.is_left_behind(dir), dir) end
+    for _, dir in ipairs(dirs) do assert.is_false(nginx.is_left_behind(dir), dir.path) end
   end
 
   it("lets running transfers finish on reload, and deletes its directories", function()
@@ -496,9 +496,9 @@ describe("nginx shutdown #nginx", function()
     end)))
     helper.faults()
     assert.equal("300000", server:get("/download"))
-    for _, dir in ipairs(dirs) do assert.is_false(nginx.is_left_behind(dir), dir) end
+    for _, dir in ipairs(dirs) do assert.is_false(nginx.is_left_behind(dir), dir.path) end
     server:stop()
-    for _, dir in ipairs(dirs) do assert.is_false(nginx.is_left_behind(dir), dir) end
+    for _, dir in ipairs(dirs) do assert.is_false(nginx.is_left_behind(dir), dir.path) end
     assert.truthy(server:log():find("exited on signal 9", 1, true))
     server = nil
   end)
@@ -529,7 +529,7 @@ describe("nginx shutdown #nginx", function()
     end)
     assert.is_true(gone)
     if os.getenv "NYMBL_SPEC_TIMES" then print("stopped after", seconds) end
-    for _, dir in ipairs(dirs) do assert.is_false(nginx.is_left_behind(dir), dir) end
+    for _, dir in ipairs(dirs) do assert.is_false(nginx.is_left_behind(dir), dir.path) end
     assert.is_true((helper.eventually(5, function() return connections() <= before - 10 end)))
     kill(clients)
   end)
