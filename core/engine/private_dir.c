@@ -54,9 +54,9 @@ static int dir_lock(const char *path)
     return -1;
 }
 
-/* Add what the umask has taken from the mode of a new directory. What
- * others may enter is not changed: if this directory was swept, its path may
- * have been taken. */
+/* Add what the umask has taken from the mode of a new directory. What others
+ * may enter is not changed: if this directory was swept, its path may have been
+ * taken. */
 static void mode_complete(const char *path)
 {
     struct stat named;
